@@ -1,0 +1,109 @@
+"""The compressor: `tokens [B, L] -> encode -> z [B, M, Dz] -> decode -> h [B, L, D]`.
+
+Paper section 1.  `decode` sees z, positions and how long the window is, nothing else, and runs
+once, in parallel, without teacher forcing.  It stops before the vocabulary: `cr_jax.objective`
+multiplies h by `head(params)` in chunks, so [B, L, V] logits never stand in memory at once.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from cr_jax.config import ModelConfig, check_model
+from cr_jax.models.bottleneck import BOTTLENECKS
+from cr_jax.models.layers import Stack, compute_dtype, rms_norm
+
+
+class Autoencoder(nn.Module):
+    """One domain's compressor.  Pure: `Autoencoder(config).apply(params, ...)`."""
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        self.embedding = self.param(
+            "embedding", nn.initializers.normal(1.0), (c.vocab_size, c.d_model))
+        self.hidden_token = self.param("hidden_token", nn.initializers.normal(1.0), (c.d_model,))
+        self.encoder = Stack(c, c.encoder_blocks)
+        self.bottleneck = BOTTLENECKS[c.bottleneck](c)
+        self.decoder = Stack(c, c.decoder_blocks)
+        if not c.tie_embeddings:
+            self.head_kernel = self.param(
+                "head", nn.initializers.normal(c.d_model**-0.5), (c.d_model, c.vocab_size))
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B L"],
+        mask: Bool[Array, "B L"] | None = None,
+        rate: Int[Array, " B"] | None = None,
+        hidden: Bool[Array, "B L"] | None = None,
+    ) -> tuple[Float[Array, "B L D"], Float[Array, "B M Dz"]]:
+        """Encode, then decode: (h, z).  See `encode` and `decode` for the arguments."""
+        z = self.encode(tokens, mask, hidden)
+        return self.decode(z, mask, rate), z
+
+    def encode(
+        self,
+        tokens: Int[Array, "B L"],
+        mask: Bool[Array, "B L"] | None = None,
+        hidden: Bool[Array, "B L"] | None = None,
+    ) -> Float[Array, "B M Dz"]:
+        """Windows -> latents.
+
+        `mask`: True on real tokens, which come first; ids under False change nothing.
+        `hidden`: True where the encoder must not see the token (denoising, Not in the paper).
+        """
+        c = self.config
+        # The gather reads float32 rows so that its gradient is a float32 scatter-add: half
+        # precision atomics are an order of magnitude slower on GPUs.
+        x = self.embedding[tokens].astype(compute_dtype(c))
+        if hidden is not None:
+            x = jnp.where(hidden[..., None], self.hidden_token.astype(x.dtype), x)
+        lengths = None if mask is None else jnp.sum(mask, axis=-1, dtype=jnp.int32)
+        h = self.encoder(rms_norm(x), jnp.arange(c.window), lengths)
+        return self.bottleneck.compress(rms_norm(h), mask)
+
+    def decode(
+        self,
+        z: Float[Array, "B M Dz"],
+        mask: Bool[Array, "B L"] | None = None,
+        rate: Int[Array, " B"] | None = None,
+    ) -> Float[Array, "B L D"]:
+        """Latents -> states before the vocabulary.
+
+        `mask` carries the window's length only.  `rate`: how much of z is kept per window, in
+        the bottleneck's units (`rates`); the rest is set to zero.  None keeps everything.
+        """
+        c, prefix = self.config, self.bottleneck.prefix
+        z = z.astype(compute_dtype(c))
+        if rate is not None:
+            z = jnp.where(self.bottleneck.rate_mask(rate), z, 0)
+        x = self.bottleneck.expand(z)
+        lengths = None if mask is None else prefix + jnp.sum(mask, axis=-1, dtype=jnp.int32)
+        positions = jnp.arange(-prefix, c.window)
+        return rms_norm(self.decoder(x, positions, lengths)[:, prefix:])
+
+
+def head(config: ModelConfig, params) -> Float[Array, "D V"]:
+    """The vocabulary matrix that `objective` multiplies h by."""
+    tree = params["params"]
+    if not config.tie_embeddings:
+        return tree["head"]
+    return tree["embedding"].T * config.d_model**-0.5
+
+
+def init(config: ModelConfig, key: PRNGKeyArray):
+    """Fresh float32 parameters of one compressor; call it under `jax.jit` or `eval_shape`."""
+    check_model(config)
+    tokens = jnp.zeros((1, config.window), jnp.int32)
+    hidden = jnp.zeros((1, config.window), bool)
+    return Autoencoder(config).init(key, tokens, None, None, hidden)
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Number of parameters, without allocating any."""
+    shapes = jax.eval_shape(lambda k: init(config, k), jax.random.key(0))
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))

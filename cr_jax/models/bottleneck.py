@@ -1,0 +1,155 @@
+"""Three bottlenecks behind one interface: L token states -> M latents -> a decoder's start.
+
+`compress(h [B, L, D]) -> z [B, M, Dz]`; `expand(z) -> [B, P + L, D]`, whose first P = `prefix`
+positions are latents laid before the window (`query`) and whose last L positions start the
+decoder.  Nothing else passes: strict isolation (paper section 1).  `rate_mask(rate)` says which
+numbers of z a lower rate keeps.  To add a form, write these four and name it in `BOTTLENECKS`.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from cr_jax.config import ModelConfig
+from cr_jax.models.layers import Attention, SwiGlu, fan_in, rms_norm
+
+
+class Fold(nn.Module):
+    """Each position has its own linear read-out of its latent (Not in the paper).
+
+    Attention need not learn to address, so copying is learnt in seconds where learned queries
+    wait on a plateau: D -> r channels per token, L/M tokens side by side -> one latent.
+    """
+
+    config: ModelConfig
+
+    @property
+    def span(self) -> int:
+        """Window positions per latent, rounded up when M does not divide L."""
+        return -(-self.config.window // self.config.latents)
+
+    @property
+    def prefix(self) -> int:
+        return 0
+
+    @property
+    def rates(self) -> int:
+        """The full rate; rate k keeps the first k channels of every latent."""
+        return self.config.d_latent
+
+    def setup(self):
+        c, row = self.config, self.span * self.config.fold_channels
+        self.narrow = self.param("narrow", fan_in(), (c.d_model, c.fold_channels))
+        self.fold = self.param("fold", fan_in(), (row, c.d_latent))
+        self.unfold = self.param("unfold", fan_in(), (c.d_latent, row))
+        self.widen = self.param("widen", fan_in(), (c.fold_channels, c.d_model))
+        self.positions = self.param(
+            "positions", nn.initializers.normal(0.1), (c.window, c.d_model))
+
+    def compress(
+        self, h: Float[Array, "B L D"], mask: Bool[Array, "B L"] | None = None
+    ) -> Float[Array, "B M Dz"]:
+        c = self.config
+        x = h @ self.narrow.astype(h.dtype)
+        if mask is not None:
+            x = jnp.where(mask[..., None], x, 0)
+        x = jnp.pad(x, ((0, 0), (0, self.span * c.latents - c.window), (0, 0)))
+        x = x.reshape(x.shape[0], c.latents, self.span * c.fold_channels)
+        return x @ self.fold.astype(h.dtype)
+
+    def expand(self, z: Float[Array, "B M Dz"]) -> Float[Array, "B L D"]:
+        c = self.config
+        x = z @ self.unfold.astype(z.dtype)
+        x = x.reshape(z.shape[0], self.span * c.latents, c.fold_channels)[:, :c.window]
+        return x @ self.widen.astype(z.dtype) + self.positions.astype(z.dtype)[None]
+
+    def rate_mask(self, rate: Int[Array, " B"]) -> Bool[Array, "B 1 Dz"]:
+        return (jnp.arange(self.config.d_latent)[None, :] < rate[:, None])[:, None, :]
+
+
+class Refine(nn.Module):
+    """Latents look at the encoder's states once: cross-attention, then a feed-forward layer."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        latents: Float[Array, "B M D"],
+        h: Float[Array, "B L D"],
+        lengths: Int[Array, " B"] | None,
+    ) -> Float[Array, "B M D"]:
+        c = self.config
+        centre = (jnp.arange(c.latents) * c.window) // c.latents + c.window // (2 * c.latents)
+        x = latents + Attention(c)(
+            rms_norm(latents), centre, lengths, rms_norm(h), jnp.arange(c.window))
+        return x + SwiGlu(c)(rms_norm(x))
+
+
+def _lengths(mask):
+    return None if mask is None else jnp.sum(mask, axis=-1, dtype=jnp.int32)
+
+
+class Query(nn.Module):
+    """M learned latent queries read the window by cross-attention; the decoder reads [z, m].
+
+    Paper section 1: z (8 latents) and an auxiliary signal m of positions enter the decoder.
+    """
+
+    config: ModelConfig
+
+    @property
+    def prefix(self) -> int:
+        return self.config.latents
+
+    @property
+    def rates(self) -> int:
+        """The full rate; rate k keeps the first k latents."""
+        return self.config.latents
+
+    def setup(self):
+        c = self.config
+        self.queries = self.param("queries", nn.initializers.normal(1.0), (c.latents, c.d_model))
+        self.refine = Refine(c)
+        self.narrow = self.param("narrow", fan_in(), (c.d_model, c.d_latent))
+        self.widen = self.param("widen", fan_in(), (c.d_latent, c.d_model))
+        self.slots = self.param("slots", nn.initializers.normal(0.1), (c.latents, c.d_model))
+        self.positions = self.param(
+            "positions", nn.initializers.normal(0.1), (c.window, c.d_model))
+
+    def compress(self, h, mask=None):
+        start = jnp.broadcast_to(
+            self.queries.astype(h.dtype)[None], (h.shape[0], *self.queries.shape))
+        return rms_norm(self.refine(start, h, _lengths(mask))) @ self.narrow.astype(h.dtype)
+
+    def expand(self, z):
+        c = self.config
+        latents = z @ self.widen.astype(z.dtype) + self.slots.astype(z.dtype)[None]
+        blank = jnp.broadcast_to(
+            self.positions.astype(z.dtype)[None], (z.shape[0], c.window, c.d_model))
+        return jnp.concatenate([latents, blank], axis=1)
+
+    def rate_mask(self, rate: Int[Array, " B"]) -> Bool[Array, "B M 1"]:
+        return (jnp.arange(self.config.latents)[None, :] < rate[:, None])[:, :, None]
+
+
+class QueryFold(Fold):
+    """Latent queries whose start value is the fold summary, refined by cross-attention.
+
+    Not in the paper: the fold's easy start with the query's view of the whole window.
+    """
+
+    def setup(self):
+        super().setup()
+        c = self.config
+        self.read = self.param("read", fan_in(), (c.d_latent, c.d_model))
+        self.refine = Refine(c)
+        self.write = self.param("write", fan_in(0.1), (c.d_model, c.d_latent))
+
+    def compress(self, h, mask=None):
+        z = super().compress(h, mask)
+        refined = self.refine(z @ self.read.astype(z.dtype), h, _lengths(mask))
+        return z + rms_norm(refined) @ self.write.astype(z.dtype)
+
+
+BOTTLENECKS = {"fold": Fold, "query": Query, "query_fold": QueryFold}

@@ -1,0 +1,37 @@
+"""One dict -> `report.html`, a self-contained page, and `report.json`, the dict itself.
+
+    render(report) -> str                      the page
+    write_report(report, folder) -> Path       both files, atomically; returns report.html's path
+
+The page makes no request: style and SVG are inline, there is no script, and a content security
+policy in its head forbids both. Only numpy and the standard library are used.
+
+Schema. Every key is optional, at every level: what is absent is left out of the page. A number
+that is NaN, infinite or None is shown as "–". Experts and domains are named by strings; an expert
+has the name of its own domain. Shares are fractions 0..1; `nll` is in nats/token.
+
+    name: str
+    summary: experts, parameters (per expert), window (L), latents (M), d_model, d_latent,
+        vocab_size: int; bottleneck: str; ratio: float (tokens per latent)
+    fingerprint: {expert: {domain: {tra, nll, bits_per_byte, majority_tra, window_exact: float,
+        windows, tokens: int}}}; domains: the experts' own, unseen ones, "random_tokens"
+    routing: accuracy, accuracy_tra, chance: float; per_domain: {domain: accuracy};
+        confusion: {true: {routed: count}}; windows: int; rule: str ("argmin nats/token")
+    ood: auroc_unseen_domain, auroc_random, false_alarm, alpha: float;
+        per_domain: {domain: {auroc, fpr95, rejected_at_alpha: float}}
+    residuals: {expert: {domain: {edges: [float] (n + 1), counts: [int] (n)}}}, in nats/token
+    geometry: points: [[x, y]]; labels: [domain] (as many); explained_variance: {expert:
+        [cumulative share]}; components_95: {expert: int}; d_latent_total: int (M * Dz);
+        linear_probe_accuracy: float; method: str ("t-SNE")
+    curves: {expert: {step: [int], nll: [float], tra: [float]}}
+    examples: [{expert, domain: str; tra, nll: float; tokens: [{piece, rebuilt: str, correct: bool,
+        confidence: float (the probability of the rebuilt token), nll: float}]}]
+        A SentencePiece mark "▁" and a byte piece "<0x0A>" are shown as the text they stand for.
+    seconds: {stage: float}
+    provenance: commit, command: str; versions: {package: str}; devices: [str]; config: {...}
+"""
+
+from cr_jax.report.files import write_report
+from cr_jax.report.page import render
+
+__all__ = ["render", "write_report"]

@@ -1,0 +1,49 @@
+"""Muon for the matrices inside blocks, AdamW for everything else, at unit schedule.
+
+The schedule is a factor on the updates (`rate`), a function of the run's progress in [0, 1], so
+that a run may last a number of steps, tokens or seconds.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from cr_jax.config import OptimizerConfig
+
+# Leaf names of Attention and SwiGlu: [..., in, out] matrices that Muon orthogonalises.
+BLOCK_MATRICES = ("qkv", "out", "up", "down")
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """The optax chain at peak learning rates; multiply its updates by `rate(config, progress)`.
+
+    Muon: arXiv 2502.16982 and the nanoGPT speed runs; Not in the paper, which does not name an
+    optimiser.
+    """
+    clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+    if config.name == "adamw":
+        return optax.chain(clip, optax.adamw(
+            config.learning_rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay))
+    return optax.chain(clip, optax.contrib.muon(
+        config.muon_learning_rate, adam_learning_rate=config.learning_rate,
+        adam_b1=config.b1, adam_b2=config.b2, weight_decay=config.weight_decay,
+        adam_weight_decay=config.weight_decay, mu_dtype=config.momentum_dtype,
+        muon_weight_dimension_numbers=muon_dimensions))
+
+
+def muon_dimensions(params):
+    """A tree like `params`: which leaves Muon takes (their last two axes), None for AdamW."""
+    spec = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+    pick = lambda path, x: spec if path[-1].key in BLOCK_MATRICES and x.ndim >= 2 else None
+    return jax.tree_util.tree_map_with_path(pick, params)
+
+
+def rate(config: OptimizerConfig, progress: Float[Array, ""]) -> Float[Array, ""]:
+    """Schedule factor in [0, 1] at `progress` in [0, 1]: warm-up, plateau, cool-down."""
+    warm = jnp.minimum(1.0, (progress + 1e-3) / max(config.warmup, 1e-3))
+    start = max(config.warmup, 1.0 - config.cooldown)
+    fall = jnp.clip((progress - start) / max(1.0 - start, 1e-6), 0.0, 1.0)
+    shape = {"linear": 1.0 - fall, "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * fall)),
+             "constant": jnp.ones_like(fall)}[config.schedule]
+    return warm * (config.final + (1.0 - config.final) * shape)

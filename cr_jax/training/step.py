@@ -1,0 +1,120 @@
+"""The pure training step of one expert; `cr_jax.parallel` maps it over experts and devices."""
+
+from typing import Any, Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from cr_jax import models, objective
+from cr_jax.config import ModelConfig, OptimizerConfig, TrainConfig
+from cr_jax.training.optimizer import make_optimizer, rate
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a step changes; checkpointed whole."""
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    average: Any  # averaged weights, or None when train.ema is 0
+    key: Array  # raw key data: the run's seed, never changed
+
+
+def init_state(
+    model: ModelConfig, optimizer: OptimizerConfig, train: TrainConfig, key: PRNGKeyArray
+) -> TrainState:
+    """Fresh state of one expert; call it under `jax.jit`."""
+    params = models.init(model, key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=make_optimizer(optimizer).init(params),
+        average=jax.tree.map(jnp.copy, params) if train.ema else None,
+        key=jax.random.key_data(key))
+
+
+def make_train_step(
+    model: ModelConfig, optimizer: OptimizerConfig, train: TrainConfig, axis_name: str | None = None
+) -> Callable[[TrainState, dict, Array], tuple[TrainState, dict]]:
+    """-> `train_step(state, batch, progress) -> (state, sums)`.
+
+    batch: {"tokens" int32 [B, L], optional "mask" bool [B, L]}; progress in [0, 1] sets the
+    learning rate.  sums: `objective.score_sums` of the batch plus the gradient norm.  Under
+    `pmap`, `axis_name` names the data axis that gradients and sums are added over.
+    """
+    tx = make_optimizer(optimizer)
+    net = models.Autoencoder(model)
+    total = (lambda x: jax.lax.psum(x, axis_name)) if axis_name else lambda x: x
+
+    def loss(params, tokens, mask, options, count):
+        h, _ = net.apply(params, tokens, mask, **options)
+        counted = jnp.ones(tokens.shape, bool) if mask is None else mask
+        value, scores = objective.linear_cross_entropy(
+            h, models.head(model, params), tokens, counted / count, train.loss_chunk)
+        return value, objective.score_sums(scores, counted)
+
+    def train_step(state: TrainState, batch: dict, progress: Array):
+        tokens, mask = batch["tokens"], batch.get("mask")
+        count = total(jnp.float32(tokens.size) if mask is None else jnp.sum(mask, dtype=jnp.float32))
+        options = _draw(model, train, state, tokens.shape, axis_name)
+        gradient = jax.grad(loss, has_aux=True)
+        if train.accumulate == 1:
+            grads, sums = gradient(state.params, tokens, mask, options, count)
+        else:
+            split = lambda x: x.reshape(train.accumulate, -1, *x.shape[1:])
+            pieces = jax.tree.map(split, (tokens, mask, options))
+
+            def add(carry, piece):
+                return jax.tree.map(jnp.add, carry, gradient(state.params, *piece, count)), None
+
+            first = jax.tree.map(lambda x: x[0], pieces)
+            zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype),
+                                jax.eval_shape(gradient, state.params, *first, count))
+            (grads, sums), _ = jax.lax.scan(add, zero, pieces)
+        grads, sums = total(grads), total(sums)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        factor = rate(optimizer, progress)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda u: u * factor, updates))
+        average = state.average
+        if train.ema:
+            # A young average follows the weights closely: decay grows to its final value.
+            decay = jnp.minimum(train.ema, (1.0 + state.step) / (10.0 + state.step))
+            average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
+        sums["gradient_norm"] = optax.global_norm(grads)
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state,
+                             average=average), sums
+
+    return train_step
+
+
+def _draw(model, train, state, shape, axis_name):
+    """Random rate and hidden tokens of a step: keyword arguments of the model.
+
+    Drawn for the global batch and sliced, so that device counts do not change a run.
+    """
+    options = {}
+    if not (train.nested or train.hidden):
+        return options
+    rows, window = shape
+    devices = jax.lax.psum(1, axis_name) if axis_name else 1
+    index = jax.lax.axis_index(axis_name) if axis_name else 0
+    mine = lambda x: jax.lax.dynamic_slice_in_dim(x, index * rows, rows)
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    keys = jax.random.split(key, 5)
+    everyone = rows * devices
+    if train.nested:
+        full = models.BOTTLENECKS[model.bottleneck](model).rates
+        lower = jax.random.uniform(keys[0], (everyone,)) < train.nested
+        # Log-uniform: every octave of the rate is trained equally often.
+        drawn = jnp.exp(jax.random.uniform(keys[1], (everyone,)) * jnp.log(float(full)))
+        options["rate"] = mine(jnp.where(lower, jnp.ceil(drawn).astype(jnp.int32), full))
+    if train.hidden:
+        share = jax.random.uniform(
+            keys[2], (everyone, 1), minval=train.hidden_low, maxval=train.hidden_high)
+        share = jnp.where(jax.random.uniform(keys[3], (everyone, 1)) < train.hidden, share, 0.0)
+        options["hidden"] = mine(jax.random.uniform(keys[4], (everyone, window)) < share)
+    return options
