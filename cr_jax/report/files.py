@@ -1,33 +1,12 @@
 """`report.json` and `report.html` on disk."""
 
 import json
-import math
 import os
-import tempfile
 from pathlib import Path
-
-import numpy as np
 
 from cr_jax.errors import UserError
 from cr_jax.report.page import render
-
-
-def plain(value: object) -> object:
-    """`value` with numpy scalars and arrays as Python ones and non-finite floats as None.
-
-    JSON has no NaN or infinity; strict readers refuse a file that holds them.
-    """
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    return str(value)
+from cr_jax.report.text import plain
 
 
 def write_report(report: dict, folder: Path) -> Path:
@@ -51,19 +30,11 @@ def write_report(report: dict, folder: Path) -> Path:
 
 
 def _write(path: Path, text: str) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's 0600 would hide the page from colleagues
-        os.replace(name, path)
+        draft.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(draft, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -4,6 +4,7 @@ Light and dark mode differ only in CSS variables. Paper is always light: the dar
 to screens. The colour scales are drawn in OKLCH, where equal steps look equally far apart.
 """
 
+import functools
 import math
 
 STEPS = 16  # colours per scale: classes h0 (low) .. h15 (high)
@@ -94,7 +95,8 @@ figure{margin:1rem 0 0}
 figcaption,.note{font-size:.9rem;color:var(--soft);max-width:80ch;margin-top:.7rem}
 figcaption p{max-width:80ch;margin:0 0 .3rem}
 figcaption b,.note b{color:var(--ink);font-weight:600}
-.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:18px 26px}
+.panels{display:grid;
+ grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:18px 26px}
 .panel h4{font-size:.92rem;font-weight:600;margin:0 0 .2rem;overflow-wrap:anywhere}
 svg{display:block;width:100%;height:auto;overflow:visible}
 svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--ink);
@@ -106,6 +108,7 @@ svg .halo{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoi
 .grid{stroke:var(--grid);stroke-width:1;fill:none}.axis{stroke:var(--line);stroke-width:1;fill:none}
 .rule{stroke:var(--ink);stroke-width:1.2;stroke-dasharray:4 3;fill:none}
 .box{fill:var(--card);stroke:var(--ink);stroke-width:1.2}
+.box.clear{fill:none}
 .wall{stroke:var(--bad);stroke-width:1.5;stroke-dasharray:2 4;fill:none}
 .arrow{stroke:var(--soft);stroke-width:1.4;fill:none}.head{fill:var(--soft)}
 .bar{fill:currentColor;opacity:.85}.trail{fill:var(--grid)}
@@ -150,13 +153,14 @@ pre{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono
 .sides h4{font-size:.8rem;font-weight:500;color:var(--soft);margin:0}
 .sides pre{margin:.2rem 0 0;height:calc(100% - 1.5em)}
 pre i{font-style:normal;border-radius:2px}
-pre i.x{font-weight:700;outline:1.5px solid var(--bad);text-decoration:underline wavy var(--bad) 1px;
- text-underline-offset:3px}
+pre i.x{font-weight:700;outline:1.5px solid var(--bad);
+ text-decoration:underline wavy var(--bad) 1px;text-underline-offset:3px}
 .key i{font:12.5px ui-monospace,Menlo,Consolas,monospace;font-style:normal;padding:1px 5px;
  border-radius:2px}
 .key i.x{font-weight:700;outline:1.5px solid var(--bad);
  text-decoration:underline wavy var(--bad) 1px}
-@media(max-width:640px){body{font-size:15px}main,header,footer{padding:0 14px}header{padding-top:24px}
+@media(max-width:640px){body{font-size:15px}
+ main,header,footer{padding:0 14px}header{padding-top:24px}
  h1{font-size:1.5rem}.sides{grid-template-columns:1fr}.tiles{grid-template-columns:1fr 1fr;gap:8px}
  .tiles dd{font-size:1.2rem}.heat td{padding:6px 5px;min-width:4.6em}
  .heat tbody th{max-width:7.5em;padding:4px 6px 4px 0}.plain td,.plain th{padding-right:9px}}
@@ -166,10 +170,12 @@ pre i.x{font-weight:700;outline:1.5px solid var(--bad);text-decoration:underline
 """
 
 
+@functools.cache
 def css() -> str:
     """The whole style sheet."""
     rules = [f":root{{{_variables(dark=False)}}}"]
-    rules.append(f"@media screen and (prefers-color-scheme:dark){{:root{{{_variables(dark=True)}}}}}")
+    dark = f":root{{{_variables(dark=True)}}}"
+    rules.append(f"@media screen and (prefers-color-scheme:dark){{{dark}}}")
     rules.append(_RULES.strip())
     rules += [f".s{i}{{color:var(--s{i})}}" for i in range(SLOTS)]
     rules += [f".h{i}{{background:var(--h{i});color:var(--t{i})}}" for i in range(STEPS)]

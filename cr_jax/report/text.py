@@ -18,14 +18,20 @@ _UNSAFE |= dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066,
 _UNSAFE |= {0xFFFE: "\ufffd", 0xFFFF: "\ufffd"}
 
 
+def label(value: object) -> str:
+    """`value` as text, not escaped; None and floats that are not finite become a dash."""
+    missing = value is None or (isinstance(value, float) and not math.isfinite(value))
+    return DASH if missing else str(value)
+
+
 def escape(value: object) -> str:
-    """`value` as text for an HTML body or a quoted attribute; None becomes a dash."""
-    return DASH if value is None else html.escape(str(value).translate(_UNSAFE), quote=True)
+    """`value` as text for an HTML body or a quoted attribute; None and NaN become a dash."""
+    return html.escape(label(value).translate(_UNSAFE), quote=True)
 
 
 def shorten(value: object, length: int) -> str:
     """`value` as text of at most `length` characters (not escaped), cut with an ellipsis."""
-    text = str(value)
+    text = label(value)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -104,3 +110,21 @@ def duration(value: object) -> str:
     if minutes < 60:
         return f"{minutes}{THIN}min {seconds:02d}{THIN}s"
     return f"{minutes // 60}{THIN}h {minutes % 60:02d}{THIN}min"
+
+
+def plain(value: object) -> object:
+    """`value` with numpy scalars and arrays as Python ones and non-finite floats as None.
+
+    JSON has no NaN or infinity; strict readers refuse a file that holds them.
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    return str(value)

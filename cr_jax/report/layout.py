@@ -1,0 +1,40 @@
+"""Pieces that all sections share: the order of domains, captions, charts side by side."""
+
+from cr_jax.report.text import escape, mapping, sequence
+
+
+def domain_order(report: dict) -> list[str]:
+    """All domains: the experts' own first, then the others, random tokens last."""
+    names: list[str] = []
+    for key in ("fingerprint", "residuals", "curves"):
+        names += list(mapping(report.get(key)))
+    for key in ("fingerprint", "residuals"):
+        for row in mapping(report.get(key)).values():
+            names += list(mapping(row))
+    names += [str(label) for label in sequence(mapping(report.get("geometry")).get("labels"))]
+    names = list(dict.fromkeys(names))
+    return sorted(names, key=lambda name: name == "random_tokens")
+
+
+def slots(report: dict) -> dict[str, int]:
+    """Domain or expert -> its place in the palette, the same in every figure."""
+    return {name: i for i, name in enumerate(domain_order(report))}
+
+
+def figure(body: str, read: str, false_if: str, run: str = "") -> str:
+    """A figure with its caption; `read` and `false_if` are plain text, `run` may be ""."""
+    lines = [f"<p><b>In this run:</b> {escape(run)}</p>"] if run else []
+    lines.append(f"<p><b>How to read it.</b> {escape(read)}</p>")
+    lines.append(f"<p><b>Shown false if</b> {escape(false_if)}</p>")
+    return f"<figure>{body}<figcaption>{''.join(lines)}</figcaption></figure>"
+
+
+def panel(title: str, body: str) -> str:
+    """One of several charts side by side; "" stays ""."""
+    return f'<div class="panel"><h4>{escape(title)}</h4>{body}</div>' if body else ""
+
+
+def panels(*parts: str) -> str:
+    """Charts side by side where there is room."""
+    parts = [part for part in parts if part]
+    return f'<div class="panels">{"".join(parts)}</div>' if parts else ""

@@ -1,0 +1,271 @@
+"""The sections of the page: each takes the report and returns HTML, or "" when it has no data.
+
+Every figure carries a sentence on how to read it and one on what would show its claim false.
+Sentences that begin "In this run" are computed from the numbers beside them.
+"""
+
+from cr_jax.report.charts import Series, legend, line_chart, quantile, ridge_chart, scatter
+from cr_jax.report.drawing import compressor, router
+from cr_jax.report.examples import samples
+from cr_jax.report.layout import domain_order, figure, panel, panels, slots
+from cr_jax.report.tables import (
+    confusion_table,
+    fingerprint_details,
+    fingerprint_table,
+    plain_table,
+)
+from cr_jax.report.text import (
+    count,
+    decimal,
+    label,
+    mapping,
+    number,
+    percent,
+    score,
+    sequence,
+)
+
+
+def architecture(report: dict) -> str:
+    """The drawing, with the numbers of the run."""
+    summary = mapping(report.get("summary"))
+    fingerprint = mapping(report.get("fingerprint"))
+    body = panels(
+        panel("One compressor per domain", compressor(summary)) if summary else "",
+        panel("Routing: whoever rebuilds it best gets it", router(fingerprint, summary)),
+    )
+    if not body:
+        return ""
+    window, latents, width, words = (
+        number(summary.get(key)) for key in ("window", "latents", "d_latent", "vocab_size")
+    )
+    run = ""
+    if None not in (window, latents, width, words) and words > 1 and latents > 0:
+        bits = max(1, int(words - 1).bit_length())
+        run = (
+            f"{count(window)} positions become {count(latents)}, "
+            f"{decimal(window / latents, 1)} to 1. That counts positions, not bits: "
+            f"{count(latents * width)} real numbers stand for {count(window)} tokens of at most "
+            f"{bits} bits."
+        )
+    return figure(
+        body,
+        "Left, the only path from text to its copy leads through the latents; right, bars are "
+        "residuals (shorter is better), measured, the mean over that text's held-out windows.",
+        "the decoder's output still depends on the input when the latents are held fixed, or if "
+        "the right-hand bars are no longer than the winning one.",
+        run,
+    )
+
+
+def fingerprint(report: dict) -> str:
+    """The paper's table: every expert on every domain (Paper, results; section fingerprint)."""
+    table = {e: r for e, r in mapping(report.get("fingerprint")).items() if mapping(r)}
+    domains = [d for d in domain_order(report) if any(d in row for row in table.values())]
+    if not domains:
+        return ""
+
+    def nll(expert: str, domain: str) -> float | None:
+        return number(mapping(table[expert].get(domain)).get("nll"))
+
+    own = [e for e in table if nll(e, e) is not None]
+    rows = [
+        all(nll(e, e) < r for d in domains if d != e and (r := nll(e, d)) is not None) for e in own
+    ]
+    columns = [
+        all(nll(e, e) < r for o in table if o != e and (r := nll(o, e)) is not None) for e in own
+    ]
+    run = (
+        f"{sum(rows)} of {len(own)} experts have their lowest residual at home, and on "
+        f"{sum(columns)} of {len(own)} domains the own expert is the best one."
+        if own
+        else ""
+    )
+    return figure(
+        fingerprint_table(table, domains) + fingerprint_details(table),
+        "Each cell is one expert (row) on one kind of held-out text (column): the share of tokens "
+        "rebuilt exactly (TRA) and the residual; the outlined cell is its own domain, and the last "
+        "row is what always guessing the commonest token would reach.",
+        "an outlined cell is not the strongest of its row and its column, or if its TRA is close "
+        "to the majority row.",
+        run,
+    )
+
+
+def routing(report: dict) -> str:
+    """Confusion matrix and accuracies of routing by the smallest residual."""
+    data = mapping(report.get("routing"))
+    confusion = {t: r for t, r in mapping(data.get("confusion")).items() if mapping(r)}
+    if not data:
+        return ""
+    parts = [f"{percent(data.get('accuracy'))} of {count(data.get('windows'))} windows went to the"]
+    parts.append(f"expert of their own domain (chance {percent(data.get('chance'))}).")
+    if number(data.get("accuracy_tra")) is not None:
+        parts.append(f"Routing by the highest TRA instead gives {percent(data['accuracy_tra'])}.")
+    wrong = [
+        (n, true, routed)
+        for true, row in confusion.items()
+        for routed, value in row.items()
+        if routed != true and (n := number(value))
+    ]
+    if wrong:
+        n, true, routed = max(wrong)
+        parts.append(f"The commonest mistake: {true} sent to {routed}, {count(n)} windows.")
+    accuracy = mapping(data.get("per_domain"))
+    if confusion:
+        body = confusion_table(confusion, accuracy)
+    else:
+        rows = [[d, percent(a)] for d, a in accuracy.items()]
+        body = plain_table(["text", "correct"], rows) if rows else ""
+    rule = f" Rule: {label(data['rule'])}." if data.get("rule") else ""
+    return figure(
+        body,
+        "Each row is the true domain of the windows, each column the expert that rebuilt them "
+        f"with the lowest residual; a perfect router fills only the outlined diagonal.{rule}",
+        "accuracy is near chance, or if it stays high when experts are copies of one another or "
+        "when the labels are shuffled.",
+        " ".join(parts),
+    )
+
+
+def unknown(report: dict) -> str:
+    """Out-of-distribution detection: AUROC table and the histograms of residuals."""
+    data = mapping(report.get("ood"))
+    out = []
+    if data:
+        rows, alpha = mapping(data.get("per_domain")), percent(data.get("alpha"), 0)
+        body = [
+            [domain, score(row.get("auroc")), percent(row.get("fpr95")), percent(rejected)]
+            for domain, row in ((d, mapping(r)) for d, r in rows.items())
+            for rejected in [row.get("rejected_at_alpha")]
+        ]
+        bars = [number(mapping(r).get("rejected_at_alpha")) or 0.0 for r in rows.values()]
+        head = ["text no expert knows", "AUROC", "FPR at 95 % TPR", "called unknown"]
+        run = (
+            f"AUROC {score(data.get('auroc_unseen_domain'))} for an unseen domain and "
+            f"{score(data.get('auroc_random'))} for random tokens; with the threshold set for "
+            f"{alpha} false alarms, {percent(data.get('false_alarm'))} of known windows were "
+            "called unknown."
+        )
+        out.append(
+            figure(
+                plain_table(head, body, bars=bars) if body else "",
+                "AUROC is the chance that a foreign window has a larger best residual than a known "
+                "one (0.5 is a coin); the bar is the share of foreign windows called unknown.",
+                "the unseen domain's AUROC is near 0.5, or if no more of it is called unknown than "
+                "of the known domains.",
+                run,
+            )
+        )
+    ridges = residuals(report)
+    if ridges:
+        alpha = number(data.get("alpha")) or 0.05
+        out.append(
+            figure(
+                panels(*ridges),
+                "One panel per expert, one row per kind of text, residual from left (rebuilt) to "
+                "right (lost) on a square-root axis, every row scaled to its own peak; the dashed "
+                f"line leaves {percent(alpha, 0)} of the expert's own windows to its right, and "
+                "the column at the right gives each row's share beyond it.",
+                "the rows of other texts lie over the expert's own row, so no line parts them.",
+            )
+        )
+    return "".join(out)
+
+
+def residuals(report: dict) -> list[str]:
+    """One ridge panel per expert, on a common axis."""
+    order, place = domain_order(report), slots(report)
+    alpha = number(mapping(report.get("ood")).get("alpha")) or 0.05
+    found: dict[str, list] = {}
+    for expert, row in mapping(report.get("residuals")).items():
+        row = mapping(row)
+        for domain in sorted(row, key=lambda d: (d != expert, order.index(d))):
+            edges = [number(x) for x in sequence(mapping(row[domain]).get("edges"))]
+            counts = [number(x) or 0.0 for x in sequence(mapping(row[domain]).get("counts"))]
+            if None not in edges and len(edges) == len(counts) + 1 > 1 and max(edges) > 0:
+                found.setdefault(expert, []).append((domain, place[domain], edges, counts))
+    tops = [
+        max([e for e, c in zip(edges[1:], counts, strict=True) if c], default=0.0)
+        for rows in found.values()
+        for _, _, edges, counts in rows
+    ]
+    high = max(tops, default=0.0) or 1.0
+    out = []
+    for expert, rows in found.items():
+        own = [quantile(edges, counts, 1 - alpha) for d, _, edges, counts in rows if d == expert]
+        chart = ridge_chart(rows, high, own[0] if own else None, expert)
+        out.append(panel(f"expert {expert}", chart))
+    return out
+
+
+def windows(report: dict) -> str:
+    """Example windows, original and reconstruction side by side."""
+    body = samples(sequence(report.get("examples")))
+    if not body:
+        return ""
+    return figure(
+        body,
+        "The right side was rebuilt from the latents alone; the deeper the tint, the less sure "
+        "the expert was, and a boxed, underlined token differs from the original.",
+        "experts rebuild foreign text as well as their own (then the residual says nothing), or if "
+        "wrong tokens come without any tint (then the expert does not know what it lost).",
+    )
+
+
+def geometry(report: dict) -> str:
+    """The latent map and the explained variance."""
+    data, place = mapping(report.get("geometry")), slots(report)
+    labels = [str(label) for label in sequence(data.get("labels"))]
+    chart = scatter(sequence(data.get("points")), labels, place)
+    method = label(data.get("method") or "a projection")
+    key = legend([(d, place[d]) for d in place if d in labels], marker=True)
+    held = mapping(data.get("components_95"))
+    series = [
+        Series(str(e), place.get(e, 0), list(range(1, len(ys) + 1)), ys, number(held.get(e)))
+        for e, shares in mapping(data.get("explained_variance")).items()
+        if len(ys := sequence(shares)) > 1
+    ]
+    variance = line_chart(series, "components", "explained variance", share=True, rule=0.95)
+    total = number(data.get("d_latent_total"))
+    of = f" of {count(total)}" if total else ""
+    names = [(f"{s.name}: {count(held.get(s.name))}{of} hold 95 %", s.slot) for s in series]
+    body = panels(
+        panel(f"Latents of held-out windows, {method}", chart + key if chart else ""),
+        panel("Principal components of z", variance + legend(names) if variance else ""),
+    )
+    probe = number(data.get("linear_probe_accuracy"))
+    run = f"a linear probe on z names the domain of {percent(probe)} of windows." if probe else ""
+    if not body and not run:
+        return ""
+    return figure(
+        body,
+        f"Left, each mark is one window's latents, placed by {method}, which keeps neighbours "
+        "together but not distances; right, how many directions of z hold how much of its variance "
+        "(dot: 95 %).",
+        "the marks of two domains mix and the linear probe is near chance (a map alone proves "
+        "little, it can draw islands out of noise), or if the curves follow the diagonal.",
+        run,
+    )
+
+
+def training(report: dict) -> str:
+    """Loss and TRA against the step."""
+    place = slots(report)
+    charts = []
+    for key, name in (("nll", "loss, nats/token"), ("tra", "TRA")):
+        series = [
+            Series(str(e), place.get(e, 0), sequence(curve.get("step")), sequence(curve.get(key)))
+            for e, curve in ((e, mapping(c)) for e, c in mapping(report.get("curves")).items())
+        ]
+        charts.append(line_chart(series, "step", name, share=key == "tra"))
+    body = panels(*(panel("", chart).replace("<h4></h4>", "") for chart in charts if chart))
+    if not body:
+        return ""
+    names = [(str(e), place.get(e, 0)) for e in mapping(report.get("curves"))]
+    return figure(
+        body + legend(names),
+        "Training loss and TRA of each expert on its own domain against the optimiser's step.",
+        "TRA stays on the plateau of the majority token (see the fingerprint's last row), which "
+        "means that the latents carry nothing.",
+    )
