@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cr_jax.report.style import SLOTS
-from cr_jax.report.text import escape, number, shorten
+from cr_jax.report.text import THIN, escape, number, percent, shorten
 
 WIDTH = 460
+MOST_POINTS = 4000  # in the latent map; more would hide one another
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "5 5", "12 4")
 # A marker is a path relative to its centre; the first is a round stroke cap.
 _MARKERS = (
@@ -55,9 +56,16 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [low, high]
 
 
+def thin(length: int, most: int) -> list[int]:
+    """At most `most` evenly spaced indices into `length` items, the first and last among them."""
+    if length <= most:
+        return list(range(length))
+    return np.linspace(0, length - 1, most).round().astype(int).tolist()
+
+
 def _tick_label(value: float, share: bool) -> str:
     if share:
-        return f"{100 * value:g} %"
+        return f"{100 * value:g}{THIN}%"
     if abs(value) >= 1e6:
         return f"{value / 1e6:g} M"
     return f"{value / 1e3:g} K" if abs(value) >= 1e4 else f"{value:g}"
@@ -94,10 +102,8 @@ def legend(entries: list[tuple[str, int]], marker: bool = False) -> str:
 def _pairs(series: Series) -> list[tuple[float, float]]:
     pairs = [(number(x), number(y)) for x, y in zip(series.xs, series.ys, strict=False)]
     pairs = [(x, y) for x, y in pairs if x is not None and y is not None]
-    if len(pairs) > 240:  # more points than the chart has pixels only make the page heavy
-        keep = np.linspace(0, len(pairs) - 1, 240).round().astype(int)
-        pairs = [pairs[i] for i in keep]
-    return pairs
+    # More points than the chart has pixels only make the page heavy.
+    return [pairs[i] for i in thin(len(pairs), 240)]
 
 
 def line_chart(
@@ -196,11 +202,11 @@ def ridge_chart(
         weight = " b" if name == bold else ""
         body.append(f'<path class="axis" d="M{left} {base}H{WIDTH - right}"/>')
         body.append(f'<g class="s{slot % SLOTS}"><path class="ridge" d="{path}"/></g>')
-        label = text(left - 8, base - 5, shorten(name, 16), "e" + weight)
+        label = text(left - 8, base - 5, shorten(name, 14), "e" + weight)
         body.append(f"<g><title>{escape(name)}</title>{label}</g>")
         if cut is not None:
             share = share_beyond(edges, counts, cut)
-            body.append(text(WIDTH, base - 5, f"{100 * share:.0f} %", "e" + weight))
+            body.append(text(WIDTH, base - 5, percent(share, 0), "e" + weight))
     if cut is not None:
         body.append(f'<path class="rule" d="M{_f(at_x(cut))} {top - 4}V{bottom}"/>')
         body.append(text(at_x(cut), 11, f"{cut:.2f}", "m s soft"))

@@ -1,6 +1,6 @@
 """The architecture in one drawing: the compressor, and routing by its residual."""
 
-from cr_jax.report.charts import svg, text
+from cr_jax.report.charts import WIDTH, svg, text
 from cr_jax.report.style import SLOTS
 from cr_jax.report.text import DASH, count, decimal, escape, mapping, number, shorten, size
 
@@ -43,7 +43,7 @@ def compressor(summary: dict) -> str:
     small = min(84.0, 11.0 * n_latents)
     z_top = middle - small / 2
     body = [
-        text(23, top - 26, f"{window} tokens", "m b"),
+        text(0, top - 26, f"{window} tokens", "b"),
         text(23, top - 10, "x", "m soft"),
         _cells(12, top, height, n_tokens, 22),
         _arrow(38, middle, 58, middle),
@@ -58,13 +58,13 @@ def compressor(summary: dict) -> str:
         'fill="currentColor" opacity=".28"/></g>',
         _cells(196, z_top, small, n_latents, 30, "box clear"),
         _arrow(230, middle, 254, middle),
-        f'<path class="box" d="M258 {z_top - 8}L382 {top}v{height}L258 {z_top + small + 8}z"/>',
-        text(324, middle - 2, "Decoder", "m b"),
-        text(324, middle + 14, "one parallel pass", "m soft s"),
-        _arrow(386, middle, 406, middle),
-        text(424, top - 26, f"{window} tokens", "m b"),
-        text(424, top - 10, "x̂", "m soft"),
-        _cells(410, top, height, n_tokens, 22),
+        f'<path class="box" d="M258 {z_top - 8}L394 {top}v{height}L258 {z_top + small + 8}z"/>',
+        text(326, middle - 2, "Decoder", "m b"),
+        text(326, middle + 14, "one parallel pass", "m soft s"),
+        _arrow(398, middle, 420, middle),
+        text(WIDTH, top - 26, f"{window} tokens", "e b"),
+        text(435, top - 10, "x̂", "m soft"),
+        _cells(424, top, height, n_tokens, 22),
         # Positions enter the decoder from below; nothing else does.
         _arrow(324, 236, 324, 200),
         text(324, 250, "positions 1.." + window, "m"),
@@ -102,10 +102,13 @@ def router(fingerprint: dict, summary: dict) -> str:
     longest = max(max(values), 1e-9)
     scored = [(r, e) for e in experts if (r := residual(e, home)) is not None]
     winner = min(scored)[1] if scored else None
+    lowest = min((r for e in experts if (r := residual(e, alien)) is not None), default=0.0)
+    unknown = bool(scored) and lowest > min(scored)[0]
     columns = ((170, home), (326, alien))
-    room, step, top = 92, 27, 66
+    room, top = 92, 70
+    step = 38 if len(shown) < 6 else 27
     bottom = top + step * len(shown)
-    body = [text(12, 20, "one window, all experts", "b")]
+    body = [text(12, 20, "all experts read it", "b")]
     body.append(text(12, 36, f"{count(len(experts))} frozen compressors", "soft s"))
     for x, domain in columns:
         name = shorten(domain.replace("_", " "), 16)
@@ -116,7 +119,7 @@ def router(fingerprint: dict, summary: dict) -> str:
         y = top + step * i
         body.append(f'<rect class="box" x="12" y="{y - 13}" width="132" height="21" rx="4"/>')
         body.append(
-            f"<g><title>{escape(expert)}</title>{text(78, y + 2, shorten(expert, 18), 'm')}</g>"
+            f"<g><title>{escape(expert)}</title>{text(78, y + 2, shorten(expert, 16), 'm')}</g>"
         )
         body.append(_arrow(146, y - 2, 164, y - 2))
         for x, domain in columns:
@@ -135,7 +138,7 @@ def router(fingerprint: dict, summary: dict) -> str:
         bottom += 12
     for x, first, second in (
         (170, "arg min wins:", f"→ {shorten(winner, 18)}"),
-        (326, "all bad:", "→ unknown"),
+        (326, "all bad:" if unknown else "not all bad:", "→ unknown" if unknown else "→ mistaken"),
     ):
         body.append(text(x, bottom + 18, first, "soft"))
         body.append(text(x, bottom + 36, second, "b"))

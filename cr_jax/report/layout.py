@@ -23,8 +23,8 @@ def slots(report: dict) -> dict[str, int]:
 
 def figure(body: str, read: str, false_if: str, run: str = "") -> str:
     """A figure with its caption; `read` and `false_if` are plain text, `run` may be ""."""
-    lines = [f"<p><b>In this run:</b> {escape(run)}</p>"] if run else []
-    lines.append(f"<p><b>How to read it.</b> {escape(read)}</p>")
+    lines = [f"<p><b>In this run</b> {escape(run)}</p>"] if run else []
+    lines.append(f"<p><b>How to read it</b> {escape(read)}</p>")
     lines.append(f"<p><b>Shown false if</b> {escape(false_if)}</p>")
     return f"<figure>{body}<figcaption>{''.join(lines)}</figcaption></figure>"
 

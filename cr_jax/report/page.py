@@ -6,7 +6,6 @@ from cr_jax.report import sections
 from cr_jax.report.style import css
 from cr_jax.report.tables import plain_table, value_table
 from cr_jax.report.text import (
-    DASH,
     count,
     duration,
     escape,
@@ -17,7 +16,6 @@ from cr_jax.report.text import (
     plain,
     score,
     sequence,
-    size,
 )
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -100,9 +98,6 @@ def tiles(report: dict) -> str:
         devices = sequence(mapping(report.get("provenance")).get("devices"))
         unit = f"on {len(devices)} device{'s' * (len(devices) > 1)}" if devices else "all stages"
         found.append(("time, all stages", duration(sum(seconds)), unit))
-    parameters = size(mapping(report.get("summary")).get("parameters"))
-    if parameters != DASH:
-        found.append(("parameters per expert", parameters, "none are shared, none route"))
     cells = "".join(
         f'<div><dt>{name}</dt><dd>{value}</dd><div class="unit">{unit}</div></div>'
         for name, value, unit in found

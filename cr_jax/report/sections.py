@@ -4,7 +4,16 @@ Every figure carries a sentence on how to read it and one on what would show its
 Sentences that begin "In this run" are computed from the numbers beside them.
 """
 
-from cr_jax.report.charts import Series, legend, line_chart, quantile, ridge_chart, scatter
+from cr_jax.report.charts import (
+    MOST_POINTS,
+    Series,
+    legend,
+    line_chart,
+    quantile,
+    ridge_chart,
+    scatter,
+    thin,
+)
 from cr_jax.report.drawing import compressor, router
 from cr_jax.report.examples import samples
 from cr_jax.report.layout import domain_order, figure, panel, panels, slots
@@ -15,8 +24,8 @@ from cr_jax.report.tables import (
     plain_table,
 )
 from cr_jax.report.text import (
+    THIN,
     count,
-    decimal,
     label,
     mapping,
     number,
@@ -43,15 +52,15 @@ def architecture(report: dict) -> str:
     if None not in (window, latents, width, words) and words > 1 and latents > 0:
         bits = max(1, int(words - 1).bit_length())
         run = (
-            f"{count(window)} positions become {count(latents)}, "
-            f"{decimal(window / latents, 1)} to 1. That counts positions, not bits: "
+            f"{count(window)} positions become {count(latents)} latents, "
+            f"{window / latents:.4g} to 1. That counts positions, not bits: "
             f"{count(latents * width)} real numbers stand for {count(window)} tokens of at most "
             f"{bits} bits."
         )
     return figure(
         body,
-        "Left, the only path from text to its copy leads through the latents; right, bars are "
-        "residuals (shorter is better), measured, the mean over that text's held-out windows.",
+        "Left, the only path from text to its copy leads through the latents; right, the "
+        "bars are this run's mean residuals over held-out windows of that text (short is good).",
         "the decoder's output still depends on the input when the latents are held fixed, or if "
         "the right-hand bars are no longer than the winning one.",
         run,
@@ -140,7 +149,7 @@ def unknown(report: dict) -> str:
             for rejected in [row.get("rejected_at_alpha")]
         ]
         bars = [number(mapping(r).get("rejected_at_alpha")) or 0.0 for r in rows.values()]
-        head = ["text no expert knows", "AUROC", "FPR at 95 % TPR", "called unknown"]
+        head = ["text no expert knows", "AUROC", f"FPR at 95{THIN}% TPR", "called unknown"]
         run = (
             f"AUROC {score(data.get('auroc_unseen_domain'))} for an unseen domain and "
             f"{score(data.get('auroc_random'))} for random tokens; with the threshold set for "
@@ -217,8 +226,12 @@ def geometry(report: dict) -> str:
     """The latent map and the explained variance."""
     data, place = mapping(report.get("geometry")), slots(report)
     labels = [str(label) for label in sequence(data.get("labels"))]
-    chart = scatter(sequence(data.get("points")), labels, place)
+    points = sequence(data.get("points"))
+    keep = thin(min(len(points), len(labels)), MOST_POINTS)
+    chart = scatter([points[i] for i in keep], [labels[i] for i in keep], place)
+    some = f"{count(len(keep))} of {count(len(points))}" if len(keep) < len(points) else "all"
     method = label(data.get("method") or "a projection")
+    title = f"Latents of {some} held-out windows, {method}"
     key = legend([(d, place[d]) for d in place if d in labels], marker=True)
     held = mapping(data.get("components_95"))
     series = [
@@ -229,20 +242,24 @@ def geometry(report: dict) -> str:
     variance = line_chart(series, "components", "explained variance", share=True, rule=0.95)
     total = number(data.get("d_latent_total"))
     of = f" of {count(total)}" if total else ""
-    names = [(f"{s.name}: {count(held.get(s.name))}{of} hold 95 %", s.slot) for s in series]
+    names = [(f"{s.name}: {count(held.get(s.name))}{of} hold 95{THIN}%", s.slot) for s in series]
     body = panels(
-        panel(f"Latents of held-out windows, {method}", chart + key if chart else ""),
+        panel(title, chart + key if chart else ""),
         panel("Principal components of z", variance + legend(names) if variance else ""),
     )
     probe = number(data.get("linear_probe_accuracy"))
-    run = f"a linear probe on z names the domain of {percent(probe)} of windows." if probe else ""
+    run = (
+        f"A linear probe on z names the domain of {percent(probe)} of windows."
+        if probe is not None
+        else ""
+    )
     if not body and not run:
         return ""
     return figure(
         body,
         f"Left, each mark is one window's latents, placed by {method}, which keeps neighbours "
         "together but not distances; right, how many directions of z hold how much of its variance "
-        "(dot: 95 %).",
+        f"(dot: 95{THIN}%).",
         "the marks of two domains mix and the linear probe is near chance (a map alone proves "
         "little, it can draw islands out of noise), or if the curves follow the diagonal.",
         run,
@@ -252,20 +269,27 @@ def geometry(report: dict) -> str:
 def training(report: dict) -> str:
     """Loss and TRA against the step."""
     place = slots(report)
-    charts = []
+    home = [mapping(mapping(row).get(e)) for e, row in mapping(report.get("fingerprint")).items()]
+    rates = [rate for cell in home if (rate := number(cell.get("majority_tra"))) is not None]
+    base, charts = max(rates, default=None), []
     for key, name in (("nll", "loss, nats/token"), ("tra", "TRA")):
         series = [
             Series(str(e), place.get(e, 0), sequence(curve.get("step")), sequence(curve.get(key)))
             for e, curve in ((e, mapping(c)) for e, c in mapping(report.get("curves")).items())
         ]
-        charts.append(line_chart(series, "step", name, share=key == "tra"))
+        share = key == "tra"
+        charts.append(line_chart(series, "step", name, share=share, rule=base if share else None))
     body = panels(*(panel("", chart).replace("<h4></h4>", "") for chart in charts if chart))
     if not body:
         return ""
     names = [(str(e), place.get(e, 0)) for e in mapping(report.get("curves"))]
     return figure(
         body + legend(names),
-        "Training loss and TRA of each expert on its own domain against the optimiser's step.",
-        "TRA stays on the plateau of the majority token (see the fingerprint's last row), which "
-        "means that the latents carry nothing.",
+        "Loss and TRA of each expert on its own domain against the optimiser's step"
+        + (
+            ", the dashed level is the highest majority-token rate of these domains."
+            if rates
+            else "."
+        ),
+        "TRA stays on the level of the majority token, which means that the latents carry nothing.",
     )

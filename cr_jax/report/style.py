@@ -12,8 +12,26 @@ SLOTS = 8  # categorical colours: classes s0 .. s7
 
 # Okabe and Ito's colour-blind-safe set, its yellow and black replaced by purple and grey, which
 # stay visible on white and on black.
-_SERIES_LIGHT = "#0072b2 #d55e00 #009e73 #c0609a #a87400 #2f9bd6 #6a4c9c #6b7280".split()
-_SERIES_DARK = "#4aa8e0 #ff8b3d #2fc79a #e59ac6 #f0b429 #8fd0ff #b49be0 #a3abb8".split()
+_SERIES_LIGHT = [
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#c0609a",
+    "#a87400",
+    "#2f9bd6",
+    "#6a4c9c",
+    "#6b7280",
+]
+_SERIES_DARK = [
+    "#4aa8e0",
+    "#ff8b3d",
+    "#2fc79a",
+    "#e59ac6",
+    "#f0b429",
+    "#8fd0ff",
+    "#b49be0",
+    "#a3abb8",
+]
 
 # (lightness, chroma, hue) at the low and the high end. Low residuals stand out from the page,
 # high ones fade into it.
@@ -91,10 +109,12 @@ footer{color:var(--soft);font-size:.85rem;padding-top:2rem;padding-bottom:3rem}
 .tiles dd{margin:.15rem 0;font-size:1.45rem;font-weight:650;line-height:1.2;
  font-variant-numeric:tabular-nums;white-space:nowrap}
 .tiles .unit{font-size:.8rem;color:var(--soft);line-height:1.3}
-figure{margin:1rem 0 0}
-figcaption,.note{font-size:.9rem;color:var(--soft);max-width:80ch;margin-top:.7rem}
-figcaption p{max-width:80ch;margin:0 0 .3rem}
-figcaption b,.note b{color:var(--ink);font-weight:600}
+figure{margin:1rem 0 0}figure+figure{margin-top:2.2rem}
+figcaption,.note{font-size:.88rem;color:var(--soft);line-height:1.45}
+figcaption{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,270px),1fr));
+ gap:10px 30px;margin-top:1rem}
+figcaption p{margin:0}
+figcaption b{display:block;color:var(--ink);font-weight:600}
 .panels{display:grid;
  grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:18px 26px}
 .panel h4{font-size:.92rem;font-weight:600;margin:0 0 .2rem;overflow-wrap:anywhere}
@@ -123,22 +143,28 @@ svg .halo{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoi
 .scroll{overflow-x:auto;-webkit-overflow-scrolling:touch;padding:3px}
 table{border-collapse:separate;border-spacing:3px;font-size:.9rem;font-variant-numeric:tabular-nums}
 th{font-weight:600;text-align:left;vertical-align:bottom;line-height:1.25;padding:4px 8px;
- max-width:13em;overflow-wrap:anywhere}
+ max-width:13em;overflow-wrap:break-word}
 thead th{font-size:.85rem;min-width:5.6em}
 .heat td,.heat thead th{text-align:center}
 .heat tbody th{position:sticky;left:0;background:var(--paper);vertical-align:middle;z-index:1}
-.heat td{padding:7px 8px;border-radius:5px;min-width:5.4em;line-height:1.25;white-space:nowrap}
+.heat td{padding:8px 10px;border-radius:5px;min-width:7.4em;line-height:1.25;white-space:nowrap}
 .heat td small{display:block;font-size:.78rem}
 .heat td.own{outline:3px solid var(--ink);outline-offset:-1px;font-weight:700}
 .heat .base td{color:var(--soft);font-weight:400;border:1px dashed var(--line)}
 .heat .base th{color:var(--soft);font-weight:500}
+.tight td{padding:6px 3px;min-width:4.1rem;font-size:.84rem}.tight td.own{outline-width:2px}
+.tight thead th{min-width:0;padding:4px 2px;font-size:.74rem}
+.tight tbody th{font-size:.84rem;max-width:9em}
 .ramp{display:flex;align-items:center;gap:8px;font-size:.82rem;color:var(--soft);margin:.5rem 3px;
  flex-wrap:wrap}
 .ramp i{display:inline-block;width:13px;height:13px}.ramp .strip{display:flex}
 .plain{border-spacing:0}
 .plain td,.plain th{padding:5px 14px 5px 0;border-bottom:1px solid var(--grid);vertical-align:top}
 .plain th{vertical-align:bottom}
-.plain td{overflow-wrap:anywhere}.plain .n{text-align:right;white-space:nowrap}
+.plain td:not(.n){overflow-wrap:break-word}
+.plain .n{text-align:right}.plain td.n{white-space:nowrap}
+.plain tbody th{vertical-align:top;white-space:nowrap}
+.plain.values td:not(.n){overflow-wrap:anywhere}
 .plain .meter{width:34%;min-width:90px;vertical-align:middle}
 .meter span{display:block;height:9px;border-radius:2px;background:var(--s0)}
 .wide{width:100%}
@@ -155,7 +181,8 @@ pre{font:12.5px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono
 pre i{font-style:normal;border-radius:2px}
 pre i.x{font-weight:700;outline:1.5px solid var(--bad);
  text-decoration:underline wavy var(--bad) 1px;text-underline-offset:3px}
-.key i{font:12.5px ui-monospace,Menlo,Consolas,monospace;font-style:normal;padding:1px 5px;
+.key i{width:auto;height:auto;
+ font:12.5px ui-monospace,Menlo,Consolas,monospace;font-style:normal;padding:1px 5px;
  border-radius:2px}
 .key i.x{font-weight:700;outline:1.5px solid var(--bad);
  text-decoration:underline wavy var(--bad) 1px}
@@ -163,9 +190,14 @@ pre i.x{font-weight:700;outline:1.5px solid var(--bad);
  main,header,footer{padding:0 14px}header{padding-top:24px}
  h1{font-size:1.5rem}.sides{grid-template-columns:1fr}.tiles{grid-template-columns:1fr 1fr;gap:8px}
  .tiles dd{font-size:1.2rem}.heat td{padding:6px 5px;min-width:4.6em}
+ svg text{font-size:13.5px}svg .s{font-size:12.5px}.plain .meter{display:none}
  .heat tbody th{max-width:7.5em;padding:4px 6px 4px 0}.plain td,.plain th{padding-right:9px}}
-@media print{body{font-size:11pt}nav{display:none}section{margin-top:1.2rem;padding-top:.8rem}
- figure,.tiles>div,.panel,.sample,tr{break-inside:avoid}h2,h3{break-after:avoid}
+@media print{:root{--paper:#fff}body{font-size:10pt}
+ .panels{grid-template-columns:1fr 1fr}figcaption{grid-template-columns:repeat(3,1fr);gap:14px}
+ .tiles{grid-template-columns:repeat(5,1fr);gap:6px}.tiles>div{padding:7px 8px}
+ .tiles dd{font-size:1.05rem}.heat td{padding:4px;min-width:0}thead th{min-width:0}
+nav{display:none}section{margin-top:1.2rem;padding-top:.8rem}
+ figcaption,.tiles>div,.panel,.sample,table{break-inside:avoid}h2,h3{break-after:avoid}
  .scroll{overflow:visible}main,header,footer{max-width:none;padding:0}@page{margin:16mm}}
 """
 

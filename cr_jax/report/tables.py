@@ -3,7 +3,7 @@
 import math
 
 from cr_jax.report.style import STEPS
-from cr_jax.report.text import DASH, count, decimal, escape, mapping, number, percent
+from cr_jax.report.text import DASH, breakable, count, decimal, escape, mapping, number, percent
 
 
 def log_steps(values: list[float]):
@@ -12,6 +12,11 @@ def log_steps(values: list[float]):
     logs = [math.log(max(v, floor)) for v in values] or [0.0]
     low, span = min(logs), max(logs) - min(logs) or 1.0
     return lambda v: round((math.log(max(v, floor)) - low) / span * (STEPS - 1))
+
+
+def _tight(columns: list[str]) -> str:
+    """The class that narrows the cells of a table with many columns."""
+    return " tight" if len(columns) > 7 else ""
 
 
 def ramp(low: str, high: str, note: str) -> str:
@@ -31,8 +36,9 @@ def fingerprint_table(fingerprint: dict, domains: list[str]) -> str:
         for cell in mapping(row).values()
         if (nll := number(mapping(cell).get("nll"))) is not None
     ]
-    step = log_steps(values)
-    head = "".join(f'<th scope="col">{escape(d)}</th>' for d in domains)
+    step, tight = log_steps(values), _tight(domains)
+    unit = "" if tight else " nats"
+    head = "".join(f'<th scope="col">{breakable(d)}</th>' for d in domains)
     rows = [f'<thead><tr><th scope="col">expert \\ text</th>{head}</tr></thead><tbody>']
     for expert, row in fingerprint.items():
         cells = []
@@ -42,9 +48,9 @@ def fingerprint_table(fingerprint: dict, domains: list[str]) -> str:
             kind = ([] if nll is None else [f"h{step(nll)}"]) + ["own"] * (domain == expert)
             cells.append(
                 f'<td class="{" ".join(kind)}">{percent(cell.get("tra"))}'
-                f"<small>{decimal(nll)} nats</small></td>"
+                f"<small>{decimal(nll)}{unit}</small></td>"
             )
-        rows.append(f'<tr><th scope="row">{escape(expert)}</th>{"".join(cells)}</tr>')
+        rows.append(f'<tr><th scope="row">{breakable(expert)}</th>{"".join(cells)}</tr>')
     base = []
     for domain in domains:
         rates = [
@@ -57,7 +63,7 @@ def fingerprint_table(fingerprint: dict, domains: list[str]) -> str:
     rows.append(f'<tr class="base"><th scope="row">majority token</th>{"".join(base)}</tr></tbody>')
     low, high = (min(values), max(values)) if values else (None, None)
     scale = ramp(f"{decimal(low)} nats/token", f"{decimal(high)}", "(log scale; high is worse)")
-    return f'<div class="scroll"><table class="heat">{"".join(rows)}</table></div>{scale}'
+    return f'<div class="scroll"><table class="heat{tight}">{"".join(rows)}</table></div>{scale}'
 
 
 def fingerprint_details(fingerprint: dict) -> str:
@@ -89,7 +95,7 @@ def confusion_table(confusion: dict, accuracy: dict) -> str:
     routed: list[str] = list(confusion)
     for row in confusion.values():
         routed += [name for name in mapping(row) if name not in routed]
-    head = "".join(f'<th scope="col">→ {escape(r)}</th>' for r in routed)
+    head = "".join(f'<th scope="col">→ {breakable(r)}</th>' for r in routed)
     tail = '<th scope="col">correct</th>' if accuracy else ""
     rows = [f'<thead><tr><th scope="col">text \\ routed to</th>{head}{tail}</tr></thead><tbody>']
     for true, row in confusion.items():
@@ -102,8 +108,9 @@ def confusion_table(confusion: dict, accuracy: dict) -> str:
             kind = f"h{round((1 - share) * (STEPS - 1))}" + " own" * (name == true)
             cells.append(f'<td class="{kind}">{count(n)}<small>{percent(share)}</small></td>')
         last = f"<td>{percent(accuracy.get(true))}</td>" if accuracy else ""
-        rows.append(f'<tr><th scope="row">{escape(true)}</th>{"".join(cells)}{last}</tr>')
-    return f'<div class="scroll"><table class="heat">{"".join(rows)}</tbody></table></div>'
+        rows.append(f'<tr><th scope="row">{breakable(true)}</th>{"".join(cells)}{last}</tr>')
+    rows.append("</tbody>")
+    return f'<div class="scroll"><table class="heat{_tight(routed)}">{"".join(rows)}</table></div>'
 
 
 def plain_table(
@@ -122,7 +129,7 @@ def plain_table(
             width = 100 * min(1.0, max(0.0, bars[i]))
             cells += f'<td class="meter"><span style="width:{width:.1f}%"></span></td>'
         rows.append(f"<tr>{cells}</tr>")
-    extra = "<th></th>" if bars is not None else ""
+    extra = '<th class="meter"></th>' if bars is not None else ""
     wide = " wide" if bars is not None else ""
     return (
         f'<div class="scroll"><table class="plain{wide}"><thead><tr>{top}{extra}</tr></thead>'
@@ -137,4 +144,4 @@ def value_table(rows: list[tuple[str, object]]) -> str:
         for name, value in rows
         if value not in (None, "", DASH)
     )
-    return f'<div class="scroll"><table class="plain">{body}</table></div>' if body else ""
+    return f'<div class="scroll"><table class="plain values">{body}</table></div>' if body else ""

@@ -29,6 +29,11 @@ def escape(value: object) -> str:
     return html.escape(label(value).translate(_UNSAFE), quote=True)
 
 
+def breakable(value: object) -> str:
+    """Escaped text that may also be broken after an underscore (for narrow column heads)."""
+    return escape(value).replace("_", "_<wbr>")
+
+
 def shorten(value: object, length: int) -> str:
     """`value` as text of at most `length` characters (not escaped), cut with an ellipsis."""
     text = label(value)

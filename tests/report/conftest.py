@@ -49,7 +49,7 @@ def fake_report(
 
     centres = rng.normal(0, 18, (len(domains), 2))
     points = np.concatenate([rng.normal(c, 3.2, (windows, 2)) for c in centres]).round(3)
-    steps = list(range(0, 1001, 1500 // windows))
+    steps = list(range(0, 1001, max(10, 1500 // windows)))
 
     def tokens(text: str, error: float) -> list[dict]:
         pieces = [p.replace("/", "\n") for p in text.split("|")]

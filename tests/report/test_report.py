@@ -29,7 +29,7 @@ SECTIONS = {
 class Page(HTMLParser):
     """Collects tags, attributes and text, and checks that tags nest."""
 
-    VOID = frozenset({"meta", "link", "br"})
+    VOID = frozenset({"meta", "link", "wbr"})
 
     def __init__(self, page: str):
         super().__init__()
@@ -72,7 +72,7 @@ def test_all_sections_are_there_and_well_formed(make_report):
     assert links == page.ids()
     text = "".join(page.text)
     assert "4 of 4 experts have their lowest residual at home" in text
-    assert text.count("Shown false if") == text.count("How to read it.") == 8
+    assert text.count("Shown false if") == text.count("How to read it") == 8
 
 
 @pytest.mark.parametrize("key", SECTIONS)
@@ -113,6 +113,14 @@ def test_the_run_sentence_follows_the_numbers(make_report):
     text = "".join(Page(render(report)).text)
     assert "3 of 4 experts have their lowest residual at home" in text
     assert "on 3 of 4 domains the own expert is the best" in text
+
+
+def test_the_drawing_does_not_claim_unknown_against_the_numbers(make_report):
+    report = make_report()
+    assert "→ unknown" in render(report)
+    report["fingerprint"]["german"]["random_tokens"]["nll"] = 0.01
+    page = render(report)
+    assert "→ unknown" not in page and "→ mistaken" in page
 
 
 def test_hostile_text_is_inert(make_report):
@@ -180,7 +188,7 @@ def test_json_is_strict_and_takes_numpy_numbers(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(make_report, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the report to .*file") as info:
+    with pytest.raises(UserError, match=r"cannot write the report to .*file") as info:
         write_report(make_report(), tmp_path / "file")
     assert "\n" not in str(info.value)
 
@@ -194,6 +202,12 @@ def test_wrong_tokens_are_marked_without_colour():
     page = render({"examples": [{"expert": "a", "domain": "a", "tokens": [good]}]})
     assert re.search(r'<i class="d6"[^>]*> </i>', page) and "0 of 1 tokens wrong" in page
     assert piece_text("<0xE2>") == "<0xE2>"  # half a character is no character
+
+
+def test_many_points_are_thinned_and_the_page_says_so(make_report):
+    page = render(make_report(windows=2000))
+    assert "4,000 of 12,000 held-out windows" in page
+    assert len(page.encode()) < 500_000
 
 
 def test_long_examples_do_not_bloat_the_page(make_report):
