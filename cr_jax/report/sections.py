@@ -229,7 +229,11 @@ def geometry(report: dict) -> str:
     points = sequence(data.get("points"))
     keep = thin(min(len(points), len(labels)), MOST_POINTS)
     chart = scatter([points[i] for i in keep], [labels[i] for i in keep], place)
-    some = f"{count(len(keep))} of {count(len(points))}" if len(keep) < len(points) else "all"
+    some = (
+        f"{count(len(keep))} of {count(len(points))}"
+        if len(keep) < len(points)
+        else count(len(keep))
+    )
     method = label(data.get("method") or "a projection")
     title = f"Latents of {some} held-out windows, {method}"
     key = legend([(d, place[d]) for d in place if d in labels], marker=True)
