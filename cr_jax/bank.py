@@ -1,0 +1,265 @@
+"""`ExpertBank`: a folder of experts <-> parameters stacked on a leading expert axis E.
+
+Paper, routing rule: an unknown domain gets a new compressor while all old experts stay frozen.
+Here frozen means the same bytes: `mount` and `add` never touch another expert's numbers.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cr_jax import config, parameter_files
+from cr_jax.bank_folder import (
+    FORMAT,
+    BankFolder,
+    check_manifest,
+    check_name,
+    create_folder,
+    read_json,
+    readable,
+    write_manifest,
+)
+from cr_jax.calibration import Calibration
+from cr_jax.config import ModelConfig
+from cr_jax.errors import UserError
+
+StoredType = Literal["float32", "bfloat16"]
+_HOW_TO_RUN = ("dtype", "attention", "remat")  # not part of what an expert is
+
+
+@dataclasses.dataclass(eq=False)
+class ExpertBank:
+    """Experts that share one tokenizer and one model shape.
+
+    names: E of them; params: pytree of float32 arrays [E, ...], None when E is 0; calibration and
+    about: per expert.  Arrays are immutable.  `mount`, `unmount` and `select` give a new bank that
+    lives in memory; `add`, `remove` and `verify` also work on `folder`, where there is one.
+    """
+
+    model: ModelConfig
+    tokenizer: Any  # cr_jax.data.tokenizers.Tokenizer
+    names: tuple[str, ...] = ()
+    params: Any = None
+    calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
+    about: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    folder: Path | None = None
+
+    def __post_init__(self):
+        if not 0 < self.tokenizer.vocab_size <= self.model.vocab_size:
+            raise UserError(f"the model's vocabulary ({self.model.vocab_size}) must hold the "
+                            f"tokenizer's {self.tokenizer.vocab_size} pieces: set "
+                            "config.model.vocab_size")
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike, model: ModelConfig, tokenizer) -> "ExpertBank":
+        """An empty bank in `folder`, which must be empty or not exist."""
+        bank = cls(model, tokenizer)
+        bank.folder = create_folder(folder, config.to_dict(model), tokenizer).path
+        return bank
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike, names: Iterable[str] | None = None,
+             verify: bool = True) -> "ExpertBank":
+        """Reads `names` (None: all experts).  `verify` compares every byte read with its SHA-256.
+
+        `UserError` when there is no bank, a name is unknown, a file is missing, was changed or cut
+        short, or an expert's tokenizer or shapes are not the bank's.
+        """
+        files = BankFolder(folder)
+        names = files.names if names is None else tuple(names)
+        folders = [files.expert(name) for name in names]
+        model = _model(files)
+        files.check_tokenizer()
+        tokenizer = _tokenizer(files)
+        for name, path in zip(names, folders, strict=True):
+            files.check_expert(name) if verify else check_name(name)
+            _check_model(path, model)
+        return cls(
+            model, tokenizer, names, parameter_files.read_stacked(folders, model),
+            {n: _read_calibration(p) for n, p in zip(names, folders, strict=True)},
+            {n: read_json(p / "config.json").get("about", {})
+             for n, p in zip(names, folders, strict=True)},
+            files.path)
+
+    def add(self, name: str, params: Any, calibration: Calibration,
+            about: Mapping[str, Any] | None = None, dtype: StoredType = "float32") -> None:
+        """Stores one expert (params without the expert axis) in the folder and mounts it here.
+
+        All or nothing.  `about` is provenance in JSON types.  dtype "bfloat16" halves the file;
+        what is mounted is what the file holds.  `UserError` as in `mount`, or when the folder
+        has the name already, cannot be written, or has another tokenizer by now.
+        """
+        if dtype not in ("float32", "bfloat16"):
+            raise UserError(f"an expert is stored as float32 or bfloat16, not {dtype!r}")
+        files = self._files()
+        given = parameter_files.checked(f"expert {name!r}", params, self.model)
+        rounded = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), given)
+        mounted = self.mount(name, rounded, calibration, about)
+        with files.adding(name) as draft:
+            record = {"format": FORMAT, "tokenizer": self.tokenizer.fingerprint,
+                      "model": config.to_dict(self.model), "dtype": dtype, "about": about or {}}
+            _write_json(draft / "config.json", record)
+            _write_json(draft / "calibration.json", calibration.to_json())
+            parameter_files.write(draft / "params.safetensors", rounded)
+            write_manifest(draft, self.tokenizer.fingerprint)
+        self._become(mounted)
+
+    def remove(self, name: str) -> None:
+        """Deletes one expert from the folder and unmounts it; the others keep their bytes."""
+        files = self._files()
+        unmounted = self.unmount(name) if name in self.names else self
+        files.remove(name)
+        self._become(unmounted)
+
+    def verify(self) -> list[str]:
+        """Every problem of the folder as one line; [] when each byte is as it was written."""
+        return self._files().verify()
+
+    def mount(self, name: str, params: Any, calibration: Calibration,
+              about: Mapping[str, Any] | None = None) -> "ExpertBank":
+        """A new bank with one more expert, last; the others' parameters are the same bytes.
+
+        `UserError` when the name is bad or taken, or shapes or numbers are not a model's.
+        """
+        if check_name(name) in self.names:
+            raise UserError(f"the bank already has an expert {name!r}: unmount it first or choose "
+                            "another name")
+        if not isinstance(calibration, Calibration):
+            raise UserError(f"expert {name!r} has no calibration: pass router.calibrate(...)")
+        given = parameter_files.checked(f"expert {name!r}", params, self.model)
+        # Joined on the host: no compilation, and a copy that the caller cannot change later.
+        if self.params is None:
+            stacked = jax.tree.map(lambda x: jnp.asarray(np.stack([x])), given)
+        else:
+            join = lambda a, x: jnp.asarray(np.concatenate([np.asarray(a), x[None]]))
+            stacked = jax.tree.map(join, self.params, given)
+        return self._with(self.names + (name,), stacked, {**self.calibration, name: calibration},
+                          {**self.about, name: dict(about or {})})
+
+    def unmount(self, name: str) -> "ExpertBank":
+        """A new bank without one expert."""
+        self.index(name)
+        return self.select(n for n in self.names if n != name)
+
+    def select(self, names: Iterable[str]) -> "ExpertBank":
+        """A new bank with these experts, in this order."""
+        names = tuple(names)
+        if len(set(names)) != len(names):
+            raise UserError(f"an expert is named twice: {', '.join(names)}")
+        rows = np.array([self.index(n) for n in names], int)
+        pick = lambda x: jnp.asarray(np.asarray(x)[rows])
+        params = jax.tree.map(pick, self.params) if names else None
+        return self._with(names, params, {n: self.calibration[n] for n in names},
+                          {n: self.about[n] for n in names})
+
+    def expert_params(self, name: str) -> Any:
+        """One expert's parameters, without the expert axis."""
+        row = self.index(name)
+        return jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[row]), self.params)
+
+    def index(self, name: str) -> int:
+        """Place of an expert on the expert axis; `UserError` when it is not mounted."""
+        if name not in self.names:
+            raise UserError(f"the bank has no expert {name!r}; it has: "
+                            f"{', '.join(self.names) or 'none yet'}")
+        return self.names.index(name)
+
+    def _with(self, names, params, calibration, about):
+        frozen = types.MappingProxyType
+        return ExpertBank(self.model, self.tokenizer, names, params, frozen(calibration),
+                          frozen(about))
+
+    def _become(self, other: "ExpertBank") -> None:
+        self.names, self.params = other.names, other.params
+        self.calibration, self.about = other.calibration, other.about
+
+    def _files(self) -> BankFolder:
+        if self.folder is None:
+            raise UserError("this bank lives in memory only: use mount and unmount, or add to a "
+                            "bank from ExpertBank.create or ExpertBank.load")
+        files = BankFolder(self.folder)
+        if files.index["tokenizer"] != self.tokenizer.fingerprint:
+            raise UserError(f"the bank {self.folder} was replaced by one with another tokenizer: "
+                            "load it again")
+        return files
+
+
+def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLike,
+                  name: str | None = None) -> str:
+    """Copies an expert's folder, of another bank say, into a bank; -> its name there.
+
+    `name`: None takes the folder's.  All or nothing.  `UserError` when a byte of it was changed, or
+    its tokenizer or shapes are not the bank's, or the name is taken.
+    """
+    files, source = BankFolder(bank_folder), Path(expert_folder)
+    name = check_name(source.resolve().name if name is None else name)
+    if not source.is_dir():
+        raise UserError(f"no expert at {source}: give a folder with manifest.json, as in "
+                        "BANK/experts/NAME")
+    model = _model(files)
+    with files.adding(name) as draft:
+        for file in ("config.json", "params.safetensors", "calibration.json", "manifest.json"):
+            with readable(source / file):
+                shutil.copyfile(source / file, draft / file)
+        # The copy is checked, not the source: nothing can change in between.
+        try:
+            check_manifest(draft, files.index["tokenizer"])
+            _check_model(draft, model)
+            _read_calibration(draft)
+            parameter_files.read_stacked([draft], model)
+        except UserError as error:
+            raise UserError(str(error).replace(str(draft), str(source))) from error
+    return name
+
+
+def _model(files: BankFolder) -> ModelConfig:
+    try:
+        return config.model_config(files.index["model"])
+    except UserError as error:
+        raise UserError(f"{files.path / 'bank.json'}: {error}") from error
+
+
+def _tokenizer(files: BankFolder):
+    from cr_jax.data.tokenizers import load_tokenizer  # the readers of all kinds are slow to import
+
+    tokenizer = load_tokenizer(files.path / "tokenizer")
+    if tokenizer.fingerprint != files.index["tokenizer"]:
+        raise UserError(f"{files.path / 'tokenizer'} is not the tokenizer that the experts were "
+                        "trained with (its fingerprint differs): restore it from a copy")
+    return tokenizer
+
+
+def _check_model(folder: Path, model: ModelConfig) -> None:
+    """`UserError` unless the expert's config.json describes the bank's model."""
+    record = read_json(folder / "config.json")
+    raw = record.get("model") if isinstance(record, dict) else None
+    if not isinstance(raw, dict):
+        raise UserError(f"{folder / 'config.json'} describes no model: write the expert again")
+    wanted = config.to_dict(model)
+    for field in wanted:
+        if field not in _HOW_TO_RUN and raw.get(field) != wanted[field]:
+            raise UserError(f"{folder} has model.{field}={raw.get(field)!r}, the bank has "
+                            f"{wanted[field]!r}: train the expert with the bank's model settings")
+
+
+def _read_calibration(folder: Path) -> Calibration:
+    try:
+        return Calibration.from_json(read_json(folder / "calibration.json"))
+    except UserError as error:
+        raise UserError(f"{folder / 'calibration.json'}: {error}") from error
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path.name} of an expert must hold JSON types only: {error}") from error

@@ -1,0 +1,255 @@
+"""The files of a bank: names, checksums, sealed JSON, atomic changes.  Knows no arrays, no JAX.
+
+    bank.json                 sealed; names, tokenizer, model, SHA-256 of everything below
+    tokenizer/*               what the tokenizer saved
+    experts/NAME/             config.json, params.safetensors, calibration.json, manifest.json
+
+A *sealed* JSON file holds the SHA-256 of its own canonical text, so a changed byte shows there
+too.  An expert is written to a hidden folder, renamed into place, and exists only once bank.json
+names it: a crash leaves litter, never half an expert.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cr_jax.errors import UserError
+
+FORMAT = 1
+EXPERT_FILES = ("config.json", "params.safetensors", "calibration.json")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
+
+
+def check_name(name: str) -> str:
+    """Returns `name`; `UserError` unless it is safe as a folder and cannot be misread."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "unknown":
+        raise UserError(f"bad expert name {name!r}: use up to 100 letters, digits and _ . - "
+                        "without a leading dot, and not 'unknown'")
+    return name
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in blocks.  `UserError` when it cannot be read."""
+    with readable(path), open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes `value` and its SHA-256 as canonical JSON, replacing `path` in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(_seal(value))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote.  `UserError` when missing, changed, not JSON or of new format."""
+    value = read_json(path)
+    inner = {k: v for k, v in value.items() if k != "sha256"} if isinstance(value, dict) else {}
+    try:
+        same = path.read_bytes() == _seal(inner)
+    except (ValueError, OSError):  # NaN, or gone since
+        same = False
+    if not same:
+        raise changed(path)
+    if inner.get("format") != FORMAT:
+        raise UserError(f"{path} has format {inner.get('format')!r}, this version reads {FORMAT}: "
+                        "upgrade cr_jax or write it again")
+    return inner
+
+
+def _seal(value: Mapping[str, Any]) -> bytes:
+    text = lambda v: json.dumps(v, indent=1, allow_nan=False) + "\n"
+    digest = hashlib.sha256(text(value).encode()).hexdigest()
+    return text({**value, "sha256": digest}).encode()
+
+
+def read_json(path: Path) -> Any:
+    """Parsed JSON.  `UserError` when the file is missing or is not JSON."""
+    with readable(path):
+        raw = path.read_bytes()
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: restore it from a copy or write it again") from error
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns the errors of reading `path` into a `UserError`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: restore it from a copy or write it again") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def changed(path: Path) -> UserError:
+    return UserError(f"{path} was changed or cut short since it was written (its SHA-256 differs): "
+                     "restore it from a copy or write it again")
+
+
+class BankFolder:
+    """bank.json and the folders beside it.  Every method raises `UserError` on bad input."""
+
+    def __init__(self, folder: str | os.PathLike):
+        self.path = Path(folder)
+        if not (self.path / "bank.json").is_file():
+            raise UserError(f"no bank at {self.path}: there is no bank.json; give the folder that "
+                            "training wrote")
+        self.index = read_sealed(self.path / "bank.json")
+        fields = {"tokenizer": str, "tokenizer_files": dict, "model": dict, "experts": dict}
+        for field, kind in fields.items():
+            if not isinstance(self.index.get(field), kind):
+                raise UserError(f"{self.path / 'bank.json'} has no {field!r}: write the bank again")
+        for name, entry in self.index["experts"].items():
+            if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+                raise UserError(f"{self.path / 'bank.json'} has no SHA-256 for {name!r}: write the "
+                                "bank again")
+            check_name(name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The experts in the order in which they were added."""
+        return tuple(self.index["experts"])
+
+    def expert(self, name: str) -> Path:
+        """The folder of an expert that bank.json names."""
+        if name not in self.index["experts"]:
+            there = ", ".join(self.names) or "none yet"
+            raise UserError(f"the bank {self.path} has no expert {name!r}; it has: {there}")
+        return self.path / "experts" / name
+
+    def check_tokenizer(self) -> None:
+        """Compares the bytes of tokenizer/ with bank.json."""
+        _check_files(self.path / "tokenizer", self.index["tokenizer_files"])
+
+    def check_expert(self, name: str) -> None:
+        """Compares the bytes of one expert's files with its manifest, and that with bank.json."""
+        folder = self.expert(name)
+        if sha256(folder / "manifest.json") != self.index["experts"][name]["sha256"]:
+            raise changed(folder / "manifest.json")
+        check_manifest(folder, self.index["tokenizer"])
+
+    def verify(self) -> list[str]:
+        """Every problem as one line; an empty list means that each byte is as it was written."""
+        problems = []
+        checks = [self.check_tokenizer, *(lambda n=n: self.check_expert(n) for n in self.names)]
+        for check in checks:
+            try:
+                check()
+            except UserError as error:
+                problems.append(str(error))
+        known = {self.path / "bank.json"}
+        known |= {self.path / "tokenizer" / n for n in self.index["tokenizer_files"]}
+        known |= {self.path / "experts" / n / f for n in self.names
+                  for f in (*EXPERT_FILES, "manifest.json")}
+        problems += [f"{path} belongs to no expert of the bank: delete it" for path in
+                     sorted(self.path.rglob("*")) if not path.is_dir() and path not in known]
+        return problems
+
+    @contextlib.contextmanager
+    def adding(self, name: str) -> Iterator[Path]:
+        """`with folder.adding(name) as draft:` write the expert's files into `draft`.
+
+        They become the expert when the block ends without an error; otherwise nothing is left.
+        """
+        self._refresh()
+        if check_name(name) in self.names:
+            raise UserError(f"the bank {self.path} already has an expert {name!r}: choose another "
+                            f"name, or first: cr-jax bank remove --bank {self.path} {name}")
+        final = self.path / "experts" / name
+        draft = final.with_name(f".{name}.{os.getpid()}")
+        with writable(self.path):
+            try:
+                draft.mkdir(parents=True)
+                yield draft
+                seal = sha256(draft / "manifest.json")
+                shutil.rmtree(final, ignore_errors=True)  # not in bank.json: an addition cut short
+                os.rename(draft, final)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+            self._replace({**self.index["experts"], name: {"sha256": seal}})
+
+    def remove(self, name: str) -> None:
+        """Takes an expert out of bank.json, then deletes its folder; the others are untouched."""
+        self._refresh()
+        folder = self.expert(name)
+        with writable(self.path):
+            self._replace({k: v for k, v in self.index["experts"].items() if k != name})
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _refresh(self) -> None:
+        self.index = read_sealed(self.path / "bank.json")  # another process may have added one
+
+    def _replace(self, experts: Mapping[str, Any]) -> None:
+        self.index = {**self.index, "experts": dict(experts)}
+        write_sealed(self.path / "bank.json", self.index)
+
+
+def create_folder(folder: str | os.PathLike, model: Mapping[str, Any], tokenizer) -> BankFolder:
+    """A bank without experts.  `UserError` when `folder` is not empty or cannot be written."""
+    path = Path(folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is not an empty folder: choose another place for the bank")
+    whole = path.absolute()
+    draft = whole.with_name(f".{whole.name}.{os.getpid()}")
+    with writable(path):
+        try:
+            (draft / "tokenizer").mkdir(parents=True)
+            (draft / "experts").mkdir()
+            tokenizer.save(draft / "tokenizer")
+            files = {p.name: sha256(p) for p in sorted((draft / "tokenizer").iterdir())}
+            write_sealed(draft / "bank.json", {
+                "format": FORMAT, "tokenizer": tokenizer.fingerprint, "tokenizer_files": files,
+                "model": dict(model), "experts": {}})
+            os.replace(draft, path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return BankFolder(path)
+
+
+def write_manifest(folder: Path, fingerprint: str) -> None:
+    """Seals the expert files in `folder`: their SHA-256 and the tokenizer's fingerprint."""
+    write_sealed(folder / "manifest.json", {
+        "format": FORMAT, "tokenizer": fingerprint,
+        "files": {name: sha256(folder / name) for name in EXPERT_FILES}})
+
+
+def check_manifest(folder: Path, fingerprint: str) -> None:
+    """`UserError` unless the expert's files are as sealed and it reads the same tokens."""
+    manifest = read_sealed(folder / "manifest.json")
+    if manifest.get("tokenizer") != fingerprint:
+        raise UserError(f"{folder} was trained with another tokenizer (fingerprint "
+                        f"{str(manifest.get('tokenizer'))[:12]}) than the bank's "
+                        f"({fingerprint[:12]}): train it with the bank's tokenizer")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or set(files) != set(EXPERT_FILES):
+        raise UserError(f"{folder / 'manifest.json'} lists other files than "
+                        f"{', '.join(EXPERT_FILES)}: write the expert again")
+    _check_files(folder, files)
+
+
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
+    for name, digest in files.items():
+        if sha256(folder / Path(name).name) != digest:
+            raise changed(folder / name)
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turns the errors of writing below `path` into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write the bank {path}: {error.strerror}; check its permissions "
+                        "and the free space") from error

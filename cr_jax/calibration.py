@@ -1,0 +1,98 @@
+"""What residuals an expert makes on its own domain, and the p-values that follow from them.
+
+numpy only: stored with the expert, used by the router.  Not in the paper, which says "unknown"
+when *all* experts rebuild an input poorly without saying how poor that is.
+"""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cr_jax.errors import UserError
+
+FORMAT = 1
+MOST = 1000  # residuals kept per length
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calibration:
+    """Sorted mean residuals (nats/token) of windows of an expert's own validation split.
+
+    `residuals[l]`: float64 [n], one number per window cut to its first l tokens.  Raises
+    `UserError` when a length is below 1, empty, too long, not finite or not sorted.
+    """
+
+    residuals: Mapping[int, Float[np.ndarray, " n"]]
+
+    def __post_init__(self):
+        kept = {}
+        for length in sorted(self.residuals):
+            values = np.asarray(self.residuals[length], np.float64)
+            if (length < 1 or values.ndim != 1 or not 0 < values.size <= MOST
+                    or not np.isfinite(values).all() or (np.diff(values) < 0).any()):
+                raise UserError(f"calibration at length {length}: 1 to {MOST} sorted finite "
+                                "residuals are needed; calibrate the expert again")
+            values.setflags(write=False)
+            kept[int(length)] = values
+        if not kept:
+            raise UserError("calibration is empty; calibrate the expert on its validation windows")
+        object.__setattr__(self, "residuals", types.MappingProxyType(kept))
+
+    def p_value(
+        self, residual: Float[np.ndarray, " B"], length: Int[np.ndarray, " B"]
+    ) -> Float[np.ndarray, " B"]:
+        """Conformal p-value of each window, (1 + #{calibration >= residual}) / (n + 1).
+
+        A window of `length` real tokens is compared at the largest calibrated length that does
+        not exceed it.  NaN where it is shorter than all of them: nothing can be said then.  On
+        windows exchangeable with the calibration's, P(p <= a) <= a for every a.
+        """
+        residual = np.asarray(residual, np.float64)
+        lengths = np.array(list(self.residuals))
+        at = np.searchsorted(lengths, np.asarray(length), side="right") - 1
+        p = np.full(residual.shape, np.nan)
+        for i, known in enumerate(self.residuals.values()):
+            here = at == i
+            reached = known.size - np.searchsorted(known, residual[here], side="left")
+            p[here] = (1 + reached) / (known.size + 1)
+        return p
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types with a format number; `from_json` gives the same object back."""
+        return {"format": FORMAT, "unit": "nats/token",
+                "residuals": {str(k): [float(x) for x in v] for k, v in self.residuals.items()}}
+
+    @classmethod
+    def from_json(cls, raw: Any) -> "Calibration":
+        """Raises `UserError` when `raw` is not what `to_json` wrote."""
+        try:
+            if raw["format"] != FORMAT:
+                raise UserError(f"calibration has format {raw['format']!r}, this version reads "
+                                f"{FORMAT}; calibrate the expert again or upgrade cr_jax")
+            return cls({int(k): np.array(v, np.float64) for k, v in raw["residuals"].items()})
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise UserError("calibration cannot be read; calibrate the expert again") from error
+
+
+def p_sums(p: Float[np.ndarray, " B"], tokens: Int[np.ndarray, " B"]) -> tuple[float, int, int]:
+    """(sum of tokens * p, sum of tokens, most tokens in one window), windows with NaN left out.
+
+    Totals of several parts of a document: add, add and take the larger.
+    """
+    tokens = np.where(np.isnan(p), 0, tokens)
+    return float(np.sum(tokens * np.nan_to_num(p))), int(tokens.sum()), int(tokens.max(initial=0))
+
+
+def document_p(weighted: float, total: int, most: int) -> float:
+    """Totals of `p_sums` -> the document's p-value, valid however its windows depend on each other.
+
+    Mean of the windows' p weighted by their share w of the tokens, times min(2, 1 / max w) (Vovk &
+    Wang 2020, "Combining p-values via averaging"): twice the mean for many full windows, p itself
+    for one, and a short last window hardly counts.  1 when no window has a p-value: nothing
+    speaks against the expert.
+    """
+    return min(1.0, weighted / total * min(2.0, total / most)) if total else 1.0

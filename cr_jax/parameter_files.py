@@ -1,0 +1,110 @@
+"""One expert's parameters as a safetensors file, and many such files as one stacked pytree.
+
+Keys are '/'-joined paths.  Shapes come from the model, never from a file: a header that claims
+other shapes is refused before anything is allocated.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from cr_jax import models
+from cr_jax.bank_folder import readable
+from cr_jax.config import ModelConfig
+from cr_jax.errors import UserError
+
+FILE = "params.safetensors"
+_STORED = {"F32", "BF16"}
+
+
+def checked(where: str, params: Any, model: ModelConfig) -> Any:
+    """`params` as float32 numpy arrays; `UserError`, starting with `where`, if they do not fit.
+
+    Their paths and shapes must be the model's and every number finite.
+    """
+    try:
+        flat = {k: np.asarray(v) for k, v in _flat(params).items()}
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"{where}: parameters must be nested dicts of arrays") from error
+    _compare(where, {k: v.shape for k, v in flat.items()}, model)
+    flat = {k: v.astype(np.float32) for k, v in flat.items()}
+    for path, x in flat.items():
+        if not np.isfinite(x).all():
+            raise UserError(f"{where}: parameter {path} has NaN or infinite numbers: train it "
+                            "again from its last good checkpoint")
+    return _nested(flat)
+
+
+def write(file: Path, params: Any) -> None:
+    """Stores parameters in the dtype they have: float32 or bfloat16."""
+    flat = {k: np.ascontiguousarray(v) for k, v in _flat(params).items()}
+    safetensors.numpy.save_file(flat, file)
+
+
+def read_stacked(folders: Sequence[Path], model: ModelConfig) -> Any:
+    """The files of E expert folders -> a pytree of float32 [E, ...]; None when E is 0.
+
+    `UserError` when a file is missing, cut short, or has other paths, shapes or dtypes.
+    """
+    if not folders:
+        return None
+    files = [folder / FILE for folder in folders]
+    for file in files:
+        check_header(file, model)
+    stacked = {k: np.empty((len(files), *shape), np.float32) for k, shape in shapes(model).items()}
+    for row, file in enumerate(files):
+        with _opened(file) as stored:
+            for path, x in stacked.items():
+                x[row] = stored.get_tensor(path)
+    return jax.tree.map(jnp.asarray, _nested(stacked))
+
+
+def check_header(file: Path, model: ModelConfig) -> None:
+    """`UserError` unless the file's header lists exactly the model's parameters."""
+    with _opened(file) as stored:
+        slices = {k: stored.get_slice(k) for k in stored.keys()}  # noqa: SIM118 (not a dict)
+        _compare(str(file), {k: tuple(s.get_shape()) for k, s in slices.items()}, model)
+        odd = {s.get_dtype() for s in slices.values()} - _STORED
+        if odd:
+            raise UserError(f"{file} stores {', '.join(sorted(odd))}: store float32 or bfloat16")
+
+
+@functools.lru_cache
+def shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    """'/'-joined path -> shape of one expert's parameters; nothing is allocated."""
+    tree = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
+    return {path: x.shape for path, x in _flat(tree).items()}
+
+
+def _compare(where: str, given: Mapping[str, tuple[int, ...]], model: ModelConfig) -> None:
+    wanted = shapes(model)
+    for path in sorted({*wanted, *given}):
+        if wanted.get(path) != given.get(path):
+            raise UserError(f"{where}: parameter {path} has shape {given.get(path, 'none')}, the "
+                            f"bank's model needs {wanted.get(path, 'none')}: use parameters that "
+                            "were trained with the bank's model settings")
+
+
+def _flat(tree) -> dict[str, Any]:
+    return flax.traverse_util.flatten_dict(tree, sep="/")
+
+
+def _nested(flat: Mapping[str, Any]) -> Any:
+    return flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _opened(file: Path):
+    with readable(file):
+        try:
+            return safetensors.safe_open(file, "numpy")
+        except safetensors.SafetensorError as error:
+            raise UserError(f"{file} is not a whole safetensors file: restore it from a copy or "
+                            "write it again") from error
