@@ -1,0 +1,42 @@
+"""Documents -> tokens -> windows [B, L]: sources, tokenizers, cached corpora, Grain batches."""
+
+from cr_jax.data.corpus import Corpus, load_corpus
+from cr_jax.data.sources import Document, documents, read_text
+from cr_jax.data.tokenizers import (
+    ByteTokenizer,
+    Gpt2Tokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    train_sentencepiece,
+)
+from cr_jax.data.windows import (
+    Mixture,
+    WindowBatches,
+    Windows,
+    eval_windows,
+    random_windows,
+    train_iterator,
+    windows_of,
+)
+
+__all__ = [
+    "ByteTokenizer",
+    "Corpus",
+    "Document",
+    "Gpt2Tokenizer",
+    "Mixture",
+    "SentencePieceTokenizer",
+    "Tokenizer",
+    "WindowBatches",
+    "Windows",
+    "documents",
+    "eval_windows",
+    "load_corpus",
+    "load_tokenizer",
+    "random_windows",
+    "read_text",
+    "train_iterator",
+    "train_sentencepiece",
+    "windows_of",
+]

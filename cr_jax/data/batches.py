@@ -1,0 +1,219 @@
+"""Which windows a training step sees: a pure function of (seed, step)."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import grain
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+
+from cr_jax.data.corpus import Corpus
+from cr_jax.data.permutation import mix, permute
+from cr_jax.errors import UserError
+
+MODES = ("packed", "padded")
+_BLOCK = 4096  # rows over which the shares of a mixture are exact
+_STEPS = 1 << 40  # Grain wants a length; no run gets there
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """One expert's training text from several corpora. Not in the paper.
+
+    `weights`: the share of rows from each corpus (any positive scale); None takes them in
+    proportion to their tokens.
+    """
+
+    corpora: Sequence[Corpus]
+    weights: Sequence[float] | None = None
+
+
+class _Rows:
+    """Row n = 0, 1, 2, ... of one corpus: epoch after epoch, each in its own random order."""
+
+    def __init__(self, corpus: Corpus, window: int, mode: str, key: int):
+        self._tokens = corpus.tokens
+        self._window = window
+        self._key = key
+        self._total = len(corpus.tokens)
+        self._padded = mode == "padded"
+        if self._padded:
+            self._starts, self._lengths = cut_documents(corpus.starts, window)
+            self.count = len(self._starts)
+        else:
+            self.count = max(1, self._total // window)
+        if not self.count or not self._total:
+            raise UserError("a corpus has no tokens to train on; check the data sources")
+
+    def __call__(
+        self, rows: Int64[np.ndarray, " N"], pad_id: int
+    ) -> tuple[Int32[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
+        epoch, place = np.divmod(rows, self.count)
+        place = permute(place, self.count, mix(self._key, epoch))
+        columns = np.arange(self._window)
+        if self._padded:
+            starts = self._starts[place]
+            mask = columns < self._lengths[place, None]
+            index = np.where(mask, starts[:, None] + columns, 0)
+            return np.where(mask, self._tokens[index].astype(np.int32), np.int32(pad_id)), mask
+        # The corpus is a ring that each epoch cuts at another place, so that an epoch has every
+        # token at most once, at an ever different position in its window.
+        phase = (mix(self._key, epoch, 1) % np.uint64(self._total)).astype(np.int64)
+        starts = (phase + place * self._window) % self._total
+        tokens = np.empty((len(rows), self._window), np.int32)
+        inside = starts + self._window <= self._total
+        if inside.any():
+            view = np.lib.stride_tricks.sliding_window_view(self._tokens, self._window)
+            tokens[inside] = view[starts[inside]]
+        index = (starts[~inside, None] + columns) % self._total
+        tokens[~inside] = self._tokens[index]
+        return tokens, np.ones(tokens.shape, bool)
+
+
+def cut_documents(
+    starts: Int64[np.ndarray, " documents_plus_1"], window: int
+) -> tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " N"]]:
+    """(first token, length <= window) of the windows of each document, without its `end_id`."""
+    lengths = np.diff(starts) - 1
+    counts = -(-lengths // window)
+    document = np.repeat(np.arange(len(lengths)), counts)
+    number = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first = starts[:-1][document] + number * window
+    return first, np.minimum(window, lengths[document] - number * window)
+
+
+class _Expert:
+    """The rows of one expert: of one corpus, or of a mixture in fixed shares."""
+
+    def __init__(self, source: Corpus | Mixture, weights, window: int, mode: str, key: int):
+        if isinstance(source, Corpus):
+            source = Mixture([source])
+        corpora = list(source.corpora)
+        weights = weights if weights is not None else source.weights
+        if weights is None:
+            weights = [len(corpus.tokens) for corpus in corpora]
+        shares = np.array(weights, float)
+        if shares.shape != (len(corpora),) or not len(corpora):
+            raise UserError(f"a mixture has {len(corpora)} corpora but {shares.size} weights; "
+                            "give one weight for each")
+        if not (np.isfinite(shares).all() and (shares > 0).all()):
+            raise UserError("mixture weights must be positive numbers; leave out what gets none")
+        self._parts = [_Rows(corpus, window, mode, int(mix(key, i)))
+                       for i, corpus in enumerate(corpora)]
+        # Every block of rows has the same number of rows from each corpus, in a random order.
+        exact = shares / shares.sum() * (_BLOCK - len(corpora))
+        counts = np.floor(exact).astype(np.int64) + 1
+        counts[np.argsort(counts - 1 - exact, kind="stable")[: _BLOCK - counts.sum()]] += 1
+        self._counts = counts
+        self._bounds = np.cumsum(counts)
+        self._key = int(mix(key, 1 << 32))
+
+    def __call__(
+        self, rows: Int64[np.ndarray, " N"], pad_id: int
+    ) -> tuple[Int32[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
+        if len(self._parts) == 1:
+            return self._parts[0](rows, pad_id)
+        block, place = np.divmod(rows, _BLOCK)
+        place = permute(place, _BLOCK, mix(self._key, block))
+        part = np.searchsorted(self._bounds, place, side="right")
+        inner = block * self._counts[part] + place - (self._bounds - self._counts)[part]
+        found = [(part == i, rows_of(inner[part == i], pad_id))
+                 for i, rows_of in enumerate(self._parts)]
+        tokens = np.empty((len(rows), found[0][1][0].shape[1]), np.int32)
+        mask = np.empty(tokens.shape, bool)
+        for chosen, (some_tokens, some_mask) in found:
+            tokens[chosen], mask[chosen] = some_tokens, some_mask
+        return tokens, mask
+
+
+class WindowBatches(grain.sources.RandomAccessDataSource):
+    """Element i is the whole batch of step i, a pure function of (seed, i). Not in the paper.
+
+    Element: {"tokens": int32 [E, B / process_count, L]}, in padded mode also {"mask": bool, same
+    shape}; E = len(corpora), and expert e's rows come from `corpora[e]` only. Process p has rows
+    p * B / process_count on, of a global batch that does not depend on the number of processes.
+
+    packed: windows of L consecutive tokens of the concatenated documents, as a ring; every epoch
+    has each token at most once (all but T mod L of them), in a new order and with a new phase.
+    padded: each document is cut into windows of at most L, filled up with `pad_id`; every epoch
+    has each window once, in a new order.
+
+    Args:
+        corpora: a `Corpus` or `Mixture` for each expert.
+        batch: B, rows per step and expert over all processes.
+        window: L, tokens.
+        weights: for each expert None or weights in place of its mixture's own.
+    UserError for sizes that do not fit.
+    """
+
+    def __init__(
+        self,
+        corpora: Sequence[Corpus | Mixture],
+        *,
+        batch: int,
+        window: int,
+        seed: int,
+        mode: str = "packed",
+        pad_id: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        weights: Sequence[Sequence[float] | None] | None = None,
+    ):
+        if mode not in MODES:
+            raise UserError(f"window mode {mode!r} is unknown; use {' or '.join(MODES)}")
+        if window < 1 or batch < 1:
+            raise UserError(f"batch {batch} and window {window} must be 1 or more")
+        if batch % process_count or not 0 <= process_index < process_count:
+            raise UserError(f"batch {batch} cannot be shared by process {process_index} of "
+                            f"{process_count}; make it a multiple of the number of processes")
+        if not corpora:
+            raise UserError("no corpus to train on; name at least one data source")
+        if weights is not None and len(weights) != len(corpora):
+            raise UserError(f"{len(weights)} weights for {len(corpora)} experts; give one for each")
+        self._experts = [
+            _Expert(corpus, weights[e] if weights else None, window, mode, int(mix(seed, e)))
+            for e, corpus in enumerate(corpora)
+        ]
+        self._batch, self._pad_id, self._padded = batch, pad_id, mode == "padded"
+        share = batch // process_count
+        self._rows = np.arange(process_index * share, (process_index + 1) * share)
+
+    def __len__(self) -> int:
+        return _STEPS
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        rows = int(step) * self._batch + self._rows
+        found = [expert(rows, self._pad_id) for expert in self._experts]
+        batch = {"tokens": np.stack([tokens for tokens, _ in found])}
+        if self._padded:
+            batch["mask"] = np.stack([mask for _, mask in found])
+        return batch
+
+
+def train_iterator(
+    corpora: Sequence[Corpus | Mixture],
+    *,
+    batch: int,
+    window: int,
+    seed: int,
+    mode: str = "packed",
+    pad_id: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    weights: Sequence[Sequence[float] | None] | None = None,
+    start_step: int = 0,
+) -> grain.DatasetIterator:
+    """Iterates over `WindowBatches` (same arguments) from `start_step` on.
+
+    `get_state()` is {"next_index": step}, `set_state()` goes on from there exactly, also on another
+    number of processes.
+    """
+    source = WindowBatches(
+        corpora, batch=batch, window=window, seed=seed, mode=mode, pad_id=pad_id,
+        process_index=process_index, process_count=process_count, weights=weights)
+    # One thread keeps a few batches ahead; more would only fight for the interpreter's lock.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
+    if start_step:
+        iterator.set_state({"next_index": int(start_step)})
+    return iterator

@@ -1,0 +1,93 @@
+"""Windows [N, L] for evaluation and routing; training batches are in `batches` (named here too)."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32, Int64
+
+from cr_jax.data.batches import MODES, Mixture, WindowBatches, cut_documents, train_iterator
+from cr_jax.data.corpus import Corpus
+from cr_jax.errors import UserError
+
+__all__ = [
+    "Mixture", "WindowBatches", "Windows", "eval_windows", "random_windows", "train_iterator",
+    "windows_of",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """N windows of L tokens. `mask` is False on padding; `document` is where a window starts."""
+
+    tokens: Int32[np.ndarray, "N L"]
+    mask: Bool[np.ndarray, "N L"]
+    document: Int64[np.ndarray, " N"]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def eval_windows(
+    corpus: Corpus,
+    window: int,
+    *,
+    limit: int | None = None,
+    mode: str = "packed",
+    pad_id: int = 0,
+    seed: int = 0,
+) -> Windows:
+    """The windows of a corpus, in order. The paper's token counts are whole windows of 512 too.
+
+    packed: the consecutive, non-overlapping windows of the whole concatenation, `end_id`s included;
+    the last T mod L tokens are left out, unless the corpus is shorter than a window (then one
+    padded window). padded: each document is cut into windows of at most L, without `end_id`.
+    limit: at most so many, evenly spread; `seed` moves them by less than their distance.
+    """
+    if mode not in MODES:
+        raise UserError(f"window mode {mode!r} is unknown; use {' or '.join(MODES)}")
+    _check(window, limit)
+    total = len(corpus.tokens)
+    if mode == "padded":
+        starts, lengths = cut_documents(corpus.starts, window)
+    elif total < window:
+        starts, lengths = np.zeros(1, np.int64), np.full(1, total)
+    else:
+        starts = np.arange(total // window) * window
+        lengths = np.full(len(starts), window)
+    if limit is not None and limit < len(starts):
+        shift = np.random.default_rng(seed).random()
+        chosen = ((np.arange(limit) + shift) * (len(starts) / limit)).astype(np.int64)
+        starts, lengths = starts[chosen], lengths[chosen]
+    return _cut(corpus.tokens, corpus.starts, starts, lengths, window, pad_id)
+
+
+def windows_of(ids: Int[np.ndarray, " T"], window: int, pad_id: int) -> Windows:
+    """The consecutive windows of one document, the last one padded. UserError if it is empty."""
+    _check(window, None)
+    ids = np.asarray(ids)
+    if not len(ids):
+        raise UserError("an empty text has no windows; give at least one character")
+    starts = np.arange(0, len(ids), window)
+    bounds = np.array([0, len(ids)], np.int64)
+    return _cut(ids, bounds, starts, np.minimum(window, len(ids) - starts), window, pad_id)
+
+
+def random_windows(n: int, window: int, vocab_size: int, seed: int) -> Windows:
+    """`n` windows of ids drawn uniformly from range(vocab_size). Paper, results: random tokens."""
+    _check(window, n)
+    tokens = np.random.default_rng(seed).integers(0, vocab_size, (n, window), np.int32)
+    return Windows(tokens, np.ones(tokens.shape, bool), np.arange(n, dtype=np.int64))
+
+
+def _check(window: int, limit: int | None) -> None:
+    if window < 1 or (limit is not None and limit < 1):
+        raise UserError(f"window {window} and number of windows {limit} must be 1 or more")
+
+
+def _cut(tokens, bounds, starts, lengths, window: int, pad_id: int) -> Windows:
+    columns = np.arange(window)
+    mask = columns < lengths[:, None]
+    index = np.where(mask, starts[:, None] + columns, 0)
+    found = np.where(mask, tokens[index].astype(np.int32), np.int32(pad_id))
+    document = np.searchsorted(bounds, starts, side="right") - 1
+    return Windows(found, mask, document.astype(np.int64))
