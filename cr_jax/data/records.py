@@ -120,7 +120,7 @@ def _tfds_builder(target: str):
         # Named here too: TFDS reads the variable only once, when it is imported.
         data_dir = os.environ.get("TFDS_DATA_DIR")
         return tfds.builder(name, try_gcs=False, data_dir=data_dir), split
-    except Exception as error:  # noqa: BLE001 - TFDS raises many kinds, none of them public
+    except Exception as error:  # TFDS raises many kinds, none of them public
         raise UserError(
             f"data source tfds:{target} is not there: {_first_line(error)}; prepare it first, and "
             "set TFDS_DATA_DIR to its folder"
