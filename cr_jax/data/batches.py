@@ -11,6 +11,7 @@ from cr_jax.data.corpus import Corpus
 from cr_jax.data.permutation import mix, permute
 from cr_jax.errors import UserError
 
+Weights = Sequence[float | int]
 MODES = ("packed", "padded")
 _BLOCK = 4096  # rows over which the shares of a mixture are exact
 _STEPS = 1 << 40  # Grain wants a length; no run gets there
@@ -25,7 +26,7 @@ class Mixture:
     """
 
     corpora: Sequence[Corpus]
-    weights: Sequence[float] | None = None
+    weights: Weights | None = None
 
 
 class _Rows:
@@ -85,7 +86,9 @@ def cut_documents(
 class _Expert:
     """The rows of one expert: of one corpus, or of a mixture in fixed shares."""
 
-    def __init__(self, source: Corpus | Mixture, weights, window: int, mode: str, key: int):
+    def __init__(
+        self, source: Corpus | Mixture, weights: Weights | None, window: int, mode: str, key: int
+    ):
         if isinstance(source, Corpus):
             source = Mixture([source])
         corpora = list(source.corpora)
@@ -157,7 +160,7 @@ class WindowBatches(grain.sources.RandomAccessDataSource):
         pad_id: int,
         process_index: int = 0,
         process_count: int = 1,
-        weights: Sequence[Sequence[float] | None] | None = None,
+        weights: Sequence[Weights | None] | None = None,
     ):
         if mode not in MODES:
             raise UserError(f"window mode {mode!r} is unknown; use {' or '.join(MODES)}")
@@ -200,7 +203,7 @@ def train_iterator(
     pad_id: int,
     process_index: int = 0,
     process_count: int = 1,
-    weights: Sequence[Sequence[float] | None] | None = None,
+    weights: Sequence[Weights | None] | None = None,
     start_step: int = 0,
 ) -> grain.DatasetIterator:
     """Iterates over `WindowBatches` (same arguments) from `start_step` on.

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from jaxtyping import Int64, UInt64
+from jaxtyping import Int64, Integer, UInt64
 
 _ROUNDS = 6
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -12,7 +12,7 @@ _FACTOR_2 = np.uint64(0x94D049BB133111EB)
 _SHIFT = np.uint64(31)
 
 
-def mix(*values: Int64[np.ndarray, " N"] | int) -> UInt64[np.ndarray, " N"]:
+def mix(*values: Integer[np.ndarray, "..."] | int) -> UInt64[np.ndarray, "..."]:
     """A well-mixed 64-bit number for each tuple of integers (arrays broadcast); always the same."""
     shape = np.broadcast_shapes(*(np.shape(value) for value in values))
     state = np.zeros((*shape, 1), np.uint64)  # an array: uint64 scalars warn when they wrap around
@@ -25,14 +25,14 @@ def mix(*values: Int64[np.ndarray, " N"] | int) -> UInt64[np.ndarray, " N"]:
     return state[..., 0]
 
 
-def _unsigned(value: Int64[np.ndarray, " N"] | int) -> UInt64[np.ndarray, " N"]:
+def _unsigned(value: Integer[np.ndarray, "..."] | int) -> UInt64[np.ndarray, "..."]:
     if isinstance(value, int):
         return np.array(value & (1 << 64) - 1, np.uint64)
     return np.asarray(value).astype(np.uint64)
 
 
 def permute(
-    index: Int64[np.ndarray, " N"], size: int, key: UInt64[np.ndarray, " N"]
+    index: Int64[np.ndarray, " N"], size: int, key: UInt64[np.ndarray, "..."]
 ) -> Int64[np.ndarray, " N"]:
     """Where a random permutation of range(`size`) sends each index; one permutation per key.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt32
+from jaxtyping import Int32, Integer, UInt32
 
 from cr_jax.errors import UserError
 
@@ -30,10 +30,10 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> UInt32[np.ndarray, " N"]:
         """Token ids of `text`, without special ids."""
 
-    def decode(self, ids: Int[np.ndarray, " N"]) -> str:
+    def decode(self, ids: Integer[np.ndarray, " N"]) -> str:
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD, special ids nothing."""
 
-    def pieces(self, ids: Int[np.ndarray, " N"]) -> list[str]:
+    def pieces(self, ids: Integer[np.ndarray, " N"]) -> list[str]:
         """The text of each id alone, to show: `<0xE2>` (part of a character), `<end>`, `<pad>`."""
 
     def save(self, folder: Path) -> None:
@@ -53,11 +53,11 @@ class TokenTable:
         self.fingerprint = fingerprint
         self.token_bytes = np.array([len(piece) for piece in table], np.int32)
 
-    def decode(self, ids: Int[np.ndarray, " N"]) -> str:
+    def decode(self, ids: Integer[np.ndarray, " N"]) -> str:
         table = self._table
         return b"".join([table[i] for i in np.asarray(ids).tolist()]).decode("utf-8", "replace")
 
-    def pieces(self, ids: Int[np.ndarray, " N"]) -> list[str]:
+    def pieces(self, ids: Integer[np.ndarray, " N"]) -> list[str]:
         return [self._piece(i) for i in np.asarray(ids).tolist()]
 
     def _piece(self, i: int) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, Int64
+from jaxtyping import Bool, Int32, Int64, Integer
 
 from cr_jax.data.batches import MODES, Mixture, WindowBatches, cut_documents, train_iterator
 from cr_jax.data.corpus import Corpus
@@ -61,7 +61,7 @@ def eval_windows(
     return _cut(corpus.tokens, corpus.starts, starts, lengths, window, pad_id)
 
 
-def windows_of(ids: Int[np.ndarray, " T"], window: int, pad_id: int) -> Windows:
+def windows_of(ids: Integer[np.ndarray, " T"], window: int, pad_id: int) -> Windows:
     """The consecutive windows of one document, the last one padded. UserError if it is empty."""
     _check(window, None)
     ids = np.asarray(ids)

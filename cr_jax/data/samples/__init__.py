@@ -1,0 +1,1 @@
+"""Small redistributable texts; README.md names their origin."""
