@@ -11,7 +11,7 @@ import shutil
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,6 @@ from cr_jax.calibration import Calibration
 from cr_jax.config import ModelConfig
 from cr_jax.errors import UserError
 
-StoredType = Literal["float32", "bfloat16"]
 _HOW_TO_RUN = ("dtype", "attention", "remat")  # not part of what an expert is
 
 
@@ -91,7 +90,7 @@ class ExpertBank:
             files.path)
 
     def add(self, name: str, params: Any, calibration: Calibration,
-            about: Mapping[str, Any] | None = None, dtype: StoredType = "float32") -> None:
+            about: Mapping[str, Any] | None = None, dtype: str = "float32") -> None:
         """Stores one expert (params without the expert axis) in the folder and mounts it here.
 
         All or nothing.  `about` is provenance in JSON types.  dtype "bfloat16" halves the file;
@@ -133,8 +132,6 @@ class ExpertBank:
         if check_name(name) in self.names:
             raise UserError(f"the bank already has an expert {name!r}: unmount it first or choose "
                             "another name")
-        if not isinstance(calibration, Calibration):
-            raise UserError(f"expert {name!r} has no calibration: pass router.calibrate(...)")
         given = parameter_files.checked(f"expert {name!r}", params, self.model)
         # Joined on the host: no compilation, and a copy that the caller cannot change later.
         if self.params is None:

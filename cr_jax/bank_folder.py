@@ -28,7 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
 def check_name(name: str) -> str:
     """Returns `name`; `UserError` unless it is safe as a folder and cannot be misread."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "unknown":
+    if not _NAME.fullmatch(name) or name == "unknown":
         raise UserError(f"bad expert name {name!r}: use up to 100 letters, digits and _ . - "
                         "without a leading dot, and not 'unknown'")
     return name

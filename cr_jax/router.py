@@ -1,0 +1,285 @@
+"""Which expert rebuilds a text best, and is that good enough?  Paper, routing rule.
+
+`tokens [B, L] -> nll [E, B, L] -> residual [E] -> argmin`.  No gate is trained.  The scores are
+those of training: the same model and `objective.token_scores`, with a leading expert axis.
+Letters: E experts, B windows, L tokens per window.  Sees no files.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from cr_jax import models, objective
+from cr_jax.bank import ExpertBank
+from cr_jax.calibration import MOST, Calibration, document_p, p_sums
+from cr_jax.config import ModelConfig
+from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
+from cr_jax.text_windows import windows_of_text
+
+SHORTEST = 8  # tokens; a residual over fewer says too little to calibrate
+
+
+class Scores(NamedTuple):
+    """Per expert and token: nll in nats, and whether the token was rebuilt exactly."""
+
+    nll: Any  # float32 [E, B, L]
+    correct: Any  # bool [E, B, L]
+
+
+class WindowRoutes(NamedTuple):
+    """Every window routed on its own: residuals in nats/token, index of the winner, p-values."""
+
+    residuals: Float[np.ndarray, "E B"]
+    expert: Int[np.ndarray, " B"]
+    p_values: Float[np.ndarray, "E B"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """Where a document goes.  `expert` is None when it is unknown: no expert's own domain.
+
+    residuals: nats/token, the mean over all tokens of all windows; tra: share of tokens rebuilt
+    exactly; margin: second best minus best residual, nats/token (infinite with one expert);
+    p_values: how usual such a residual is in the expert's own domain; nearest: the expert with
+    the lowest residual, known or not.
+    """
+
+    expert: str | None
+    nearest: str
+    margin: float
+    residuals: dict[str, float]
+    tra: dict[str, float]
+    p_values: dict[str, float]
+    windows: int
+    tokens: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; an infinite margin becomes null."""
+        raw = dataclasses.asdict(self)
+        return raw | {"margin": self.margin if math.isfinite(self.margin) else None}
+
+
+def score_experts(
+    model: ModelConfig,
+    params: Any,
+    tokens: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    expert_chunk: int = 4,
+    chunk: int = 8192,
+) -> Scores:
+    """Scores of every expert on the same windows: nll float32 and correct bool, [E, B, L].
+
+    Pure.  `vmap` over the experts of a group, `lax.map` over groups of at most `expert_chunk`;
+    groups are made even and the last is filled by repeating an expert.  At most `chunk` tokens'
+    logits, over all experts of a group, stand in memory.
+    """
+    net = models.Autoencoder(model)
+    experts = jax.tree.leaves(params)[0].shape[0]
+    groups = -(-experts // expert_chunk)
+    side_by_side = -(-experts // groups)
+
+    def one(p):
+        h, _ = net.apply(p, tokens, mask)
+        scores = objective.token_scores(
+            h, models.head(model, p), tokens, max(1, chunk // side_by_side))
+        return Scores(scores.nll, scores.correct)
+
+    if groups == 1:
+        return jax.vmap(one)(params)
+
+    def grouped(x):
+        fill = side_by_side * groups - experts
+        if fill:
+            x = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)])
+        # Group g holds experts g, g + groups, ...: with the expert axis split over devices, each
+        # device then works on its own experts in every group.
+        return x.reshape(side_by_side, groups, *x.shape[1:])
+
+    params = jax.tree.map(grouped, params)
+    group = lambda g: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, g, 1, False), params)
+    scores = jax.lax.map(lambda g: jax.vmap(one)(group(g)), jnp.arange(groups))
+    join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *tokens.shape)[:experts]
+    return Scores(*(join(x) for x in scores))
+
+
+def score(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
+          chunk: int = 8192) -> Float[np.ndarray, "E B L"]:
+    """nll in nats of every token by every expert; padding carries numbers of no meaning.
+
+    `batch` windows at a time, all of one shape, so that one compilation serves.  `UserError` when
+    the bank is empty or the windows are not the bank's.
+    """
+    return score_stats(bank, windows, expert_chunk=expert_chunk, batch=batch, chunk=chunk).nll
+
+
+def score_stats(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
+                chunk: int = 8192) -> Scores:
+    """`score` with, per token, whether it was rebuilt exactly (the terms of TRA)."""
+    _check_bank(bank)
+    return _score(bank.model, bank.params, windows, _rows(len(windows.tokens), batch),
+                  expert_chunk, chunk)
+
+
+def calibrate(model: ModelConfig, params: Any, windows: Windows, *, most: int = MOST,
+              batch: int = 64, chunk: int = 8192) -> Calibration:
+    """One expert's residuals on windows of its OWN validation split, at several lengths.
+
+    params: without the expert axis.  Lengths: the window L and powers of two from 8 up to it; a
+    window is cut to its first tokens and the rest is padding, as in the last window of a document.
+    At most `most` windows, evenly spaced.  An error rate of alpha needs more than 1 / alpha of
+    them.  `UserError` when there are none.  Not in the paper.
+    """
+    real = windows.mask.sum(-1)
+    stacked = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
+    lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
+    found = {}
+    for length in lengths:
+        at = np.flatnonzero(real >= length)
+        if not at.size:
+            continue
+        at = at[np.linspace(0, at.size - 1, min(most, MOST, at.size)).astype(int)]
+        mask = windows.mask[at] & (np.arange(model.window)[None] < length)
+        cut = Windows(windows.tokens[at], mask, windows.document[at])
+        scores = _score(model, stacked, cut, _rows(at.size, batch), 1, chunk)
+        found[length] = np.sort(np.sum(scores.nll[0] * mask, -1, dtype=np.float64) / length)
+    if not found:
+        raise UserError("no validation window is long enough to calibrate on: give at least "
+                        f"{min(SHORTEST, model.window)} tokens of validation text per expert")
+    return Calibration(found)
+
+
+def route(bank: ExpertBank, text: str | Iterable[str] | Windows, *, alpha: float = 0.05,
+          expert_chunk: int = 4, batch: int = 64, chunk: int = 8192) -> Route:
+    """Sends one document to the expert with the lowest residual (paper, routing rule).
+
+    text: a string, pieces of one (a file of any size, in bounded memory), or windows.  "Unknown"
+    when even the winner's p-value is below `alpha` (Not in the paper: the paper says only that
+    all residuals are then high).  `UserError` when the text is empty or the bank has no experts.
+    """
+    _check_bank(bank)
+    if not 0 <= alpha <= 1:
+        raise UserError(f"alpha is a share and must lie in [0, 1], got {alpha}")
+    totals = _Totals(bank)
+    rows = None
+    for block in _blocks(bank, text, batch):
+        # The first block says how large blocks are: only the last can be smaller.
+        rows = rows or _rows(len(block.tokens), batch)
+        totals.add(block, _score(bank.model, bank.params, block, rows, expert_chunk, chunk))
+    return totals.route(alpha)
+
+
+def route_all(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
+              chunk: int = 8192) -> WindowRoutes:
+    """Routes every window on its own; "unknown" is p_values[expert, window] < alpha.
+
+    A p-value is NaN where a window is shorter than every calibrated length.
+    """
+    scores = score_stats(bank, windows, expert_chunk=expert_chunk, batch=batch, chunk=chunk)
+    lengths = windows.mask.sum(-1)
+    residuals = _sums(scores.nll, windows.mask) / np.maximum(lengths, 1)
+    return WindowRoutes(residuals, residuals.argmin(0), _p_values(bank, residuals, lengths))
+
+
+class _Totals:
+    """Running sums of one document; what `route` says does not depend on how it was cut."""
+
+    def __init__(self, bank: ExpertBank):
+        self.bank = bank
+        experts = len(bank.names)
+        self.nll, self.correct = np.zeros(experts), np.zeros(experts)
+        self.windows = self.tokens = 0
+        self.p = [(0.0, 0, 0)] * experts
+
+    def add(self, windows: Windows, scores: Scores) -> None:
+        lengths = windows.mask.sum(-1)
+        nll = _sums(scores.nll, windows.mask)
+        self.nll += nll.sum(-1)
+        self.correct += _sums(scores.correct, windows.mask).sum(-1)
+        self.windows += int((lengths > 0).sum())
+        self.tokens += int(lengths.sum())
+        p = _p_values(self.bank, nll / np.maximum(lengths, 1), lengths)
+        parts = [p_sums(row, lengths) for row in p]
+        self.p = [(a + x, b + y, max(c, z))
+                  for (a, b, c), (x, y, z) in zip(self.p, parts, strict=True)]
+
+    def route(self, alpha: float) -> Route:
+        if not self.tokens:
+            raise UserError("the text is empty: give at least one token to route")
+        residuals = self.nll / self.tokens
+        ranked = np.argsort(residuals, kind="stable")
+        margin = residuals[ranked[1]] - residuals[ranked[0]] if len(ranked) > 1 else math.inf
+        by_name = lambda values: dict(zip(self.bank.names, map(float, values), strict=True))
+        p_values = by_name(document_p(*sums) for sums in self.p)
+        nearest = self.bank.names[ranked[0]]
+        return Route(
+            expert=nearest if p_values[nearest] >= alpha else None, nearest=nearest,
+            margin=float(margin), residuals=by_name(residuals),
+            tra=by_name(self.correct / self.tokens), p_values=p_values,
+            windows=self.windows, tokens=self.tokens)
+
+
+def _blocks(bank: ExpertBank, text: str | Iterable[str] | Windows, batch: int) -> Iterator[Windows]:
+    if not isinstance(text, Windows):
+        yield from windows_of_text(bank.tokenizer, text, bank.model.window, batch)
+        return
+    for i in range(0, len(text.tokens), batch):
+        at = slice(i, i + batch)
+        yield Windows(text.tokens[at], text.mask[at], text.document[at])
+
+
+def _sums(values, mask) -> Float[np.ndarray, "E B"]:
+    # where, not a product: padding may hold anything
+    return np.sum(np.where(mask[None], values, 0), -1, dtype=np.float64)
+
+
+def _p_values(bank: ExpertBank, residuals, lengths) -> Float[np.ndarray, "E B"]:
+    return np.stack([bank.calibration[n].p_value(r, lengths)
+                     for n, r in zip(bank.names, residuals, strict=True)])
+
+
+def _check_bank(bank: ExpertBank) -> None:
+    if not bank.names:
+        raise UserError("the bank has no experts: train or add one first")
+
+
+def _rows(count: int, batch: int) -> int:
+    """Windows per call: `batch`, or for fewer windows the next power of four (few compilations)."""
+    rows = 1
+    while rows < min(count, batch):
+        rows *= 4
+    return min(rows, batch)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "expert_chunk", "chunk"))
+def _compiled(model, params, tokens, mask, expert_chunk, chunk):
+    return score_experts(model, params, tokens, mask, expert_chunk, chunk)
+
+
+def _score(model, params, windows: Windows, rows: int, expert_chunk: int, chunk: int) -> Scores:
+    """Scores on the host, `rows` windows at a time; the last batch repeats a window as filling."""
+    tokens, mask = np.asarray(windows.tokens, np.int32), np.asarray(windows.mask, bool)
+    count, experts = len(tokens), jax.tree.leaves(params)[0].shape[0]
+    if tokens.shape[1:] != (model.window,) or mask.shape != tokens.shape:
+        raise UserError(f"windows of shape {tokens.shape} do not fit a bank whose experts read "
+                        f"{model.window} tokens: cut the text with window={model.window}")
+    if count and not 0 <= tokens.min() <= tokens.max() < model.vocab_size:
+        raise UserError(f"token ids must lie in [0, {model.vocab_size}): cut the text with the "
+                        "bank's own tokenizer")
+    out = Scores(np.empty((experts, *tokens.shape), np.float32),
+                 np.empty((experts, *tokens.shape), bool))
+    for i in range(0, count, rows):
+        part = slice(i, min(i + rows, count))
+        fill = rows - (part.stop - i)
+        pad = lambda x, n=fill, p=part: np.concatenate([x[p], np.repeat(x[p][-1:], n, 0)])
+        scores = _compiled(model, params, pad(tokens), pad(mask), expert_chunk, chunk)
+        for kept, new in zip(out, scores, strict=True):
+            kept[:, part] = np.asarray(new)[:, : part.stop - i]
+    return out
