@@ -1,0 +1,27 @@
+# The two commands of the README: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cr_jax needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: install
+	$(RUN) main.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+lint: install
+	$(RUN) -m ruff check .
+	$(VENV)/bin/lint-imports
+
+test: lint
+	$(RUN) -m pytest -q
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,30 @@
+"""Lab note: four compressors on two CPU cores route four kinds of text.
+
+Claim: the paper's routing rule (section 1) at toy size: every compressor rebuilds its own
+domain best, and text of no domain is recognised as unknown.
+Command: python main.py --config=configs/quickstart.py --workdir=runs/quickstart
+Hardware: 2 CPU cores, no GPU, no download.
+Expected: about 5 minutes.
+status: not run
+"""
+
+from cr_jax.config import default, domain
+
+
+def get_config():
+    config = default()
+    config.name = "quickstart"
+    config.data.domains = {
+        "python": domain("stdlib@train", "stdlib@valid", "stdlib@test"),
+        **{name: domain(*(f"samples/{name}@{split}" for split in ("train", "valid", "test")))
+           for name in ("novels_en", "novels_de", "statutes")},
+    }
+    config.data.unseen = {
+        name: domain(test=f"samples/{name}@test") for name in ("math", "novels_ru", "poems_zh")}
+    config.tokenizer.vocab_size = 2048
+    config.model.update(tie_embeddings=True, window=64, latents=8, d_model=128, d_latent=128, heads=4, d_ff=256,
+                        encoder_blocks=1, decoder_blocks=1)
+    config.optimizer.learning_rate = 3e-3
+    config.train.update(batch=16, log_every=10, seconds=60.0, checkpoint_every=30.0)
+    config.eval.windows = 1024
+    return config

@@ -1,0 +1,203 @@
+"""A whole experiment: text -> trained experts -> bank -> studies -> report."""
+
+import contextlib
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from cr_jax import config as settings
+from cr_jax import corpora, evaluation, models, objective, parallel
+from cr_jax.bank import ExpertBank
+from cr_jax.config import Experiment
+from cr_jax.data import train_iterator
+from cr_jax.errors import UserError
+from cr_jax.report import write_report
+from cr_jax.router import calibrate
+from cr_jax.studies import fingerprint, geometry, routing
+from cr_jax.training.loop import Interrupted, train
+from cr_jax.training.metric_writer import read_lines
+from cr_jax.workdir import locked, provenance
+
+
+def main(config: ml_collections.ConfigDict, workdir: str, argv=()) -> int:
+    """What `main.py` calls: runs the experiment, prints one line per problem; the exit status."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument '{argv[1]}': settings look like "
+                            "--config.train.steps=100")
+        run(settings.build(config), workdir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(f"\n{stop or 'stopped; run the same command to go on'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(experiment: Experiment, workdir: str | Path) -> dict:
+    """Runs every stage below `workdir` and returns the report's dict.
+
+    Called again, it goes on from the newest checkpoint.  Raises `UserError` for bad input and
+    `training.loop.Interrupted` when it was asked to stop and has saved itself.
+    """
+    say = lambda line: print(line, flush=True) if jax.process_index() == 0 else None
+    seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(name):
+        began = time.perf_counter()
+        yield
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+
+    with locked(workdir) as folder:
+        _cache_compilations(folder)
+        with stage("text"):
+            text = corpora.prepare(experiment, folder, say)
+        model = corpora.sized(experiment.model, text.tokenizer)
+        names = tuple(text.train)
+        with stage("training"):
+            trained = _train(experiment, model, text, names, folder, say)
+        # Training time of earlier starts counts too.
+        seconds["training"] = max(seconds["training"], trained.seconds)
+        with stage("calibration"):
+            bank = _make_bank(experiment, model, text, names, trained, folder)
+        report = {"name": experiment.name, "summary": _summary(model, names)}
+        with stage("evaluation"):
+            total = sum(len(w) for w in text.test.values())
+            with tqdm(total=total, desc="evaluate", unit=" windows", leave=True) as bar:
+                scores = evaluation.score_domains(
+                    bank, text.test, expert_chunk=experiment.eval.expert_chunk,
+                    batch=experiment.eval.batch, on_windows=bar.update)
+        with stage("studies"):
+            if "fingerprint" in experiment.studies:
+                report |= fingerprint.run(names, scores)
+            if "routing" in experiment.studies:
+                report |= routing.run(bank, scores, tuple(experiment.data.unseen),
+                                      experiment.eval.alpha)
+            if "geometry" in experiment.studies:
+                report |= geometry.run(bank, text.test, experiment.seed)
+            report["examples"] = _examples(bank, text, experiment.eval.examples)
+        report["curves"] = _curves(folder, names)
+        report["seconds"] = seconds
+        report["provenance"] = {**provenance(), "config": settings.to_dict(experiment),
+                                "steps": trained.step, "tokens_per_expert": trained.tokens}
+        page = write_report(report, folder)
+        _print_summary(report, say)
+        say(f"report: {page}")
+    return report
+
+
+def _train(experiment, model, text, names, folder, say):
+    plan = parallel.make_plan(experiment.parallel, len(names), experiment.train.batch,
+                              experiment.mesh_expert)
+    say(f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
+        f"{model.window} -> {model.latents} latents, on {len(jax.devices())} "
+        f"{jax.devices()[0].device_kind} device(s)")
+
+    def batches(step):
+        return train_iterator(
+            [text.train[n] for n in names], batch=experiment.train.batch, window=model.window,
+            seed=experiment.seed, mode=experiment.data.mode, pad_id=text.tokenizer.pad_id,
+            process_index=jax.process_index(), process_count=jax.process_count(),
+            start_step=step)
+
+    return train(experiment, model, names, plan, batches, folder)
+
+
+def _make_bank(experiment, model, text, names, trained, folder) -> ExpertBank:
+    """Calibrates each expert on its own valid windows and stores it in WORKDIR/bank."""
+    place = folder / "bank"
+    if place.exists():
+        import shutil
+
+        shutil.rmtree(place)
+    bank = ExpertBank.create(place, model, text.tokenizer)
+    for e, name in enumerate(names):
+        params = jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params)
+        calibration = calibrate(model, params, text.valid[name], batch=experiment.eval.batch)
+        bank.add(name, params, calibration, {
+            "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
+            "sources": list(experiment.data.domains[name].train)})
+    return bank
+
+
+def _examples(bank: ExpertBank, text: corpora.Corpora, count: int) -> list[dict]:
+    """Windows with original and reconstruction: each expert at home and on one foreign domain."""
+    domains = [d for d in text.test if d != corpora.RANDOM]
+    net = models.Autoencoder(bank.model)
+
+    @jax.jit
+    def rebuild(params, tokens, mask):
+        h, _ = net.apply(params, tokens, mask)
+        return objective.token_scores(h, models.head(bank.model, params), tokens)
+
+    found = []
+    for e, expert in enumerate(bank.names):
+        foreign = domains[(e + 1) % len(domains)]
+        for domain in [expert] * (count - 1) + [foreign]:
+            windows = text.test[domain]
+            at = len(windows) // 2 + len(found)
+            at = at % len(windows)
+            tokens, mask = windows.tokens[at:at + 1], windows.mask[at:at + 1]
+            scores = jax.device_get(rebuild(bank.expert_params(expert), tokens, mask))
+            real = mask[0]
+            pieces = lambda ids: bank.tokenizer.pieces(
+                np.minimum(ids[real], bank.tokenizer.vocab_size - 1))
+            found.append({
+                "expert": expert, "domain": domain, "tra": float(scores.correct[0][real].mean()),
+                "nll": float(scores.nll[0][real].mean()),
+                "tokens": [
+                    {"piece": a, "rebuilt": b, "correct": bool(c), "confidence": float(p),
+                     "nll": float(n)}
+                    for a, b, c, p, n in zip(
+                        pieces(tokens[0]), pieces(scores.predicted[0]), scores.correct[0][real],
+                        scores.confidence[0][real], scores.nll[0][real], strict=True)]})
+    return found
+
+
+def _curves(folder: Path, names) -> dict:
+    curves = {n: {"step": [], "nll": [], "tra": []} for n in names}
+    for line in read_lines(folder / "metrics.jsonl"):
+        for key, values in curves[line["expert"]].items():
+            values.append(line[key])
+    return curves
+
+
+def _summary(model, names) -> dict:
+    return {"experts": len(names), "parameters": models.count_parameters(model),
+            "ratio": model.window / model.latents,
+            **{k: v for k, v in dataclasses.asdict(model).items() if k in (
+                "window", "latents", "d_model", "d_latent", "vocab_size", "bottleneck")}}
+
+
+def _print_summary(report: dict, say) -> None:
+    table = report.get("fingerprint", {})
+    for expert, row in table.items():
+        own = row[expert]
+        others = min((cell["nll"], domain) for domain, cell in row.items() if domain != expert)
+        say(f"  {expert:12} TRA {own['tra']:.1%} at home (majority token {own['majority_tra']:.1%})"
+            f", {own['nll']:.2f} nats/token; nearest other text: {others[1]} {others[0]:.2f}")
+    if "routing" in report:
+        ood = report["ood"]
+        say(f"  routing {report['routing']['accuracy']:.2%} of {report['routing']['windows']:,} "
+            f"windows (chance {report['routing']['chance']:.0%})")
+        for domain, cell in ood["per_domain"].items():
+            say(f"  unknown text {domain}: AUROC {cell['auroc']:.3f}, "
+                f"refused {cell['rejected_at_alpha']:.0%}")
+    say("  seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in report["seconds"].items()))
+
+
+def _cache_compilations(folder: Path) -> None:
+    """A second start of the same run compiles nothing anew."""
+    jax.config.update("jax_compilation_cache_dir", str(folder / "cache" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,96 @@
+"""An experiment's text: its tokenizer and, per domain, train corpora and evaluation windows."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from cr_jax.config import Experiment, ModelConfig
+from cr_jax.data import (
+    ByteTokenizer,
+    Corpus,
+    Gpt2Tokenizer,
+    Tokenizer,
+    Windows,
+    documents,
+    eval_windows,
+    load_corpus,
+    load_tokenizer,
+    random_windows,
+    train_sentencepiece,
+)
+
+RANDOM = "random_tokens"
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpora:
+    """Everything a run reads.  Keys are domain names, trained ones in `train` and `valid`."""
+
+    tokenizer: Tokenizer
+    train: Mapping[str, Corpus]
+    valid: Mapping[str, Windows]
+    test: Mapping[str, Windows]  # also unseen domains and, last, RANDOM
+
+
+def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
+    """Trains or loads the tokenizer, tokenises and caches every domain.  `UserError` as the data
+    room raises it: a missing file, an empty domain, a changed tokenizer.
+    """
+    data = e.data
+    place = lambda specs: [s.replace("{root}", data.root) for s in specs]
+    tokenizer = _tokenizer(e, workdir, place, say)
+    cache = Path(data.cache) if data.cache else workdir / "cache"
+
+    def corpus(name, split, specs, most=None):
+        found = load_corpus(place(specs), tokenizer, cache, most)
+        say(f"{name} {split}: {len(found.tokens):,} tokens in {len(found.names):,} documents")
+        return found
+
+    def windows(name, split, specs, limit):
+        found = corpus(name, split, specs)
+        return eval_windows(found, e.model.window, limit=limit, mode=data.mode,
+                            pad_id=tokenizer.pad_id, seed=e.seed)
+
+    train = {n: corpus(n, "train", d.train, data.max_train_tokens or None)
+             for n, d in data.domains.items()}
+    valid = {n: windows(n, "valid", d.valid, e.eval.calibration_windows)
+             for n, d in data.domains.items()}
+    test = {n: windows(n, "test", d.test, e.eval.windows or None)
+            for n, d in [*data.domains.items(), *data.unseen.items()]}
+    count = e.eval.windows or max(len(w) for w in test.values())
+    test[RANDOM] = random_windows(count, e.model.window, tokenizer.vocab_size, e.seed)
+    return Corpora(tokenizer, train, valid, test)
+
+
+def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """The model with its vocabulary: the tokenizer's, up to a multiple of 128 for matrix units."""
+    if model.vocab_size:
+        return model
+    return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 128) * 128)
+
+
+def _tokenizer(e: Experiment, workdir: Path, place, say) -> Tokenizer:
+    t, own = e.tokenizer, workdir / "tokenizer"
+    if t.kind == "bytes":
+        return ByteTokenizer()
+    if t.kind == "gpt2":
+        return Gpt2Tokenizer(t.folder or None)
+    if t.folder:
+        return load_tokenizer(t.folder)
+    if (own / "tokenizer.json").exists():
+        return load_tokenizer(own)
+    say(f"training a SentencePiece tokenizer of {t.vocab_size:,} pieces")
+    # The same share of text from every domain, so that no language pays for another's size.
+    return train_sentencepiece(
+        (text for d in e.data.domains.values() for text in _some(place(d.train), t.train_bytes)),
+        t.vocab_size, own, seed=e.seed, max_bytes=t.train_bytes * len(e.data.domains))
+
+
+def _some(specs, most: int) -> Iterator[str]:
+    """Documents of a domain until `most` characters."""
+    for spec in specs:
+        for document in documents(spec):
+            if most <= 0:
+                return
+            yield document.text[:most]
+            most -= len(document.text)

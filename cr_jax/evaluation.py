@@ -1,0 +1,70 @@
+"""Every expert on every domain, once: the per-window sums that all studies read.
+
+    windows -> router.score_stats -> DomainScores [E, N]
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cr_jax import objective
+from cr_jax.bank import ExpertBank
+from cr_jax.data.windows import Windows
+from cr_jax.router import score_stats
+
+_BLOCK = 1024  # windows whose per-token scores stand in memory at once
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainScores:
+    """Sums per expert and window of one domain.  E experts, N windows."""
+
+    nll: Float[np.ndarray, "E N"]  # nats
+    correct: Int[np.ndarray, "E N"]  # tokens rebuilt exactly
+    tokens: Int[np.ndarray, " N"]
+    bytes: Int[np.ndarray, " N"]  # UTF-8 bytes that the tokens stand for
+    majority: float  # TRA of always answering with the domain's most frequent token
+
+    @property
+    def residual(self) -> Float[np.ndarray, "E N"]:
+        """nats/token of each window."""
+        return self.nll / self.tokens
+
+    @property
+    def tra(self) -> Float[np.ndarray, "E N"]:
+        """Share of each window's tokens rebuilt exactly (paper section 1)."""
+        return self.correct / self.tokens
+
+    def metrics(self, expert: int) -> dict[str, float]:
+        """One cell of the fingerprint: `objective.metrics` over all windows."""
+        return {**objective.metrics({
+            "nll": self.nll[expert].sum(), "correct": self.correct[expert].sum(),
+            "tokens": self.tokens.sum(), "windows": len(self.tokens),
+            "exact": (self.correct[expert] == self.tokens).sum(), "bytes": self.bytes.sum()}),
+            "majority_tra": self.majority}
+
+
+def score_domains(
+    bank: ExpertBank, domains: Mapping[str, Windows], *, expert_chunk: int = 4, batch: int = 64,
+    on_windows=lambda count: None,
+) -> dict[str, DomainScores]:
+    """Scores each domain's windows by every expert; `on_windows(n)` reports progress."""
+    lengths = np.zeros(bank.model.vocab_size, np.int64)
+    lengths[:bank.tokenizer.vocab_size] = bank.tokenizer.token_bytes
+    found = {}
+    for name, windows in domains.items():
+        nll, correct = [], []
+        for start in range(0, len(windows), _BLOCK):
+            part = Windows(*(x[start:start + _BLOCK] for x in
+                             (windows.tokens, windows.mask, windows.document)))
+            scores = score_stats(bank, part, expert_chunk=expert_chunk, batch=batch)
+            nll.append(np.sum(scores.nll * part.mask, -1, dtype=np.float64))
+            correct.append(np.sum(scores.correct & part.mask, -1))
+            on_windows(len(part))
+        found[name] = DomainScores(
+            np.concatenate(nll, 1), np.concatenate(correct, 1), windows.mask.sum(-1),
+            np.sum(lengths[windows.tokens] * windows.mask, -1),
+            objective.majority_rate(windows.tokens, windows.mask))
+    return found

@@ -1,0 +1,122 @@
+"""Checkpoints that notice damage: Orbax for the arrays, a SHA-256 manifest per step for trust.
+
+WORKDIR/checkpoints/STEP/ is Orbax's; WORKDIR/checkpoints/STEP.json seals it: the hash of every
+file, written last, so a step without a seal was never finished.  Orbax alone restores flipped
+bits without a word.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from cr_jax.errors import UserError
+
+
+class Checkpointer:
+    """Saves and restores (state, data iterator, run record) under one folder."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = Path(folder).resolve()
+        self._keep = keep
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write checkpoints to {folder}: {error.strerror}") from None
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=ocp.CheckpointManagerOptions(
+                enable_async_checkpointing=False, create=True))
+
+    def steps(self) -> list[int]:
+        """Sealed steps, oldest first."""
+        return sorted(int(p.stem) for p in self.folder.glob("*.json") if p.stem.isdigit())
+
+    def save(self, step: int, state: Any, iterator: dict, record: dict) -> None:
+        """Writes one step and seals it, then drops all but the newest `keep`.
+
+        iterator: the data iterator's state; record: the run's settings and progress.
+        """
+        if step in self.steps():
+            return
+        self._manager.save(step, args=ocp.args.Composite(
+            state=ocp.args.StandardSave(_plain(state)),
+            iterator=ocp.args.JsonSave(iterator),
+            record=ocp.args.JsonSave(record)))
+        self._manager.wait_until_finished()
+        if jax.process_index() == 0:
+            seal = self.folder / f"{step}.json"
+            partial = seal.with_suffix(".partial")
+            partial.write_text(json.dumps(hash_files(self.folder / str(step)), indent=0))
+            os.replace(partial, seal)
+            for old in self.steps()[:-self._keep]:
+                (self.folder / f"{old}.json").unlink()
+                self._manager.delete(old)
+
+    def restore(self, like: Any) -> tuple[int, Any, dict, dict] | None:
+        """The newest undamaged step as (step, state, iterator, record); None when there is none.
+
+        like: a state of the same shapes; the values come back as numpy arrays.  A damaged step
+        is passed over with one warning line.  Raises `UserError` when steps exist and all are
+        damaged, or when the stored shapes are another model's.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            problem = self._damage(step)
+            if problem:
+                logging.warning("checkpoint %d is damaged (%s); trying the one before", step,
+                                problem)
+                continue
+            target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), _plain(like))
+            try:
+                found = self._manager.restore(step, args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(target),
+                    iterator=ocp.args.JsonRestore(), record=ocp.args.JsonRestore()))
+            except (ValueError, KeyError) as error:
+                raise UserError(
+                    f"checkpoint {step} in {self.folder} holds another model than the config "
+                    f"describes: use a new --workdir ({str(error).splitlines()[0][:120]})"
+                ) from None
+            state = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(found["state"]))
+            return step, state, found["iterator"], found["record"]
+        if steps:
+            raise UserError(f"every checkpoint in {self.folder} is damaged; move the folder away "
+                            "to start over")
+        return None
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def _damage(self, step: int) -> str:
+        try:
+            sealed = json.loads((self.folder / f"{step}.json").read_text())
+        except ValueError:
+            return "its seal cannot be read"
+        found = hash_files(self.folder / str(step))
+        for name in sorted(sealed.keys() | found.keys()):
+            if name not in found:
+                return f"{name} is missing"
+            if sealed.get(name) != found[name]:
+                return f"{name} has changed"
+        return ""
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Relative path -> SHA-256 of every file below `folder`."""
+    found = {}
+    for path in sorted(folder.rglob("*")) if folder.exists() else ():
+        if path.is_file():
+            with path.open("rb") as file:
+                found[str(path.relative_to(folder))] = hashlib.file_digest(
+                    file, "sha256").hexdigest()
+    return found
+
+
+def _plain(state: Any) -> dict[str, Any]:
+    """A state tree -> {number: leaf}: optimiser states nest tuples that Orbax would rename."""
+    return {f"{i:05d}": x for i, x in enumerate(jax.tree.leaves(state))}

@@ -1,0 +1,55 @@
+"""A run's folder: one run at a time, writable, and what it was made by."""
+
+import contextlib
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from cr_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike):
+    """Creates the folder and holds its lock; yields the absolute path.
+
+    Raises `UserError` when it cannot be written or another run holds it.
+    """
+    folder = Path(path).expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"--workdir={path} cannot be written ({error.strerror}); "
+                        "choose a folder that you own") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another run is using --workdir={path}; wait for it or choose "
+                            "another folder") from None
+        yield folder
+
+
+def provenance() -> dict:
+    """Commit, versions, devices and command of this run."""
+    import importlib.metadata as metadata
+
+    import jax
+
+    source = Path(__file__).resolve().parent
+    git = lambda *words: subprocess.run(
+        ["git", *words], cwd=source, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        commit = git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except OSError:
+        commit = ""
+    packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "numpy")
+    return {
+        "commit": commit or "unknown", "command": " ".join(["python", *sys.argv]),
+        "versions": {"python": platform.python_version(),
+                     **{p: metadata.version(p) for p in packages}},
+        "devices": [f"{d.platform} {d.device_kind}" for d in jax.devices()],
+        "cpu_cores": os.cpu_count()}

@@ -1,0 +1,47 @@
+"""Install with `pip install .`; extras: gpu, tpu, gpt2, report, test, dev."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = ["pytest", "beartype", "ruff", "import-linter", "scikit-learn"]
+
+setup(
+    name="cr_jax",
+    version="0.1.0",
+    description="Compression is Routing (arXiv 2512.16963) in JAX/Flax: domain compressors whose "
+                "reconstruction error routes text",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["cr_jax", "cr_jax.*"]),
+    package_data={"cr_jax.data.samples": ["*.xz", "*.md"]},
+    install_requires=[
+        "absl-py",
+        "clu",
+        "flax>=0.12",
+        "grain>=0.2.12",
+        "jax>=0.7",
+        "jaxtyping",
+        "ml-collections",
+        "numpy",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "safetensors",
+        "sentencepiece>=0.2",
+        "tensorboardX",
+        "tensorflow-datasets>=4.9.6",
+        "tqdm",
+        "zstandard",
+    ],
+    extras_require={
+        "gpu": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+        "gpt2": ["tiktoken"],
+        "report": ["matplotlib"],
+        "test": TEST,
+        "dev": [*TEST, "nbclient", "ipykernel", "matplotlib"],
+    },
+    entry_points={"console_scripts": ["cr-jax=cr_jax.cli:main"]},
+)
