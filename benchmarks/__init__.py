@@ -1,0 +1,1 @@
+"""Speed, with its peers.  Run `python benchmarks/throughput.py --help`."""

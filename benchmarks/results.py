@@ -1,0 +1,92 @@
+"""The results file: rows merged as they come, with the command, commit and versions behind them."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+
+from cr_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+class Results:
+    """Rows so far; `add` merges a record and rewrites the file at once."""
+
+    def __init__(self, path: str, command: str):
+        self.path = path
+        self.data = {
+            "rows": [], "torch_ratio_87m": None, "torch_ratios": {}, "trials": [], "skipped": [],
+            "breakdown": [], "pieces": [], "notes": [], "command": command, "commit": commit(),
+            "versions": versions(), "host": platform.machine(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+
+    def add(self, kind: str, record: dict) -> None:
+        """kind: row, skipped, note, breakdown, pieces."""
+        if kind == "row":
+            self.data["trials"].append(record)
+            self._settle()
+        elif kind == "note":
+            self.data["notes"].append(record["text"])
+        else:
+            self.data[kind].append(record)
+        if self.path:
+            write(self.path, json.dumps(self.data, indent=1) + "\n")
+
+    def _settle(self) -> None:
+        # One denominator for all: the fastest large product that any process of this run measured.
+        trials = self.data["trials"]
+        peak = max(t["process_matmul_tflops"] for t in trials)
+        best = {}
+        for t in trials:
+            t["peak_tflops_measured"], t["mfu"] = peak, t["tflops"] / peak
+            key = (t["model"], t["framework"], t["optimizer"])
+            if key not in best or t["tokens_per_s"] > best[key]["tokens_per_s"]:
+                best[key] = t
+        self.data["rows"] = list(best.values())
+        ratios = {}
+        for (model, framework, optimizer), t in best.items():
+            peer = best.get((model, "torch", "adamw"))
+            if framework == "jax" and peer:
+                ratios.setdefault(model, {})[optimizer] = t["tokens_per_s"] / peer["tokens_per_s"]
+        self.data["torch_ratios"] = ratios
+        # Like against like: AdamW on both sides.
+        self.data["torch_ratio_87m"] = ratios.get("87m", {}).get("adamw")
+
+
+def write(path: str, text: str) -> None:
+    """Writes beside the file first, so that a reader never sees half of it."""
+    target = pathlib.Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(target.name + ".part")
+        beside.write_text(text)
+        os.replace(beside, target)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another path") from error
+
+
+def commit() -> str | None:
+    """The checkout's commit, `-dirty` when the tree differs from it; None outside git."""
+    git = lambda *words: subprocess.run(
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what the figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("jax", "jaxlib", "jax-cuda13-plugin", "flax", "optax", "torch", "triton",
+                 "nvidia-cudnn-cu13", "numpy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
