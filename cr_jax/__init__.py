@@ -1,0 +1,32 @@
+"""Compression is Routing (arXiv 2512.16963): domain compressors whose residuals route text.
+
+>>> import cr_jax
+>>> cr_jax.__version__
+'0.1.0'
+
+    bank = cr_jax.ExpertBank.load("runs/quickstart/bank")
+    found = cr_jax.route(bank, "def f(x): return x")
+    found.expert, found.margin, found.p_values
+
+`score` gives the residuals behind a route.  Bad input raises `UserError`.  Names are imported on
+first use, so that `import cr_jax` stays light.
+"""
+
+import importlib
+
+from cr_jax.errors import UserError
+
+__version__ = "0.1.0"
+__all__ = ["ExpertBank", "UserError", "__version__", "route", "score"]
+
+_HOMES = {"ExpertBank": "cr_jax.bank", "route": "cr_jax.router", "score": "cr_jax.router"}
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cr_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__():
+    return sorted({*globals(), *_HOMES})

@@ -80,7 +80,7 @@ def check_header(file: Path, model: ModelConfig) -> None:
 @functools.lru_cache
 def shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """'/'-joined path -> shape of one expert's parameters; nothing is allocated."""
-    tree = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
+    tree = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
     return {path: x.shape for path, x in _flat(tree).items()}
 
 

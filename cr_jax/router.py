@@ -124,7 +124,7 @@ def score_stats(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, ba
                 chunk: int = 8192) -> Scores:
     """`score` with, per token, whether it was rebuilt exactly (the terms of TRA)."""
     _check_bank(bank)
-    return _score(bank.model, bank.params, windows, _rows(len(windows.tokens), batch),
+    return _score(bank.model, bank.params, windows, rows_per_call(len(windows.tokens), batch),
                   expert_chunk, chunk)
 
 
@@ -148,7 +148,7 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *, most: int = 
         at = at[np.linspace(0, at.size - 1, min(most, MOST, at.size)).astype(int)]
         mask = windows.mask[at] & (np.arange(model.window)[None] < length)
         cut = Windows(windows.tokens[at], mask, windows.document[at])
-        scores = _score(model, stacked, cut, _rows(at.size, batch), 1, chunk)
+        scores = _score(model, stacked, cut, rows_per_call(at.size, batch), 1, chunk)
         found[length] = np.sort(np.sum(scores.nll[0] * mask, -1, dtype=np.float64) / length)
     if not found:
         raise UserError("no validation window is long enough to calibrate on: give at least "
@@ -171,7 +171,7 @@ def route(bank: ExpertBank, text: str | Iterable[str] | Windows, *, alpha: float
     rows = None
     for block in _blocks(bank, text, batch):
         # The first block says how large blocks are: only the last can be smaller.
-        rows = rows or _rows(len(block.tokens), batch)
+        rows = rows or rows_per_call(len(block.tokens), batch)
         totals.add(block, _score(bank.model, bank.params, block, rows, expert_chunk, chunk))
     return totals.route(alpha)
 
@@ -186,6 +186,17 @@ def route_all(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batc
     lengths = windows.mask.sum(-1)
     residuals = _sums(scores.nll, windows.mask) / np.maximum(lengths, 1)
     return WindowRoutes(residuals, residuals.argmin(0), _p_values(bank, residuals, lengths))
+
+
+def rows_per_call(count: int, batch: int) -> int:
+    """Windows in one compiled call: `batch`, or for fewer the next power of four.
+
+    A short text does not pay for a full batch, and four shapes serve every text.
+    """
+    rows = 1
+    while rows < min(count, batch):
+        rows *= 4
+    return min(rows, batch)
 
 
 class _Totals:
@@ -248,14 +259,6 @@ def _p_values(bank: ExpertBank, residuals, lengths) -> Float[np.ndarray, "E B"]:
 def _check_bank(bank: ExpertBank) -> None:
     if not bank.names:
         raise UserError("the bank has no experts: train or add one first")
-
-
-def _rows(count: int, batch: int) -> int:
-    """Windows per call: `batch`, or for fewer windows the next power of four (few compilations)."""
-    rows = 1
-    while rows < min(count, batch):
-        rows *= 4
-    return min(rows, batch)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "expert_chunk", "chunk"))
