@@ -9,7 +9,8 @@ import dataclasses
 import difflib
 import types
 import typing
-from typing import Any, Literal, Mapping
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import ml_collections
 
@@ -179,6 +180,8 @@ def check_model(model: ModelConfig) -> None:
     if min(model.encoder_blocks, model.decoder_blocks, model.vocab_size) < 0:
         raise UserError("config.model: encoder_blocks, decoder_blocks and vocab_size cannot be "
                         "negative")
+    if max(model.encoder_blocks, model.decoder_blocks) > 1000:
+        raise UserError("config.model: more than 1,000 blocks cannot be meant")
     if model.d_model % (2 * model.heads):
         raise UserError(
             f"config.model.d_model={model.d_model} must be a multiple of 2 x heads="

@@ -2,12 +2,13 @@
 
 Training, evaluation and routing all score tokens here, so their figures cannot drift apart.
 The [B, L, V] logits never stand in memory at once: the vocabulary product runs over chunks of
-window positions.  Shapes: B batch, L window, D model width, V vocabulary.
+windows.  Shapes: B batch, L window, D model width, V vocabulary.
 """
 
 import functools
 import math
-from typing import Mapping, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,17 +34,29 @@ def token_scores(
     """Scores of every token; `chunk` bounds the tokens whose logits stand in memory.
 
     TRA (paper section 1) is the mean of `correct`; `nll` is the cross-entropy in nats/token;
-    `confidence` is the probability of the rebuilt id (Not in the paper).
+    `confidence` is the probability of the rebuilt id (Not in the paper).  Logits are float32.
     """
-    kernel = kernel.astype(h.dtype)
+    kernel, steps = kernel.astype(h.dtype), _steps(targets.shape, chunk)
+    x, t = _split(h, steps), _split(targets, steps)
 
-    def score(carry, piece):
-        scores, _, _ = _score_chunk(piece[0], kernel, piece[1])
-        return carry, scores
+    def score(i):
+        logits = jnp.einsum("bld,dv->blv", x[:, i], kernel, preferred_element_type=jnp.float32)
+        top, log_z, target = _softmax_terms(logits, t[:, i])
+        # argmax as a plain maximum over places: `jnp.argmax` reduces pairs, several times slower.
+        # Places are exact in float32 up to 2^24 ids; the first of equal logits wins.
+        places = jnp.arange(logits.shape[-1], 0, -1, dtype=jnp.float32)
+        best = jnp.max(jnp.where(logits == top[..., None], places[None, None], 1.0), axis=-1)
+        predicted = (logits.shape[-1] - best).astype(jnp.int32)
+        return TokenScores(log_z - target, predicted, predicted == t[:, i], jnp.exp(top - log_z))
 
-    steps = _steps(targets.shape, chunk)
-    _, scores = jax.lax.scan(score, None, (_split(h, steps), _split(targets, steps)))
-    return TokenScores(*(_join(x) for x in scores))
+    return TokenScores(*(_join(s) for s in jax.lax.map(score, jnp.arange(steps))))
+
+
+class TrainScores(NamedTuple):
+    """What a training step reads off its logits: nll in nats, and whether the target won."""
+
+    nll: Float[Array, "B L"]
+    correct: Bool[Array, "B L"]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -53,37 +66,39 @@ def linear_cross_entropy(
     targets: Int[Array, "B L"],
     weights: Float[Array, "B L"],
     chunk: int = 8192,
-) -> tuple[Float[Array, ""], TokenScores]:
+) -> tuple[Float[Array, ""], TrainScores]:
     """(sum of weights * nll, the scores); differentiable in h and kernel through the sum only.
 
     The gradient is formed in the forward pass while a chunk's logits are at hand: three matrix
-    products per chunk, where recomputing the logits in the backward pass would take four.
+    products per chunk, where recomputing the logits in the backward pass would take four.  Under
+    differentiation logits have h's dtype: writing and reading them is what this costs on a GPU.
     """
     scores = token_scores(h, kernel, targets, chunk)
-    return jnp.sum(weights * scores.nll), scores
+    return jnp.sum(weights * scores.nll), TrainScores(scores.nll, scores.correct)
 
 
 def _forward(h, kernel, targets, weights, chunk):
-    half = kernel.astype(h.dtype)
+    half, steps = kernel.astype(h.dtype), _steps(targets.shape, chunk)
+    x, t, w = _split(h, steps), _split(targets, steps), _split(weights, steps)
 
-    def score(total, piece):
-        x, t, w = piece
-        scores, logits, top = _score_chunk(x, half, t)
-        log_z = scores.nll + jnp.take_along_axis(logits, t[..., None], -1)[..., 0]
-        p = jnp.exp(logits - log_z[..., None])
-        wrong = p - (t[..., None] == jnp.arange(kernel.shape[1]))
-        d_logits = (wrong * w[..., None]).astype(h.dtype)
+    def score(carry, i):
+        d_kernel, d_h = carry
+        logits = jnp.einsum("bld,dv->blv", x[:, i], half)
+        top, log_z, target = _softmax_terms(logits, t[:, i])
+        p = jnp.exp(logits.astype(jnp.float32) - log_z[..., None])
+        wrong = p - (t[:, i][..., None] == jnp.arange(kernel.shape[1])[None, None])
+        d_logits = (wrong * w[:, i][..., None]).astype(h.dtype)
         d_x = jnp.einsum("blv,dv->bld", d_logits, half)
-        d_kernel = jnp.einsum("bld,blv->dv", x, d_logits, preferred_element_type=jnp.float32)
-        return total + d_kernel, (scores, d_x)
+        d_kernel += jnp.einsum(
+            "bld,blv->dv", x[:, i], d_logits, preferred_element_type=jnp.float32)
+        d_h = jax.lax.dynamic_update_index_in_dim(d_h, d_x[:, None], i, 1)
+        return (d_kernel, d_h), TrainScores(log_z - target, target >= top)
 
-    steps = _steps(targets.shape, chunk)
-    pieces = (_split(h, steps), _split(targets, steps), _split(weights, steps))
-    zero = jnp.zeros(kernel.shape, jnp.float32)
-    d_kernel, (scores, d_h) = jax.lax.scan(score, zero, pieces)
-    scores = TokenScores(*(_join(x) for x in scores))
+    start = (jnp.zeros(kernel.shape, jnp.float32), jnp.zeros_like(x))
+    (d_kernel, d_h), scores = jax.lax.scan(score, start, jnp.arange(steps))
+    scores = TrainScores(*(_join(s) for s in scores))
     loss = jnp.sum(weights * scores.nll)
-    return (loss, scores), (_join(d_h), d_kernel.astype(kernel.dtype))
+    return (loss, scores), (d_h.reshape(h.shape), d_kernel.astype(kernel.dtype))
 
 
 def _backward(chunk, residuals, cotangents):
@@ -95,34 +110,44 @@ def _backward(chunk, residuals, cotangents):
 linear_cross_entropy.defvjp(_forward, _backward)
 
 
-def _score_chunk(x, kernel, targets):
-    logits = jnp.einsum("bld,dv->blv", x, kernel, preferred_element_type=jnp.float32)
-    top = jnp.max(logits, axis=-1)
-    log_z = top + jnp.log(jnp.sum(jnp.exp(logits - top[..., None]), axis=-1))
+def _softmax_terms(logits, targets):
+    """(largest logit, log of the sum of exponentials, target's logit), float32."""
+    wide = logits.astype(jnp.float32)
     target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    predicted = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    scores = TokenScores(log_z - target, predicted, predicted == targets, jnp.exp(top - log_z))
-    return scores, logits, top
+    if jax.default_backend() == "cpu":
+        top = jnp.max(wide, axis=-1)
+        total = jnp.sum(jnp.exp(wide - top[..., None]), axis=-1)
+    else:
+        # One pass over the logits instead of two; memory traffic is what this costs there.
+        def merge(a, b):
+            m = jnp.maximum(a[0], b[0])
+            return m, a[1] * jnp.exp(a[0] - m) + b[1] * jnp.exp(b[0] - m)
+
+        lowest = jnp.float32(jnp.finfo(jnp.float32).min)
+        top, total = jax.lax.reduce(
+            (wide, jnp.ones_like(wide)), (lowest, jnp.float32(0)), merge, (wide.ndim - 1,))
+    return top, top + jnp.log(total), target.astype(jnp.float32)
 
 
 def _steps(shape, chunk: int) -> int:
-    """Chunks along the window: the fewest that divide L and hold at most `chunk` tokens.
-
-    Chunks run along L, never along B, so a batch sharded over devices stays where it is.
-    """
+    """Number of chunks: the fewest that divide B and hold at most `chunk` tokens, or one window."""
     batch, window = shape
-    wanted = max(1, min(window, math.ceil(batch * window / chunk)))
-    return next(n for n in range(wanted, window + 1) if window % n == 0)
+    wanted = min(batch, math.ceil(batch * window / chunk))
+    return next(n for n in range(wanted, batch + 1) if batch % n == 0)
 
 
 def _split(x, steps: int):
-    x = x.reshape(x.shape[0], steps, x.shape[1] // steps, *x.shape[2:])
-    return jnp.moveaxis(x, 1, 0)
+    """[B, ...] -> [B / steps, steps, ...]: chunk i is [:, i], every steps-th window.
+
+    Neither transposes the batch nor moves rows that are split over devices along B.
+    """
+    return x.reshape(x.shape[0] // steps, steps, *x.shape[1:])
 
 
 def _join(x):
+    """The chunks' results [steps, B / steps, ...] back to [B, ...]."""
     x = jnp.moveaxis(x, 0, 1)
-    return x.reshape(x.shape[0], x.shape[1] * x.shape[2], *x.shape[3:])
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
 def window_nll(

@@ -31,8 +31,9 @@ class Autoencoder(nn.Module):
         self.bottleneck = BOTTLENECKS[c.bottleneck](c)
         self.decoder = Stack(c, c.decoder_blocks)
         if not c.tie_embeddings:
+            # Starts as the transposed embedding: copying is then the linear path's first answer.
             self.head_kernel = self.param(
-                "head", nn.initializers.normal(c.d_model**-0.5), (c.d_model, c.vocab_size))
+                "head", lambda key: self.embedding.T * c.d_model**-0.5)
 
     def __call__(
         self,
