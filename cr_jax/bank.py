@@ -32,7 +32,7 @@ from cr_jax.calibration import Calibration
 from cr_jax.config import ModelConfig
 from cr_jax.errors import UserError
 
-_HOW_TO_RUN = ("dtype", "attention", "remat")  # not part of what an expert is
+_HOW_TO_RUN = ("dtype", "attention", "remat", "scan")  # not part of what an expert is
 
 
 @dataclasses.dataclass(eq=False)

@@ -37,7 +37,8 @@ class ModelConfig:
     tie_embeddings: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute; parameters stay float32
     attention: Literal["auto", "xla", "cudnn"] = "auto"
-    remat: bool = False
+    remat: bool = False  # recompute each block in the backward pass: less memory, slower
+    scan: bool = False  # loop over blocks instead of unrolling: faster compilation, slower
 
 
 @dataclasses.dataclass(frozen=True)

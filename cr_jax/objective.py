@@ -83,16 +83,18 @@ def _forward(h, kernel, targets, weights, chunk):
 
     def score(carry, i):
         d_kernel, d_h = carry
-        logits = jnp.einsum("bld,dv->blv", x[:, i], half)
-        top, log_z, target = _softmax_terms(logits, t[:, i])
-        p = jnp.exp(logits.astype(jnp.float32) - log_z[..., None])
-        wrong = p - (t[:, i][..., None] == jnp.arange(kernel.shape[1])[None, None])
-        d_logits = (wrong * w[:, i][..., None]).astype(h.dtype)
-        d_x = jnp.einsum("blv,dv->bld", d_logits, half)
-        d_kernel += jnp.einsum(
-            "bld,blv->dv", x[:, i], d_logits, preferred_element_type=jnp.float32)
+        rows, ids = x[:, i].reshape(-1, h.shape[-1]), t[:, i].reshape(-1)
+        logits = rows @ half
+        top, log_z, target = _softmax_terms(logits, ids)
+        p = jnp.exp(logits.astype(jnp.float32) - log_z[:, None])
+        wrong = p - (ids[:, None] == jnp.arange(kernel.shape[1])[None])
+        d_logits = (wrong * w[:, i].reshape(-1)[:, None]).astype(h.dtype)
+        d_x = jnp.einsum("tv,dv->td", d_logits, half).reshape(x[:, i].shape)
+        d_kernel += jnp.einsum("td,tv->dv", rows, d_logits, preferred_element_type=jnp.float32)
         d_h = jax.lax.dynamic_update_index_in_dim(d_h, d_x[:, None], i, 1)
-        return (d_kernel, d_h), TrainScores(log_z - target, target >= top)
+        shape = t[:, i].shape
+        return (d_kernel, d_h), TrainScores(
+            (log_z - target).reshape(shape), (target >= top).reshape(shape))
 
     start = (jnp.zeros(kernel.shape, jnp.float32), jnp.zeros_like(x))
     (d_kernel, d_h), scores = jax.lax.scan(score, start, jnp.arange(steps))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from cr_jax.config import ModelConfig
-from cr_jax.models.layers import Attention, SwiGlu, fan_in, rms_norm
+from cr_jax.models.layers import Attention, SwiGlu, fan_in, project, rms_norm
 
 
 class Fold(nn.Module):
@@ -50,18 +50,18 @@ class Fold(nn.Module):
         self, h: Float[Array, "B L D"], mask: Bool[Array, "B L"] | None = None
     ) -> Float[Array, "B M Dz"]:
         c = self.config
-        x = h @ self.narrow.astype(h.dtype)
+        x = project(h, self.narrow)
         if mask is not None:
             x = jnp.where(mask[..., None], x, 0)
         x = jnp.pad(x, ((0, 0), (0, self.span * c.latents - c.window), (0, 0)))
         x = x.reshape(x.shape[0], c.latents, self.span * c.fold_channels)
-        return x @ self.fold.astype(h.dtype)
+        return project(x, self.fold)
 
     def expand(self, z: Float[Array, "B M Dz"]) -> Float[Array, "B L D"]:
         c = self.config
-        x = z @ self.unfold.astype(z.dtype)
+        x = project(z, self.unfold)
         x = x.reshape(z.shape[0], self.span * c.latents, c.fold_channels)[:, :c.window]
-        return x @ self.widen.astype(z.dtype) + self.positions.astype(z.dtype)[None]
+        return project(x, self.widen) + self.positions.astype(z.dtype)[None]
 
     def rate_mask(self, rate: Int[Array, " B"]) -> Bool[Array, "B 1 Dz"]:
         return (jnp.arange(self.config.d_latent)[None, :] < rate[:, None])[:, None, :]
@@ -120,11 +120,11 @@ class Query(nn.Module):
     def compress(self, h, mask=None):
         start = jnp.broadcast_to(
             self.queries.astype(h.dtype)[None], (h.shape[0], *self.queries.shape))
-        return rms_norm(self.refine(start, h, _lengths(mask))) @ self.narrow.astype(h.dtype)
+        return project(rms_norm(self.refine(start, h, _lengths(mask))), self.narrow)
 
     def expand(self, z):
         c = self.config
-        latents = z @ self.widen.astype(z.dtype) + self.slots.astype(z.dtype)[None]
+        latents = project(z, self.widen) + self.slots.astype(z.dtype)[None]
         blank = jnp.broadcast_to(
             self.positions.astype(z.dtype)[None], (z.shape[0], c.window, c.d_model))
         return jnp.concatenate([latents, blank], axis=1)
@@ -148,8 +148,8 @@ class QueryFold(Fold):
 
     def compress(self, h, mask=None):
         z = super().compress(h, mask)
-        refined = self.refine(z @ self.read.astype(z.dtype), h, _lengths(mask))
-        return z + rms_norm(refined) @ self.write.astype(z.dtype)
+        refined = self.refine(project(z, self.read), h, _lengths(mask))
+        return z + project(rms_norm(refined), self.write)
 
 
 BOTTLENECKS = {"fold": Fold, "query": Query, "query_fold": QueryFold}

@@ -57,6 +57,16 @@ def fan_in(scale: float = 1.0):
     return init
 
 
+def project(x: Float[Array, "... D"], kernel: Float[Array, "D F"]) -> Float[Array, "... F"]:
+    """x @ kernel over one flat row axis.
+
+    With two row axes the kernel's gradient contracts over both, and XLA transposes whole
+    activations for it (a tenth of a step on an H100).
+    """
+    flat = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
+    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 class Attention(nn.Module):
     """Multi-head attention; queries from `x`, keys and values from `context` (default: `x`)."""
 
@@ -77,18 +87,17 @@ class Attention(nn.Module):
         source = x if context is None else context
         source_positions = positions if context is None else context_positions
         # Three matrices, not one [D, 3D]: Muon orthogonalises each, and q, k, v come out dense.
-        kernel = self.param("qkv", fan_in(), (3, d, d)).astype(x.dtype)
+        kernel = self.param("qkv", fan_in(), (3, d, d))
         split = lambda y: y.reshape(*y.shape[:-1], c.heads, d // c.heads)
-        q = rotate(rms_norm(split(x @ kernel[0])), positions)
-        k = rotate(rms_norm(split(source @ kernel[1])), source_positions)
-        v = split(source @ kernel[2])
+        q = rotate(rms_norm(split(project(x, kernel[0]))), positions)
+        k = rotate(rms_norm(split(project(source, kernel[1]))), source_positions)
+        v = split(project(source, kernel[2]))
         y = jax.nn.dot_product_attention(
             q, k, v, key_value_seq_lengths=lengths,
             query_seq_lengths=None if lengths is None or attention_kernel(c) == "xla"
             else jnp.full_like(lengths, q.shape[1]),
             implementation=attention_kernel(c))
-        out = self.param("out", fan_in(self.out_scale), (d, d)).astype(x.dtype)
-        return y.reshape(x.shape) @ out
+        return project(y.reshape(x.shape), self.param("out", fan_in(self.out_scale), (d, d)))
 
 
 class SwiGlu(nn.Module):
@@ -100,29 +109,33 @@ class SwiGlu(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         d, f = self.config.d_model, self.config.d_ff
-        up = self.param("up", fan_in(), (2, d, f)).astype(x.dtype)
-        down = self.param("down", fan_in(self.out_scale), (f, d)).astype(x.dtype)
-        return (nn.silu(x @ up[0]) * (x @ up[1])) @ down
+        up = self.param("up", fan_in(), (2, d, f))
+        down = self.param("down", fan_in(self.out_scale), (f, d))
+        return project(nn.silu(project(x, up[0])) * project(x, up[1]), down)
 
 
 class Block(nn.Module):
-    """Bidirectional pre-norm Transformer block."""
+    """Bidirectional pre-norm Transformer block, in the form that `nn.scan` takes."""
 
     config: ModelConfig
     out_scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Any, positions: Any, lengths: Any = None) -> Any:
-        """x [B, L, D] -> [B, L, D]."""
-        x = x + Attention(self.config, self.out_scale)(rms_norm(x), positions, lengths)
-        return x + SwiGlu(self.config, self.out_scale)(rms_norm(x))
+    def __call__(self, x: Any, positions: Any, lengths: Any = None) -> tuple[Any, None]:
+        """x [B, L, D] -> ([B, L, D], None)."""
+        x = x + Attention(self.config, self.out_scale, name="attention")(
+            rms_norm(x), positions, lengths)
+        return x + SwiGlu(self.config, self.out_scale, name="mlp")(rms_norm(x)), None
 
 
 class Stack(nn.Module):
-    """`blocks` Transformer blocks in a row, each optionally rematerialised."""
+    """`depth` Transformer blocks in a row; their parameters are stacked on a leading axis.
+
+    Stacked, so that Muon orthogonalises all blocks' matrices of a kind in one batch.
+    """
 
     config: ModelConfig
-    blocks: int
+    depth: int
 
     @nn.compact
     def __call__(
@@ -131,10 +144,14 @@ class Stack(nn.Module):
         positions: Int[Array, " L"],
         lengths: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B L D"]:
-        block = nn.remat(Block) if self.config.remat else Block
+        if not self.depth:
+            return x
+        block = nn.remat(Block, prevent_cse=not self.config.scan) if self.config.remat else Block
+        blocks = nn.scan(
+            block, variable_axes={"params": 0}, split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast), length=self.depth,
+            unroll=1 if self.config.scan else self.depth)
         # Output projections start small so that the residual stream, and with it the copy path
         # through the bottleneck, is what the first steps train.
-        scale = 1.0 / max(1, 2 * self.blocks)
-        for i in range(self.blocks):
-            x = block(self.config, scale, name=f"block_{i}")(x, positions, lengths)
+        x, _ = blocks(self.config, 0.5 / self.depth, name="blocks")(x, positions, lengths)
         return x
