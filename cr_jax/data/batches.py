@@ -2,14 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import grain
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from cr_jax.data.corpus import Corpus
 from cr_jax.data.permutation import mix, permute
 from cr_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import grain
 
 Weights = Sequence[float | int]
 MODES = ("packed", "padded")
@@ -129,8 +132,10 @@ class _Expert:
         return tokens, mask
 
 
-class WindowBatches(grain.sources.RandomAccessDataSource):
-    """Element i is the whole batch of step i, a pure function of (seed, i). Not in the paper.
+class WindowBatches:
+    """A Grain random-access source whose element i is the whole batch of step i.
+
+    A pure function of (seed, i).  Not in the paper.
 
     Element: {"tokens": int32 [E, B / process_count, L]}, in padded mode also {"mask": bool, same
     shape}; E = len(corpora), and expert e's rows come from `corpora[e]` only. Process p has rows
@@ -205,12 +210,14 @@ def train_iterator(
     process_count: int = 1,
     weights: Sequence[Weights | None] | None = None,
     start_step: int = 0,
-) -> grain.DatasetIterator:
+) -> "grain.DatasetIterator":
     """Iterates over `WindowBatches` (same arguments) from `start_step` on.
 
     `get_state()` is {"next_index": step}, `set_state()` goes on from there exactly, also on another
     number of processes.
     """
+    import grain  # it brings Orbax along: most of a second that routing a file need not wait for
+
     source = WindowBatches(
         corpora, batch=batch, window=window, seed=seed, mode=mode, pad_id=pad_id,
         process_index=process_index, process_count=process_count, weights=weights)
