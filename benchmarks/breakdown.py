@@ -15,7 +15,7 @@ import optax
 from benchmarks import hlo, jax_bench, rows, timing, workload
 from benchmarks.results import write
 from cr_jax import models, objective
-from cr_jax.config import ModelConfig, OptimizerConfig
+from cr_jax.config import ModelConfig
 from cr_jax.models.layers import (
     Attention,
     Stack,
@@ -25,6 +25,7 @@ from cr_jax.models.layers import (
     rms_norm,
     rotate,
 )
+from cr_jax.training import speed
 from cr_jax.training.optimizer import make_optimizer
 
 
@@ -67,7 +68,7 @@ def pieces(
     draw = lambda *shape: jax.random.normal(next(keys), shape, dtype)
     x, ct = draw(b, window, d), draw(b, window, d)
     positions = jnp.arange(window)
-    flops = {k: n * b for k, n in workload.forward_flops(c).items()}
+    flops = {k: n * b for k, n in speed.forward_flops(c).items()}
 
     lookup = lambda table, ids: table[ids].astype(dtype)
     yield Piece("embedding lookup, forward", lookup, (tree["embedding"], tokens))
@@ -83,10 +84,10 @@ def pieces(
         yield Piece(f"{name}, {blocks} blocks, forward + backward", with_gradient(f), (ct, p, x), 1,
                     3 * flops[name])
     if c.encoder_blocks:
-        block = tree["encoder"]["block_0"]
+        block = jax.tree.map(lambda p: p[0], tree["encoder"]["blocks"])
         score = 4.0 * b * window * window * d
         project = 8.0 * b * window * d * d
-        f, p = module(Attention(c), block["Attention_0"], positions)
+        f, p = module(Attention(c), block["attention"], positions)
         yield Piece("one attention layer, forward + backward", with_gradient(f), (ct, p, x),
                     flops=3 * (score + project))
         split = lambda: draw(b, window, c.heads, d // c.heads)
@@ -100,7 +101,7 @@ def pieces(
         turn = lambda q: rotate(rms_norm(q), positions)
         yield Piece("  QK-norm and rotation of q, forward + backward", with_gradient(turn),
                     (split(), q))
-        f, p = module(SwiGlu(c), block["SwiGlu_0"])
+        f, p = module(SwiGlu(c), block["mlp"])
         yield Piece("one feed-forward layer, forward + backward", with_gradient(f), (ct, p, x),
                     flops=3 * 6.0 * b * window * d * c.d_ff)
         yield Piece("one RMSNorm, forward + backward", with_gradient(rms_norm), (ct, x))
@@ -143,7 +144,7 @@ def pieces(
     # Bare arrays die before the optimiser's state is made.
     del x, ct
     for name in optimizers:
-        tx = make_optimizer(OptimizerConfig(name=name))
+        tx = make_optimizer(workload.optimizer(name))
         state = jax.jit(tx.init)(params)
         gradient = jax.tree.map(lambda p: 1e-3 * p, params)
 
@@ -193,7 +194,7 @@ def run(
         compiled = jax_bench.compile_step(c, optimizer, batch, chunk)
         took = timing.time_calls(compiled, jax.block_until_ready, seconds, groups=3)
         note(f"whole step, {optimizer}", 1e3 * took.median,
-             workload.train_flops_per_token(c) * batch.windows * c.window)
+             speed.flops_per_token(c) * batch.windows * c.window)
         if optimizer == optimizers[0]:
             rows.emit("breakdown", {
                 "model": name, "batch": batch.windows, "remat": c.remat, "device": device,

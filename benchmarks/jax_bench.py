@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import rows, search, timing, workload
 from cr_jax import models
-from cr_jax.config import ModelConfig, OptimizerConfig, TrainConfig
+from cr_jax.config import ModelConfig, TrainConfig
 from cr_jax.models.layers import attention_kernel, compute_dtype
 from cr_jax.training.step import init_state, make_train_step
 
@@ -52,7 +52,7 @@ def compile_step(
 ) -> Compiled:
     """The step exactly as training runs it: `make_train_step`, jitted, its state donated."""
     model = dataclasses.replace(model, remat=model.remat or batch.remat)
-    settings = OptimizerConfig(name=optimizer)
+    settings = workload.optimizer(optimizer)
     train = TrainConfig(batch=batch.windows, steps=1, loss_chunk=chunk)
     state = jax.jit(functools.partial(init_state, model, settings, train))(jax.random.key(0))
     drawn = workload.draw_tokens(model, batch.windows, sets)

@@ -5,6 +5,7 @@ import json
 from benchmarks import workload
 from benchmarks.timing import Timing
 from cr_jax.config import ModelConfig
+from cr_jax.training import speed
 
 
 def row(
@@ -13,14 +14,14 @@ def row(
 ) -> dict:
     """A results row from a `Timing` of steps; `mfu` is against `matmul` TFLOP/s."""
     tokens = batch.windows * model.window
-    rate = workload.train_flops_per_token(model) * tokens / took.median / 1e12
-    sheet = workload.datasheet_tflops(device)
+    rate = speed.flops_per_token(model) * tokens / took.median / 1e12
+    sheet = (speed.peak_flops(device) or 0.0) / 1e12 or None
     return {
         "model": name, "framework": framework, "optimizer": optimizer, "batch": batch.windows,
         "remat": batch.remat or model.remat, "tokens_per_s": tokens / took.median,
         "tokens_per_s_range": [tokens / took.slowest, tokens / took.fastest],
         "step_ms": 1e3 * took.median, "steps_timed": took.calls, "tflops": rate,
-        "flops_per_token": workload.train_flops_per_token(model),
+        "flops_per_token": speed.flops_per_token(model),
         "mfu": rate / matmul, "peak_tflops_measured": matmul, "process_matmul_tflops": matmul,
         "mfu_datasheet": rate / sheet if sheet else None, "peak_tflops_datasheet": sheet,
         "device": device, **more}

@@ -6,8 +6,8 @@
 
 This process only reads arguments and merges rows.  Every (framework, size) runs in a child of its
 own, one after another, so that neither shares memory with the other; rows are written to `--out`
-as they come, so a killed run keeps what it measured.  `benchmarks.workload.forward_flops` is the
-FLOP count that TFLOP/s and MFU rest on; the rules are in benchmarks/README.md.
+as they come, so a killed run keeps what it measured.  `cr_jax.training.speed.forward_flops` is
+the FLOP count that TFLOP/s and MFU rest on; the rules are in benchmarks/README.md.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--optimizers", default="muon,adamw", help="of the JAX side")
     p.add_argument("--batches", default="", help="windows per step, such as 128,64r (r: "
                    "rematerialised blocks); empty: each size's own list")
-    p.add_argument("--chunk", type=int, default=8192, help="tokens whose logits stand in memory")
+    p.add_argument("--chunk", type=int, default=32768, help="tokens whose logits stand in memory")
     p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
                    help="change a field of ModelConfig, for example remat=True")
     p.add_argument("--variant", default="", help="PyTorch: loss/attention/projection instead of "

@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks import rows, search, timing, workload
 from benchmarks.torch_peer import Peer, Variant, make_loss
-from cr_jax.config import ModelConfig, OptimizerConfig
+from cr_jax.config import ModelConfig
 
 
 def _device() -> torch.device:
@@ -54,7 +54,7 @@ def train_row(
     half = model.dtype == "bfloat16" or (model.dtype == "auto" and device.type == "cuda")
     dtype = torch.bfloat16 if half else torch.float32
     torch.manual_seed(0)
-    settings = OptimizerConfig(name="adamw")
+    settings = workload.optimizer("adamw")
     net = Peer(dataclasses.replace(model, remat=model.remat or batch.remat), dtype, variant)
     net = net.to(device)
     optimizer = torch.optim.AdamW(

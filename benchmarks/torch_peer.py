@@ -1,12 +1,15 @@
 """The PyTorch peer: the same compressor (fold bottleneck), written as PyTorch likes it.
 
-Parameter names and shapes are those of `cr_jax.models`, joined by dots, so that weights can be
-copied over by name.  Master weights are float32; every use casts them to `dtype`, which is what
-the JAX modules do and what autocast would do.  Imports no JAX.
+Parameter names and shapes are those of `cr_jax.models`, joined by dots; `from_jax` splits the
+stacked blocks, because PyTorch's gradient of a slice writes the whole stack.  Master weights are
+float32; every use casts them to `dtype`, which is what the JAX modules do and what autocast would
+do.  Imports no JAX.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
@@ -41,6 +44,29 @@ class Variant:
 
 _BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
              "math": SDPBackend.MATH}
+
+
+def from_jax(tree: Mapping) -> dict[str, np.ndarray]:
+    """params["params"] of `cr_jax.models` -> {the peer's parameter name: array}.
+
+    Leaves under `blocks` [blocks, ...] become `blocks.0` to `blocks.{n - 1}`; others keep their
+    path, joined by dots.
+    """
+    found = {}
+
+    def walk(node, path):
+        if isinstance(node, Mapping):
+            for name, child in node.items():
+                walk(child, (*path, name))
+        elif "blocks" in path:
+            at = path.index("blocks") + 1
+            for i, part in enumerate(np.asarray(node)):
+                found[".".join((*path[:at], str(i), *path[at:]))] = part
+        else:
+            found[".".join(path)] = np.asarray(node)
+
+    walk(tree, ())
+    return found
 
 
 def rms_norm(x: torch.Tensor) -> torch.Tensor:
@@ -112,16 +138,16 @@ class SwiGlu(nn.Module):
 
 
 class Block(nn.Module):
-    """Bidirectional pre-norm block; child names follow Linen's automatic ones."""
+    """Bidirectional pre-norm block; child names follow the Linen ones."""
 
     def __init__(self, config: ModelConfig, variant: Variant, out_scale: float):
         super().__init__()
-        self.Attention_0 = Attention(config, variant, out_scale)
-        self.SwiGlu_0 = SwiGlu(config, variant, out_scale)
+        self.attention = Attention(config, variant, out_scale)
+        self.mlp = SwiGlu(config, variant, out_scale)
 
     def forward(self, x, cos, sin):
-        x = x + self.Attention_0(rms_norm(x), cos, sin)
-        return x + self.SwiGlu_0(rms_norm(x))
+        x = x + self.attention(rms_norm(x), cos, sin)
+        return x + self.mlp(rms_norm(x))
 
 
 class Stack(nn.Module):
@@ -130,11 +156,10 @@ class Stack(nn.Module):
     def __init__(self, config: ModelConfig, variant: Variant, blocks: int):
         super().__init__()
         self.remat = config.remat
-        for i in range(blocks):
-            self.add_module(f"block_{i}", Block(config, variant, 1.0 / max(1, 2 * blocks)))
+        self.blocks = nn.ModuleList(Block(config, variant, 0.5 / blocks) for _ in range(blocks))
 
     def forward(self, x, cos, sin):
-        for block in self.children():
+        for block in self.blocks:
             if self.remat:
                 x = torch.utils.checkpoint.checkpoint(block, x, cos, sin, use_reentrant=False)
             else:
@@ -187,7 +212,7 @@ class Peer(nn.Module):
         self.bottleneck = Fold(c)
         self.decoder = Stack(c, variant, c.decoder_blocks)
         if not c.tie_embeddings:
-            self.head = nn.Parameter(torch.randn(c.d_model, c.vocab_size) * c.d_model**-0.5)
+            self.head = nn.Parameter(self.embedding.detach().T.contiguous() * c.d_model**-0.5)
         cos, sin = rotary(c.window, c.d_model // c.heads)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)

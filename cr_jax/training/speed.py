@@ -1,44 +1,69 @@
-"""Arithmetic of a training step, for MFU: operations per token over the chip's bf16 peak."""
+"""Arithmetic of a training step, for MFU: operations per token over the chip's bf16 rate.
+
+The one FLOP formula of the project: `benchmarks` counts by it too.
+"""
+
+import re
 
 import jax
 
 from cr_jax.config import ModelConfig
 
-# Dense bf16 matrix rates in TFLOP/s from the vendors' data sheets, by a part of `device_kind`;
-# the first match counts.  `benchmarks/throughput.py` measures a large matrix product instead.
-PEAKS = (
-    ("H100 PCIe", 756), ("H100 NVL", 835), ("H100", 989), ("H200", 989), ("GH200", 989),
-    ("B200", 2250), ("B100", 1750), ("A100", 312), ("L40S", 362), ("L4", 121), ("A10G", 70),
-    ("RTX 4090", 165), ("V100", 125),
-    ("TPU v4", 275), ("TPU v5 lite", 197), ("TPU v5e", 197), ("TPU v5p", 459), ("TPU v5", 459),
-    ("TPU v6", 918), ("TPU7", 2307),
-)
+# Dense bf16 TFLOP/s of one chip from the vendors' data sheets, by a name within `device_kind`; the
+# longest one found counts.  `benchmarks/throughput.py` measures a large matrix product instead.
+PEAKS = {
+    "A100": 312.0, "A10G": 70.0, "L4": 121.0, "L40S": 362.0, "RTX 4090": 165.2,
+    "H100": 989.4, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H200": 989.4, "GH200": 989.4,
+    "B100": 1750.0, "B200": 2250.0,
+    "TPU v4": 275.0, "TPU v5": 459.0, "TPU v5p": 459.0, "TPU v5 lite": 197.0, "TPU v5e": 197.0,
+    "TPU v6": 918.0, "TPU v6e": 918.0, "TPU7x": 2307.0,
+}
 
 
-def peak_flops(device: jax.Device | None = None) -> float | None:
-    """Data-sheet bf16 FLOP/s of one device; None when it is not in the table (CPUs)."""
-    kind = (device or jax.devices()[0]).device_kind
-    return next((1e12 * rate for part, rate in PEAKS if part.lower() in kind.lower()), None)
+def peak_flops(device: jax.Device | str | None = None) -> float | None:
+    """Data-sheet bf16 FLOP/s of one device or `device_kind`; None when the table lacks it (CPUs).
+
+    Names match as whole words: an L40 is not an L4, nor a GB200 a B200.
+    """
+    kind = device if isinstance(device, str) else (device or jax.devices()[0]).device_kind
+    found = [name for name in PEAKS
+             if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", kind, re.IGNORECASE)]
+    return 1e12 * PEAKS[max(found, key=len)] if found else None
+
+
+def forward_flops(config: ModelConfig) -> dict[str, float]:
+    """Floating-point operations of one window's forward pass, by part.
+
+    A product [m, k] x [k, n] is 2 m k n operations.  With width d, feed-forward width f, window
+    L, M latents of Dz, vocabulary V, and T = L (+ M in the `query` decoder):
+
+        a stack of n blocks     2 n (T (4 d^2 + 3 d f) + 2 T^2 d)
+        fold, r channels        2 (2 L d r + 2 M ceil(L/M) r Dz)
+        cross-attention         2 (2 M d^2 + 2 L d^2 + 2 M L d + 3 M d f)
+        latent projections      2 (2 M d Dz)
+        vocabulary              2 L d V
+
+    2 T^2 d are attention's scores and values.  Norms, rotary positions, softmax, the embedding
+    gather and the optimiser (also Muon's products) count as nothing.
+    """
+    c = config
+    d, f, latent, window, m = c.d_model, c.d_ff, c.d_latent, c.window, c.latents
+    span = -(-window // m)
+    decoded = window + (m if c.bottleneck == "query" else 0)
+    stack = lambda n, t: n * (t * (4 * d * d + 3 * d * f) + 2 * t * t * d)
+    fold = 2 * window * d * c.fold_channels + 2 * m * span * c.fold_channels * latent
+    cross = 2 * m * d * d + 2 * window * d * d + 2 * m * window * d + 3 * m * d * f
+    bottleneck = {"fold": fold, "query": cross + 2 * m * d * latent,
+                  "query_fold": fold + cross + 2 * m * d * latent}[c.bottleneck]
+    products = {
+        "encoder": stack(c.encoder_blocks, window), "bottleneck": bottleneck,
+        "decoder": stack(c.decoder_blocks, decoded), "vocabulary": window * d * c.vocab_size}
+    return {name: 2.0 * n for name, n in products.items()}
 
 
 def flops_per_token(model: ModelConfig) -> float:
-    """Training FLOPs per token: three times the forward matrix products, 2 per multiply-add.
+    """Training FLOPs per token: 3 x `forward_flops`; backward forms one product per operand.
 
-    Blocks, attention scores and values, bottleneck and vocabulary; element-wise work, the
-    embedding gather and recomputation do not count.
+    Recomputation (rematerialised blocks, flash attention's second pass) is not counted.
     """
-    m, d, length = model, model.d_model, model.window
-    tokens = {"encoder": length, "decoder": length}
-    if m.bottleneck == "query":
-        tokens["decoder"] += m.latents
-    macs = 0.0
-    for blocks, n in ((m.encoder_blocks, tokens["encoder"]), (m.decoder_blocks, tokens["decoder"])):
-        macs += blocks * n * (4 * d * d + 3 * d * m.d_ff + 2 * n * d)
-    row = -(-length // m.latents) * m.fold_channels
-    if m.bottleneck != "query":
-        macs += 2 * length * d * m.fold_channels + 2 * m.latents * row * m.d_latent
-    if m.bottleneck != "fold":
-        per_latent = 2 * d * d + 3 * d * m.d_ff + 2 * length * d + 2 * d * m.d_latent
-        macs += m.latents * per_latent + 2 * length * d * d
-    macs += length * d * m.vocab_size
-    return 3 * 2 * macs / length
+    return 3.0 * sum(forward_flops(model).values()) / model.window

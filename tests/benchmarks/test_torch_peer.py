@@ -13,26 +13,21 @@ from cr_jax.errors import UserError
 
 torch = pytest.importorskip("torch")
 
-from benchmarks.torch_peer import Peer, Variant, make_loss  # noqa: E402
+from benchmarks.torch_peer import Peer, Variant, from_jax, make_loss  # noqa: E402
 
 # A window that M does not divide, so that the fold's padding is compared too.
 CONFIG = ModelConfig(vocab_size=61, window=22, latents=4, d_model=32, d_latent=12, heads=4,
                      d_ff=40, encoder_blocks=2, decoder_blocks=1, fold_channels=6, dtype="float32")
 MATH = Variant(attention="math")
-LEAVES = ("embedding", "encoder.block_0.Attention_0.qkv", "encoder.block_0.SwiGlu_0.up",
+LEAVES = ("embedding", "encoder.blocks.0.attention.qkv", "encoder.blocks.0.mlp.up",
           "bottleneck.narrow", "bottleneck.fold", "bottleneck.positions",
-          "decoder.block_0.Attention_0.out", "decoder.block_0.SwiGlu_0.down")
-
-
-def by_name(params):
-    """Linen parameters -> {dotted name: numpy array}."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(params["params"])
-    return {".".join(k.key for k in path): np.asarray(x) for path, x in flat}
+          "decoder.blocks.0.attention.out", "decoder.blocks.0.mlp.down")
 
 
 def copied(config, params, variant=MATH):
     net = Peer(config, torch.float32, variant)
-    net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in by_name(params).items()})
+    weights = from_jax(params["params"])
+    net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in weights.items()})
     return net
 
 
@@ -45,14 +40,15 @@ def case(request):
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (3, config.window), np.int32)
 
     def loss(p):
-        h, _ = models.Autoencoder(config).apply(p, tokens)
-        weights = jnp.full(tokens.shape, 1.0 / tokens.size)
+        ids = jnp.asarray(tokens)
+        h, _ = models.Autoencoder(config).apply(p, ids)
+        weights = jnp.full(ids.shape, 1.0 / ids.size)
         value, scores = objective.linear_cross_entropy(
-            h, models.head(config, p), tokens, weights, 16)
+            h, models.head(config, p), ids, weights, 16)
         return value, (scores.nll, h @ models.head(config, p))
 
     (value, (nll, logits)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    return config, params, tokens, float(value), nll, logits, by_name(gradient)
+    return config, params, tokens, float(value), nll, logits, from_jax(gradient["params"])
 
 
 def close(ours, theirs):
@@ -91,7 +87,7 @@ def test_loss_and_gradients_agree_with_the_same_weights(case, loss, remat):
 def test_every_parameter_has_its_counterpart(case):
     config, params, *_ = case
     shapes = {k: tuple(p.shape) for k, p in Peer(config, torch.float32).named_parameters()}
-    assert shapes == {k: v.shape for k, v in by_name(params).items()}
+    assert shapes == {k: v.shape for k, v in from_jax(params["params"]).items()}
 
 
 @pytest.mark.parametrize("leaf", LEAVES)

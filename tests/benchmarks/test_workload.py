@@ -13,6 +13,7 @@ from benchmarks.search import BatchSearch
 from benchmarks.workload import Batch
 from cr_jax import models, objective
 from cr_jax.errors import UserError
+from cr_jax.training import speed
 
 TINY = dataclasses.replace(workload.SIZES["tiny"], dtype="float32", attention="xla")
 
@@ -46,11 +47,11 @@ def test_formula_counts_the_products_of_the_traced_step(bottleneck, latents):
         weights = jnp.ones(tokens.shape)
         return objective.linear_cross_entropy(states(p), models.head(c, p), tokens, weights, 64)[0]
 
-    parts = workload.forward_flops(c)
+    parts = speed.forward_flops(c)
     forward = sum(parts.values()) - parts["vocabulary"]
     assert traced_flops(jax.make_jaxpr(states)(shapes).jaxpr) == 3 * forward
     step = traced_flops(jax.make_jaxpr(jax.grad(loss))(shapes).jaxpr)
-    expected = workload.train_flops_per_token(c) * 3 * c.window
+    expected = speed.flops_per_token(c) * 3 * c.window
     assert step == pytest.approx(expected, rel=1e-12)
 
 
@@ -72,10 +73,15 @@ def test_drawn_ids_are_skewed_like_text_and_cover_the_vocabulary():
     assert not np.array_equal(drawn[0], drawn[1])
 
 
-def test_datasheet_takes_the_longest_name():
-    assert workload.datasheet_tflops("NVIDIA H100 80GB HBM3") == 989.4
-    assert workload.datasheet_tflops("NVIDIA H100 NVL") == 835.0
-    assert workload.datasheet_tflops("cpu") is None
+def test_data_sheet_rates_go_by_the_longest_whole_name():
+    assert speed.peak_flops("NVIDIA H100 80GB HBM3") == 989.4e12
+    assert speed.peak_flops("NVIDIA H100 NVL") == 835e12
+    assert speed.peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
+    assert speed.peak_flops("TPU v5 lite") == 197e12
+    assert speed.peak_flops("NVIDIA GH200 480GB") == 989.4e12
+    for unknown in ("cpu", "NVIDIA L40", "NVIDIA GB200"):
+        assert speed.peak_flops(unknown) is None
+    assert speed.peak_flops() is None  # the CPU that tests run on
 
 
 def test_settings_are_changed_and_bad_ones_named():
