@@ -1,0 +1,52 @@
+# ruff: noqa: E402 (the environment comes before the imports that read it)
+"""Strict numerics and types for every test; set before JAX and the package are imported.
+
+- eight devices, so that every way to split a step can be tested without an accelerator
+- rank promotion raises: a missing [None] is an error here, not a wrong sum
+- every shape in an annotation of `cr_jax` is checked at each call
+- a warning is an error (`filterwarnings` in pyproject.toml names the exceptions)
+"""
+
+import os
+import pathlib
+import pkgutil
+import sys
+
+DEVICES = 8
+os.environ["XLA_FLAGS"] = " ".join([
+    os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={DEVICES}"]).strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jaxtyping
+import pytest
+from absl import flags
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# LLVM's passes cost more time on tiny models than they save; they change sums in the last bits,
+# so equalities between programs are stated with a tolerance, and between runs of one program not.
+jax.config.update("jax_disable_most_optimizations", True)
+if not flags.FLAGS.is_parsed():
+    flags.FLAGS(["pytest"])  # Grain reads absl's flags
+
+_here = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(_here))  # checked, tiny_bank, tiny_run
+# All rooms but the report, which takes no arrays and whose many small calls would cost a minute.
+jaxtyping.install_import_hook(
+    [f"cr_jax.{m.name}" for m in pkgutil.iter_modules([str(_here.parent / "cr_jax")])
+     if m.name != "report"], "checked.types")
+
+
+@pytest.fixture(autouse=True)
+def _own_jax_settings():
+    """What a test, or the application under test, sets in JAX's configuration ends with it."""
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="session")
+def devices():
+    found = jax.devices()
+    assert len(found) == DEVICES, "something imported JAX before tests/conftest.py"
+    return found
