@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,14 +14,14 @@ from absl import logging
 from tqdm import tqdm
 
 from cr_jax import config as settings
-from cr_jax import corpora, evaluation, models, objective, parallel
+from cr_jax import corpora, evaluation, models, parallel
 from cr_jax.bank import ExpertBank
 from cr_jax.config import Experiment
 from cr_jax.data import train_iterator
 from cr_jax.errors import UserError
 from cr_jax.report import write_report
 from cr_jax.router import calibrate
-from cr_jax.studies import fingerprint, geometry, routing
+from cr_jax.studies import examples, fingerprint, geometry, routing
 from cr_jax.training.loop import Interrupted, train
 from cr_jax.training.metric_writer import read_lines
 from cr_jax.workdir import locked, provenance
@@ -85,7 +86,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
                                       experiment.eval.alpha)
             if "geometry" in experiment.studies:
                 report |= geometry.run(bank, text.test, experiment.seed)
-            report["examples"] = _examples(bank, text, experiment.eval.examples)
+            report |= examples.run(bank, text.test, experiment.eval.examples)
         report["curves"] = _curves(folder, names)
         report["seconds"] = seconds
         report["provenance"] = {**provenance(), "config": settings.to_dict(experiment),
@@ -114,12 +115,12 @@ def _train(experiment, model, text, names, folder, say):
 
 
 def _make_bank(experiment, model, text, names, trained, folder) -> ExpertBank:
-    """Calibrates each expert on its own valid windows and stores it in WORKDIR/bank."""
-    place = folder / "bank"
-    if place.exists():
-        import shutil
+    """Calibrates each expert on its own valid windows and stores it in WORKDIR/bank.
 
-        shutil.rmtree(place)
+    Written beside the bank of an earlier call, which it then replaces: a stop leaves one of them.
+    """
+    place, final = folder / "bank.partial", folder / "bank"
+    shutil.rmtree(place, ignore_errors=True)
     bank = ExpertBank.create(place, model, text.tokenizer)
     for e, name in enumerate(names):
         params = jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params)
@@ -127,41 +128,10 @@ def _make_bank(experiment, model, text, names, trained, folder) -> ExpertBank:
         bank.add(name, params, calibration, {
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
             "sources": list(experiment.data.domains[name].train)})
+    shutil.rmtree(final, ignore_errors=True)
+    place.rename(final)
+    bank.folder = final
     return bank
-
-
-def _examples(bank: ExpertBank, text: corpora.Corpora, count: int) -> list[dict]:
-    """Windows with original and reconstruction: each expert at home and on one foreign domain."""
-    domains = [d for d in text.test if d != corpora.RANDOM]
-    net = models.Autoencoder(bank.model)
-
-    @jax.jit
-    def rebuild(params, tokens, mask):
-        h, _ = net.apply(params, tokens, mask)
-        return objective.token_scores(h, models.head(bank.model, params), tokens)
-
-    found = []
-    for e, expert in enumerate(bank.names):
-        foreign = domains[(e + 1) % len(domains)]
-        for domain in [expert] * (count - 1) + [foreign]:
-            windows = text.test[domain]
-            at = len(windows) // 2 + len(found)
-            at = at % len(windows)
-            tokens, mask = windows.tokens[at:at + 1], windows.mask[at:at + 1]
-            scores = jax.device_get(rebuild(bank.expert_params(expert), tokens, mask))
-            real = mask[0]
-            pieces = lambda ids: bank.tokenizer.pieces(
-                np.minimum(ids[real], bank.tokenizer.vocab_size - 1))
-            found.append({
-                "expert": expert, "domain": domain, "tra": float(scores.correct[0][real].mean()),
-                "nll": float(scores.nll[0][real].mean()),
-                "tokens": [
-                    {"piece": a, "rebuilt": b, "correct": bool(c), "confidence": float(p),
-                     "nll": float(n)}
-                    for a, b, c, p, n in zip(
-                        pieces(tokens[0]), pieces(scores.predicted[0]), scores.correct[0][real],
-                        scores.confidence[0][real], scores.nll[0][real], strict=True)]})
-    return found
 
 
 def _curves(folder: Path, names) -> dict:

@@ -1,5 +1,6 @@
 """An experiment's text: its tokenizer and, per domain, train corpora and evaluation windows."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from cr_jax.data import (
     ByteTokenizer,
     Corpus,
     Gpt2Tokenizer,
+    Mixture,
     Tokenizer,
     Windows,
     documents,
@@ -27,7 +29,7 @@ class Corpora:
     """Everything a run reads.  Keys are domain names, trained ones in `train` and `valid`."""
 
     tokenizer: Tokenizer
-    train: Mapping[str, Corpus]
+    train: Mapping[str, Corpus | Mixture]
     valid: Mapping[str, Windows]
     test: Mapping[str, Windows]  # also unseen domains and, last, RANDOM
 
@@ -51,8 +53,15 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
         return eval_windows(found, e.model.window, limit=limit, mode=data.mode,
                             pad_id=tokenizer.pad_id, seed=e.seed)
 
-    train = {n: corpus(n, "train", d.train, data.max_train_tokens or None)
-             for n, d in data.domains.items()}
+    def training(name, specs):
+        most = data.max_train_tokens or None
+        weights, plain = zip(*(weighted(s) for s in specs), strict=True)
+        if all(w is None for w in weights):
+            return corpus(name, "train", plain, most)
+        return Mixture([corpus(name, "train", [s], most) for s in plain],
+                       [1.0 if w is None else w for w in weights])
+
+    train = {n: training(n, d.train) for n, d in data.domains.items()}
     valid = {n: windows(n, "valid", d.valid, e.eval.calibration_windows)
              for n, d in data.domains.items()}
     test = {n: windows(n, "test", d.test, e.eval.windows or None)
@@ -60,6 +69,22 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
     count = e.eval.windows or max(len(w) for w in test.values())
     test[RANDOM] = random_windows(count, e.model.window, tokenizer.vocab_size, e.seed)
     return Corpora(tokenizer, train, valid, test)
+
+
+def weighted(spec: str) -> tuple[float | None, str]:
+    """A training source with its share of rows: "0.3*jsonl:a.jsonl" -> (0.3, "jsonl:a.jsonl").
+
+    Without a share: (None, spec).  When no source of a domain has one, rows follow its tokens;
+    otherwise sources without a share count as 1.
+
+    >>> weighted("3*stdlib@train"), weighted("files:a*b.txt")
+    ((3.0, 'stdlib@train'), (None, 'files:a*b.txt'))
+    """
+    share, star, rest = spec.partition("*")
+    with contextlib.suppress(ValueError):
+        if star and float(share) > 0:
+            return float(share), rest
+    return None, spec
 
 
 def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
@@ -82,7 +107,8 @@ def _tokenizer(e: Experiment, workdir: Path, place, say) -> Tokenizer:
     say(f"training a SentencePiece tokenizer of {t.vocab_size:,} pieces")
     # The same share of text from every domain, so that no language pays for another's size.
     return train_sentencepiece(
-        (text for d in e.data.domains.values() for text in _some(place(d.train), t.train_bytes)),
+        (text for d in e.data.domains.values()
+         for text in _some([weighted(s)[1] for s in place(d.train)], t.train_bytes)),
         t.vocab_size, own, seed=e.seed, max_bytes=t.train_bytes * len(e.data.domains))
 
 

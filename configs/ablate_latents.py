@@ -1,0 +1,74 @@
+"""Lab note: how many tokens L fit into M latents of width d_z before copying fails?
+
+Claim: a law of near-lossless capacity (paper, open question 1), TRA >= 99 % on held-out text.
+Command: python main.py --config=configs/ablate_latents.py --workdir=runs/ablation
+  --config=configs/ablate_latents.py:tiny   under a minute on 2 CPU cores, shows the machinery
+  --config=configs/ablate_latents.py:cpu    six minutes of 2 CPU cores, results/ablation.json
+  --config=configs/ablate_latents.py        one H100, L to 1,024, needs {root}/code_python
+Each finished cell is a line of WORKDIR/ablation.jsonl; the same command goes on where it was.
+Hardware: see the three variants.
+status: cpu see RESULTS; gpu not run
+"""
+
+from ml_collections import ConfigDict
+
+from cr_jax.config import default, domain
+
+
+def get_config(variant="gpu"):
+    config = {"tiny": tiny, "cpu": cpu, "gpu": gpu}[variant]()
+    config.name = f"ablate_latents_{variant}"
+    return config
+
+
+def tiny():
+    """Four shapes of two seeds each on the package's novels, 8 to 32 bytes long."""
+    config = _small()
+    config.train.update(batch=64, tokens=400_000)
+    config.eval.windows = 256
+    config.ablation = ConfigDict(dict(
+        windows=(8, 32), latents=(1, 2), d_latent=(32,), seeds=(0, 1), thresholds=(0.99, 0.5)))
+    return config.lock()
+
+
+def cpu():
+    """The largest grid that two cores measure in six minutes; two settings are predicted first."""
+    config = _small()
+    config.train.update(batch=64, tokens=1_500_000)
+    config.eval.windows = 512
+    config.ablation = ConfigDict(dict(
+        windows=(16, 32, 64), latents=(2, 4, 8), d_latent=(32, 64), seeds=(0, 1),
+        holdout=((4, 64), (8, 32)), thresholds=(0.99, 0.9)))
+    return config.lock()
+
+
+def gpu():
+    """L 32 to 1,024, M 1 to 32, two widths, two domains of different entropy."""
+    config = default().unlock()
+    for name in ("code_python", "wikitext"):
+        config.data.domains[name] = domain(
+            f"jsonl:{{root}}/{name}/train*.jsonl.zst", f"jsonl:{{root}}/{name}/valid.jsonl.zst",
+            f"jsonl:{{root}}/{name}/test.jsonl.zst")
+    config.tokenizer.vocab_size = 8192
+    config.model.update(window=512, d_model=256, heads=4, d_ff=768, encoder_blocks=3,
+                        decoder_blocks=3)
+    config.optimizer.learning_rate = 3e-3
+    config.train.update(batch=64, tokens=60_000_000, loss_chunk=32768, log_every=100)
+    config.eval.windows = 2048
+    config.ablation = ConfigDict(dict(
+        windows=(32, 64, 128, 256, 512, 1024), latents=(1, 2, 4, 8, 16, 32),
+        d_latent=(256, 512), seeds=(0, 1, 2), ratios=(8, 256),
+        holdout=((8, 512), (16, 256)), thresholds=(0.99, 0.999)))
+    return config.lock()
+
+
+def _small():
+    config = default().unlock()
+    config.data.domains.novels_en = domain(
+        *(f"samples/novels_en@{split}" for split in ("train", "valid", "test")))
+    config.tokenizer.kind = "bytes"
+    config.model.update(window=32, d_model=64, heads=2, d_ff=128, encoder_blocks=1,
+                        decoder_blocks=1, fold_channels=32, tie_embeddings=True)
+    config.optimizer.learning_rate = 3e-3
+    config.train.update(log_every=50, checkpoint_every=30.0)
+    return config
