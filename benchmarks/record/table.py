@@ -1,0 +1,46 @@
+"""Raw record logs -> results/paper.json and the rows of RESULTS.md.
+
+    python -m benchmarks.record.table results/record/*seed*.json
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+KEPT = ("config", "changes", "bottleneck", "L", "M", "d_z", "params", "seed", "train_tokens",
+        "train_seconds", "tokens_per_s", "compile_seconds", "seconds_to_99_47", "device", "commit",
+        "tra", "nll", "window_exact", "majority_tra", "tokens")
+NAMES = {"test": "code_test", "valid": "code_valid", "wikitext": "wikitext_valid",
+         "random": "random"}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("logs", nargs="+", help="raw JSON of benchmarks.record.run")
+    p.add_argument("--out", default="results/paper.json")
+    args = p.parse_args()
+    rows = [named(json.loads(Path(path).read_text())) for path in args.logs]
+    times = [r["seconds_to_99_47"] for r in rows if r["seconds_to_99_47"] is not None]
+    record = {"seconds_to_99_47": statistics.mean(times) if times else None, "seeds": len(times),
+              "spread": max(times) - min(times) if times else None, "all": times,
+              "device": rows[0]["device"], "commit": rows[0]["commit"]}
+    Path(args.out).write_text(json.dumps({"rows": rows, "record": record, "swap": None}, indent=1))
+    for r in rows:
+        print(f"| {r['seed']} | {r['train_seconds']:.0f} s | {r['train_tokens'] / 1e6:.0f} M | "
+              + " | ".join(f"{r['tra'][n]:.2%}" for n in NAMES.values())
+              + f" | {r['nll']['code_test']:.3f} / {r['nll']['wikitext_valid']:.2f} | "
+              f"{r['window_exact']['code_test']:.1%} | "
+              f"{r['seconds_to_99_47'] or float('nan'):.0f} s |")
+
+
+def named(raw):
+    """The kept fields, with the evaluation sets under the names of results/paper.json."""
+    row = {k: raw[k] for k in KEPT}
+    for group in ("tra", "nll", "window_exact", "majority_tra", "tokens"):
+        row[group] = {NAMES[n]: v for n, v in raw[group].items()}
+    return row
+
+
+if __name__ == "__main__":
+    main()
