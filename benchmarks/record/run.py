@@ -8,40 +8,66 @@ FOLDER holds train*.npy, valid.npy, test.npy and wikitext.npy (GPT-2 ids, uint16
 
 import argparse
 import functools
+import importlib.util
 import json
-import subprocess
+import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
+from benchmarks.results import commit, write
 from cr_jax import models, objective
 from cr_jax.config import build, to_dict
+from cr_jax.errors import UserError
 from cr_jax.training.step import init_state, make_train_step
 
 TARGET = 0.9947  # Paper 2512.16963, TRA on held-out code
 VALID_WINDOWS = 2048  # 1,048,576 tokens, evenly spread
 RANDOM_WINDOWS = 6193
+GPT2_IDS = 50257
 
 
-def main():
-    args = parse()
-    config = load(args.config)
-    for change in args.set:
-        name, value = change.split("=", 1)
-        group, field = name.split(".")
-        kind = type(config[group][field])
-        config[group][field] = value == "True" if kind is bool else kind(value)
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = parse(arguments)
+    try:
+        row = run(args)
+        write(args.out, json.dumps(row, indent=1))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps({k: v for k, v in row.items() if k not in ("log", "settings")}), flush=True)
+    return 0
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Trains for `args.seconds` and evaluates: the run's JSON row.  Raises `UserError`."""
+    if not (args.seconds > 0 and args.look > 0):
+        raise UserError("--seconds and --look must be above 0")
+    config = change(load(args.config), args.set)
     config.train.update(tokens=0, steps=0, seconds=args.seconds)
     e = build(config)
     model, window = e.model, e.model.window
-    train = [np.load(p, mmap_mode="r") for p in sorted(Path(args.tokens).glob(args.train))]
-    sets = {n: windows(np.load(Path(args.tokens) / f"{n}.npy"), window, VALID_WINDOWS * (n == "valid"))
-            for n in args.sets.split(",")}
+    train = [array(p, "r") for p in sorted(Path(args.tokens).glob(args.train))]
+    if not train or min(len(t) for t in train) <= window:
+        raise UserError(f"--tokens: {args.tokens} needs {args.train} of more than {window} tokens "
+                        "each; make them with benchmarks.record.tokens")
+    sets = {}
+    for n in args.sets.split(","):
+        ids = array(Path(args.tokens) / f"{n}.npy")
+        sets[n] = windows(ids, window, VALID_WINDOWS * (n == "valid"))
+    for name, found in sets.items():
+        if not len(found) or found.max() >= model.vocab_size:
+            raise UserError(f"--tokens: {name}.npy needs a whole window of {window} tokens with "
+                            f"ids below model.vocab_size={model.vocab_size}")
     rng = np.random.default_rng(args.seed)
-    sets["random"] = rng.integers(0, 50257, (RANDOM_WINDOWS, window))
+    sets["random"] = rng.integers(
+        0, min(GPT2_IDS, model.vocab_size), (args.random_windows, window))
     batches = draw(train, e.train.batch, window, rng)
 
     began = time.perf_counter()
@@ -54,7 +80,6 @@ def main():
     compiled = time.perf_counter() - began
 
     clock, steps, sums, log, reached, next_look = 0.0, 0, None, [], None, args.look
-    per_step = 0.0
     since = time.perf_counter()
     while True:
         clock_now = clock + time.perf_counter() - since
@@ -74,10 +99,9 @@ def main():
     jax.block_until_ready(state)
     clock += time.perf_counter() - since
     reached = look(log, score, state, sets, args, clock, steps, sums, reached)
-    per_step = clock / steps
     found = {n: score(state.params, s, args.eval_batch) for n, s in sets.items()}
     tokens = steps * e.train.batch * window
-    row = {
+    return {
         "config": args.config, "changes": args.set, "bottleneck": model.bottleneck, "L": window,
         "M": model.latents, "d_z": model.d_latent, "params": models.count_parameters(model),
         "seed": args.seed, "train_tokens": tokens, "train_seconds": clock,
@@ -92,11 +116,10 @@ def main():
         "log": log, "commit": args.commit or commit(), "jax": jax.__version__,
         "settings": to_dict(e.model) | {"optimizer": to_dict(e.optimizer),
                                         "train": to_dict(e.train)}}
-    Path(args.out).write_text(json.dumps(row, indent=1))
-    print(json.dumps({k: v for k, v in row.items() if k not in ("log", "settings")}), flush=True)
 
 
-def parse():
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--tokens", required=True, help="folder of token arrays")
     p.add_argument("--train", default="train*.npy", help="which of them are trained on")
@@ -107,26 +130,63 @@ def parse():
     p.add_argument("--look", type=float, default=20.0, help="seconds between looks at valid")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--eval-batch", type=int, default=128)
-    p.add_argument("--commit", default="")
+    p.add_argument("--random-windows", type=int, default=RANDOM_WINDOWS)
+    p.add_argument("--commit", default="", help="of the code, where it runs outside git")
     p.add_argument("--out", default="record.json")
-    return p.parse_args()
+    return p.parse_args(arguments)
 
 
-def load(path):
-    """The ConfigDict of a file in configs/."""
-    space = {}
-    exec(compile(Path(path).read_text(), path, "exec"), space)
-    return space["get_config"]()
+def load(path: str) -> ml_collections.ConfigDict:
+    """`get_config()` of a file in configs/.  Raises `UserError` when there is none."""
+    if not Path(path).is_file():
+        raise UserError(f"--config: {path} is not a file")
+    spec = importlib.util.spec_from_file_location("record_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config: {path} has no get_config()")
+    return module.get_config()
 
 
-def windows(tokens, length, limit):
+def change(
+    config: ml_collections.ConfigDict, changes: Sequence[str]
+) -> ml_collections.ConfigDict:
+    """Applies `group.field=value`.  Raises `UserError` naming a change that cannot be meant."""
+    for text in changes:
+        name, _, value = text.partition("=")
+        group, _, field = name.partition(".")
+        if not isinstance(config.get(group), ml_collections.ConfigDict) or (
+                field not in config[group]) or not value:
+            raise UserError(f"--set: '{text}' must be GROUP.FIELD=VALUE with a setting that exists")
+        kind = type(config[group][field])
+        try:
+            if kind is bool and value not in ("True", "False"):
+                raise ValueError
+            config[group][field] = value == "True" if kind is bool else kind(value)
+        except (TypeError, ValueError):
+            raise UserError(f"--set: {name} must be {kind.__name__}, got {value}") from None
+    return config
+
+
+def array(path: Path, mode: str | None = None) -> np.ndarray:
+    """A row of token ids [T].  Raises `UserError`."""
+    try:
+        return np.load(path, mmap_mode=mode, allow_pickle=False)
+    except (OSError, ValueError):
+        raise UserError(f"--tokens: cannot read {path}; make it with benchmarks.record.tokens"
+                        ) from None
+
+
+def windows(tokens: np.ndarray, length: int, limit: int) -> np.ndarray:
     """Consecutive windows [N, L], or `limit` of them evenly spread."""
     count = len(tokens) // length
     found = tokens[:count * length].reshape(count, length)
     return found[np.linspace(0, count - 1, limit).astype(int)] if 0 < limit < count else found
 
 
-def draw(train, batch, length, rng):
+def draw(
+    train: list[np.ndarray], batch: int, length: int, rng: np.random.Generator
+) -> Iterator[dict]:
     """Endless batches of windows at random offsets."""
     starts = np.cumsum([0] + [len(t) - length for t in train])
     while True:
@@ -170,10 +230,5 @@ def look(log, score, state, sets, args, clock, steps, sums, reached):
     return reached if reached is not None or valid["tra"] < TARGET else clock
 
 
-def commit():
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
