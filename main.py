@@ -1,6 +1,8 @@
 """Trains domain compressors, routes by reconstruction and writes a report.
 
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+Several processes as one run: `launch/` and docs/launch.md.
 """
 
 import sys
@@ -10,13 +12,20 @@ from ml_collections import config_flags
 
 config_flags.DEFINE_config_file("config", None, "A file in configs/.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Everything the run writes goes below this folder.")
+flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, when several processes train.")
+flags.DEFINE_integer("processes", 0, "How many processes there are.")
+flags.DEFINE_integer("process", -1, "Which of them this one is, from 0.")
+flags.DEFINE_float("connect_seconds", 300, "How long to wait for the other processes.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv):
     from cr_jax.app import main as run
+    from cr_jax.distributed import Cluster
 
-    sys.exit(run(flags.FLAGS.config, flags.FLAGS.workdir, argv))
+    given = flags.FLAGS
+    cluster = Cluster(given.coordinator, given.processes, given.process, given.connect_seconds)
+    sys.exit(run(given.config, given.workdir, argv, cluster))
 
 
 if __name__ == "__main__":
