@@ -14,7 +14,7 @@ from absl import logging
 from tqdm import tqdm
 
 from cr_jax import config as settings
-from cr_jax import corpora, evaluation, models, parallel
+from cr_jax import corpora, distributed, evaluation, models, parallel
 from cr_jax.bank import ExpertBank
 from cr_jax.config import Experiment
 from cr_jax.data import train_iterator
@@ -27,16 +27,19 @@ from cr_jax.training.metric_writer import read_lines
 from cr_jax.workdir import locked, provenance
 
 
-def main(config: ml_collections.ConfigDict, workdir: str, argv=()) -> int:
+def main(config: ml_collections.ConfigDict, workdir: str, argv=(),
+         cluster: distributed.Cluster | None = None) -> int:
     """What `main.py` calls: runs the experiment, prints one line per problem; the exit status."""
     logging.set_verbosity(logging.WARNING)
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument '{argv[1]}': settings look like "
                             "--config.train.steps=100")
+        distributed.start(cluster)
         run(settings.build(config), workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        distributed.leave(2)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"\n{stop or 'stopped; run the same command to go on'}", file=sys.stderr)
@@ -48,9 +51,10 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
     """Runs every stage below `workdir` and returns the report's dict.
 
     Called again, it goes on from the newest checkpoint.  Raises `UserError` for bad input and
-    `training.loop.Interrupted` when it was asked to stop and has saved itself.
+    `training.loop.Interrupted` when it was asked to stop and has saved itself.  Of several
+    processes all train, then process 0 alone evaluates and writes; the others return {}.
     """
-    say = lambda line: print(line, flush=True) if jax.process_index() == 0 else None
+    say = lambda line: print(line, flush=True) if distributed.is_first() else None
     seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -59,14 +63,17 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         yield
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
 
-    with locked(workdir) as folder:
+    with _entered(workdir) as folder:
         _cache_compilations(folder)
         with stage("text"):
-            text = corpora.prepare(experiment, folder, say)
+            text = distributed.in_turn(lambda: corpora.prepare(experiment, folder, say))
         model = corpora.sized(experiment.model, text.tokenizer)
         names = tuple(text.train)
         with stage("training"):
             trained = _train(experiment, model, text, names, folder, say)
+        if not distributed.is_first():
+            distributed.wait("the report is written")
+            return {}
         # Training time of earlier starts counts too.
         seconds["training"] = max(seconds["training"], trained.seconds)
         with stage("calibration"):
@@ -94,7 +101,17 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         page = write_report(report, folder)
         _print_summary(report, say)
         say(f"report: {page}")
+        distributed.wait("the report is written")
     return report
+
+
+@contextlib.contextmanager
+def _entered(workdir: str | Path):
+    """The workdir's absolute path; process 0 holds its lock for all."""
+    folder = Path(workdir).expanduser().resolve()
+    with contextlib.ExitStack() as stack:
+        yield distributed.in_turn(
+            lambda: stack.enter_context(locked(workdir)) if distributed.is_first() else folder)
 
 
 def _train(experiment, model, text, names, folder, say):
