@@ -21,7 +21,8 @@ from cr_jax.data import train_iterator
 from cr_jax.errors import UserError
 from cr_jax.report import write_report
 from cr_jax.router import calibrate
-from cr_jax.studies import examples, fingerprint, geometry, routing
+from cr_jax.studies import ablation, examples, fingerprint, geometry, routing
+from cr_jax.studies.grid import make_grid
 from cr_jax.training.loop import Interrupted, train
 from cr_jax.training.metric_writer import read_lines
 from cr_jax.workdir import locked, provenance
@@ -36,7 +37,7 @@ def main(config: ml_collections.ConfigDict, workdir: str, argv=(),
             raise UserError(f"unexpected argument '{argv[1]}': settings look like "
                             "--config.train.steps=100")
         distributed.start(cluster)
-        run(settings.build(config), workdir)
+        _dispatch(config.to_dict(), workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         distributed.leave(2)
@@ -45,6 +46,21 @@ def main(config: ml_collections.ConfigDict, workdir: str, argv=(),
         print(f"\n{stop or 'stopped; run the same command to go on'}", file=sys.stderr)
         return 130
     return 0
+
+
+def _dispatch(raw: dict, workdir: str) -> None:
+    """A config with a group `ablation` is a grid of experiments, any other a single one."""
+    axes = raw.pop("ablation", None)
+    experiment = settings.build(raw)
+    if axes is None:
+        run(experiment, workdir)
+        return
+    grid = make_grid(axes)
+    if jax.process_count() > 1:
+        raise UserError("an ablation runs in one process; start each of its settings as a run of "
+                        "its own to use several")
+    _cache_compilations(Path(workdir).expanduser().resolve())
+    ablation.run(experiment, grid, workdir, lambda line: print(line, flush=True))
 
 
 def run(experiment: Experiment, workdir: str | Path) -> dict:
@@ -119,7 +135,9 @@ def _train(experiment, model, text, names, folder, say):
                               experiment.mesh_expert)
     say(f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
         f"{model.window} -> {model.latents} latents, on {len(jax.devices())} "
-        f"{jax.devices()[0].device_kind} device(s)")
+        f"{jax.devices()[0].device_kind} device(s); sizes in parameters.txt")
+    if jax.process_index() == 0:
+        (folder / "parameters.txt").write_text(_parameter_table(model), encoding="utf-8")
 
     def batches(step):
         return train_iterator(
@@ -129,6 +147,14 @@ def _train(experiment, model, text, names, folder, say):
             start_step=step)
 
     return train(experiment, model, names, plan, batches, folder)
+
+
+def _parameter_table(model) -> str:
+    """Name, shape, type and size of one expert's parameters, without allocating any."""
+    from clu import parameter_overview
+
+    shapes = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
+    return parameter_overview.get_parameter_overview(shapes, include_stats=False) + "\n"
 
 
 def _make_bank(experiment, model, text, names, trained, folder) -> ExpertBank:
