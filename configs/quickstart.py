@@ -22,8 +22,8 @@ def get_config():
     config.data.unseen = {
         name: domain(test=f"samples/{name}@test") for name in ("math", "novels_ru", "poems_zh")}
     config.tokenizer.vocab_size = 2048
-    config.model.update(tie_embeddings=True, window=64, latents=8, d_model=128, d_latent=128, heads=4, d_ff=256,
-                        encoder_blocks=1, decoder_blocks=1)
+    config.model.update(window=64, latents=8, d_model=128, d_latent=128, heads=4, d_ff=256,
+                        encoder_blocks=1, decoder_blocks=1, tie_embeddings=True)
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=16, log_every=10, seconds=150.0, checkpoint_every=30.0)
     config.eval.windows = 1024

@@ -43,7 +43,10 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DomainConfig:
-    """Where one domain's documents come from; each entry is a source spec (`cr_jax.data`)."""
+    """Where one domain's documents come from; each entry is a source spec (`cr_jax.data`).
+
+    A training source may carry its share of the rows: "0.3*jsonl:a.jsonl".
+    """
 
     train: tuple[str, ...] = ()
     valid: tuple[str, ...] = ()
@@ -134,9 +137,10 @@ def default() -> ml_collections.ConfigDict:
     """All settings at their defaults, locked: unknown names raise at once.
 
     >>> config = default()
-    >>> config.model.latents = 4
-    >>> build(config.unlock() or config).model.latents if config.train.update(steps=1) is None else 0
-    4
+    >>> config.train.steps = 1
+    >>> config.data.domains = {"code": domain("stdlib@train", "stdlib@valid", "stdlib@test")}
+    >>> build(config).model.latents
+    8
     """
     config = ml_collections.ConfigDict(_as_mapping(Experiment()), type_safe=True)
     # Domains are open-ended: configs add their own names below these two.
@@ -233,7 +237,8 @@ def _check(e: Experiment) -> None:
     known = ("fingerprint", "routing", "geometry")
     for study in e.studies:
         if study not in known:
-            raise UserError(f"config.studies: unknown study '{study}'; there are {', '.join(known)}")
+            raise UserError(f"config.studies: unknown study '{study}'; "
+                            f"there are {', '.join(known)}")
 
 
 def _as_mapping(value):

@@ -112,15 +112,19 @@ def _backward(chunk, residuals, cotangents):
 linear_cross_entropy.defvjp(_forward, _backward)
 
 
-def _softmax_terms(logits, targets):
-    """(largest logit, log of the sum of exponentials, target's logit), float32."""
+def _softmax_terms(logits, targets, one_pass: bool | None = None):
+    """(largest logit, log of the sum of exponentials, target's logit), float32.
+
+    one_pass: read the logits once instead of twice; None: on accelerators.
+    """
     wide = logits.astype(jnp.float32)
     target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    if jax.default_backend() == "cpu":
+    one_pass = jax.default_backend() != "cpu" if one_pass is None else one_pass
+    if not one_pass:
         top = jnp.max(wide, axis=-1)
         total = jnp.sum(jnp.exp(wide - top[..., None]), axis=-1)
     else:
-        # One pass over the logits instead of two; memory traffic is what this costs there.
+        # Memory traffic is what this costs on an accelerator.
         def merge(a, b):
             m = jnp.maximum(a[0], b[0])
             return m, a[1] * jnp.exp(a[0] - m) + b[1] * jnp.exp(b[0] - m)
@@ -160,7 +164,7 @@ def window_nll(
     return jnp.sum(nll * weight, -1) / jnp.maximum(jnp.sum(weight, -1), 1)
 
 
-def score_sums(scores: TokenScores, mask: Bool[Array, "B L"]) -> dict[str, Array]:
+def score_sums(scores: TokenScores | TrainScores, mask: Bool[Array, "B L"]) -> dict[str, Array]:
     """Sums and counts of a batch, to be added over batches and divided once by `metrics`."""
     right = scores.correct & mask
     return {

@@ -8,7 +8,8 @@ gradients are added with `psum`.  Both equal a single device (tests/test_paralle
 
 import dataclasses
 import functools
-from typing import Any, Callable, Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp

@@ -43,7 +43,8 @@ def provenance() -> dict:
     git = lambda *words: subprocess.run(
         ["git", *words], cwd=source, capture_output=True, text=True, check=False).stdout.strip()
     try:
-        commit = git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+        dirty = "-dirty" if git("status", "--porcelain", "-uno") else ""
+        commit = git("rev-parse", "HEAD") + dirty
     except OSError:
         commit = ""
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "numpy")

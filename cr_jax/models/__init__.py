@@ -3,4 +3,4 @@
 from cr_jax.models.autoencoder import Autoencoder, count_parameters, head, init
 from cr_jax.models.bottleneck import BOTTLENECKS
 
-__all__ = ["Autoencoder", "BOTTLENECKS", "count_parameters", "head", "init"]
+__all__ = ["BOTTLENECKS", "Autoencoder", "count_parameters", "head", "init"]

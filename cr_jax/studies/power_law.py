@@ -177,7 +177,7 @@ def _stack(sets):
 
 def _determined(x, y, side) -> bool:
     exact = x[side == 0]
-    return len(exact) >= x.shape[1] and np.linalg.matrix_rank(exact) == x.shape[1]
+    return len(exact) >= x.shape[1] and int(np.linalg.matrix_rank(exact)) == x.shape[1]
 
 
 def _censored_regression(x, y, side, steps: int = 200):
@@ -194,13 +194,13 @@ def _censored_regression(x, y, side, steps: int = 200):
         mean = x @ best
         # Distance from the law to the limit, towards the side where the value lies.
         a = np.clip(side * (y - mean) / scatter, -30, 30)
-        mills = np.array([_mills(v) for v in a])
+        mills = np.array([0.0 if e else _mills(v) for v, e in zip(a, exact)])
         filled = np.where(exact, y, mean + side * scatter * mills)
         extra = np.where(exact, 0.0, scatter**2 * np.clip(1 + a * mills - mills**2, 0, 1))
         new = np.linalg.lstsq(x, filled, rcond=None)[0]
         scatter = max(_FLOOR, math.sqrt(float(np.mean((filled - x @ new) ** 2 + extra))))
         moved, best = float(np.max(np.abs(new - best))), new
-        if moved < 1e-6:
+        if moved < 1e-5:
             break
     return best, scatter
 

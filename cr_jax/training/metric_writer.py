@@ -1,8 +1,8 @@
 """Scalars of a run: TensorBoard event files and one JSON object a line."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Mapping
 
 
 class MetricWriter:

@@ -1,6 +1,7 @@
 """The pure training step of one expert; `cr_jax.parallel` maps it over experts and devices."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -59,7 +60,8 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: dict, progress: Array):
         tokens, mask = batch["tokens"], batch.get("mask")
-        count = total(jnp.float32(tokens.size) if mask is None else jnp.sum(mask, dtype=jnp.float32))
+        count = total(
+            jnp.float32(tokens.size) if mask is None else jnp.sum(mask, dtype=jnp.float32))
         options = _draw(model, train, state, tokens.shape, axis_name)
         gradient = jax.grad(loss, has_aux=True)
         if train.accumulate == 1:
@@ -84,7 +86,7 @@ def make_train_step(
             # A young average follows the weights closely: decay grows to its final value.
             decay = jnp.minimum(train.ema, (1.0 + state.step) / (10.0 + state.step))
             average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
-        sums["gradient_norm"] = optax.global_norm(grads)
+        sums["gradient_norm"] = optax.tree.norm(grads)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state,
                              average=average), sums
 
