@@ -198,6 +198,13 @@ def check_model(model: ModelConfig) -> None:
 
 def _check(e: Experiment) -> None:
     check_model(e.model)
+    for group, settings in (("optimizer", e.optimizer), ("train", e.train), ("eval", e.eval),
+                            ("data", e.data), ("tokenizer", e.tokenizer)):
+        for name, value in vars(settings).items():
+            # `not >=` also catches what is not a number.
+            if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
+                raise UserError(f"config.{group}.{name} must be a finite number, 0 or more; "
+                                f"got {value}")
     durations = [n for n in ("steps", "tokens", "seconds") if getattr(e.train, n) > 0]
     if len(durations) != 1:
         raise UserError("config.train: give exactly one of steps, tokens, seconds; got "
@@ -206,7 +213,8 @@ def _check(e: Experiment) -> None:
                 "train.loss_chunk": e.train.loss_chunk, "train.log_every": e.train.log_every,
                 "eval.batch": e.eval.batch, "eval.expert_chunk": e.eval.expert_chunk,
                 "eval.calibration_windows": e.eval.calibration_windows,
-                "mesh_expert": e.mesh_expert, "train.keep_checkpoints": e.train.keep_checkpoints}
+                "mesh_expert": e.mesh_expert, "train.keep_checkpoints": e.train.keep_checkpoints,
+                "tokenizer.train_bytes": e.tokenizer.train_bytes}
     for name, value in positive.items():
         if value < 1:
             raise UserError(f"config.{name} must be at least 1, got {value}")
@@ -221,6 +229,13 @@ def _check(e: Experiment) -> None:
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise UserError(f"config.{name} is a share and must lie in [0, 1], got {value}")
+    for name in ("b1", "b2"):
+        if getattr(e.optimizer, name) >= 1:
+            raise UserError(f"config.optimizer.{name} must be less than 1, "
+                            f"got {getattr(e.optimizer, name)}")
+    if e.train.hidden_low > e.train.hidden_high:
+        raise UserError(f"config.train.hidden_low={e.train.hidden_low} must not exceed "
+                        f"hidden_high={e.train.hidden_high}")
     if not e.data.domains:
         raise UserError("config.data.domains is empty: name at least one domain, "
                         "for example domains.python = domain(train='stdlib@train', ...)")
@@ -249,7 +264,7 @@ def _as_mapping(value):
     return value
 
 
-def _make(cls, raw: Mapping[str, Any], where: str):
+def _make(cls, raw: Any, where: str):
     """Recursively builds dataclass `cls` from `raw`; `where` is the dotted path for messages."""
     hints = typing.get_type_hints(cls)
     if not isinstance(raw, Mapping):

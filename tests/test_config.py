@@ -1,0 +1,112 @@
+"""Bad settings die at start-up with one line that names the field and the remedy."""
+
+import dataclasses
+
+import pytest
+
+from cr_jax import config as settings
+from cr_jax.errors import UserError
+
+HOME = {"train": ["a"], "valid": ["b"], "test": ["c"]}
+
+
+def raw(**changes):
+    """A good experiment's settings, some of them changed: group__field=value."""
+    out = {"train": {"steps": 1}, "data": {"domains": {"d": HOME}}}
+    for name, value in changes.items():
+        group, _, field = name.partition("__")
+        if field:
+            out.setdefault(group, {})[field] = value
+        else:
+            out[group] = value
+    return out
+
+
+def complaint(**changes) -> str:
+    with pytest.raises(UserError) as caught:
+        settings.build(raw(**changes))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_good_settings_build():
+    built = settings.build(raw(model__latents=4, optimizer__clip=1))
+    assert built.model.latents == 4 and built.optimizer.clip == 1.0
+    assert isinstance(built.optimizer.clip, float)
+    assert built.data.domains["d"].train == ("a",)
+
+
+def test_settings_come_back_from_their_own_description():
+    built = settings.build(raw())
+    assert settings.to_dict(settings.build(settings.to_dict(built))) == settings.to_dict(built)
+
+
+def test_built_settings_cannot_be_changed():
+    built = settings.build(raw())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        built.seed = 1
+    with pytest.raises(TypeError):
+        built.data.domains["other"] = built.data.domains["d"]
+
+
+@pytest.mark.parametrize("changes,words", [
+    ({"model__latent": 4}, ["config.model", "'latent'", "did you mean 'latents'"]),
+    ({"trian": {}}, ["'trian'", "did you mean 'train'"]),
+    ({"model__zzz": 4}, ["'zzz'", "there are:", "window"]),
+    ({"data__domains": {"d": {**HOME, "tests": ["x"]}}}, ["domains.d", "did you mean 'test'"]),
+    ({"model__latents": "four"}, ["config.model.latents must be int", "'four'"]),
+    ({"model__latents": True}, ["config.model.latents must be int"]),
+    ({"model__latents": 4.0}, ["config.model.latents must be int"]),
+    ({"model__remat": 1}, ["config.model.remat must be bool"]),
+    ({"model__bottleneck": "folds"}, ["config.model.bottleneck", "fold, query, query_fold"]),
+    ({"model": 3}, ["config.model must be a group"]),
+    ({"data__domains": {"d": {**HOME, "train": "a"}}}, ["domains.d.train must be a list"]),
+    ({"model__window": 0}, ["config.model.window must be at least 1, got 0"]),
+    ({"model__encoder_blocks": -1}, ["cannot be negative"]),
+    ({"model__decoder_blocks": 1001}, ["more than 1,000 blocks"]),
+    ({"model__heads": 3}, ["config.model.d_model=512", "multiple of 2 x heads=6"]),
+    ({"model__latents": 513}, ["latents=513", "window=512"]),
+    ({"train": {}}, ["exactly one of steps, tokens, seconds", "none"]),
+    ({"train": {"steps": 1, "seconds": 2.0}}, ["exactly one of", "steps, seconds"]),
+    ({"train__batch": 0}, ["config.train.batch must be at least 1"]),
+    ({"train__accumulate": 3}, ["config.train.batch=64", "accumulate=3"]),
+    ({"train__ema": 1.5}, ["config.train.ema", "[0, 1]"]),
+    ({"optimizer__warmup": -0.1}, ["config.optimizer.warmup", "0 or more"]),
+    ({"eval__alpha": 5.0}, ["config.eval.alpha", "[0, 1]"]),
+    ({"mesh_expert": 0}, ["config.mesh_expert must be at least 1"]),
+    ({"data__domains": {}}, ["config.data.domains is empty"]),
+    ({"data__domains": {"d": {"train": ["a"]}}}, ["domains.d has no source for: valid, test"]),
+    ({"data__unseen": {"u": {"train": ["a"]}}}, ["unseen.u has no source for: test"]),
+    ({"data__unseen": {"d": {"test": ["a"]}}}, ["d cannot be both trained and unseen"]),
+    ({"studies": ["colours"]}, ["unknown study 'colours'", "fingerprint"]),
+], ids=lambda x: next(iter(x)) if isinstance(x, dict) else "")
+def test_a_bad_setting_is_one_line_that_says_what_to_change(changes, words):
+    found = complaint(**changes)
+    assert all(w in found for w in words), found
+
+
+@pytest.mark.parametrize("changes", [
+    {"optimizer__learning_rate": float("nan")}, {"optimizer__clip": -1.0},
+    {"optimizer__muon_learning_rate": float("inf")}, {"optimizer__b1": 1.0},
+    {"train": {"steps": -5, "tokens": 7}}, {"train": {"seconds": float("nan")}},
+    {"train": {"seconds": float("inf")}},
+    {"train__hidden_low": 0.6}, {"eval__windows": -1}, {"eval__examples": -1},
+    {"data__max_train_tokens": -1}, {"train__checkpoint_every": float("nan")},
+    {"tokenizer__train_bytes": 0},
+], ids=lambda c: next(iter(c)))
+def test_values_that_would_fail_later_or_silently_are_refused(changes):
+    assert "config." in complaint(**changes)
+
+
+def test_the_outer_settings_are_locked():
+    config = settings.default()
+    with pytest.raises(AttributeError, match="latent"):
+        config.model.latent = 3
+    config.data.domains = {"d": settings.domain("a", ["b"], test="c")}
+    config.train.steps = 5
+    assert settings.build(config).data.domains["d"].valid == ("b",)
+
+
+def test_a_stored_model_description_is_checked_too():
+    with pytest.raises(UserError, match=r"model has no field 'widow'; did you mean 'window'"):
+        settings.model_config({"widow": 3})
