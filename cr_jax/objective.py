@@ -161,7 +161,8 @@ def window_nll(
 ) -> Float[Array, "*E B"]:
     """Mean residual of each window in nats/token; padding does not count."""
     weight = mask.astype(nll.dtype)
-    return jnp.sum(nll * weight, -1) / jnp.maximum(jnp.sum(weight, -1), 1)
+    sums = jnp.einsum("...bl,bl->...b", nll, weight)
+    return sums / jnp.maximum(jnp.sum(weight, -1), 1).reshape((1,) * (nll.ndim - 2) + (-1,))
 
 
 def score_sums(scores: TokenScores | TrainScores, mask: Bool[Array, "B L"]) -> dict[str, Array]:
