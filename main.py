@@ -28,5 +28,19 @@ def main(argv):
     sys.exit(run(given.config, given.workdir, argv, cluster))
 
 
+def parse(argv):
+    """The flags; one line and exit status 2 when one cannot be understood."""
+    try:
+        rest = flags.FLAGS(argv)
+        _ = flags.FLAGS.config  # a config file that cannot be loaded raises here, not before
+        return rest
+    except Exception as error:  # absl and ml_collections raise a dozen kinds for a bad flag
+        while error.args and isinstance(error.args[0], BaseException):
+            error = error.args[0]
+        lines = [line.strip() for line in str(error.args[0] if error.args else error).splitlines()]
+        print(f"error: {' '.join(line for line in lines[-2:] if line)}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)
