@@ -1,0 +1,265 @@
+"""Two real processes train as one; what goes wrong is said in one line and leaves nothing behind.
+
+Each process has one CPU device: with more, gloo's collectives deadlock on few cores.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cr_jax import distributed
+from cr_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LOCAL = str(ROOT / "launch" / "local.py")
+CONFIG = """
+from cr_jax.config import default, domain
+
+def get_config():
+    config = default()
+    config.data.domains = {n: domain(*(f"samples/{n}@{s}" for s in ("train", "valid", "test")))
+                           for n in ("novels_en", "statutes")}
+    config.data.max_train_tokens = 5000
+    config.tokenizer.update(vocab_size=400, train_bytes=20000)
+    config.model.update(window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
+                        encoder_blocks=1, decoder_blocks=1, fold_channels=8)
+    config.optimizer.name = "adamw"
+    config.train.update(batch=8, log_every=1, steps=6, checkpoint_every=3600.0)
+    config.eval.update(windows=8, calibration_windows=32)
+    config.studies = ("fingerprint",)
+    return config
+"""
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
+    "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def call(*argv, timeout=120, **options):
+    return subprocess.run([sys.executable, *map(str, argv)], capture_output=True, text=True,
+                          env=ENVIRONMENT, timeout=timeout, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def two(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("two") / "run"
+    return workdir, call(LOCAL, "--processes=2", "--on=cpu", f"--config={config}",
+                         f"--workdir={workdir}")
+
+
+def metrics(workdir):
+    return [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_have_the_losses_of_one(two, config, tmp_path):
+    workdir, done = two
+    assert done.returncode == 0, done.stderr
+    alone = call(ROOT / "main.py", f"--config={config}", f"--workdir={tmp_path}")
+    assert alone.returncode == 0, alone.stderr
+    ours, theirs = metrics(workdir), metrics(tmp_path)
+    assert [(m["step"], m["expert"]) for m in ours] == [
+        (s, n) for s in range(1, 7) for n in ("novels_en", "statutes")]
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a["step"], a["expert"], a["tra"]) == (b["step"], b["expert"], b["tra"])
+        assert a["nll"] == pytest.approx(b["nll"], abs=1e-5)
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], abs=1e-5)
+    # The comparison can fail: losses differ from step to step by far more.
+    assert abs(ours[0]["nll"] - ours[-2]["nll"]) > 1e-3
+
+
+def test_only_process_0_writes_and_speaks(two):
+    workdir, done = two
+    assert "on 2 cpu device(s)" in done.stdout and "report: " in done.stdout
+    assert len(list(workdir.glob("events.*"))) == 1
+    assert (workdir / "report.html").exists() and (workdir / "bank").is_dir()
+    assert [p.name for p in (workdir / "processes").iterdir()] == ["1.log"]
+    other = (workdir / "processes" / "1.log").read_text()
+    assert not [w for w in ("train", "report", "error", "Traceback") if w in other]
+
+
+def test_a_failure_of_all_is_one_clear_line_and_its_status(config, tmp_path):
+    done = call(LOCAL, "--processes=2", "--on=cpu", f"--config={config}",
+                f"--workdir={tmp_path / 'w'}", "--config.train.batch=7")
+    assert done.returncode == 2
+    assert "error: config.train.batch=7 must be a multiple of the 2 devices" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_while_process_0_prepares_ends_the_others(config, tmp_path):
+    done = call(LOCAL, "--processes=2", "--on=cpu", f"--config={config}",
+                f"--workdir={tmp_path / 'w'}", "--config.tokenizer.folder=nowhere")
+    assert done.returncode == 2
+    told = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    assert len(told) == 1 and "nowhere" in told[0], done.stderr
+    assert not (tmp_path / "w" / "checkpoints").exists()
+
+
+# The launcher, with a program in the place of main.py
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    """launcher(body): a copy of the launcher beside a main.py that knows its number `me`."""
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "launch" / "local.py").write_bytes(pathlib.Path(LOCAL).read_bytes())
+
+    def make(body):
+        (tmp_path / "main.py").write_text(
+            "import os, signal, sys, time\n"
+            "me = int([a for a in sys.argv if a.startswith('--process=')][0][10:])\n"
+            f"open(f'pid{{me}}', 'w').write(str(os.getpid()))\n{body}\n")
+        return [sys.executable, str(tmp_path / "launch" / "local.py"), "--processes=3",
+                "--on=cpu", "--config=c.py", "--workdir=w"]
+
+    return make
+
+
+def alive(tmp_path):
+    """Which of the started processes still run."""
+    found = []
+    for path in tmp_path.glob("pid*"):
+        try:
+            os.kill(int(path.read_text()), 0)
+            found.append(path.name)
+        except ProcessLookupError:
+            pass
+    return found
+
+
+def test_one_failure_ends_all(launcher, tmp_path):
+    # Process 0 swallows SIGTERM, as JAX's preemption service does.
+    command = launcher("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+                       "if me == 2: print('error: disk full'); sys.exit(5)\ntime.sleep(60)")
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 5 and time.monotonic() - began < 30
+    assert "process 2 ended with status 5" in done.stderr and "error: disk full" in done.stderr
+    assert len(list(tmp_path.glob("pid*"))) == 3 and alive(tmp_path) == []
+
+
+def test_ctrl_c_lets_all_save_and_a_second_one_ends_them(launcher, tmp_path):
+    body = ("signal.signal(signal.SIGTERM, lambda *a: {0})\n"
+            "open(f'ready{{me}}', 'w').close()\nwhile True: time.sleep(0.05)")
+
+    def start(answer):
+        for path in tmp_path.glob("ready*"):
+            path.unlink()
+        process = subprocess.Popen(launcher(body.format(answer)), cwd=tmp_path,
+                                   stderr=subprocess.DEVNULL)
+        while len(list(tmp_path.glob("ready*"))) < 3:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        return process
+
+    saving = "(open(f'saved{me}', 'w').close(), sys.exit(130))"
+    assert start(saving).wait(20) == 130
+    assert len(list(tmp_path.glob("saved*"))) == 3 and alive(tmp_path) == []
+    stubborn = start("None")
+    time.sleep(0.3)
+    assert stubborn.poll() is None
+    stubborn.send_signal(signal.SIGINT)
+    assert stubborn.wait(20) == 130 and alive(tmp_path) == []
+
+
+def test_dry_run_prints_the_commands_and_writes_nothing(tmp_path):
+    done = call(LOCAL, "--processes=2", "--on=cpu", "--port=4321", "--config=c.py",
+                "--workdir=a b", "--config.x=$y", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0 and list(tmp_path.iterdir()) == []
+    for i, line in enumerate(done.stdout.splitlines()):
+        shown = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True,
+                               text=True, check=True).stdout.split("\0")
+        for part in ("JAX_PLATFORMS=cpu", "--workdir=a b", "--config.x=$y",
+                     "--coordinator=localhost:4321", "--processes=2", f"--process={i}"):
+            assert part in shown
+    assert i == 1
+
+
+def test_gpus_are_shared_out_one_each(tmp_path):
+    def lines(*flags, visible="3,5"):
+        return subprocess.run(
+            [sys.executable, LOCAL, "--config=c.py", "--workdir=w", "--dry-run", *flags],
+            capture_output=True, text=True, check=False,
+            env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": visible})
+
+    assert [x.split()[0] for x in lines().stdout.splitlines()] == [
+        "CUDA_VISIBLE_DEVICES=3", "CUDA_VISIBLE_DEVICES=5"]
+    too_many = lines("--processes=3")
+    assert too_many.returncode == 2 and "2 GPUs" in too_many.stderr
+    none = lines("--on=gpu", visible="")
+    assert none.returncode == 2 and none.stderr.count("\n") == 1
+
+
+# Joining
+
+
+@pytest.mark.parametrize("cluster, word", [
+    (distributed.Cluster("nohost", 2, 0), "HOST:PORT"),
+    (distributed.Cluster("host:0", 2, 0), "HOST:PORT"),
+    (distributed.Cluster("", 2, 0), "HOST:PORT"),
+    (distributed.Cluster("host:1", 0, 0), "--processes"),
+    (distributed.Cluster("host:1", 2, 2), "--process=2"),
+    (distributed.Cluster("host:1", 2), "--process=-1"),
+])
+def test_flags_that_do_not_fit(cluster, word):
+    with pytest.raises(UserError, match=word):
+        distributed.start(cluster)
+
+
+def test_a_single_process_joins_nothing(monkeypatch):
+    monkeypatch.setattr(distributed, "_join", lambda *a, **k: pytest.fail("joined"))
+    slurm = dict.fromkeys(distributed._SLURM, "1")
+    for environ in ({}, {**slurm, "SLURM_NTASKS": "1"}, {"SLURM_NTASKS": "4"},
+                    {"TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu"}):
+        distributed.start(None, environ)
+    distributed.start(distributed.Cluster("localhost:1", 1, 0), {})
+    distributed.leave(2)  # or this test would end here
+    assert distributed.in_turn(lambda: 3) == 3 and distributed.is_first()
+
+
+@pytest.mark.parametrize("environ", [
+    {**dict.fromkeys(distributed._SLURM, "1"), "SLURM_NTASKS": "4"},
+    {"TPU_WORKER_HOSTNAMES": "a,b"}])
+def test_clusters_are_found_in_the_environment(monkeypatch, environ):
+    joined = []
+    monkeypatch.setattr(distributed, "_join", lambda *a, **k: joined.append(k))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    distributed.start(None, environ)
+    assert joined == [{}]  # JAX reads addresses and numbers itself
+
+
+def test_no_process_0_is_one_clear_line(config, tmp_path):
+    with socket.socket() as probe:  # bound, but nobody listens
+        probe.bind(("localhost", 0))
+        done = call(ROOT / "main.py", f"--config={config}", f"--workdir={tmp_path / 'w'}",
+                    f"--coordinator=localhost:{probe.getsockname()[1]}", "--processes=2",
+                    "--process=1", "--connect_seconds=1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no process 0 at --coordinator=localhost:")
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "w").exists()
+
+
+def test_a_missing_process_and_a_used_port_are_clear_lines(config, tmp_path):
+    command = [ROOT / "main.py", f"--config={config}", f"--workdir={tmp_path / 'w'}",
+               "--processes=2", "--process=0", "--connect_seconds=2"]
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        probe.listen()
+        port = probe.getsockname()[1]
+        used = call(*command, f"--coordinator=localhost:{port}")
+    assert used.returncode == 2 and used.stderr.count("\n") == 1
+    assert used.stderr.startswith(f"error: port {port}")
+    alone = call(*command, f"--coordinator=localhost:{port}")
+    assert alone.returncode == 2
+    assert alone.stderr.startswith("error: not all 2 processes joined within 2 s")

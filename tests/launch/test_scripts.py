@@ -1,0 +1,308 @@
+"""The cluster scripts: what they would run, and what they do when a cluster answers.
+
+No cluster is reached.  `gcloud`, `sbatch`, `srun` and `kubectl` are stand-ins that write down
+their arguments and answer as told.
+"""
+
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NASTY = "--config.name=it's \"a\" $HOME $(id) ${ARGS} \\ *"
+TPU = ("--name=pod", "--zone=z", "--type=v5litepod-16")
+KUBERNETES = ("--name=exp", "--image=there/img:1", "--claim=disk")
+GIVEN = {
+    "tpu_pod.sh": (*TPU, "--config=c.py", "--workdir=/shared/x y"),
+    "slurm.sh": ("--nodes=2", "--config=c.py", "--workdir=runs/x y"),
+    "kubernetes.sh": (*KUBERNETES, "--config=c.py"),
+}
+SCRIPTS = tuple(GIVEN)
+
+
+@pytest.fixture
+def tools(tmp_path):
+    """tools(name, bash body) puts a stand-in on the PATH; tools.calls() is what was called."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    log = tmp_path / "calls"
+
+    def add(name, body):
+        (folder / name).write_text(
+            f'#!/bin/bash\nprintf "%q " {name} "$@" >> {log}; echo >> {log}\n{body}\n')
+        (folder / name).chmod(0o755)
+
+    add.path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    add.calls = lambda: [shlex.split(x) for x in log.read_text().splitlines()] \
+        if log.exists() else []
+    return add
+
+
+@pytest.fixture
+def run(tmp_path):
+    def call(script, *argv, path=os.environ["PATH"], cwd=None):
+        return subprocess.run(
+            ["bash", str(ROOT / "launch" / script), *argv], capture_output=True, text=True,
+            cwd=cwd or tmp_path, env={**os.environ, "PATH": path}, timeout=30, check=False)
+
+    return call
+
+
+def last_argument(line, prefix):
+    """The argument of a printed command that begins with `prefix`, as the shell reads it."""
+    words = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True,
+                           text=True, check=True).stdout.split("\0")
+    return next(w.removeprefix(prefix) for w in words if w.startswith(prefix))
+
+
+def main_arguments(command, tmp_path):
+    """What main.py would receive from a shell command that ends in `PYTHON ... main.py ARGS`."""
+    at = command.rindex("main.py ") + len("main.py ")
+    out = subprocess.run(["bash", "-c", f"printf '%s\\0' {command[at:]}"], cwd=tmp_path,
+                         capture_output=True, text=True, check=True).stdout
+    return out.split("\0")[:-1]
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+def test_shellcheck_finds_nothing():
+    found = subprocess.run(["shellcheck", *sorted(map(str, (ROOT / "launch").glob("*.sh")))],
+                           capture_output=True, text=True, check=False)
+    assert found.stdout == "" and found.returncode == 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_is_strict_and_runnable(script):
+    path = ROOT / "launch" / script
+    assert "\nset -euo pipefail\n" in path.read_text()
+    assert os.access(path, os.X_OK)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_names_every_flag(run, script):
+    done = run(script, "--help")
+    assert done.returncode == 0 and done.stderr == ""
+    text = (ROOT / "launch" / script).read_text()
+    body = text[text.index("for argument in"):]
+    flags = {p.strip().split("=")[0] for line in body.splitlines() if line.strip().startswith("--")
+             for p in line.strip().split(")")[0].split("|") if p.strip().startswith("--")}
+    assert {"--dry-run", "--help"} <= flags
+    assert [f for f in sorted(flags) if f.rstrip("*") not in done.stdout] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_dry_run_calls_nothing_and_writes_nothing(run, tools, tmp_path, script):
+    for name in ("gcloud", "sbatch", "srun", "kubectl", "git", "mktemp", "mkdir"):
+        tools(name, "exit 1")
+    before = sorted(tmp_path.rglob("*"))
+    done = run(script, *GIVEN[script], "--dry-run", path=tools.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tools.calls() == [] and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("missing", ["--config", "other"])
+def test_what_is_missing_is_said_in_one_line(run, script, missing):
+    other = {"tpu_pod.sh": "--zone", "slurm.sh": "--workdir", "kubernetes.sh": "--image"}[script]
+    flag = other if missing == "other" else missing
+    given = [a for a in GIVEN[script] if not a.startswith(flag)]
+    done = run(script, *given, "--dry-run")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert flag in done.stderr
+
+
+# TPU
+
+
+def test_tpu_dry_run_creates_installs_and_starts_on_all_workers(run, tmp_path):
+    lines = run("tpu_pod.sh", *GIVEN["tpu_pod.sh"], "--spot", "--project=p", "--setup=mount it",
+                NASTY, "--dry-run").stdout.splitlines()
+    commands = [x for x in lines if not x.startswith("#")]
+    gcloud = [x for x in commands if x.startswith("gcloud compute tpus tpu-vm ")]
+    assert [x.split()[4] for x in gcloud] == ["create", "scp", "ssh", "ssh", "ssh", "delete"]
+    create, copy, install, setup, start, _ = gcloud
+    for part in ("--accelerator-type=v5litepod-16", "--version=v2-alpha-tpuv5-lite", "--spot"):
+        assert part in create.split()
+    assert all("--zone=z" in x.split() and "--project=p" in x.split() for x in gcloud)
+    assert all("--worker=all" in x.split() for x in (copy, install, setup, start))
+    assert '".[tpu]"' in last_argument(install, "--command=")
+    assert last_argument(setup, "--command=") == "mount it"
+    remote = last_argument(start, "--command=")
+    assert main_arguments(remote, tmp_path) == ["--config=c.py", "--workdir=/shared/x y", NASTY]
+
+
+def test_tpu_workdir_must_outlive_the_slice(run):
+    done = run("tpu_pod.sh", *TPU, "--config=c.py", "--workdir=runs/x", "--dry-run")
+    assert done.returncode == 2 and "--workdir" in done.stderr
+
+
+def fake_gcloud(tools, tmp_path, statuses):
+    """A slice that is READY once created; run number n ends with statuses[n], 77: pre-empted."""
+    state, runs = tmp_path / "state", tmp_path / "runs"
+    tools("sleep", "")
+    tools("git", "exit 0")
+    tools("gcloud", f"""
+case "$4" in
+  list) [ ! -s {state} ] || printf 'projects/p/nodes/pod\\t%s\\n' "$(cat {state})" ;;
+  create) echo READY > {state} ;;
+  delete) rm -f {state} ;;
+  ssh)
+    case "$*" in *main.py\\ --config*)
+      echo x >> {runs}
+      statuses=({' '.join(map(str, statuses))})
+      status=${{statuses[$(wc -l < {runs}) - 1]}}
+      if [ "$status" = 77 ]; then echo PREEMPTED > {state}; exit 1; fi
+      exit "$status" ;;
+    esac ;;
+esac""")
+
+
+def verbs(tools):
+    return [c[4] for c in tools.calls() if c[0] == "gcloud" and c[4] != "list"]
+
+
+def test_tpu_goes_on_after_a_preemption(run, tools, tmp_path):
+    fake_gcloud(tools, tmp_path, [77, 255, 0])
+    done = run("tpu_pod.sh", *GIVEN["tpu_pod.sh"], path=tools.path)
+    assert done.returncode == 0, done.stderr
+    stretch = ["scp", "ssh", "ssh"]
+    # Pre-empted: made anew.  Connection lost, slice alive: used again.
+    assert verbs(tools) == ["create", *stretch, "delete", "create", *stretch, *stretch]
+    assert "--delete" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("status", [1, 2])
+def test_tpu_does_not_repeat_a_failure_of_the_program(run, tools, tmp_path, status):
+    fake_gcloud(tools, tmp_path, [status, 0])
+    done = run("tpu_pod.sh", *GIVEN["tpu_pod.sh"], path=tools.path)
+    assert done.returncode == status
+    assert verbs(tools) == ["create", "scp", "ssh", "ssh"]
+
+
+def test_tpu_gives_up_after_the_attempts(run, tools, tmp_path):
+    fake_gcloud(tools, tmp_path, [77, 77, 77])
+    done = run("tpu_pod.sh", *GIVEN["tpu_pod.sh"], "--attempts=2", path=tools.path)
+    assert done.returncode == 2 and "2 attempts" in done.stderr
+    assert verbs(tools).count("create") == 2
+
+
+def test_tpu_delete_deletes_and_nothing_else(run, tools, tmp_path):
+    fake_gcloud(tools, tmp_path, [])
+    assert run("tpu_pod.sh", "--name=pod", "--zone=z", "--delete", path=tools.path).returncode == 0
+    assert verbs(tools) == ["delete"]
+
+
+# SLURM
+
+
+def batch_script(done):
+    return done.stdout.partition("\n")[2].rpartition("SCRIPT\n")[0]
+
+
+@pytest.mark.parametrize("per, tasks, devices", [("gpu", 4, None), ("node", 1, "0,1,2,3")])
+def test_slurm_tasks_and_devices(run, tmp_path, per, tasks, devices):
+    done = run("slurm.sh", *GIVEN["slurm.sh"], "--gpus-per-node=4", f"--task-per={per}", NASTY,
+               "--time=01:00:00", "--sbatch=--exclusive", "--dry-run")
+    command = done.stdout.splitlines()[0].split()
+    for part in ("--nodes=2", f"--ntasks-per-node={tasks}", "--gpus-per-node=4", "--requeue",
+                 "--signal=TERM@120", "--time=01:00:00", "--exclusive"):
+        assert part in command
+    script = batch_script(done)
+    exported = [x for x in script.splitlines() if x.startswith("export JAX_LOCAL_DEVICE_IDS=")]
+    assert exported == ([f"export JAX_LOCAL_DEVICE_IDS={devices}"] if devices else [])
+    started = next(x for x in script.splitlines() if x.startswith("srun "))
+    assert "--kill-on-bad-exit=1" in started and "--gpu-bind=none" in started
+    assert main_arguments(started, tmp_path) == ["--config=c.py", "--workdir=runs/x y", NASTY]
+
+
+def test_slurm_without_gpus_asks_for_none(run):
+    assert "gpu" not in run("slurm.sh", *GIVEN["slurm.sh"], "--dry-run").stdout
+
+
+@pytest.mark.parametrize("status, requeued", [(0, 0), (130, 1), (2, 0), (1, 0)])
+def test_slurm_queues_again_only_what_was_asked_to_stop(run, tools, tmp_path, status, requeued):
+    tools("srun", f"exit {status}")
+    tools("scontrol", "")
+    script = batch_script(run("slurm.sh", *GIVEN["slurm.sh"], "--dry-run"))
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, check=False,
+                          env={**os.environ, "PATH": tools.path, "SLURM_JOB_ID": "42"})
+    assert done.returncode == status
+    again = [c for c in tools.calls() if c[0] == "scontrol"]
+    assert again == [["scontrol", "requeue", "42"]] * requeued
+
+
+def test_slurm_submits_what_the_dry_run_shows(run, tools, tmp_path):
+    shutil.copytree(ROOT / "launch", tmp_path / "copy" / "launch")
+    sent = tmp_path / "sent"
+    tools("sbatch", f"cat > {sent}")
+    script = tmp_path / "copy" / "launch" / "slurm.sh"
+    given = [*GIVEN["slurm.sh"], "--gpus-per-node=2"]
+    shown = run(str(script), *given, "--dry-run")
+    done = run(str(script), *given, path=tools.path)
+    assert done.returncode == 0, done.stderr
+    assert sent.read_text() == batch_script(shown)
+    called = next(c for c in tools.calls() if c[0] == "sbatch")
+    assert called == shlex.split(shown.stdout.splitlines()[0].split("<<")[0])
+    assert (tmp_path / "copy" / "runs" / "x y").is_dir()  # sbatch does not make it for its log
+
+
+# Kubernetes
+
+
+def field(manifest, key):
+    """The one-line JSON value of `key:`."""
+    line, = [x.strip() for x in manifest.splitlines() if x.strip().startswith(f"{key}: ")]
+    return json.loads(line.removeprefix(f"{key}: "))
+
+
+def test_kubernetes_manifest(run):
+    done = run("kubernetes.sh", *GIVEN["kubernetes.sh"], "--pods=3", "--limit=nvidia.com/gpu=8",
+               "--selector=pool=a b", NASTY, "--dry-run")
+    command, _, manifest = done.stdout.partition("\n")
+    assert command == "kubectl create -f -"
+    assert "${" not in manifest.replace("$${", "")  # no field was left empty
+    assert field(manifest, "image") == "there/img:1"
+    assert field(manifest, "limits") == {"nvidia.com/gpu": "8"}
+    assert field(manifest, "nodeSelector") == {"pool": "a b"}
+    for line in ("kind: JobSet", "parallelism: 3", "completions: 3", "completionMode: Indexed",
+                 "maxRestarts: 20"):
+        assert line in [x.strip() for x in manifest.splitlines()]
+    given, nasty, *ours = field(manifest, "args")
+    assert given == "--config=c.py"
+    assert nasty.replace("$$", "$") == NASTY and "$" not in nasty.replace("$$", "")
+    assert ours == ["--workdir=/runs/exp", "--coordinator=exp-train-0-0.exp:55527",
+                    "--processes=3", "--process=$(JOB_COMPLETION_INDEX)"]
+
+
+def test_kubernetes_manifest_is_yaml(run):
+    yaml = pytest.importorskip("yaml")
+    done = run("kubernetes.sh", *GIVEN["kubernetes.sh"], NASTY, "--dry-run")
+    found = yaml.safe_load(done.stdout.partition("\n")[2])
+    job, = found["spec"]["replicatedJobs"]
+    pod = job["template"]["spec"]["template"]["spec"]
+    assert found["metadata"]["name"] == "exp" and job["name"] == "train"
+    assert {m["name"] for m in pod["containers"][0]["volumeMounts"]} == {
+        v["name"] for v in pod["volumes"]}
+
+
+def test_kubernetes_sends_what_the_dry_run_shows_and_deletes(run, tools, tmp_path):
+    sent = tmp_path / "sent"
+    tools("kubectl", f'[ "$1" != create ] || cat > {sent}')
+    shown = run("kubernetes.sh", *GIVEN["kubernetes.sh"], "--dry-run").stdout
+    assert run("kubernetes.sh", *GIVEN["kubernetes.sh"], path=tools.path).returncode == 0
+    assert sent.read_text() == shown.partition("\n")[2]
+    assert run("kubernetes.sh", "--name=exp", "--delete", path=tools.path).returncode == 0
+    assert tools.calls() == [["kubectl", "create", "-f", "-"],
+                             ["kubectl", "delete", "jobset", "exp"]]
+
+
+@pytest.mark.parametrize("bad", ["--name=Exp", "--pods=0", "--limit=gpu", "--workdir=/x",
+                                 "--config.name=a\nb"])
+def test_kubernetes_refuses(run, bad):
+    done = run("kubernetes.sh", *GIVEN["kubernetes.sh"], bad, "--dry-run")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
