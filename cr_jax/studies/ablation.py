@@ -87,7 +87,8 @@ def analyse(rows: list[dict], thresholds=(capacity.THRESHOLD,), predictions: Map
         points = capacity.capacities([r for r in rows if r["held_out"]], predictions["threshold"])
         same = lambda p, s: all(p.setting[k] == v for k, v in s.items())
         out["misses"] = [
-            capacity.miss(line, found) for line in predictions["points"]
+            capacity.miss({k: line[k] for k in ("window", "low", "high")}, found)
+            for line in predictions["points"]
             if (found := [p for p in points if same(p, line["setting"])])]
     return out
 
@@ -193,7 +194,7 @@ class _Study:
             return
         level = self.grid.thresholds[0]
         law = power_law.fit(capacity.capacities(
-            [r for r in self.rows if not r["held_out"]], level))
+            [r for r in self._mine() if not r["held_out"]], level))
         points: dict[str, dict] = {}
         if law.verdict != "undetermined":
             for cell in itertools.chain(*(g.values() for g in held_out)):
@@ -212,12 +213,18 @@ class _Study:
                 self.path.read_bytes()).hexdigest(),
             "threshold": level, "law": law.to_json(), "points": list(points.values())}, indent=1))
 
+    def _mine(self) -> list[dict]:
+        """The rows of this grid: the folder may hold those of earlier settings."""
+        wanted = {self._hash(c) for held_out in ((False, True) if self.grid.holdout else (False,))
+                  for g in groups(self.experiment, self.grid, held_out) for c in g.values()}
+        return [row for row in self.rows if row["cell"] in wanted]
+
     def report(self) -> dict:
-        path = self.folder / PREDICTIONS
+        path, rows = self.folder / PREDICTIONS, self._mine()
         predictions = json.loads(path.read_text()) if path.exists() else None
         out = {"claim": "near-lossless capacity L* as a power law of M, d_z and more",
-               **analyse(self.rows, self.grid.thresholds, predictions),
-               "predictions": predictions, "cells": len(self.rows),
+               **analyse(rows, self.grid.thresholds, predictions),
+               "predictions": predictions, "cells": len(rows),
                "provenance": {**provenance(), "config": {
                    **settings.to_dict(self.experiment),
                    "ablation": settings.to_dict(self.grid)}}}
