@@ -32,7 +32,7 @@ def parse(argv):
     """The flags; one line and exit status 2 when one cannot be understood."""
     try:
         rest = flags.FLAGS(argv)
-        _ = flags.FLAGS.config  # a config file that cannot be loaded raises here, not before
+        _ = flags.FLAGS.config.name  # a file that could not be loaded raises here, not before
         return rest
     except Exception as error:  # absl and ml_collections raise a dozen kinds for a bad flag
         while error.args and isinstance(error.args[0], BaseException):
