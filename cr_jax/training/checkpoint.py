@@ -25,6 +25,7 @@ class Checkpointer:
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = Path(folder).resolve()
         self._keep = keep
+        self._current: int | None = None  # the step that the run stands on, once known
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -40,10 +41,15 @@ class Checkpointer:
     def save(self, step: int, state: Any, iterator: dict, record: dict) -> None:
         """Writes one step and seals it, then drops all but the newest `keep`.
 
-        iterator: the data iterator's state; record: the run's settings and progress.
+        iterator: the data iterator's state; record: the run's settings and progress.  Steps
+        behind the one that was restored, damaged or never finished, make way first.
         """
-        if step in self.steps():
+        if step == self._current:
             return
+        stands = step - 1 if self._current is None else self._current
+        for lost in sorted({*self._stored(), *self.steps()}):
+            if lost > stands:
+                self._drop(lost)
         self._manager.save(step, args=ocp.args.Composite(
             state=ocp.args.StandardSave(_plain(state)),
             iterator=ocp.args.JsonSave(iterator),
@@ -54,9 +60,9 @@ class Checkpointer:
             partial = seal.with_suffix(".partial")
             partial.write_text(json.dumps(hash_files(self.folder / str(step)), indent=0))
             os.replace(partial, seal)
-            for old in self.steps()[:-self._keep]:
-                (self.folder / f"{old}.json").unlink()
-                self._manager.delete(old)
+        self._current = step
+        for old in self._stored()[:-self._keep]:
+            self._drop(old)
 
     def restore(self, like: Any) -> tuple[int, Any, dict, dict] | None:
         """The newest undamaged step as (step, state, iterator, record); None when there is none.
@@ -82,7 +88,13 @@ class Checkpointer:
                     f"checkpoint {step} in {self.folder} holds another model than the config "
                     f"describes: use a new --workdir ({str(error).splitlines()[0][:120]})"
                 ) from None
+            # Orbax hands out what is stored, whatever shape it was asked for.
+            stored = {k: x.shape for k, x in found["state"].items()}
+            if stored != {k: x.shape for k, x in target.items()}:
+                raise UserError(f"checkpoint {step} in {self.folder} holds another model than the "
+                                "config describes: use a new --workdir")
             state = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(found["state"]))
+            self._current = step
             return step, state, found["iterator"], found["record"]
         if steps:
             raise UserError(f"every checkpoint in {self.folder} is damaged; move the folder away "
@@ -92,10 +104,23 @@ class Checkpointer:
     def close(self) -> None:
         self._manager.close()
 
+    def _stored(self) -> list[int]:
+        """Steps that Orbax knows, sealed or not, oldest first; the same list in every process."""
+        return sorted(self._manager.all_steps())
+
+    def _drop(self, step: int) -> None:
+        """Deletes a step, its seal first; every process must take part."""
+        if jax.process_index() == 0:
+            (self.folder / f"{step}.json").unlink(missing_ok=True)
+        if step in self._stored():
+            self._manager.delete(step)
+
     def _damage(self, step: int) -> str:
         try:
             sealed = json.loads((self.folder / f"{step}.json").read_text())
-        except ValueError:
+        except (ValueError, OSError):
+            sealed = None
+        if not isinstance(sealed, dict) or not sealed:
             return "its seal cannot be read"
         found = hash_files(self.folder / str(step))
         for name in sorted(sealed.keys() | found.keys()):

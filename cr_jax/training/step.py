@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from cr_jax import models, objective
 from cr_jax.config import ModelConfig, OptimizerConfig, TrainConfig
@@ -16,13 +16,17 @@ from cr_jax.training.optimizer import make_optimizer, rate
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a step changes; checkpointed whole."""
+    """Everything a step changes; checkpointed whole.
 
-    step: Int[Array, ""]
+    Of one expert, or stacked with a leading axis [E, ...] on every leaf; also a tree of shapes or
+    of numpy arrays, so the leaves' types are not declared.
+    """
+
+    step: Any  # int32, steps done
     params: Any
     opt_state: Any
     average: Any  # averaged weights, or None when train.ema is 0
-    key: Array  # raw key data: the run's seed, never changed
+    key: Any  # raw key data: the run's seed, never changed
 
 
 def init_state(
