@@ -131,6 +131,10 @@ def _entered(workdir: str | Path):
 
 
 def _train(experiment, model, text, names, folder, say):
+    if jax.process_count() > 1 and experiment.train.seconds:
+        # Each process would follow its own clock, with other learning rates and another end.
+        raise UserError("config.train.seconds needs a single process; give config.train.steps or "
+                        "tokens, and seconds=0")
     plan = parallel.make_plan(experiment.parallel, len(names), experiment.train.batch,
                               experiment.mesh_expert)
     say(f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
