@@ -4,7 +4,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest", "beartype", "ruff", "import-linter", "scikit-learn"]
+# The last three run the notebook.
+TEST = ["pytest", "beartype", "ruff", "import-linter", "scikit-learn", "nbclient", "ipykernel",
+        "matplotlib"]
 
 setup(
     name="cr_jax",
@@ -41,7 +43,7 @@ setup(
         "gpt2": ["tiktoken"],
         "report": ["matplotlib"],
         "test": TEST,
-        "dev": [*TEST, "nbclient", "ipykernel", "matplotlib"],
+        "dev": TEST,
     },
     entry_points={"console_scripts": ["cr-jax=cr_jax.cli:main"]},
 )

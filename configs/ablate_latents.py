@@ -2,12 +2,13 @@
 
 Claim: a law of near-lossless capacity (paper, open question 1), TRA >= 99 % on held-out text.
 Command: python main.py --config=configs/ablate_latents.py --workdir=runs/ablation
-  --config=configs/ablate_latents.py:tiny   under a minute on 2 CPU cores, shows the machinery
-  --config=configs/ablate_latents.py:cpu    six minutes of 2 CPU cores, results/ablation.json
+  --config=configs/ablate_latents.py:tiny   half a minute on 2 CPU cores, shows the machinery
+  --config=configs/ablate_latents.py:cpu    six minutes of CPU time, results/ablation.json
   --config=configs/ablate_latents.py        one H100, L to 1,024; data.root has code_python, wiki
 Each finished cell is a line of WORKDIR/ablation.jsonl; the same command goes on where it was.
 Hardware: see the three variants.
-status: cpu see RESULTS; gpu not run
+status: cpu measured 2026-11-22 (L* = 0.32 M^0.98 d_z^0.89 bytes, two predictions within 3 %);
+  gpu not run
 """
 
 from ml_collections import ConfigDict
@@ -22,13 +23,12 @@ def get_config(variant="gpu"):
 
 
 def tiny():
-    """Three shapes of two seeds on novels, 8 and 16 bytes long: too few for a law; it says so."""
+    """Two shapes of two seeds on novels, 8 and 16 bytes long: no law, and it says so."""
     config = _small()
     config.train.tokens = 100_000
     config.eval.windows = 256
     config.ablation = ConfigDict(dict(
-        windows=(8, 16), latents=(1, 2), d_latent=(32,), numbers_per_token=(4, 8), seeds=(0, 1),
-        thresholds=(0.99, 0.9)))
+        windows=(8, 16), latents=(2,), d_latent=(32,), seeds=(0, 1), thresholds=(0.99, 0.9)))
     return config.lock()
 
 

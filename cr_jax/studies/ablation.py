@@ -143,7 +143,7 @@ class _Study:
                 start_step=step) for c in cells.values()])
 
         trained = train(e, model, tuple(cells), plan, batches, place)
-        scored = _scorer(model, e.eval.batch)
+        scored, parameters = _scorer(model, e.eval.batch), models.count_parameters(model)
         lines = []
         for n, (name, cell) in enumerate(cells.items()):
             test = text.test[cell.domain]
@@ -152,9 +152,8 @@ class _Study:
                 "cell": hashes[name], "held_out": held_out, "window": model.window,
                 "latents": model.latents, "d_latent": model.d_latent, "size": cell.size,
                 "d_model": model.d_model, "bottleneck": model.bottleneck,
-                "parameters": models.count_parameters(model),
-                "budget_tokens": cell.budget, "domain": cell.domain, "seed": cell.seed,
-                **scored(params, test),
+                "parameters": parameters, "budget_tokens": cell.budget,
+                "domain": cell.domain, "seed": cell.seed, **scored(params, test),
                 "majority_tra": objective.majority_rate(test.tokens, test.mask),
                 "train_tokens": trained.tokens, "steps": trained.step,
                 "seconds": trained.seconds, "cells_in_program": len(cells),
