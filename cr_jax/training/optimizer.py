@@ -19,7 +19,8 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """The optax chain at peak learning rates; multiply its updates by `rate(config, progress)`.
 
     Muon: arXiv 2502.16982 and the nanoGPT speed runs; Not in the paper, which does not name an
-    optimiser.
+    optimiser.  Beside Muon, optax gives AdamW Nesterov momentum too (its first steps are longer,
+    by 1.47 at b1=0.9); `name="adamw"` is plain AdamW.
     """
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     if config.name == "adamw":

@@ -1,0 +1,151 @@
+"""One pure step: learns, adds up micro-batches exactly, draws what it says, averages."""
+
+import collections
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_model import prefix_mask, small, windows
+
+from cr_jax import models
+from cr_jax.config import OptimizerConfig, TrainConfig
+from cr_jax.training import step as step_room
+
+MODEL = small(tie_embeddings=True)
+ADAMW = OptimizerConfig(name="adamw", learning_rate=3e-3, warmup=0.0)
+TRAIN = TrainConfig(batch=8, steps=1)
+traces = collections.Counter()
+
+
+@functools.cache
+def start(optimizer=ADAMW, train=TRAIN):
+    make = lambda key: step_room.init_state(MODEL, optimizer, train, key)
+    return jax.jit(make)(jax.random.key(0))
+
+
+@functools.cache
+def compiled(optimizer=ADAMW, train=TRAIN):
+    step = step_room.make_train_step(MODEL, optimizer, train)
+
+    @jax.jit
+    def counted(*args):
+        traces[optimizer, train] += 1  # Python runs only while JAX traces
+        return step(*args)
+
+    return counted
+
+
+def batch(seed=0, masked=False):
+    found = {"tokens": windows(MODEL, 8, seed)}
+    if masked:
+        found["mask"] = prefix_mask(MODEL, [10, 1, 3, 10, 7, 2, 10, 5])
+    return found
+
+
+def run(steps, optimizer=ADAMW, train=TRAIN, state=None, first=0, masked=False):
+    state, out = state or start(optimizer, train), None
+    for i in range(first, first + steps):
+        state, out = compiled(optimizer, train)(state, batch(i % 4, masked), jnp.float32(0.0))
+    return jax.device_get(state), {k: v.item() for k, v in jax.device_get(out).items()}
+
+
+def distance(a, b):
+    """Largest difference of two trees relative to the largest entry."""
+    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return max(np.abs(x - y).max() for x, y in pairs) / max(np.abs(x).max() for x, _ in pairs)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_loss_falls_and_one_trace_serves_all_steps(name):
+    optimizer = dataclasses.replace(ADAMW, name=name)
+    state, first = run(1, optimizer)
+    again = state.replace(step=np.asarray(state.step))  # numpy, as a restored checkpoint is
+    state, last = run(40, optimizer, state=again)
+    assert state.step == 41
+    assert first["tokens"] == last["tokens"] == 80
+    assert 0.3 * np.log(29) < first["nll"] / 80 < 3 * np.log(29)
+    assert last["nll"] < 0.7 * first["nll"] and last["correct"] > first["correct"]
+    assert traces[optimizer, TRAIN] == 1
+
+
+def test_the_first_sums_are_those_of_the_model():
+    """The step's figures, and its gradient norm, by the plain way."""
+    state = start()
+    tokens = batch()["tokens"]
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def plain(params):
+        h, _ = models.Autoencoder(MODEL).apply(params, tokens)
+        log_p = jax.nn.log_softmax(h @ models.head(MODEL, params))
+        right = jnp.argmax(log_p, -1) == tokens
+        return -jnp.mean(jnp.take_along_axis(log_p, tokens[..., None], -1)), right
+
+    (nll, right), slope = plain(state.params)
+    _, sums = run(1)
+    assert sums["nll"] / 80 == pytest.approx(float(nll), rel=1e-5)
+    assert sums["correct"] == right.sum()
+    norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(slope)))
+    assert sums["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+def test_micro_batches_add_up_to_the_batch():
+    """Though they hold different numbers of real tokens."""
+    once, sums = run(3, masked=True)
+    twice, sums_2 = run(3, train=dataclasses.replace(TRAIN, accumulate=2), masked=True)
+    assert sums["tokens"] == 48
+    assert sums_2 == pytest.approx(sums, rel=1e-4)
+    # Adam divides by the root of tiny squares: rounding grows there, hence not 1e-6.
+    assert distance(once.params, twice.params) < 1e-4
+    assert distance(once.params, start().params) > 1e-3
+
+
+def test_the_average_follows_the_weights():
+    train = dataclasses.replace(TRAIN, ema=0.5)
+    state, want = start(train=train), jax.device_get(start(train=train).average)
+    for i in range(4):
+        state, _ = run(1, train=train, state=state, first=i)
+        decay = min(0.5, (1 + i) / (10 + i))
+        want = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, want, state.params)
+    assert distance(state.average, want) < 1e-5
+    assert distance(state.average, state.params) > 1e-4
+    assert start().average is None
+
+
+def drawn(train, step=0, rows=512, key=0):
+    state = start().replace(step=jnp.asarray(step), key=jax.random.key_data(jax.random.key(key)))
+    return step_room._draw(MODEL, train, state, (rows, MODEL.window), None)
+
+
+def test_nothing_is_drawn_unless_asked_for():
+    assert drawn(TRAIN) == {}
+
+
+def test_rates_are_drawn_for_the_share_of_windows_that_was_asked_for():
+    train = dataclasses.replace(TRAIN, nested=0.5)
+    rate = np.asarray(drawn(train)["rate"])
+    assert rate.shape == (512,) and rate.min() == 2 and rate.max() == MODEL.d_latent
+    assert 0.4 < np.mean(rate < MODEL.d_latent) < 0.55
+    assert np.array_equal(rate, drawn(train)["rate"])
+    assert not np.array_equal(rate, drawn(train, step=1)["rate"])
+    assert not np.array_equal(rate, drawn(train, key=1)["rate"])
+
+
+def test_hidden_tokens_are_drawn_between_the_two_shares():
+    train = dataclasses.replace(TRAIN, hidden=0.5, hidden_low=0.2, hidden_high=0.6)
+    hidden = np.asarray(drawn(train)["hidden"])
+    some = hidden.any(-1)
+    assert 0.4 < some.mean() < 0.6
+    assert 0.35 < hidden[some].mean() < 0.47
+
+
+def test_draws_reach_the_model_and_micro_batches_draw_the_same():
+    change = {"nested": 0.5, "hidden": 0.5}
+    _, plain = run(1)
+    _, once = run(1, train=dataclasses.replace(TRAIN, **change))
+    _, twice = run(1, train=dataclasses.replace(TRAIN, accumulate=2, **change))
+    assert twice == pytest.approx(once, rel=1e-4)
+    assert abs(once["nll"] - plain["nll"]) > 1
