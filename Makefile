@@ -21,7 +21,7 @@ lint: install
 	$(VENV)/bin/lint-imports
 
 test: lint
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2 --dist worksteal
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

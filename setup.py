@@ -5,8 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 # The last three run the notebook.
-TEST = ["pytest", "beartype", "ruff", "import-linter", "scikit-learn", "nbclient", "ipykernel",
-        "matplotlib"]
+TEST = ["pytest", "pytest-xdist", "beartype", "ruff", "import-linter", "scikit-learn", "nbclient",
+        "ipykernel", "matplotlib"]
 
 setup(
     name="cr_jax",

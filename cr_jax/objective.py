@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 
 class TokenScores(NamedTuple):
@@ -191,7 +191,7 @@ def metrics(sums: Mapping[str, float]) -> dict[str, float]:
     return out
 
 
-def majority_rate(tokens: Int[np.ndarray, "N L"], mask: Bool[np.ndarray, "N L"]) -> float:
+def majority_rate(tokens: Integer[np.ndarray, "N L"], mask: Bool[np.ndarray, "N L"]) -> float:
     """Share of the most frequent id: the TRA of a model that always answers with it."""
     counts = np.bincount(tokens[mask])
     return float(counts.max() / counts.sum())
