@@ -8,6 +8,7 @@ bits without a word.
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,15 @@ class Checkpointer:
         for old in self._stored()[:-self._keep]:
             self._drop(old)
 
-    def restore(self, like: Any) -> tuple[int, Any, dict, dict] | None:
+    def restore(
+        self, like: Any, check: Callable[[dict], None] = lambda record: None
+    ) -> tuple[int, Any, dict, dict] | None:
         """The newest undamaged step as (step, state, iterator, record); None when there is none.
 
-        like: a state of the same shapes; the values come back as numpy arrays.  A damaged step
-        is passed over with one warning line.  Raises `UserError` when steps exist and all are
-        damaged, or when the stored shapes are another model's.
+        like: a state of the same shapes; the values come back as numpy arrays.  check(record) may
+        raise before any array is read.  A damaged step is passed over with one warning line.
+        Raises `UserError` when steps exist and all are damaged, or when the stored shapes are
+        another model's.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -78,6 +82,8 @@ class Checkpointer:
                 logging.warning("checkpoint %d is damaged (%s); trying the one before", step,
                                 problem)
                 continue
+            check(self._manager.restore(step, args=ocp.args.Composite(
+                record=ocp.args.JsonRestore()))["record"])
             target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), _plain(like))
             try:
                 found = self._manager.restore(step, args=ocp.args.Composite(
@@ -86,8 +92,7 @@ class Checkpointer:
             except (ValueError, KeyError) as error:
                 raise UserError(
                     f"checkpoint {step} in {self.folder} holds another model than the config "
-                    f"describes: use a new --workdir ({str(error).splitlines()[0][:120]})"
-                ) from None
+                    "describes: use a new --workdir") from error
             # Orbax hands out what is stored, whatever shape it was asked for.
             stored = {k: x.shape for k, x in found["state"].items()}
             if stored != {k: x.shape for k, x in target.items()}:

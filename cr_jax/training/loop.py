@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -61,31 +62,35 @@ def train(
     step_fn = plan.compile_step(
         lambda axis: make_train_step(model, experiment.optimizer, settings, axis),
         settings.experts_by)
-    checkpointer = Checkpointer(workdir / "checkpoints", settings.keep_checkpoints)
     record = {"experiment": to_dict(experiment), "model": to_dict(model), "experts": list(names)}
     clock, step = Clock(settings, model.window), 0
-    restored = checkpointer.restore(plan.gather(state))
-    if restored:
-        step, host_state, iterator_state, old = restored
-        _same_run(old, record)
-        state = plan.spread(host_state)
-        clock.elapsed = old["elapsed"]
-    batches = make_batches(step)
-    if restored:
-        batches.set_state(iterator_state)
+    with contextlib.ExitStack() as opened, _stop_signals() as stop:
+        checkpointer = Checkpointer(workdir / "checkpoints", settings.keep_checkpoints)
+        opened.callback(checkpointer.close)
+        restored = checkpointer.restore(
+            plan.gather(state), lambda old: _same_run(old, record))
+        if restored:
+            step, host_state, iterator_state, old = restored
+            state = plan.spread(host_state)
+            clock.elapsed = old["elapsed"]
+        batches = make_batches(step)
+        if restored:
+            batches.set_state(iterator_state)
 
-    def save():
-        checkpointer.save(step, plan.gather(state), batches.get_state(),
-                          {**record, "elapsed": clock.seconds()})
+        def save():
+            checkpointer.save(step, plan.gather(state), batches.get_state(),
+                              {**record, "elapsed": clock.seconds()})
 
-    writer = MetricWriter(workdir, step) if main else None
-    bar = tqdm(total=100, disable=not main, unit="%", mininterval=0.5, leave=True,
-               bar_format="train {percentage:5.1f}% |{bar:24}| {elapsed} passed, "
-                          "{remaining} left{postfix}")
-    bar.update(min(100.0, 100 * clock.progress(step)))
-    log = _Log(experiment, model, names, clock, writer, bar, on_log)
-    finished = clock.progress(step) >= 1
-    with _stop_signals() as stop:
+        writer = MetricWriter(workdir, step) if main else None
+        if writer:
+            opened.callback(writer.close)
+        bar = opened.enter_context(tqdm(
+            total=100, disable=not main, unit="%", mininterval=0.5, leave=True,
+            bar_format="train {percentage:5.1f}% |{bar:24}| {elapsed} passed, "
+                       "{remaining} left{postfix}"))
+        bar.update(min(100.0, 100 * clock.progress(step)))
+        log = _Log(experiment, model, names, clock, writer, bar, on_log)
+        finished = clock.progress(step) >= 1
         clock.start()
         last_save, pending = clock.seconds(), None
         while not finished and not stop.is_set():
@@ -106,6 +111,10 @@ def train(
             if clock.seconds() - last_save > settings.checkpoint_every and not finished:
                 _check_finite(step, pending, names)
                 clock.pause()
+                if step % settings.log_every == 0:
+                    # Before it is sealed: a run killed later has a line for every logged step.
+                    log(step, pending, clock.progress(step))
+                    pending = None
                 save()
                 clock.start()
                 last_save = clock.seconds()
@@ -114,10 +123,6 @@ def train(
             log(step, pending, min(1.0, clock.progress(step)))
         clock.pause()
         save()
-    bar.close()
-    if writer:
-        writer.close()
-    checkpointer.close()
     if not finished:
         raise Interrupted(f"stopped at step {step}, saved; run the same command to go on")
     held = plan.gather(state)
@@ -172,18 +177,27 @@ def _check_finite(step, sums, names) -> None:
     if bad:
         raise UserError(
             f"the loss of {', '.join(bad)} is not finite at step {step}; the last good checkpoint "
-            "is kept: lower config.optimizer.learning_rate and muon_learning_rate")
+            "is kept: lower config.optimizer.learning_rate and muon_learning_rate, and start in a "
+            "new --workdir")
 
 
 def _same_run(old: dict, new: dict) -> None:
-    """A workdir belongs to one configuration; only its length and logging may change."""
+    """A workdir belongs to one configuration; only its length, devices, logging and evaluation
+    may change.
+    """
     free = {"steps", "tokens", "seconds", "log_every", "checkpoint_every", "keep_checkpoints"}
 
     def strip(record):
+        record = json.loads(json.dumps(record))  # a stored record has lists for tuples
         experiment = record["experiment"]
-        kept = {k: v for k, v in experiment["train"].items() if k not in free}
-        return {"model": record["model"], "experts": record["experts"], "train": kept,
-                "optimizer": experiment["optimizer"], "seed": experiment["seed"]}
+        data, tokenizer = experiment["data"], experiment["tokenizer"]
+        return {
+            "model": record["model"], "experts": record["experts"],
+            "train": {k: v for k, v in experiment["train"].items() if k not in free},
+            "optimizer": experiment["optimizer"], "seed": experiment["seed"],
+            "data": {"mode": data["mode"], "max_train_tokens": data["max_train_tokens"],
+                     **{f"domains.{k}.train": v["train"] for k, v in data["domains"].items()}},
+            "tokenizer": {k: tokenizer[k] for k in ("kind", "vocab_size")}}
 
     old, new = strip(old), strip(new)
     for group in new:

@@ -1,0 +1,173 @@
+"""The loop: durations, stops, what a workdir remembers."""
+
+import collections
+import dataclasses
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import tiny_run
+
+from cr_jax.errors import UserError
+from cr_jax.training.checkpoint import Checkpointer
+from cr_jax.training.loop import Interrupted
+
+
+@pytest.fixture(autouse=True)
+def texts(tmp_path):
+    tiny_run.write(tmp_path)
+
+
+def lines(folder):
+    return [json.loads(x) for x in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+
+
+def stop_at(step, times=1, sent=signal.SIGINT):
+    def on_log(now, values):
+        if now == step:
+            for _ in range(times):
+                os.kill(os.getpid(), sent)
+
+    return on_log
+
+
+def test_a_run_learns_logs_every_step_and_is_done_at_once_when_called_again(tmp_path):
+    e = tiny_run.experiment(tmp_path, steps=30)
+    e = dataclasses.replace(e, optimizer=dataclasses.replace(e.optimizer, learning_rate=0.02))
+    seen = []
+    done = tiny_run.train(e, tmp_path, on_log=lambda step, values: seen.append(step))
+    assert (done.step, done.tokens) == (30, 30 * 8 * 12)
+    assert seen == list(range(1, 31))
+    written = lines(tmp_path)
+    assert [(x["step"], x["expert"]) for x in written] == [
+        (s, n) for s in range(1, 31) for n in tiny_run.NAMES]
+    assert written[-1]["nll"] < 0.7 * written[0]["nll"]
+    assert written[-1]["seconds"] <= done.seconds
+    assert list((tmp_path / "run").glob("events.*"))
+    # The same command again: nothing to do, the same weights.
+    again = tiny_run.train(e, tmp_path, on_log=lambda *_: seen.append("again"))
+    assert again.step == 30 and tiny_run.same(again.params, done.params)
+    assert "again" not in seen and lines(tmp_path) == written
+    # A longer run goes on from there.
+    longer = dataclasses.replace(e, train=dataclasses.replace(e.train, steps=32))
+    assert tiny_run.train(longer, tmp_path).step == 32
+    steps = [x["step"] for x in lines(tmp_path) if x["expert"] == "digits"]
+    assert steps == list(range(1, 33))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_itself_and_goes_on_bit_for_bit(tmp_path, sent):
+    e = tiny_run.experiment(tmp_path, steps=6)
+    (tmp_path / "other").mkdir()
+    whole = tiny_run.train(tiny_run.experiment(tmp_path, steps=6), tmp_path / "other")
+    with pytest.raises(Interrupted, match=r"stopped at step \d, saved; run the same command"):
+        tiny_run.train(e, tmp_path, on_log=stop_at(2, sent=sent))
+    assert signal.getsignal(sent) in (signal.default_int_handler, signal.SIG_DFL)
+    checkpoints = Checkpointer(tmp_path / "run" / "checkpoints")
+    assert checkpoints.steps() == [3]  # step 2 is read while step 3 is under way
+    checkpoints.close()
+    done = tiny_run.train(e, tmp_path)
+    assert done.step == 6 and tiny_run.same(done.params, whole.params)
+    counts = collections.Counter((x["step"], x["expert"]) for x in lines(tmp_path))
+    assert set(counts.values()) == {1} and len(counts) == 12
+    # Negative control: another seed is another run.
+    other = dataclasses.replace(e, seed=1)
+    (tmp_path / "seed").mkdir()
+    assert not tiny_run.same(tiny_run.train(other, tmp_path / "seed").params, whole.params)
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        tiny_run.train(tiny_run.experiment(tmp_path), tmp_path, on_log=stop_at(2, times=2))
+    assert Checkpointer(tmp_path / "run" / "checkpoints").steps() == []
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_path):
+    e = tiny_run.experiment(tmp_path, steps=40, checkpoint_every=0.0)
+    good = dataclasses.replace(e, train=dataclasses.replace(e.train, steps=3))
+    bad = dataclasses.replace(
+        e, optimizer=dataclasses.replace(e.optimizer, learning_rate=1e30, clip=0.0))
+    with pytest.raises(UserError, match=r"the loss of digits.* not finite at step \d") as caught:
+        tiny_run.train(bad, tmp_path)
+    assert "\n" not in str(caught.value) and "learning_rate" in str(caught.value)
+    failed = int(str(caught.value).split("at step ")[1].split(";")[0])
+    kept = Checkpointer(tmp_path / "run" / "checkpoints").steps()
+    assert all(step < failed for step in kept)
+    for line in lines(tmp_path):
+        assert np.isfinite(line["nll"])
+    (tmp_path / "good").mkdir()
+    tiny_run.train(good, tmp_path / "good")  # the same run at a sane rate is fine
+
+
+def test_a_run_may_last_tokens_or_seconds(tmp_path):
+    (tmp_path / "tokens").mkdir()
+    done = tiny_run.train(tiny_run.experiment(tmp_path, tokens=4 * 96 - 1), tmp_path / "tokens")
+    assert done.step == 4  # the step that passes the number is the last
+    done = tiny_run.train(tiny_run.experiment(tmp_path, seconds=1.5), tmp_path)
+    assert done.seconds >= 1.5 and done.step > 3
+    again = tiny_run.train(tiny_run.experiment(tmp_path, seconds=1.5), tmp_path)
+    assert again.step == done.step and again.seconds == pytest.approx(done.seconds, abs=0.01)
+
+
+def test_old_seconds_count(tmp_path):
+    """A stopped run of 1.5 s does not train for 1.5 s again."""
+    e = tiny_run.experiment(tmp_path, seconds=1000.0)
+    with pytest.raises(Interrupted):
+        tiny_run.train(e, tmp_path, on_log=stop_at(3))
+    before = lines(tmp_path)[-1]["seconds"]
+    half = dataclasses.replace(e, train=dataclasses.replace(e.train, seconds=before))
+    assert tiny_run.train(half, tmp_path).step == 4
+
+
+@pytest.mark.parametrize("group,field,value", [
+    ("optimizer", "learning_rate", 0.5), ("train", "batch", 16), ("train", "ema", 0.5),
+    ("data", "mode", "padded"), ("tokenizer", "vocab_size", 300), ("", "seed", 3),
+    ("model", "d_latent", 8), ("names", "", "")], ids=lambda x: str(x))
+def test_a_workdir_refuses_another_run(tmp_path, finished, group, field, value):
+    e, folder = finished
+    model = tiny_run.MODEL
+    if group == "names":
+        e = tiny_run.experiment(folder, steps=2, names=("letters", "digits"))
+    elif group == "model":
+        model = dataclasses.replace(model, **{field: value})
+    elif group:
+        part = dataclasses.replace(getattr(e, group), **{field: value})
+        e = dataclasses.replace(e, **{group: part})
+    else:
+        e = dataclasses.replace(e, **{field: value})
+    with pytest.raises(UserError, match="new --workdir") as caught:
+        tiny_run.train(e, folder, model=model)
+    assert "\n" not in str(caught.value)
+    if group not in ("names", "model"):
+        assert field in str(caught.value)
+
+
+def test_a_workdir_refuses_other_training_text(finished):
+    e, folder = finished
+    (folder / "more.txt").write_text("0123 456")
+    domains = {**e.data.domains, "digits": dataclasses.replace(
+        e.data.domains["digits"], train=(f"files:{folder}/more.txt",))}
+    e = dataclasses.replace(e, data=dataclasses.replace(e.data, domains=domains))
+    with pytest.raises(UserError, match=r"data: domains\.digits\.train"):
+        tiny_run.train(e, folder)
+
+
+@pytest.mark.parametrize("change", [
+    {"train": {"log_every": 7}}, {"train": {"keep_checkpoints": 1}}, {"eval": {"batch": 2}}],
+    ids=str)
+def test_a_workdir_takes_other_logging_and_evaluation(finished, change):
+    e, folder = finished
+    for group, fields in change.items():
+        e = dataclasses.replace(e, **{group: dataclasses.replace(getattr(e, group), **fields)})
+    assert tiny_run.train(e, folder).step == 2
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    tiny_run.write(folder)
+    e = tiny_run.experiment(folder, steps=2)
+    tiny_run.train(e, folder)
+    return e, folder

@@ -1,0 +1,73 @@
+"""Killed, stopped, resumed: the weights are those of a run that was never disturbed."""
+
+import collections
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import tiny_run
+
+PROGRAM = pathlib.Path(tiny_run.__file__)
+
+
+def start(folder, steps, pause):
+    environ = {
+        **os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": str(PROGRAM.parents[1])}
+    return subprocess.Popen([sys.executable, str(PROGRAM), str(folder), str(steps), str(pause)],
+                            env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for(child, folder, step):
+    """Until the run has sealed that step's checkpoint."""
+    end = time.monotonic() + 120
+    while not any(int(p.stem) >= step for p in folder.glob("run/checkpoints/[0-9]*.json")):
+        assert child.poll() is None, child.stdout.read().decode()
+        assert time.monotonic() < end, "no checkpoint after two minutes"
+        time.sleep(0.02)
+
+
+def test_killed_and_stopped_and_resumed_equals_never_disturbed(tmp_path):
+    steps = 14
+    disturbed, quiet = tmp_path / "disturbed", tmp_path / "quiet"
+    for folder in (disturbed, quiet):
+        folder.mkdir()
+        tiny_run.write(folder)
+    whole = tiny_run.train(tiny_run.full(quiet, steps), quiet, tiny_run.FULL_MODEL)
+
+    child = start(disturbed, steps, pause=0.3)
+    wait_for(child, disturbed, 3)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    child.stdout.close()
+
+    child = start(disturbed, steps, pause=0.3)
+    wait_for(child, disturbed, 7)
+    child.send_signal(signal.SIGTERM)
+    out, _ = child.communicate(timeout=120)
+    assert child.returncode == 130, out.decode()
+    assert b"saved; run the same command to go on" in out
+    assert not (disturbed / "final.npz").exists()
+
+    child = start(disturbed, steps, pause=0)
+    out, _ = child.communicate(timeout=120)
+    assert child.returncode == 0, out.decode()
+    with np.load(disturbed / "final.npz") as found:
+        want = tiny_run.flat(whole.params)
+        assert found.keys() == want.keys()
+        for name in want:
+            assert np.array_equal(found[name], want[name]), name
+
+    read = lambda folder: [json.loads(x) for x in
+                           (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    counts = collections.Counter((x["step"], x["expert"]) for x in read(disturbed))
+    assert set(counts.values()) == {1} and len(counts) == 2 * steps
+    figures = lambda folder: [(x["step"], x["nll"], x["tra"], x["gradient_norm"])
+                              for x in read(folder)]
+    assert figures(disturbed) == figures(quiet)
