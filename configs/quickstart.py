@@ -25,6 +25,6 @@ def get_config():
     config.model.update(window=64, latents=8, d_model=128, d_latent=128, heads=4, d_ff=256,
                         encoder_blocks=1, decoder_blocks=1, tie_embeddings=True)
     config.optimizer.learning_rate = 3e-3
-    config.train.update(batch=16, log_every=10, seconds=150.0, checkpoint_every=30.0)
+    config.train.update(batch=16, log_every=10, steps=450, checkpoint_every=30.0)
     config.eval.windows = 1024
     return config

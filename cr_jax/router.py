@@ -86,14 +86,19 @@ def score_experts(
     groups = -(-experts // expert_chunk)
     side_by_side = -(-experts // groups)
 
-    def one(p):
-        h, _ = net.apply(p, tokens, mask)
+    def one(p, own_mask):
+        h, _ = net.apply(p, tokens, own_mask)
         scores = objective.token_scores(
             h, models.head(model, p), tokens, max(1, chunk // side_by_side))
         return Scores(scores.nll, scores.correct)
 
+    def together(p):
+        # Every expert gets the mask on its own axis: JAX's batching of cuDNN attention takes
+        # queries and lengths only with the same leading axes.
+        return jax.vmap(one)(p, jnp.broadcast_to(mask, (side_by_side, *mask.shape)))
+
     if groups == 1:
-        return jax.vmap(one)(params)
+        return together(params)
 
     def grouped(x):
         fill = side_by_side * groups - experts
@@ -105,7 +110,7 @@ def score_experts(
 
     params = jax.tree.map(grouped, params)
     group = lambda g: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, g, 1, False), params)
-    scores = jax.lax.map(lambda g: jax.vmap(one)(group(g)), jnp.arange(groups))
+    scores = jax.lax.map(lambda g: together(group(g)), jnp.arange(groups))
     join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *tokens.shape)[:experts]
     return Scores(*(join(x) for x in scores))
 
