@@ -69,8 +69,8 @@ class Plan:
             return state
         return jax.tree.map(lambda x: x.addressable_shards[0].data[0], state)
 
-    def put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """This process's rows [E, b, ...] -> the global batch on the devices."""
+    def put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array | np.ndarray]:
+        """This process's rows [E, b, ...] -> the global batch, in the form that `step` takes."""
         if self.mode == "jit":
             return {k: jax.make_array_from_process_local_data(self.batch_sharding, v)
                     for k, v in batch.items()}

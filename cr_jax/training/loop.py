@@ -57,6 +57,10 @@ def train(
     when the loss is no longer finite or the workdir holds another run.
     """
     settings, main = experiment.train, jax.process_index() == 0
+    rows = settings.batch // plan.mesh.shape["data"]
+    if plan.mode == "pmap" and rows % settings.accumulate:
+        raise UserError(f"config.train.accumulate={settings.accumulate} must divide the {rows} "
+                        "rows that each device holds under pmap")
     make_state = lambda key: init_state(model, experiment.optimizer, settings, key)
     state = plan.init(make_state, expert_keys(experiment.seed, names))
     step_fn = plan.compile_step(
