@@ -1,0 +1,72 @@
+"""Accuracy, confusion and detection from made-up scores of two made-up experts."""
+
+import numpy as np
+import pytest
+import tiny_bank
+
+from cr_jax.calibration import Calibration
+from cr_jax.evaluation import DomainScores
+from cr_jax.studies import routing
+
+TOKENS = 10
+
+
+def scores(residual, correct=None):
+    """DomainScores of windows of ten tokens; residual [E][N] in nats/token."""
+    nll = np.asarray(residual, float) * TOKENS
+    correct = np.zeros(nll.shape, int) if correct is None else np.asarray(correct)
+    count = np.full(nll.shape[1], TOKENS)
+    return DomainScores(nll, correct, count, count, 0.1)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    """Both experts are used to residuals of 1.00 to 1.99 on their own text."""
+    bank = tiny_bank.in_memory(0)
+    calm = Calibration({TOKENS: 1 + np.arange(100) / 100})
+    for i, name in enumerate(("x", "y")):
+        bank = bank.mount(name, tiny_bank.one(tiny_bank.fresh(2), i), calm)
+    return bank
+
+
+CASE = {
+    "x": scores([[1.2, 1.3, 1.4, 3.0], [2.0, 3.0, 4.0, 1.5]],
+                [[9, 9, 1, 9], [1, 1, 9, 1]]),  # by residual 3 of 4, by TRA 3 of 4 others
+    "y": scores([[5.0, 5.0], [1.1, 1.2]]),
+    "strange": scores([[5.0, 6.0], [7.0, 4.0]]),
+    "random_tokens": scores([[1.2, 9.0], [9.0, 9.0]])}
+
+
+def test_accuracy_is_the_mean_over_domains_and_confusion_counts_windows(bank):
+    found = routing.run(bank, CASE, ("strange",), 0.05)["routing"]
+    assert found["confusion"] == {"x": {"x": 3, "y": 1}, "y": {"x": 0, "y": 2}}
+    assert found["per_domain"] == {"x": 0.75, "y": 1.0}
+    assert found["accuracy"] == 0.875 and found["chance"] == 0.5 and found["windows"] == 6
+    # All of y's windows tie by TRA: the first expert wins ties.
+    assert found["accuracy_tra"] == pytest.approx((0.75 + 0.0) / 2)
+
+
+def test_unknown_text_is_told_by_the_least_strangeness(bank):
+    ood = routing.run(bank, CASE, ("strange",), 0.05)["ood"]
+    assert ood["auroc_unseen_domain"] == ood["auroc_unseen_worst"] == 1.0
+    # One of the two random windows looks like home: 1.2 is above 2 and ties with 2 of 6.
+    assert ood["auroc_random"] == pytest.approx((1 + (1 + 2 / 2) / 6) / 2)
+    assert ood["per_domain"]["strange"]["rejected_at_alpha"] == 1.0
+    assert ood["per_domain"]["random_tokens"]["rejected_at_alpha"] == 0.5
+    assert ood["false_alarm"] == 0.0 and ood["accepted_own"] == {"x": 1.0, "y": 1.0}
+
+
+def test_strangeness_is_in_units_of_the_experts_own_spread(bank):
+    # Median 1.495, 95th percentile 1.9405.
+    found = routing.strangeness(bank, scores([[1.495, 1.9405], [1.495, 2.386]]))
+    np.testing.assert_allclose(found, [[0, 1], [0, 2]], atol=1e-6)
+
+
+def test_without_unknown_text_there_is_no_figure_of_it(bank):
+    ood = routing.run(bank, {k: CASE[k] for k in "xy"}, (), 0.05)["ood"]
+    assert "auroc_unseen_domain" not in ood and "auroc_random" not in ood
+
+
+def test_alpha_moves_the_refusals(bank):
+    at = lambda alpha: routing.run(bank, CASE, ("strange",), alpha)["ood"]["false_alarm"]
+    assert at(0.0) == 0.0 and at(0.9) > at(0.6) > 0 and at(1.0) == 1.0
