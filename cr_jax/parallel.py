@@ -14,11 +14,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cr_jax.errors import UserError
 
 AXES = ("data", "expert")
+AGREE_EVERY = 8  # steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +138,20 @@ def over_experts(step: Callable, experts: int, by: Literal["vmap", "map"]) -> Ca
         return jax.vmap(step, in_axes=(0, 0, None))
     return lambda state, batch, progress: jax.lax.map(
         lambda pair: step(*pair, progress), (state, batch))
+
+
+def agreed(step: int, stop: bool, save: bool) -> tuple[bool, bool]:
+    """(some process wants to stop, process 0 wants to save), the same answer in every process.
+
+    Each has its own clock and gets its own signals; two that save at different steps would wait
+    for each other for ever.  Several processes ask each other every `AGREE_EVERY` steps.
+    """
+    if jax.process_count() == 1:
+        return stop, save
+    if step % AGREE_EVERY:
+        return False, False
+    wishes = multihost_utils.process_allgather(np.array([stop, save]))
+    return bool(wishes[:, 0].any()), bool(wishes[0, 1])
 
 
 def expert_keys(seed: int, names) -> jax.Array:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from cr_jax import objective
 from cr_jax.config import Experiment, ModelConfig, to_dict
 from cr_jax.errors import UserError
-from cr_jax.parallel import Plan, expert_keys
+from cr_jax.parallel import Plan, agreed, expert_keys
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.clock import Clock
 from cr_jax.training.metric_writer import MetricWriter
@@ -94,10 +94,10 @@ def train(
                        "{remaining} left{postfix}"))
         bar.update(min(100.0, 100 * clock.progress(step)))
         log = _Log(experiment, model, names, clock, writer, bar, on_log)
-        finished = clock.progress(step) >= 1
+        finished, stopped = clock.progress(step) >= 1, False
         clock.start()
         last_save, pending = clock.seconds(), None
-        while not finished and not stop.is_set():
+        while not finished and not stopped:
             progress = clock.progress(step)
             # The batch is drawn after any save: the iterator's state in a checkpoint is the
             # state before the next step's batch.
@@ -112,7 +112,9 @@ def train(
             if pending is not None and (step - 1) % settings.log_every == 0:
                 log(step - 1, pending, progress)
             pending = sums
-            if clock.seconds() - last_save > settings.checkpoint_every and not finished:
+            stopped, due = agreed(
+                step, stop.is_set(), clock.seconds() - last_save > settings.checkpoint_every)
+            if due and not finished and not stopped:
                 _check_finite(step, pending, names)
                 clock.pause()
                 if step % settings.log_every == 0:
