@@ -4,8 +4,8 @@ Claim: the paper's routing rule (section 1) at toy size: every compressor rebuil
 domain best, and text of no domain is recognised as unknown.
 Command: python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 Hardware: 2 CPU cores, no GPU, no download.
-Expected: about 5 minutes.
-status: not run
+Expected: 3 to 5.5 minutes; TRA at home 99.7 %, routing 99.4 %, AUROC of the nearest unseen text 0.96.
+status: measured 2026-11-22 (results/quickstart/report.json)
 """
 
 from cr_jax.config import default, domain
