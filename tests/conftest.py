@@ -11,6 +11,7 @@ import os
 import pathlib
 import pkgutil
 import sys
+import tempfile
 
 DEVICES = 8
 os.environ["XLA_FLAGS"] = " ".join([
@@ -26,6 +27,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # LLVM's passes cost more time on tiny models than they save; they change sums in the last bits,
 # so equalities between programs are stated with a tolerance, and between runs of one program not.
 jax.config.update("jax_disable_most_optimizations", True)
+# Most of the suite's time is compilation, and many tests compile the same program.
+CACHE = pathlib.Path(tempfile.gettempdir(), f"cr_jax-tests-{os.getuid()}")
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 if not flags.FLAGS.is_parsed():
     flags.FLAGS(["pytest"])  # Grain reads absl's flags
 
@@ -40,9 +46,9 @@ jaxtyping.install_import_hook(
 @pytest.fixture(autouse=True)
 def _own_jax_settings():
     """What a test, or the application under test, sets in JAX's configuration ends with it."""
-    before = jax.config.jax_compilation_cache_dir
     yield
-    jax.config.update("jax_compilation_cache_dir", before)
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture(scope="session")
