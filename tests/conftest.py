@@ -17,6 +17,8 @@ DEVICES = 8
 os.environ["XLA_FLAGS"] = " ".join([
     os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={DEVICES}"]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Two test processes on two cores: OpenMP threads that spin for each other cost half a minute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import jaxtyping

@@ -170,7 +170,7 @@ def bad(tmp_path, capsys):
     (lambda c: c.data.domains.digits.update(train=("files:/nowhere/*.txt",)), "/nowhere"),
     (lambda c: c.data.domains.digits.update(test=("jsonl:/nowhere.jsonl",)), "/nowhere.jsonl"),
     (lambda c: c.data.domains.digits.update(train=("stdlib@trains",)), "unknown split"),
-    (lambda c: c.tokenizer.update(kind="gpt2", folder="/nowhere"), "/nowhere"),
+    (lambda c: c.tokenizer.update(kind="sentencepiece", folder="/nowhere"), "/nowhere"),
     (lambda c: c.update(studies=("astrology",)), "unknown study 'astrology'"),
 ], ids=range(9))
 def test_bad_settings_and_missing_files_are_one_line(bad, change, words):

@@ -91,8 +91,12 @@ def flat_map(z: Float[np.ndarray, "N D"], seed: int) -> tuple[Float[np.ndarray, 
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     try:
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
     except ImportError:
         return centred @ axes[:2].T, "PCA"
     flat = centred @ axes[:50].T
     perplexity = min(30.0, max(2.0, len(z) / 4))
-    return TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(flat), "t-SNE"
+    # One thread: OpenMP's wait for each other by spinning, minutes when a core is busy elsewhere.
+    with threadpool_limits(1):
+        picture = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(flat)
+    return picture, "t-SNE"

@@ -42,7 +42,7 @@ def test_a_tiny_run_has_the_form_of_the_raw_logs(arrays, tmp_path):
     row, raw = json.loads(out.read_text()), json.loads(RAW[-1].read_text())
     assert list(row) == list(raw) and list(row["log"][0]) == list(raw["log"][0])
     assert row["train_tokens"] == row["steps"] * 8 * 16
-    assert row["train_seconds"] >= 1.6 and len(row["log"]) >= 2
+    assert row["train_seconds"] >= 1.6 and row["log"]
     assert row["tokens"] == {"valid": 160, "test": 160, "random": 144}
     # One repeated id is learnt; ids that no batch held are not: the figure is the set's own.
     assert row["tra"]["valid"] == 1.0 and row["tra"]["test"] < 0.5
