@@ -57,7 +57,7 @@ class Plan:
         if self.mode == "jit":
             return jax.tree.map(lambda x: _place(np.asarray(x), self.state_sharding), state)
         sharding = NamedSharding(self.mesh, PartitionSpec("data"))
-        copies = len(jax.local_devices())
+        copies = len(self.mesh.local_devices)
 
         def repeat(x):
             local = np.broadcast_to(np.asarray(x)[None], (copies, *np.shape(x)))
@@ -76,7 +76,7 @@ class Plan:
         if self.mode == "jit":
             return {k: jax.make_array_from_process_local_data(self.batch_sharding, v)
                     for k, v in batch.items()}
-        return {k: _fold_rows(v, len(jax.local_devices())) for k, v in batch.items()}
+        return {k: _fold_rows(v, len(self.mesh.local_devices)) for k, v in batch.items()}
 
     def compile_step(
         self, make_step: Callable[[str | None], Callable], experts_by: Literal["vmap", "map"]
@@ -92,7 +92,8 @@ class Plan:
                 step, donate_argnums=0,
                 in_shardings=(self.state_sharding, self.batch_sharding, self.replicated),
                 out_shardings=(self.state_sharding, self.replicated))
-        mapped = jax.pmap(step, "data", in_axes=(0, 0, None), donate_argnums=0)
+        mapped = jax.pmap(step, "data", in_axes=(0, 0, None), donate_argnums=0,
+                          devices=list(self.mesh.devices.flat))
 
         def run(state, batch, progress):
             state, sums = mapped(state, batch, progress)

@@ -40,28 +40,26 @@ def plan_of(layout, experts=E):
     return parallel.make_plan("jit", experts, B, layout[1], jax.devices()[:layout[0] * layout[1]])
 
 
-def batch(step, masked, experts=range(E)):
+def batch(step, experts=range(E)):
     tokens = np.stack([np.random.default_rng([step, e]).integers(
         0, MODEL.vocab_size, (B, MODEL.window), np.int32) for e in experts])
-    found = {"tokens": tokens}
-    if masked:
-        length = np.random.default_rng(step).integers(1, MODEL.window + 1, (len(tokens), B, 1))
-        found["mask"] = np.arange(MODEL.window) < length
-    return found
+    length = np.stack([np.random.default_rng([step, e, 1]).integers(1, MODEL.window + 1, (B, 1))
+                       for e in experts])
+    return {"tokens": tokens, "mask": np.arange(MODEL.window) < length}
 
 
 @functools.cache
-def run(layout, train=DRAWS, masked=False, names=NAMES):
+def run(layout, train=DRAWS, names=NAMES, seed=0):
     """(weights at the start, weights after five steps, sums of each step), on the host."""
     plan = plan_of(layout, len(names))
     state = plan.init(lambda key: init_state(MODEL, OPTIMIZER, train, key),
-                      parallel.expert_keys(0, names))
+                      parallel.expert_keys(seed, names))
     first = jax.device_get(plan.gather(state).params)
     step = plan.compile_step(lambda axis: make_train_step(MODEL, OPTIMIZER, train, axis),
                              train.experts_by)
     experts, found = [NAMES.index(n) for n in names], []
     for i in range(STEPS):
-        state, sums = step(state, plan.put(batch(i, masked, experts)), jnp.float32(0))
+        state, sums = step(state, plan.put(batch(i, experts)), jnp.float32(0))
         found.append(jax.device_get(sums))
     return first, jax.device_get(plan.gather(state).params), found
 
@@ -88,23 +86,17 @@ def apart(a, b):
 
 @pytest.mark.parametrize("layout", [(8, 1), (4, 2), (2, 4), "pmap"], ids=str)
 def test_eight_devices_equal_one(layout):
-    """With random rates and hidden tokens: the draws do not depend on the devices either."""
-    check_same(run("one"), run(layout))
-
-
-@pytest.mark.parametrize("layout", [(4, 2), "pmap"], ids=str)
-def test_padded_batches_too(layout):
-    """Devices hold different numbers of real tokens; the mean is over all of them."""
-    plain = dataclasses.replace(DRAWS, nested=0.0, hidden=0.0)
-    one = run("one", plain, True)
+    """Random rates and hidden tokens do not depend on the devices, and neither does the mean over
+    real tokens, of which devices hold different numbers.
+    """
+    one = run("one")
     assert one[2][0]["tokens"].sum() < E * B * MODEL.window
-    check_same(one, run(layout, plain, True))
+    check_same(one, run(layout))
 
 
 def test_the_comparison_sees_a_difference():
-    """Negative control: without the draws, the same data and start give another run."""
-    other = run("one", dataclasses.replace(DRAWS, nested=0.0))
-    assert apart(run("one"), other) > 0.05
+    """Negative control: another seed."""
+    assert apart(run("one"), run("one", seed=1)) > 0.5
 
 
 def test_an_expert_trained_alone_equals_one_trained_beside_others():
@@ -119,14 +111,13 @@ def test_experts_by_map_equals_vmap():
     check_same(run("one"), run("one", dataclasses.replace(DRAWS, experts_by="map")))
 
 
-@pytest.mark.parametrize("mode,count", [("pmap", 8), ("jit", 2)])
-def test_a_checkpoint_of_one_layout_goes_on_in_another(tmp_path, mode, count):
+def test_a_checkpoint_of_eight_devices_under_jit_goes_on_under_pmap_on_two(tmp_path):
     tiny_run.write(tmp_path)
     e = tiny_run.experiment(tmp_path, steps=4)
     stop = lambda step, values: step == 1 and os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(Interrupted, match="step 2"):
         tiny_run.train(e, tmp_path, on_log=stop, devices=jax.devices())
-    done = tiny_run.train(e, tmp_path, mode=mode, devices=jax.devices()[:count])
+    done = tiny_run.train(e, tmp_path, mode="pmap", devices=jax.devices()[:2])
     (tmp_path / "whole").mkdir()
     whole = tiny_run.train(e, tmp_path / "whole")
     assert done.step == whole.step == 4
@@ -146,12 +137,12 @@ def test_gather_undoes_spread(layout):
 
 def test_experts_and_rows_lie_where_the_mesh_says():
     plan = plan_of((2, 4))
-    rows = plan.put(batch(0, False))["tokens"]
+    rows = plan.put(batch(0))["tokens"]
     assert rows.shape == (E, B, MODEL.window)
     assert {s.data.shape for s in rows.addressable_shards} == {(1, B // 2, MODEL.window)}
     state = plan.spread({"w": np.zeros((E, 3))})["w"]
     assert {s.data.shape for s in state.addressable_shards} == {(1, 3)}
-    assert plan_of("pmap").put(batch(0, False))["tokens"].shape == (8, E, B // 8, MODEL.window)
+    assert plan_of("pmap").put(batch(0))["tokens"].shape == (8, E, B // 8, MODEL.window)
 
 
 def test_keys_depend_on_the_name_and_the_seed_only():
