@@ -1,7 +1,7 @@
 """A training run of seconds: bytes of generated text, two experts, a model of a thousand weights.
 
-As a program, `python tests/tiny_run.py FOLDER STEPS PAUSE` trains on FOLDER/*.txt in FOLDER/run,
-waits PAUSE seconds after every step and writes the final weights to FOLDER/final.npz.
+As a program, `python tests/tiny_run.py FOLDER STEPS PAUSE` trains on FOLDER/*.txt in FOLDER/run
+and waits PAUSE seconds after every step, so that it can be killed on the way.
 """
 
 import dataclasses
@@ -85,16 +85,7 @@ def full(folder, steps: int) -> settings.Experiment:
     return dataclasses.replace(e, optimizer=dataclasses.replace(e.optimizer, name="muon"))
 
 
-def main(folder: str, steps: str, pause: str) -> int:
-    try:
-        done = train(full(folder, int(steps)), folder, FULL_MODEL,
-                     on_log=lambda *_: time.sleep(float(pause)))
-    except loop.Interrupted as stop:
-        print(stop)
-        return 130
-    np.savez(pathlib.Path(folder) / "final.npz", **flat(done.params))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    place, count, pause = sys.argv[1:]
+    train(full(place, int(count)), place, FULL_MODEL,
+          on_log=lambda *_: time.sleep(float(pause)))
