@@ -53,8 +53,6 @@ def _own_jax_settings():
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-@pytest.fixture(scope="session")
-def devices():
-    found = jax.devices()
-    assert len(found) == DEVICES, "something imported JAX before tests/conftest.py"
-    return found
+@pytest.fixture(scope="session", autouse=True)
+def _devices():
+    assert jax.device_count() == DEVICES, "something started JAX before tests/conftest.py"
