@@ -1,0 +1,85 @@
+"""`cr-jax bank`: list, check, extend or shrink a bank."""
+
+import contextlib
+import json
+from typing import Any
+
+from cr_jax.bank_folder import BankFolder, read_json
+from cr_jax.cli.jax_start import start_jax
+from cr_jax.cli.output import complain, print_line, printable
+
+EPILOG = """\
+A bank is a folder of experts that share one tokenizer and one model shape.
+
+  list     the experts
+  verify   compares every byte with the SHA-256 that was stored with it
+  add      copies an expert's folder, of another bank for example, into the bank
+  remove   deletes one expert; the others keep their bytes
+"""
+
+
+def add_arguments(action) -> None:
+    """The actions of `cr-jax bank`; `action(name, run, text)` makes the parser of one."""
+    listing = action("list", list_experts, "list the experts")
+    listing.add_argument("--json", action="store_true", help="one JSON object per expert and line")
+    action("verify", verify, "compare every byte with its stored SHA-256")
+    adding = action("add", add, "copy an expert's folder into the bank")
+    adding.add_argument("folder", metavar="EXPERT", help="its folder, as BANK/experts/NAME")
+    adding.add_argument("--name", metavar="NAME", help="its name here (default: the folder's)")
+    action("remove", remove, "delete one expert").add_argument("name", metavar="NAME")
+
+
+def list_experts(args) -> int:
+    """One line per expert."""
+    files = BankFolder(args.bank)
+    model = files.index["model"]
+    rows: list[dict[str, Any]] = []
+    for name in files.names:
+        folder = files.expert(name)
+        record = read_json(folder / "config.json")
+        record = record if isinstance(record, dict) else {}
+        with contextlib.suppress(OSError):
+            record["bytes"] = (folder / "params.safetensors").stat().st_size
+        rows.append({"name": name, "sha256": files.index["experts"][name]["sha256"],
+                     **{k: record.get(k) for k in ("dtype", "bytes", "about")}})
+    if args.json:
+        for row in rows:
+            print_line(json.dumps(row))
+        return 0
+    print_line(f"{len(rows)} experts; window {model.get('window')} tokens -> "
+               f"{model.get('latents')} latents of {model.get('d_latent')}; "
+               f"tokenizer {files.index['tokenizer'][:12]}")
+    width = max(map(len, files.names), default=0)
+    for row in rows:
+        size = f"{row['bytes'] / 1e6:8.1f} MB" if row["bytes"] is not None else "missing"
+        print_line(f"{row['name']:{width}}  {row['dtype'] or '?'}  {size}  {row['sha256'][:12]}")
+    return 0
+
+
+def verify(args) -> int:
+    """One line per problem on stderr; -> 2 when there is one."""
+    files = BankFolder(args.bank)
+    problems = files.verify()
+    for problem in problems:
+        complain(problem)
+    if not problems:
+        print_line(f"{printable(args.bank)}: {len(files.names)} experts, "
+                   "every byte as it was written")
+    return 2 if problems else 0
+
+
+def add(args) -> int:
+    """Copies an expert's folder into the bank."""
+    BankFolder(args.bank)
+    start_jax()
+    from cr_jax.bank import import_expert
+
+    print_line(f"added {import_expert(args.bank, args.folder, args.name)}")
+    return 0
+
+
+def remove(args) -> int:
+    """Deletes one expert."""
+    BankFolder(args.bank).remove(args.name)
+    print_line(f"removed {args.name}")
+    return 0

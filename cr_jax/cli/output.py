@@ -1,0 +1,22 @@
+"""What the commands print: lines on stdout, one line per problem on stderr."""
+
+import contextlib
+import sys
+
+
+def print_line(line: str) -> None:
+    """Writes one line to stdout at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def complain(message: object) -> int:
+    """One line on stderr; -> exit code 2."""
+    with contextlib.suppress(OSError):
+        print("cr-jax:", " ".join(str(message).split("\n")), file=sys.stderr)
+    return 2
+
+
+def printable(name: str) -> str:
+    """A file's name on one line and without control characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

@@ -1,0 +1,82 @@
+"""The whole command: arguments in, exit code out."""
+
+import argparse
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from cr_jax import __version__
+from cr_jax.cli import bank, reconstruct, route
+from cr_jax.cli.jax_start import prepare
+from cr_jax.cli.output import complain
+from cr_jax.errors import UserError
+
+_ABOUT = """\
+Every expert is a small autoencoder that learnt to rebuild the texts of one domain.  A text goes
+to the expert that rebuilds it with the lowest residual; if even that residual is unusual for the
+expert's own domain (its p-value is below alpha), the text is unknown.
+
+  cr-jax route --bank runs/quickstart/bank notes.txt main.py
+  cat notes.txt | cr-jax route --bank runs/quickstart/bank --json -
+  cr-jax reconstruct --bank runs/quickstart/bank --expert python main.py
+  cr-jax bank verify --bank runs/quickstart/bank
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `cr-jax ARGV`; -> 0, 2 after bad input, 130 after Ctrl-C.  Never raises on bad input."""
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stderr.reconfigure(errors="backslashreplace")
+    try:
+        args = _parser().parse_args(argv)
+        prepare()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            status = args.run(args)
+        sys.stdout.flush()
+        return status
+    except SystemExit as stop:  # argparse: --help, --version, a bad flag
+        return int(stop.code or 0)
+    except UserError as error:
+        return complain(error)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whatever reads us has closed: what is still buffered must not raise again at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return complain("the output was closed before everything was written")
+
+
+def _parser() -> argparse.ArgumentParser:
+    class Parser(argparse.ArgumentParser):
+        def error(self, message):
+            self.exit(2, f"cr-jax: {message}; see {self.prog} --help\n")
+
+    raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = Parser("cr-jax", description="Route texts to the expert that rebuilds them best.",
+                    epilog=_ABOUT, **raw)
+    parser.add_argument("--version", action="version", version=f"cr-jax {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(group, name: str, run: Callable, text: str, epilog: str | None = None):
+        made = group.add_parser(name, help=text, description=text, epilog=epilog, **raw)
+        made.add_argument("--bank", required=True, metavar="DIR", help="folder with bank.json")
+        made.set_defaults(run=run)
+        return made
+
+    route.add_arguments(command(
+        commands, "route", route.run, "say which expert a text belongs to", route.EPILOG))
+    reconstruct.add_arguments(command(
+        commands, "reconstruct", reconstruct.run, "show what an expert makes of a text",
+        reconstruct.EPILOG))
+
+    keep = commands.add_parser("bank", help="list, check, extend or shrink a bank",
+                               description="Keep a bank of experts.", epilog=bank.EPILOG, **raw)
+    actions = keep.add_subparsers(dest="action", required=True, metavar="ACTION")
+    bank.add_arguments(lambda *about: command(actions, *about))
+    return parser

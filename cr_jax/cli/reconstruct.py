@@ -1,0 +1,48 @@
+"""`cr-jax reconstruct`: what an expert makes of a text."""
+
+import sys
+
+from cr_jax.bank_folder import BankFolder
+from cr_jax.cli.inputs import checked, whole_text
+from cr_jax.cli.jax_start import start_jax
+from cr_jax.cli.output import print_line
+
+EPILOG = """\
+Prints the text as the expert rebuilds it from its latents.  Wrong tokens are marked: on a
+terminal the original struck out in red and the rebuilt in green, elsewhere [-original-]{+rebuilt+}.
+The last line has the share of tokens rebuilt exactly (TRA) and the residual in nats/token.
+"""
+
+
+def add_arguments(parser) -> None:
+    """The flags of `cr-jax reconstruct`."""
+    parser.add_argument("--expert", required=True, metavar="NAME")
+    parser.add_argument("file", metavar="FILE", help="UTF-8 text; - is standard input")
+
+
+def run(args) -> int:
+    """Prints the rebuilt text and its TRA."""
+    BankFolder(args.bank).expert(args.expert)
+    text = whole_text(checked(args.file))
+    start_jax()
+    from cr_jax.bank import ExpertBank
+    from cr_jax.reconstruction import marked, reconstruct
+
+    bank = ExpertBank.load(args.bank, [args.expert])
+    tokens, right, nll = 0, 0, 0.0
+
+    def counted():
+        nonlocal tokens, right, nll
+        for part in reconstruct(bank, args.expert, text):
+            tokens += len(part.tokens)
+            right += int((part.tokens == part.rebuilt).sum())
+            nll += float(part.nll.sum(dtype=float))
+            yield part
+
+    ended = True
+    for piece in marked(bank.tokenizer, counted(), sys.stdout.isatty()):
+        sys.stdout.write(piece)
+        ended = piece.endswith("\n")
+    print_line(("" if ended else "\n") + f"TRA {100 * right / tokens:.2f} % of {tokens} tokens, "
+               f"residual {nll / tokens:.3f} nats/token")
+    return 0
