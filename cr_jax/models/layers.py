@@ -68,10 +68,14 @@ def project(x: Float[Array, "... D"], kernel: Float[Array, "D F"]) -> Float[Arra
 
 
 class Attention(nn.Module):
-    """Multi-head attention; queries from `x`, keys and values from `context` (default: `x`)."""
+    """Multi-head attention; queries from `x`, keys and values from `context` (default: `x`).
+
+    `causal`: position i sees positions up to i only (the language model of `models.lm`).
+    """
 
     config: ModelConfig
     out_scale: float = 1.0
+    causal: bool = False
 
     @nn.compact
     def __call__(
@@ -96,7 +100,7 @@ class Attention(nn.Module):
             q, k, v, key_value_seq_lengths=lengths,
             query_seq_lengths=None if lengths is None or attention_kernel(c) == "xla"
             else jnp.full_like(lengths, q.shape[1]),
-            implementation=attention_kernel(c))
+            is_causal=self.causal, implementation=attention_kernel(c))
         return project(y.reshape(x.shape), self.param("out", fan_in(self.out_scale), (d, d)))
 
 
@@ -115,15 +119,16 @@ class SwiGlu(nn.Module):
 
 
 class Block(nn.Module):
-    """Bidirectional pre-norm Transformer block, in the form that `nn.scan` takes."""
+    """Pre-norm Transformer block, in the form that `nn.scan` takes; bidirectional by default."""
 
     config: ModelConfig
     out_scale: float = 1.0
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x: Any, positions: Any, lengths: Any = None) -> tuple[Any, None]:
         """x [B, L, D] -> ([B, L, D], None)."""
-        x = x + Attention(self.config, self.out_scale, name="attention")(
+        x = x + Attention(self.config, self.out_scale, self.causal, name="attention")(
             rms_norm(x), positions, lengths)
         return x + SwiGlu(self.config, self.out_scale, name="mlp")(rms_norm(x)), None
 
@@ -136,6 +141,7 @@ class Stack(nn.Module):
 
     config: ModelConfig
     depth: int
+    causal: bool = False
 
     @nn.compact
     def __call__(
@@ -153,5 +159,6 @@ class Stack(nn.Module):
             unroll=1 if self.config.scan else self.depth)
         # Output projections start small so that the residual stream, and with it the copy path
         # through the bottleneck, is what the first steps train.
-        x, _ = blocks(self.config, 0.5 / self.depth, name="blocks")(x, positions, lengths)
+        x, _ = blocks(self.config, 0.5 / self.depth, self.causal, name="blocks")(
+            x, positions, lengths)
         return x
