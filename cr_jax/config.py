@@ -34,6 +34,7 @@ class ModelConfig:
     decoder_blocks: int = 5
     bottleneck: Bottleneck = "fold"
     fold_channels: int = 64  # width per token on the way into and out of the fold
+    levels: int = 0  # values that each number of z can take (models/quantizer.py); 0: any
     tie_embeddings: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute; parameters stay float32
     attention: Literal["auto", "xla", "cudnn"] = "auto"
@@ -191,6 +192,8 @@ def check_model(model: ModelConfig) -> None:
         raise UserError(
             f"config.model.d_model={model.d_model} must be a multiple of 2 x heads="
             f"{2 * model.heads}: every head needs an even width for its rotary positions")
+    if model.levels not in (0, *range(2, 257)):
+        raise UserError(f"config.model.levels must be 0 (off) or 2 to 256, got {model.levels}")
     if model.latents > model.window:
         raise UserError(f"config.model.latents={model.latents} must not exceed "
                         f"window={model.window}: there is nothing to compress")

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from cr_jax.config import ModelConfig, check_model
 from cr_jax.models.bottleneck import BOTTLENECKS
 from cr_jax.models.layers import Stack, compute_dtype, rms_norm
+from cr_jax.models.quantizer import Quantizer
 
 
 class Autoencoder(nn.Module):
@@ -29,6 +30,8 @@ class Autoencoder(nn.Module):
         self.hidden_token = self.param("hidden_token", nn.initializers.normal(1.0), (c.d_model,))
         self.encoder = Stack(c, c.encoder_blocks)
         self.bottleneck = BOTTLENECKS[c.bottleneck](c)
+        if c.levels:
+            self.quantizer = Quantizer(c)
         self.decoder = Stack(c, c.decoder_blocks)
         if not c.tie_embeddings:
             # Starts as the transposed embedding: copying is then the linear path's first answer.
@@ -52,7 +55,7 @@ class Autoencoder(nn.Module):
         mask: Bool[Array, "B L"] | None = None,
         hidden: Bool[Array, "B L"] | None = None,
     ) -> Float[Array, "B M Dz"]:
-        """Windows -> latents.
+        """Windows -> latents; each number one of `config.levels` values where that is set.
 
         `mask`: True on real tokens, which come first; ids under False change nothing.
         `hidden`: True where the encoder must not see the token (denoising, Not in the paper).
@@ -65,7 +68,8 @@ class Autoencoder(nn.Module):
             x = jnp.where(hidden[..., None], self.hidden_token.astype(x.dtype), x)
         lengths = None if mask is None else jnp.sum(mask, axis=-1, dtype=jnp.int32)
         h = self.encoder(rms_norm(x), jnp.arange(c.window), lengths)
-        return self.bottleneck.compress(rms_norm(h), mask)
+        z = self.bottleneck.compress(rms_norm(h), mask)
+        return self.quantizer(z) if c.levels else z
 
     def decode(
         self,
