@@ -29,7 +29,7 @@ from cr_jax.bank_folder import (
     write_manifest,
 )
 from cr_jax.calibration import Calibration
-from cr_jax.config import ModelConfig
+from cr_jax.config import ModelConfig, Scoring
 from cr_jax.errors import UserError
 
 _HOW_TO_RUN = ("dtype", "attention", "remat", "scan")  # not part of what an expert is
@@ -51,6 +51,7 @@ class ExpertBank:
     calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
     about: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     folder: Path | None = None
+    scoring: Scoring = Scoring()  # the rule that calibrations were made with
 
     def __post_init__(self):
         if not 0 < self.tokenizer.vocab_size <= self.model.vocab_size:
@@ -59,10 +60,13 @@ class ExpertBank:
                             "config.model.vocab_size")
 
     @classmethod
-    def create(cls, folder: str | os.PathLike, model: ModelConfig, tokenizer) -> "ExpertBank":
+    def create(cls, folder: str | os.PathLike, model: ModelConfig, tokenizer,
+               scoring: Scoring = Scoring()) -> "ExpertBank":
         """An empty bank in `folder`, which must be empty or not exist."""
-        bank = cls(model, tokenizer)
-        bank.folder = create_folder(folder, config.to_dict(model), tokenizer).path
+        config.check_scoring(scoring, model)
+        bank = cls(model, tokenizer, scoring=scoring)
+        rule = config.to_dict(scoring)
+        bank.folder = create_folder(folder, config.to_dict(model), tokenizer, rule).path
         return bank
 
     @classmethod
@@ -87,7 +91,7 @@ class ExpertBank:
             {n: _read_calibration(p) for n, p in zip(names, folders, strict=True)},
             {n: read_json(p / "config.json").get("about", {})
              for n, p in zip(names, folders, strict=True)},
-            files.path)
+            files.path, config.scoring_rule(files.index.get("scoring", {}), model))
 
     def add(self, name: str, params: Any, calibration: Calibration,
             about: Mapping[str, Any] | None = None, dtype: str = "float32") -> None:
@@ -105,7 +109,8 @@ class ExpertBank:
         mounted = self.mount(name, rounded, calibration, about)
         with files.adding(name) as draft:
             record = {"format": FORMAT, "tokenizer": self.tokenizer.fingerprint,
-                      "model": config.to_dict(self.model), "dtype": dtype, "about": about or {}}
+                      "model": config.to_dict(self.model), "dtype": dtype, "about": about or {},
+                      "scoring": config.to_dict(self.scoring)}
             _write_json(draft / "config.json", record)
             _write_json(draft / "calibration.json", calibration.to_json())
             parameter_files.write(draft / "params.safetensors", rounded)
@@ -173,7 +178,7 @@ class ExpertBank:
     def _with(self, names, params, calibration, about):
         frozen = types.MappingProxyType
         return ExpertBank(self.model, self.tokenizer, names, params, frozen(calibration),
-                          frozen(about))
+                          frozen(about), scoring=self.scoring)
 
     def _become(self, other: "ExpertBank") -> None:
         self.names, self.params = other.names, other.params
@@ -243,8 +248,10 @@ def _check_model(folder: Path, model: ModelConfig) -> None:
         raise UserError(f"{folder / 'config.json'} describes no model: write the expert again")
     wanted = config.to_dict(model)
     for field in wanted:
-        if field not in _HOW_TO_RUN and raw.get(field) != wanted[field]:
-            raise UserError(f"{folder} has model.{field}={raw.get(field)!r}, the bank has "
+        # Experts written before a field came have its default.
+        had = raw.get(field, getattr(ModelConfig, field))
+        if field not in _HOW_TO_RUN and had != wanted[field]:
+            raise UserError(f"{folder} has model.{field}={had!r}, the bank has "
                             f"{wanted[field]!r}: train the expert with the bank's model settings")
 
 
