@@ -20,8 +20,8 @@ def write_report(report: dict, folder: Path) -> Path:
     page = render(report)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "report.json", text)
-        return _write(folder / "report.html", page)
+        write_whole(folder / "report.json", text)
+        return write_whole(folder / "report.html", page)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
@@ -29,7 +29,8 @@ def write_report(report: dict, folder: Path) -> Path:
         ) from error
 
 
-def _write(path: Path, text: str) -> Path:
+def write_whole(path: Path, text: str) -> Path:
+    """Writes UTF-8 `text` beside `path`, then renames it: all of it or nothing.  OSError."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         draft.write_text(text, encoding="utf-8", newline="\n")

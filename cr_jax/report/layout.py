@@ -1,6 +1,21 @@
 """Pieces that all sections share: the order of domains, captions, charts side by side."""
 
+from cr_jax.report.style import css
 from cr_jax.report.text import escape, mapping, sequence
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A page that makes no request and runs no script; `title` is plain text, `body` HTML."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{css()}{style}\n</style></head>\n"
+        f"<body>\n{body}\n</body></html>\n"
+    )
 
 
 def domain_order(report: dict) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 
 from cr_jax.report import sections
-from cr_jax.report.style import css
+from cr_jax.report.layout import document
 from cr_jax.report.tables import plain_table, value_table
 from cr_jax.report.text import (
     count,
@@ -17,8 +17,6 @@ from cr_jax.report.text import (
     score,
     sequence,
 )
-
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render(report: dict) -> str:
@@ -39,17 +37,13 @@ def render(report: dict) -> str:
     body = "".join(
         f'<section id="{key}"><h2>{title}</h2>{content}</section>' for key, title, content in parts
     )
-    name = escape(report.get("name") or "cr_jax report")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{name}</title>\n<style>\n{css()}\n</style></head>\n<body>\n"
-        f"<header><h1>{name}</h1>{introduction(report)}{tiles(report)}"
+    name = report.get("name") or "cr_jax report"
+    return document(
+        name,
+        f"<header><h1>{escape(name)}</h1>{introduction(report)}{tiles(report)}"
         f'<nav aria-label="sections">{links}</nav></header>\n<main>{body}</main>\n'
         "<footer><p>Idea: “Compression is Routing”, arXiv 2512.16963. All figures are drawn from "
-        "report.json beside this page.</p></footer>\n</body></html>\n"
+        "report.json beside this page.</p></footer>",
     )
 
 

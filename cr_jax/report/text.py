@@ -24,9 +24,17 @@ def label(value: object) -> str:
     return DASH if missing else str(value)
 
 
+def visible(text: str) -> str:
+    """`text` that cannot steer a terminal or a page: only tabs and line feeds keep their effect.
+
+    Control characters become pictures (␛), or U+FFFD as do bidirectional overrides.
+    """
+    return text.translate(_UNSAFE)
+
+
 def escape(value: object) -> str:
     """`value` as text for an HTML body or a quoted attribute; None and NaN become a dash."""
-    return html.escape(label(value).translate(_UNSAFE), quote=True)
+    return html.escape(visible(label(value)), quote=True)
 
 
 def breakable(value: object) -> str:

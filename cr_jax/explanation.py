@@ -1,0 +1,195 @@
+"""Why a text went where it went: the route and what every expert makes of every token.
+
+The numbers are the router's own.  Not in the paper, which shows mean errors only.
+Letters: E experts (lowest residual first), T tokens, S spans.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32, Int32
+
+from cr_jax.bank import ExpertBank
+from cr_jax.errors import UserError
+from cr_jax.router import Route, route, score_stats
+from cr_jax.text_windows import PIECE, windows_of_text
+
+WINDOWS = 8  # of a text that are explained token by token
+
+
+class Span(NamedTuple):
+    """Tokens start..end (end left out) and their text: one token, or those of one character."""
+
+    start: int
+    end: int
+    text: str
+
+
+class Telling(NamedTuple):
+    """A piece of text, all its occurrences taken together.
+
+    nats: summed over its tokens, what it is ranked by; nearest and runner_up: mean residual in
+    nats/token under these experts (runner_up NaN with one expert).
+    """
+
+    text: str
+    count: int
+    nats: float
+    nearest: float
+    runner_up: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explanation:
+    """A route with the residual of every token by every expert.
+
+    route: of the whole text; alpha: below it a p-value is unknown; names: the E experts, lowest
+    residual first; tokens: ids of the first `windows` windows; nll: nats of each of them by each
+    expert, rows as in `names`; spans: cover the tokens in order, and their texts joined are the
+    text; shortest: tokens below which the nearest expert has no p-value.
+    """
+
+    route: Route
+    alpha: float
+    names: tuple[str, ...]
+    tokens: Int32[np.ndarray, " T"]
+    nll: Float32[np.ndarray, "E T"]
+    spans: tuple[Span, ...]
+    windows: int
+    shortest: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether all tokens of the text are here, not only the first ones."""
+        return len(self.tokens) == self.route.tokens
+
+    @property
+    def runner_up(self) -> str | None:
+        """The expert with the second lowest residual; None when there is just one."""
+        return self.names[1] if len(self.names) > 1 else None
+
+    @property
+    def verdict(self) -> str:
+        """The decision and its reason in one sentence."""
+        found = self.route
+        p = f"p = {found.p_values[found.nearest]:.3f}"
+        lead = (f"lowest residual by {found.margin:.2f} nats/token" if self.runner_up else
+                "the only expert")
+        if found.expert is None:
+            return (f"unknown: the nearest expert, {found.nearest} ({lead}), rebuilds it worse "
+                    f"than usual for its own text ({p}, below alpha = {self.alpha:g})")
+        if found.tokens < self.shortest:
+            return (f"{found.nearest}: {lead}; {found.tokens} tokens are too few to say whether "
+                    f"that is usual for its own text (at least {self.shortest})")
+        return f"{found.nearest}: {lead}; usual for its own text ({p})"
+
+    def residuals(self) -> Float[np.ndarray, "E S"]:
+        """Nats/token of each span by each expert."""
+        return self._sums(self.nll) / self._lengths()
+
+    def margins(self) -> Float[np.ndarray, " S"]:
+        """Runner-up minus nearest, nats/token, of each span: positive speaks for the nearest.
+
+        Weighted by its tokens, the mean over a complete text is the route's margin.  Zeros when
+        there is just one expert.
+        """
+        if len(self.names) < 2:
+            return np.zeros(len(self.spans))
+        residuals = self.residuals()
+        return residuals[1] - residuals[0]
+
+    def telling(self, by: str = "margin") -> list[Telling]:
+        """Every distinct span text, highest sum first.
+
+        by: "margin" sums runner-up minus nearest (its end speaks against the nearest expert);
+        "residual" sums the nearest expert's nats.  `UserError` for anything else.
+        """
+        if by not in ("margin", "residual"):
+            raise UserError(f"tokens are ranked by 'margin' or 'residual', not {by!r}")
+        lengths, residuals = self._lengths(), self.residuals()
+        ranked_by = (self.margins() if by == "margin" else residuals[0]) * lengths
+        groups: dict[str, list[int]] = {}
+        for i, span in enumerate(self.spans):
+            groups.setdefault(span.text, []).append(i)
+
+        def one(text, at):
+            mean = np.sum(residuals[:, at] * lengths[at], -1) / lengths[at].sum()
+            return Telling(text, len(at), float(ranked_by[at].sum()), float(mean[0]),
+                           float(mean[1]) if len(mean) > 1 else float("nan"))
+
+        return sorted((one(*group) for group in groups.items()), key=lambda found: -found.nats)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types: the verdict, how much is here, and per token ids, text and nats.
+
+        texts: of each span; spans: where each starts, in tokens; nll: {expert: [nats] * T}.
+        """
+        return {
+            "verdict": self.verdict, "alpha": self.alpha, "complete": self.complete,
+            "windows": self.windows, "tokens": self.tokens.tolist(),
+            "spans": [span.start for span in self.spans],
+            "texts": [span.text for span in self.spans],
+            "nll": {name: [round(x, 4) for x in row.tolist()]
+                    for name, row in zip(self.names, self.nll, strict=True)}}
+
+    def _lengths(self):
+        return np.array([span.end - span.start for span in self.spans])
+
+    def _sums(self, values):
+        return np.add.reduceat(values.astype(np.float64), [s.start for s in self.spans], axis=-1)
+
+
+def explain(bank: ExpertBank, text: str | Iterable[str], *, alpha: float = 0.05,
+            windows: int = WINDOWS, expert_chunk: int = 4, batch: int = 64,
+            chunk: int = 8192) -> Explanation:
+    """`router.route` of the whole text, and the residuals of its first `windows` windows.
+
+    text: a string or pieces of one, read once and in bounded memory.  `UserError` as in `route`,
+    or when `windows` is below 1.  Not in the paper.
+    """
+    if windows < 1:
+        raise UserError(f"at least one window is explained, got windows={windows}")
+    size = windows * bank.model.window * int(bank.tokenizer.token_bytes.max())
+    # PIECE more: the last piece of a cut text may be cut elsewhere than in the whole text, and so
+    # have other tokens; all pieces that start before `size` are then whole.
+    head = _Head(text, size + PIECE)
+    options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
+    found = route(bank, head, alpha=alpha, **options)
+    block = next(windows_of_text(bank.tokenizer, head.kept, bank.model.window, windows))
+    names = tuple(sorted(found.residuals, key=found.residuals.get))
+    rows = [bank.index(name) for name in names]
+    tokens = block.tokens[block.mask]
+    return Explanation(
+        route=found, alpha=float(alpha), names=names, tokens=tokens,
+        nll=score_stats(bank, block, **options).nll[rows][:, block.mask],
+        spans=tuple(_spans(head.kept, bank.tokenizer.token_bytes[tokens])),
+        windows=len(block.tokens), shortest=min(bank.calibration[names[0]].residuals))
+
+
+class _Head:
+    """The pieces of a text as they come; the first `size` characters are kept."""
+
+    def __init__(self, text: str | Iterable[str], size: int):
+        self._text, self._size, self.kept = text, size, ""
+
+    def __iter__(self) -> Iterator[str]:
+        for part in [self._text] if isinstance(self._text, str) else self._text:
+            self.kept += part[:max(0, self._size - len(self.kept))]
+            yield part
+
+
+def _spans(text: str, token_bytes) -> Iterator[Span]:
+    """Tokens of `text`, joined where one ends inside a character: a piece of text each."""
+    ends = np.cumsum(token_bytes)
+    # A token has at most as many characters as bytes.
+    data = text[:int(ends[-1])].encode()
+    inner = [end < len(data) and data[end] & 0xC0 == 0x80 for end in ends]
+    stops = [i + 1 for i, inside in enumerate(inner) if not inside]
+    if not stops or stops[-1] < len(ends):  # the last window ends inside a character
+        stops.append(len(ends))
+    for start, end in itertools.pairwise([0, *stops]):
+        first = int(ends[start - 1]) if start else 0
+        yield Span(start, end, data[first:int(ends[end - 1])].decode("utf-8", "replace"))
