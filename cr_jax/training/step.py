@@ -71,7 +71,9 @@ def make_train_step(
         if train.accumulate == 1:
             grads, sums = gradient(state.params, tokens, mask, options, count)
         else:
-            split = lambda x: x.reshape(train.accumulate, -1, *x.shape[1:])
+            # Every accumulate-th row: a block of rows would lie on few of the devices, and all of
+            # them would compute it.
+            split = lambda x: x.reshape(-1, train.accumulate, *x.shape[1:]).swapaxes(0, 1)
             pieces = jax.tree.map(split, (tokens, mask, options))
 
             def add(carry, piece):
