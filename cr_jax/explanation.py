@@ -72,6 +72,12 @@ class Explanation:
         return self.names[1] if len(self.names) > 1 else None
 
     @property
+    def size(self) -> str:
+        """The whole text's windows and tokens, in words."""
+        counts = ((self.route.windows, "window"), (self.route.tokens, "token"))
+        return ", ".join(f"{n:,} {what}{'s' * (n != 1)}" for n, what in counts)
+
+    @property
     def verdict(self) -> str:
         """The decision and its reason in one sentence."""
         found = self.route
@@ -162,9 +168,10 @@ def explain(bank: ExpertBank, text: str | Iterable[str], *, alpha: float = 0.05,
     names = tuple(sorted(found.residuals, key=found.residuals.get))
     rows = [bank.index(name) for name in names]
     tokens = block.tokens[block.mask]
+    scores = score_stats(bank, block, **options)
     return Explanation(
         route=found, alpha=float(alpha), names=names, tokens=tokens,
-        nll=score_stats(bank, block, **options).nll[rows][:, block.mask],
+        nll=getattr(scores, "residual", scores.nll)[rows][:, block.mask],
         spans=tuple(_spans(head.kept, bank.tokenizer.token_bytes[tokens])),
         windows=len(block.tokens), shortest=min(bank.calibration[names[0]].residuals))
 

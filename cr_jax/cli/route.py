@@ -1,6 +1,8 @@
 """`cr-jax route`: which expert a text belongs to."""
 
 import json
+import os
+import sys
 
 from cr_jax.bank_folder import BankFolder
 from cr_jax.cli.inputs import checked
@@ -17,6 +19,12 @@ Prints one line per file, in order:
   tra     share of tokens that the winner rebuilds exactly
   R       residual of each expert in nats/token, best first
 
+With --explain, more lines per file: a bar per expert, nearest first, with its residual, p and tra;
+the verdict in a sentence; on a terminal the text, each token coloured by its residual under the
+nearest expert (--margin: by how much more the runner-up pays for it), elsewhere or with NO_COLOR
+the tokens that weigh most.  --html writes the same as one page without scripts, in which pointing
+at a token shows every expert's residual.
+
 Files are UTF-8 text of any size; they are read in pieces.  A bad file costs one line on stderr
 and exit code 2 at the end; the others are routed all the same.
 """
@@ -27,6 +35,15 @@ def add_arguments(parser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per file and line")
     parser.add_argument("--alpha", type=float, default=0.05, metavar="A",
                         help="a p-value below this is unknown (default 0.05)")
+    parser.add_argument("--explain", action="store_true",
+                        help="show what every expert makes of the text, token by token")
+    parser.add_argument("--margin", action="store_true",
+                        help="explain; colour tokens by what the runner-up pays more for them")
+    parser.add_argument("--html", metavar="OUT", help="write the explanation to the page OUT.html")
+    parser.add_argument("--windows", type=int, default=8, metavar="N",
+                        help="explain the tokens of the first N windows (default 8)")
+    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto",
+                        help="colour the explained text (default auto: on a terminal)")
     parser.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text; - is standard input")
 
 
@@ -34,6 +51,10 @@ def run(args) -> int:
     """Routes each file; -> 2 when one of them is bad."""
     if not 0 <= args.alpha <= 1:
         raise UserError(f"--alpha is a share and must lie in [0, 1], got {args.alpha}")
+    if args.windows < 1:
+        raise UserError(f"--windows must be at least 1, got {args.windows}")
+    if args.html is not None:
+        _check_page(args.html, args.files)
     BankFolder(args.bank)
     status, good = 0, []
     for name in args.files:
@@ -46,18 +67,69 @@ def run(args) -> int:
     start_jax()
     from cr_jax.bank import ExpertBank
     from cr_jax.data.sources import read_text
+    from cr_jax.explanation import explain
     from cr_jax.router import route
 
     bank = ExpertBank.load(args.bank)
+    in_lines = args.explain or args.margin
+    explained = []
     for name in good:
+        explanation = None
         try:
-            found = route(bank, read_text(name), alpha=args.alpha)
+            if in_lines or args.html is not None:
+                explanation = explain(bank, read_text(name), alpha=args.alpha,
+                                      windows=args.windows)
+                found = explanation.route
+            else:
+                found = route(bank, read_text(name), alpha=args.alpha)
         except UserError as error:
             status = complain(error)
             continue
-        print_line(json.dumps({"file": name, "p_value": found.p_values[found.nearest],
-                               **found.to_json()}) if args.json else _line(name, found))
+        if args.html is not None:
+            explained.append((name, explanation))
+        if args.json:
+            more = {"explanation": explanation.to_json()} if in_lines else {}
+            print_line(json.dumps({"file": name, "p_value": found.p_values[found.nearest],
+                                   **found.to_json(), **more}))
+        elif in_lines:
+            _print_explanation(name, explanation, args, first=name == good[0])
+        else:
+            print_line(_line(name, found))
+    if explained:
+        from cr_jax.report.explanation import write_explanations
+
+        write_explanations(explained, args.html)
     return status
+
+
+def _check_page(path: str, files: list[str]) -> None:
+    """`UserError` unless `path` can only be a page: a forgotten OUT must not cost a text."""
+    if not path.lower().endswith((".html", ".htm")):
+        raise UserError(f"--html writes a page: give it a name that ends in .html, not {path!r}")
+    same = [f for f in files if os.path.exists(f) and os.path.exists(path)
+            and os.path.samefile(f, path)]
+    if same:
+        raise UserError(f"--html would overwrite {same[0]}, which is to be read: name another page")
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
+        raise UserError(f"--html cannot write {path}: name a file in a folder that exists")
+
+
+def _print_explanation(name: str, explanation, args, first: bool) -> None:
+    from cr_jax.cli.explanation import colours, lines
+
+    if not first:
+        print_line("")
+    for line in lines(name, explanation, colours(args.color),
+                      "margin" if args.margin else "residual", blocks=_can_write("█▏")):
+        print_line(line)
+
+
+def _can_write(text: str) -> bool:
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _line(name: str, found) -> str:

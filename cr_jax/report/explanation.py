@@ -1,0 +1,204 @@
+"""Why texts went where they went, as one page: bars, verdict, every token tinted."""
+
+import bisect
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cr_jax.errors import UserError
+from cr_jax.explanation import Explanation, Telling
+from cr_jax.report.examples import show_white_space
+from cr_jax.report.files import write_whole
+from cr_jax.report.layout import document, panel, panels
+from cr_jax.report.tables import plain_table
+from cr_jax.report.text import breakable, count, decimal, escape
+
+# Nats/token where the next stronger tint begins; the same for all texts, so that colours compare.
+RESIDUAL_EDGES = (0.1, 0.3, 0.7, 1.2, 2.0, 3.0, 4.5, 6.5, 9.0)
+MARGIN_EDGES = (0.1, 0.4, 1.0, 2.5, 5.0)  # of either sign
+MOST = 10  # rows in a table of telling tokens
+
+# Vermilion speaks against the nearest expert, blue for it: apart for the colour-blind, and dark
+# enough at these opacities for the ink of both modes.
+_AGAINST, _FOR = "213,94,0", "0,114,178"
+_RULES = """
+.verdict{font-size:1.15rem;font-weight:600}
+.bars{border-spacing:0 3px;width:100%}
+.bars td,.bars th{padding:2px 12px 2px 0;vertical-align:middle;font-weight:400}
+.bars thead th{font-size:.82rem;color:var(--soft)}
+.bars .n{text-align:right;white-space:nowrap}
+.bars tbody th{overflow-wrap:break-word;max-width:16em}
+.bars .bar{width:55%;min-width:64px}
+.bars .bar span{display:block;height:12px;border-radius:2px;background:var(--soft);opacity:.55}
+.bars .nearest th,.bars .nearest td{font-weight:700}
+.bars .nearest .bar span{background:var(--s0);opacity:1}
+.bars .low{color:var(--bad)}
+.view label{margin:0 16px 0 3px;font-size:.92rem;cursor:pointer;overflow-wrap:break-word}
+.view pre{font-size:13.5px;line-height:1.75;tab-size:4}
+.view pre i:hover{outline:2px solid var(--ink)}
+.view pre i:hover::after{content:attr(data-n);position:fixed;left:0;right:0;bottom:0;z-index:9;
+ background:var(--card);color:var(--ink);border-top:2px solid var(--ink);padding:10px 20px;
+ max-height:45vh;overflow:hidden;white-space:pre-wrap;font-weight:400}
+.view u{text-decoration:none;color:var(--soft)}
+.by-margin~.margin-key,.by-margin:checked~.residual-key{display:none}
+.by-margin:checked~.margin-key{display:flex}
+.by-margin:checked~pre i{background:none}
+.key .strip b{font-weight:400;padding:1px 6px;color:var(--ink)}
+.panel tbody td:first-child{font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace;white-space:pre}
+.panel thead th{min-width:0}.panel .plain td,.panel .plain th{padding-right:10px}
+@media(max-width:640px){.bars td,.bars th{padding-right:7px;font-size:.85rem}
+ .view label::after{content:"\\A";white-space:pre}
+ .bars .bar{width:40%;min-width:48px}.panel .plain{font-size:.82rem}
+ .view pre i:hover::after{padding:8px 14px}}
+@media print{.view pre i:hover::after{display:none}}
+"""
+
+
+def _style() -> str:
+    tint = lambda colour, opacity: f"{{background:rgba({colour},{opacity:.2f})}}"
+    rules = [_RULES]
+    for i in range(1, len(RESIDUAL_EDGES) + 1):
+        rules.append(f".view .r{i}{tint(_AGAINST, 0.07 * i)}")
+    for kind, colour in (("f", _FOR), ("a", _AGAINST)):
+        for i in range(1, len(MARGIN_EDGES) + 1):
+            where = f".by-margin:checked~pre i.{kind}{i},.margin-key .{kind}{i}"
+            rules.append(f"{where}{tint(colour, 0.13 * i)}")
+    return "\n".join(rules)
+
+
+def residual_step(nats: float) -> int:
+    """Tint 0 (rebuilt well: none) .. 9."""
+    return bisect.bisect_right(RESIDUAL_EDGES, nats)
+
+
+def margin_step(nats: float) -> int:
+    """Tint -5 (speaks against the nearest expert) .. 0 (none) .. 5 (for it)."""
+    step = bisect.bisect_right(MARGIN_EDGES, abs(nats))
+    return int(math.copysign(step, nats))
+
+
+def render(texts: Sequence[tuple[str, Explanation]]) -> str:
+    """One self-contained page for (name, explanation) pairs.  No script, no request."""
+    names = [escape(name) for name, _ in texts]
+    parts = [f'<section id="t{i}"><h2>{name}</h2>{_text(found, i)}</section>'
+             for i, (name, (_, found)) in enumerate(zip(names, texts, strict=True))]
+    links = "".join(f'<a href="#t{i}">{name}</a>' for i, name in enumerate(names))
+    several = len(parts) > 1
+    nav = f'<nav aria-label="texts">{links}</nav>' if several else ""
+    head = "these texts went where they" if several else "this text went where it"
+    return document(
+        f"Routing of {f'{len(texts)} texts' if several else texts[0][0]}",
+        f"<header><h1>Why {head} went</h1>"
+        "<p>Every expert is a small autoencoder that learnt to rebuild the texts of one domain. "
+        "A text goes to the expert with the lowest residual, in nats per token; it is unknown "
+        f"when even that residual is unusual for the expert's own domain.</p>{nav}</header>\n"
+        f"<main>{''.join(parts)}</main>\n"
+        "<footer><p>Idea: “Compression is Routing”, arXiv 2512.16963. The residual is the paper's; "
+        "p-values and single tokens are not in it.</p></footer>",
+        _style())
+
+
+def write_explanations(texts: Sequence[tuple[str, Explanation]], path: str | os.PathLike) -> Path:
+    """`render` to a file, whole or not at all.  `UserError` where it cannot be written."""
+    try:
+        return write_whole(Path(path), render(texts))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose a folder you can "
+                        "write to") from error
+
+
+def _text(found: Explanation, at: int) -> str:
+    route = found.route
+    note = "" if found.complete else (
+        f'<p class="note">Shown: the first {count(found.windows)} of {count(route.windows)} '
+        f"windows ({count(len(found.tokens))} of {count(route.tokens)} tokens). The verdict and "
+        "the bars are of the whole text.</p>")
+    return (f'<p class="verdict">{escape(found.verdict)}</p>{_bars(found)}'
+            f"<h3>Token by token</h3>{note}{_view(found, at)}"
+            f"<h3>The most telling tokens</h3>{note and '<p class=note>Of the tokens above.</p>'}"
+            f"{_tables(found)}")
+
+
+def _bars(found: Explanation) -> str:
+    route = found.route
+    longest = max(route.residuals.values()) or 1.0
+    rows = []
+    for name in found.names:
+        residual, p = route.residuals[name], route.p_values[name]
+        kind = ' class="nearest"' if name == route.nearest else ""
+        low = " low" if p < found.alpha else ""
+        width = 100 * min(1.0, max(0.0, residual / longest))
+        rows.append(
+            f'<tr{kind}><th scope="row">{breakable(name)}</th>'
+            f'<td class="n">{decimal(residual, 3)}</td>'
+            f'<td class="bar"><span style="width:{width:.1f}%"></span></td>'
+            f'<td class="n{low}">{decimal(p, 3)}</td><td class="n">{decimal(route.tra[name], 3)}'
+            "</td></tr>")
+    return ('<table class="bars"><thead><tr><th scope="col">expert</th>'
+            '<th scope="col" class="n">nats/token</th><th></th><th scope="col" class="n">p</th>'
+            f'<th scope="col" class="n">TRA</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+            '<p class="note">p: how usual such a residual is for the expert\'s own text, red below '
+            f"alpha = {found.alpha:g}. TRA: share of tokens rebuilt exactly. Whole text: "
+            f"{escape(found.size)}.</p>")
+
+
+def _view(found: Explanation, at: int) -> str:
+    nearest, other = escape(found.names[0]), found.runner_up
+    choice = (f'<input type="radio" name="view{at}" id="r{at}" class="by-residual" checked>'
+              f'<label for="r{at}">residual under {nearest}</label>')
+    if other:
+        choice += (f'<input type="radio" name="view{at}" id="m{at}" class="by-margin">'
+                   f'<label for="m{at}">margin over {escape(other)}</label>')
+    steps = "".join(f'<b class="r{i}">{"≥ " * (i == len(RESIDUAL_EDGES))}{edge:g}</b>'
+                    for i, edge in enumerate(RESIDUAL_EDGES, 1))
+    key = (f'<div class="ramp key residual-key"><span>rebuilt well</span><span class="strip">'
+           f"{steps}</span><span>nats/token or more: rebuilt badly. Point at a token for every "
+           "expert's residual.</span></div>")
+    if other:
+        edges = list(enumerate(MARGIN_EDGES, 1))
+        key += ('<div class="ramp key margin-key"><span>for ' + escape(other)
+                + '</span><span class="strip">'
+                + "".join(f'<b class="a{i}">−{edge:g}</b>' for i, edge in reversed(edges))
+                + "<b>0</b>" + "".join(f'<b class="f{i}">{edge:g}</b>' for i, edge in edges)
+                + f"</span><span>for {nearest}; nats/token</span></div>")
+    # A newline right after <pre> is dropped by HTML, so one is always given away.
+    return f'<div class="view">{choice}{key}<pre>\n{"".join(_spans(found))}</pre></div>'
+
+
+def _spans(found: Explanation):
+    residuals, margins = found.residuals().T.tolist(), found.margins().tolist()
+    for span, row, margin in zip(found.spans, residuals, margins, strict=True):
+        hover = f"“{repr(span.text)[1:-1]}”  " + " · ".join(
+            f"{name} {decimal(x)}" for name, x in zip(found.names, row, strict=True))
+        kinds = []
+        if step := residual_step(row[0]):
+            kinds.append(f"r{step}")
+        if step := margin_step(margin):
+            kinds.append(f"{'f' if step > 0 else 'a'}{abs(step)}")
+        kind = f' class="{" ".join(kinds)}"' if kinds else ""
+        text = escape(span.text)
+        if kinds:  # a tint is seen only on a character
+            text = text.replace("\n", "<u>↵</u>\n")
+        yield f'<i{kind} data-n="{escape(hover)}">{text}</i>'
+
+
+def _tables(found: Explanation) -> str:
+    names = list(found.names[:2])
+    by_residual = _table("nats in all", found.telling("residual")[:MOST], names)
+    worst = panel(f"What {names[0]} rebuilds worst", by_residual)
+    if not found.runner_up:
+        return panels(worst)
+    ranked = found.telling()
+    good = [row for row in ranked if row.nats > 0][:MOST]
+    bad = [row for row in reversed(ranked) if row.nats < 0][:MOST]
+    return panels(panel(f"For {names[0]}", _table("margin in all", good, names)),
+                  panel(f"For {names[1]}", _table("margin in all", bad, names)), worst)
+
+
+def _table(what: str, rows: Sequence[Telling], names: Sequence[str]) -> str:
+    if not rows:
+        return '<p class="note">None.</p>'
+    body = [[show_white_space(row.text).replace("↵\n", "↵"), f"{row.count}", decimal(row.nats),
+             *(decimal(x) for x in (row.nearest, row.runner_up)[:len(names)])] for row in rows]
+    return plain_table(["token", "times", what, *names], body)

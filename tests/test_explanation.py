@@ -1,0 +1,142 @@
+"""An explanation adds up to the route it explains, and its pieces of text to the text."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_bank
+
+from cr_jax import explanation, router, text_windows
+from cr_jax.errors import UserError
+from cr_jax.explanation import explain
+
+TEXT = "def f(x):\n\treturn x  # é 中文 \U0001f600 \ufffd \u2581 <0xE2> e\u0301\r\n" * 2
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return tiny_bank.in_memory()
+
+
+@pytest.fixture(scope="module")
+def found(bank):
+    return explain(bank, TEXT, alpha=0, windows=99)
+
+
+def test_the_tokens_of_a_whole_text_add_up_to_its_route(bank, found):
+    assert found.route == router.route(bank, TEXT, alpha=0)
+    assert found.complete and found.route.tokens == len(TEXT.encode())
+    assert found.names[0] == found.route.nearest
+    assert found.nll.shape == (3, found.route.tokens)
+    means = found.nll.mean(-1, dtype=float)
+    assert list(means) == sorted(means) and len(set(means)) == 3
+    for name, mean in zip(found.names, means, strict=True):
+        assert found.route.residuals[name] == pytest.approx(mean, rel=1e-6)
+    lengths = [span.end - span.start for span in found.spans]
+    assert np.average(found.margins(), weights=lengths) == pytest.approx(found.route.margin)
+
+
+def test_each_row_is_that_expert_alone(bank, found):
+    for name, row in zip(found.names, found.nll, strict=True):
+        alone = explain(bank.select([name]), TEXT, windows=99)
+        np.testing.assert_allclose(alone.nll[0], row, rtol=1e-4, atol=1e-5)
+
+
+def test_pieces_of_text_are_whole_characters_and_join_to_the_text(found):
+    assert "".join(span.text for span in found.spans) == TEXT
+    # A byte is a token here, so each piece is one character.
+    assert [span.text for span in found.spans] == list(TEXT)
+    assert [s.end - s.start for s in found.spans] == [len(c.encode()) for c in TEXT]
+    assert [s.start for s in found.spans[1:]] == [s.end for s in found.spans[:-1]]
+    at = TEXT.index("\U0001f600")
+    start = len(TEXT[:at].encode())
+    four = found.nll[:, start:start + 4].mean(-1)
+    np.testing.assert_allclose(found.residuals()[:, at], four, rtol=1e-6)
+
+
+def test_only_the_first_windows_are_explained_but_the_whole_text_is_routed(bank):
+    text = "0123456789abcd中xyz" * 9  # 中 is bytes 14..16: window 0 ends inside it
+    found = explain(bank, iter([text[:20], text[20:]]), windows=1)
+    assert found.route == router.route(bank, text)
+    assert not found.complete and found.windows == 1
+    assert bytes(found.tokens.tolist()) == text.encode()[:16]
+    assert "".join(span.text for span in found.spans) == "0123456789abcd\ufffd"
+    assert found.spans[-1][:2] == (14, 16)
+
+
+class Merging(tiny_bank.ByteTokenizer):
+    """`ab` is one token: where a text is cut changes its tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self._table[1] = b"ab"
+        self.token_bytes = np.array([len(piece) for piece in self._table], np.int32)
+
+    def encode(self, text):
+        return np.frombuffer(text.encode().replace(b"ab", b"\x01"), np.uint8).astype(np.uint32)
+
+
+@pytest.mark.parametrize("length", range(40, 48))
+def test_the_first_tokens_do_not_depend_on_where_the_head_is_cut(bank, monkeypatch, length):
+    for module in (explanation, text_windows):
+        monkeypatch.setattr(module, "PIECE", 7)
+    text = ("ab" * 40 + "b" * 100)[-length - 100:]
+    merging = tiny_bank.ExpertBank(bank.model, Merging(), bank.names, bank.params,
+                                   bank.calibration, bank.about)
+    found = explain(merging, text, windows=1)
+    whole = next(text_windows.windows_of_text(merging.tokenizer, text, 16, 64))
+    assert found.tokens.tolist() == whole.tokens[0].tolist()
+    assert len(set(found.tokens.tolist())) > 2  # some pairs were cut, some not
+    shown = "".join(span.text for span in found.spans)
+    assert text.startswith(shown) and {"a", "b", "ab"} == {span.text for span in found.spans}
+
+
+def test_the_verdict_says_why(bank):
+    known = explain(bank, TEXT, alpha=0)
+    p = known.route.p_values[known.route.nearest]
+    assert known.verdict == (
+        f"{known.route.nearest}: lowest residual by {known.route.margin:.2f} nats/token; "
+        f"usual for its own text (p = {p:.3f})")
+    unknown = explain(bank, TEXT, alpha=1)
+    assert unknown.route.expert is None
+    assert unknown.verdict.startswith("unknown: ") and known.route.nearest in unknown.verdict
+    assert f"p = {p:.3f}, below alpha = 1" in unknown.verdict
+    short = explain(bank, "seven..", alpha=1)
+    assert short.route.expert is not None and "7 tokens are too few" in short.verdict
+    assert "too few" not in explain(bank, "eight...", alpha=0).verdict
+    single = explain(bank.select(["e1"]), TEXT, alpha=0)
+    assert single.runner_up is None and "e1: the only expert; usual" in single.verdict
+    assert not single.margins().any()
+
+
+def test_the_most_telling_tokens(found):
+    ranked = found.telling()
+    assert [row.nats for row in ranked] == sorted((r.nats for r in ranked), reverse=True)
+    assert {row.text: row.count for row in ranked} == {c: TEXT.count(c) for c in set(TEXT)}
+    total = sum(row.nats for row in ranked)
+    assert total == pytest.approx(found.route.margin * found.route.tokens, rel=1e-5)
+    assert any(row.nats < 0 < ranked[0].nats for row in ranked)
+    for row in ranked:
+        tokens = row.count * len(row.text.encode())
+        assert row.nats == pytest.approx((row.runner_up - row.nearest) * tokens, abs=1e-4)
+    worst = found.telling("residual")
+    assert sum(row.nats for row in worst) == pytest.approx(found.nll[0].sum(dtype=float))
+    assert [row.text for row in worst] != [row.text for row in ranked]
+
+
+def test_json_holds_all_of_it(found):
+    said = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert "".join(said["texts"]) == TEXT and said["complete"]
+    assert list(said["nll"]) == list(found.names)
+    np.testing.assert_allclose(list(said["nll"].values()), found.nll, atol=1e-4)
+
+
+def test_bad_input(bank, found):
+    for text, options, word in (("", {}, "empty"), ("\ud800", {}, "surrogate"),
+                                (TEXT, {"windows": 0}, "windows=0"), (TEXT, {"alpha": 2}, "alpha")):
+        with pytest.raises(UserError, match=word):
+            explain(bank, text, **options)
+    with pytest.raises(UserError, match="margin"):
+        found.telling("length")
+    with pytest.raises(UserError, match="no experts"):
+        explain(tiny_bank.in_memory(0), TEXT)
