@@ -136,21 +136,23 @@ def _train(experiment, model, text, names, folder, say):
         raise UserError("config.train.seconds needs a single process; give config.train.steps or "
                         "tokens, and seconds=0")
     plan = parallel.make_plan(experiment.parallel, len(names), experiment.train.batch,
-                              experiment.mesh_expert)
+                              experiment.mesh_expert, mesh_fsdp=experiment.mesh_fsdp)
     say(f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
         f"{model.window} -> {model.latents} latents, on {len(jax.devices())} "
         f"{jax.devices()[0].device_kind} device(s); sizes in parameters.txt")
     if jax.process_index() == 0:
         (folder / "parameters.txt").write_text(_parameter_table(model), encoding="utf-8")
 
+    share = plan.share
+
     def batches(step):
         return train_iterator(
             [text.train[n] for n in names], batch=experiment.train.batch, window=model.window,
             seed=experiment.seed, mode=experiment.data.mode, pad_id=text.tokenizer.pad_id,
-            process_index=jax.process_index(), process_count=jax.process_count(),
+            process_index=share.block, process_count=share.blocks, experts=share.experts,
             start_step=step)
 
-    return train(experiment, model, names, plan, batches, folder)
+    return train(experiment, model, names, plan, batches, folder, say=say)
 
 
 def _parameter_table(model) -> str:
@@ -168,10 +170,12 @@ def _make_bank(experiment, model, text, names, trained, folder) -> ExpertBank:
     """
     place, final = folder / "bank.partial", folder / "bank"
     shutil.rmtree(place, ignore_errors=True)
-    bank = ExpertBank.create(place, model, text.tokenizer)
+    scoring = experiment.scoring
+    bank = ExpertBank.create(place, model, text.tokenizer, scoring)
     for e, name in enumerate(names):
         params = jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params)
-        calibration = calibrate(model, params, text.valid[name], batch=experiment.eval.batch)
+        calibration = calibrate(model, params, text.valid[name], scoring=scoring,
+                                batch=experiment.eval.batch)
         bank.add(name, params, calibration, {
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
             "sources": list(experiment.data.domains[name].train)})

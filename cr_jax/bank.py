@@ -29,7 +29,7 @@ from cr_jax.bank_folder import (
     write_manifest,
 )
 from cr_jax.calibration import Calibration
-from cr_jax.config import ModelConfig, Scoring
+from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.errors import UserError
 
 _HOW_TO_RUN = ("dtype", "attention", "remat", "scan")  # not part of what an expert is
@@ -51,7 +51,7 @@ class ExpertBank:
     calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
     about: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     folder: Path | None = None
-    scoring: Scoring = Scoring()  # the rule that calibrations were made with
+    scoring: Scoring = SEEN  # the rule that calibrations were made with
 
     def __post_init__(self):
         if not 0 < self.tokenizer.vocab_size <= self.model.vocab_size:
@@ -61,7 +61,7 @@ class ExpertBank:
 
     @classmethod
     def create(cls, folder: str | os.PathLike, model: ModelConfig, tokenizer,
-               scoring: Scoring = Scoring()) -> "ExpertBank":
+               scoring: Scoring = SEEN) -> "ExpertBank":
         """An empty bank in `folder`, which must be empty or not exist."""
         config.check_scoring(scoring, model)
         bank = cls(model, tokenizer, scoring=scoring)
@@ -81,17 +81,18 @@ class ExpertBank:
         names = files.names if names is None else tuple(names)
         folders = [files.expert(name) for name in names]
         model = _model(files)
+        scoring = _scoring(files, model)
         files.check_tokenizer()
         tokenizer = _tokenizer(files)
         for name, path in zip(names, folders, strict=True):
             files.check_expert(name) if verify else check_name(name)
-            _check_model(path, model)
+            _check_model(path, model, scoring)
         return cls(
             model, tokenizer, names, parameter_files.read_stacked(folders, model),
             {n: _read_calibration(p) for n, p in zip(names, folders, strict=True)},
             {n: read_json(p / "config.json").get("about", {})
              for n, p in zip(names, folders, strict=True)},
-            files.path, config.scoring_rule(files.index.get("scoring", {}), model))
+            files.path, scoring)
 
     def add(self, name: str, params: Any, calibration: Calibration,
             about: Mapping[str, Any] | None = None, dtype: str = "float32") -> None:
@@ -215,7 +216,7 @@ def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLi
         # The copy is checked, not the source: nothing can change in between.
         try:
             check_manifest(draft, files.index["tokenizer"])
-            _check_model(draft, model)
+            _check_model(draft, model, _scoring(files, model))
             _read_calibration(draft)
             parameter_files.read_stacked([draft], model)
         except UserError as error:
@@ -240,8 +241,13 @@ def _tokenizer(files: BankFolder):
     return tokenizer
 
 
-def _check_model(folder: Path, model: ModelConfig) -> None:
-    """`UserError` unless the expert's config.json describes the bank's model."""
+def _scoring(files: BankFolder, model: ModelConfig) -> Scoring:
+    # Banks written before there was a choice have the paper's rule.
+    return config.scoring_rule(files.index.get("scoring", {}), model)
+
+
+def _check_model(folder: Path, model: ModelConfig, scoring: Scoring) -> None:
+    """`UserError` unless the expert's config.json describes the bank's model and scoring."""
     record = read_json(folder / "config.json")
     raw = record.get("model") if isinstance(record, dict) else None
     if not isinstance(raw, dict):
@@ -253,6 +259,10 @@ def _check_model(folder: Path, model: ModelConfig) -> None:
         if field not in _HOW_TO_RUN and had != wanted[field]:
             raise UserError(f"{folder} has model.{field}={had!r}, the bank has "
                             f"{wanted[field]!r}: train the expert with the bank's model settings")
+    rule = config.scoring_rule(record.get("scoring", {}), model)
+    if rule != scoring:
+        raise UserError(f"{folder} was calibrated for {rule}, the bank compares by {scoring}: "
+                        "calibrate the expert again with the bank's rule")
 
 
 def _read_calibration(folder: Path) -> Calibration:

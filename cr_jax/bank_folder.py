@@ -196,7 +196,8 @@ class BankFolder:
         write_sealed(self.path / "bank.json", self.index)
 
 
-def create_folder(folder: str | os.PathLike, model: Mapping[str, Any], tokenizer) -> BankFolder:
+def create_folder(folder: str | os.PathLike, model: Mapping[str, Any], tokenizer,
+                  scoring: Mapping[str, Any]) -> BankFolder:
     """A bank without experts.  `UserError` when `folder` is not empty or cannot be written."""
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -211,7 +212,7 @@ def create_folder(folder: str | os.PathLike, model: Mapping[str, Any], tokenizer
             files = {p.name: sha256(p) for p in sorted((draft / "tokenizer").iterdir())}
             write_sealed(draft / "bank.json", {
                 "format": FORMAT, "tokenizer": tokenizer.fingerprint, "tokenizer_files": files,
-                "model": dict(model), "experts": {}})
+                "model": dict(model), "scoring": dict(scoring), "experts": {}})
             os.replace(draft, path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)

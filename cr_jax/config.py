@@ -98,15 +98,18 @@ class TrainConfig:
     seconds: float = 0.0
     accumulate: int = 1  # micro-batches per step
     ema: float = 0.0  # decay of an averaged copy of the weights that is evaluated; 0: off
-    loss_chunk: int = 8192  # tokens whose logits stand in memory at once
+    loss_chunk: int = 8192  # tokens of a device whose logits stand in memory at once
     nested: float = 0.0  # share of windows trained at a random lower rate (Not in the paper)
     hidden: float = 0.0  # share of windows with hidden input tokens (Not in the paper)
     hidden_low: float = 0.1
     hidden_high: float = 0.5
+    short: float = 0.0  # share of windows cut to a random length (Not in the paper)
     experts_by: Literal["vmap", "map"] = "vmap"  # how a device runs the experts it holds
     log_every: int = 20
     checkpoint_every: float = 60.0  # seconds
     keep_checkpoints: int = 2
+    profile: str = ""  # "A:B": profiler trace of the steps after A up to B, in WORKDIR/trace
+    watchdog: float = 1800.0  # seconds without a finished step until it says so; 0: never
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,17 +123,37 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Scoring:
+    """The residual that routing compares (`cr_jax.scoring`).
+
+    parts: 0 scores every token with all tokens seen (paper, routing rule).  k > 0 deals the
+    window's positions at random, but always alike, into k parts and makes k passes; each hides
+    `hidden` parts in turn, so that every token is scored `hidden` times, and the mean counts.
+    rate: how much of z the decoder is given, in the bottleneck's units; 0: all of it.
+    """
+
+    parts: int = 0
+    hidden: int = 1
+    rate: int = 0
+
+
+SEEN = Scoring()  # the paper's rule
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     name: str = "experiment"
     seed: int = 0
     parallel: Literal["jit", "pmap"] = "jit"
-    mesh_expert: int = 1  # devices along the expert axis; the rest go to the data axis
+    mesh_expert: int = 1  # devices along the expert axis
+    mesh_fsdp: int = 1  # devices that share one copy of the state; the rest go to the data axis
     model: ModelConfig = ModelConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+    scoring: Scoring = SEEN
     studies: tuple[str, ...] = ("fingerprint", "routing", "geometry")
 
 
@@ -173,6 +196,24 @@ def model_config(raw: Mapping[str, Any]) -> ModelConfig:
     return model
 
 
+def scoring_rule(raw: Mapping[str, Any], model: ModelConfig) -> Scoring:
+    """A stored rule -> `Scoring`.  Raises `UserError` naming the bad field."""
+    scoring = _make(Scoring, raw, "scoring")
+    check_scoring(scoring, model)
+    return scoring
+
+
+def profile_steps(text: str) -> tuple[int, int] | None:
+    """"A:B" -> (A, B), "" -> None.  Raises `UserError` unless 0 <= A < B."""
+    if not text:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise UserError(f"config.train.profile={text!r} must be two step numbers A:B with A < B, "
+                        "such as 20:25")
+    return int(first), int(last)
+
+
 def to_dict(value) -> dict:
     """A dataclass of settings -> plain JSON types."""
     return _as_mapping(value)
@@ -199,8 +240,21 @@ def check_model(model: ModelConfig) -> None:
                         f"window={model.window}: there is nothing to compress")
 
 
+def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
+    """Raises `UserError` when a window cannot be dealt like that."""
+    if min(scoring.parts, scoring.rate) < 0:
+        raise UserError("config.scoring: parts and rate cannot be negative")
+    if scoring.parts and not 0 < scoring.hidden <= scoring.parts:
+        raise UserError(f"config.scoring.hidden={scoring.hidden} must lie in [1, "
+                        f"parts={scoring.parts}]")
+    if scoring.parts and model.window % scoring.parts:
+        raise UserError(f"config.scoring.parts={scoring.parts} must divide the window of "
+                        f"{model.window}")
+
+
 def _check(e: Experiment) -> None:
     check_model(e.model)
+    check_scoring(e.scoring, e.model)
     for group, settings in (("optimizer", e.optimizer), ("train", e.train), ("eval", e.eval),
                             ("data", e.data), ("tokenizer", e.tokenizer)):
         for name, value in vars(settings).items():
@@ -216,16 +270,19 @@ def _check(e: Experiment) -> None:
                 "train.loss_chunk": e.train.loss_chunk, "train.log_every": e.train.log_every,
                 "eval.batch": e.eval.batch, "eval.expert_chunk": e.eval.expert_chunk,
                 "eval.calibration_windows": e.eval.calibration_windows,
-                "mesh_expert": e.mesh_expert, "train.keep_checkpoints": e.train.keep_checkpoints,
+                "mesh_expert": e.mesh_expert, "mesh_fsdp": e.mesh_fsdp,
+                "train.keep_checkpoints": e.train.keep_checkpoints,
                 "tokenizer.train_bytes": e.tokenizer.train_bytes}
     for name, value in positive.items():
         if value < 1:
             raise UserError(f"config.{name} must be at least 1, got {value}")
+    profile_steps(e.train.profile)
     if e.train.batch % e.train.accumulate:
         raise UserError(f"config.train.batch={e.train.batch} must be a multiple of "
                         f"accumulate={e.train.accumulate}")
     shares = {"optimizer.warmup": e.optimizer.warmup, "optimizer.cooldown": e.optimizer.cooldown,
               "optimizer.final": e.optimizer.final, "train.nested": e.train.nested,
+              "train.short": e.train.short,
               "train.hidden": e.train.hidden, "train.hidden_low": e.train.hidden_low,
               "train.hidden_high": e.train.hidden_high, "eval.alpha": e.eval.alpha,
               "train.ema": e.train.ema}

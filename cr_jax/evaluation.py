@@ -21,7 +21,8 @@ _BLOCK = 1024  # windows whose per-token scores stand in memory at once
 class DomainScores:
     """Sums per expert and window of one domain.  E experts, N windows."""
 
-    nll: Float[np.ndarray, "E N"]  # nats
+    nll: Float[np.ndarray, "E N"]  # nats, all tokens seen
+    residual_nll: Float[np.ndarray, "E N"]  # nats, by the bank's scoring rule
     correct: Int[np.ndarray, "E N"]  # tokens rebuilt exactly
     tokens: Int[np.ndarray, " N"]
     bytes: Int[np.ndarray, " N"]  # UTF-8 bytes that the tokens stand for
@@ -29,8 +30,8 @@ class DomainScores:
 
     @property
     def residual(self) -> Float[np.ndarray, "E N"]:
-        """nats/token of each window."""
-        return self.nll / self.tokens
+        """What routing compares: nats/token of each window."""
+        return self.residual_nll / self.tokens
 
     @property
     def tra(self) -> Float[np.ndarray, "E N"]:
@@ -55,16 +56,17 @@ def score_domains(
     lengths[:bank.tokenizer.vocab_size] = bank.tokenizer.token_bytes
     found = {}
     for name, windows in domains.items():
-        nll, correct = [], []
+        nll, residual, correct = [], [], []
         for start in range(0, len(windows), _BLOCK):
             part = Windows(*(x[start:start + _BLOCK] for x in
                              (windows.tokens, windows.mask, windows.document)))
             scores = score_stats(bank, part, expert_chunk=expert_chunk, batch=batch)
             nll.append(np.sum(scores.nll * part.mask, -1, dtype=np.float64))
+            residual.append(np.sum(scores.residual * part.mask, -1, dtype=np.float64))
             correct.append(np.sum(scores.correct & part.mask, -1))
             on_windows(len(part))
         found[name] = DomainScores(
-            np.concatenate(nll, 1), np.concatenate(correct, 1), windows.mask.sum(-1),
+            *(np.concatenate(x, 1) for x in (nll, residual, correct)), windows.mask.sum(-1),
             np.sum(lengths[windows.tokens] * windows.mask, -1),
             objective.majority_rate(windows.tokens, windows.mask))
     return found

@@ -19,19 +19,22 @@ from jaxtyping import Array, Bool, Float, Int
 from cr_jax import models, objective
 from cr_jax.bank import ExpertBank
 from cr_jax.calibration import MOST, Calibration, document_p, p_sums
-from cr_jax.config import ModelConfig
+from cr_jax.config import SEEN, ModelConfig, Scoring, check_scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.scoring import residual_nll
 from cr_jax.text_windows import windows_of_text
 
 SHORTEST = 8  # tokens; a residual over fewer says too little to calibrate
 
 
 class Scores(NamedTuple):
-    """Per expert and token: nll in nats, and whether the token was rebuilt exactly."""
+    """Per expert and token: nll in nats, whether the token was rebuilt exactly, and the residual
+    in nats that routing compares: nll itself, or that of hidden tokens (`cr_jax.scoring`)."""
 
     nll: Any  # float32 [E, B, L]
     correct: Any  # bool [E, B, L]
+    residual: Any  # float32 [E, B, L]
 
 
 class WindowRoutes(NamedTuple):
@@ -74,8 +77,9 @@ def score_experts(
     mask: Bool[Array, "B L"],
     expert_chunk: int = 4,
     chunk: int = 8192,
+    scoring: Scoring = SEEN,
 ) -> Scores:
-    """Scores of every expert on the same windows: nll float32 and correct bool, [E, B, L].
+    """Scores of every expert on the same windows, each [E, B, L].
 
     Pure.  `vmap` over the experts of a group, `lax.map` over groups of at most `expert_chunk`;
     groups are made even and the last is filled by repeating an expert.  At most `chunk` tokens'
@@ -87,10 +91,12 @@ def score_experts(
     side_by_side = -(-experts // groups)
 
     def one(p, own_mask):
+        most = max(1, chunk // side_by_side)
         h, _ = net.apply(p, tokens, own_mask)
-        scores = objective.token_scores(
-            h, models.head(model, p), tokens, max(1, chunk // side_by_side))
-        return Scores(scores.nll, scores.correct)
+        scores = objective.token_scores(h, models.head(model, p), tokens, most)
+        residual = scores.nll if scoring == SEEN else residual_nll(
+            net, p, tokens, own_mask, scoring, most)
+        return Scores(scores.nll, scores.correct, residual)
 
     def together(p):
         # Every expert gets the mask on its own axis: JAX's batching of cuDNN attention takes
@@ -130,11 +136,11 @@ def score_stats(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, ba
     """`score` with, per token, whether it was rebuilt exactly (the terms of TRA)."""
     _check_bank(bank)
     return _score(bank.model, bank.params, windows, rows_per_call(len(windows.tokens), batch),
-                  expert_chunk, chunk)
+                  expert_chunk, chunk, bank.scoring)
 
 
-def calibrate(model: ModelConfig, params: Any, windows: Windows, *, most: int = MOST,
-              batch: int = 64, chunk: int = 8192) -> Calibration:
+def calibrate(model: ModelConfig, params: Any, windows: Windows, *, scoring: Scoring = SEEN,
+              most: int = MOST, batch: int = 64, chunk: int = 8192) -> Calibration:
     """One expert's residuals on windows of its OWN validation split, at several lengths.
 
     params: without the expert axis.  Lengths: the window L and powers of two from 8 up to it; a
@@ -153,8 +159,8 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *, most: int = 
         at = at[np.linspace(0, at.size - 1, min(most, MOST, at.size)).astype(int)]
         mask = windows.mask[at] & (np.arange(model.window)[None] < length)
         cut = Windows(windows.tokens[at], mask, windows.document[at])
-        scores = _score(model, stacked, cut, rows_per_call(at.size, batch), 1, chunk)
-        found[length] = np.sort(np.sum(scores.nll[0] * mask, -1, dtype=np.float64) / length)
+        scores = _score(model, stacked, cut, rows_per_call(at.size, batch), 1, chunk, scoring)
+        found[length] = np.sort(np.sum(scores.residual[0] * mask, -1, dtype=np.float64) / length)
     if not found:
         raise UserError("no validation window is long enough to calibrate on: give at least "
                         f"{min(SHORTEST, model.window)} tokens of validation text per expert")
@@ -177,7 +183,8 @@ def route(bank: ExpertBank, text: str | Iterable[str] | Windows, *, alpha: float
     for block in _blocks(bank, text, batch):
         # The first block says how large blocks are: only the last can be smaller.
         rows = rows or rows_per_call(len(block.tokens), batch)
-        totals.add(block, _score(bank.model, bank.params, block, rows, expert_chunk, chunk))
+        totals.add(block, _score(bank.model, bank.params, block, rows, expert_chunk, chunk,
+                                 bank.scoring))
     return totals.route(alpha)
 
 
@@ -189,7 +196,7 @@ def route_all(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batc
     """
     scores = score_stats(bank, windows, expert_chunk=expert_chunk, batch=batch, chunk=chunk)
     lengths = windows.mask.sum(-1)
-    residuals = _sums(scores.nll, windows.mask) / np.maximum(lengths, 1)
+    residuals = _sums(scores.residual, windows.mask) / np.maximum(lengths, 1)
     return WindowRoutes(residuals, residuals.argmin(0), _p_values(bank, residuals, lengths))
 
 
@@ -210,18 +217,18 @@ class _Totals:
     def __init__(self, bank: ExpertBank):
         self.bank = bank
         experts = len(bank.names)
-        self.nll, self.correct = np.zeros(experts), np.zeros(experts)
+        self.residual, self.correct = np.zeros(experts), np.zeros(experts)
         self.windows = self.tokens = 0
         self.p = [(0.0, 0, 0)] * experts
 
     def add(self, windows: Windows, scores: Scores) -> None:
         lengths = windows.mask.sum(-1)
-        nll = _sums(scores.nll, windows.mask)
-        self.nll += nll.sum(-1)
+        residual = _sums(scores.residual, windows.mask)
+        self.residual += residual.sum(-1)
         self.correct += _sums(scores.correct, windows.mask).sum(-1)
         self.windows += int((lengths > 0).sum())
         self.tokens += int(lengths.sum())
-        p = _p_values(self.bank, nll / np.maximum(lengths, 1), lengths)
+        p = _p_values(self.bank, residual / np.maximum(lengths, 1), lengths)
         parts = [p_sums(row, lengths) for row in p]
         self.p = [(a + x, b + y, max(c, z))
                   for (a, b, c), (x, y, z) in zip(self.p, parts, strict=True)]
@@ -229,7 +236,7 @@ class _Totals:
     def route(self, alpha: float) -> Route:
         if not self.tokens:
             raise UserError("the text is empty: give at least one token to route")
-        residuals = self.nll / self.tokens
+        residuals = self.residual / self.tokens
         ranked = np.argsort(residuals, kind="stable")
         margin = residuals[ranked[1]] - residuals[ranked[0]] if len(ranked) > 1 else math.inf
         by_name = lambda values: dict(zip(self.bank.names, map(float, values), strict=True))
@@ -266,12 +273,13 @@ def _check_bank(bank: ExpertBank) -> None:
         raise UserError("the bank has no experts: train or add one first")
 
 
-@functools.partial(jax.jit, static_argnames=("model", "expert_chunk", "chunk"))
-def _compiled(model, params, tokens, mask, expert_chunk, chunk):
-    return score_experts(model, params, tokens, mask, expert_chunk, chunk)
+@functools.partial(jax.jit, static_argnames=("model", "expert_chunk", "chunk", "scoring"))
+def _compiled(model, params, tokens, mask, expert_chunk, chunk, scoring):
+    return score_experts(model, params, tokens, mask, expert_chunk, chunk, scoring)
 
 
-def _score(model, params, windows: Windows, rows: int, expert_chunk: int, chunk: int) -> Scores:
+def _score(model, params, windows: Windows, rows: int, expert_chunk: int, chunk: int,
+           scoring: Scoring) -> Scores:
     """Scores on the host, `rows` windows at a time; the last batch repeats a window as filling."""
     tokens, mask = np.asarray(windows.tokens, np.int32), np.asarray(windows.mask, bool)
     count, experts = len(tokens), jax.tree.leaves(params)[0].shape[0]
@@ -281,13 +289,15 @@ def _score(model, params, windows: Windows, rows: int, expert_chunk: int, chunk:
     if count and not 0 <= tokens.min() <= tokens.max() < model.vocab_size:
         raise UserError(f"token ids must lie in [0, {model.vocab_size}): cut the text with the "
                         "bank's own tokenizer")
-    out = Scores(np.empty((experts, *tokens.shape), np.float32),
-                 np.empty((experts, *tokens.shape), bool))
+    check_scoring(scoring, model)
+    out = Scores(*(np.empty((experts, *tokens.shape), kind)
+                   for kind in (np.float32, bool, np.float32)))
     for i in range(0, count, rows):
         part = slice(i, min(i + rows, count))
         fill = rows - (part.stop - i)
         pad = lambda x, n=fill, p=part: np.concatenate([x[p], np.repeat(x[p][-1:], n, 0)])
-        scores = _compiled(model, params, pad(tokens), pad(mask), expert_chunk, chunk)
+        scores = _compiled(model, params, pad(tokens), pad(mask), expert_chunk, chunk,
+                           scoring)
         for kept, new in zip(out, scores, strict=True):
             kept[:, part] = np.asarray(new)[:, : part.stop - i]
     return out

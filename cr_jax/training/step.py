@@ -64,9 +64,11 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: dict, progress: Array):
         tokens, mask = batch["tokens"], batch.get("mask")
+        options, kept = _draw(model, train, state, tokens.shape, axis_name)
+        if kept is not None:
+            mask = kept if mask is None else mask & kept
         count = total(
             jnp.float32(tokens.size) if mask is None else jnp.sum(mask, dtype=jnp.float32))
-        options = _draw(model, train, state, tokens.shape, axis_name)
         gradient = jax.grad(loss, has_aux=True)
         if train.accumulate == 1:
             grads, sums = gradient(state.params, tokens, mask, options, count)
@@ -100,13 +102,13 @@ def make_train_step(
 
 
 def _draw(model, train, state, shape, axis_name):
-    """Random rate and hidden tokens of a step: keyword arguments of the model.
+    """A step's random rate, hidden tokens and shortened windows: (arguments of the model, mask).
 
     Drawn for the global batch and sliced, so that device counts do not change a run.
     """
-    options = {}
-    if not (train.nested or train.hidden):
-        return options
+    options, kept = {}, None
+    if not (train.nested or train.hidden or train.short):
+        return options, kept
     rows, window = shape
     devices = jax.lax.psum(1, axis_name) if axis_name else 1
     index = jax.lax.axis_index(axis_name) if axis_name else 0
@@ -114,15 +116,23 @@ def _draw(model, train, state, shape, axis_name):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     keys = jax.random.split(key, 5)
     everyone = rows * devices
+
+    def some(share, which, full):
+        """Log-uniform in [1, full] for a share of the rows, `full` for the others."""
+        chosen = jax.random.uniform(keys[which], (everyone,)) < share
+        # Log-uniform: every octave is trained equally often.
+        drawn = jnp.exp(jax.random.uniform(keys[which + 1], (everyone,)) * jnp.log(float(full)))
+        return jnp.where(chosen, jnp.ceil(drawn).astype(jnp.int32), full)
+
     if train.nested:
-        full = models.BOTTLENECKS[model.bottleneck](model).rates
-        lower = jax.random.uniform(keys[0], (everyone,)) < train.nested
-        # Log-uniform: every octave of the rate is trained equally often.
-        drawn = jnp.exp(jax.random.uniform(keys[1], (everyone,)) * jnp.log(float(full)))
-        options["rate"] = mine(jnp.where(lower, jnp.ceil(drawn).astype(jnp.int32), full))
+        options["rate"] = mine(
+            some(train.nested, 0, models.BOTTLENECKS[model.bottleneck](model).rates))
     if train.hidden:
         share = jax.random.uniform(
             keys[2], (everyone, 1), minval=train.hidden_low, maxval=train.hidden_high)
         share = jnp.where(jax.random.uniform(keys[3], (everyone, 1)) < train.hidden, share, 0.0)
         options["hidden"] = mine(jax.random.uniform(keys[4], (everyone, window)) < share)
-    return options
+    if train.short:
+        keys = jax.random.split(jax.random.fold_in(key, 1), 2)
+        kept = jnp.arange(window)[None] < mine(some(train.short, 0, window))[:, None]
+    return options, kept

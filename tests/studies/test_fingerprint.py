@@ -9,9 +9,9 @@ from cr_jax.evaluation import DomainScores
 from cr_jax.studies import fingerprint
 
 SCORES = {
-    "home": DomainScores(np.array([[0.0, 4.0], [8.0, 8.0]]), np.array([[4, 2], [1, 0]]),
+    "home": DomainScores(*2 * [np.array([[0.0, 4.0], [8.0, 8.0]])], np.array([[4, 2], [1, 0]]),
                          np.array([4, 4]), np.array([8, 8]), 0.25),
-    "away": DomainScores(np.array([[20.0], [2.0]]), np.array([[0], [1]]),
+    "away": DomainScores(*2 * [np.array([[20.0], [2.0]])], np.array([[0], [1]]),
                          np.array([2]), np.array([4]), 0.5)}
 
 

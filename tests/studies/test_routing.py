@@ -16,7 +16,7 @@ def scores(residual, correct=None):
     nll = np.asarray(residual, float) * TOKENS
     correct = np.zeros(nll.shape, int) if correct is None else np.asarray(correct)
     count = np.full(nll.shape[1], TOKENS)
-    return DomainScores(nll, correct, count, count, 0.1)
+    return DomainScores(nll, nll, correct, count, count, 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -122,11 +122,31 @@ def test_the_average_follows_the_weights():
 
 def drawn(train, step=0, rows=512, key=0):
     state = start().replace(step=jnp.asarray(step), key=jax.random.key_data(jax.random.key(key)))
-    return step_room._draw(MODEL, train, state, (rows, MODEL.window), None)
+    options, kept = step_room._draw(MODEL, train, state, (rows, MODEL.window), None)
+    return options if kept is None else {**options, "kept": kept}
 
 
 def test_nothing_is_drawn_unless_asked_for():
     assert drawn(TRAIN) == {}
+
+
+def test_short_windows_keep_a_random_number_of_leading_tokens():
+    kept = np.asarray(drawn(dataclasses.replace(TRAIN, short=0.5))["kept"])
+    lengths = kept.sum(-1)
+    assert np.array_equal(kept, np.arange(MODEL.window) < lengths[:, None])
+    assert lengths.min() <= 2 and 0.4 < np.mean(lengths < MODEL.window) < 0.55
+
+
+def test_tokens_past_a_short_window_change_neither_the_update_nor_the_sums():
+    train = dataclasses.replace(TRAIN, short=1.0)
+    step = compiled(train=train)
+    kept = np.asarray(step_room._draw(MODEL, train, start(), (8, MODEL.window), None)[1])
+    tokens = np.random.default_rng(0).integers(0, MODEL.vocab_size, kept.shape, np.int32)
+    other = np.where(kept, tokens, 0)
+    assert not np.array_equal(tokens, other)
+    one, two = (step(start(), {"tokens": jnp.asarray(t)}, jnp.float32(0.5)) for t in (tokens, other))
+    assert float(one[1]["tokens"]) == kept.sum()
+    jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
 def test_rates_are_drawn_for_the_share_of_windows_that_was_asked_for():

@@ -1,0 +1,32 @@
+"""Lab note: twenty domains, one tokenizer, one small compressor each.
+
+Claim: text is routed to its domain by what each frozen compressor makes of it (paper, routing
+rule), here between near domains: six programming languages, five kinds of English prose, ...
+Command: python main.py --config=configs/bank.py --workdir=runs/bank --config.data.root=DATA
+Hardware: one H100 80 GB.
+status: not run
+"""
+
+from cr_jax.config import default, domain
+
+CODE = ("code_c", "code_go", "code_java", "code_js", "code_python", "code_rust")
+PROSE = ("legal", "literature", "math", "medical", "news", "scientific", "social", "tech_docs",
+         "wiki")
+OTHER = ("lang_de", "lang_fr", "lang_ru", "lang_zh", "logs")
+
+
+def get_config():
+    config = default()
+    config.name = "bank"
+    config.data.domains = {
+        name: domain(*(f"jsonl:{{root}}/{name}/{split}.jsonl.zst"
+                       for split in ("train*", "valid", "test")))
+        for name in CODE + PROSE + OTHER}
+    config.data.max_train_tokens = 8_000_000
+    config.tokenizer.update(vocab_size=32768, train_bytes=2_000_000)
+    config.model.update(window=512, latents=8, d_model=256, d_latent=384, heads=4, d_ff=768,
+                        encoder_blocks=3, decoder_blocks=3)
+    config.optimizer.learning_rate = 3e-3
+    config.train.update(batch=32, tokens=16_000_000, loss_chunk=32768, log_every=50, hidden=0.5)
+    config.eval.update(windows=256, calibration_windows=512, batch=128)
+    return config
