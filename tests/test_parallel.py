@@ -55,9 +55,9 @@ def run(layout, train=DRAWS, names=NAMES, seed=0):
     state = plan.init(lambda key: init_state(MODEL, OPTIMIZER, train, key),
                       parallel.expert_keys(seed, names))
     first = jax.device_get(plan.gather(state).params)
-    step = plan.compile_step(lambda axis: make_train_step(MODEL, OPTIMIZER, train, axis),
-                             train.experts_by)
     experts, found = [NAMES.index(n) for n in names], []
+    step = plan.compile_step(lambda axis: make_train_step(MODEL, OPTIMIZER, train, axis),
+                             train.experts_by, state, plan.put(batch(0, experts)))
     for i in range(STEPS):
         state, sums = step(state, plan.put(batch(i, experts)), jnp.float32(0))
         found.append(jax.device_get(sums))

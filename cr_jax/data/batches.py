@@ -139,7 +139,7 @@ class WindowBatches:
 
     Element: {"tokens": int32 [E, B / process_count, L]}, in padded mode also {"mask": bool, same
     shape}; E = len(corpora), and expert e's rows come from `corpora[e]` only. Process p has rows
-    p * B / process_count on, of a global batch that does not depend on the number of processes.
+    p * B / process_count on, and the experts `experts`, of a global batch that depends on neither.
 
     packed: windows of L consecutive tokens of the concatenated documents, as a ring; every epoch
     has each token at most once (all but T mod L of them), in a new order and with a new phase.
@@ -151,6 +151,7 @@ class WindowBatches:
         batch: B, rows per step and expert over all processes.
         window: L, tokens.
         weights: for each expert None or weights in place of its mixture's own.
+        experts: whose rows are read here, by place in `corpora`.
     UserError for sizes that do not fit.
     """
 
@@ -166,6 +167,7 @@ class WindowBatches:
         process_index: int = 0,
         process_count: int = 1,
         weights: Sequence[Weights | None] | None = None,
+        experts: slice = slice(None),
     ):
         if mode not in MODES:
             raise UserError(f"window mode {mode!r} is unknown; use {' or '.join(MODES)}")
@@ -180,7 +182,7 @@ class WindowBatches:
             raise UserError(f"{len(weights)} weights for {len(corpora)} experts; give one for each")
         self._experts = [
             _Expert(corpus, weights[e] if weights else None, window, mode, int(mix(seed, e)))
-            for e, corpus in enumerate(corpora)
+            for e, corpus in list(enumerate(corpora))[experts]
         ]
         self._batch, self._pad_id, self._padded = batch, pad_id, mode == "padded"
         share = batch // process_count
@@ -209,6 +211,7 @@ def train_iterator(
     process_index: int = 0,
     process_count: int = 1,
     weights: Sequence[Weights | None] | None = None,
+    experts: slice = slice(None),
     start_step: int = 0,
 ) -> "grain.DatasetIterator":
     """Iterates over `WindowBatches` (same arguments) from `start_step` on.
@@ -220,7 +223,8 @@ def train_iterator(
 
     source = WindowBatches(
         corpora, batch=batch, window=window, seed=seed, mode=mode, pad_id=pad_id,
-        process_index=process_index, process_count=process_count, weights=weights)
+        process_index=process_index, process_count=process_count, weights=weights,
+        experts=experts)
     # One thread keeps a few batches ahead; more would only fight for the interpreter's lock.
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))

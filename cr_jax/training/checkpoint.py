@@ -70,10 +70,11 @@ class Checkpointer:
     ) -> tuple[int, Any, dict, dict] | None:
         """The newest undamaged step as (step, state, iterator, record); None when there is none.
 
-        like: a state of the same shapes; the values come back as numpy arrays.  check(record) may
-        raise before any array is read.  A damaged step is passed over with one warning line.
-        Raises `UserError` when steps exist and all are damaged, or when the stored shapes are
-        another model's.
+        like: a state of the same shapes; the values come back as numpy arrays, or, where a leaf is
+        a `jax.ShapeDtypeStruct` with a sharding, as an array that lies so: each process then reads
+        its own parts.  check(record) may raise before any array is read.  A damaged step is passed
+        over with one warning line.  Raises `UserError` when steps exist and all are damaged, or
+        when the stored shapes are another model's.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -84,7 +85,7 @@ class Checkpointer:
                 continue
             check(self._manager.restore(step, args=ocp.args.Composite(
                 record=ocp.args.JsonRestore()))["record"])
-            target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), _plain(like))
+            target = {k: _target(x) for k, x in _plain(like).items()}
             try:
                 found = self._manager.restore(step, args=ocp.args.Composite(
                     state=ocp.args.StandardRestore(target),
@@ -150,3 +151,9 @@ def hash_files(folder: Path) -> dict[str, str]:
 def _plain(state: Any) -> dict[str, Any]:
     """A state tree -> {number: leaf}: optimiser states nest tuples that Orbax would rename."""
     return {f"{i:05d}": x for i, x in enumerate(jax.tree.leaves(state))}
+
+
+def _target(x):
+    if isinstance(x, jax.ShapeDtypeStruct) and x.sharding is not None:
+        return x
+    return np.zeros(x.shape, x.dtype)

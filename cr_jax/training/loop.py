@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from cr_jax import objective
-from cr_jax.config import Experiment, ModelConfig, to_dict
+from cr_jax.config import Experiment, ModelConfig, TrainConfig, profile_steps, to_dict
 from cr_jax.errors import UserError
 from cr_jax.parallel import Plan, agreed, expert_keys
+from cr_jax.training import banner
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.clock import Clock
 from cr_jax.training.metric_writer import MetricWriter
-from cr_jax.training.optimizer import rate
-from cr_jax.training.speed import flops_per_token, peak_flops
+from cr_jax.training.phases import Phases, shares
+from cr_jax.training.progress import Progress, check_finite
 from cr_jax.training.step import init_state, make_train_step
+from cr_jax.training.trace import Trace
+from cr_jax.training.watchdog import Watchdog
 
 
 class Interrupted(Exception):
@@ -32,12 +33,13 @@ class Interrupted(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What training hands over: weights to evaluate, stacked [E, ...] on the host."""
+    """What training hands over: weights to evaluate, stacked [E, ...] on process 0's host."""
 
     params: Any
     step: int
     seconds: float
     tokens: int  # per expert
+    phases: Mapping[str, float] = dataclasses.field(default_factory=dict)  # seconds of this start
 
 
 def train(
@@ -48,74 +50,97 @@ def train(
     make_batches: Callable[[int], Any],
     workdir: Path,
     on_log: Callable[[int, Mapping[str, dict]], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Trained:
     """Trains all experts together until the configured duration.
 
-    make_batches(step) -> iterator of {"tokens" [E, b, L]} from that step on, with `get_state`
-    and `set_state` (a Grain iterator).  Continues from the newest good checkpoint in workdir.
-    Raises `Interrupted` after Ctrl-C or SIGTERM, when the run has been saved, and `UserError`
-    when the loss is no longer finite or the workdir holds another run.
+    make_batches(step) -> iterator of {"tokens" [e, b, L]}, this process's `plan.share` of the
+    batches from that step on, with `get_state` and `set_state` (a Grain iterator).  Continues
+    from the newest good checkpoint in workdir.  say: hears what is about to run, and at the end
+    where the time went.  Raises `Interrupted` after Ctrl-C or SIGTERM, when the run has been
+    saved, and `UserError` when the loss is no longer finite or the workdir holds another run.
     """
     settings, main = experiment.train, jax.process_index() == 0
-    rows = settings.batch // plan.mesh.shape["data"]
+    rows = settings.batch // plan.row_devices
     if plan.mode == "pmap" and rows % settings.accumulate:
         raise UserError(f"config.train.accumulate={settings.accumulate} must divide the {rows} "
                         "rows that each device holds under pmap")
     make_state = lambda key: init_state(model, experiment.optimizer, settings, key)
-    state = plan.init(make_state, expert_keys(experiment.seed, names))
-    step_fn = plan.compile_step(
-        lambda axis: make_train_step(model, experiment.optimizer, settings, axis),
-        settings.experts_by)
+    keys = expert_keys(experiment.seed, names)
     record = {"experiment": to_dict(experiment), "model": to_dict(model), "experts": list(names)}
-    clock, step = Clock(settings, model.window), 0
+    clock, phases, step = Clock(settings, model.window), Phases(), 0
     with contextlib.ExitStack() as opened, _stop_signals() as stop:
         checkpointer = Checkpointer(workdir / "checkpoints", settings.keep_checkpoints)
         opened.callback(checkpointer.close)
         restored = checkpointer.restore(
-            plan.gather(state), lambda old: _same_run(old, record))
+            plan.shapes(make_state, keys), lambda old: _same_run(old, record))
         if restored:
-            step, host_state, iterator_state, old = restored
-            state = plan.spread(host_state)
+            step, held, iterator_state, old = restored
+            state = plan.spread(held)
             clock.elapsed = old["elapsed"]
+        else:
+            state = plan.init(make_state, keys)
         batches = make_batches(step)
         if restored:
             batches.set_state(iterator_state)
 
         def save():
+            phases.enter("checkpoint")
             checkpointer.save(step, plan.gather(state), batches.get_state(),
                               {**record, "elapsed": clock.seconds()})
+            phases.enter("step")
 
         writer = MetricWriter(workdir, step) if main else None
         if writer:
             opened.callback(writer.close)
+        trace = Trace(profile_steps(settings.profile) if main else None, workdir / "trace")
+        opened.callback(trace.close)
+        finished, stopped, batch = clock.progress(step) >= 1, False, None
+        watchdog = opened.enter_context(Watchdog(
+            settings.watchdog, phases, workdir / _hang_file(jax.process_index()), step))
+        clock.start()
+        if not finished:
+            batch = plan.put(next(batches))
+            phases.enter("compile")
+            program = plan.compile_step(
+                lambda axis: make_train_step(
+                    model, experiment.optimizer, _chunks_of_a_device(settings, plan), axis),
+                settings.experts_by, state, batch)
+            for line in banner.lines(plan, program.memory, model, settings, clock, step):
+                say(line)
         bar = opened.enter_context(tqdm(
             total=100, disable=not main, unit="%", mininterval=0.5, leave=True,
             bar_format="train {percentage:5.1f}% |{bar:24}| {elapsed} passed, "
                        "{remaining} left{postfix}"))
         bar.update(min(100.0, 100 * clock.progress(step)))
-        log = _Log(experiment, model, names, clock, writer, bar, on_log)
-        finished, stopped = clock.progress(step) >= 1, False
-        clock.start()
+        log = Progress(experiment, model, names, clock, phases, writer, bar, on_log)
         last_save, pending = clock.seconds(), None
         while not finished and not stopped:
             progress = clock.progress(step)
-            # The batch is drawn after any save: the iterator's state in a checkpoint is the
-            # state before the next step's batch.
-            batch = plan.put(next(batches))
-            state, sums = step_fn(state, batch, jnp.float32(progress))
-            step += 1
+            if batch is None:
+                # The batch is drawn after any save: the iterator's state in a checkpoint is the
+                # state before the next step's batch.
+                phases.enter("data")
+                batch = plan.put(next(batches))
+            phases.enter("step")
+            trace.before(step)
+            state, sums = program(state, batch, np.float32(progress))
+            step, batch = step + 1, None
             if jax.default_backend() == "cpu":
                 # Run-ahead gains nothing here and deadlocks several processes on few cores.
                 jax.block_until_ready(sums)
+            trace.after(step, sums)
             finished = clock.progress(step) >= 1
             # The sums of step t are read once step t+1 is under way.
             if pending is not None and (step - 1) % settings.log_every == 0:
                 log(step - 1, pending, progress)
             pending = sums
+            phases.enter("others")
             stopped, due = agreed(
                 step, stop.is_set(), clock.seconds() - last_save > settings.checkpoint_every)
+            phases.enter("step")
             if due and not finished and not stopped:
-                _check_finite(step, pending, names)
+                check_finite(step, pending, names)
                 clock.pause()
                 if step % settings.log_every == 0:
                     # Before it is sealed: a run killed later has a line for every logged step.
@@ -124,74 +149,38 @@ def train(
                 save()
                 clock.start()
                 last_save = clock.seconds()
+            watchdog.finished(step)
         if pending is not None:
-            _check_finite(step, pending, names)
+            check_finite(step, pending, names)
             log(step, pending, min(1.0, clock.progress(step)))
         clock.pause()
         save()
+        spent = phases.seconds()
     if not finished:
         raise Interrupted(f"stopped at step {step}, saved; run the same command to go on")
+    if spent["compile"]:
+        say(f"time: {shares(spent)}")
     held = plan.gather(state)
     weights = held.average if settings.ema else held.params
-    return Trained(jax.device_get(weights), step, clock.elapsed, clock.tokens(step))
+    return Trained(plan.to_host(weights), step, clock.elapsed, clock.tokens(step), spent)
 
 
-class _Log:
-    """Turns the device's sums into one line per expert, the bar's postfix and a callback."""
-
-    def __init__(self, experiment, model, names, clock, writer, bar, on_log):
-        self.experiment, self.names, self.clock = experiment, names, clock
-        self.writer, self.bar, self.on_log = writer, bar, on_log
-        self.flops = flops_per_token(model)
-        self.last = None
-
-    def __call__(self, step: int, sums, progress: float) -> None:
-        host = jax.device_get(sums)
-        _check_finite(step, host, self.names)
-        now = self.clock.seconds()
-        speed = {}
-        if self.last and now > self.last[1]:
-            tokens = self.clock.tokens(step) - self.clock.tokens(self.last[0])
-            speed["tokens_per_s"] = tokens * len(self.names) / (now - self.last[1])
-            peak = peak_flops()
-            if peak:
-                speed["mfu"] = speed["tokens_per_s"] * self.flops / peak / jax.device_count()
-        self.last = (step, now)
-        values = {}
-        for i, name in enumerate(self.names):
-            one = {k: float(v[i]) for k, v in host.items()}
-            values[name] = {
-                **{k: v for k, v in objective.metrics(one).items() if k in ("tra", "nll")},
-                "gradient_norm": one["gradient_norm"], "seconds": now,
-                "rate": float(rate(self.experiment.optimizer, jnp.float32(progress))), **speed}
-            if self.writer:
-                self.writer.write(step, name, values[name])
-        tra = [v["tra"] for v in values.values()]
-        fast = f", {speed['tokens_per_s']:,.0f} tokens/s" if speed else ""
-        self.bar.set_postfix_str(f"step {step}, TRA {min(tra):.1%}-{max(tra):.1%}{fast}"
-                                 .replace("%-", "-", 1) if len(tra) > 1
-                                 else f"step {step}, TRA {tra[0]:.2%}{fast}")
-        self.bar.update(max(0.0, min(100.0, 100 * progress) - self.bar.n))
-        if self.on_log:
-            self.on_log(step, values)
+def _chunks_of_a_device(settings: TrainConfig, plan: Plan) -> TrainConfig:
+    """`loss_chunk` counts tokens of one device; under a mesh the program sees those of all."""
+    devices = plan.row_devices if plan.mode == "jit" else 1
+    return dataclasses.replace(settings, loss_chunk=settings.loss_chunk * devices)
 
 
-def _check_finite(step, sums, names) -> None:
-    host = jax.device_get(sums)
-    bad = [n for i, n in enumerate(names)
-           if not (np.isfinite(host["nll"][i]) and np.isfinite(host["gradient_norm"][i]))]
-    if bad:
-        raise UserError(
-            f"the loss of {', '.join(bad)} is not finite at step {step}; the last good checkpoint "
-            "is kept: lower config.optimizer.learning_rate and muon_learning_rate, and start in a "
-            "new --workdir")
+def _hang_file(process: int) -> str:
+    return f"hang-{process}.txt" if process else "hang.txt"
 
 
 def _same_run(old: dict, new: dict) -> None:
     """A workdir belongs to one configuration; only its length, devices, logging and evaluation
     may change.
     """
-    free = {"steps", "tokens", "seconds", "log_every", "checkpoint_every", "keep_checkpoints"}
+    free = {"steps", "tokens", "seconds", "log_every", "checkpoint_every", "keep_checkpoints",
+            "profile", "watchdog"}
 
     def strip(record):
         record = json.loads(json.dumps(record))  # a stored record has lists for tuples

@@ -163,3 +163,11 @@ def test_bad_sizes_are_one_line(change, says):
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="no corpus"):
         batches([], [0])
+
+
+def test_a_process_that_holds_some_experts_reads_their_rows_of_the_same_batch():
+    corpora = [corpus_of(1000), corpus_of(500), corpus_of(700)]
+    whole, part = batches(corpora, range(3)), batches(corpora, range(3), experts=slice(1, 3))
+    for all_rows, rows in zip(whole, part):
+        np.testing.assert_array_equal(rows["tokens"], all_rows["tokens"][1:3])
+        assert not np.array_equal(rows["tokens"][0], all_rows["tokens"][0])

@@ -1,0 +1,56 @@
+"""What a run is about to do: devices, mesh, memory, time."""
+
+import jax
+
+from cr_jax.config import ModelConfig, TrainConfig
+from cr_jax.parallel import Plan
+from cr_jax.training.clock import Clock
+from cr_jax.training.speed import flops_per_token, peak_flops
+
+USUAL_MFU = 0.4  # assumed for the time of a run whose chip is known, before its first step
+GIB = 1 << 30
+
+
+def lines(plan: Plan, memory: dict[str, int] | None, model: ModelConfig, train: TrainConfig,
+          clock: Clock, step: int) -> list[str]:
+    """Two lines: how the devices are laid out and used; how long it takes, as far as is known.
+
+    memory: of `parallel.Program`; clock and step: where the run stands.
+    """
+    mesh = " x ".join(f"{name} {size}" for name, size in plan.mesh.shape.items())
+    processes = jax.process_count()
+    tokens = train.batch * model.window
+    per_step = f"{tokens:,} tokens per step"
+    if plan.experts > 1:
+        per_step += f" and expert, {plan.experts * tokens:,} in all"
+    held = ""
+    if memory:
+        held = (f", {sum(memory.values()) / GIB:.2f} GiB per device "
+                f"({memory['state'] / GIB:.2f} of state)")
+    return [f"{plan.mode} over {mesh}" + (f", {processes} processes" if processes > 1 else "")
+            + f"; {per_step}{held}", _time(plan, model, train, clock, step)]
+
+
+def _time(plan: Plan, model: ModelConfig, train: TrainConfig, clock: Clock, step: int) -> str:
+    done = clock.progress(step)
+    length = next(f"{getattr(train, unit):,.15g} {unit}" for unit in ("steps", "tokens", "seconds")
+                  if getattr(train, unit))
+    text = f"{length}, at step {step}: "
+    if train.seconds:
+        return text + f"{_span(train.seconds * (1 - done))} left"
+    if done and clock.seconds():
+        return text + f"{_span(clock.seconds() * (1 - done) / done)} left at the speed so far"
+    peak = peak_flops(plan.mesh.devices.flat[0])
+    if peak:
+        steps = train.steps or train.tokens / (train.batch * model.window)
+        flops = steps * train.batch * model.window * plan.experts * flops_per_token(model)
+        seconds = flops / (USUAL_MFU * peak * plan.mesh.devices.size)
+        return text + f"{_span(seconds)} if it reaches {USUAL_MFU:.0%} of the chip's peak"
+    return text + "the time left shows after the first steps"
+
+
+def _span(seconds: float) -> str:
+    """"40 s", "12 min", "3.5 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,73 @@
+"""What a run tells on its way: a line per expert in the metrics, the bar, a callback."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cr_jax import objective
+from cr_jax.errors import UserError
+from cr_jax.training.optimizer import rate
+from cr_jax.training.speed import flops_per_token, peak_flops
+
+
+class Progress:
+    """Turns the device's sums into metrics; call it with a step, its sums [E] and its progress.
+
+    Seconds per phase since the line before are written as `seconds_data`, `seconds_step` and
+    `seconds_checkpoint` (`cr_jax.training.phases`).
+    """
+
+    def __init__(self, experiment, model, names, clock, phases, writer, bar, on_log):
+        self.experiment, self.names, self.clock, self.phases = experiment, names, clock, phases
+        self.writer, self.bar, self.on_log = writer, bar, on_log
+        self.flops = flops_per_token(model)
+        self.last = None
+
+    def __call__(self, step: int, sums, progress: float) -> None:
+        host = jax.device_get(sums)
+        check_finite(step, host, self.names)
+        self.phases.enter("log")
+        now = self.clock.seconds()
+        spent = self.phases.news()
+        speed = {f"seconds_{name}": spent[name] for name in ("data", "step", "checkpoint")}
+        if self.last and now > self.last[1]:
+            tokens = self.clock.tokens(step) - self.clock.tokens(self.last[0])
+            speed["tokens_per_s"] = tokens * len(self.names) / (now - self.last[1])
+            peak = peak_flops()
+            if peak:
+                speed["mfu"] = speed["tokens_per_s"] * self.flops / peak / jax.device_count()
+        self.last = (step, now)
+        values = {}
+        for i, name in enumerate(self.names):
+            one = {k: float(v[i]) for k, v in host.items()}
+            values[name] = {
+                **{k: v for k, v in objective.metrics(one).items() if k in ("tra", "nll")},
+                "gradient_norm": one["gradient_norm"], "seconds": now,
+                "rate": float(rate(self.experiment.optimizer, jnp.float32(progress))), **speed}
+            if self.writer:
+                self.writer.write(step, name, values[name])
+        self._show(step, values, progress)
+        if self.on_log:
+            self.on_log(step, values)
+        self.phases.enter("step")
+
+    def _show(self, step, values, progress) -> None:
+        tra = [v["tra"] for v in values.values()]
+        speed = next(iter(values.values())).get("tokens_per_s")
+        fast = f", {speed:,.0f} tokens/s" if speed else ""
+        self.bar.set_postfix_str(f"step {step}, TRA {min(tra):.1%}-{max(tra):.1%}{fast}"
+                                 .replace("%-", "-", 1) if len(tra) > 1
+                                 else f"step {step}, TRA {tra[0]:.2%}{fast}")
+        self.bar.update(max(0.0, min(100.0, 100 * progress) - self.bar.n))
+
+
+def check_finite(step: int, sums, names) -> None:
+    """`UserError` that names the experts whose loss or gradient [E] is not finite."""
+    host = jax.device_get(sums)
+    bad = [n for i, n in enumerate(names)
+           if not (np.isfinite(host["nll"][i]) and np.isfinite(host["gradient_norm"][i]))]
+    if bad:
+        raise UserError(
+            f"the loss of {', '.join(bad)} is not finite at step {step}; the last good checkpoint "
+            "is kept: lower config.optimizer.learning_rate and muon_learning_rate, and start in a "
+            "new --workdir")
