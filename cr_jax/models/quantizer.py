@@ -13,10 +13,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
 from cr_jax.config import ModelConfig
 
+Numbers = Array | np.ndarray
 Finite = dict[str, Any]  # {"log_scale" [Dz], "shift" [Dz]}: the parameters of a `Quantizer`
 
 
@@ -26,7 +28,7 @@ class Quantizer(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, z: Float[Array, "... Dz"]) -> Float[Array, "... Dz"]:
+    def __call__(self, z: Float[Numbers, "... Dz"]) -> Float[Array, "... Dz"]:
         width = (self.config.d_latent,)
         # Fresh latents have variance near 1; tanh's cells fit a Gaussian of 0.6 times their scale.
         finite = {"log_scale": self.param("log_scale", nn.initializers.constant(0.5), width),
@@ -35,7 +37,7 @@ class Quantizer(nn.Module):
 
 
 def quantize(
-    z: Float[Array, "... Dz"], finite: Finite, levels: int
+    z: Float[Numbers, "... Dz"], finite: Finite, levels: int
 ) -> Float[Array, "... Dz"]:
     """float32 values of the codes of z; differentiable in z and `finite`, straight through."""
     bounded = _bound(z, finite)
@@ -45,14 +47,14 @@ def quantize(
 
 
 def finite_codes(
-    z: Float[Array, "... Dz"], finite: Finite, levels: Integer[Array, ""] | int
+    z: Float[Numbers, "... Dz"], finite: Finite, levels: Integer[Array, ""] | int
 ) -> Int[Array, "... Dz"]:
     """Which of `levels` equal cells of (-1, 1) holds tanh(z / scale - shift): 0 .. levels - 1."""
     return _cell(_bound(z, finite), levels).astype(jnp.int32)
 
 
 def finite_values(
-    codes: Integer[Array, "... Dz"], finite: Finite, levels: Integer[Array, ""] | int
+    codes: Integer[Numbers, "... Dz"], finite: Finite, levels: Integer[Array, ""] | int
 ) -> Float[Array, "... Dz"]:
     """The number that each code stands for: its cell's centre, with the bounding undone."""
     return _unbound((2 * codes.astype(jnp.float32) + 1) / levels - 1, finite)
@@ -77,7 +79,7 @@ def _along(x, z):
 
 
 @jax.jit
-def fit_finite(z: Float[Array, "N Dz"], levels: Integer[Array, ""] | int) -> Finite:
+def fit_finite(z: Float[Numbers, "N Dz"], levels: Integer[Array, ""] | int) -> Finite:
     """Per channel: its mean, and of 32 scales the one with the least squared error on z."""
     z = z.astype(jnp.float32)
     deviation, mean = jnp.std(z, 0) + 1e-6, jnp.mean(z, 0)
@@ -94,7 +96,7 @@ def fit_finite(z: Float[Array, "N Dz"], levels: Integer[Array, ""] | int) -> Fin
     return make(factors[jnp.argmin(jax.lax.map(error, factors), 0)])
 
 
-def insert(params, z: Float[Array, "N Dz"], levels: int):
+def insert(params, z: Float[Numbers, "N Dz"], levels: int):
     """Parameters of a compressor without levels -> with them, fitted on latents z."""
     return {**params, "params": {**params["params"], "quantizer": fit_finite(z, levels)}}
 
@@ -106,16 +108,16 @@ class Symmetric:
     scale: Any  # float32 [Dz]
     top: int  # 2^(bits - 1) - 1; codes are 0 .. 2 top
 
-    def codes(self, z: Float[Array, "N Dz"]) -> Int[Array, "N Dz"]:
+    def codes(self, z: Float[Numbers, "N Dz"]) -> Int[Array, "N Dz"]:
         """0 .. 2 top; what lies outside goes to the ends."""
         return _symmetric_codes(z, self.scale, self.top)
 
-    def values(self, codes: Integer[Array, "N Dz"]) -> Float[Array, "N Dz"]:
+    def values(self, codes: Integer[Numbers, "N Dz"]) -> Float[Array, "N Dz"]:
         """The number that each code stands for, float32."""
         return (codes - self.top) * self.scale[None]
 
 
-def fit_symmetric(z: Float[Array, "N Dz"], bits: int, clip: bool = True) -> Symmetric:
+def fit_symmetric(z: Float[Numbers, "N Dz"], bits: int, clip: bool = True) -> Symmetric:
     """Scales of `bits`-bit integers, 2 or more.
 
     clip: of 48 ranges up to the largest |z| the one with the least squared error, per channel;
