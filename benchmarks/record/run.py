@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from benchmarks.record import bits
+from benchmarks.record.tokens import array, windows
 from benchmarks.results import commit, write
 from cr_jax import models, objective
 from cr_jax.config import build, to_dict
@@ -69,6 +71,7 @@ def run(args: argparse.Namespace) -> dict:
     sets["random"] = rng.integers(
         0, min(GPT2_IDS, model.vocab_size), (args.random_windows, window))
     batches = draw(train, e.train.batch, window, rng)
+    bits.check(args, sets)
 
     began = time.perf_counter()
     state = jax.jit(functools.partial(init_state, model, e.optimizer, e.train))(
@@ -101,7 +104,7 @@ def run(args: argparse.Namespace) -> dict:
     reached = look(log, score, state, sets, args, clock, steps, sums, reached)
     found = {n: score(state.params, s, args.eval_batch) for n, s in sets.items()}
     tokens = steps * e.train.batch * window
-    return {
+    row = {
         "config": args.config, "changes": args.set, "bottleneck": model.bottleneck, "L": window,
         "M": model.latents, "d_z": model.d_latent, "params": models.count_parameters(model),
         "seed": args.seed, "train_tokens": tokens, "train_seconds": clock,
@@ -116,6 +119,11 @@ def run(args: argparse.Namespace) -> dict:
         "log": log, "commit": args.commit or commit(), "jax": jax.__version__,
         "settings": to_dict(e.model) | {"optimizer": to_dict(e.optimizer),
                                         "train": to_dict(e.train)}}
+    if args.bits:
+        params = state.params
+        del state  # the optimiser's memory
+        row["bits"] = bits.measure(e, params, sets, batches, args)
+    return row
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -133,6 +141,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--random-windows", type=int, default=RANDOM_WINDOWS)
     p.add_argument("--commit", default="", help="of the code, where it runs outside git")
     p.add_argument("--out", default="record.json")
+    bits.add_arguments(p)
     return p.parse_args(arguments)
 
 
@@ -166,22 +175,6 @@ def change(
         except (TypeError, ValueError):
             raise UserError(f"--set: {name} must be {kind.__name__}, got {value}") from None
     return config
-
-
-def array(path: Path, mode: str | None = None) -> np.ndarray:
-    """A row of token ids [T].  Raises `UserError`."""
-    try:
-        return np.load(path, mmap_mode=mode, allow_pickle=False)
-    except (OSError, ValueError):
-        raise UserError(f"--tokens: cannot read {path}; make it with benchmarks.record.tokens"
-                        ) from None
-
-
-def windows(tokens: np.ndarray, length: int, limit: int) -> np.ndarray:
-    """Consecutive windows [N, L], or `limit` of them evenly spread."""
-    count = len(tokens) // length
-    found = tokens[:count * length].reshape(count, length)
-    return found[np.linspace(0, count - 1, limit).astype(int)] if 0 < limit < count else found
 
 
 def draw(

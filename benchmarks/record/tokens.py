@@ -85,5 +85,26 @@ def token_row(path: Path, tokenizer: Gpt2Tokenizer) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def array(path: Path, mode: str | None = None) -> np.ndarray:
+    """A row of token ids [T].  Raises `UserError`."""
+    try:
+        return np.load(path, mmap_mode=mode, allow_pickle=False)
+    except (OSError, ValueError):
+        raise UserError(f"--tokens: cannot read {path}; make it with benchmarks.record.tokens"
+                        ) from None
+
+
+def windows(tokens: np.ndarray, length: int, limit: int) -> np.ndarray:
+    """Consecutive windows [N, L], or `limit` of them evenly spread."""
+    count = len(tokens) // length
+    return spread(tokens[:count * length].reshape(count, length), limit)
+
+
+def spread(rows: np.ndarray, limit: int) -> np.ndarray:
+    """`limit` rows from the first to the last; all of them when there are no more, or at 0."""
+    count = len(rows)
+    return rows[np.linspace(0, count - 1, limit).astype(int)] if 0 < limit < count else rows
+
+
 if __name__ == "__main__":
     sys.exit(main())
