@@ -48,8 +48,9 @@ class Explanation:
 
     route: of the whole text; alpha: below it a p-value is unknown; names: the E experts, lowest
     residual first; tokens: ids of the first `windows` windows; nll: nats of each of them by each
-    expert, rows as in `names`; spans: cover the tokens in order, and their texts joined are the
-    text; shortest: tokens below which the nearest expert has no p-value.
+    expert under the bank's scoring rule (what routing compares), rows as in `names`; spans: cover
+    the tokens in order, and their texts joined are the text; shortest: tokens below which the
+    nearest expert has no p-value.
     """
 
     route: Route
@@ -171,7 +172,7 @@ def explain(bank: ExpertBank, text: str | Iterable[str], *, alpha: float = 0.05,
     scores = score_stats(bank, block, **options)
     return Explanation(
         route=found, alpha=float(alpha), names=names, tokens=tokens,
-        nll=getattr(scores, "residual", scores.nll)[rows][:, block.mask],
+        nll=scores.residual[rows][:, block.mask],
         spans=tuple(_spans(head.kept, bank.tokenizer.token_bytes[tokens])),
         windows=len(block.tokens), shortest=min(bank.calibration[names[0]].residuals))
 

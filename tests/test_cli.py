@@ -218,6 +218,8 @@ def test_a_name_cannot_break_the_line(run, bank, tmp_path):
     status, out, _ = run("route", "--bank", bank, path)
     assert status == 0 and out.count("\n") == 1 and "\x1b" not in out
     assert json.loads(run("route", "--bank", bank, "--json", path)[1])["file"] == str(path)
+    path.write_text("")
+    refused(run("route", "--bank", bank, path), "\\x1b[2J is empty")
 
 
 def environment(tmp_path):

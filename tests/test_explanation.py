@@ -1,5 +1,6 @@
 """An explanation adds up to the route it explains, and its pieces of text to the text."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tiny_bank
 
 from cr_jax import explanation, router, text_windows
+from cr_jax.config import Scoring
 from cr_jax.errors import UserError
 from cr_jax.explanation import explain
 
@@ -34,6 +36,14 @@ def test_the_tokens_of_a_whole_text_add_up_to_its_route(bank, found):
         assert found.route.residuals[name] == pytest.approx(mean, rel=1e-6)
     lengths = [span.end - span.start for span in found.spans]
     assert np.average(found.margins(), weights=lengths) == pytest.approx(found.route.margin)
+
+
+def test_the_nats_are_those_of_the_bank_s_own_rule(bank, found):
+    hidden = dataclasses.replace(bank, scoring=Scoring(parts=4))
+    other = explain(hidden, TEXT, alpha=0, windows=99)
+    for name, row in zip(other.names, other.nll, strict=True):
+        assert other.route.residuals[name] == pytest.approx(row.mean(dtype=float), rel=1e-6)
+        assert other.route.residuals[name] != pytest.approx(found.route.residuals[name], rel=1e-3)
 
 
 def test_each_row_is_that_expert_alone(bank, found):

@@ -11,9 +11,9 @@ def print_line(line: str) -> None:
 
 
 def complain(message: object) -> int:
-    """One line on stderr; -> exit code 2."""
+    """One line on stderr, without control characters: it may name a file; -> exit code 2."""
     with contextlib.suppress(OSError):
-        print("cr-jax:", " ".join(str(message).split("\n")), file=sys.stderr)
+        print("cr-jax:", printable(" ".join(str(message).split("\n"))), file=sys.stderr)
     return 2
 
 
