@@ -84,7 +84,7 @@ def measure(
     params = {"params": {k: v for k, v in params["params"].items() if k != "quantizer"}}
     for levels in args.fsq:
         model = dataclasses.replace(base, levels=levels)
-        start = params
+        start, known = params, len(found["rows"])
         if levels:
             z = bits.latents(base, params, fit, args.eval_batch).reshape(-1, base.d_latent)
             start = quantizer.insert(params, z, levels)
@@ -92,7 +92,7 @@ def measure(
             found["rows"] += tagged(score(model, start)["rows"], levels, 0.0, 0, 0.0)
         tuned = fine_tune(model, e, start, batches, args.fsq_seconds, args.fsq_rate)
         found["rows"] += tagged(score(model, tuned[0], bits=())["rows"], levels, *tuned[1:])
-        report(found["rows"][-2:])
+        report(found["rows"][known:])
     return found | {"seconds": time.perf_counter() - began, "fsq_rate": args.fsq_rate}
 
 

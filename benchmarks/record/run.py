@@ -122,6 +122,7 @@ def run(args: argparse.Namespace) -> dict:
     if args.bits:
         params = state.params
         del state  # the optimiser's memory
+        write(args.out, json.dumps(row, indent=1))  # what follows is not the run's
         row["bits"] = bits.measure(e, params, sets, batches, args)
     return row
 
