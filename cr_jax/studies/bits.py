@@ -55,7 +55,7 @@ def run(
     samples), "coded_bits_per_token" (the same with tables counted on `fit_windows`, so a coder
     that a receiver can run; None for 16 and more bits), "tra", "nll" (nats/token),
     "window_exact"}], "length_ratio", "numbers_per_token", "says", "raw_id_bits_per_token",
-    "tokens", "fit_tokens"} and, with text, what `text_bits` gives.  Raises `UserError`.
+    "unigram_bits_per_token" (entropy of the ids themselves), "tokens", "fit_tokens"} and, with text, what `text_bits` gives.  Raises `UserError`.
     """
     if not len(windows) or not len(fit_windows):
         raise UserError("bits: at least one window to score and one to fit scales on")
@@ -88,6 +88,7 @@ def run(
         "says": f"{ratio:g}x is a ratio of lengths, {model.window} tokens to {model.latents} "
                 f"latents, not of sizes: every token is paid for with {numbers:g} numbers",
         "raw_id_bits_per_token": math.log2(ids or model.vocab_size),
+        "unigram_bits_per_token": entropy_bits(windows.reshape(-1, 1)),
         "tokens": int(windows.size), "fit_tokens": int(fit_windows.size),
         **(text_bits(text, windows.size) if text is not None else {})}
 

@@ -70,6 +70,8 @@ def test_rows_are_what_the_decoder_makes_of_the_rounded_latents():
         assert r["coded_bits_per_token"] is None or (
             r["entropy_bits_per_token"] < r["coded_bits_per_token"])
     assert found["raw_id_bits_per_token"] == math.log2(27)
+    share = np.unique(test, return_counts=True)[1] / test.size
+    assert found["unigram_bits_per_token"] == pytest.approx(np.sum(share * np.log2(1 / share)))
     assert found["numbers_per_token"] == numbers and found["tokens"] == test.size
     assert "ratio of lengths" in found["says"]
     assert "xz_bits_per_token" not in found  # no text was given
