@@ -55,7 +55,8 @@ def run(
     samples), "coded_bits_per_token" (the same with tables counted on `fit_windows`, so a coder
     that a receiver can run; None for 16 and more bits), "tra", "nll" (nats/token),
     "window_exact"}], "length_ratio", "numbers_per_token", "says", "raw_id_bits_per_token",
-    "unigram_bits_per_token" (entropy of the ids themselves), "tokens", "fit_tokens"} and, with text, what `text_bits` gives.  Raises `UserError`.
+    "unigram_bits_per_token" (entropy of the ids themselves), "tokens", "fit_tokens"} and, with
+    text, what `text_bits` gives.  Raises `UserError`.
     """
     if not len(windows) or not len(fit_windows):
         raise UserError("bits: at least one window to score and one to fit scales on")
