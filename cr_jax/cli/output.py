@@ -18,5 +18,5 @@ def complain(message: object) -> int:
 
 
 def printable(name: str) -> str:
-    """A file's name on one line and without control characters."""
+    """`name` on one line and without control characters, which could steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from cr_jax import __version__
 from cr_jax.cli import bank, reconstruct, route
 from cr_jax.cli.jax_start import prepare
-from cr_jax.cli.output import complain
+from cr_jax.cli.output import complain, printable
 from cr_jax.errors import UserError
 
 _ABOUT = """\
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     class Parser(argparse.ArgumentParser):
         def error(self, message):
-            self.exit(2, f"cr-jax: {message}; see {self.prog} --help\n")
+            self.exit(2, f"cr-jax: {printable(message)}; see {self.prog} --help\n")
 
     raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = Parser("cr-jax", description="Route texts to the expert that rebuilds them best.",
