@@ -25,8 +25,8 @@ def lines(plan: Plan, memory: dict[str, int] | None, model: ModelConfig, train: 
         per_step += f" and expert, {plan.experts * tokens:,} in all"
     held = ""
     if memory:
-        held = (f", {sum(memory.values()) / GIB:.2f} GiB per device "
-                f"({memory['state'] / GIB:.2f} of state)")
+        held = (f", {_size(sum(memory.values()))} per device ({_size(memory['state'])} of it "
+                "the state)")
     return [f"{plan.mode} over {mesh}" + (f", {processes} processes" if processes > 1 else "")
             + f"; {per_step}{held}", _time(plan, model, train, clock, step)]
 
@@ -47,6 +47,11 @@ def _time(plan: Plan, model: ModelConfig, train: TrainConfig, clock: Clock, step
         seconds = flops / (USUAL_MFU * peak * plan.mesh.devices.size)
         return text + f"{_span(seconds)} if it reaches {USUAL_MFU:.0%} of the chip's peak"
     return text + "the time left shows after the first steps"
+
+
+def _size(count: int) -> str:
+    """Bytes as "3.2 MiB" or "41.0 GiB"."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / (1 << 20):.1f} MiB"
 
 
 def _span(seconds: float) -> str:
