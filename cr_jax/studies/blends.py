@@ -101,7 +101,7 @@ def _curve(points: Mapping[float, Sums], a: int, b: int) -> dict:
     return {
         "share": [float(p) for p in shares], "windows": len(won[0]),
         "won_a": won_a.tolist(), "won_b": won_b.tolist(),
-        "won_other": (1 - won_a - won_b).tolist(),
+        "won_other": [float(((w != a) & (w != b)).mean()) for w in won],
         "residual_a": mean_a.tolist(), "residual_b": mean_b.tolist(),
         "residual_least": [float(s.residual.min(0).mean()) for s in sums],
         "flip": crossing(shares[either], relative, 0.5),
