@@ -23,6 +23,7 @@ from cr_jax.report import write_report
 from cr_jax.router import calibrate
 from cr_jax.studies import ablation, examples, fingerprint, geometry, routing
 from cr_jax.studies.grid import make_grid
+from cr_jax.training.checkpoint import DISK_ERRORS
 from cr_jax.training.loop import Interrupted, train
 from cr_jax.training.metric_writer import read_lines
 from cr_jax.workdir import locked, provenance
@@ -40,6 +41,13 @@ def main(config: ml_collections.ConfigDict, workdir: str, argv=(),
         _dispatch(config.to_dict(), workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        distributed.leave(2)
+        return 2
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"error: cannot write {error.filename or workdir}: {error.strerror}; make room there "
+              "or allow writing, then run the same command to go on", file=sys.stderr)
         distributed.leave(2)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:

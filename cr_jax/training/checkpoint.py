@@ -5,10 +5,16 @@ file, written last, so a step without a seal was never finished.  Orbax alone re
 bits without a word.
 """
 
+import contextlib
+import errno
+import functools
 import hashlib
 import json
+import logging as py_logging
 import os
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +24,10 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from cr_jax.errors import UserError
+
+# What a disk says that is full or closed to us.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+               errno.EIO)
 
 
 class Checkpointer:
@@ -31,6 +41,7 @@ class Checkpointer:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write checkpoints to {folder}: {error.strerror}") from None
+        _hush_orbax()
         self._manager = ocp.CheckpointManager(
             self.folder, options=ocp.CheckpointManagerOptions(
                 enable_async_checkpointing=False, create=True))
@@ -43,10 +54,15 @@ class Checkpointer:
         """Writes one step and seals it, then drops all but the newest `keep`.
 
         iterator: the data iterator's state; record: the run's settings and progress.  Steps
-        behind the one that was restored, damaged or never finished, make way first.
+        behind the one that was restored, damaged or never finished, make way first.  Raises
+        `UserError` when the disk is full or refuses; older steps stay as they are.
         """
         if step == self._current:
             return
+        with self._writing(step):
+            self._save(step, state, iterator, record)
+
+    def _save(self, step: int, state: Any, iterator: dict, record: dict) -> None:
         stands = step - 1 if self._current is None else self._current
         for lost in sorted({*self._stored(), *self.steps()}):
             if lost > stands:
@@ -110,6 +126,19 @@ class Checkpointer:
     def close(self) -> None:
         self._manager.close()
 
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        """Turns the errors of writing into one `UserError`."""
+        try:
+            yield
+        except Exception as error:
+            reason = _refusal(error)
+            if reason is None:
+                raise
+            raise UserError(
+                f"cannot save step {step} to {self.folder}: {reason}; older checkpoints are "
+                "whole: make room there or allow writing, then run the same command") from error
+
     def _stored(self) -> list[int]:
         """Steps that Orbax knows, sealed or not, oldest first; the same list in every process."""
         return sorted(self._manager.all_steps())
@@ -146,6 +175,36 @@ def hash_files(folder: Path) -> dict[str, str]:
                 found[str(path.relative_to(folder))] = hashlib.file_digest(
                     file, "sha256").hexdigest()
     return found
+
+
+@functools.cache
+def _hush_orbax() -> None:
+    """Orbax logs, and its threads print with a traceback, what it also raises: told twice."""
+    py_logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    of_thread, of_all = threading.excepthook, sys.excepthook
+
+    def tell_of_thread(failed):
+        if not type(failed.thread).__module__.startswith("orbax."):
+            of_thread(failed)
+
+    def tell(*failed):
+        # Python calls this on its main thread; TensorStore on threads of its own, in dozens.
+        if threading.current_thread() is threading.main_thread():
+            of_all(*failed)
+
+    threading.excepthook, sys.excepthook = tell_of_thread, tell
+
+
+def _refusal(error: BaseException | None) -> str | None:
+    """What the disk said, if it did: Python's words, or TensorStore's within its long ones."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return os.strerror(error.errno)
+        for code in DISK_ERRORS:
+            if os.strerror(code) in str(error):
+                return os.strerror(code)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _plain(state: Any) -> dict[str, Any]:
