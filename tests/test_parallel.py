@@ -8,6 +8,7 @@ apart, relative to the way that training has moved them.
 
 import dataclasses
 import functools
+import math
 import os
 import signal
 
@@ -32,12 +33,13 @@ NAMES = tuple("abcd")
 
 
 def plan_of(layout, experts=E):
-    """One device, pmap, or a mesh of (data, expert) devices."""
+    """One device, pmap, or a mesh of (data, fsdp, expert) devices that splits every leaf it can."""
     if layout == "one":
         return parallel.make_plan("jit", experts, B, 1, jax.devices()[:1])
     if layout == "pmap":
         return parallel.make_plan("pmap", experts, B)
-    return parallel.make_plan("jit", experts, B, layout[1], jax.devices()[:layout[0] * layout[1]])
+    return parallel.make_plan("jit", experts, B, layout[2], jax.devices()[:math.prod(layout)],
+                              mesh_fsdp=layout[1], small=0)
 
 
 def batch(step, experts=range(E)):
@@ -84,7 +86,7 @@ def apart(a, b):
     return norm(minus(a[1], b[1])) / norm(minus(a[1], a[0]))
 
 
-@pytest.mark.parametrize("layout", [(8, 1), (4, 2), (2, 4), "pmap"], ids=str)
+@pytest.mark.parametrize("layout", [(8, 1, 1), (2, 1, 4), (2, 2, 2), "pmap"], ids=str)
 def test_eight_devices_equal_one(layout):
     """Random rates and hidden tokens do not depend on the devices, and neither does the mean over
     real tokens, of which devices hold different numbers.
@@ -92,6 +94,11 @@ def test_eight_devices_equal_one(layout):
     one = run("one")
     assert one[2][0]["tokens"].sum() < E * B * MODEL.window
     check_same(one, run(layout))
+
+
+@pytest.mark.parametrize("layout", [(8, 1, 1), (2, 4, 1), "pmap"], ids=str)
+def test_eight_devices_equal_one_for_one_expert(layout):
+    check_same(run("one", names=("c",)), run(layout, names=("c",)))
 
 
 def test_the_comparison_sees_a_difference():
@@ -107,36 +114,43 @@ def test_an_expert_trained_alone_equals_one_trained_beside_others():
     assert apart(alone, (None, jax.tree.map(lambda x: x[1:2], beside[1]))) > 0.5
 
 
-def test_experts_by_map_equals_vmap():
-    check_same(run("one"), run("one", dataclasses.replace(DRAWS, experts_by="map")))
+@pytest.mark.parametrize("layout", ["one", (1, 1, 2)], ids=str)
+def test_experts_by_map_equals_vmap(layout):
+    check_same(run("one"), run(layout, dataclasses.replace(DRAWS, experts_by="map")))
 
 
-def test_a_checkpoint_of_eight_devices_under_jit_goes_on_under_pmap_on_two(tmp_path):
+def test_a_checkpoint_goes_on_under_any_layout(tmp_path):
+    """Eight devices of which four share the state, then two others, then pmap, then one alone."""
     tiny_run.write(tmp_path)
-    e = tiny_run.experiment(tmp_path, steps=4)
-    stop = lambda step, values: step == 1 and os.kill(os.getpid(), signal.SIGINT)
-    with pytest.raises(Interrupted, match="step 2"):
-        tiny_run.train(e, tmp_path, on_log=stop, devices=jax.devices())
-    done = tiny_run.train(e, tmp_path, mode="pmap", devices=jax.devices()[:2])
+    e = tiny_run.experiment(tmp_path, steps=8)
+    stop = lambda at: lambda step, values: step == at and os.kill(os.getpid(), signal.SIGINT)
+    for at, layout in ((1, {"devices": jax.devices(), "fsdp": 4}),
+                       (3, {"devices": jax.devices()[4:6], "fsdp": 2}),
+                       (5, {"devices": jax.devices()[:2], "mode": "pmap"})):
+        with pytest.raises(Interrupted, match=f"step {at + 1}"):
+            tiny_run.train(e, tmp_path, on_log=stop(at), **layout)
+    done = tiny_run.train(e, tmp_path)
     (tmp_path / "whole").mkdir()
     whole = tiny_run.train(e, tmp_path / "whole")
-    assert done.step == whole.step == 4
+    assert done.step == whole.step == 8
     for a, b in zip(*(jax.tree.leaves(x.params) for x in (done, whole))):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("layout", ["one", (2, 4), "pmap"], ids=str)
+@pytest.mark.parametrize("layout", ["one", (2, 1, 4), (1, 2, 2), "pmap"], ids=str)
 def test_gather_undoes_spread(layout):
     plan = plan_of(layout)
-    state = {"w": np.arange(E * 3, dtype=np.float32).reshape(E, 3),
+    state = {"w": np.arange(E * 6, dtype=np.float32).reshape(E, 6),
              "n": np.arange(E, dtype=np.int32)}
     found = jax.device_get(plan.gather(plan.spread(state)))
     assert all(np.array_equal(found[k], state[k]) and found[k].dtype == state[k].dtype
                for k in state)
+    host = plan.to_host(plan.gather(plan.spread(state)))
+    assert all(type(host[k]) is np.ndarray and np.array_equal(host[k], state[k]) for k in state)
 
 
 def test_experts_and_rows_lie_where_the_mesh_says():
-    plan = plan_of((2, 4))
+    plan = plan_of((2, 1, 4))
     rows = plan.put(batch(0))["tokens"]
     assert rows.shape == (E, B, MODEL.window)
     assert {s.data.shape for s in rows.addressable_shards} == {(1, B // 2, MODEL.window)}
@@ -158,6 +172,11 @@ def test_keys_depend_on_the_name_and_the_seed_only():
     (("jit", 4, 12, 1), "batch=12 must be a multiple of the 8 devices"),
     (("jit", 4, 6, 2), "batch=6 must be a multiple of the 4 devices"),
     (("pmap", 4, 16, 2), "mesh_expert needs config.parallel='jit'"),
+    (("jit", 4, 16, 1, None, 3), "mesh_fsdp=3 must divide the 8 devices"),
+    (("jit", 4, 16, 4, None, 4), "mesh_expert=4 x mesh_fsdp=4 must divide the 8 devices"),
+    (("jit", 4, 12, 1, None, 2), "batch=12 must be a multiple of the 8 devices along the data axis "
+                                 "and the fsdp axis"),
+    (("pmap", 4, 16, 1, None, 2), "mesh_fsdp needs config.parallel='jit'"),
     (("pmap", 4, 12, 1), "batch=12 must be a multiple of the 8 devices"),
 ])
 def test_sizes_that_do_not_divide_are_one_clear_line(arguments, words):

@@ -54,16 +54,21 @@ def experiment(folder, steps: int = 6, names=NAMES, **train) -> settings.Experim
                   **({} if train.keys() & {"tokens", "seconds"} else {"steps": steps}), **train}})
 
 
-def train(e: settings.Experiment, folder, model=MODEL, on_log=None, mode="jit", devices=None):
-    """`loop.train` of the experiment's domains in FOLDER/run, by default on one device."""
+def train(e: settings.Experiment, folder, model=MODEL, on_log=None, mode="jit", devices=None,
+          fsdp=1, **more):
+    """`loop.train` of the experiment's domains in FOLDER/run, by default on one device.
+
+    fsdp: how many devices share a copy of the state, of which every leaf that can be is split.
+    """
     tokenizer, names = ByteTokenizer(), tuple(e.data.domains)
     folder = pathlib.Path(folder)
     corpora = [load_corpus(e.data.domains[n].train, tokenizer, folder / "cache") for n in names]
     batches = lambda step: train_iterator(
         corpora, batch=e.train.batch, window=model.window, seed=e.seed, mode=e.data.mode,
         pad_id=tokenizer.pad_id, start_step=step)
-    plan = parallel.make_plan(mode, len(names), e.train.batch, 1, devices or jax.devices()[:1])
-    return loop.train(e, model, names, plan, batches, folder / "run", on_log)
+    plan = parallel.make_plan(mode, len(names), e.train.batch, e.mesh_expert,
+                              devices or jax.devices()[:1], fsdp, small=0)
+    return loop.train(e, model, names, plan, batches, folder / "run", on_log, **more)
 
 
 def flat(params) -> dict[str, np.ndarray]:
