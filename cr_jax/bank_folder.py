@@ -56,7 +56,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     inner = {k: v for k, v in value.items() if k != "sha256"} if isinstance(value, dict) else {}
     try:
         same = path.read_bytes() == _seal(inner)
-    except (ValueError, OSError):  # NaN, or gone since
+    except (ValueError, OSError, RecursionError):  # NaN, gone since, nested too deeply
         same = False
     if not same:
         raise changed(path)
@@ -91,6 +91,8 @@ def readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is missing: restore it from a copy or write it again") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL byte, a lone surrogate
+        raise UserError(f"{path} is not a file's name: restore it from a copy") from error
 
 
 def changed(path: Path) -> UserError:
@@ -103,7 +105,7 @@ class BankFolder:
 
     def __init__(self, folder: str | os.PathLike):
         self.path = Path(folder)
-        if not (self.path / "bank.json").is_file():
+        if not os.path.isfile(self.path / "bank.json"):  # pathlib raises for names too long
             raise UserError(f"no bank at {self.path}: there is no bank.json; give the folder that "
                             "training wrote")
         self.index = read_sealed(self.path / "bank.json")

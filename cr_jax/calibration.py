@@ -74,7 +74,7 @@ class Calibration:
                 raise UserError(f"calibration has format {raw['format']!r}, this version reads "
                                 f"{FORMAT}; calibrate the expert again or upgrade cr_jax")
             return cls({int(k): np.array(v, np.float64) for k, v in raw["residuals"].items()})
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise UserError("calibration cannot be read; calibrate the expert again") from error
 
 

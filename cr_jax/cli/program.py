@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     except UserError as error:
         return complain(error)
+    except (RecursionError, MemoryError):
+        return complain("a file of the bank is nested too deeply or too large to be read")
     except KeyboardInterrupt:
         complain("interrupted")
         return 130

@@ -54,7 +54,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             raise UserError(f"{folder / NOTE} names an unknown kind of tokenizer, {kind!r}")
     except OSError as error:
         raise UserError(f"no tokenizer in {folder}: {error.filename} cannot be read") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{folder / NOTE} is damaged; restore or retrain the tokenizer") from None
     if found.fingerprint != wanted:
         raise UserError(f"the tokenizer in {folder} was changed; restore or retrain it")
