@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test torture lint clean
 
 install: $(VENV)/.installed
 
@@ -22,6 +22,10 @@ lint: install
 
 test: lint
 	$(RUN) -m pytest -q -n 2 --dist worksteal
+
+# Kills, corruption, moves and hostile input: under 20 minutes on two cores.
+torture: install
+	$(RUN) -m benchmarks.torture --out results/torture.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

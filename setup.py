@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 # The last three run the notebook.
 TEST = ["pytest", "pytest-xdist", "beartype", "ruff", "import-linter", "scikit-learn", "nbclient",
-        "ipykernel", "matplotlib"]
+        "ipykernel", "matplotlib", "hypothesis"]
 
 setup(
     name="cr_jax",

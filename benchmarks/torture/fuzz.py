@@ -1,0 +1,170 @@
+"""`cr-jax` and the bank's readers against generated inputs: status 2 with one line, or an answer.
+
+Nothing else: no traceback, no hang, no write outside the bank, no pickle.
+"""
+
+import collections
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.configuration import set_hypothesis_home_dir
+
+from benchmarks.torture import hostile, watch
+from benchmarks.torture.hostile import Case
+from cr_jax import cli, parameter_files
+from cr_jax.bank import ExpertBank
+from cr_jax.calibration import Calibration
+from cr_jax.config import ModelConfig
+from cr_jax.data.tokenizers import ByteTokenizer
+
+MODEL = ModelConfig(vocab_size=258, window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
+                    encoder_blocks=1, decoder_blocks=1, fold_channels=8, dtype="float32")
+SHARES = {"text": 0.3, "safetensors": 0.2, "json": 0.25, "name": 0.15, "size": 0.1}
+SHOWN = 40  # failures kept with their input
+
+
+def run(inputs: int, number: int = 0, progress: Callable[[str], None] = lambda line: None) -> dict:
+    """-> figures: fuzz_inputs, fuzz_failures, by kind, and the first failures themselves."""
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        return _Arena(Path(folder).resolve()).fuzz(inputs, number, progress)
+
+
+class _Arena:
+    """A bank, a second one, and canaries around them that no input may touch."""
+
+    def __init__(self, folder: Path):
+        set_hypothesis_home_dir(folder / "hypothesis")
+        self.folder, self.pristine = folder, folder / "pristine"
+        self.inside = folder / "inside"
+        self.bank, self.other = self.inside / "bank", self.inside / "other"
+        make_bank(self.pristine, 2)
+        self.empty = folder / "empty"
+        make_bank(self.empty, 0)
+        self.inside.mkdir()
+        shutil.copytree(self.pristine, self.bank)
+        shutil.copytree(self.empty, self.other)
+        self.input = folder / "input.txt"
+        self.canary = folder / "canary"
+        self.canary.mkdir()
+        (self.canary / "bank.json").write_text("{}")
+        self.failures: list[dict] = []
+        self.failed = 0
+
+    def fuzz(self, inputs: int, number: int, progress) -> dict:
+        kinds = {"text": hostile.texts(), "safetensors": hostile.parameters(self.pristine),
+                 "json": hostile.manifests(self.pristine), "name": hostile.names(self.pristine),
+                 "size": hostile.sizes(self.pristine)}
+        watch.install()
+        for argv in hostile.READING:  # compiled before memory is limited
+            self._check(Case("text", argv), [])
+        watch.limit_memory(4)
+        found = {}
+        for kind, strategy in kinds.items():
+            wanted, done = round(inputs * SHARES[kind]), []
+            before, surroundings = self.failed, self._surroundings()
+            while len(done) < wanted:
+                count = len(done)
+                _generate(strategy, wanted - count, number + count,
+                          lambda case, done=done, wanted=wanted:
+                          len(done) < wanted and self._check(case, done))
+                if len(done) == count:
+                    break  # nothing new to draw
+            if self._surroundings() != surroundings:
+                self._fail({"kind": kind, "wrong": ["files outside the bank have changed"]})
+            statuses = collections.Counter(done)
+            found[kind] = {"inputs": len(done), "refused": statuses[2], "answered": statuses[0],
+                           "failures": self.failed - before}
+            progress(f"{kind}: {found[kind]}")
+        return {"fuzz_inputs": sum(x["inputs"] for x in found.values()),
+                "fuzz_failures": self.failed, "kinds": found, "failures": self.failures}
+
+    def _check(self, case: Case, statuses: list) -> None:
+        names = {"{bank}": str(self.bank), "{other}": str(self.other), "{input}": str(self.input)}
+        argv = [_replace(word, names) for word in case.argv]
+        self.input.write_bytes(case.text)
+        try:
+            hostile.put(case, self.bank)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                status, wrong = watch.call(cli.main, argv, case.text, self.inside,
+                                           case.argv[:2] == ("bank", "verify"))
+            if status == 0 and case.must_fail and self._differs(case):
+                wrong.append("a changed byte was not noticed")
+            if case.argv[:2] not in (("bank", "add"), ("bank", "remove")) and not case.files and \
+                    self._tree(self.bank) != self._tree(self.pristine):
+                wrong.append("a reading command changed the bank")
+        finally:
+            hostile.restore(case, self.pristine, self.bank)
+            if case.argv[:2] == ("bank", "add"):
+                shutil.rmtree(self.other)
+                shutil.copytree(self.empty, self.other)
+        statuses.append(status)
+        if wrong:
+            self._fail({"kind": case.kind, "argv": [w[:80] for w in case.argv], "wrong": wrong,
+                        "sealed": case.sealed, "text": repr(case.text[:80]),
+                        "files": [[n, repr(d[:400])] for n, d in case.files]})
+
+    def _differs(self, case: Case) -> bool:
+        """Whether a file that the command reads is another than the good one."""
+        return any((self.pristine / name).read_bytes() != data for name, data in case.files)
+
+    def _fail(self, what: dict) -> None:
+        self.failed += 1
+        if len(self.failures) < SHOWN:
+            text = str(what["wrong"]).replace(str(self.folder), "FOLDER")
+            self.failures.append({**what, "wrong": text})
+
+    def _surroundings(self) -> dict:
+        return self._tree(self.canary) | self._tree(self.pristine) | self._tree(self.empty) | {
+            p.name: b"" for p in self.folder.iterdir() if p.name != "hypothesis"}
+
+    def _tree(self, folder: Path) -> dict:
+        return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b""
+                for p in folder.rglob("*")}
+
+
+def make_bank(folder: Path, experts: int) -> None:
+    """A bank of experts with random weights."""
+    bank = ExpertBank.create(folder, MODEL, ByteTokenizer())
+    calibration = Calibration({8: np.linspace(1, 9, 40), 16: np.linspace(1, 9, 40)})
+    for i in range(experts):
+        random = np.random.default_rng(i)
+        tree: dict = {}
+        for path, shape in parameter_files.shapes(MODEL).items():
+            *groups, leaf = path.split("/")
+            place = tree
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[leaf] = random.normal(0, 0.3, shape).astype(np.float32)
+        bank.add(f"e{i}", tree, calibration, {"seed": i})
+
+
+def _generate(strategy, count: int, number: int, check: Callable[[Case], object]) -> None:
+    """Draws `count` cases; a failing one is noted by `check`, not raised, and not shrunk."""
+
+    @seed(number)
+    @settings(max_examples=count, database=None, deadline=None, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck), print_blob=False)
+    @given(strategy)
+    def one(case):
+        check(case)
+
+    one()
+
+
+def _replace(word: str, names: dict[str, str]) -> str:
+    for short, long in names.items():
+        word = word.replace(short, long)
+    return word
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(run(int(sys.argv[1]), progress=lambda x: print(x, file=sys.stderr)), indent=1))

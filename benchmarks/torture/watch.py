@@ -1,0 +1,156 @@
+"""Watches one call of `cr-jax` in this process: what it says, writes, unpickles, and how long it
+takes."""
+
+import contextlib
+import faulthandler
+import io
+import os
+import resource
+import signal
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+SECONDS = 30.0  # after which a call hangs; many times what the slowest takes on a busy machine
+_WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate",
+           "os.chmod", "os.chown", "os.utime"}
+_events: list[tuple[str, str]] | None = None  # of the call being watched
+
+
+class Hang(BaseException):
+    """Not an Exception: the code under test must not catch it."""
+
+
+def call(main: Callable[[list[str]], int], argv: list[str], stdin: bytes, folder: Path,
+         reports: bool) -> tuple[int | None, list[str]]:
+    """-> (exit status, what was wrong with the call; [] when all was well).
+
+    folder: the only place that it may write to; reports: several lines on stderr, and a part of the
+    output, are this command's way to refuse.
+    """
+    wrong, status = [], None
+    out, err = _stream(), _stream()
+    inner = types.SimpleNamespace(buffer=io.BytesIO(stdin))
+    with _recorded() as events, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        kept, sys.stdin = sys.stdin, inner
+        try:
+            with _time_limit():
+                status = main(argv)
+        except Hang:
+            wrong.append(f"no answer within {SECONDS:g} s")
+        except BaseException as error:
+            wrong.append(f"{type(error).__name__} at {_place(error)}: {str(error)[:200]}")
+        finally:
+            sys.stdin = kept
+    said = [s.buffer.getvalue().decode("utf-8", "replace") for s in (out, err)]
+    if not wrong:
+        wrong += _judge(status, *said, reports)
+    for event, path in events:
+        if event == "pickle":
+            wrong.append(f"unpickled {path}")
+        elif not Path(path).is_relative_to(folder):
+            wrong.append(f"{event} outside the folder: {path}")
+    return status, wrong
+
+
+def limit_memory(gigabytes: float) -> None:
+    """So much more address space than now: what would take terabytes fails at once."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + int(gigabytes * 2**30), resource.RLIM_INFINITY))
+
+
+def install() -> None:
+    """Starts to listen; audit hooks stay for the life of the process."""
+    sys.addaudithook(_hear)
+
+
+def _hear(event: str, arguments: tuple) -> None:
+    if _events is None:
+        return
+    if event == "pickle.find_class":
+        _events.append(("pickle", ".".join(map(str, arguments))))
+    elif event == "open":
+        path, _mode, flags = arguments
+        if isinstance(path, int) or not isinstance(flags, int):
+            return
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+            _note(event, path)
+    elif event in _WRITES:
+        folder = next((x for x in arguments[1:] if isinstance(x, int) and x >= 0), None)
+        if event in ("os.remove", "os.rmdir", "os.mkdir") and folder is not None:
+            # shutil.rmtree names what it deletes relative to an open folder.
+            at = arguments[-1]
+            base = os.readlink(f"/proc/self/fd/{at}") if at >= 0 else os.getcwd()
+            _note(event, os.path.join(base, os.fsdecode(arguments[0])))
+        else:
+            for path in arguments[:2]:
+                if isinstance(path, (str, bytes, os.PathLike)):
+                    _note(event, path)
+
+
+def _note(event: str, path) -> None:
+    whole = os.path.join(os.getcwd(), os.fsdecode(path))
+    if whole != os.devnull:
+        # The last part is not followed: what is replaced or deleted is the link itself.
+        head, tail = os.path.split(whole)
+        _events.append((event, os.path.join(os.path.realpath(head), tail)))
+
+
+@contextlib.contextmanager
+def _recorded() -> Iterator[list[tuple[str, str]]]:
+    global _events
+    _events = found = []
+    try:
+        yield found
+    finally:
+        _events = None
+
+
+@contextlib.contextmanager
+def _time_limit() -> Iterator[None]:
+    def stop(*_):
+        raise Hang
+
+    old = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    # A loop inside C cannot be interrupted: then the whole process ends, and says where.
+    faulthandler.dump_traceback_later(4 * SECONDS, exit=True, file=sys.__stderr__)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGALRM, old)
+
+
+def _judge(status, out: str, err: str, reports: bool) -> list[str]:
+    lines = err.splitlines()
+    if status == 0:
+        return [f"status 0, but on stderr: {lines[:1]}"] if err else []
+    if status != 2:
+        return [f"status {status}"]
+    wrong = []
+    if not lines or (len(lines) > 1 and not reports):
+        wrong.append(f"{len(lines)} lines on stderr: {lines[:3]}")
+    if not all(line.startswith("cr-jax: ") for line in lines):
+        wrong.append(f"a line on stderr is not the command's: {lines[:3]}")
+    if any(not c.isprintable() for line in lines for c in line):
+        wrong.append(f"control characters on stderr: {err[:200]!r}")
+    if out and not reports:
+        wrong.append(f"status 2, but on stdout: {out[:100]!r}")
+    return wrong
+
+
+def _place(error: BaseException) -> str:
+    trace, found = error.__traceback__, "?"
+    while trace:
+        code = trace.tb_frame.f_code
+        if f"{os.sep}cr_jax{os.sep}" in code.co_filename:
+            found = f"{code.co_filename.rpartition('cr_jax' + os.sep)[2]}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
+def _stream() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
