@@ -10,14 +10,14 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cr_jax.config import ModelConfig, check_model
 from cr_jax.models.layers import Stack, compute_dtype, rms_norm
 
 
 class CausalLm(nn.Module):
-    """One domain's language model.  Pure: `CausalLm(config).apply(params, tokens, mask)`.
+    """One domain's language model.  Pure: `CausalLm(config).apply(params, tokens)`.
 
     Of `config` it reads the widths, heads, vocabulary and encoder_blocks + decoder_blocks, the
     depth; `models.head(config, params)` is its vocabulary matrix.  L may be any length.
@@ -26,10 +26,8 @@ class CausalLm(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(
-        self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"] | None = None
-    ) -> Float[Array, "B L D"]:
-        """States before the vocabulary.  `mask`: True on real tokens, which come first."""
+    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """States before the vocabulary.  No mask: padding comes last, where no token sees it."""
         c = self.config
         table = self.param("embedding", nn.initializers.normal(1.0), (c.vocab_size, c.d_model))
         start = self.param("start", nn.initializers.normal(1.0), (c.d_model,))
@@ -40,10 +38,9 @@ class CausalLm(nn.Module):
         before = table[tokens[:, :-1]].astype(compute_dtype(c))
         first = jnp.broadcast_to(start.astype(before.dtype), (len(tokens), 1, c.d_model))
         x = jnp.concatenate([first, before], axis=1)
-        lengths = None if mask is None else jnp.sum(mask, axis=-1, dtype=jnp.int32)
         depth = c.encoder_blocks + c.decoder_blocks
         h = Stack(c, depth, causal=True, name="decoder")(
-            rms_norm(x), jnp.arange(tokens.shape[1]), lengths)
+            rms_norm(x), jnp.arange(tokens.shape[1]))
         return rms_norm(h)
 
 

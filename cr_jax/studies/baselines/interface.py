@@ -1,0 +1,107 @@
+"""What a baseline is given and what it gives back.
+
+    fit(TrainingText, lengths, Budget) -> predict(tokens, mask, lengths) -> scores [K, E, N]
+
+Scores grow with likelihood: the answer for a window is the argmax over E.  K lengths, E domains, N
+windows, L tokens.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int32
+
+from cr_jax.data import Corpus, Mixture, Tokenizer, WindowBatches, train_iterator
+
+
+@runtime_checkable
+class Predict(Protocol):
+    """A fitted baseline."""
+
+    def __call__(
+        self, tokens: Int32[np.ndarray, "N L"], mask: Bool[np.ndarray, "N L"],
+        lengths: Sequence[int],
+    ) -> Float[np.ndarray, "K E N"]:
+        """Scores of each window cut to its first l tokens, for every l of `lengths`.
+
+        `mask`: True on real tokens, which come first.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """A fitted baseline and how its figures are to be read.
+
+    independent: each domain's score was fitted on that domain's text alone, so dropping it leaves
+    exactly what would have been fitted without that domain.
+    unit: what the scores are, negated where less is more likely; all are means over a window.
+    """
+
+    predict: Predict
+    independent: bool
+    unit: Literal["nats/token", "nats/byte", "bytes/byte", "logit", "distance"]
+    note: dict = dataclasses.field(default_factory=dict)  # sizes and the like, for the table
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much of each domain's training text, or of time, a baseline may use; 0: no limit."""
+
+    tokens: int = 0  # naive_bayes: per domain, each token at most once
+    ngram_tokens: int = 4_000_000  # ngram: per domain
+    sample_bytes: int = 8_000_000  # ppm: per domain
+    dictionary_bytes: int = 1_000_000  # zstd: per domain
+    embedding_windows: int = 1500  # embedding: per domain
+    gate_steps: int = 600
+    gate_batch: int = 16  # windows per domain and step
+    lm_tokens: int = 0  # per domain; 0: as many as the compressors, `config.train`
+    seconds: float = 0.0  # gate, lm: training of each stops here, its learning rate at the end
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingText:
+    """The text that the compressors are trained on: one corpus per domain."""
+
+    names: tuple[str, ...]
+    corpora: tuple[Corpus | Mixture, ...]
+    tokenizer: Tokenizer
+    window: int
+    mode: str = "packed"
+    seed: int = 0
+
+    def windows(
+        self, domain: int, tokens: int = 0
+    ) -> tuple[Int32[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
+        """(tokens, mask) of a domain's windows in random order: one epoch, each token at most once.
+
+        `tokens`: at most about so many; 0: all of them.
+        """
+        rows = max(1, count_tokens(self.corpora[domain]) // self.window)
+        if tokens:
+            rows = min(rows, max(1, tokens // self.window))
+        # By name: a domain's windows do not depend on which others there are.
+        seed = self.seed + zlib.crc32(self.names[domain].encode())
+        batch = WindowBatches([self.corpora[domain]], batch=rows, window=self.window,
+                              seed=seed, mode=self.mode, pad_id=self.tokenizer.pad_id)[0]
+        found = batch["tokens"][0]
+        return found, batch["mask"][0] if "mask" in batch else np.ones(found.shape, bool)
+
+    def batches(self, batch: int):
+        """Endless {"tokens" [E, B, L], in padded mode "mask"}, as the compressors' own training."""
+        return train_iterator(
+            self.corpora, batch=batch, window=self.window, seed=self.seed, mode=self.mode,
+            pad_id=self.tokenizer.pad_id)
+
+
+def count_tokens(source: Corpus | Mixture) -> int:
+    """Tokens of a domain's training text, each counted once."""
+    parts = source.corpora if isinstance(source, Mixture) else [source]
+    return sum(len(c.tokens) for c in parts)
+
+
+def cut(mask: Bool[np.ndarray, "N L"], length: int) -> Bool[np.ndarray, "N L"]:
+    """The mask of windows cut to their first `length` tokens."""
+    return mask & (np.arange(mask.shape[1]) < length)[None]
