@@ -224,6 +224,10 @@ def check_model(model: ModelConfig) -> None:
     for name in ("window", "latents", "d_model", "d_latent", "heads", "d_ff", "fold_channels"):
         if getattr(model, name) < 1:
             raise UserError(f"config.model.{name} must be at least 1, got {getattr(model, name)}")
+    for name, value in vars(model).items():
+        if type(value) is int and value > 1 << 24:  # also what a hostile bank.json may claim
+            raise UserError(f"config.model.{name}={value} is more than {1 << 24:,}: that cannot be "
+                            "meant")
     if min(model.encoder_blocks, model.decoder_blocks, model.vocab_size) < 0:
         raise UserError("config.model: encoder_blocks, decoder_blocks and vocab_size cannot be "
                         "negative")

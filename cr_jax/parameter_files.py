@@ -79,8 +79,15 @@ def check_header(file: Path, model: ModelConfig) -> None:
 
 @functools.lru_cache
 def shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-    """'/'-joined path -> shape of one expert's parameters; nothing is allocated."""
-    tree = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
+    """'/'-joined path -> shape of one expert's parameters; nothing is allocated.
+
+    `UserError` for sizes that make none: zero, or products that no computer can count.
+    """
+    try:
+        tree = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
+    except (OverflowError, MemoryError, TypeError, ValueError) as error:
+        raise UserError("the model's sizes do not make parameters: use the bank that training "
+                        "wrote") from error
     return {path: x.shape for path, x in _flat(tree).items()}
 
 

@@ -4,6 +4,7 @@ Nothing else: no traceback, no hang, no write outside the bank, no pickle.
 """
 
 import collections
+import dataclasses
 import shutil
 import sys
 import tempfile
@@ -25,7 +26,8 @@ from cr_jax.data.tokenizers import ByteTokenizer
 
 MODEL = ModelConfig(vocab_size=258, window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
                     encoder_blocks=1, decoder_blocks=1, fold_channels=8, dtype="float32")
-SHARES = {"text": 0.3, "safetensors": 0.2, "json": 0.25, "name": 0.15, "size": 0.1}
+BOTTLENECKS = ("fold", "query", "query_fold")
+SHARES = {"text": 0.29, "safetensors": 0.2, "json": 0.25, "name": 0.14, "size": 0.12}
 SHOWN = 40  # failures kept with their input
 
 
@@ -43,12 +45,9 @@ class _Arena:
         self.folder, self.pristine = folder, folder / "pristine"
         self.inside = folder / "inside"
         self.bank, self.other = self.inside / "bank", self.inside / "other"
-        make_bank(self.pristine, 2)
         self.empty = folder / "empty"
-        make_bank(self.empty, 0)
         self.inside.mkdir()
-        shutil.copytree(self.pristine, self.bank)
-        shutil.copytree(self.empty, self.other)
+        self._use(MODEL, 2)
         self.input = folder / "input.txt"
         self.canary = folder / "canary"
         self.canary.mkdir()
@@ -56,17 +55,30 @@ class _Arena:
         self.failures: list[dict] = []
         self.failed = 0
 
+    def _use(self, model: ModelConfig, experts: int) -> None:
+        """Banks of this model from here on."""
+        for path in (self.pristine, self.empty, self.bank, self.other):
+            shutil.rmtree(path, ignore_errors=True)
+        make_bank(self.pristine, experts, model)
+        make_bank(self.empty, 0, model)
+        shutil.copytree(self.pristine, self.bank)
+        shutil.copytree(self.empty, self.other)
+
     def fuzz(self, inputs: int, number: int, progress) -> dict:
-        kinds = {"text": hostile.texts(), "safetensors": hostile.parameters(self.pristine),
-                 "json": hostile.manifests(self.pristine), "name": hostile.names(self.pristine),
-                 "size": hostile.sizes(self.pristine)}
+        kinds = {"text": lambda bank: hostile.texts(), "safetensors": hostile.parameters,
+                 "json": hostile.manifests, "name": hostile.names,
+                 **{f"size, {form}": hostile.sizes for form in BOTTLENECKS}}
         watch.install()
         for argv in hostile.READING:  # compiled before memory is limited
             self._check(Case("text", argv), [])
         watch.limit_memory(4)
         found = {}
-        for kind, strategy in kinds.items():
-            wanted, done = round(inputs * SHARES[kind]), []
+        for kind, make in kinds.items():
+            word, _, form = kind.partition(", ")
+            wanted, done = round(inputs * SHARES[word] / (len(BOTTLENECKS) if form else 1)), []
+            if form:  # one expert, so that nothing of another one is in the way of its sizes
+                self._use(dataclasses.replace(MODEL, bottleneck=form), 1)
+            strategy = make(self.pristine)
             before, surroundings = self.failed, self._surroundings()
             while len(done) < wanted:
                 count = len(done)
@@ -129,14 +141,14 @@ class _Arena:
                 for p in folder.rglob("*")}
 
 
-def make_bank(folder: Path, experts: int) -> None:
+def make_bank(folder: Path, experts: int, model: ModelConfig = MODEL) -> None:
     """A bank of experts with random weights."""
-    bank = ExpertBank.create(folder, MODEL, ByteTokenizer())
+    bank = ExpertBank.create(folder, model, ByteTokenizer())
     calibration = Calibration({8: np.linspace(1, 9, 40), 16: np.linspace(1, 9, 40)})
     for i in range(experts):
         random = np.random.default_rng(i)
         tree: dict = {}
-        for path, shape in parameter_files.shapes(MODEL).items():
+        for path, shape in parameter_files.shapes(model).items():
             *groups, leaf = path.split("/")
             place = tree
             for group in groups:
