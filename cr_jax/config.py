@@ -101,8 +101,10 @@ class TrainConfig:
     loss_chunk: int = 8192  # tokens of a device whose logits stand in memory at once
     nested: float = 0.0  # share of windows trained at a random lower rate (Not in the paper)
     hidden: float = 0.0  # share of windows with hidden input tokens (Not in the paper)
-    hidden_low: float = 0.1
+    hidden_final: float = 0.0  # that share at the end of the run; it changes linearly
+    hidden_low: float = 0.1  # share of such a window's tokens: between low and high
     hidden_high: float = 0.5
+    hidden_weight: float = 1.0  # of a hidden token's loss, beside 1 for the others
     short: float = 0.0  # share of windows cut to a random length (Not in the paper)
     experts_by: Literal["vmap", "map"] = "vmap"  # how a device runs the experts it holds
     log_every: int = 20
@@ -288,7 +290,8 @@ def _check(e: Experiment) -> None:
               "optimizer.final": e.optimizer.final, "train.nested": e.train.nested,
               "train.short": e.train.short,
               "train.hidden": e.train.hidden, "train.hidden_low": e.train.hidden_low,
-              "train.hidden_high": e.train.hidden_high, "eval.alpha": e.eval.alpha,
+              "train.hidden_high": e.train.hidden_high, "train.hidden_final": e.train.hidden_final,
+              "eval.alpha": e.eval.alpha,
               "train.ema": e.train.ema}
     for name, value in shares.items():
         if not 0 <= value <= 1:

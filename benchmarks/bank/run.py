@@ -4,7 +4,7 @@
 
 TOKENS holds NAME.train.npy [T], NAME.valid.npy and NAME.test.npy [N, 512] (uint16).  PLAN.json
 lists runs: {"name", "domains", "unseen", "seed", "model", "optimizer", "train", "rules",
-"lengths", "windows"}.  For each, OUT/NAME.npz holds residuals per rule [E, N] (nats/token) and
+"lengths", "windows", "cut_windows"}.  For each, OUT/NAME.npz holds residuals per rule [E, N] (nats/token) and
 OUT/NAME.json the settings, curves and times.  Programs of all runs are compiled side by side
 before the first run starts.
 """
@@ -95,12 +95,14 @@ class Run:
         return state.params, {"seconds": seconds, "steps": steps, "tokens_per_expert": tokens,
                               "tokens_per_s": tokens * len(self.domains) / seconds, "log": log}
 
-    def windows(self, split):
-        for d in [*self.domains, *self.unseen]:
-            if split == "valid" and d in self.unseen:
-                continue
+    def windows(self, split, length):
+        """(domain, windows); cut ones come from test only, and fewer of them."""
+        whole = length == self.model.window
+        if split == "valid" and not whole:
+            return
+        for d in [*self.domains, *(self.unseen if split == "test" and whole else [])]:
             found = np.load(self.tokens / f"{d}.{split}.npy").astype(np.int32)
-            yield d, found[:self.spec.get("windows", len(found))]
+            yield d, found[:self.spec["windows" if whole else "cut_windows"]]
 
     def score(self, params):
         """All rules on all windows at all lengths: sums per window."""
@@ -110,7 +112,7 @@ class Run:
             call = self.scorer(scoring)
             for length in self.spec.get("lengths", [window]):
                 for split in ("valid", "test"):
-                    for d, tokens in self.windows(split):
+                    for d, tokens in self.windows(split, length):
                         found = []
                         start = time.perf_counter()
                         for i in range(0, len(tokens), rows):

@@ -58,13 +58,16 @@ def make_train_step(
     def loss(params, tokens, mask, options, count):
         h, _ = net.apply(params, tokens, mask, **options)
         counted = jnp.ones(tokens.shape, bool) if mask is None else mask
+        weights = counted / count
+        if "hidden" in options:
+            weights = jnp.where(options["hidden"], train.hidden_weight * weights, weights)
         value, scores = objective.linear_cross_entropy(
-            h, models.head(model, params), tokens, counted / count, train.loss_chunk)
+            h, models.head(model, params), tokens, weights, train.loss_chunk)
         return value, objective.score_sums(scores, counted)
 
     def train_step(state: TrainState, batch: dict, progress: Array):
         tokens, mask = batch["tokens"], batch.get("mask")
-        options, kept = _draw(model, train, state, tokens.shape, axis_name)
+        options, kept = _draw(model, train, state, tokens.shape, axis_name, progress)
         if kept is not None:
             mask = kept if mask is None else mask & kept
         count = total(
@@ -101,7 +104,7 @@ def make_train_step(
     return train_step
 
 
-def _draw(model, train, state, shape, axis_name):
+def _draw(model, train, state, shape, axis_name, progress):
     """A step's random rate, hidden tokens and shortened windows: (arguments of the model, mask).
 
     Drawn for the global batch and sliced, so that device counts do not change a run.
@@ -130,7 +133,8 @@ def _draw(model, train, state, shape, axis_name):
     if train.hidden:
         share = jax.random.uniform(
             keys[2], (everyone, 1), minval=train.hidden_low, maxval=train.hidden_high)
-        share = jnp.where(jax.random.uniform(keys[3], (everyone, 1)) < train.hidden, share, 0.0)
+        windows = train.hidden + (train.hidden_final - train.hidden) * progress
+        share = jnp.where(jax.random.uniform(keys[3], (everyone, 1)) < windows, share, 0.0)
         options["hidden"] = mine(jax.random.uniform(keys[4], (everyone, window)) < share)
     if train.short:
         keys = jax.random.split(jax.random.fold_in(key, 1), 2)

@@ -120,9 +120,9 @@ def test_the_average_follows_the_weights():
     assert start().average is None
 
 
-def drawn(train, step=0, rows=512, key=0):
+def drawn(train, step=0, rows=512, key=0, progress=0.0):
     state = start().replace(step=jnp.asarray(step), key=jax.random.key_data(jax.random.key(key)))
-    options, kept = step_room._draw(MODEL, train, state, (rows, MODEL.window), None)
+    options, kept = step_room._draw(MODEL, train, state, (rows, MODEL.window), None, progress)
     return options if kept is None else {**options, "kept": kept}
 
 
@@ -140,7 +140,7 @@ def test_short_windows_keep_a_random_number_of_leading_tokens():
 def test_tokens_past_a_short_window_change_neither_the_update_nor_the_sums():
     train = dataclasses.replace(TRAIN, short=1.0)
     step = compiled(train=train)
-    kept = np.asarray(step_room._draw(MODEL, train, start(), (8, MODEL.window), None)[1])
+    kept = np.asarray(step_room._draw(MODEL, train, start(), (8, MODEL.window), None, 0.0)[1])
     tokens = np.random.default_rng(0).integers(0, MODEL.vocab_size, kept.shape, np.int32)
     other = np.where(kept, tokens, 0)
     assert not np.array_equal(tokens, other)
@@ -165,3 +165,21 @@ def test_hidden_tokens_are_drawn_between_the_two_shares():
     some = hidden.any(-1)
     assert 0.4 < some.mean() < 0.6
     assert 0.35 < hidden[some].mean() < 0.47
+    late = dataclasses.replace(train, hidden_final=0.1)
+    some = np.asarray(drawn(late, progress=1.0)["hidden"]).any(-1)
+    assert 0.05 < some.mean() < 0.17
+
+
+def test_a_hidden_tokens_weight_scales_its_part_of_the_gradient():
+    """With all windows hidden in part, weight 0 leaves the hidden tokens' targets without a say."""
+    train = dataclasses.replace(
+        TRAIN, hidden=1.0, hidden_final=1.0, hidden_low=0.5, hidden_weight=0.0)
+    hidden = np.asarray(drawn(train, rows=8)["hidden"])
+    tokens = windows(MODEL, 8)
+    other = jnp.where(hidden, (tokens + 1) % MODEL.vocab_size, tokens)
+    for weight, same in ((0.0, True), (1.0, False)):
+        step = compiled(train=dataclasses.replace(train, hidden_weight=weight))
+        state = start().replace(key=jax.random.key_data(jax.random.key(0)))
+        one, two = (step(state, {"tokens": t}, jnp.float32(0.0))[0].params for t in (tokens, other))
+        # What is hidden reaches neither the encoder nor, at weight 0, the loss.
+        assert (distance(one, two) == 0) == same
