@@ -56,7 +56,11 @@ def size(name: str, changes: tuple[str, ...] = ()) -> ModelConfig:
     """The named size, with `field=value` changes.  Raises `UserError` naming what is wrong."""
     if name not in SIZES:
         raise UserError(f"--models: unknown size '{name}'; there are {', '.join(SIZES)}")
-    config = SIZES[name]
+    return changed(SIZES[name], changes)
+
+
+def changed(config: ModelConfig, changes) -> ModelConfig:
+    """`config` with `field=value` changes.  Raises `UserError` naming what is wrong."""
     for change in changes:
         field, _, value = change.partition("=")
         if not value or not hasattr(config, field):
