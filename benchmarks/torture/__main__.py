@@ -72,7 +72,8 @@ def collect(parts: dict[str, dict]) -> dict:
         "flips": flips["flips"], "flips_detected": flips["flips_detected"],
         "fuzz_inputs": fuzz["fuzz_inputs"], "fuzz_failures": fuzz["fuzz_failures"],
         "elastic": elastic, "sigterm": kills["sigterm"], "lock": kills["lock"],
-        "disks": parts["disks"], "checking": flips["cost"],
+        "disks": {k: v for k, v in parts["disks"].items() if k != "seconds"},
+        "checking": flips["cost"],
         "details": {
             "kills": {k: v for k, v in kills.items() if k not in ("sigterm", "lock")},
             "flips": {k: v for k, v in flips.items() if k != "cost"}, "fuzz": fuzz,

@@ -86,7 +86,7 @@ def _small_disk(disk: Path, quiet: Path) -> dict:
     where = runs.Place(quiet.parent)
     workdir = disk / "run"
     (workdir / "cache").mkdir(parents=True)
-    (workdir / "cache" / "compiled").symlink_to(where.folder / "compiled")
+    (workdir / "cache" / "compiled").symlink_to(where.compiled)
     ballast = disk / "ballast"
 
     def fill(child):

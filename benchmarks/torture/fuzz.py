@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.configuration import set_hypothesis_home_dir
@@ -34,7 +35,12 @@ SHOWN = 40  # failures kept with their input
 def run(inputs: int, number: int = 0, progress: Callable[[str], None] = lambda line: None) -> dict:
     """-> figures: fuzz_inputs, fuzz_failures, by kind, and the first failures themselves."""
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-        return _Arena(Path(folder).resolve()).fuzz(inputs, number, progress)
+        arena = _Arena(Path(folder).resolve())
+        watch.install()
+        for argv in hostile.READING:  # compiled before memory is limited
+            arena.check(Case("text", argv), [])
+        with watch.limited_memory(4):
+            return arena.fuzz(inputs, number, progress)
 
 
 class _Arena:
@@ -44,6 +50,8 @@ class _Arena:
         set_hypothesis_home_dir(folder / "hypothesis")
         self.folder, self.pristine = folder, folder / "pristine"
         self.inside = folder / "inside"
+        compiled = jax.config.jax_compilation_cache_dir
+        self.writable = (self.inside, *([Path(compiled)] if compiled else []))
         self.bank, self.other = self.inside / "bank", self.inside / "other"
         self.empty = folder / "empty"
         self.inside.mkdir()
@@ -68,10 +76,6 @@ class _Arena:
         kinds = {"text": lambda bank: hostile.texts(), "safetensors": hostile.parameters,
                  "json": hostile.manifests, "name": hostile.names,
                  **{f"size, {form}": hostile.sizes for form in BOTTLENECKS}}
-        watch.install()
-        for argv in hostile.READING:  # compiled before memory is limited
-            self._check(Case("text", argv), [])
-        watch.limit_memory(4)
         found = {}
         for kind, make in kinds.items():
             word, _, form = kind.partition(", ")
@@ -84,7 +88,7 @@ class _Arena:
                 count = len(done)
                 _generate(strategy, wanted - count, number + count,
                           lambda case, done=done, wanted=wanted:
-                          len(done) < wanted and self._check(case, done))
+                          len(done) < wanted and self.check(case, done))
                 if len(done) == count:
                     break  # nothing new to draw
             if self._surroundings() != surroundings:
@@ -96,7 +100,8 @@ class _Arena:
         return {"fuzz_inputs": sum(x["inputs"] for x in found.values()),
                 "fuzz_failures": self.failed, "kinds": found, "failures": self.failures}
 
-    def _check(self, case: Case, statuses: list) -> None:
+    def check(self, case: Case, statuses: list) -> None:
+        """One input; its exit status goes to `statuses`."""
         names = {"{bank}": str(self.bank), "{other}": str(self.other), "{input}": str(self.input)}
         argv = [_replace(word, names) for word in case.argv]
         self.input.write_bytes(case.text)
@@ -104,7 +109,7 @@ class _Arena:
             hostile.put(case, self.bank)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                status, wrong = watch.call(cli.main, argv, case.text, self.inside,
+                status, wrong = watch.call(cli.main, argv, case.text, self.writable,
                                            case.argv[:2] == ("bank", "verify"))
             if status == 0 and case.must_fail and self._differs(case):
                 wrong.append("a changed byte was not noticed")

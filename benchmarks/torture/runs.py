@@ -26,17 +26,18 @@ _COMPLAINT = re.compile(r"error: |Traceback|  File |[WEF]\d{4} |WARNING|\w*Error
 class Place:
     """A temporary folder with the text; every workdir below it shares one compile cache."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, compiled: Path | None = None):
         self.folder, self.text = folder, folder / "text"
+        self.compiled = compiled or folder / "compiled"
         write_text(self.text)
 
     def workdir(self, name: str) -> Path:
         """A new workdir's path."""
         path = self.folder / name
         (path / "cache").mkdir(parents=True)
-        (self.folder / "compiled").mkdir(exist_ok=True)
+        self.compiled.mkdir(exist_ok=True)
         # The run puts its compile cache here; the first start of any run fills it for all.
-        (path / "cache" / "compiled").symlink_to(self.folder / "compiled")
+        (path / "cache" / "compiled").symlink_to(self.compiled)
         return path
 
 

@@ -3,6 +3,7 @@ takes."""
 
 import contextlib
 import faulthandler
+import functools
 import io
 import os
 import resource
@@ -22,12 +23,12 @@ class Hang(BaseException):
     """Not an Exception: the code under test must not catch it."""
 
 
-def call(main: Callable[[list[str]], int], argv: list[str], stdin: bytes, folder: Path,
+def call(main: Callable[[list[str]], int], argv: list[str], stdin: bytes, folders: tuple[Path, ...],
          reports: bool) -> tuple[int | None, list[str]]:
     """-> (exit status, what was wrong with the call; [] when all was well).
 
-    folder: the only place that it may write to; reports: several lines on stderr, and a part of the
-    output, are this command's way to refuse.
+    folders: the only places that it may write to; reports: several lines on stderr, and a part of
+    the output, are this command's way to refuse.
     """
     wrong, status = [], None
     out, err = _stream(), _stream()
@@ -49,17 +50,24 @@ def call(main: Callable[[list[str]], int], argv: list[str], stdin: bytes, folder
     for event, path in events:
         if event == "pickle":
             wrong.append(f"unpickled {path}")
-        elif not Path(path).is_relative_to(folder):
-            wrong.append(f"{event} outside the folder: {path}")
+        elif not any(Path(path).is_relative_to(folder) for folder in folders):
+            wrong.append(f"{event} outside: {path}")
     return status, wrong
 
 
-def limit_memory(gigabytes: float) -> None:
+@contextlib.contextmanager
+def limited_memory(gigabytes: float) -> Iterator[None]:
     """So much more address space than now: what would take terabytes fails at once."""
+    old = resource.getrlimit(resource.RLIMIT_AS)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + int(gigabytes * 2**30), resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (now + int(gigabytes * 2**30), old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, old)
 
 
+@functools.cache
 def install() -> None:
     """Starts to listen; audit hooks stay for the life of the process."""
     sys.addaudithook(_hear)
