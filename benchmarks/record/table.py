@@ -22,14 +22,15 @@ def main():
     args = p.parse_args()
     rows = [named(json.loads(Path(path).read_text())) for path in args.logs]
     # Rows with changed settings, such as fewer latents, are no runs of the record.
-    times = [r["seconds_to_99_47"] for r in rows
-             if not r["changes"] and r["seconds_to_99_47"] is not None]
+    seeds = [r for r in rows if not r["changes"]]
+    times = [r["seconds_to_99_47"] for r in seeds if r["seconds_to_99_47"] is not None]
     record = {"seconds_to_99_47": statistics.mean(times) if times else None, "seeds": len(times),
               "spread": max(times) - min(times) if times else None, "all": times,
-              "device": rows[0]["device"], "commit": rows[0]["commit"]}
+              "device": seeds[0]["device"], "commit": seeds[0]["commit"]}
     Path(args.out).write_text(json.dumps({"rows": rows, "record": record, "swap": None}, indent=1))
     for r in rows:
-        print(f"| {' '.join(r['changes']) or r['seed']} | {r['train_seconds']:.0f} s | {r['train_tokens'] / 1e6:.0f} M | "
+        print(f"| {' '.join(r['changes']) or r['seed']} | {r['train_seconds']:.0f} s | "
+              f"{r['train_tokens'] / 1e6:.0f} M | "
               + " | ".join(f"{r['tra'][n]:.2%}" for n in NAMES.values())
               + f" | {r['nll']['code_test']:.3f} / {r['nll']['wikitext_valid']:.2f} | "
               f"{r['window_exact']['code_test']:.1%} | "
