@@ -4,9 +4,9 @@
 
 TOKENS holds NAME.train.npy [T], NAME.valid.npy and NAME.test.npy [N, 512] (uint16).  PLAN.json
 lists runs: {"name", "domains", "unseen", "seed", "model", "optimizer", "train", "rules",
-"lengths", "windows", "cut_windows"}.  For each, OUT/NAME.npz holds residuals per rule [E, N] (nats/token) and
-OUT/NAME.json the settings, curves and times.  Programs of all runs are compiled side by side
-before the first run starts.
+"lengths", "windows", "cut_windows"}.  For each, OUT/NAME.npz holds residuals per rule [E, N]
+(nats/token) and OUT/NAME.json the settings, curves and times.  Programs of all runs are compiled
+side by side before the first run starts.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cr_jax import models, parallel, router
+from cr_jax import mapping, models, parallel, router
 from cr_jax.config import SEEN, ModelConfig, OptimizerConfig, Scoring, TrainConfig
 from cr_jax.training.step import init_state, make_train_step
 
@@ -42,7 +42,7 @@ class Run:
         make = functools.partial(init_state, self.model, self.optimizer, self.train)
         self.init = jax.jit(jax.vmap(make))
         one = make_train_step(self.model, self.optimizer, self.train)
-        self.step = jax.jit(parallel.over_experts(one, len(self.domains), self.train.experts_by),
+        self.step = jax.jit(mapping.over_experts(one, len(self.domains), self.train.experts_by),
                             donate_argnums=0)
 
     def keys(self):

@@ -27,7 +27,7 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Baseline:
     are logits.
     """
     read = [text.windows(e, budget.ngram_tokens) for e in range(len(text.names))]
-    models = {length: _train(read, length) for length in lengths}
+    models = {length: train(read, length) for length in lengths}
 
     def predict(tokens, mask, lengths):
         out = np.empty((len(lengths), len(read), len(tokens)))
@@ -36,15 +36,20 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Baseline:
             for i in range(0, len(tokens), _ROWS):
                 part = slice(i, i + _ROWS)
                 rows = hashed_counts.rows(tokens[part], cut(mask[part], length), BITS)
-                out[k, :, part] = (SCALE * (rows @ kernel) + bias[None]).T
+                out[k, :, part] = logits(rows, kernel, bias).T
         return out
 
     return Baseline(predict, independent=False, unit="logit",
                     note={"columns": 1 << BITS, "classifiers": len(models)})
 
 
-def _train(read, length: int):
-    """(kernel [2^BITS, E], bias [E]) of one classifier."""
+def logits(rows, kernel, bias):
+    """[N, E] of N sparse rows [N, 2^BITS]."""
+    return SCALE * (rows @ kernel) + bias[None]
+
+
+def train(read, length: int):
+    """(kernel [2^BITS, E], bias [E]) of one classifier; read: (tokens, mask) [N, L] per domain."""
     experts, window = len(read), read[0][0].shape[1]
     most = max(len(tokens) for tokens, _ in read)
     rows = min(most, max(1, _TOKENS // window))
@@ -58,9 +63,9 @@ def _train(read, length: int):
         counts = np.array([len(tokens) for tokens, _ in parts])
         label = np.repeat(np.arange(experts), counts)
         design = hashed_counts.rows(*(np.concatenate(x) for x in zip(*parts)), BITS)
-        logits = SCALE * (design @ kernel) + bias[None]
-        logits = np.exp(logits - logits.max(1, keepdims=True))
-        error = logits / logits.sum(1, keepdims=True)
+        scores = logits(design, kernel, bias)
+        scores = np.exp(scores - scores.max(1, keepdims=True))
+        error = scores / scores.sum(1, keepdims=True)
         error[np.arange(len(label)), label] -= 1
         # The same weight for every domain, also where padding leaves it fewer pieces.
         error /= np.maximum(counts, 1)[label][:, None] * np.float32(experts)

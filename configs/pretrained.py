@@ -1,0 +1,38 @@
+"""Lab note: the bank that ships with the package, ten small compressors on free texts.
+
+Claim: `cr-jax route FILE` works right after the install, with no training and no network.
+Command: python main.py --config=configs/pretrained.py --workdir=runs/pretrained \
+    --config.data.root=DATA
+Hardware: 2 CPU cores.
+status: not run
+"""
+
+from cr_jax.config import default, domain
+
+# The expert's name and the folder of its texts; all free to use (cr_jax/pretrained/README.md).
+DOMAINS = {"python": "code_python", "javascript": "code_js", "go": "code_go", "rust": "code_rust",
+           "novels_en": "literature", "novels_de": "lang_de", "novels_ru": "lang_ru",
+           "poems_zh": "lang_zh", "statutes": "legal", "word_problems": "math"}
+
+
+def get_config():
+    config = default()
+    config.name = "pretrained"
+    config.data.domains = {
+        name: domain(*(f"jsonl:{{root}}/{folder}/{split}.jsonl.zst"
+                       for split in ("train*", "valid", "test")))
+        for name, folder in DOMAINS.items()}
+    config.data.unseen = {
+        name: domain(test=f"jsonl:{{root}}/{name}/test.jsonl.zst")
+        for name in ("code_java", "lang_fr", "medical", "news", "logs")}
+    config.data.max_train_tokens = 3_000_000
+    config.tokenizer.update(vocab_size=4096, train_bytes=1_000_000)
+    config.model.update(window=64, latents=8, d_model=128, d_latent=128, heads=4, d_ff=256,
+                        encoder_blocks=1, decoder_blocks=1, tie_embeddings=True)
+    config.optimizer.learning_rate = 3e-3
+    config.train.update(batch=16, log_every=20, steps=1000, checkpoint_every=60.0, short=0.25,
+                        hidden=0.5, hidden_final=0.25, hidden_low=0.3, hidden_high=0.7,
+                        hidden_weight=0.3)
+    config.scoring.update(parts=2)
+    config.eval.update(windows=512, calibration_windows=1000)
+    return config
