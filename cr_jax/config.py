@@ -131,12 +131,15 @@ class Scoring:
     parts: 0 scores every token with all tokens seen (paper, routing rule).  k > 0 deals the
     window's positions at random, but always alike, into k parts and makes k passes; each hides
     `hidden` parts in turn, so that every token is scored `hidden` times, and the mean counts.
+    passes: 0 makes all k passes; p > 0 makes the first p, and residuals are means over the tokens
+    that these hide (`scoring.scored`): a sample of the positions, for cheap scouts.
     rate: how much of z the decoder is given, in the bottleneck's units; 0: all of it.
     """
 
     parts: int = 0
     hidden: int = 1
     rate: int = 0
+    passes: int = 0
 
 
 SEEN = Scoring()  # the paper's rule
@@ -248,8 +251,11 @@ def check_model(model: ModelConfig) -> None:
 
 def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
     """Raises `UserError` when a window cannot be dealt like that."""
-    if min(scoring.parts, scoring.rate) < 0:
-        raise UserError("config.scoring: parts and rate cannot be negative")
+    if min(scoring.parts, scoring.rate, scoring.passes) < 0:
+        raise UserError("config.scoring: parts, rate and passes cannot be negative")
+    if scoring.passes > scoring.parts:
+        raise UserError(f"config.scoring.passes={scoring.passes} must not exceed "
+                        f"parts={scoring.parts}, the number of passes there are")
     if scoring.parts and not 0 < scoring.hidden <= scoring.parts:
         raise UserError(f"config.scoring.hidden={scoring.hidden} must lie in [1, "
                         f"parts={scoring.parts}]")

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from cr_jax import objective
 from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import Windows
-from cr_jax.router import score_stats
+from cr_jax.router import residual_means, residual_sums, score_stats
 
 _BLOCK = 1024  # windows whose per-token scores stand in memory at once
 
@@ -22,16 +22,18 @@ class DomainScores:
     """Sums per expert and window of one domain.  E experts, N windows."""
 
     nll: Float[np.ndarray, "E N"]  # nats, all tokens seen
-    residual_nll: Float[np.ndarray, "E N"]  # nats, by the bank's scoring rule
+    residual_nll: Float[np.ndarray, "E N"]  # nats over scored tokens, by the bank's rule
     correct: Int[np.ndarray, "E N"]  # tokens rebuilt exactly
     tokens: Int[np.ndarray, " N"]
     bytes: Int[np.ndarray, " N"]  # UTF-8 bytes that the tokens stand for
     majority: float  # TRA of always answering with the domain's most frequent token
+    scored: Int[np.ndarray, " N"] | None = None  # tokens with a residual; None: all
 
     @property
     def residual(self) -> Float[np.ndarray, "E N"]:
-        """What routing compares: nats/token of each window."""
-        return self.residual_nll / self.tokens
+        """What routing compares: nats/token of each window; NaN without a scored token."""
+        return residual_means(self.residual_nll,
+                              self.tokens if self.scored is None else self.scored)
 
     @property
     def tra(self) -> Float[np.ndarray, "E N"]:
@@ -56,17 +58,19 @@ def score_domains(
     lengths[:bank.tokenizer.vocab_size] = bank.tokenizer.token_bytes
     found = {}
     for name, windows in domains.items():
-        nll, residual, correct = [], [], []
+        nll, residual, correct, scored = [], [], [], []
         for start in range(0, len(windows), _BLOCK):
             part = Windows(*(x[start:start + _BLOCK] for x in
                              (windows.tokens, windows.mask, windows.document)))
             scores = score_stats(bank, part, expert_chunk=expert_chunk, batch=batch)
             nll.append(np.sum(scores.nll * part.mask, -1, dtype=np.float64))
-            residual.append(np.sum(scores.residual * part.mask, -1, dtype=np.float64))
+            sums, counts = residual_sums(scores.residual, part.mask, bank.scoring)
+            residual.append(sums)
+            scored.append(counts)
             correct.append(np.sum(scores.correct & part.mask, -1))
             on_windows(len(part))
         found[name] = DomainScores(
             *(np.concatenate(x, 1) for x in (nll, residual, correct)), windows.mask.sum(-1),
             np.sum(lengths[windows.tokens] * windows.mask, -1),
-            objective.majority_rate(windows.tokens, windows.mask))
+            objective.majority_rate(windows.tokens, windows.mask), np.concatenate(scored))
     return found

@@ -169,7 +169,9 @@ def explain(bank: ExpertBank, text: str | Iterable[str], *, alpha: float = 0.05,
     names = tuple(sorted(found.residuals, key=found.residuals.get))
     rows = [bank.index(name) for name in names]
     tokens = block.tokens[block.mask]
-    scores = score_stats(bank, block, **options)
+    # A rule that samples positions leaves tokens out: each is explained by all passes.
+    whole = dataclasses.replace(bank, scoring=dataclasses.replace(bank.scoring, passes=0))
+    scores = score_stats(whole, block, **options)
     return Explanation(
         route=found, alpha=float(alpha), names=names, tokens=tokens,
         nll=scores.residual[rows][:, block.mask],

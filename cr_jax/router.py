@@ -14,27 +14,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
-from cr_jax import models, objective
 from cr_jax.bank import ExpertBank
 from cr_jax.calibration import MOST, Calibration, document_p, p_sums
 from cr_jax.config import SEEN, ModelConfig, Scoring, check_scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.scoring import residual_nll
+from cr_jax.scoring import Scores, score_experts, scored
 from cr_jax.text_windows import windows_of_text
 
 SHORTEST = 8  # tokens; a residual over fewer says too little to calibrate
-
-
-class Scores(NamedTuple):
-    """Per expert and token: nll in nats, whether the token was rebuilt exactly, and the residual
-    in nats that routing compares: nll itself, or that of hidden tokens (`cr_jax.scoring`)."""
-
-    nll: Any  # float32 [E, B, L]
-    correct: Any  # bool [E, B, L]
-    residual: Any  # float32 [E, B, L]
 
 
 class WindowRoutes(NamedTuple):
@@ -49,10 +39,12 @@ class WindowRoutes(NamedTuple):
 class Route:
     """Where a document goes.  `expert` is None when it is unknown: no expert's own domain.
 
-    residuals: nats/token, the mean over all tokens of all windows; tra: share of tokens rebuilt
-    exactly; margin: second best minus best residual, nats/token (infinite with one expert);
-    p_values: how usual such a residual is in the expert's own domain; nearest: the expert with
-    the lowest residual, known or not.
+    residuals: nats/token, the mean over all scored tokens of all windows; tra: share of tokens
+    rebuilt exactly; margin: second best minus best residual, nats/token (infinite with one
+    expert); p_values: how usual such a residual is in the expert's own domain; nearest: the expert
+    with the lowest residual, known or not.  scouts: None where all experts were scored; after a
+    cascade the nats/token of every expert's scout, and the other fields know only the experts
+    that were scored in full.
     """
 
     expert: str | None
@@ -63,62 +55,12 @@ class Route:
     p_values: dict[str, float]
     windows: int
     tokens: int
+    scouts: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; an infinite margin becomes null."""
         raw = dataclasses.asdict(self)
         return raw | {"margin": self.margin if math.isfinite(self.margin) else None}
-
-
-def score_experts(
-    model: ModelConfig,
-    params: Any,
-    tokens: Int[Array, "B L"],
-    mask: Bool[Array, "B L"],
-    expert_chunk: int = 4,
-    chunk: int = 8192,
-    scoring: Scoring = SEEN,
-) -> Scores:
-    """Scores of every expert on the same windows, each [E, B, L].
-
-    Pure.  `vmap` over the experts of a group, `lax.map` over groups of at most `expert_chunk`;
-    groups are made even and the last is filled by repeating an expert.  At most `chunk` tokens'
-    logits, over all experts of a group, stand in memory.
-    """
-    net = models.Autoencoder(model)
-    experts = jax.tree.leaves(params)[0].shape[0]
-    groups = -(-experts // expert_chunk)
-    side_by_side = -(-experts // groups)
-
-    def one(p, own_mask):
-        most = max(1, chunk // side_by_side)
-        h, _ = net.apply(p, tokens, own_mask)
-        scores = objective.token_scores(h, models.head(model, p), tokens, most)
-        residual = scores.nll if scoring == SEEN else residual_nll(
-            net, p, tokens, own_mask, scoring, most)
-        return Scores(scores.nll, scores.correct, residual)
-
-    def together(p):
-        # Every expert gets the mask on its own axis: JAX's batching of cuDNN attention takes
-        # queries and lengths only with the same leading axes.
-        return jax.vmap(one)(p, jnp.broadcast_to(mask, (side_by_side, *mask.shape)))
-
-    if groups == 1:
-        return together(params)
-
-    def grouped(x):
-        fill = side_by_side * groups - experts
-        if fill:
-            x = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)])
-        # Group g holds experts g, g + groups, ...: with the expert axis split over devices, each
-        # device then works on its own experts in every group.
-        return x.reshape(side_by_side, groups, *x.shape[1:])
-
-    params = jax.tree.map(grouped, params)
-    group = lambda g: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, g, 1, False), params)
-    scores = jax.lax.map(lambda g: together(group(g)), jnp.arange(groups))
-    join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *tokens.shape)[:experts]
-    return Scores(*(join(x) for x in scores))
 
 
 def score(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
@@ -154,13 +96,13 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *, scoring: Sco
     found = {}
     for length in lengths:
         at = np.flatnonzero(real >= length)
-        if not at.size:
+        if not at.size or not scored(scoring, model.window)[:length].any():
             continue
         at = at[np.linspace(0, at.size - 1, min(most, MOST, at.size)).astype(int)]
         mask = windows.mask[at] & (np.arange(model.window)[None] < length)
         cut = Windows(windows.tokens[at], mask, windows.document[at])
         scores = _score(model, stacked, cut, rows_per_call(at.size, batch), 1, chunk, scoring)
-        found[length] = np.sort(np.sum(scores.residual[0] * mask, -1, dtype=np.float64) / length)
+        found[length] = np.sort(residual_means(*residual_sums(scores.residual, mask, scoring))[0])
     if not found:
         raise UserError("no validation window is long enough to calibrate on: give at least "
                         f"{min(SHORTEST, model.window)} tokens of validation text per expert")
@@ -178,7 +120,7 @@ def route(bank: ExpertBank, text: str | Iterable[str] | Windows, *, alpha: float
     _check_bank(bank)
     if not 0 <= alpha <= 1:
         raise UserError(f"alpha is a share and must lie in [0, 1], got {alpha}")
-    totals = _Totals(bank)
+    totals = Totals(bank)
     rows = None
     for block in _blocks(bank, text, batch):
         # The first block says how large blocks are: only the last can be smaller.
@@ -192,12 +134,26 @@ def route_all(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batc
               chunk: int = 8192) -> WindowRoutes:
     """Routes every window on its own; "unknown" is p_values[expert, window] < alpha.
 
-    A p-value is NaN where a window is shorter than every calibrated length.
+    A p-value is NaN where a window is shorter than every calibrated length, a residual where the
+    bank's rule scores none of its tokens.
     """
     scores = score_stats(bank, windows, expert_chunk=expert_chunk, batch=batch, chunk=chunk)
-    lengths = windows.mask.sum(-1)
-    residuals = _sums(scores.residual, windows.mask) / np.maximum(lengths, 1)
-    return WindowRoutes(residuals, residuals.argmin(0), _p_values(bank, residuals, lengths))
+    residuals = residual_means(*residual_sums(scores.residual, windows.mask, bank.scoring))
+    return WindowRoutes(residuals, residuals.argmin(0),
+                        p_values(bank, residuals, windows.mask.sum(-1)))
+
+
+def residual_sums(residual: Float[np.ndarray, "E B L"], mask: Bool[np.ndarray, "B L"],
+                  scoring: Scoring) -> tuple[Float[np.ndarray, "E B"], Int[np.ndarray, " B"]]:
+    """(nats, tokens that they are summed over) of each window: real tokens that the rule scores."""
+    counted = mask & scored(scoring, mask.shape[1])[None]
+    return _sums(residual, counted), counted.sum(-1)
+
+
+def residual_means(sums: Float[np.ndarray, "E B"], tokens: Int[np.ndarray, " B"]
+                   ) -> Float[np.ndarray, "E B"]:
+    """nats/token; NaN where no token is scored."""
+    return sums / np.where(tokens > 0, tokens, np.nan)[None]
 
 
 def rows_per_call(count: int, batch: int) -> int:
@@ -211,32 +167,38 @@ def rows_per_call(count: int, batch: int) -> int:
     return min(rows, batch)
 
 
-class _Totals:
+class Totals:
     """Running sums of one document; what `route` says does not depend on how it was cut."""
 
     def __init__(self, bank: ExpertBank):
         self.bank = bank
         experts = len(bank.names)
         self.residual, self.correct = np.zeros(experts), np.zeros(experts)
-        self.windows = self.tokens = 0
+        self.windows = self.tokens = self.scored = 0
         self.p = [(0.0, 0, 0)] * experts
 
     def add(self, windows: Windows, scores: Scores) -> None:
+        """Adds a block of windows, scored by all experts of the bank."""
         lengths = windows.mask.sum(-1)
-        residual = _sums(scores.residual, windows.mask)
+        residual, counts = residual_sums(scores.residual, windows.mask, self.bank.scoring)
         self.residual += residual.sum(-1)
+        self.scored += int(counts.sum())
         self.correct += _sums(scores.correct, windows.mask).sum(-1)
         self.windows += int((lengths > 0).sum())
         self.tokens += int(lengths.sum())
-        p = _p_values(self.bank, residual / np.maximum(lengths, 1), lengths)
+        p = p_values(self.bank, residual_means(residual, counts), lengths)
         parts = [p_sums(row, lengths) for row in p]
         self.p = [(a + x, b + y, max(c, z))
                   for (a, b, c), (x, y, z) in zip(self.p, parts, strict=True)]
 
     def route(self, alpha: float) -> Route:
+        """Where the sums say that the document goes."""
         if not self.tokens:
             raise UserError("the text is empty: give at least one token to route")
-        residuals = self.residual / self.tokens
+        if not self.scored:
+            raise UserError("the text is too short: the bank's rule scores a sample of the "
+                            f"positions and none of its {self.tokens}")
+        residuals = self.residual / self.scored
         ranked = np.argsort(residuals, kind="stable")
         margin = residuals[ranked[1]] - residuals[ranked[0]] if len(ranked) > 1 else math.inf
         by_name = lambda values: dict(zip(self.bank.names, map(float, values), strict=True))
@@ -263,9 +225,12 @@ def _sums(values, mask) -> Float[np.ndarray, "E B"]:
     return np.sum(np.where(mask[None], values, 0), -1, dtype=np.float64)
 
 
-def _p_values(bank: ExpertBank, residuals, lengths) -> Float[np.ndarray, "E B"]:
-    return np.stack([bank.calibration[n].p_value(r, lengths)
-                     for n, r in zip(bank.names, residuals, strict=True)])
+def p_values(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
+             lengths: Int[np.ndarray, " B"]) -> Float[np.ndarray, "E B"]:
+    """Conformal p-value of each window by each expert; NaN where there is no residual."""
+    p = np.stack([bank.calibration[n].p_value(r, lengths)
+                  for n, r in zip(bank.names, residuals, strict=True)])
+    return np.where(np.isfinite(residuals), p, np.nan)
 
 
 def _check_bank(bank: ExpertBank) -> None:

@@ -6,7 +6,8 @@ hidden tokens, each rebuilt from a window in which it, and a share of the others
 Not in the paper, whose rule is the default of `config.Scoring`.
 """
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,35 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from cr_jax import models, objective
-from cr_jax.config import Scoring
+from cr_jax.config import SEEN, ModelConfig, Scoring
+
+
+class Scores(NamedTuple):
+    """Per expert and token: nll in nats, whether the token was rebuilt exactly, and the residual
+    in nats that routing compares: nll itself, or that of hidden tokens (`cr_jax.scoring`), NaN
+    where the rule scores none."""
+
+    nll: Any  # float32 [E, B, L]
+    correct: Any  # bool [E, B, L]
+    residual: Any  # float32 [E, B, L]
 
 
 def places(scoring: Scoring, window: int) -> Int[np.ndarray, "P K"]:
     """Positions hidden in each of the P passes, K of them, sorted."""
     dealt = np.random.default_rng(0).permutation(window).reshape(scoring.parts, -1)
     rounds = (np.arange(scoring.parts)[:, None] + np.arange(scoring.hidden)) % scoring.parts
-    return np.sort(dealt[rounds].reshape(scoring.parts, -1))
+    return np.sort(dealt[rounds].reshape(scoring.parts, -1))[:scoring.passes or None]
+
+
+def scored(scoring: Scoring, window: int) -> Bool[np.ndarray, " L"]:
+    """Positions that have a residual under the rule: all, unless it leaves passes out."""
+    if not scoring.passes:
+        return np.ones(window, bool)
+    return _times(scoring, window) > 0
+
+
+def _times(scoring: Scoring, window: int) -> Int[np.ndarray, " L"]:
+    return np.bincount(places(scoring, window).ravel(), minlength=window)
 
 
 def residual_nll(
@@ -32,7 +54,10 @@ def residual_nll(
     scoring: Scoring,
     chunk: int = 8192,
 ) -> Float[Array, "B L"]:
-    """Each token's residual in nats under a rule; at most `chunk` tokens' logits at once."""
+    """Each token's residual in nats under a rule; NaN where the rule scores none (`scored`).
+
+    At most `chunk` tokens' logits stand in memory at once.
+    """
     (rows, window), kernel = tokens.shape, models.head(net.config, params)
     rate = jnp.full(rows, scoring.rate, jnp.int32) if scoring.rate else None
     if not scoring.parts:
@@ -48,6 +73,87 @@ def residual_nll(
     passes = jnp.asarray(places(scoring, window), jnp.int32)
     nll = jax.lax.map(one_pass, passes)  # [P, B, K]
     total = jnp.zeros((rows, window), jnp.float32)
-    for i in range(scoring.parts):
+    for i in range(len(passes)):
         total = total.at[:, passes[i]].add(nll[i])
-    return total / scoring.hidden
+    times = _times(scoring, window).astype(np.float32)
+    return total / jnp.where(times > 0, times, jnp.nan)[None]
+
+
+def score_experts(
+    model: ModelConfig,
+    params: Any,
+    tokens: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    expert_chunk: int = 4,
+    chunk: int = 8192,
+    scoring: Scoring = SEEN,
+) -> Scores:
+    """Scores of every expert on the same windows, each [E, B, L].
+
+    Pure.  `vmap` over the experts of a group, `lax.map` over groups of at most `expert_chunk`;
+    groups are made even and the last is filled by repeating an expert.  At most `chunk` tokens'
+    logits, over all experts of a group, stand in memory.
+    """
+    net = models.Autoencoder(model)
+
+    def one(p, own_mask, most):
+        h, _ = net.apply(p, tokens, own_mask)
+        scores = objective.token_scores(h, models.head(model, p), tokens, most)
+        residual = scores.nll if scoring == SEEN else residual_nll(
+            net, p, tokens, own_mask, scoring, most)
+        return Scores(scores.nll, scores.correct, residual)
+
+    return _by_expert(one, params, mask, expert_chunk, chunk)
+
+
+def residuals_only(
+    model: ModelConfig,
+    params: Any,
+    tokens: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    expert_chunk: int = 4,
+    chunk: int = 8192,
+    scoring: Scoring = SEEN,
+) -> Float[Array, "E B"]:
+    """Each window's residual in nats, summed over its scored tokens, and nothing else.
+
+    Pure.  `score_experts` without the pass over seen tokens that a masked rule does not need.
+    """
+    net = models.Autoencoder(model)
+
+    def one(p, own_mask, most):
+        nll = residual_nll(net, p, tokens, own_mask, scoring, most)
+        counted = own_mask & scored(scoring, model.window)[None]
+        return jnp.sum(jnp.where(counted, nll, 0), -1)
+
+    return _by_expert(one, params, mask, expert_chunk, chunk)
+
+
+def _by_expert(one, params, mask, expert_chunk: int, chunk: int):
+    """one(params of an expert, mask, most) -> arrays [B, ...]; -> the same of all [E, B, ...]."""
+    experts = jax.tree.leaves(params)[0].shape[0]
+    groups = -(-experts // expert_chunk)
+    side_by_side = -(-experts // groups)
+    one = functools.partial(one, most=max(1, chunk // side_by_side))
+
+    def together(p):
+        # Every expert gets the mask on its own axis: JAX's batching of cuDNN attention takes
+        # queries and lengths only with the same leading axes.
+        return jax.vmap(one)(p, jnp.broadcast_to(mask, (side_by_side, *mask.shape)))
+
+    if groups == 1:
+        return together(params)
+
+    def grouped(x):
+        fill = side_by_side * groups - experts
+        if fill:
+            x = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)])
+        # Group g holds experts g, g + groups, ...: with the expert axis split over devices, each
+        # device then works on its own experts in every group.
+        return x.reshape(side_by_side, groups, *x.shape[1:])
+
+    params = jax.tree.map(grouped, params)
+    group = lambda g: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, g, 1, False), params)
+    scores = jax.lax.map(lambda g: together(group(g)), jnp.arange(groups))
+    join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])[:experts]
+    return jax.tree.map(join, scores)
