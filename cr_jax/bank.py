@@ -205,7 +205,7 @@ def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLi
     """
     files, source = BankFolder(bank_folder), Path(expert_folder)
     name = check_name(source.resolve().name if name is None else name)
-    if not source.is_dir():
+    if not os.path.isdir(source):  # pathlib raises for names too long
         raise UserError(f"no expert at {source}: give a folder with manifest.json, as in "
                         "BANK/experts/NAME")
     model = _model(files)

@@ -1,5 +1,6 @@
 """Scalars of a run: TensorBoard event files and one JSON object a line."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ class MetricWriter:
         partial.replace(self._path)
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder), purge_step=resume_step + 1)
+        events = self._board.file_writer.event_writer
+        events._ev_writer = events._worker._record_writer = _Patient(events._ev_writer)
 
     def write(self, step: int, expert: str, values: Mapping[str, float]) -> None:
         """`values` of one expert at `step`."""
@@ -33,6 +36,29 @@ class MetricWriter:
     def close(self) -> None:
         self._file.close()
         self._board.close()
+
+
+class _Patient:
+    """TensorBoard's file, which may fail: metrics.jsonl is the record, and fails aloud.
+
+    tensorboardX writes in a thread that an error would end; its queue would then fill, and training
+    wait for it for ever.
+    """
+
+    def __init__(self, writer):
+        self._writer = writer
+
+    def write_event(self, event) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.write_event(event)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import resource
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cr_jax import app, config
 from cr_jax.errors import UserError
 from cr_jax.training.checkpoint import Checkpointer
+from cr_jax.training.metric_writer import MetricWriter
 
 STATE = {"w": np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)}
 
@@ -66,6 +68,21 @@ def test_other_errors_of_saving_are_not_hidden(tmp_path):
     with pytest.raises(TypeError):
         checkpointer.save(1, STATE, {"next_index": object()}, {})
     checkpointer.close()
+
+
+def test_events_that_do_not_fit_hold_up_nothing(tmp_path, capfd):
+    """They neither end the thread that writes them, whose queue holds ten, nor exit."""
+    writer = MetricWriter(tmp_path)
+    add = lambda: [writer._board.add_scalar("e/nll", 1.0, step) for step in range(1000)]
+    adding = threading.Thread(target=add, daemon=True)
+    with small_files(3000):
+        adding.start()
+        adding.join(20)
+        assert not adding.is_alive(), "the loop waits for a thread that has ended"
+        with pytest.raises(OSError, match="File too large"):
+            writer.write(1, "e", {str(n): 1.0 for n in range(1000)})
+    writer.close()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("code, status",

@@ -84,6 +84,7 @@ def test_names_inside_a_sealed_bank(bank, capsys, name):
 def test_names_on_the_command_line(bank, capsys, name):
     for argv in (("route", "--bank", name, "{text}"), ("route", "--bank", "{bank}", name),
                  ("bank", "remove", "--bank", "{bank}", name), ("bank", name),
+                 ("bank", "add", "--bank", "{bank}", name, "--name", "new"),
                  ("bank", "verify", "--bank", "{bank}", name)):
         refused(bank, capsys, *argv)
 
