@@ -22,6 +22,7 @@ from typing import Any
 from cr_jax.errors import UserError
 
 FORMAT = 1
+CASCADE = "cascade.json"  # beside scouts: how many experts they keep (cascade_record)
 EXPERT_FILES = ("config.json", "params.safetensors", "calibration.json")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
@@ -151,7 +152,7 @@ class BankFolder:
                 check()
             except UserError as error:
                 problems.append(str(error))
-        known = {self.path / "bank.json"}
+        known = {self.path / "bank.json", self.path / CASCADE}
         known |= {self.path / "tokenizer" / n for n in self.index["tokenizer_files"]}
         known |= {self.path / "experts" / n / f for n in self.names
                   for f in (*EXPERT_FILES, "manifest.json")}

@@ -77,8 +77,14 @@ def score_stats(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, ba
                 chunk: int = 8192) -> Scores:
     """`score` with, per token, whether it was rebuilt exactly (the terms of TRA)."""
     _check_bank(bank)
-    return _score(bank.model, bank.params, windows, rows_per_call(len(windows.tokens), batch),
-                  expert_chunk, chunk, bank.scoring)
+    return score_rows(bank, windows, rows_per_call(len(windows.tokens), batch), expert_chunk,
+                      chunk)
+
+
+def score_rows(bank: ExpertBank, windows: Windows, rows: int, expert_chunk: int = 4,
+               chunk: int = 8192) -> Scores:
+    """`score_stats` in calls of exactly `rows` windows, the last filled up."""
+    return _score(bank.model, bank.params, windows, rows, expert_chunk, chunk, bank.scoring)
 
 
 def calibrate(model: ModelConfig, params: Any, windows: Windows, *, scoring: Scoring = SEEN,
@@ -118,15 +124,13 @@ def route(bank: ExpertBank, text: str | Iterable[str] | Windows, *, alpha: float
     all residuals are then high).  `UserError` when the text is empty or the bank has no experts.
     """
     _check_bank(bank)
-    if not 0 <= alpha <= 1:
-        raise UserError(f"alpha is a share and must lie in [0, 1], got {alpha}")
+    check_alpha(alpha)
     totals = Totals(bank)
     rows = None
-    for block in _blocks(bank, text, batch):
+    for block in blocks(bank, text, batch):
         # The first block says how large blocks are: only the last can be smaller.
         rows = rows or rows_per_call(len(block.tokens), batch)
-        totals.add(block, _score(bank.model, bank.params, block, rows, expert_chunk, chunk,
-                                 bank.scoring))
+        totals.add(block, score_rows(bank, block, rows, expert_chunk, chunk))
     return totals.route(alpha)
 
 
@@ -211,7 +215,8 @@ class Totals:
             windows=self.windows, tokens=self.tokens)
 
 
-def _blocks(bank: ExpertBank, text: str | Iterable[str] | Windows, batch: int) -> Iterator[Windows]:
+def blocks(bank: ExpertBank, text: str | Iterable[str] | Windows, batch: int) -> Iterator[Windows]:
+    """A document as blocks of `batch` windows, the last one smaller."""
     if not isinstance(text, Windows):
         yield from windows_of_text(bank.tokenizer, text, bank.model.window, batch)
         return
@@ -233,6 +238,23 @@ def p_values(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
     return np.where(np.isfinite(residuals), p, np.nan)
 
 
+def check_alpha(alpha: float) -> None:
+    """`UserError` unless it is a share."""
+    if not 0 <= alpha <= 1:
+        raise UserError(f"alpha is a share and must lie in [0, 1], got {alpha}")
+
+
+def check_windows(model: ModelConfig, tokens: Int[np.ndarray, "B L"],
+                  mask: Bool[np.ndarray, "B L"]) -> None:
+    """`UserError` unless experts of this model can read such windows."""
+    if tokens.shape[1:] != (model.window,) or mask.shape != tokens.shape:
+        raise UserError(f"windows of shape {tokens.shape} do not fit a bank whose experts read "
+                        f"{model.window} tokens: cut the text with window={model.window}")
+    if len(tokens) and not 0 <= tokens.min() <= tokens.max() < model.vocab_size:
+        raise UserError(f"token ids must lie in [0, {model.vocab_size}): cut the text with the "
+                        "bank's own tokenizer")
+
+
 def _check_bank(bank: ExpertBank) -> None:
     if not bank.names:
         raise UserError("the bank has no experts: train or add one first")
@@ -248,12 +270,7 @@ def _score(model, params, windows: Windows, rows: int, expert_chunk: int, chunk:
     """Scores on the host, `rows` windows at a time; the last batch repeats a window as filling."""
     tokens, mask = np.asarray(windows.tokens, np.int32), np.asarray(windows.mask, bool)
     count, experts = len(tokens), jax.tree.leaves(params)[0].shape[0]
-    if tokens.shape[1:] != (model.window,) or mask.shape != tokens.shape:
-        raise UserError(f"windows of shape {tokens.shape} do not fit a bank whose experts read "
-                        f"{model.window} tokens: cut the text with window={model.window}")
-    if count and not 0 <= tokens.min() <= tokens.max() < model.vocab_size:
-        raise UserError(f"token ids must lie in [0, {model.vocab_size}): cut the text with the "
-                        "bank's own tokenizer")
+    check_windows(model, tokens, mask)
     check_scoring(scoring, model)
     out = Scores(*(np.empty((experts, *tokens.shape), kind)
                    for kind in (np.float32, bool, np.float32)))

@@ -1,0 +1,317 @@
+"""Routing among many experts at the cost of a few: tiny scouts say which experts score in full.
+
+    windows -> scouts' residuals [E, B] -> the k nearest -> the bank's residuals of these alone
+
+A scout is a compressor of its own domain, trained alone like the expert whose name it bears, but
+much smaller; its rule may score a sample of the positions (`config.Scoring.passes`) and its window
+may be a part of the experts'.  The choice is still made by compression: no gate is trained.  Where
+the exact winner is among the kept, the answer is that of `router.route`.  Not in the paper.
+Letters: E experts, B windows.
+"""
+
+import dataclasses
+import functools
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from cr_jax import cascade_record, router
+from cr_jax.bank import ExpertBank
+from cr_jax.cascade_record import Choice
+from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
+from cr_jax.router import SHORTEST, Route, Totals, WindowRoutes
+from cr_jax.scoring import residuals_only, scored
+
+AT_LEAST = 0.999  # agreement with exact routing that `choose_keep` asks for
+_SPOOL = 1 << 26  # bytes of a text's tokens kept in memory, the rest in a temporary file
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cascade:
+    """Scouts before a bank.  `keep` experts per window or document are scored in full.
+
+    head: windows of a document that the scouts read; 0: all of them.  choice: what `keep` rests
+    on, where it was measured.  `UserError` unless scouts and bank have the same experts and
+    tokenizer, the scouts' window divides the bank's, and keep lies in [1, E].
+    """
+
+    scouts: ExpertBank
+    bank: ExpertBank
+    keep: int
+    head: int = 0
+    choice: Choice | None = None
+
+    def __post_init__(self):
+        _check_pair(self.scouts, self.bank)
+        if not 1 <= self.keep <= len(self.bank.names):
+            raise UserError(f"keep={self.keep} experts: must lie in [1, {len(self.bank.names)}], "
+                            "the number of experts")
+        if self.head < 0:
+            raise UserError(f"head={self.head} windows of a document: give 0 for all, or more")
+        if self.scouts.names != self.bank.names:
+            object.__setattr__(self, "scouts", self.scouts.select(self.bank.names))
+
+    @classmethod
+    def choose(cls, scouts: ExpertBank, bank: ExpertBank, windows: Mapping[str, Windows], *,
+               at_least: float = AT_LEAST, head: int = 0, **options) -> "Cascade":
+        """A cascade that keeps as few experts as `choose_keep` allows; options as there."""
+        choice = choose_keep(scouts, bank, windows, at_least=at_least, **options)
+        return cls(scouts, bank, choice.keep, head, choice)
+
+    @classmethod
+    def load(cls, bank_folder: str | os.PathLike, scouts_folder: str | os.PathLike,
+             keep: int | None = None) -> "Cascade":
+        """Reads both banks and, unless `keep` is given, what `save` wrote.
+
+        `UserError` when one of them is damaged, nothing was saved, or either bank has changed
+        since: then the choice says nothing about it.
+        """
+        bank, scouts = ExpertBank.load(bank_folder), ExpertBank.load(scouts_folder)
+        _check_pair(scouts, bank)
+        if keep is not None:
+            return cls(scouts, bank, keep)
+        choice, head = cascade_record.read(bank.folder, scouts.folder)
+        return cls(scouts, bank, choice.keep, head, choice)
+
+    def save(self) -> None:
+        """Writes the choice beside the scouts, sealed with the SHA-256 of both banks' experts.
+
+        `UserError` when a bank lives in memory only or nothing was measured.
+        """
+        if self.choice is None:
+            raise UserError("how many experts this cascade keeps was not measured: make it with "
+                            "Cascade.choose")
+        cascade_record.write(self.bank.folder, self.scouts.folder, self.choice, self.head)
+
+    def route(self, text: str | Iterable[str] | Windows, *, alpha: float = 0.05,
+              expert_chunk: int = 4, batch: int = 64, chunk: int = 8192) -> Route:
+        """`router.route` among the experts whose scouts rebuild the document best.
+
+        Scouts read the text once (its first `head` windows), then the kept experts read all of
+        it; in between its tokens lie in memory or, if they are many, in a temporary file.  The
+        Route's `scouts` holds every scout's nats/token, its other fields the kept experts' only.
+        `UserError` as in `router.route`.
+        """
+        router.check_alpha(alpha)
+        nats, tokens, seen, rows = np.zeros(len(self.bank.names)), 0, 0, None
+        with _Spool() as spool:
+            first = None
+            for block in router.blocks(self.bank, text, batch):
+                first = block if first is None else first
+                rows = rows or router.rows_per_call(len(block.tokens), batch)
+                spool.add(block)
+                part = _rows(block, slice(max(0, self.head - seen) if self.head else None))
+                seen += len(block.tokens)
+                if len(part.tokens):
+                    sums, counts = scout_sums(self.scouts, part, rows, expert_chunk, chunk)
+                    nats, tokens = nats + sums.sum(-1), tokens + int(counts.sum())
+            if first is None or not first.mask.any():
+                return Totals(self.bank).route(alpha)  # the error for a text without tokens
+            if tokens < SHORTEST and self.scouts.scoring.passes:
+                sums, counts = scout_sums(_all_passes(self.scouts), first, rows, expert_chunk,
+                                          chunk)
+                nats, tokens = sums.sum(-1), int(counts.sum())
+            # In the bank's order: ties are then broken as in exact routing.
+            kept = np.sort(np.argsort(nats, kind="stable")[:self.keep])
+            part = _selected(self.bank, kept)
+            totals = Totals(part)
+            for block in spool:
+                totals.add(block, router.score_rows(part, block, rows, expert_chunk, chunk))
+        by_scout = dict(zip(self.bank.names, map(float, nats / tokens), strict=True))
+        return dataclasses.replace(totals.route(alpha), scouts=by_scout)
+
+    def route_all(self, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
+                  chunk: int = 8192) -> WindowRoutes:
+        """Routes every window on its own, by the experts that its scouts keep.
+
+        Residuals are infinite, and p-values NaN, for experts that did not score a window.
+        """
+        options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
+        near = nearest(scout_residuals(self.scouts, windows, **options), self.keep)
+        lengths = windows.mask.sum(-1)
+        residuals = np.full((len(self.bank.names), len(windows.tokens)), np.inf)
+        for e in np.unique(near):
+            at = np.flatnonzero((near == e).any(0))
+            part = _selected(self.bank, np.array([e]))
+            for here, rows in full_calls(at, batch):
+                block = _rows(windows, here)
+                scores = router.score_rows(part, block, rows, 1, chunk)
+                residuals[e, here] = router.residual_means(*router.residual_sums(
+                    scores.residual, block.mask, self.bank.scoring))[0]
+        return WindowRoutes(residuals, residuals.argmin(0),
+                            router.p_values(self.bank, residuals, lengths))
+
+
+def choose_keep(scouts: ExpertBank, bank: ExpertBank, windows: Mapping[str, Windows], *,
+                at_least: float = AT_LEAST, expert_chunk: int = 4, batch: int = 64,
+                chunk: int = 8192) -> Choice:
+    """The smallest k whose agreement with exact routing is `at_least`.
+
+    windows: per expert, of its own validation split, which no expert was trained on.  Agreement is
+    a mean over the experts' windows, then over the experts.  n windows without a miss say, at 95 %
+    confidence, no more than that fewer than 3 / n are missed: give thousands.  `UserError` when an
+    expert has no windows or `at_least` is no share.
+    """
+    _check_pair(scouts, bank)
+    if not 0 <= at_least <= 1:
+        raise UserError(f"at_least is a share and must lie in [0, 1], got {at_least}")
+    missing = [n for n in bank.names if not len(windows.get(n, ()))]
+    if missing:
+        raise UserError("choosing how many experts to keep needs validation windows of each: none "
+                        f"for {', '.join(missing)}")
+    scouts = scouts.select(bank.names)
+    options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
+    rows = [agreement(scout_residuals(scouts, windows[n], **options),
+                      router.route_all(bank, windows[n], **options).residuals)
+            for n in bank.names]
+    mean = np.mean(rows, 0)
+    keep = int(np.flatnonzero(mean >= at_least)[0]) + 1  # with k = E it is 1
+    return Choice(keep, float(at_least), tuple(map(float, mean)),
+                  sum(len(windows[n]) for n in bank.names))
+
+
+def agreement(scouts: Float[np.ndarray, "E B"], exact: Float[np.ndarray, "E B"]
+              ) -> Float[np.ndarray, " E"]:
+    """Share of windows whose exact winner is among the k nearest scouts, for k = 1 ... E."""
+    order = nearest(scouts, len(scouts))
+    rank = (order == exact.argmin(0)[None]).argmax(0)
+    return np.cumsum(np.bincount(rank, minlength=len(scouts))) / len(rank)
+
+
+def nearest(residuals: Float[np.ndarray, "E B"], keep: int) -> Int[np.ndarray, "K B"]:
+    """The `keep` experts with the lowest residual, nearest first; of equal ones the first."""
+    return np.argsort(residuals, axis=0, kind="stable")[:keep]
+
+
+def scout_residuals(scouts: ExpertBank, windows: Windows, *, expert_chunk: int = 4,
+                    batch: int = 64, chunk: int = 8192) -> Float[np.ndarray, "E B"]:
+    """nats/token of each window by every scout.
+
+    Windows of which the scouts' rule scores fewer than 8 tokens are scored by all its passes.
+    """
+    rows = lambda count: router.rows_per_call(count, batch)
+    sums, counts = scout_sums(scouts, windows, rows(len(windows.tokens)), expert_chunk, chunk)
+    short = np.flatnonzero(counts < SHORTEST)
+    if scouts.scoring.passes and short.size:
+        sums[:, short], counts[short] = scout_sums(
+            _all_passes(scouts), _rows(windows, short), rows(short.size), expert_chunk, chunk)
+    return router.residual_means(sums, counts)
+
+
+def scout_sums(scouts: ExpertBank, windows: Windows, rows: int, expert_chunk: int = 4,
+               chunk: int = 8192) -> tuple[Float[np.ndarray, "E B"], Int[np.ndarray, " B"]]:
+    """(nats over scored tokens, number of these) of each window; `rows` windows at a time.
+
+    A window may be several of the scouts' windows long: each part is read alone.
+    """
+    size, count = scouts.model.window, len(windows.tokens)
+    tokens = np.asarray(windows.tokens, np.int32).reshape(-1, size)
+    mask = np.asarray(windows.mask, bool).reshape(-1, size)
+    router.check_windows(scouts.model, tokens, mask)
+    rows *= len(tokens) // max(count, 1)
+    found = []
+    for i in range(0, len(tokens), rows):
+        fill = max(0, i + rows - len(tokens))
+        pad = lambda x, i=i, fill=fill: np.concatenate(
+            [x[i:i + rows], np.repeat(x[-1:], fill, 0)])
+        sums = _compiled(scouts.model, scouts.params, pad(tokens), pad(mask), expert_chunk, chunk,
+                         scouts.scoring)
+        found.append((sums, rows - fill))
+    sums = np.concatenate([np.zeros((len(scouts.names), 0))]
+                          + [np.asarray(x, np.float64)[:, :n] for x, n in found], 1)
+    counts = (mask & scored(scouts.scoring, size)[None]).sum(-1)
+    together = lambda x: x.reshape(*x.shape[:-1], count, -1).sum(-1)
+    return together(sums), together(counts)
+
+
+def full_calls(at: Int[np.ndarray, " n"], batch: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Cuts places into calls (places, rows): rows is `batch` or a power of four below it.
+
+    A call is at least three quarters full, so that a pair of window and expert costs at most a
+    third more than alone, and few shapes are compiled.
+    """
+    shapes = sorted({router.rows_per_call(n, batch) for n in range(1, batch + 1)})
+    while at.size:
+        held = next((s for s in shapes if s >= at.size), shapes[-1])
+        rows = held if at.size >= 0.75 * held else max(s for s in shapes if s <= at.size)
+        yield at[:rows], rows
+        at = at[rows:]
+
+
+class _Spool:
+    """Blocks of windows, written and then read in order; small ones never leave memory."""
+
+    def __enter__(self):
+        self._file = tempfile.SpooledTemporaryFile(max_size=_SPOOL)
+        self._count = 0
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def add(self, block: Windows) -> None:
+        try:
+            for array in (block.tokens, block.mask, block.document):
+                np.save(self._file, array, allow_pickle=False)
+        except OSError as error:
+            raise UserError(f"a text of this size needs a temporary file, but {error.strerror}: "
+                            "make room or set TMPDIR") from error
+        self._count += 1
+
+    def __iter__(self) -> Iterator[Windows]:
+        self._file.seek(0)
+        for _ in range(self._count):
+            yield Windows(*(np.load(self._file, allow_pickle=False) for _ in range(3)))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "expert_chunk", "chunk", "scoring"))
+def _compiled(model, params, tokens, mask, expert_chunk, chunk, scoring):
+    return residuals_only(model, params, tokens, mask, expert_chunk, chunk, scoring)
+
+
+@jax.jit
+def _pick(params: Any, rows: Any) -> Any:
+    # The rows are data, so every choice of as many experts is one program.
+    return jax.tree.map(lambda x: jnp.take(x, rows, axis=0), params)
+
+
+def _selected(bank: ExpertBank, rows: np.ndarray) -> ExpertBank:
+    """`bank.select` by place, without a way through the host's memory."""
+    names = tuple(bank.names[e] for e in rows)
+    return dataclasses.replace(
+        bank, names=names, params=_pick(bank.params, np.asarray(rows, np.int32)), folder=None,
+        calibration={n: bank.calibration[n] for n in names},
+        about={n: bank.about[n] for n in names})
+
+
+def _all_passes(scouts: ExpertBank) -> ExpertBank:
+    return dataclasses.replace(scouts, scoring=dataclasses.replace(scouts.scoring, passes=0))
+
+
+def _rows(windows: Windows, at) -> Windows:
+    return Windows(windows.tokens[at], windows.mask[at], windows.document[at])
+
+
+def _check_pair(scouts: ExpertBank, bank: ExpertBank) -> None:
+    if scouts.tokenizer.fingerprint != bank.tokenizer.fingerprint:
+        raise UserError("the scouts have another tokenizer than the bank: train them with its "
+                        "tokenizer (config.tokenizer.folder=BANK/tokenizer)")
+    lacking, more = set(bank.names) - set(scouts.names), set(scouts.names) - set(bank.names)
+    if lacking:
+        raise UserError(f"no scout for {', '.join(sorted(lacking))}: train one with the scouts' "
+                        "settings and add it")
+    if more:
+        raise UserError(f"scouts without an expert in the bank: {', '.join(sorted(more))}; remove "
+                        "them or give the bank that they belong to")
+    if not bank.names:
+        raise UserError("the bank has no experts: train or add one first")
+    if bank.model.window % scouts.model.window:
+        raise UserError(f"the scouts' window of {scouts.model.window} tokens must divide the "
+                        f"bank's {bank.model.window}")
