@@ -28,5 +28,5 @@ def get_config():
                         encoder_blocks=3, decoder_blocks=3)
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=32, tokens=16_000_000, loss_chunk=32768, log_every=50, hidden=0.5)
-    config.eval.update(windows=256, calibration_windows=512, batch=128)
+    config.eval.update(windows=256, calibration_windows=256, batch=128)
     return config

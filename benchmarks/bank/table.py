@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bank.inputs import read_sets
 from benchmarks.results import commit, write
 from cr_jax.studies import scoring
 from cr_jax.studies.baselines import hashed_counts, ngram
@@ -56,9 +57,10 @@ def ngram_line(runs: Path, tokens: Path) -> dict[str, Any]:
         read.append((ids, np.ones(ids.shape, bool)))
     kernel, bias = ngram.train(read, window)
     hits = {}
+    sets = read_sets(tokens / "sets.npz")
     for e, name in enumerate(domains):
-        ids = np.load(tokens / f"{name}.test.npy", allow_pickle=False)[:spec["windows"]]
-        rows = hashed_counts.rows(ids.astype(np.int32), np.ones(ids.shape, bool), ngram.BITS)
+        test = sets[f"test/{name}"]
+        rows = hashed_counts.rows(test.tokens, test.mask, ngram.BITS)
         hits[name] = float((ngram.logits(rows, kernel, bias).argmax(1) == e).mean())
     return {"routing": float(np.mean(list(hits.values()))), "per_domain": hits,
             "train_tokens": {n: int(r[0].size) for n, r in zip(domains, read, strict=True)}}

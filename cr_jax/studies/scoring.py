@@ -18,19 +18,23 @@ from cr_jax.studies.detection import auroc, fpr_at_95
 Residuals = Mapping[str, Float[np.ndarray, "E N"]]  # per domain, nats/token
 
 
-def rules(found: Mapping[str, np.ndarray], window: int, domains: Mapping[str, Iterable[str]]
+def rules(found: Mapping[str, np.ndarray], window: int, experts: list[str]
           ) -> dict[str, dict[str, Residuals]]:
-    """{rule: {split: residuals}} of one run; lower is nearer.
+    """{rule: {split: residuals}} of one run's full windows; lower is nearer.
 
     The measured rules, TRA with its sign changed, sums of rules that share the unit, and, behind
-    "z ", a rule by each expert's own mean and deviation on valid.
+    "z ", a rule by each expert's own mean and deviation on valid.  "test" also has unseen domains.
     """
+    unseen = sorted({k.split(":")[0] for k in found if k.startswith("unseen/")})
+    domains = {"valid": {d: f"valid/{d}" for d in experts},
+               "test": {d: f"test/{d}" for d in experts} | {k.split("/", 1)[1]: k for k in unseen}}
+
     def read(rule, key, sign=1.0):
-        return {split: {d: sign * found[f"{rule}/{window}/{split}/{d}/{key}"] for d in names}
-                for split, names in domains.items()}
+        return {split: {d: sign / window * found[f"{place}:{rule}:{key}"]
+                        for d, place in of.items()} for split, of in domains.items()}
 
     out = {"seen": read("seen", "nll"), "TRA": read("seen", "correct", -1.0)}
-    hidden = sorted({k.split("/")[0] for k in found} - {"seen"})
+    hidden = sorted({k.split(":")[1] for k in found} - {"seen"})
     out |= {rule: read(rule, "residual") for rule in hidden}
     add = lambda *names: {s: {d: sum(out[n][s][d] for n in names) for d in out["seen"][s]}
                           for s in domains}
@@ -38,7 +42,7 @@ def rules(found: Mapping[str, np.ndarray], window: int, domains: Mapping[str, It
         out["seen + h50"] = add("seen", "h50")
     if len(hidden) > 1:
         out[" + ".join(hidden)] = add(*hidden)
-    return out | {f"z {name}": standardised(out[name], list(domains["valid"])) for name in
+    return out | {f"z {name}": standardised(out[name], experts) for name in
                   ("seen", *(["h50"] if "h50" in hidden else []))}
 
 
@@ -78,10 +82,9 @@ def run(folder: Path, variant_of: Callable[[str], str]) -> list[dict[str, Any]]:
         experts = spec["domains"]
         with np.load(path, allow_pickle=False) as stored:
             found = dict(stored)
-        domains = {"valid": experts, "test": [*experts, *spec["unseen"]]}
-        tra = float(np.mean([found[f"seen/{window}/test/{d}/correct"][e].mean()
+        tra = float(np.mean([found[f"test/{d}:seen:correct"][e].mean() / window
                              for e, d in enumerate(experts)]))
-        for rule, residuals in rules(found, window, domains).items():
+        for rule, residuals in rules(found, window, experts).items():
             rows.append({
                 "run": path.stem, "variant": variant_of(path.stem), "seed": spec["seed"],
                 "rule": rule, "tra": tra, "params": record["params"],

@@ -40,7 +40,7 @@ def scorer(bank: ExpertBank, **options) -> Score:
     """The bank's own scoring; `options` (expert_chunk, batch) go to `evaluation.score_domains`."""
     def score(windows):
         found = score_domains(bank, {"windows": windows}, **options)["windows"]
-        return found.nll, found.correct
+        return found.residual_nll, found.correct
     return score
 
 

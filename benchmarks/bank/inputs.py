@@ -1,0 +1,137 @@
+"""Everything that a bank of experts is trained and judged on, as token arrays in one folder.
+
+    python -m benchmarks.bank.inputs --config configs/bank.py --data DATA --out TOKENS
+
+TOKENS gets NAME.train.npy (one row of ids per domain, cut to --train-tokens), sets.npz (windows to
+score) and tokenizer/.  Text is tokenised once; the device that trains needs neither it nor the
+sources.  Sets, by key: valid/NAME, test/NAME, cutN/NAME (cut to N tokens), doc/NAME and
+validdoc/NAME (whole documents), attack/KIND, blend/A.B.LAYOUT.PERCENT, unseen/random_tokens.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.record.run import load
+from cr_jax import corpora
+from cr_jax.config import build
+from cr_jax.data import Corpus, Tokenizer, Windows, load_corpus, load_tokenizer, random_windows
+from cr_jax.errors import UserError
+from cr_jax.studies import blends, lengths, ood
+
+CUTS = (16, 32, 64, 128)
+BLENDS = (("wiki", "legal"), ("code_python", "literature"), ("code_js", "code_java"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--config", default="configs/bank.py")
+    p.add_argument("--data", required=True, help="data.root of the config")
+    p.add_argument("--work", default="runs/bank_inputs", help="token cache")
+    p.add_argument("--out", required=True)
+    p.add_argument("--train-tokens", type=int, default=4_200_000, help="per domain, at most")
+    p.add_argument("--cut-windows", type=int, default=64, help="per domain and length")
+    p.add_argument("--documents", type=int, default=16, help="per domain")
+    p.add_argument("--document-tokens", type=int, default=4096, help="at most, of each")
+    p.add_argument("--attacks", type=int, default=48, help="windows of each kind")
+    p.add_argument("--blends", type=int, default=24, help="windows of each share")
+    a = p.parse_args(arguments)
+    config = load(a.config)
+    config.data.root = a.data
+    try:
+        make(build(config), a)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def make(e, a) -> None:
+    """Writes the folder.  Raises `UserError` as the data room does."""
+    work, out = Path(a.work), Path(a.out)
+    out.mkdir(parents=True, exist_ok=True)
+    text = corpora.prepare(e, work, lambda line: print(line, flush=True))
+    for name, corpus in text.train.items():
+        ids = np.asarray(corpus.tokens[:a.train_tokens])
+        np.save(out / f"{name}.train.npy", ids, allow_pickle=False)
+    text.tokenizer.save(out / "tokenizer")
+    write_sets(out / "sets.npz", dict(sets(e, text, work, a)))
+
+
+def sets(e, text: corpora.Corpora, work: Path, a) -> Iterator[tuple[str, Windows]]:
+    """(key, windows) of all that is scored."""
+    names, window, tokenizer = tuple(text.train), e.model.window, text.tokenizer
+    for split, found in (("valid", text.valid), ("test", text.test)):
+        for name in names:
+            yield f"{split}/{name}", found[name]
+    test = {n: text.test[n] for n in names}
+    few = {n: _evenly(w, a.cut_windows) for n, w in test.items()}
+    for length, domains in lengths.windows(few, [c for c in CUTS if c < window]).items():
+        for name, windows in domains.items():
+            yield f"cut{length}/{name}", windows
+    for split, kind in (("test", "doc"), ("valid", "validdoc")):
+        found = {n: load_corpus([s.replace("{root}", e.data.root) for s in getattr(d, split)],
+                                tokenizer, e.data.cache or work / "cache")
+                 for n, d in e.data.domains.items()}
+        made = lengths.documents(found, window, tokenizer.pad_id, limit=a.documents,
+                                 most_tokens=a.document_tokens)
+        for name, windows in made.items():
+            yield f"{kind}/{name}", windows
+    yield from ((k, w) for k, w in ood.windows(tokenizer, test, {}, a.attacks, e.seed).items()
+                if k.startswith(ood.ATTACK))
+    yield "unseen/random_tokens", random_windows(64, window, tokenizer.vocab_size, e.seed)
+    for one, other in BLENDS:
+        if one in test and other in test:
+            for layout in blends.LAYOUTS:
+                made = blends.windows(_evenly(test[one], a.blends), _evenly(test[other], a.blends),
+                                      layout=layout)
+                for percent, windows in made.items():
+                    yield f"blend/{one}.{other}.{layout}.{percent}", windows
+
+
+def _evenly(windows: Windows, count: int) -> Windows:
+    at = np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int)
+    return Windows(windows.tokens[at], windows.mask[at], windows.document[at])
+
+
+def write_sets(path: Path, found: Mapping[str, Windows]) -> None:
+    """One file: per key the tokens, how many of each window are real, and their documents."""
+    out = {}
+    for key, w in found.items():
+        out[f"{key}:tokens"] = w.tokens.astype(np.uint16 if w.tokens.max() < 1 << 16 else np.int32)
+        out[f"{key}:lengths"] = w.mask.sum(-1).astype(np.int32)
+        out[f"{key}:document"] = w.document.astype(np.int32)
+    np.savez(path, **out)
+
+
+def read_sets(path: Path) -> dict[str, Windows]:
+    """What `write_sets` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        found = {}
+        for key in dict.fromkeys(name.rsplit(":", 1)[0] for name in stored.files):
+            tokens = stored[f"{key}:tokens"].astype(np.int32)
+            mask = np.arange(tokens.shape[1]) < stored[f"{key}:lengths"][:, None]
+            found[key] = Windows(tokens, mask, stored[f"{key}:document"].astype(np.int64))
+        return found
+
+
+def read_corpora(folder: Path, names: list[str]) -> corpora.Corpora:
+    """The folder as the corpora that `studies.baselines` take."""
+    tokenizer: Tokenizer = load_tokenizer(folder / "tokenizer")
+    found = read_sets(folder / "sets.npz")
+
+    def corpus(name):
+        ids = np.load(folder / f"{name}.train.npy", allow_pickle=False)
+        starts = np.array([0, len(ids)], np.int64)
+        return Corpus(ids, starts, int(tokenizer.token_bytes[ids].sum()), name, [name])
+
+    of = lambda split: {n: found[f"{split}/{n}"] for n in names}
+    return corpora.Corpora(tokenizer, {n: corpus(n) for n in names}, of("valid"), of("test"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""One run of `benchmarks.bank.run` -> results/routing.json and results/ood.json, on a CPU.
+
+    python -m benchmarks.bank.report --run OUT/bank_s0 --tokens TOKENS --rule h50 \\
+        --baselines baselines.json
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.bank.inputs import read_sets
+from benchmarks.results import commit, write
+from cr_jax.data import load_tokenizer
+from cr_jax.studies import blends, lengths, ood
+from cr_jax.studies.sums import Sums
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--run", required=True, help="path of NAME.npz without .npz")
+    p.add_argument("--tokens", required=True)
+    p.add_argument("--rule", required=True, help="rules to add up, such as h50 or seen+h50")
+    p.add_argument("--baselines", default="", help="JSON of cr_jax.studies.baselines.run")
+    p.add_argument("--out", default="results")
+    a = p.parse_args(arguments)
+    record = json.loads(Path(a.run + ".json").read_text())
+    names, window = record["spec"]["domains"], record["spec"]["model"]["window"]
+    inputs = read_sets(Path(a.tokens) / "sets.npz")
+    with np.load(a.run + ".npz", allow_pickle=False) as stored:
+        stored = dict(stored)
+    provenance = {"rule": a.rule, "run": Path(a.run).name, "device": record["device"],
+                  "run_commit": record["commit"], "commit": commit(),
+                  "command": "python -m benchmarks.bank.report --rule " + a.rule}
+    baselines = json.loads(Path(a.baselines).read_text()) if a.baselines else {}
+    for name, found in (("routing", routing(names, window, stored, inputs, a.rule)),
+                        ("ood", unknown(names, stored, inputs, a.rule,
+                                        load_tokenizer(Path(a.tokens) / "tokenizer")))):
+        found["baselines"] = {k: v.get("ood") if name == "ood" else
+                              {n: v[n] for n in map(str, (*lengths.LENGTHS,)) if n in v}
+                              for k, v in baselines.items()}
+        write(f"{a.out}/{name}.json", json.dumps({**found, **provenance}, indent=1) + "\n")
+    return 0
+
+
+def sums(stored, inputs, rule: str, pattern: str) -> dict[str, Sums]:
+    """{name: sums} of the sets `pattern`/name under a rule; several rules are added."""
+    found = {}
+    for key, windows in inputs.items():
+        group, name = key.split("/", 1)
+        if group == pattern and f"{key}:seen:nll" in stored:
+            parts = [stored[f"{key}:{r}:{'nll' if r == 'seen' else 'residual'}"]
+                     for r in rule.split("+")]
+            found[name] = Sums(np.sum(parts, 0, dtype=np.float64), stored[f"{key}:seen:correct"],
+                               windows.mask.sum(-1), windows.document)
+    return found
+
+
+def routing(names, window: int, stored, inputs, rule: str) -> dict:
+    """The study of lengths, documents, stopping early and blends, and what fidelity the experts
+    have; beside it the paper's rule."""
+    read = lambda rule, group: sums(stored, inputs, rule, group)
+    by_length = lambda rule: {
+        **{n: read(rule, f"cut{n}") for n in lengths.LENGTHS if read(rule, f"cut{n}")},
+        window: read(rule, "test")}
+    found = lengths.run(names, by_length(rule), read(rule, "doc"), read(rule, "validdoc"))
+    plain = lengths.run(names, by_length("seen"), read("seen", "doc"))
+    home = read("seen", "test")
+    made: dict[tuple[str, str], dict] = {}
+    for key, part in read(rule, "blend").items():
+        one, other, layout, percent = key.split(".", 3)
+        made.setdefault((one, other), {}).setdefault(layout, {})[float(percent)] = part
+    return {
+        "experts": names, **found,
+        "paper_rule": {k: plain[k] for k in ("accuracy", "accuracy_tra", "per_domain")},
+        "tra_at_home": {n: float(home[n].correct[e].sum() / home[n].tokens.sum())
+                        for e, n in enumerate(names)},
+        "nll_at_home": {n: float(home[n].nll[e].sum() / home[n].tokens.sum())
+                        for e, n in enumerate(names)},
+        "blends": [blends.run(names, *pair, curves) for pair, curves in made.items()]}
+
+
+def unknown(names, stored, inputs, rule: str, tokenizer) -> dict:
+    """The study of unknown text: every domain left out, random tokens, attacks."""
+    valid = sums(stored, inputs, rule, "valid")
+    test = {**sums(stored, inputs, rule, "test"), **sums(stored, inputs, rule, "unseen"),
+            **{ood.ATTACK + k: v for k, v in sums(stored, inputs, rule, "attack").items()}}
+    where = lambda k: k if k.startswith(ood.ATTACK) else (
+        f"unseen/{k}" if f"unseen/{k}" in inputs else f"test/{k}")
+    signals = lambda found, key: ood.signals(
+        found, {k: inputs[key(k)] for k in found}, tokenizer)
+    return ood.run(names, signals(valid, lambda k: f"valid/{k}"), signals(test, where))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
