@@ -18,6 +18,7 @@ DOMAINS = {"python": "code_python", "javascript": "code_js", "go": "code_go", "r
 def get_config():
     config = default()
     config.name = "pretrained"
+    config.bank_dtype = "int8"
     config.data.domains = {
         name: domain(*(f"jsonl:{{root}}/{folder}/{split}.jsonl.zst"
                        for split in ("train*", "valid", "test")))

@@ -14,7 +14,7 @@ from absl import logging
 from tqdm import tqdm
 
 from cr_jax import config as settings
-from cr_jax import corpora, distributed, evaluation, models, parallel
+from cr_jax import corpora, distributed, evaluation, models, parallel, parameter_files
 from cr_jax.bank import ExpertBank
 from cr_jax.config import Experiment
 from cr_jax.data import train_iterator
@@ -181,12 +181,13 @@ def _make_bank(experiment, model, text, names, trained, folder) -> ExpertBank:
     scoring = experiment.scoring
     bank = ExpertBank.create(place, model, text.tokenizer, scoring)
     for e, name in enumerate(names):
-        params = jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params)
+        params = parameter_files.rounded(
+            jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params), experiment.bank_dtype)
         calibration = calibrate(model, params, text.valid[name], scoring=scoring,
                                 batch=experiment.eval.batch)
         bank.add(name, params, calibration, {
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
-            "sources": list(experiment.data.domains[name].train)})
+            "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype)
     shutil.rmtree(final, ignore_errors=True)
     place.rename(final)
     bank.folder = final

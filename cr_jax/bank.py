@@ -98,15 +98,16 @@ class ExpertBank:
             about: Mapping[str, Any] | None = None, dtype: str = "float32") -> None:
         """Stores one expert (params without the expert axis) in the folder and mounts it here.
 
-        All or nothing.  `about` is provenance in JSON types.  dtype "bfloat16" halves the file;
-        what is mounted is what the file holds.  `UserError` as in `mount`, or when the folder
-        has the name already, cannot be written, or has another tokenizer by now.
+        All or nothing.  `about` is provenance in JSON types.  dtype "bfloat16" halves the file,
+        "int8" quarters it; what is mounted is what the file holds.  `UserError` as in `mount`, or
+        when the folder has the name already, cannot be written, or has another tokenizer by now.
         """
-        if dtype not in ("float32", "bfloat16"):
-            raise UserError(f"an expert is stored as float32 or bfloat16, not {dtype!r}")
+        if dtype not in parameter_files.DTYPES:
+            raise UserError(f"an expert is stored as {' or '.join(parameter_files.DTYPES)}, not "
+                            f"{dtype!r}")
         files = self._files()
         given = parameter_files.checked(f"expert {name!r}", params, self.model)
-        rounded = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), given)
+        rounded = parameter_files.rounded(given, dtype)
         mounted = self.mount(name, rounded, calibration, about)
         with files.adding(name) as draft:
             record = {"format": FORMAT, "tokenizer": self.tokenizer.fingerprint,
@@ -114,7 +115,7 @@ class ExpertBank:
                       "scoring": config.to_dict(self.scoring)}
             _write_json(draft / "config.json", record)
             _write_json(draft / "calibration.json", calibration.to_json())
-            parameter_files.write(draft / "params.safetensors", rounded)
+            parameter_files.write(draft / "params.safetensors", rounded, dtype)
             write_manifest(draft, self.tokenizer.fingerprint)
         self._become(mounted)
 

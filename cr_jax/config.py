@@ -159,6 +159,7 @@ class Experiment:
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     scoring: Scoring = SEEN
+    bank_dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of the stored experts
     studies: tuple[str, ...] = ("fingerprint", "routing", "geometry")
 
 

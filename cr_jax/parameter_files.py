@@ -22,7 +22,9 @@ from cr_jax.config import ModelConfig
 from cr_jax.errors import UserError
 
 FILE = "params.safetensors"
-_STORED = {"F32", "BF16"}
+DTYPES = ("float32", "bfloat16", "int8")
+_STORED = {"F32", "BF16", "I8"}
+_SCALE = ".scale"  # behind an int8 matrix's path: what one step of each of its rows is worth
 
 
 def checked(where: str, params: Any, model: ModelConfig) -> Any:
@@ -43,10 +45,37 @@ def checked(where: str, params: Any, model: ModelConfig) -> Any:
     return _nested(flat)
 
 
-def write(file: Path, params: Any) -> None:
-    """Stores parameters in the dtype they have: float32 or bfloat16."""
-    flat = {k: np.ascontiguousarray(v) for k, v in _flat(params).items()}
+def rounded(params: Any, dtype: str) -> Any:
+    """`params` (float32) as a file of that dtype gives them back."""
+    return jax.tree.map(lambda x: _value(*_stored(x, dtype)), params)
+
+
+def write(file: Path, params: Any, dtype: str = "float32") -> None:
+    """Stores parameters as one of `DTYPES`.
+
+    int8: every row of a matrix in steps of 1/127 of its largest number; vectors stay float32.
+    """
+    flat = {}
+    for path, x in _flat(params).items():
+        numbers, scale = _stored(np.asarray(x), dtype)
+        flat[path] = np.ascontiguousarray(numbers)
+        if scale is not None:
+            flat[path + _SCALE] = np.ascontiguousarray(scale)
     safetensors.numpy.save_file(flat, file)
+
+
+def _stored(x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    if dtype != "int8":
+        return x.astype(jnp.dtype(dtype)), None
+    if x.ndim < 2:
+        return x, None
+    scale = np.abs(x).max(-1, keepdims=True).astype(np.float32) / 127
+    steps = np.round(x / np.maximum(scale, np.finfo(np.float32).tiny))
+    return np.clip(steps, -127, 127).astype(np.int8), scale
+
+
+def _value(numbers: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+    return numbers.astype(np.float32) * (1 if scale is None else scale)
 
 
 def read_stacked(folders: Sequence[Path], model: ModelConfig) -> Any:
@@ -62,8 +91,10 @@ def read_stacked(folders: Sequence[Path], model: ModelConfig) -> Any:
     stacked = {k: np.empty((len(files), *shape), np.float32) for k, shape in shapes(model).items()}
     for row, file in enumerate(files):
         with _opened(file) as stored:
+            there = set(stored.keys())
             for path, x in stacked.items():
-                x[row] = stored.get_tensor(path)
+                scale = stored.get_tensor(path + _SCALE) if path + _SCALE in there else None
+                x[row] = _value(stored.get_tensor(path), scale)
     return jax.tree.map(jnp.asarray, _nested(stacked))
 
 
@@ -71,10 +102,18 @@ def check_header(file: Path, model: ModelConfig) -> None:
     """`UserError` unless the file's header lists exactly the model's parameters."""
     with _opened(file) as stored:
         slices = {k: stored.get_slice(k) for k in stored.keys()}  # noqa: SIM118 (not a dict)
-        _compare(str(file), {k: tuple(s.get_shape()) for k, s in slices.items()}, model)
-        odd = {s.get_dtype() for s in slices.values()} - _STORED
+        given = {k: (tuple(s.get_shape()), s.get_dtype()) for k, s in slices.items()}
+        scales = {k: given.pop(k) for k in sorted(given) if k.endswith(_SCALE)}
+        _compare(str(file), {k: shape for k, (shape, _) in given.items()}, model)
+        odd = {dtype for _, dtype in given.values()} - _STORED
         if odd:
-            raise UserError(f"{file} stores {', '.join(sorted(odd))}: store float32 or bfloat16")
+            raise UserError(f"{file} stores {', '.join(sorted(odd))}: store float32, bfloat16 or "
+                            "int8")
+        wanted = {k + _SCALE: ((*shape[:-1], 1), "F32")
+                  for k, (shape, dtype) in given.items() if dtype == "I8"}
+        if scales != wanted:
+            raise UserError(f"{file} has int8 numbers without their scales, or scales of another "
+                            "shape: write the expert again")
 
 
 @functools.lru_cache

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 import tiny_bank
 from tiny_bank import FLAT, TINY, fresh, leaves, one
 
@@ -81,6 +82,34 @@ def test_bfloat16_halves_the_file_and_mounts_what_it_holds(tmp_path):
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
     assert leaves(loaded.expert_params("half")) == leaves(rounded)
     refuses(lambda: bank.add("x", params, FLAT, dtype="float16"), "float16")
+
+
+def test_int8_quarters_the_file_and_is_off_by_half_a_step_at_most(tmp_path):
+    bank = ExpertBank.create(tmp_path / "bank", TINY, ByteTokenizer())
+    params = one(fresh(2), 0)
+    bank.add("wide", params, FLAT)
+    bank.add("byte", params, FLAT, dtype="int8")
+    size = lambda n: (tmp_path / "bank" / "experts" / n / "params.safetensors").stat().st_size
+    assert size("byte") < 0.5 * size("wide")  # rows of 16 numbers: scales weigh a quarter here
+    loaded = ExpertBank.load(tmp_path / "bank")
+    assert leaves(loaded.params) == leaves(bank.params)
+    for exact, kept in zip(*map(jax.tree.leaves, (params, loaded.expert_params("byte"))),
+                           strict=True):
+        step = np.abs(exact).max(-1, keepdims=True) / 127
+        assert np.all(np.abs(exact - kept) <= 0.501 * step)
+    assert leaves(loaded.expert_params("byte")) != leaves(params)
+
+
+def test_int8_without_its_scales_is_refused(tmp_path):
+    bank = ExpertBank.create(tmp_path / "bank", TINY, ByteTokenizer())
+    bank.add("byte", one(fresh(2), 0), FLAT, dtype="int8")
+    file = tmp_path / "bank" / "experts" / "byte" / "params.safetensors"
+    stored = safetensors.numpy.load_file(file)
+    name = next(k for k in stored if k.endswith(".scale"))
+    for odd in ({k: v for k, v in stored.items() if k != name},
+                {**stored, name: stored[name][..., 0]}, {**stored, "more.scale": stored[name]}):
+        safetensors.numpy.save_file(odd, file)
+        refuses(lambda: parameter_files.check_header(file, TINY), "scales")
 
 
 def test_mount_and_unmount_leave_the_others_bytes():
