@@ -1,0 +1,309 @@
+"""What routing costs as the bank grows: exact scoring, the cascade, an n-gram classifier.
+
+    python -m benchmarks.router_cost --quick                       # CPU, about two minutes
+    python -m benchmarks.router_cost --out results/router_cost.json              # GPU, full size
+    python -m benchmarks.router_cost --bank DIR --scouts DIR --text FILE [FILE ...]
+
+Every row routes windows one by one through the public functions, host work included.  Without
+--bank, parameters are one initialisation with noise: costs are real, decisions are not, so
+`agreement` is null.  With trained banks it is the share of the texts' windows that the cascade
+sends where exact routing does; larger E are then the bank's experts again with noise.
+`relative_cost`: seconds per token over those of one expert scored exactly.
+
+Arithmetic (forward products, FLOP per token; `cr_jax.training.speed` has the formula).  An expert
+of vocabulary 32,768, width 256, feed-forward 768, 3 + 3 blocks, window 512: 13.5 M in blocks and
+fold, 16.8 M in the vocabulary.
+
+    full expert, all tokens seen (the paper's rule)                13.5 + 16.8          =  30.3 M
+    full expert, parts=2, and the pass over seen tokens     30.3 + 2 x 13.5 + 16.8      =  74.1 M
+    scout of width 64, feed-forward 128, 1 + 1 blocks, window 128,
+      parts=8, passes=1: an eighth of the tokens meets the vocabulary   0.24 + 4.19 / 8 =  0.76 M
+    64 scouts                                                                           =  48.8 M
+    64 experts by the cascade, keep=4, over one expert exactly:
+      4 + 48.8 / 30.3 =  5.6 x      (all tokens seen)
+      4 + 48.8 / 74.1 =  4.7 x      (parts=2)
+
+A share of 1/8 leaves room for keep=8 under either rule.  What does not shrink with a scout's width
+is the softmax over its logits: 64 scouts at 1/8 of the tokens read as many logits as 8 passes of
+an expert, and on a GPU that is memory traffic, so sample positions before making scouts narrower.
+"""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import results
+from benchmarks.timing import time_calls
+from cr_jax import cascade, models, router
+from cr_jax.bank import ExpertBank
+from cr_jax.calibration import Calibration
+from cr_jax.cascade import Cascade
+from cr_jax.config import ModelConfig, Scoring
+from cr_jax.data.sources import read_text
+from cr_jax.data.tokenizers import ByteTokenizer
+from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
+from cr_jax.studies.baselines import hashed_counts, ngram
+from cr_jax.text_windows import windows_of_text
+from cr_jax.training import speed
+
+GIB = 1 << 30
+RULE = Scoring(parts=2)
+FULL = ModelConfig(vocab_size=32768, d_model=256, d_latent=256, heads=4, d_ff=768,
+                   encoder_blocks=3, decoder_blocks=3)
+SCOUT = ModelConfig(vocab_size=32768, window=128, latents=2, d_model=64, d_latent=64, heads=2,
+                    d_ff=128, encoder_blocks=1, decoder_blocks=1, fold_channels=16,
+                    tie_embeddings=True)
+SCOUT_RULE = Scoring(parts=8, passes=1)
+# Of the size that ships with the package, and scouts for it.
+QUICK = ModelConfig(vocab_size=4096, window=64, d_model=128, d_latent=128, heads=4, d_ff=256,
+                    encoder_blocks=1, decoder_blocks=1, tie_embeddings=True)
+QUICK_SCOUT = dataclasses.replace(QUICK, d_model=32, d_latent=32, heads=2, d_ff=64,
+                                  fold_channels=8, latents=4)
+COLUMNS = ("experts", "mode", "tokens_per_s", "relative_cost", "flops_relative", "memory_gib",
+           "agreement")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints a row at a time, rewrites --out after each; returns the exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        run(args, shlex.join(["python", "-m", "benchmarks.router_cost",
+                              *(sys.argv[1:] if argv is None else argv)]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(args, command: str) -> list[dict]:
+    """All rows, in the order of --experts."""
+    bank, scouts = _given(args) if args.bank else _drawn(args.quick)
+    counts = args.experts or ((1, 4, 16) if args.quick else (1, 4, 16, 64))
+    options = {"expert_chunk": args.expert_chunk, "batch": args.batch or (16 if args.quick else 64),
+               "chunk": args.chunk or (1024 if args.quick else 16384)}
+    size = args.windows or (16 * options["batch"] if args.quick or args.bank else 1024)
+    windows = _texts(bank, args.text, size) if args.text else _random(bank, size)
+    device, rows, keep = jax.devices()[0].device_kind, [], args.keep
+    choice = None
+    if args.bank and args.keep is None:
+        choice = Cascade.load(args.bank, args.scouts).keep
+    keep = keep or choice or 4
+    print("  ".join(f"{c:>14}" for c in COLUMNS), flush=True)
+    base = None
+    for experts in counts:
+        whole, small = replicate(bank, experts), replicate(scouts, experts)
+        trained = bool(args.bank and args.text) and experts == len(bank.names)
+        fewer = _first(windows, max(options["batch"], size // experts))
+        for mode in ("exact", "cascade", "ngram"):
+            if mode == "cascade" and experts <= keep:
+                continue
+            if mode == "exact":
+                row = _timed(lambda w, b=whole: router.route_all(b, w, **options), fewer, args)
+                row |= {"memory_gib": exact_memory(whole, options)}
+            elif mode == "cascade":
+                cut = Cascade(small, whole, keep)
+                row = _timed(lambda w, c=cut: c.route_all(w, **options), windows, args)
+                row |= {"memory_gib": cascade_memory(cut, options), "keep": keep,
+                        "agreement": _agreement(cut, windows, options) if trained else None}
+            else:
+                row = _timed(_classifier(experts), windows, args)
+                row |= {"memory_gib": (1 << ngram.BITS) * experts * 4 / GIB}
+            base = base or row["seconds_per_token"]
+            row = {"experts": experts, "mode": mode, "device": "CPU" if mode == "ngram" else device,
+                   "agreement": None, **row, "relative_cost": row["seconds_per_token"] / base,
+                   "flops_relative": flops_relative(
+                       bank.model, bank.scoring, scouts.model, scouts.scoring, experts,
+                       {"exact": experts, "cascade": keep}[mode], mode == "cascade")
+                   if mode != "ngram" else None}
+            rows.append(row)
+            print("  ".join(f"{_show(row[c]):>14}" for c in COLUMNS), flush=True)
+            if args.out:
+                results.write(args.out, json.dumps({
+                    "rows": rows, "trained": bool(args.bank), **_about(bank, scouts, options, keep),
+                    "device": device, "command": command, "commit": results.commit(),
+                    "versions": results.versions()}, indent=1) + "\n")
+    return rows
+
+
+def scoring_flops(model: ModelConfig, scoring: Scoring, seen: bool = True) -> float:
+    """Forward FLOP per token of scoring by a rule; `seen`: with the pass that TRA is read from."""
+    parts = {k: v / model.window for k, v in speed.forward_flops(model).items()}
+    vocabulary = parts.pop("vocabulary")
+    blocks = sum(parts.values())
+    if not scoring.parts:
+        return blocks + vocabulary
+    passes = scoring.passes or scoring.parts
+    return (passes * (blocks + vocabulary * scoring.hidden / scoring.parts)
+            + seen * (blocks + vocabulary))
+
+
+def flops_relative(model, scoring, scout, scout_scoring, experts: int, keep: int,
+                   scouted: bool = True) -> float:
+    """FLOP of scoring `keep` of `experts`, after their scouts, over one expert exactly."""
+    one = scoring_flops(model, scoring)
+    return keep + scouted * experts * scoring_flops(scout, scout_scoring, seen=False) / one
+
+
+def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank:
+    """The bank's first experts, then the same again with relative noise, `experts` in all."""
+    names, have = bank.names, len(bank.names)
+    if experts <= have:
+        return bank.select(names[:experts])
+    rows, random = np.arange(experts) % have, np.random.default_rng(0)
+
+    def more(x):
+        x = np.asarray(x)
+        out = x[rows]
+        for e in range(have, experts):
+            out[e] += noise * x[rows[e]].std() * random.standard_normal(x.shape[1:], np.float32)
+        return jnp.asarray(out)
+
+    new = tuple(names[i] if i < have else f"{names[rows[i]]}_{i}" for i in range(experts))
+    calibration = {n: bank.calibration[names[r]] for n, r in zip(new, rows, strict=True)}
+    return dataclasses.replace(bank, names=new, params=jax.tree.map(more, bank.params),
+                               calibration=calibration, about={n: {} for n in new}, folder=None)
+
+
+def exact_memory(bank: ExpertBank, options) -> float:
+    """GiB that the compiled call reserves: all parameters, windows, temporaries, scores."""
+    return _plan(router._compiled, bank, options["batch"], options["expert_chunk"],
+                 options["chunk"])
+
+
+def cascade_memory(cut: Cascade, options) -> float:
+    """GiB of both banks and the larger of the two compiled calls."""
+    one = cut.bank.select(cut.bank.names[:1])
+    batch = options["batch"]
+    parts = batch * cut.bank.model.window // cut.scouts.model.window
+    scouting = _plan(cascade._compiled, cut.scouts, parts, options["expert_chunk"],
+                     options["chunk"])
+    return max(_gib(cut.bank) + scouting,
+               _gib(cut.bank) + _gib(cut.scouts) + _plan(router._compiled, one, batch, 1,
+                                                         options["chunk"]))
+
+
+def _plan(program, bank, rows, expert_chunk, chunk) -> float:
+    tokens = jax.ShapeDtypeStruct((rows, bank.model.window), jnp.int32)
+    mask = jax.ShapeDtypeStruct((rows, bank.model.window), bool)
+    plan = program.lower(bank.model, bank.params, tokens, mask, expert_chunk, chunk,
+                         bank.scoring).compile().memory_analysis()
+    return (plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes) / GIB
+
+
+def _gib(bank) -> float:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(bank.params)) / GIB
+
+
+def _timed(call, windows: Windows, args) -> dict:
+    took = time_calls(lambda i: call(windows), lambda found: None,
+                      args.seconds or (1.0 if args.quick else 5.0), warmup=1, groups=3)
+    tokens = int(windows.mask.sum())
+    return {"tokens_per_s": tokens / took.median, "seconds_per_token": took.median / tokens,
+            "tokens_per_s_range": [tokens / took.slowest, tokens / took.fastest],
+            "windows": len(windows.tokens), "calls_timed": took.calls}
+
+
+def _agreement(cut: Cascade, windows: Windows, options) -> float:
+    exact = router.route_all(cut.bank, windows, **options).expert
+    return float((cut.route_all(windows, **options).expert == exact).mean())
+
+
+def _classifier(experts: int):
+    """A linear classifier of hashed 1- and 2-grams, of zeros: its cost is that of a trained one."""
+    kernel = np.zeros((1 << ngram.BITS, experts), np.float32)
+    bias = np.zeros(experts, np.float32)
+
+    def call(windows):
+        rows = hashed_counts.rows(windows.tokens, windows.mask, ngram.BITS)
+        return ngram.logits(rows, kernel, bias).argmax(1)
+
+    return call
+
+
+def _given(args) -> tuple[ExpertBank, ExpertBank]:
+    if not args.scouts:
+        raise UserError("--bank needs --scouts, the folder of their small versions")
+    bank, scouts = ExpertBank.load(args.bank), ExpertBank.load(args.scouts)
+    pair = Cascade(scouts, bank, 1)
+    return pair.bank, pair.scouts
+
+
+def _drawn(quick: bool) -> tuple[ExpertBank, ExpertBank]:
+    """A bank and scouts of one untrained expert each."""
+    known = Calibration({(QUICK if quick else FULL).window: np.linspace(1, 12, 100)})
+
+    def one(model, rule, seed):
+        params = jax.jit(models.init, static_argnums=0)(model, jax.random.key(seed))
+        return ExpertBank(model, ByteTokenizer(), scoring=rule).mount("e0", params, known)
+
+    if quick:
+        return one(QUICK, RULE, 0), one(QUICK_SCOUT, SCOUT_RULE, 1)
+    return one(FULL, RULE, 0), one(SCOUT, SCOUT_RULE, 1)
+
+
+def _random(bank: ExpertBank, count: int) -> Windows:
+    shape = (count, bank.model.window)
+    tokens = np.random.default_rng(0).integers(0, bank.model.vocab_size, shape).astype(np.int32)
+    return Windows(tokens, np.ones(shape, bool), np.arange(count, dtype=np.int64))
+
+
+def _texts(bank: ExpertBank, files: Sequence[str], count: int) -> Windows:
+    """Full windows of the files, as many of each, `count` in all at most."""
+    found = []
+    for name in files:
+        block = next(windows_of_text(bank.tokenizer, read_text(name), bank.model.window,
+                                     -(-count // len(files))))
+        found.append(block.tokens[block.mask.all(1)])
+    tokens = np.concatenate(found)[:count]
+    if not len(tokens):
+        raise UserError(f"the texts hold no full window of {bank.model.window} tokens: give more")
+    return Windows(tokens, np.ones(tokens.shape, bool), np.arange(len(tokens), dtype=np.int64))
+
+
+def _first(windows: Windows, count: int) -> Windows:
+    return Windows(windows.tokens[:count], windows.mask[:count], windows.document[:count])
+
+
+def _about(bank, scouts, options, keep) -> dict:
+    describe = lambda b: {"model": dataclasses.asdict(b.model),
+                          "scoring": dataclasses.asdict(b.scoring),
+                          "parameters": models.count_parameters(b.model)}
+    return {"bank": describe(bank), "scouts": describe(scouts), "keep": keep, **options}
+
+
+def _show(value) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.3f}"
+    return "-" if value is None else str(value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    whole = lambda text: tuple(int(x) for x in text.split(","))
+    parser.add_argument("--quick", action="store_true", help="small models, for a CPU")
+    parser.add_argument("--experts", type=whole, help="numbers of experts, such as 1,4,16,64")
+    parser.add_argument("--bank", help="folder of trained experts")
+    parser.add_argument("--scouts", help="folder of their scouts")
+    parser.add_argument("--text", nargs="+", help="UTF-8 files to route; default: random tokens")
+    parser.add_argument("--keep", type=int, help="experts scored in full (default: the scouts' "
+                        "cascade.json, or 4)")
+    parser.add_argument("--windows", type=int, help="windows per call of the cascade")
+    parser.add_argument("--batch", type=int, help="windows per compiled call")
+    parser.add_argument("--chunk", type=int, help="tokens whose logits stand in memory")
+    parser.add_argument("--expert-chunk", type=int, default=4, help="experts side by side")
+    parser.add_argument("--seconds", type=float, help="of timing per row")
+    parser.add_argument("--out", default="", help="write rows and provenance as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
