@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 
 from cr_jax.bank import ExpertBank
+from cr_jax.cascade import Cascade
 from cr_jax.errors import UserError
 from cr_jax.router import Route, route, score_stats
 from cr_jax.text_windows import PIECE, windows_of_text
@@ -84,7 +85,8 @@ class Explanation:
         found = self.route
         p = f"p = {found.p_values[found.nearest]:.3f}"
         lead = (f"lowest residual by {found.margin:.2f} nats/token" if self.runner_up else
-                "the only expert")
+                "the only expert" if found.scouts is None else
+                f"the only one of {len(found.scouts)} experts that the scouts kept")
         if found.expert is None:
             return (f"unknown: the nearest expert, {found.nearest} ({lead}), rebuilds it worse "
                     f"than usual for its own text ({p}, below alpha = {self.alpha:g})")
@@ -151,9 +153,10 @@ class Explanation:
 
 def explain(bank: ExpertBank, text: str | Iterable[str], *, alpha: float = 0.05,
             windows: int = WINDOWS, expert_chunk: int = 4, batch: int = 64,
-            chunk: int = 8192) -> Explanation:
+            chunk: int = 8192, cascade: Cascade | None = None) -> Explanation:
     """`router.route` of the whole text, and the residuals of its first `windows` windows.
 
+    cascade: one over this bank routes instead; the experts that it kept are explained.
     text: a string or pieces of one, read once and in bounded memory.  `UserError` as in `route`,
     or when `windows` is below 1.  Not in the paper.
     """
@@ -164,7 +167,11 @@ def explain(bank: ExpertBank, text: str | Iterable[str], *, alpha: float = 0.05,
     # have other tokens; all pieces that start before `size` are then whole.
     head = _Head(text, size + PIECE)
     options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-    found = route(bank, head, alpha=alpha, **options)
+    if cascade is None:
+        found = route(bank, head, alpha=alpha, **options)
+    else:
+        found = cascade.route(head, alpha=alpha, **options)
+        bank = bank.select(found.residuals)
     block = next(windows_of_text(bank.tokenizer, head.kept, bank.model.window, windows))
     names = tuple(sorted(found.residuals, key=found.residuals.get))
     rows = [bank.index(name) for name in names]

@@ -15,6 +15,7 @@ from cr_jax import cascade, models, objective, parameter_files, router, scoring
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade, agreement, choose_keep, full_calls
 from cr_jax.cascade_record import Choice
+from cr_jax.cli import main
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
@@ -345,3 +346,28 @@ def test_choices_that_make_no_sense(bad):
     Choice(**good)
     with pytest.raises(UserError, match="choose again"):
         Choice(**{**good, **bad})
+
+
+def test_the_command_says_what_the_api_says(tmp_path, capsys):
+    stored(tmp_path / "bank", bank_of(3))
+    stored(tmp_path / "scouts", bank_of(3, SMALL, seed=7))
+    (tmp_path / "a.txt").write_text(TEXT)
+    words = ["route", "--bank", str(tmp_path / "bank"), str(tmp_path / "a.txt")]
+    pair = ["--scouts", str(tmp_path / "scouts")]
+
+    def call(*more):
+        return main([*words, *more]), *capsys.readouterr()
+
+    status, _, error = call(*pair)  # no choice was stored
+    assert status == 2 and "how many experts" in error and error.count("\n") == 1
+    status, _, error = call("--keep", "1")
+    assert status == 2 and "--scouts" in error
+    want = Cascade.load(tmp_path / "bank", tmp_path / "scouts", keep=2).route(TEXT)
+    status, out, error = call(*pair, "--keep", "2", "--json")
+    assert (status, error) == (0, "")
+    said = json.loads(out)
+    assert {k: said[k] for k in want.to_json()} == want.to_json()
+    assert len(said["residuals"]) == 2 and len(said["scouts"]) == 3
+    status, out, _ = call(*pair, "--keep", "1", "--explain")
+    assert status == 0 and "the only one of 3 experts that the scouts kept" in out
+    assert "scouts" not in call()[1]

@@ -1,5 +1,6 @@
 """`cr-jax route`: which expert a text belongs to."""
 
+import functools
 import json
 import os
 import sys
@@ -19,6 +20,9 @@ Prints one line per file, in order:
   tra     share of tokens that the winner rebuilds exactly
   R       residual of each expert in nats/token, best first
 
+With --scouts only the experts that the scouts keep are scored in full, and only these are shown;
+--json has every scout's residual under "scouts".
+
 With --explain, more lines per file: a bar per expert, nearest first, with its residual, p and tra;
 the verdict in a sentence; on a terminal the text, each token coloured by its residual under the
 nearest expert (--margin: by how much more the runner-up pays for it), elsewhere or with NO_COLOR
@@ -33,6 +37,11 @@ and exit code 2 at the end; the others are routed all the same.
 def add_arguments(parser) -> None:
     """The flags of `cr-jax route`."""
     parser.add_argument("--json", action="store_true", help="one JSON object per file and line")
+    parser.add_argument("--scouts", metavar="DIR",
+                        help="bank of small experts of the same names that choose which of the "
+                        "bank's score in full")
+    parser.add_argument("--keep", type=int, metavar="K",
+                        help="with --scouts, how many (default: what was measured for them)")
     parser.add_argument("--alpha", type=float, default=0.05, metavar="A",
                         help="a p-value below this is unknown (default 0.05)")
     parser.add_argument("--explain", action="store_true",
@@ -53,9 +62,13 @@ def run(args) -> int:
         raise UserError(f"--alpha is a share and must lie in [0, 1], got {args.alpha}")
     if args.windows < 1:
         raise UserError(f"--windows must be at least 1, got {args.windows}")
+    if args.keep is not None and args.scouts is None:
+        raise UserError("--keep says how many experts score after the scouts: give --scouts too")
     if args.html is not None:
         _check_page(args.html, args.files)
     BankFolder(args.bank)
+    if args.scouts is not None:
+        BankFolder(args.scouts)
     status, good = 0, []
     for name in args.files:
         try:
@@ -65,12 +78,18 @@ def run(args) -> int:
     if not good:
         return status
     start_jax()
+    from cr_jax import router
     from cr_jax.bank import ExpertBank
+    from cr_jax.cascade import Cascade
     from cr_jax.data.sources import read_text
     from cr_jax.explanation import explain
-    from cr_jax.router import route
 
-    bank = ExpertBank.load(args.bank)
+    if args.scouts is None:
+        cascade, bank = None, ExpertBank.load(args.bank)
+        route = functools.partial(router.route, bank)
+    else:
+        cascade = Cascade.load(args.bank, args.scouts, args.keep)
+        route, bank = cascade.route, cascade.bank
     in_lines = args.explain or args.margin
     explained = []
     for name in good:
@@ -78,10 +97,10 @@ def run(args) -> int:
         try:
             if in_lines or args.html is not None:
                 explanation = explain(bank, read_text(name), alpha=args.alpha,
-                                      windows=args.windows)
+                                      windows=args.windows, cascade=cascade)
                 found = explanation.route
             else:
-                found = route(bank, read_text(name), alpha=args.alpha)
+                found = route(read_text(name), alpha=args.alpha)
         except UserError as error:
             status = complain(error)
             continue
