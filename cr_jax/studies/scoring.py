@@ -23,9 +23,12 @@ def rules(found: Mapping[str, np.ndarray], window: int, experts: list[str]
     """{rule: {split: residuals}} of one run's full windows; lower is nearer.
 
     The measured rules, TRA with its sign changed, sums of rules that share the unit, and, behind
-    "z ", a rule by each expert's own mean and deviation on valid.  "test" also has unseen domains.
+    "z ", a rule by each expert's own mean and deviation on valid.  "test" also has the unseen: what
+    stands under unseen/ or is no expert's.
     """
-    unseen = sorted({k.split(":")[0] for k in found if k.startswith("unseen/")})
+    places = sorted({k.split(":")[0] for k in found})
+    unseen = [k for k in places if k.startswith("unseen/")
+              or k.startswith("test/") and k.split("/", 1)[1] not in experts]
     domains = {"valid": {d: f"valid/{d}" for d in experts},
                "test": {d: f"test/{d}" for d in experts} | {k.split("/", 1)[1]: k for k in unseen}}
 
