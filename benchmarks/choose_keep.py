@@ -1,0 +1,93 @@
+"""How many experts must a cascade keep?  Measures it on validation text and stores the answer.
+
+    python -m benchmarks.choose_keep --config configs/NAME.py[:VARIANT] --bank BANK --scouts SCOUTS
+
+The config says where each expert's validation text is (`data.domains`); its model is not used.
+Text is cut by the bank's tokenizer and window.  Writes SCOUTS/cascade.json, which
+`cr-jax route --scouts SCOUTS` reads, and prints the agreement with exact routing for every k.
+"""
+
+import argparse
+import dataclasses
+import runpy
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from cr_jax import config, corpora
+from cr_jax.bank import ExpertBank
+from cr_jax.cascade import AT_LEAST, Cascade
+from cr_jax.config import DomainConfig, Experiment
+from cr_jax.data import eval_windows, load_corpus
+from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints k and agreement, one line each; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="a config file, with :VARIANT where it "
+                        "has some")
+    parser.add_argument("--bank", required=True)
+    parser.add_argument("--scouts", required=True)
+    parser.add_argument("--root", default="", help="replaces {root} in source specs")
+    parser.add_argument("--windows", type=int, default=1000, help="of each expert, at most")
+    parser.add_argument("--at-least", type=float, default=AT_LEAST, help="agreement (default "
+                        f"{AT_LEAST})")
+    parser.add_argument("--head", type=int, default=0, help="windows of a document that scouts "
+                        "read (default 0: all)")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--expert-chunk", type=int, default=4)
+    args = parser.parse_args(argv)
+    try:
+        bank, scouts = ExpertBank.load(args.bank), ExpertBank.load(args.scouts)
+        experiment = experiment_of(args.config)
+        root = args.root or experiment.data.root
+        made = Cascade.choose(
+            scouts, bank, validation(bank, experiment, root, args.windows), head=args.head,
+            at_least=args.at_least, batch=args.batch, expert_chunk=args.expert_chunk)
+        made.save()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for k, share in enumerate(made.choice.agreement, 1):
+        print(f"{k:4} {share:9.4%}{'  <- kept' if k == made.keep else ''}")
+    print(f"{made.choice.windows:,} validation windows; {args.scouts}/cascade.json")
+    return 0
+
+
+def experiment_of(name: str) -> Experiment:
+    """`FILE.py[:VARIANT]` -> its settings."""
+    file, _, variant = name.partition(":")
+    if not Path(file).is_file():
+        raise UserError(f"--config: there is no file {file}")
+    get = runpy.run_path(file).get("get_config")
+    if get is None:
+        raise UserError(f"--config: {file} has no get_config")
+    return config.build(get(variant) if variant else get())
+
+
+def validation(bank: ExpertBank, experiment: Experiment, root: str, most: int
+               ) -> dict[str, Windows]:
+    """Full-size windows of each expert's valid split.  `UserError` for an expert without one."""
+    domains: dict[str, DomainConfig] = dict(experiment.data.domains)
+    missing = sorted(set(bank.names) - set(domains))
+    if missing:
+        raise UserError(f"the config has no domain for the experts {', '.join(missing)}: give the "
+                        "one that the bank was trained with")
+    with tempfile.TemporaryDirectory() as cache:
+        found = {}
+        for name in bank.names:
+            specs = [corpora.weighted(s)[1].replace("{root}", root) for s in domains[name].valid]
+            corpus = load_corpus(specs, bank.tokenizer, Path(cache), None)
+            cut = eval_windows(corpus, bank.model.window, limit=most, mode=experiment.data.mode,
+                               pad_id=bank.tokenizer.pad_id, seed=experiment.seed)
+            found[name] = dataclasses.replace(
+                cut, tokens=cut.tokens.copy(), mask=cut.mask.copy())  # the cache goes
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

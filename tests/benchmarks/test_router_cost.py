@@ -1,0 +1,93 @@
+"""The cost of routing: the arithmetic by hand, rows that hold together, a choice on file."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_bank
+from test_cascade import SMALL, bank_of, stored
+
+from benchmarks import choose_keep, router_cost
+from cr_jax import models
+from cr_jax.cascade import Cascade
+from cr_jax.config import SEEN, Scoring
+
+
+def test_the_arithmetic_of_the_docstring():
+    full, scout = router_cost.FULL, router_cost.SCOUT
+    seen = router_cost.scoring_flops(full, SEEN)
+    vocabulary = 2 * 256 * 32768
+    blocks = 6 * 2 * (4 * 256**2 + 3 * 256 * 768 + 2 * 512 * 256) + 2 * 4 * 256 * 64
+    assert seen == pytest.approx(blocks + vocabulary, rel=1e-3)
+    assert router_cost.scoring_flops(full, Scoring(parts=2)) == pytest.approx(
+        seen + 2 * blocks + vocabulary, rel=1e-3)
+    small = router_cost.scoring_flops(scout, router_cost.SCOUT_RULE, seen=False)
+    vocabulary = 2 * 64 * 32768 / 8
+    blocks = 2 * 2 * (4 * 64**2 + 3 * 64 * 128 + 2 * 128 * 64) + 2 * 4 * 64 * 16
+    assert small == pytest.approx(blocks + vocabulary, rel=1e-3)
+    for rule in (SEEN, router_cost.RULE):
+        cost = router_cost.flops_relative(full, rule, scout, router_cost.SCOUT_RULE, 64, 8)
+        assert cost == pytest.approx(8 + 64 * small / router_cost.scoring_flops(full, rule))
+        assert cost <= 10  # the target of the cascade, with room for keep=8
+    assert router_cost.flops_relative(full, SEEN, scout, SEEN, 64, 64, scouted=False) == 64
+
+
+def test_copies_of_experts_are_the_experts_with_noise():
+    bank = bank_of(2)
+    five = router_cost.replicate(bank, 5)
+    assert five.names == ("e0", "e1", "e0_2", "e1_3", "e0_4")
+    assert tiny_bank.leaves(five.expert_params("e1")) == tiny_bank.leaves(bank.expert_params("e1"))
+    for was, is_ in zip(jax.tree.leaves(bank.expert_params("e0")),
+                        jax.tree.leaves(five.expert_params("e0_4"))):
+        assert 0 < np.abs(is_ - was).std() < 0.02 * np.std(was)
+    assert router_cost.replicate(bank, 1).names == ("e0",)
+
+
+def test_rows_of_a_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(router_cost, "_drawn", lambda quick: (
+        bank_of(1), bank_of(1, SMALL, rule=Scoring(parts=4, passes=1))))
+    out = tmp_path / "cost.json"
+    assert router_cost.main(["--quick", "--experts", "1,3", "--keep", "2", "--batch", "4",
+                             "--windows", "8", "--seconds", "0.01", f"--out={out}"]) == 0
+    found = json.loads(out.read_text())
+    rows = {(r["experts"], r["mode"]): r for r in found["rows"]}
+    assert set(rows) == {(1, "exact"), (1, "ngram"), (3, "exact"), (3, "cascade"), (3, "ngram")}
+    assert rows[1, "exact"]["relative_cost"] == rows[1, "exact"]["flops_relative"] == 1
+    assert all(r["agreement"] is None and r["tokens_per_s"] > 0 for r in found["rows"])
+    parameters = 4 * models.count_parameters(bank_of(1).model) / router_cost.GIB
+    grown = rows[3, "exact"]["memory_gib"] - rows[1, "exact"]["memory_gib"]
+    assert grown > 1.9 * parameters
+    assert not found["trained"] and found["keep"] == 2 and "--quick" in found["command"]
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def test_the_choice_and_the_agreement_of_trained_banks(tmp_path, capsys, monkeypatch):
+    bank = bank_of(2)
+    stored(tmp_path / "bank", bank)
+    stored(tmp_path / "scouts", bank)  # scouts that are the experts: one is enough
+    for name in bank.names:
+        (tmp_path / f"{name}.txt").write_text(f"{name} says what it says\n" * 50)
+    (tmp_path / "my.py").write_text(f"""
+from cr_jax.config import default, domain
+def get_config():
+    config = default()
+    config.train.steps = 1
+    config.data.domains = {{n: domain(*3 * (f"files:{tmp_path}/{{n}}.txt",)) for n in ("e0", "e1")}}
+    return config
+""")
+    pair = ["--bank", str(tmp_path / "bank"), "--scouts", str(tmp_path / "scouts")]
+    words = ["--config", str(tmp_path / "my.py"), *pair, "--batch", "4"]
+    assert choose_keep.main(words) == 0
+    assert "1 100.0000%  <- kept" in capsys.readouterr().out
+    made = Cascade.load(tmp_path / "bank", tmp_path / "scouts")
+    assert made.keep == 1 and made.choice.windows > 100
+    out = tmp_path / "cost.json"
+    assert router_cost.main([*pair, "--text", str(tmp_path / "e0.txt"), "--experts", "2",
+                             "--batch", "4", "--windows", "8", "--seconds", "0.01", "--chunk",
+                             "64", f"--out={out}"]) == 0
+    rows = {r["mode"]: r for r in json.loads(out.read_text())["rows"]}
+    assert rows["cascade"]["agreement"] == 1.0 and rows["cascade"]["keep"] == 1
+    assert choose_keep.main(["--config", "no.py", *pair]) == 2
+    assert choose_keep.main(["--config", __file__, *pair]) == 2
+    assert capsys.readouterr().err.count("error: ") == 2
