@@ -1,0 +1,132 @@
+"""Settings: a locked ConfigDict outside, frozen typed dataclasses inside.
+
+`configs/*.py` start from `default()`, change fields and are overridden by
+`--config.field=value`.  `build()` turns the result into an `Experiment` once; every check of a
+setting is made there, so a misspelt or impossible value dies at start-up with one clear line.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import ml_collections
+
+from cr_jax.config.checks import check, check_model, check_scoring, profile_steps
+from cr_jax.config.schema import (
+    SEEN,
+    Bottleneck,
+    DataConfig,
+    DomainConfig,
+    EvalConfig,
+    Experiment,
+    ModelConfig,
+    OptimizerConfig,
+    Scoring,
+    TokenizerConfig,
+    TrainConfig,
+)
+from cr_jax.errors import UserError
+
+__all__ = [
+    "SEEN", "Bottleneck", "DataConfig", "DomainConfig", "EvalConfig", "Experiment", "ModelConfig",
+    "OptimizerConfig", "Scoring", "TokenizerConfig", "TrainConfig", "build", "check_model",
+    "check_scoring", "default", "domain", "model_config", "profile_steps", "scoring_rule",
+    "to_dict",
+]
+
+
+def default() -> ml_collections.ConfigDict:
+    """All settings at their defaults, locked: unknown names raise at once.
+
+    >>> config = default()
+    >>> config.train.steps = 1
+    >>> config.data.domains = {"code": domain("stdlib@train", "stdlib@valid", "stdlib@test")}
+    >>> build(config).model.latents
+    8
+    """
+    config = ml_collections.ConfigDict(_as_mapping(Experiment()), type_safe=True)
+    # Domains are open-ended: configs add their own names below these two.
+    config.data.domains = ml_collections.ConfigDict()
+    config.data.unseen = ml_collections.ConfigDict()
+    config.lock()
+    return config
+
+
+def domain(train=(), valid=(), test=()) -> ml_collections.ConfigDict:
+    """One entry of `config.data.domains` or `config.data.unseen`; see `DomainConfig`."""
+    listed = {k: (v,) if isinstance(v, str) else tuple(v)
+              for k, v in dict(train=train, valid=valid, test=test).items()}
+    return ml_collections.ConfigDict(listed)
+
+
+def build(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Experiment:
+    """Checks every field and freezes the settings.  Raises `UserError` naming the bad field."""
+    raw = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    experiment = _make(Experiment, raw, "config")
+    check(experiment)
+    return experiment
+
+
+def model_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """A stored model description -> `ModelConfig`.  Raises `UserError` naming the bad field."""
+    model = _make(ModelConfig, raw, "model")
+    check_model(model)
+    return model
+
+
+def scoring_rule(raw: Mapping[str, Any], model: ModelConfig) -> Scoring:
+    """A stored rule -> `Scoring`.  Raises `UserError` naming the bad field."""
+    scoring = _make(Scoring, raw, "scoring")
+    check_scoring(scoring, model)
+    return scoring
+
+
+def to_dict(value) -> dict:
+    """A dataclass of settings -> plain JSON types."""
+    return _as_mapping(value)
+
+
+def _as_mapping(value):
+    if dataclasses.is_dataclass(value):
+        return {f.name: _as_mapping(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {k: _as_mapping(v) for k, v in value.items()}
+    return value
+
+
+def _make(cls, raw: Any, where: str):
+    """Recursively builds dataclass `cls` from `raw`; `where` is the dotted path for messages."""
+    hints = typing.get_type_hints(cls)
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{where} must be a group of fields, got {raw!r}")
+    for name in raw:
+        if name not in hints:
+            close = difflib.get_close_matches(name, hints, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(hints)}"
+            raise UserError(f"{where} has no field '{name}'{hint}")
+    return cls(**{n: _convert(hints[n], v, f"{where}.{n}") for n, v in raw.items()})
+
+
+def _convert(kind, value, where: str):
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _make(kind, value, where)
+    if origin is Literal:
+        if value not in args:
+            raise UserError(f"{where} must be one of {', '.join(map(str, args))}; got {value!r}")
+        return value
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            raise UserError(f"{where} must be a list, got {value!r}")
+        return tuple(_convert(args[0], v, where) for v in value)
+    if origin is not None and issubclass(origin, Mapping):
+        items = {k: _convert(args[1], v, f"{where}.{k}") for k, v in dict(value).items()}
+        return types.MappingProxyType(items)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"{where} must be {kind.__name__}, got {value!r}")
+    return value

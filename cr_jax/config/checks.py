@@ -1,0 +1,120 @@
+"""Every check of a setting, each with one line that says what to change."""
+
+from cr_jax.config.schema import Experiment, ModelConfig, Scoring
+from cr_jax.errors import UserError
+
+
+def check_model(model: ModelConfig) -> None:
+    """Raises `UserError` when the sizes cannot make a model."""
+    for name in ("window", "latents", "d_model", "d_latent", "heads", "d_ff", "fold_channels"):
+        if getattr(model, name) < 1:
+            raise UserError(f"config.model.{name} must be at least 1, got {getattr(model, name)}")
+    for name, value in vars(model).items():
+        if type(value) is int and value > 1 << 24:  # also what a hostile bank.json may claim
+            raise UserError(f"config.model.{name}={value} is more than {1 << 24:,}: that cannot be "
+                            "meant")
+    if min(model.encoder_blocks, model.decoder_blocks, model.vocab_size) < 0:
+        raise UserError("config.model: encoder_blocks, decoder_blocks and vocab_size cannot be "
+                        "negative")
+    if max(model.encoder_blocks, model.decoder_blocks) > 1000:
+        raise UserError("config.model: more than 1,000 blocks cannot be meant")
+    if model.d_model % (2 * model.heads):
+        raise UserError(
+            f"config.model.d_model={model.d_model} must be a multiple of 2 x heads="
+            f"{2 * model.heads}: every head needs an even width for its rotary positions")
+    if model.levels not in (0, *range(2, 257)):
+        raise UserError(f"config.model.levels must be 0 (off) or 2 to 256, got {model.levels}")
+    if model.latents > model.window:
+        raise UserError(f"config.model.latents={model.latents} must not exceed "
+                        f"window={model.window}: there is nothing to compress")
+
+
+def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
+    """Raises `UserError` when a window cannot be dealt like that."""
+    if min(scoring.parts, scoring.rate, scoring.passes) < 0:
+        raise UserError("config.scoring: parts, rate and passes cannot be negative")
+    if scoring.passes > scoring.parts:
+        raise UserError(f"config.scoring.passes={scoring.passes} must not exceed "
+                        f"parts={scoring.parts}, the number of passes there are")
+    if scoring.parts and not 0 < scoring.hidden <= scoring.parts:
+        raise UserError(f"config.scoring.hidden={scoring.hidden} must lie in [1, "
+                        f"parts={scoring.parts}]")
+    if scoring.parts and model.window % scoring.parts:
+        raise UserError(f"config.scoring.parts={scoring.parts} must divide the window of "
+                        f"{model.window}")
+
+
+def check(e: Experiment) -> None:
+    check_model(e.model)
+    check_scoring(e.scoring, e.model)
+    for group, settings in (("optimizer", e.optimizer), ("train", e.train), ("eval", e.eval),
+                            ("data", e.data), ("tokenizer", e.tokenizer)):
+        for name, value in vars(settings).items():
+            # `not >=` also catches what is not a number.
+            if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
+                raise UserError(f"config.{group}.{name} must be a finite number, 0 or more; "
+                                f"got {value}")
+    durations = [n for n in ("steps", "tokens", "seconds") if getattr(e.train, n) > 0]
+    if len(durations) != 1:
+        raise UserError("config.train: give exactly one of steps, tokens, seconds; got "
+                        + (", ".join(durations) or "none"))
+    positive = {"train.batch": e.train.batch, "train.accumulate": e.train.accumulate,
+                "train.loss_chunk": e.train.loss_chunk, "train.log_every": e.train.log_every,
+                "eval.batch": e.eval.batch, "eval.expert_chunk": e.eval.expert_chunk,
+                "eval.calibration_windows": e.eval.calibration_windows,
+                "mesh_expert": e.mesh_expert, "mesh_fsdp": e.mesh_fsdp,
+                "train.keep_checkpoints": e.train.keep_checkpoints,
+                "tokenizer.train_bytes": e.tokenizer.train_bytes}
+    for name, value in positive.items():
+        if value < 1:
+            raise UserError(f"config.{name} must be at least 1, got {value}")
+    profile_steps(e.train.profile)
+    if e.train.batch % e.train.accumulate:
+        raise UserError(f"config.train.batch={e.train.batch} must be a multiple of "
+                        f"accumulate={e.train.accumulate}")
+    shares = {"optimizer.warmup": e.optimizer.warmup, "optimizer.cooldown": e.optimizer.cooldown,
+              "optimizer.final": e.optimizer.final, "train.nested": e.train.nested,
+              "train.short": e.train.short,
+              "train.hidden": e.train.hidden, "train.hidden_low": e.train.hidden_low,
+              "train.hidden_high": e.train.hidden_high, "train.hidden_final": e.train.hidden_final,
+              "eval.alpha": e.eval.alpha,
+              "train.ema": e.train.ema}
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"config.{name} is a share and must lie in [0, 1], got {value}")
+    for name in ("b1", "b2"):
+        if getattr(e.optimizer, name) >= 1:
+            raise UserError(f"config.optimizer.{name} must be less than 1, "
+                            f"got {getattr(e.optimizer, name)}")
+    if e.train.hidden_low > e.train.hidden_high:
+        raise UserError(f"config.train.hidden_low={e.train.hidden_low} must not exceed "
+                        f"hidden_high={e.train.hidden_high}")
+    if not e.data.domains:
+        raise UserError("config.data.domains is empty: name at least one domain, "
+                        "for example domains.python = domain(train='stdlib@train', ...)")
+    for name, d in e.data.domains.items():
+        missing = [s for s in ("train", "valid", "test") if not getattr(d, s)]
+        if missing:
+            raise UserError(f"config.data.domains.{name} has no source for: {', '.join(missing)}")
+    for name, d in e.data.unseen.items():
+        if not d.test:
+            raise UserError(f"config.data.unseen.{name} has no source for: test")
+    both = set(e.data.domains) & set(e.data.unseen)
+    if both:
+        raise UserError(f"config.data: {', '.join(sorted(both))} cannot be both trained and unseen")
+    known = ("fingerprint", "routing", "geometry")
+    for study in e.studies:
+        if study not in known:
+            raise UserError(f"config.studies: unknown study '{study}'; "
+                            f"there are {', '.join(known)}")
+
+
+def profile_steps(text: str) -> tuple[int, int] | None:
+    """"A:B" -> (A, B), "" -> None.  Raises `UserError` unless 0 <= A < B."""
+    if not text:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise UserError(f"config.train.profile={text!r} must be two step numbers A:B with A < B, "
+                        "such as 20:25")
+    return int(first), int(last)
