@@ -179,20 +179,25 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 @functools.cache
 def _hush_orbax() -> None:
-    """Orbax logs, and its threads print with a traceback, what it also raises: told twice."""
+    """One failed save, which is also raised, would otherwise be told in dozens of tracebacks.
+
+    By Orbax's log and threads, by asyncio of the tasks that Orbax forgot, and by TensorStore, which
+    calls back an event loop that is closed by then.
+    """
     py_logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-    of_thread, of_all = threading.excepthook, sys.excepthook
+    py_logging.getLogger("asyncio").addFilter(
+        lambda record: "orbax" not in record.getMessage())
+    of_thread, ignored = threading.excepthook, sys.unraisablehook
 
     def tell_of_thread(failed):
         if not type(failed.thread).__module__.startswith("orbax."):
             of_thread(failed)
 
-    def tell(*failed):
-        # Python calls this on its main thread; TensorStore on threads of its own, in dozens.
-        if threading.current_thread() is threading.main_thread():
-            of_all(*failed)
+    def tell_ignored(failed):
+        if str(failed.exc_value) != "Event loop is closed":
+            ignored(failed)
 
-    threading.excepthook, sys.excepthook = tell_of_thread, tell
+    threading.excepthook, sys.unraisablehook = tell_of_thread, tell_ignored
 
 
 def _refusal(error: BaseException | None) -> str | None:

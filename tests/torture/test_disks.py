@@ -14,7 +14,9 @@ from cr_jax.errors import UserError
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.metric_writer import MetricWriter
 
-STATE = {"w": np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)}
+# Many arrays: a failed save is told by every one that is still being written.
+STATE = {f"w{i}": np.random.default_rng(i).normal(size=(40, 40)).astype(np.float32)
+         for i in range(40)}
 
 
 @contextlib.contextmanager
@@ -28,19 +30,19 @@ def small_files(most: int):
 
 
 def save(checkpointer, step):
-    checkpointer.save(step, {"w": STATE["w"] + step}, {"next_index": step}, {})
+    checkpointer.save(step, {k: x + step for k, x in STATE.items()}, {"next_index": step}, {})
 
 
 def test_a_save_that_does_not_fit_leaves_the_older_one_whole(tmp_path, capfd):
     checkpointer = Checkpointer(tmp_path)
     save(checkpointer, 1)
-    with small_files(2000), pytest.raises(UserError, match="File too large") as caught:
+    with small_files(8000), pytest.raises(UserError, match="File too large") as caught:
         save(checkpointer, 2)
     assert "\n" not in str(caught.value) and "step 2" in str(caught.value)
     assert "Traceback" not in capfd.readouterr().err
     again = Checkpointer(tmp_path)
     step, state, *_ = again.restore(STATE)
-    assert step == 1 and np.array_equal(state["w"], STATE["w"] + 1)
+    assert step == 1 and np.array_equal(state["w7"], STATE["w7"] + 1)
     save(again, 2)
     assert again.steps() == [1, 2] and not again._damage(2)
     again.close()
