@@ -28,7 +28,7 @@ def rules(found: Mapping[str, np.ndarray], window: int, experts: list[str]
     """
     places = sorted({k.split(":")[0] for k in found})
     unseen = [k for k in places if k.startswith("unseen/")
-              or k.startswith("test/") and k.split("/", 1)[1] not in experts]
+              or (k.startswith("test/") and k.split("/", 1)[1] not in experts)]
     domains = {"valid": {d: f"valid/{d}" for d in experts},
                "test": {d: f"test/{d}" for d in experts} | {k.split("/", 1)[1]: k for k in unseen}}
 

@@ -25,7 +25,7 @@ Score = Callable[[Windows], tuple[np.ndarray, np.ndarray]]
 class Sums:
     """Sums per expert and window.  E experts, N windows; `document` says where a window is from."""
 
-    nll: Float[np.ndarray, "E N"]  # nats
+    nll: Float[np.ndarray, "E N"]  # nats; the mean over scored tokens, times all tokens
     correct: Int[np.ndarray, "E N"]  # tokens rebuilt exactly
     tokens: Int[np.ndarray, " N"]
     document: Int[np.ndarray, " N"]
@@ -40,7 +40,7 @@ def scorer(bank: ExpertBank, **options) -> Score:
     """The bank's own scoring; `options` (expert_chunk, batch) go to `evaluation.score_domains`."""
     def score(windows):
         found = score_domains(bank, {"windows": windows}, **options)["windows"]
-        return found.residual_nll, found.correct
+        return found.residual * found.tokens, found.correct
     return score
 
 

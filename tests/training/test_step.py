@@ -144,7 +144,8 @@ def test_tokens_past_a_short_window_change_neither_the_update_nor_the_sums():
     tokens = np.random.default_rng(0).integers(0, MODEL.vocab_size, kept.shape, np.int32)
     other = np.where(kept, tokens, 0)
     assert not np.array_equal(tokens, other)
-    one, two = (step(start(), {"tokens": jnp.asarray(t)}, jnp.float32(0.5)) for t in (tokens, other))
+    one, two = (step(start(), {"tokens": jnp.asarray(t)}, jnp.float32(0.5))
+                for t in (tokens, other))
     assert float(one[1]["tokens"]) == kept.sum()
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
