@@ -14,6 +14,7 @@ $(VENV)/.installed: setup.py
 	touch $@
 
 demo: install
+	$(VENV)/bin/cr-jax route setup.py main.py cr_jax/router.py
 	$(RUN) main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 lint: install

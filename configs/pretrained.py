@@ -3,8 +3,9 @@
 Claim: `cr-jax route FILE` works right after the install, with no training and no network.
 Command: python main.py --config=configs/pretrained.py --workdir=runs/pretrained \
     --config.data.root=DATA
-Hardware: 2 CPU cores.
-status: not run
+Hardware: 2 CPU cores, 34 minutes beside other work.
+status: measured 2026-11-22 (results/pretrained.json): TRA at home 99.5% to 99.98%, routing
+  of 64 tokens 95.0%
 """
 
 from cr_jax.config import default, domain

@@ -124,7 +124,7 @@ def test_missing_folder_and_unknown_names(run, bank, text, tmp_path):
         at = 2 if command[0] == "bank" else 1
         refused(run(*command[:at], "--bank", tmp_path / "nowhere", *command[at:]), "no bank")
     refused(run("route", "--bank", bank), "FILE")
-    refused(run("route", text), "--bank")
+    refused(run("bank", "remove", "e0"), "--bank")
     refused(run("bank"), "ACTION")
     refused(run(), "COMMAND")
     refused(run("nonsense"), "nonsense")

@@ -23,10 +23,11 @@ def add_arguments(action) -> None:
     listing = action("list", list_experts, "list the experts")
     listing.add_argument("--json", action="store_true", help="one JSON object per expert and line")
     action("verify", verify, "compare every byte with its stored SHA-256")
-    adding = action("add", add, "copy an expert's folder into the bank")
+    adding = action("add", add, "copy an expert's folder into the bank", writes=True)
     adding.add_argument("folder", metavar="EXPERT", help="its folder, as BANK/experts/NAME")
     adding.add_argument("--name", metavar="NAME", help="its name here (default: the folder's)")
-    action("remove", remove, "delete one expert").add_argument("name", metavar="NAME")
+    removing = action("remove", remove, "delete one expert", writes=True)
+    removing.add_argument("name", metavar="NAME")
 
 
 def list_experts(args) -> int:

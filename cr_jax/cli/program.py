@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from cr_jax import __version__
+from cr_jax import __version__, pretrained
 from cr_jax.cli import bank, reconstruct, route
 from cr_jax.cli.jax_start import prepare
 from cr_jax.cli.output import complain, printable
@@ -18,7 +18,8 @@ Every expert is a small autoencoder that learnt to rebuild the texts of one doma
 to the expert that rebuilds it with the lowest residual; if even that residual is unusual for the
 expert's own domain (its p-value is below alpha), the text is unknown.
 
-  cr-jax route --bank runs/quickstart/bank notes.txt main.py
+  cr-jax route notes.txt main.py
+  cr-jax route --bank runs/quickstart/bank --explain notes.txt
   cat notes.txt | cr-jax route --bank runs/quickstart/bank --json -
   cr-jax reconstruct --bank runs/quickstart/bank --expert python main.py
   cr-jax bank verify --bank runs/quickstart/bank
@@ -65,9 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cr-jax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(group, name: str, run: Callable, text: str, epilog: str | None = None):
+    def command(group, name: str, run: Callable, text: str, epilog: str | None = None,
+                writes: bool = False):
         made = group.add_parser(name, help=text, description=text, epilog=epilog, **raw)
-        made.add_argument("--bank", required=True, metavar="DIR", help="folder with bank.json")
+        default = None if writes else str(pretrained.folder())
+        made.add_argument("--bank", required=writes, default=default, metavar="DIR",
+                          help="folder with bank.json"
+                               + ("" if writes else " (default: the one that ships with cr_jax)"))
         made.set_defaults(run=run)
         return made
 
@@ -80,5 +85,5 @@ def _parser() -> argparse.ArgumentParser:
     keep = commands.add_parser("bank", help="list, check, extend or shrink a bank",
                                description="Keep a bank of experts.", epilog=bank.EPILOG, **raw)
     actions = keep.add_subparsers(dest="action", required=True, metavar="ACTION")
-    bank.add_arguments(lambda *about: command(actions, *about))
+    bank.add_arguments(lambda *about, **more: command(actions, *about, **more))
     return parser
