@@ -4,7 +4,7 @@ Claim: the paper's routing rule (section 1) at toy size: every compressor rebuil
 domain best, and text of no domain is recognised as unknown.
 Command: python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 Hardware: 2 CPU cores, no GPU, no download.
-Expected: 5.3 minutes on shared cores; TRA at home 99.7 %, routing 99.4 %, AUROC of the nearest
+Expected: 3.1 minutes on quiet cores; TRA at home 99.7 %, routing 99.4 %, AUROC of the nearest
   unseen text 0.96.
 status: measured 2026-11-22 (results/quickstart/report.json)
 """
