@@ -156,15 +156,6 @@ def _join(x):
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
-def window_nll(
-    nll: Float[Array, "*E B L"], mask: Bool[Array, "B L"]
-) -> Float[Array, "*E B"]:
-    """Mean residual of each window in nats/token; padding does not count."""
-    weight = mask.astype(nll.dtype)
-    sums = jnp.einsum("...bl,bl->...b", nll, weight)
-    return sums / jnp.maximum(jnp.sum(weight, -1), 1).reshape((1,) * (nll.ndim - 2) + (-1,))
-
-
 def score_sums(scores: TokenScores | TrainScores, mask: Bool[Array, "B L"]) -> dict[str, Array]:
     """Sums and counts of a batch, to be added over batches and divided once by `metrics`."""
     right = scores.correct & mask

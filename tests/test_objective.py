@@ -180,9 +180,3 @@ def test_majority_rate_counts_real_tokens_only():
     tokens = np.asarray([[3, 3, 5, 0], [3, 7, 0, 0]])
     mask = np.asarray([[True, True, True, False], [True, True, False, False]])
     assert objective.majority_rate(tokens, mask) == pytest.approx(3 / 5)
-
-
-def test_residual_of_a_window_ignores_padding():
-    nll = jnp.asarray([[[1.0, 3.0, 100.0], [2.0, 2.0, 2.0]]])
-    mask = jnp.asarray([[True, True, False], [True, True, True]])
-    np.testing.assert_allclose(objective.window_nll(nll, mask), [[2.0, 2.0]])
