@@ -24,8 +24,9 @@ import numpy as np
 
 from benchmarks.bank.inputs import read_sets
 from benchmarks.results import commit
-from cr_jax import mapping, models, parallel, router
+from cr_jax import mapping, models, parallel
 from cr_jax.config import SEEN, ModelConfig, OptimizerConfig, Scoring, TrainConfig
+from cr_jax.scoring import residuals_only, score_experts
 from cr_jax.training.step import init_state, make_train_step
 
 
@@ -128,11 +129,12 @@ def scorer(model, expert_chunk, chunk, scoring):
     nll and correct tokens, another its residual alone."""
 
     def sums(params, tokens, mask):
-        scores = router.score_experts(model, params, tokens, mask, expert_chunk, chunk, scoring)
+        if scoring != SEEN:
+            return {"residual": residuals_only(
+                model, params, tokens, mask, expert_chunk, chunk, scoring)}
+        scores = score_experts(model, params, tokens, mask, expert_chunk, chunk)
         add = lambda x: jnp.sum(jnp.where(mask[None], x, 0), -1, dtype=jnp.float32)
-        if scoring == SEEN:
-            return {"nll": add(scores.nll), "correct": add(scores.correct)}
-        return {"residual": add(scores.residual)}
+        return {"nll": add(scores.nll), "correct": add(scores.correct)}
 
     return jax.jit(sums)
 
