@@ -12,6 +12,7 @@ the two is what efficiency is measured against), and a bank of experts side by s
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -125,9 +126,21 @@ def scale(a: argparse.Namespace, count: int) -> tuple[list[dict], list[dict]]:
 
     rows, checks, alone = [], [], {}
     print("  ".join(f"{c:>14}" for c in COLUMNS))
+    one_of = lambda work: (dataclasses.replace(work, parallel="jit", mode=_base(work)), 1)
+    part_of = lambda work: (dataclasses.replace(
+        one_of(work)[0], batch=work.batch // count), 1)
+    wanted = works(a)
+    needed = list(dict.fromkeys(
+        key for work in wanted for key in (
+            one_of(work), *((part_of(work),) if work.mode != "expert" and count > 1 else ()),
+            *(((work, count),) if count > 1 else ()))))
+    # Compilation is most of the wall time and runs on host cores: all programs side by side.
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        ready = dict(zip(needed, pool.map(
+            lambda key: prepare(key[0], jax.devices()[:key[1]], a.chunk), needed), strict=True))
 
     def measure(work, devices):
-        row, losses = time_steps(work, devices, a.chunk, a.seconds)
+        row, losses = time_steps(ready.pop((work, devices)), a.seconds)
         release()
         return row, losses
 
@@ -135,23 +148,21 @@ def scale(a: argparse.Namespace, count: int) -> tuple[list[dict], list[dict]]:
         rows.append(row)
         print("  ".join(f"{_show(row[c]):>14}" for c in COLUMNS), flush=True)
 
-    for work in works(a):
-        key = (work.model, work.experts, work.batch)
+    for work in wanted:
+        key = one_of(work)
         if key not in alone:
-            one = dataclasses.replace(work, parallel="jit")
-            row, losses = measure(one, jax.devices()[:1])
+            row, losses = measure(*key)
             tell(row | {"efficiency": 1.0})
             best = row["tokens_per_s"]
-            if work.mode != "expert" and count > 1:
-                part, _ = measure(dataclasses.replace(one, batch=work.batch // count),
-                                  jax.devices()[:1])
+            if part_of(work) in ready and work.mode != "expert":
+                part, _ = measure(*part_of(work))
                 best = max(best, part["tokens_per_s"])
                 tell(part | {"efficiency": 1.0})
             alone[key] = best, losses
         if count == 1:
             continue
         best, losses = alone[key]
-        row, found = measure(work, jax.devices()[:count])
+        row, found = measure(work, count)
         tell(row | {"efficiency": row["tokens_per_s"] / best / count})
         apart = max(abs(x - y) for a, b in zip(losses, found) for x, y in zip(a, b))
         limit = TOLERANCE["cpu" if jax.default_backend() == "cpu" else "gpu"]
@@ -163,32 +174,61 @@ def scale(a: argparse.Namespace, count: int) -> tuple[list[dict], list[dict]]:
     return rows, checks
 
 
-def time_steps(work: Work, devices: list, chunk: int, seconds: float):
-    """(a row without efficiency, losses [steps][E] of the first steps) of one workload."""
+def _base(work: Work) -> str:
+    """The mode that stands for one device: data-parallel and FSDP are the same there."""
+    return "expert" if work.mode == "expert" else "data"
+
+
+@dataclasses.dataclass
+class Ready:
+    """A workload compiled for its devices, not yet started."""
+
+    work: Work
+    devices: list
+    start: object  # () -> the fresh state on the devices
+    program: object
+    batches: list
+
+
+def prepare(work: Work, devices: list, chunk: int) -> Ready:
+    """Compiles a workload's step; its state is made only when it is timed."""
     import jax
     import numpy as np
 
-    from benchmarks import timing, workload
-    from cr_jax import models, parallel
+    from benchmarks import workload
+    from cr_jax import parallel
     from cr_jax.config import TrainConfig
-    from cr_jax.training import speed
     from cr_jax.training.step import init_state, make_train_step
 
     plan, optimizer = work.plan(devices), workload.optimizer("muon")
     tokens_at_once = chunk * (plan.row_devices if work.parallel == "jit" else 1)
     train = TrainConfig(batch=work.batch, steps=1, loss_chunk=tokens_at_once)
-    state = plan.init(lambda key: init_state(work.model, optimizer, train, key),
-                      parallel.expert_keys(0, [f"e{i}" for i in range(work.experts)]))
+    start = lambda: plan.init(lambda key: init_state(work.model, optimizer, train, key),
+                              parallel.expert_keys(0, [f"e{i}" for i in range(work.experts)]))
     drawn = [workload.draw_tokens(work.model, work.batch, STEPS, seed)
              for seed in range(work.experts)]
     batches = [plan.put({"tokens": np.stack([d[i] for d in drawn])}) for i in range(STEPS)]
+    state = start()
     program = plan.compile_step(
         lambda axis: make_train_step(work.model, optimizer, train, axis), "vmap", state,
         batches[0])
-    held = [state]
+    jax.block_until_ready(state)
+    return Ready(work, devices, start, program, batches)
+
+
+def time_steps(ready: Ready, seconds: float):
+    """(a row without efficiency, losses [steps][E] of the first steps) of one workload."""
+    import jax
+    import numpy as np
+
+    from benchmarks import timing
+    from cr_jax import models
+    from cr_jax.training import speed
+
+    work, program, held = ready.work, ready.program, [ready.start()]
 
     def call(i):
-        held[0], sums = program(held[0], batches[i % STEPS], np.float32(0.5))
+        held[0], sums = program(held[0], ready.batches[i % STEPS], np.float32(0.5))
         return sums
 
     losses = []
@@ -197,15 +237,15 @@ def time_steps(work: Work, devices: list, chunk: int, seconds: float):
         losses.append([float(n / t) for n, t in zip(sums["nll"], sums["tokens"])])
     took = timing.time_calls(call, jax.block_until_ready, seconds)
     rate = work.experts * work.batch * work.model.window / took.median
-    peak = speed.peak_flops()
+    peak, count = speed.peak_flops(), len(ready.devices)
     memory = program.memory and {k: v / 2**30 for k, v in program.memory.items()}
     return {
-        "devices": len(devices), "kind": devices[0].device_kind, "mode": work.mode,
+        "devices": count, "kind": ready.devices[0].device_kind, "mode": work.mode,
         "parallel": work.parallel, "batch": work.batch, "experts": work.experts,
         "parameters": models.count_parameters(work.model), "tokens_per_s": rate,
         "step_ms": 1e3 * took.median, "step_ms_range": [1e3 * took.fastest, 1e3 * took.slowest],
         "steps_timed": took.calls, "planned_gib_per_device": memory,
-        "mfu_datasheet": peak and rate * speed.flops_per_token(work.model) / peak / len(devices),
+        "mfu_datasheet": peak and rate * speed.flops_per_token(work.model) / peak / count,
     }, losses
 
 

@@ -3,7 +3,9 @@
 A faithful compressor copies whatever it is given, so its residual says less and less about the
 domain the better it gets.  It cannot copy what it never saw: the masked residual is the nll of
 hidden tokens, each rebuilt from a window in which it, and a share of the others, were hidden.
-Not in the paper, whose rule is the default of `config.Scoring`.
+The code length is the nll of every token as the expert's causal encoder predicts it from those
+before it (`models.Autoencoder.predict`): what the window costs to write down, which no copying
+lowers.  Both Not in the paper, whose rule is the default of `config.Scoring`.
 """
 
 import functools
@@ -20,8 +22,8 @@ from cr_jax.config import SEEN, ModelConfig, Scoring
 
 class Scores(NamedTuple):
     """Per expert and token: nll in nats, whether the token was rebuilt exactly, and the residual
-    in nats that routing compares: nll itself, or that of hidden tokens (`cr_jax.scoring`), NaN
-    where the rule scores none."""
+    in nats that routing compares: nll itself, or that of hidden or of predicted tokens
+    (`cr_jax.scoring`), NaN where the rule scores none."""
 
     nll: Any  # float32 [E, B, L]
     correct: Any  # bool [E, B, L]
@@ -60,6 +62,9 @@ def residual_nll(
     """
     (rows, window), kernel = tokens.shape, models.head(net.config, params)
     rate = jnp.full(rows, scoring.rate, jnp.int32) if scoring.rate else None
+    if scoring.predicted:
+        h = net.apply(params, tokens, mask, method="predict")
+        return objective.token_scores(h, kernel, tokens, chunk).nll
     if not scoring.parts:
         h, _ = net.apply(params, tokens, mask, rate)
         return objective.token_scores(h, kernel, tokens, chunk).nll

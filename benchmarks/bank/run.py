@@ -5,8 +5,7 @@
 TOKENS is made by `inputs.py`.  PLAN.json lists runs: {"name", "domains", "seed", "model",
 "optimizer", "train", "rules"} and, if wanted, "sets" (patterns of keys; all by default), "rows",
 "expert_chunk", "chunk".  For each, OUT/NAME.npz holds sums per set, rule and window and
-OUT/NAME.json the settings, curves and times.  Programs of all runs are compiled side by side
-before the first run starts.
+OUT/NAME.json the settings, curves and times.
 """
 
 import argparse
@@ -145,17 +144,18 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--tokens", required=True)
     p.add_argument("--plan", required=True)
     p.add_argument("--out", required=True)
+    p.add_argument("--compilers", type=int, default=4, help="runs compiled side by side")
     p.add_argument("--commit", default="", help="of the code, where it runs outside git")
     a = p.parse_args(arguments)
     out = Path(a.out)
     out.mkdir(parents=True, exist_ok=True)
     runs = [Run(spec, Path(a.tokens)) for spec in json.loads(Path(a.plan).read_text())]
     sets = read_sets(Path(a.tokens) / "sets.npz")
-    start = time.perf_counter()
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        seconds = list(pool.map(lambda run: run.compile(), runs))
-    print(f"compiled in {time.perf_counter() - start:.0f} s", np.round(seconds), flush=True)
-    for run in runs:
+    # Host cores compile the next runs while the device trains one.
+    pool = concurrent.futures.ThreadPoolExecutor(a.compilers)
+    compiled = [pool.submit(run.compile) for run in runs]
+    for run, ready in zip(runs, compiled, strict=True):
+        print(f"{run.name}: compiled in {ready.result():.0f} s", flush=True)
         params, record = run.fit()
         print(f"{run.name}: {record['seconds']:.0f} s, {record['tokens_per_s']:,.0f} tokens/s, "
               f"TRA {np.mean(record['log'][-1]['tra']):.2%}", flush=True)

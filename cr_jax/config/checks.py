@@ -33,6 +33,12 @@ def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
     """Raises `UserError` when a window cannot be dealt like that."""
     if min(scoring.parts, scoring.rate, scoring.passes) < 0:
         raise UserError("config.scoring: parts, rate and passes cannot be negative")
+    if scoring.predicted and not model.predictive:
+        raise UserError("config.scoring.predicted needs config.model.predictive=True: only such "
+                        "an encoder predicts tokens")
+    if scoring.predicted and (scoring.parts or scoring.rate):
+        raise UserError("config.scoring: predicted hides nothing and decodes nothing; leave parts "
+                        "and rate at 0")
     if scoring.passes > scoring.parts:
         raise UserError(f"config.scoring.passes={scoring.passes} must not exceed "
                         f"parts={scoring.parts}, the number of passes there are")

@@ -22,6 +22,7 @@ class ModelConfig:
     decoder_blocks: int = 5
     bottleneck: Bottleneck = "fold"
     fold_channels: int = 64  # width per token on the way into and out of the fold
+    predictive: bool = False  # a causal encoder that also predicts each token (Not in the paper)
     levels: int = 0  # values that each number of z can take (models/quantizer.py); 0: any
     tie_embeddings: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute; parameters stay float32
@@ -93,6 +94,7 @@ class TrainConfig:
     hidden_low: float = 0.1  # share of such a window's tokens: between low and high
     hidden_high: float = 0.5
     hidden_weight: float = 1.0  # of a hidden token's loss, beside 1 for the others
+    predict_weight: float = 0.3  # of the predictions' loss, beside 1 for rebuilding
     short: float = 0.0  # share of windows cut to a random length (Not in the paper)
     experts_by: Literal["vmap", "map"] = "vmap"  # how a device runs the experts it holds
     log_every: int = 20
@@ -122,12 +124,15 @@ class Scoring:
     passes: 0 makes all k passes; p > 0 makes the first p, and residuals are means over the tokens
     that these hide (`scoring.scored`): a sample of the positions, for cheap scouts.
     rate: how much of z the decoder is given, in the bottleneck's units; 0: all of it.
+    predicted: score each token as the expert's own encoder predicts it from the tokens before it:
+    the window's code length under that expert.  Needs model.predictive; the rest at its defaults.
     """
 
     parts: int = 0
     hidden: int = 1
     rate: int = 0
     passes: int = 0
+    predicted: bool = False
 
 
 SEEN = Scoring()  # the paper's rule

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cr_jax.config import ModelConfig, check_model
 from cr_jax.models.bottleneck import BOTTLENECKS
-from cr_jax.models.layers import Stack, compute_dtype, rms_norm
+from cr_jax.models.layers import Stack, compute_dtype, fan_in, project, rms_norm
 from cr_jax.models.quantizer import Quantizer
 
 
@@ -28,7 +28,11 @@ class Autoencoder(nn.Module):
         self.embedding = self.param(
             "embedding", nn.initializers.normal(1.0), (c.vocab_size, c.d_model))
         self.hidden_token = self.param("hidden_token", nn.initializers.normal(1.0), (c.d_model,))
-        self.encoder = Stack(c, c.encoder_blocks)
+        self.encoder = Stack(c, c.encoder_blocks, causal=c.predictive)
+        if c.predictive:
+            # A matrix of its own: the states still carry the token that they stand on.
+            self.predictor = self.param("predictor", fan_in(), (c.d_model, c.d_model))
+            self.start = self.param("start", nn.initializers.normal(1.0), (c.d_model,))
         self.bottleneck = BOTTLENECKS[c.bottleneck](c)
         if c.levels:
             self.quantizer = Quantizer(c)
@@ -60,6 +64,31 @@ class Autoencoder(nn.Module):
         `mask`: True on real tokens, which come first; ids under False change nothing.
         `hidden`: True where the encoder must not see the token (denoising, Not in the paper).
         """
+        return self._compress(self._states(tokens, mask, hidden), mask)
+
+    def predict(
+        self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"] | None = None
+    ) -> Float[Array, "B L D"]:
+        """States before the vocabulary, row i of which has seen tokens before i only.
+
+        Needs `config.predictive`.  Not in the paper: predictive coding by the compressor's own
+        encoder, so that a window also has a code length under the expert.
+        """
+        return self._predict(self._states(tokens, mask, None))
+
+    def rebuild_and_predict(
+        self,
+        tokens: Int[Array, "B L"],
+        mask: Bool[Array, "B L"] | None = None,
+        rate: Int[Array, " B"] | None = None,
+        hidden: Bool[Array, "B L"] | None = None,
+    ) -> tuple[Float[Array, "B L D"], Float[Array, "B L D"]]:
+        """What `__call__` and `predict` give, of one pass through the encoder: for training."""
+        states = self._states(tokens, mask, hidden)
+        return self.decode(self._compress(states, mask), mask, rate), self._predict(states)
+
+    def _states(self, tokens, mask, hidden):
+        """The encoder's normalised states [B, L, D]."""
         c = self.config
         # The gather reads float32 rows so that its gradient is a float32 scatter-add: half
         # precision atomics are an order of magnitude slower on GPUs.
@@ -67,9 +96,16 @@ class Autoencoder(nn.Module):
         if hidden is not None:
             x = jnp.where(hidden[..., None], self.hidden_token.astype(x.dtype), x)
         lengths = None if mask is None else jnp.sum(mask, axis=-1, dtype=jnp.int32)
-        h = self.encoder(rms_norm(x), jnp.arange(c.window), lengths)
-        z = self.bottleneck.compress(rms_norm(h), mask)
-        return self.quantizer(z) if c.levels else z
+        return rms_norm(self.encoder(rms_norm(x), jnp.arange(c.window), lengths))
+
+    def _compress(self, states, mask):
+        z = self.bottleneck.compress(states, mask)
+        return self.quantizer(z) if self.config.levels else z
+
+    def _predict(self, states):
+        after = project(states, self.predictor)
+        first = jnp.broadcast_to(self.start.astype(after.dtype), after[:, :1].shape)
+        return rms_norm(jnp.concatenate([first, after[:, :-1]], axis=1))
 
     def decode(
         self,

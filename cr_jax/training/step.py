@@ -48,22 +48,33 @@ def make_train_step(
     """-> `train_step(state, batch, progress) -> (state, sums)`.
 
     batch: {"tokens" int32 [B, L], optional "mask" bool [B, L]}; progress in [0, 1] sets the
-    learning rate.  sums: `objective.score_sums` of the batch plus the gradient norm.  Under
-    `pmap`, `axis_name` names the data axis that gradients and sums are added over.
+    learning rate.  sums: `objective.score_sums` of the batch, the gradient norm and, for a
+    predictive model, the sum of its predictions' nll.  Under `pmap`, `axis_name` names the data
+    axis that gradients and sums are added over.
     """
     tx = make_optimizer(optimizer)
     net = models.Autoencoder(model)
     total = (lambda x: jax.lax.psum(x, axis_name)) if axis_name else lambda x: x
 
     def loss(params, tokens, mask, options, count):
-        h, _ = net.apply(params, tokens, mask, **options)
+        if model.predictive:
+            h, ahead = net.apply(params, tokens, mask, **options, method="rebuild_and_predict")
+        else:
+            (h, _), ahead = net.apply(params, tokens, mask, **options), None
         counted = jnp.ones(tokens.shape, bool) if mask is None else mask
         weights = counted / count
         if "hidden" in options:
             weights = jnp.where(options["hidden"], train.hidden_weight * weights, weights)
+        kernel = models.head(model, params)
         value, scores = objective.linear_cross_entropy(
-            h, models.head(model, params), tokens, weights, train.loss_chunk)
-        return value, objective.score_sums(scores, counted)
+            h, kernel, tokens, weights, train.loss_chunk)
+        sums = objective.score_sums(scores, counted)
+        if ahead is not None:
+            more, scores = objective.linear_cross_entropy(
+                ahead, kernel, tokens, train.predict_weight * counted / count, train.loss_chunk)
+            value += more
+            sums["predicted_nll"] = jnp.sum(jnp.where(counted, scores.nll, 0.0))
+        return value, sums
 
     def train_step(state: TrainState, batch: dict, progress: Array):
         tokens, mask = batch["tokens"], batch.get("mask")
