@@ -64,7 +64,9 @@ def residual_nll(
     rate = jnp.full(rows, scoring.rate, jnp.int32) if scoring.rate else None
     if scoring.predicted:
         h = net.apply(params, tokens, mask, method="predict")
-        return objective.token_scores(h, kernel, tokens, chunk).nll
+        at = np.flatnonzero(scored(scoring, window))
+        nll = objective.token_scores(h[:, at], kernel, tokens[:, at], chunk).nll
+        return jnp.full((rows, window), jnp.nan).at[:, at].set(nll)
     if not scoring.parts:
         h, _ = net.apply(params, tokens, mask, rate)
         return objective.token_scores(h, kernel, tokens, chunk).nll

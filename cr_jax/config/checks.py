@@ -36,9 +36,10 @@ def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
     if scoring.predicted and not model.predictive:
         raise UserError("config.scoring.predicted needs config.model.predictive=True: only such "
                         "an encoder predicts tokens")
-    if scoring.predicted and (scoring.parts or scoring.rate):
-        raise UserError("config.scoring: predicted hides nothing and decodes nothing; leave parts "
-                        "and rate at 0")
+    if scoring.predicted and (scoring.rate or scoring.hidden != 1
+                              or bool(scoring.parts) != bool(scoring.passes)):
+        raise UserError("config.scoring: predicted hides nothing and decodes nothing; leave rate "
+                        "at 0 and hidden at 1, and give both or none of parts and passes")
     if scoring.passes > scoring.parts:
         raise UserError(f"config.scoring.passes={scoring.passes} must not exceed "
                         f"parts={scoring.parts}, the number of passes there are")

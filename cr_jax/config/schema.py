@@ -125,7 +125,8 @@ class Scoring:
     that these hide (`scoring.scored`): a sample of the positions, for cheap scouts.
     rate: how much of z the decoder is given, in the bottleneck's units; 0: all of it.
     predicted: score each token as the expert's own encoder predicts it from the tokens before it:
-    the window's code length under that expert.  Needs model.predictive; the rest at its defaults.
+    the window's code length under that expert.  Needs model.predictive; nothing is hidden, and
+    parts and passes choose the scored sample of positions as above.
     """
 
     parts: int = 0
