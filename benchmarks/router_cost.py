@@ -11,21 +11,18 @@ sends where exact routing does; larger E are then the bank's experts again with 
 `relative_cost`: seconds per token over those of one expert scored exactly.
 
 Arithmetic (forward products, FLOP per token; `cr_jax.training.speed` has the formula).  An expert
-of vocabulary 32,768, width 256, feed-forward 768, 3 + 3 blocks, window 512: 13.5 M in blocks and
-fold, 16.8 M in the vocabulary.
+of vocabulary 32,768, width 256, feed-forward 768, 3 + 3 blocks, window 512: 6.7 M in the encoder,
+13.5 M with decoder and fold, 16.8 M in the vocabulary.
 
-    full expert, all tokens seen (the paper's rule)                13.5 + 16.8          =  30.3 M
-    full expert, parts=2, and the pass over seen tokens     30.3 + 2 x 13.5 + 16.8      =  74.1 M
-    scout of width 64, feed-forward 128, 1 + 1 blocks, window 128,
-      parts=8, passes=1: an eighth of the tokens meets the vocabulary   0.24 + 4.19 / 8 =  0.76 M
-    64 scouts                                                                           =  48.8 M
-    64 experts by the cascade, keep=4, over one expert exactly:
-      4 + 48.8 / 30.3 =  5.6 x      (all tokens seen)
-      4 + 48.8 / 74.1 =  4.7 x      (parts=2)
+    full expert, all tokens seen (the paper's rule)                 13.5 + 16.8          =  30.3 M
+    full expert, code length, and the pass over seen tokens         30.3 + 0.1 + 16.8    =  47.2 M
+    scout of width 64, feed-forward 128, 1 + 1 blocks, window 512: code length of a
+      quarter of the positions                                       0.22 + 4.19 / 4     =  1.27 M
+    64 scouts                                                                            =  81.3 M
+    64 experts by the cascade, keep=4, over one expert exactly:      4 + 81.3 / 47.2     =   5.7 x
 
-A share of 1/8 leaves room for keep=8 under either rule.  What does not shrink with a scout's width
-is the softmax over its logits: 64 scouts at 1/8 of the tokens read as many logits as 8 passes of
-an expert, and on a GPU that is memory traffic, so sample positions before making scouts narrower.
+What does not shrink with a scout's width is the softmax over its logits, and on a GPU that is
+memory traffic: sample positions before making scouts narrower.
 """
 
 import argparse
@@ -55,18 +52,18 @@ from cr_jax.text_windows import windows_of_text
 from cr_jax.training import speed
 
 GIB = 1 << 30
-RULE = Scoring(parts=2)
+RULE = Scoring(predicted=True)
 FULL = ModelConfig(vocab_size=32768, d_model=256, d_latent=256, heads=4, d_ff=768,
-                   encoder_blocks=3, decoder_blocks=3)
-SCOUT = ModelConfig(vocab_size=32768, window=128, latents=2, d_model=64, d_latent=64, heads=2,
+                   encoder_blocks=3, decoder_blocks=3, predictive=True)
+SCOUT = ModelConfig(vocab_size=32768, latents=8, d_model=64, d_latent=64, heads=2,
                     d_ff=128, encoder_blocks=1, decoder_blocks=1, fold_channels=16,
-                    tie_embeddings=True)
-SCOUT_RULE = Scoring(parts=8, passes=1)
+                    tie_embeddings=True, predictive=True)
+SCOUT_RULE = Scoring(predicted=True, parts=4, passes=1)
 # Of the size that ships with the package, and scouts for it.
 QUICK = ModelConfig(vocab_size=4096, window=64, d_model=128, d_latent=128, heads=4, d_ff=256,
-                    encoder_blocks=1, decoder_blocks=1, tie_embeddings=True)
+                    encoder_blocks=2, decoder_blocks=1, tie_embeddings=True, predictive=True)
 QUICK_SCOUT = dataclasses.replace(QUICK, d_model=32, d_latent=32, heads=2, d_ff=64,
-                                  fold_channels=8, latents=4)
+                                  fold_channels=8, encoder_blocks=1)
 COLUMNS = ("experts", "mode", "tokens_per_s", "relative_cost", "flops_relative", "memory_gib",
            "agreement")
 
@@ -136,8 +133,13 @@ def run(args, command: str) -> list[dict]:
 def scoring_flops(model: ModelConfig, scoring: Scoring, seen: bool = True) -> float:
     """Forward FLOP per token of scoring by a rule; `seen`: with the pass that TRA is read from."""
     parts = {k: v / model.window for k, v in speed.forward_flops(model).items()}
-    vocabulary = parts.pop("vocabulary")
+    vocabulary, prediction = parts.pop("vocabulary"), parts.pop("prediction", 0.0)
     blocks = sum(parts.values())
+    if scoring.predicted:
+        share = scoring.passes / scoring.parts if scoring.passes else 1.0
+        before = 2.0 * model.d_model**2
+        return (before + share * (prediction - before)
+                + (blocks + vocabulary if seen else parts["encoder"]))  # one encoder pass for both
     if not scoring.parts:
         return blocks + vocabulary
     passes = scoring.passes or scoring.parts

@@ -42,6 +42,7 @@ def forward_flops(config: ModelConfig) -> dict[str, float]:
         cross-attention         2 (2 M d^2 + 2 L d^2 + 2 M L d + 3 M d f)
         latent projections      2 (2 M d Dz)
         vocabulary              2 L d V
+        prediction              2 (L d^2 + L d V), of a predictive model
 
     2 T^2 d are attention's scores and values.  Norms, rotary positions, softmax, the embedding
     gather and the optimiser (also Muon's products) count as nothing.
@@ -58,6 +59,8 @@ def forward_flops(config: ModelConfig) -> dict[str, float]:
     products = {
         "encoder": stack(c.encoder_blocks, window), "bottleneck": bottleneck,
         "decoder": stack(c.decoder_blocks, decoded), "vocabulary": window * d * c.vocab_size}
+    if c.predictive:
+        products["prediction"] = window * d * (d + c.vocab_size)
     return {name: 2.0 * n for name, n in products.items()}
 
 
