@@ -3,9 +3,9 @@
 Claim: `cr-jax route FILE` works right after the install, with no training and no network.
 Command: python main.py --config=configs/pretrained.py --workdir=runs/pretrained \
     --config.data.root=DATA
-Hardware: 2 CPU cores, 34 minutes beside other work.
+Hardware: 2 CPU cores, 20 minutes beside other work.
 status: measured 2026-11-22 (results/pretrained.json): TRA at home 99.5% to 99.98%, routing
-  of 64 tokens 95.0%
+  of 64 tokens 97.9%
 """
 
 from cr_jax.config import default, domain
@@ -30,11 +30,11 @@ def get_config():
     config.data.max_train_tokens = 3_000_000
     config.tokenizer.update(vocab_size=4096, train_bytes=1_000_000)
     config.model.update(window=64, latents=8, d_model=128, d_latent=128, heads=4, d_ff=256,
-                        encoder_blocks=1, decoder_blocks=1, tie_embeddings=True)
+                        encoder_blocks=2, decoder_blocks=1, tie_embeddings=True,
+                        predictive=True)
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=16, log_every=20, steps=1000, checkpoint_every=60.0, short=0.25,
-                        hidden=0.5, hidden_final=0.25, hidden_low=0.3, hidden_high=0.7,
-                        hidden_weight=0.3)
-    config.scoring.update(parts=2)
-    config.eval.update(windows=512, calibration_windows=1000)
+                        predict_weight=0.5)
+    config.scoring.predicted = True
+    config.eval.update(windows=256, calibration_windows=1000)
     return config
