@@ -6,7 +6,8 @@ Command: python main.py --config=configs/cr_1b.py --workdir=runs/cr_1b \
   --config=configs/cr_1b.py:7b  6.96 B, for 8 GPUs that share one copy of the state
 Hardware: one 80 GB GPU; 7b: 8 of them.  Memory per device from the compiled programs:
   results/memory_plan.json (python benchmarks/memory_plan.py).
-status: not run
+status: steps timed 2026-11-22 (results/scaling.json): 66.6 K tokens/s, 56.6% of the chip's matmul
+  rate, 20.3 GiB; not trained to an end, 7b not run
 """
 
 from cr_jax.config import default, domain

@@ -1,7 +1,7 @@
 """One run of `benchmarks.bank.run` -> results/routing.json and results/ood.json, on a CPU.
 
-    python -m benchmarks.bank.report --run OUT/bank_s0 --tokens TOKENS --rule h50 \\
-        --baselines baselines.json
+    python -m benchmarks.bank.report --run OUT/bank_s0 --tokens TOKENS --rule code \\
+        --baselines baselines_cpu.json baselines_gpu.json --scouts OUT/scouts_s0 --scout-rule code4
 """
 
 import argparse
@@ -24,7 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--run", required=True, help="path of NAME.npz without .npz")
     p.add_argument("--tokens", required=True)
     p.add_argument("--rule", required=True, help="rules to add up, such as h50 or seen+h50")
-    p.add_argument("--baselines", default="", help="JSON of cr_jax.studies.baselines.run")
+    p.add_argument("--baselines", nargs="*", default=[],
+                   help="JSON of cr_jax.studies.baselines.run, or with it under 'baselines'")
+    p.add_argument("--scouts", default="", help="run of small experts of the same domains")
+    p.add_argument("--scout-rule", default="code4")
     p.add_argument("--out", default="results")
     a = p.parse_args(arguments)
     record = json.loads(Path(a.run + ".json").read_text())
@@ -34,14 +37,21 @@ def main(arguments: list[str] | None = None) -> int:
         stored = dict(stored)
     provenance = {"rule": a.rule, "run": Path(a.run).name, "device": record["device"],
                   "run_commit": record["commit"], "commit": commit(),
-                  "command": "python -m benchmarks.bank.report --rule " + a.rule}
-    baselines = json.loads(Path(a.baselines).read_text()) if a.baselines else {}
+                  "command": f"python -m benchmarks.bank.report --run {Path(a.run).name} "
+                             f"--tokens TOKENS --rule {a.rule}"}
+    baselines = {}
+    for path in a.baselines:
+        read = json.loads(Path(path).read_text())
+        baselines |= read.get("baselines", read)
     for name, found in (("routing", routing(names, window, stored, inputs, a.rule)),
                         ("ood", unknown(names, stored, inputs, a.rule,
                                         load_tokenizer(Path(a.tokens) / "tokenizer")))):
         found["baselines"] = {k: v.get("ood") if name == "ood" else
                               {n: v[n] for n in map(str, (*lengths.LENGTHS,)) if n in v}
                               for k, v in baselines.items()}
+        if name == "routing" and a.scouts:
+            with np.load(a.scouts + ".npz", allow_pickle=False) as small:
+                found["cascade"] = cascade(names, stored, dict(small), a.rule, a.scout_rule)
         write(f"{a.out}/{name}.json", json.dumps({**found, **provenance}, indent=1) + "\n")
     return 0
 
@@ -81,6 +91,25 @@ def routing(names, window: int, stored, inputs, rule: str) -> dict:
         "nll_at_home": {n: float(home[n].nll[e].sum() / home[n].tokens.sum())
                         for e, n in enumerate(names)},
         "blends": [blends.run(names, *pair, curves) for pair, curves in made.items()]}
+
+
+def cascade(names, stored, scouts, rule: str, scout_rule: str) -> dict:
+    """Agreement with exact routing, and accuracy, by how many experts the scouts leave."""
+    out: dict = {"scout_rule": scout_rule, "keep": {}}
+    own = "nll" if rule == "seen" else "residual"
+    for keep in range(1, len(names) + 1):
+        out["keep"][str(keep)] = row = {}
+        for split in ("valid", "test"):
+            same, right = [], []
+            for e, name in enumerate(names):
+                exact = stored[f"{split}/{name}:{rule}:{own}"]
+                order = scouts[f"{split}/{name}:{scout_rule}:residual"].argsort(0).argsort(0)
+                won = np.where(order < keep, exact, np.inf).argmin(0)
+                same.append(np.mean(won == exact.argmin(0)))
+                right.append(np.mean(won == e))
+            row[split] = {"agreement": float(np.mean(same)), "accuracy": float(np.mean(right))}
+    enough = [int(k) for k, row in out["keep"].items() if row["valid"]["agreement"] >= 0.999]
+    return out | {"keep_chosen_on_valid": enough[0]}
 
 
 def unknown(names, stored, inputs, rule: str, tokenizer) -> dict:

@@ -38,24 +38,25 @@ USUAL = Budget()
 
 
 def fit(name: str, corpora: Corpora, experiment: Experiment, lengths: Sequence[int] = LENGTHS,
-        budget: Budget = USUAL) -> Baseline:
-    """Fits one baseline on the training text of the experiment's domains.
+        budget: Budget = USUAL, text: type[TrainingText] = TrainingText) -> Baseline:
+    """Fits one baseline on the training text of the experiment's domains, as `text` deals it out.
 
     `UserError` for an unknown name or a length that does not fit into a window.
     """
     if name not in ON_HOST and name not in ON_DEVICE:
         raise UserError(f"no baseline '{name}' to fit; there are {', '.join(NAMES)}")
     _check(lengths, experiment.model.window)
-    text = TrainingText(tuple(corpora.train), tuple(corpora.train.values()), corpora.tokenizer,
-                        experiment.model.window, experiment.data.mode, experiment.seed)
+    read = text(tuple(corpora.train), tuple(corpora.train.values()), corpora.tokenizer,
+                experiment.model.window, experiment.data.mode, experiment.seed)
     if name in ON_HOST:
-        return ON_HOST[name](text, tuple(lengths), budget)
+        return ON_HOST[name](read, tuple(lengths), budget)
     model = sized(experiment.model, corpora.tokenizer)
-    return ON_DEVICE[name](text, tuple(lengths), budget, experiment, model)
+    return ON_DEVICE[name](read, tuple(lengths), budget, experiment, model)
 
 
 def run(corpora: Corpora, experiment: Experiment, lengths: Sequence[int] = LENGTHS,
         names: Sequence[str] = NAMES, *, budget: Budget = USUAL, calibration: int = 128,
+        text: type[TrainingText] = TrainingText,
         say: Callable[[str], None] = lambda line: None) -> dict:
     """-> {name: {"16": accuracy, ..., "per_domain", "confusion", "ood", "seconds", "note"}}.
 
@@ -78,7 +79,7 @@ def run(corpora: Corpora, experiment: Experiment, lengths: Sequence[int] = LENGT
             found[name] = _frame(name, lengths, tuple(corpora.train))
             continue
         began = time.perf_counter()
-        baseline = fit(name, corpora, experiment, lengths, budget)
+        baseline = fit(name, corpora, experiment, lengths, budget, text)
         fitted = time.perf_counter()
         found[name] = measure(baseline, corpora, lengths, calibration)
         found[name]["seconds"] = {"fit": fitted - began, "score": time.perf_counter() - fitted}
