@@ -1,12 +1,16 @@
 """A training run of seconds: bytes of generated text, two experts, a model of a thousand weights.
 
-As a program, `python tests/tiny_run.py FOLDER STEPS PAUSE` trains on FOLDER/*.txt in FOLDER/run
-and waits PAUSE seconds after every step, so that it can be killed on the way.
+As a program, `python tests/tiny_run.py FOLDER STEPS PAUSE [EVENT NAME]` trains on
+FOLDER/*.txt in FOLDER/run and waits PAUSE seconds after every step, so that it can be killed on the
+way.  The thread that wants to rename to NAME (os.rename) or delete it (os.remove) in the folder of
+the checkpoints makes FOLDER/held and waits for ever.
 """
 
 import dataclasses
+import os
 import pathlib
 import sys
+import threading
 import time
 
 import jax
@@ -90,7 +94,21 @@ def full(folder, steps: int) -> settings.Experiment:
     return dataclasses.replace(e, optimizer=dataclasses.replace(e.optimizer, name="muon"))
 
 
+def hold(event: str, path: pathlib.Path) -> None:
+    """Stops the thread that is about to rename something to `path` or to delete it."""
+    place = {"os.rename": 1, "os.remove": 0}[event]
+
+    def hear(name, arguments):
+        if name == event and os.fsdecode(arguments[place]) == str(path):
+            path.parents[1].with_name("held").touch()
+            threading.Event().wait()
+
+    sys.addaudithook(hear)
+
+
 if __name__ == "__main__":
-    place, count, pause = sys.argv[1:]
+    place, count, pause, *held = sys.argv[1:]
+    if held:
+        hold(held[0], pathlib.Path(place).resolve() / "run" / "checkpoints" / held[1])
     train(full(place, int(count)), place, FULL_MODEL,
           on_log=lambda *_: time.sleep(float(pause)))

@@ -165,6 +165,7 @@ def cost(folder: Path, megabytes: int) -> dict:
              for i in range(8)}
     checkpointer = Checkpointer(folder)
     checkpointer.save(1, state, {}, {})
+    checkpointer.wait()
     size = sum(p.stat().st_size for p in _files(folder))
     began = time.perf_counter()
     assert not checkpointer._damage(1)

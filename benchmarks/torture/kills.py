@@ -11,8 +11,8 @@ def run(kills: int, terms: int, steps: int = 400, seed: int = 0) -> dict:
     """-> figures: kills, resumed, bit_exact and where the kills fell.
 
     kills: how many times a run is killed with SIGKILL; terms: how many with SIGTERM; steps: of each
-    run, every one of them saved.  A run that ends before all kills are spent is compared, and
-    the next one begins.
+    run, every one of them saved, in the background.  A run that ends before all kills are spent
+    is compared, and the next one begins.
     """
     with runs.place() as where:
         found = {**_killed(where, kills, steps, random.Random(seed)),
@@ -30,7 +30,8 @@ def _killed(where, kills: int, steps: int, chance: random.Random) -> dict:
     start = time.monotonic() - began  # also fills the compile cache: longer than later ones
     _ended_well(child)
     figures = {"kills": 0, "resumed": 0, "bit_exact": True, "kills_before_training": 0,
-               "kills_inside_a_save": 0, "runs": 0, "failures": []}
+               "kills_inside_a_save": 0, "kills_with_steps_beyond_the_save": 0, "runs": 0,
+               "failures": []}
     while figures["kills"] < kills:
         workdir = where.workdir(f"killed{figures['runs']}")
         figures["runs"] += 1
@@ -43,7 +44,10 @@ def _killed(where, kills: int, steps: int, chance: random.Random) -> dict:
             figures["kills"] += 1
             figures["resumed"] += runs.newest(workdir) >= last  # else the start lost a step
             figures["kills_before_training"] += runs.newest(workdir) == last
-            figures["kills_inside_a_save"] += bool(runs.unfinished(workdir))
+            undone = runs.unfinished(workdir)
+            figures["kills_inside_a_save"] += bool(undone)
+            figures["kills_with_steps_beyond_the_save"] += bool(undone) and (
+                runs.logged(workdir) > max(int(name.partition(".")[0]) for name in undone))
         if ended:  # a restart failed by itself
             figures["resumed"] -= 1
             figures["failures"] += child.last_lines(3)

@@ -148,6 +148,14 @@ def weights(workdir: Path) -> dict[str, bytes]:
     return found
 
 
+def logged(workdir: Path) -> int:
+    """The last step that metrics.jsonl tells of, 0 when there is none."""
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = [x for x in lines if x.endswith("\n")]  # a kill cuts the last line short
+    return json.loads(whole[-1])["step"] if whole else 0
+
+
 def curve(workdir: Path) -> list[tuple]:
     """(step, expert, nll, gradient norm) of every line of metrics.jsonl, in its order."""
     lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]

@@ -3,6 +3,11 @@
 WORKDIR/checkpoints/STEP/ is Orbax's; WORKDIR/checkpoints/STEP.json seals it: the hash of every
 file, written last, so a step without a seal was never finished.  Orbax alone restores flipped
 bits without a word.
+
+A save costs its caller a copy of the state to the host; one thread of ours then writes, hashes,
+seals and deletes older steps, in that order, through Orbax's synchronous manager.  Orbax's own
+asynchronous one ends before the seal, so that thread would be needed beside its two, and on CPU
+devices it holds views of buffers that the next step is meant to reuse.
 """
 
 import contextlib
@@ -15,6 +20,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +37,19 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 
 
 class Checkpointer:
-    """Saves and restores (state, data iterator, run record) under one folder."""
+    """Saves and restores (state, data iterator, run record) under one folder.
+
+    One process writes in the background.  Several save synchronously: Orbax lets them wait for
+    each other, and a second thread's barriers would cross the collectives of the steps.
+    """
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = Path(folder).resolve()
         self._keep = keep
         self._current: int | None = None  # the step that the run stands on, once known
+        self._writer = None if jax.process_count() > 1 else futures.ThreadPoolExecutor(
+            1, thread_name_prefix="checkpoint")
+        self._saving: futures.Future | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -51,24 +64,54 @@ class Checkpointer:
         return sorted(int(p.stem) for p in self.folder.glob("*.json") if p.stem.isdigit())
 
     def save(self, step: int, state: Any, iterator: dict, record: dict) -> None:
-        """Writes one step and seals it, then drops all but the newest `keep`.
+        """Copies the state to the host; what follows goes on in the background, see `wait`.
 
-        iterator: the data iterator's state; record: the run's settings and progress.  Steps
-        behind the one that was restored, damaged or never finished, make way first.  Raises
-        `UserError` when the disk is full or refuses; older steps stay as they are.
+        iterator: the data iterator's state; record: the run's settings and progress.  All may
+        change, and the state be donated, once this returns; the copy lives until the step is
+        sealed.  First waits for the save before, so there is never more than one copy, and raises
+        what `wait` raises.  Of several processes all must call it, and it returns when the step
+        is sealed.
         """
+        self.wait()
         if step == self._current:
             return
-        with self._writing(step):
-            self._save(step, state, iterator, record)
+        iterator, record = json.loads(json.dumps([iterator, record]))
+        if self._writer is None:
+            self._commit(step, _plain(state), iterator, record)
+        else:
+            self._saving = self._writer.submit(
+                self._commit, step, _to_host(_plain(state)), iterator, record)
 
-    def _save(self, step: int, state: Any, iterator: dict, record: dict) -> None:
+    def wait(self) -> None:
+        """Until the step that was saved last is sealed.
+
+        Raises `UserError` when the disk was full or refused; older steps are as they were.
+        """
+        if self._saving is not None:
+            futures.wait([self._saving])  # may be interrupted: then it is still under way
+            saving, self._saving = self._saving, None
+            saving.result()
+
+    def check(self) -> None:
+        """Raises what `wait` would raise if the save has failed already; never waits."""
+        if self._saving is not None and self._saving.done():
+            self.wait()
+
+    def _commit(self, step: int, leaves: dict, iterator: dict, record: dict) -> None:
+        """Writes one step and seals it, then drops all but the newest `keep`.
+
+        Steps behind the one that was restored, damaged or never finished, make way first.
+        """
+        with self._writing(step):
+            self._write(step, leaves, iterator, record)
+
+    def _write(self, step: int, leaves: dict, iterator: dict, record: dict) -> None:
         stands = step - 1 if self._current is None else self._current
         for lost in sorted({*self._stored(), *self.steps()}):
             if lost > stands:
                 self._drop(lost)
         self._manager.save(step, args=ocp.args.Composite(
-            state=ocp.args.StandardSave(_plain(state)),
+            state=ocp.args.StandardSave(leaves),
             iterator=ocp.args.JsonSave(iterator),
             record=ocp.args.JsonSave(record)))
         self._manager.wait_until_finished()
@@ -92,6 +135,7 @@ class Checkpointer:
         over with one warning line.  Raises `UserError` when steps exist and all are damaged, or
         when the stored shapes are another model's.
         """
+        self.wait()
         steps = self.steps()
         for step in reversed(steps):
             problem = self._damage(step)
@@ -124,6 +168,17 @@ class Checkpointer:
         return None
 
     def close(self) -> None:
+        """Lets the save under way end.
+
+        A failure that nobody has waited for becomes a warning line: something else went wrong
+        before, and must be what the user hears of.
+        """
+        try:
+            self.wait()
+        except Exception as error:
+            logging.warning("%s", error)
+        if self._writer:
+            self._writer.shutdown()
         self._manager.close()
 
     @contextlib.contextmanager
@@ -215,6 +270,19 @@ def _refusal(error: BaseException | None) -> str | None:
 def _plain(state: Any) -> dict[str, Any]:
     """A state tree -> {number: leaf}: optimiser states nest tuples that Orbax would rename."""
     return {f"{i:05d}": x for i, x in enumerate(jax.tree.leaves(state))}
+
+
+def _to_host(leaves: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The leaves as numpy arrays that nobody else writes to, complete on return."""
+    for x in leaves.values():
+        if isinstance(x, jax.Array):
+            x.copy_to_host_async()  # all of them are on their way before the first is waited for
+    return {k: np.array(x) if _is_on_host(x) else np.asarray(x) for k, x in leaves.items()}
+
+
+def _is_on_host(x) -> bool:
+    """Whether `np.asarray(x)` may be a view of memory that is not ours."""
+    return not isinstance(x, jax.Array) or any(d.platform == "cpu" for d in x.devices())
 
 
 def _target(x):

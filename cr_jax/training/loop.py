@@ -85,6 +85,7 @@ def train(
             batches.set_state(iterator_state)
 
         def save():
+            # On return the state is on the host: the next step may reuse its buffers.
             phases.enter("checkpoint")
             checkpointer.save(step, plan.gather(state), batches.get_state(),
                               {**record, "elapsed": clock.seconds()})
@@ -149,12 +150,15 @@ def train(
                 save()
                 clock.start()
                 last_save = clock.seconds()
+            checkpointer.check()  # a full disk ends the run now, not at the next save
             watchdog.finished(step)
         if pending is not None:
             check_finite(step, pending, names)
             log(step, pending, min(1.0, clock.progress(step)))
         clock.pause()
         save()
+        phases.enter("checkpoint")
+        checkpointer.wait()
         spent = phases.seconds()
     if not finished:
         raise Interrupted(f"stopped at step {step}, saved; run the same command to go on")

@@ -16,6 +16,8 @@ class Phases:
 
     On an accelerator steps run while the host goes on: "data" and "checkpoint" are times for
     which the loop stood still, "step" those for which it dispatched or waited for the device.
+    A checkpoint that is written while steps run costs no "checkpoint" time: the copy off the
+    device does, and waiting for the save before.
     """
 
     def __init__(self):

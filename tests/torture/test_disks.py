@@ -31,6 +31,7 @@ def small_files(most: int):
 
 def save(checkpointer, step):
     checkpointer.save(step, {k: x + step for k, x in STATE.items()}, {"next_index": step}, {})
+    checkpointer.wait()
 
 
 def test_a_save_that_does_not_fit_leaves_the_older_one_whole(tmp_path, capfd):

@@ -15,6 +15,7 @@ def checkpoints(tmp_path):
     for step in (1, 2):
         checkpointer.save(step, jax.tree.map(lambda x, s=step: x + x.dtype.type(s), state),
                           {"next_index": step}, {})
+    checkpointer.wait()
     checkpointer.close()
     return tmp_path
 

@@ -39,6 +39,12 @@ def test_what_a_kill_left_undone_is_seen(tmp_path):
     assert runs.newest(tmp_path) == 4 and runs.unfinished(tmp_path) == []
 
 
+def test_the_last_logged_step_is_that_of_a_whole_line(tmp_path):
+    assert runs.logged(tmp_path) == 0
+    (tmp_path / "metrics.jsonl").write_text('{"step": 4}\n{"step": 5}\n{"step": 6')
+    assert runs.logged(tmp_path) == 5
+
+
 def test_a_limit_holds_for_a_child_that_runs(tmp_path):
     code = ("import sys; sys.stdin.readline()\n"
             f"file = open({str(tmp_path / 'x')!r}, 'wb', buffering=0)\n"

@@ -26,6 +26,7 @@ def fill(folder, steps, keep=5):
     checkpointer = Checkpointer(folder, keep)
     for step in steps:
         checkpointer.save(step, state(step), {"next_index": step}, {"elapsed": step / 2})
+    checkpointer.wait()
     checkpointer.close()
 
 
@@ -163,6 +164,7 @@ def test_a_run_goes_on_over_a_step_that_was_lost(copied, warnings, ruin, again):
     checkpointer = Checkpointer(copied, keep=1)
     assert checkpointer.restore(state(0))[0] == 10
     checkpointer.save(again, state(7), {"next_index": 7}, {})
+    checkpointer.wait()
     checkpointer.close()
     step, values, iterator, _ = found(copied)
     assert (step, iterator) == (again, {"next_index": 7}) and same(values, state(7))
