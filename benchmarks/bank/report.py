@@ -64,7 +64,8 @@ def sums(stored, inputs, rule: str, pattern: str) -> dict[str, Sums]:
         if group == pattern and f"{key}:seen:nll" in stored:
             parts = [stored[f"{key}:{r}:{'nll' if r == 'seen' else 'residual'}"]
                      for r in rule.split("+")]
-            found[name] = Sums(np.sum(parts, 0, dtype=np.float64), stored[f"{key}:seen:correct"],
+            right = stored[f"{key}:seen:correct"].astype(np.int64)
+            found[name] = Sums(np.sum(parts, 0, dtype=np.float64), right,
                                windows.mask.sum(-1), windows.document)
     return found
 

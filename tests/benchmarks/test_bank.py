@@ -1,0 +1,88 @@
+"""The bank benchmark from token arrays to figures, at a tiny size."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.bank import report, run, table
+from benchmarks.bank.inputs import read_sets, write_sets
+from cr_jax.data import Windows
+from cr_jax.data.tokenizers import ByteTokenizer
+
+WINDOW, STEPS = 16, {"up": 1, "down": -1, "leaps": 5}
+NAMES = tuple(STEPS)
+MODEL = dict(vocab_size=384, window=WINDOW, latents=2, d_model=32, d_latent=32, heads=2, d_ff=48,
+             encoder_blocks=1, decoder_blocks=1, fold_channels=16, predictive=True)
+CODE = {"predicted": True}
+
+
+def text(name, count, seed):
+    """Ids that go on by the domain's step from anywhere: [count, WINDOW]."""
+    first = np.random.default_rng(seed).integers(0, 256, (count, 1))
+    return ((first + np.arange(WINDOW) * STEPS[name]) % 256).astype(np.int32)
+
+
+def windows(tokens, length=WINDOW):
+    mask = np.broadcast_to(np.arange(WINDOW) < length, tokens.shape)
+    return Windows(tokens, mask, np.arange(len(tokens)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Inputs, and the residuals of one bank and its scouts."""
+    tokens = tmp_path_factory.mktemp("tokens")
+    sets = {}
+    for i, name in enumerate(NAMES):
+        np.save(tokens / f"{name}.train.npy", text(name, 400, i).ravel())
+        for split, count in (("valid", 60), ("test", 20), ("doc", 4), ("validdoc", 4)):
+            sets[f"{split}/{name}"] = windows(text(name, count, 10 + i + count))
+        sets[f"cut16/{name}"] = windows(text(name, 4, 50 + i), 8)
+    sets["unseen/random_tokens"] = windows(
+        np.random.default_rng(9).integers(0, 256, (8, WINDOW)).astype(np.int32))
+    write_sets(tokens / "sets.npz", sets)
+    ByteTokenizer().save(tokens / "tokenizer")
+    spec = {"domains": list(NAMES), "seed": 0, "model": MODEL, "rows": 16,
+            "optimizer": {"name": "adamw", "learning_rate": 1e-2},
+            "train": {"batch": 16, "steps": 120, "predict_weight": 1.0},
+            "rules": {"seen": {}, "code": CODE}}
+    sample = {"code2": CODE | {"parts": 2, "passes": 1}}
+    plan = tokens / "plan.json"
+    plan.write_text(json.dumps([
+        {**spec, "name": "bank_s0"},
+        {**spec, "name": "scouts_s0", "rules": spec["rules"] | sample}]))
+    assert run.main(["--tokens", str(tokens), "--plan", str(plan), "--out", str(tokens / "runs"),
+                     "--commit", "abc"]) == 0
+    return tokens
+
+
+def test_residuals_of_a_run_tell_the_directions_apart(folder):
+    with np.load(folder / "runs/bank_s0.npz", allow_pickle=False) as stored:
+        found = dict(stored)
+    sets = read_sets(folder / "sets.npz")
+    assert found["test/up:code:residual"].shape == (3, len(sets["test/up"]))
+    for e, name in enumerate(NAMES):
+        at_home = found[f"test/{name}:code:residual"]
+        assert (at_home.argmin(0) == e).mean() > 0.9
+        assert at_home[e].mean() < 0.7 * np.delete(at_home, e, 0).mean()
+    record = json.loads((folder / "runs/bank_s0.json").read_text())
+    assert record["commit"] == "abc" and record["steps"] == 120
+    assert record["log"][-1]["nll"][0] < record["log"][0]["nll"][0]
+
+
+def test_figures_from_residuals(folder, tmp_path):
+    assert report.main([
+        "--run", str(folder / "runs/bank_s0"), "--tokens", str(folder), "--rule", "code",
+        "--scouts", str(folder / "runs/scouts_s0"), "--scout-rule", "code2",
+        "--out", str(tmp_path)]) == 0
+    routing = json.loads((tmp_path / "routing.json").read_text())
+    assert routing["accuracy"][str(WINDOW)] > 0.9 and routing["chance"] == pytest.approx(1 / 3)
+    keep = routing["cascade"]["keep"]
+    assert keep["3"]["test"] == {"agreement": 1.0, "accuracy": routing["accuracy"][str(WINDOW)]}
+    assert keep["1"]["test"]["agreement"] <= 1
+    unknown = json.loads((tmp_path / "ood.json").read_text())
+    assert unknown["per_domain"]["random_tokens"]["auroc"] > 0.9
+    assert table.main(["--runs", str(folder / "runs"), "--out", str(tmp_path / "s.json")]) == 0
+    rules = {(r["variant"], r["rule"]) for r in
+             json.loads((tmp_path / "s.json").read_text())["summary"]}
+    assert {("bank", "code"), ("bank", "seen"), ("scouts", "code2")} <= rules
