@@ -23,6 +23,7 @@ from cr_jax.report import write_report
 from cr_jax.router import calibrate
 from cr_jax.studies import ablation, examples, fingerprint, geometry, routing
 from cr_jax.studies.grid import make_grid
+from cr_jax.training import banner
 from cr_jax.training.checkpoint import DISK_ERRORS
 from cr_jax.training.loop import Interrupted, train
 from cr_jax.training.metric_writer import read_lines
@@ -148,6 +149,9 @@ def _train(experiment, model, text, names, folder, say):
     say(f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
         f"{model.window} -> {model.latents} latents, on {len(jax.devices())} "
         f"{jax.devices()[0].device_kind} device(s); sizes in parameters.txt")
+    sizes = {n: corpora.count_tokens(text.train[n]) for n in names}
+    for line in banner.repeats(sizes, experiment.train, model.window):
+        say(line)
     if jax.process_index() == 0:
         (folder / "parameters.txt").write_text(_parameter_table(model), encoding="utf-8")
 

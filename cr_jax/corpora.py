@@ -87,6 +87,12 @@ def weighted(spec: str) -> tuple[float | None, str]:
     return None, spec
 
 
+def count_tokens(source: Corpus | Mixture) -> int:
+    """Tokens of a domain's training text, each counted once."""
+    parts = source.corpora if isinstance(source, Mixture) else [source]
+    return sum(len(c.tokens) for c in parts)
+
+
 def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     """The model with its vocabulary: the tokenizer's, up to a multiple of 128 for matrix units."""
     if model.vocab_size:

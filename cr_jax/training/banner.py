@@ -1,5 +1,7 @@
 """What a run is about to do: devices, mesh, memory, time."""
 
+from collections.abc import Mapping
+
 import jax
 
 from cr_jax.config import ModelConfig, TrainConfig
@@ -9,6 +11,8 @@ from cr_jax.training.speed import flops_per_token, peak_flops
 
 USUAL_MFU = 0.4  # assumed for the time of a run whose chip is known, before its first step
 GIB = 1 << 30
+MANY = 10  # times; an expert that read its text seventeen times found its own domain's new text
+# stranger than its neighbour did (RESULTS.md, twenty experts)
 
 
 def lines(plan: Plan, memory: dict[str, int] | None, model: ModelConfig, train: TrainConfig,
@@ -29,6 +33,17 @@ def lines(plan: Plan, memory: dict[str, int] | None, model: ModelConfig, train: 
                 "the state)")
     return [f"{plan.mode} over {mesh}" + (f", {processes} processes" if processes > 1 else "")
             + f"; {per_step}{held}", _time(plan, model, train, clock, step)]
+
+
+def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[str]:
+    """A line for every expert that will read its own text over `MANY` times.
+
+    tokens: of each expert's training text.  A run that lasts seconds has no number to compare.
+    """
+    total = train.steps * train.batch * window or train.tokens
+    return [f"{name}: its {have:,} tokens will be read {total / have:.0f} times; an expert that "
+            "knows its text by heart takes new text of its domain for another's: give more text "
+            "or fewer steps" for name, have in tokens.items() if have and total > MANY * have]
 
 
 def _time(plan: Plan, model: ModelConfig, train: TrainConfig, clock: Clock, step: int) -> str:

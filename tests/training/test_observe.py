@@ -82,6 +82,14 @@ def test_the_time_that_is_known_before_the_first_step(monkeypatch, train, elapse
     assert re.search(words, found[1]) and "per device" not in found[0]
 
 
+def test_text_that_will_be_read_too_often_is_named():
+    sizes = {"logs": 900, "wiki": 1_001, "none": 0}
+    found = banner.repeats(sizes, TrainConfig(batch=10, steps=100), 10)
+    assert len(found) == 1 and found[0].startswith("logs: its 900 tokens will be read 11 times")
+    assert banner.repeats(sizes, TrainConfig(batch=10, tokens=10_000), 10) == found
+    assert not banner.repeats(sizes, TrainConfig(batch=10, seconds=1e9), 10)
+
+
 def test_the_time_by_the_chips_peak():
     """3e15 operations at 40 % of 1e15 a second are 7.5 s."""
     assert banner._span(3e15 / (banner.USUAL_MFU * 1e15)) == "8 s"

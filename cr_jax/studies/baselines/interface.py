@@ -14,6 +14,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int32
 
+from cr_jax.corpora import count_tokens
 from cr_jax.data import Corpus, Mixture, Tokenizer, WindowBatches, train_iterator
 
 
@@ -94,12 +95,6 @@ class TrainingText:
         return train_iterator(
             self.corpora, batch=batch, window=self.window, seed=self.seed, mode=self.mode,
             pad_id=self.tokenizer.pad_id)
-
-
-def count_tokens(source: Corpus | Mixture) -> int:
-    """Tokens of a domain's training text, each counted once."""
-    parts = source.corpora if isinstance(source, Mixture) else [source]
-    return sum(len(c.tokens) for c in parts)
 
 
 def cut(mask: Bool[np.ndarray, "N L"], length: int) -> Bool[np.ndarray, "N L"]:
