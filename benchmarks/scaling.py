@@ -154,7 +154,7 @@ def scale(a: argparse.Namespace, count: int) -> tuple[list[dict], list[dict]]:
             row, losses = measure(*key)
             tell(row | {"efficiency": 1.0})
             best = row["tokens_per_s"]
-            if part_of(work) in ready and work.mode != "expert":
+            if part_of(work) in ready:
                 part, _ = measure(*part_of(work))
                 best = max(best, part["tokens_per_s"])
                 tell(part | {"efficiency": 1.0})

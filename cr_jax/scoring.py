@@ -64,6 +64,8 @@ def residual_nll(
     rate = jnp.full(rows, scoring.rate, jnp.int32) if scoring.rate else None
     if scoring.predicted:
         h = net.apply(params, tokens, mask, method="predict")
+        if not scoring.passes:
+            return objective.token_scores(h, kernel, tokens, chunk).nll
         at = np.flatnonzero(scored(scoring, window))
         nll = objective.token_scores(h[:, at], kernel, tokens[:, at], chunk).nll
         return jnp.full((rows, window), jnp.nan).at[:, at].set(nll)

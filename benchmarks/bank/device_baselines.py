@@ -3,7 +3,7 @@
     python -m benchmarks.bank.device_baselines --tokens TOKENS --out baselines.json
 
 As `cr_jax.studies.baselines`, with windows at random offsets in place of Grain's epochs, as the
-bank's own training draws them (`run.Run.batch`).
+bank's own training draws them.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.bank.inputs import read_corpora
+from benchmarks.bank.inputs import draw, read_corpora
 from benchmarks.record.run import load
 from benchmarks.results import commit, write
 from cr_jax.config import build
@@ -29,9 +29,7 @@ class RandomWindows(interface.TrainingText):
         rng = np.random.default_rng(self.seed)
         rows = [np.asarray(c.tokens) for c in self.corpora]
         while True:
-            at = lambda row: rng.integers(0, len(row) - self.window, batch)[:, None]
-            yield {"tokens": np.stack([row[at(row) + np.arange(self.window)]
-                                       for row in rows]).astype(np.int32)}
+            yield {"tokens": draw(rows, rng, batch, self.window)}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -119,6 +119,12 @@ def read_sets(path: Path) -> dict[str, Windows]:
         return found
 
 
+def draw(rows, rng: np.random.Generator, batch: int, window: int) -> np.ndarray:
+    """int32 [E, batch, window]: windows at random offsets of each row of ids."""
+    at = lambda row: rng.integers(0, len(row) - window, batch)[:, None] + np.arange(window)
+    return np.stack([row[at(row)] for row in rows]).astype(np.int32)
+
+
 def read_corpora(folder: Path, names: list[str]) -> corpora.Corpora:
     """The folder as the corpora that `studies.baselines` take."""
     tokenizer: Tokenizer = load_tokenizer(folder / "tokenizer")

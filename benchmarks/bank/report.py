@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.bank.inputs import read_sets
 from benchmarks.results import commit, write
+from cr_jax.cascade import AT_LEAST, agreement, nearest
 from cr_jax.data import load_tokenizer
 from cr_jax.studies import blends, lengths, ood
 from cr_jax.studies.sums import Sums
@@ -57,17 +58,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def sums(stored, inputs, rule: str, pattern: str) -> dict[str, Sums]:
-    """{name: sums} of the sets `pattern`/name under a rule; several rules are added."""
+    """{name: sums} of the sets `pattern`/name under a rule."""
     found = {}
     for key, windows in inputs.items():
         group, name = key.split("/", 1)
         if group == pattern and f"{key}:seen:nll" in stored:
-            parts = [stored[f"{key}:{r}:{'nll' if r == 'seen' else 'residual'}"]
-                     for r in rule.split("+")]
             right = stored[f"{key}:seen:correct"].astype(np.int64)
-            found[name] = Sums(np.sum(parts, 0, dtype=np.float64), right,
+            found[name] = Sums(residual(stored, key, rule), right,
                                windows.mask.sum(-1), windows.document)
     return found
+
+
+def residual(stored, key: str, rule: str) -> np.ndarray:
+    """Sums [E, N] in nats of one set under a rule; several rules are added."""
+    parts = [stored[f"{key}:{r}:{'nll' if r == 'seen' else 'residual'}"] for r in rule.split("+")]
+    return np.sum(parts, 0, dtype=np.float64)
 
 
 def routing(names, window: int, stored, inputs, rule: str) -> dict:
@@ -96,21 +101,21 @@ def routing(names, window: int, stored, inputs, rule: str) -> dict:
 
 def cascade(names, stored, scouts, rule: str, scout_rule: str) -> dict:
     """Agreement with exact routing, and accuracy, by how many experts the scouts leave."""
-    out: dict = {"scout_rule": scout_rule, "keep": {}}
-    own = "nll" if rule == "seen" else "residual"
-    for keep in range(1, len(names) + 1):
-        out["keep"][str(keep)] = row = {}
-        for split in ("valid", "test"):
-            same, right = [], []
-            for e, name in enumerate(names):
-                exact = stored[f"{split}/{name}:{rule}:{own}"]
-                order = scouts[f"{split}/{name}:{scout_rule}:residual"].argsort(0).argsort(0)
-                won = np.where(order < keep, exact, np.inf).argmin(0)
-                same.append(np.mean(won == exact.argmin(0)))
-                right.append(np.mean(won == e))
-            row[split] = {"agreement": float(np.mean(same)), "accuracy": float(np.mean(right))}
-    enough = [int(k) for k, row in out["keep"].items() if row["valid"]["agreement"] >= 0.999]
-    return out | {"keep_chosen_on_valid": enough[0]}
+    rows: dict[str, dict] = {str(keep): {} for keep in range(1, len(names) + 1)}
+    for split in ("valid", "test"):
+        agree, right = [], []
+        for e, name in enumerate(names):
+            exact = residual(stored, f"{split}/{name}", rule)
+            small = residual(scouts, f"{split}/{name}", scout_rule)
+            agree.append(agreement(small, exact))
+            order = nearest(small, len(names))
+            ranked = np.take_along_axis(exact, order, 0)
+            won = [ranked[:keep].argmin(0)[None] for keep in range(1, len(names) + 1)]
+            right.append([np.mean(np.take_along_axis(order, at, 0) == e) for at in won])
+        for row, same, hit in zip(rows.values(), np.mean(agree, 0), np.mean(right, 0), strict=True):
+            row[split] = {"agreement": float(same), "accuracy": float(hit)}
+    chosen = next(int(k) for k, row in rows.items() if row["valid"]["agreement"] >= AT_LEAST)
+    return {"scout_rule": scout_rule, "keep": rows, "keep_chosen_on_valid": chosen}
 
 
 def unknown(names, stored, inputs, rule: str, tokenizer) -> dict:

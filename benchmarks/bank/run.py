@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.bank.inputs import read_sets
+from benchmarks.bank.inputs import draw, read_sets
 from benchmarks.results import commit
 from cr_jax import mapping, models, parallel
 from cr_jax.config import SEEN, ModelConfig, OptimizerConfig, Scoring, TrainConfig
@@ -51,9 +51,8 @@ class Run:
         return parallel.expert_keys(self.spec.get("seed", 0), self.domains)
 
     def batch(self):
-        rows, window = self.train.batch, self.model.window
-        at = lambda d: self.rng.integers(0, len(d) - window, rows)[:, None] + np.arange(window)
-        return {"tokens": jnp.asarray(np.stack([d[at(d)] for d in self.data]).astype(np.int32))}
+        return {"tokens": jnp.asarray(
+            draw(self.data, self.rng, self.train.batch, self.model.window))}
 
     def compile(self) -> float:
         """Compiles init, step and every rule's scoring; -> seconds."""
@@ -152,21 +151,21 @@ def main(arguments: list[str] | None = None) -> int:
     runs = [Run(spec, Path(a.tokens)) for spec in json.loads(Path(a.plan).read_text())]
     sets = read_sets(Path(a.tokens) / "sets.npz")
     # Host cores compile the next runs while the device trains one.
-    pool = concurrent.futures.ThreadPoolExecutor(a.compilers)
-    compiled = [pool.submit(run.compile) for run in runs]
-    for run, ready in zip(runs, compiled, strict=True):
-        print(f"{run.name}: compiled in {ready.result():.0f} s", flush=True)
-        params, record = run.fit()
-        print(f"{run.name}: {record['seconds']:.0f} s, {record['tokens_per_s']:,.0f} tokens/s, "
-              f"TRA {np.mean(record['log'][-1]['tra']):.2%}", flush=True)
-        sums, seconds = run.score(params, sets)
-        # Half precision would do for the picture, not for ties.
-        np.savez_compressed(out / f"{run.name}.npz", **sums)
-        record = {"spec": run.spec, "params": models.count_parameters(run.model), **record,
-                  "score_seconds": seconds, "device": jax.devices()[0].device_kind,
-                  "jax": jax.__version__, "commit": a.commit or commit()}
-        (out / f"{run.name}.json").write_text(json.dumps(record))
-        del params
+    with concurrent.futures.ThreadPoolExecutor(a.compilers) as pool:
+        compiled = [pool.submit(run.compile) for run in runs]
+        for run, ready in zip(runs, compiled, strict=True):
+            print(f"{run.name}: compiled in {ready.result():.0f} s", flush=True)
+            params, record = run.fit()
+            print(f"{run.name}: {record['seconds']:.0f} s, {record['tokens_per_s']:,.0f} tokens/s, "
+                  f"TRA {np.mean(record['log'][-1]['tra']):.2%}", flush=True)
+            sums, seconds = run.score(params, sets)
+            # Half precision would do for the picture, not for ties.
+            np.savez_compressed(out / f"{run.name}.npz", **sums)
+            record = {"spec": run.spec, "params": models.count_parameters(run.model), **record,
+                      "score_seconds": seconds, "device": jax.devices()[0].device_kind,
+                      "jax": jax.__version__, "commit": a.commit or commit()}
+            (out / f"{run.name}.json").write_text(json.dumps(record))
+            del params
     return 0
 
 
