@@ -164,7 +164,7 @@ def _train(experiment, model, text, names, folder, say):
             process_index=share.block, process_count=share.blocks, experts=share.experts,
             start_step=step)
 
-    return train(experiment, model, names, plan, batches, folder, say=say)
+    return train(experiment, model, sizes, plan, batches, folder, say=say)
 
 
 def _parameter_table(model) -> str:

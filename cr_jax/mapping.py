@@ -13,7 +13,7 @@ from cr_jax.partition import ROWS
 
 def over_experts(step: Callable, experts: int, by: Literal["vmap", "map"], side_by_side: int = 1,
                  axis: str | None = None) -> Callable:
-    """Maps `step(state, batch, progress)` over the leading expert axis.
+    """Maps `step(state, batch, progress)` over the leading expert axis of all three.
 
     One expert is unwrapped instead, so that a single model pays nothing for the axis.  "map" runs
     one after another those experts that share a device: `side_by_side` devices, along mesh axis
@@ -23,22 +23,22 @@ def over_experts(step: Callable, experts: int, by: Literal["vmap", "map"], side_
         squeeze = functools.partial(jax.tree.map, lambda x: x[0])
 
         def single(state, batch, progress):
-            out = step(squeeze(state), squeeze(batch), progress)
+            out = step(squeeze(state), squeeze(batch), progress[0])
             return jax.tree.map(lambda x: x[None], out)
 
         return single
-    together = jax.vmap(step, in_axes=(0, 0, None), spmd_axis_name=axis)
+    together = jax.vmap(step, spmd_axis_name=axis)
     if by == "vmap":
         return together
     if side_by_side == 1:
         return lambda state, batch, progress: jax.lax.map(
-            lambda pair: step(*pair, progress), (state, batch))
+            lambda one: step(*one), (state, batch, progress))
 
     def in_turn(state, batch, progress):
         # [E] -> [turns, devices]: every turn has one expert of each device.
         deal = lambda x: x.reshape(side_by_side, -1, *x.shape[1:]).swapaxes(0, 1)
-        out = jax.lax.map(lambda pair: together(*pair, progress),
-                          jax.tree.map(deal, (state, batch)))
+        out = jax.lax.map(lambda some: together(*some),
+                          jax.tree.map(deal, (state, batch, progress)))
         return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(experts, *x.shape[2:]), out)
 
     return in_turn

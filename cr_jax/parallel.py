@@ -156,7 +156,7 @@ class Plan:
 
     def compile_step(self, make_step: Callable[[str | None], Callable],
                      experts_by: Literal["vmap", "map"], state: Any, batch: Any) -> "Program":
-        """Compiles step(state, batch, progress) -> (state, sums [E]); the state is donated.
+        """Compiles step(state, batch, progress [E]) -> (state, sums [E]); the state is donated.
 
         make_step(axis_name) gives one expert's pure `train_step`; state and batch: arrays in the
         layout of `init` and `put`, or under `jit` shapes.
@@ -170,8 +170,8 @@ class Plan:
                 rows_stay(step, self.mesh), donate_argnums=0,
                 in_shardings=(shards, self.batch_sharding, self.replicated),
                 out_shardings=(shards, self.replicated)).lower(
-                    state, batch, jax.ShapeDtypeStruct((), jnp.float32)).compile()
-            return Program(compiled, _memory(compiled))
+                    state, batch, jax.ShapeDtypeStruct((self.experts,), jnp.float32)).compile()
+            return Program(compiled, self.experts, _memory(compiled))
         mapped = jax.pmap(step, "data", in_axes=(0, 0, None), donate_argnums=0,
                           devices=list(self.mesh.devices.flat))
 
@@ -179,22 +179,23 @@ class Plan:
             state, sums = mapped(state, batch, progress)
             return state, jax.tree.map(lambda x: x.addressable_shards[0].data[0], sums)
 
-        return Program(run, None)
+        return Program(run, self.experts, None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled step; call it like one.
+    """A compiled step; call it like one.  progress: [E], or one number for all experts.
 
     memory: bytes that the compiler reserves on each device for a call, by what they are for:
     "state" (in and out, the same buffers), "batch" and "temporary"; None under pmap.
     """
 
     run: Callable[[Any, Any, Any], tuple[Any, Any]]
+    experts: int
     memory: dict[str, int] | None
 
     def __call__(self, state, batch, progress):
-        return self.run(state, batch, progress)
+        return self.run(state, batch, np.full(self.experts, progress, np.float32))
 
 
 def make_plan(mode: Literal["jit", "pmap"], experts: int, batch: int, mesh_expert: int = 1,

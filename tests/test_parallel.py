@@ -13,7 +13,6 @@ import os
 import signal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
@@ -30,6 +29,7 @@ MODEL = small(tie_embeddings=True, encoder_blocks=0)  # a Muon decoder block is 
 OPTIMIZER = OptimizerConfig(learning_rate=3e-3, warmup=0.0)
 DRAWS = TrainConfig(batch=B, steps=STEPS, nested=0.5, hidden=0.5)
 NAMES = tuple("abcd")
+PROGRESS = np.array([0.0, 0.5, 0.9, 1.0], np.float32)  # an expert handed another's would differ
 
 
 def plan_of(layout, experts=E):
@@ -61,7 +61,7 @@ def run(layout, train=DRAWS, names=NAMES, seed=0):
     step = plan.compile_step(lambda axis: make_train_step(MODEL, OPTIMIZER, train, axis),
                              train.experts_by, state, plan.put(batch(0, experts)))
     for i in range(STEPS):
-        state, sums = step(state, plan.put(batch(i, experts)), jnp.float32(0))
+        state, sums = step(state, plan.put(batch(i, experts)), PROGRESS[experts])
         found.append(jax.device_get(sums))
     return first, jax.device_get(plan.gather(state).params), found
 

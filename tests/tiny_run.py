@@ -72,7 +72,8 @@ def train(e: settings.Experiment, folder, model=MODEL, on_log=None, mode="jit", 
         pad_id=tokenizer.pad_id, start_step=step)
     plan = parallel.make_plan(mode, len(names), e.train.batch, e.mesh_expert,
                               devices or jax.devices()[:1], fsdp, small=0)
-    return loop.train(e, model, names, plan, batches, folder / "run", on_log, **more)
+    sizes = {n: len(c.tokens) for n, c in zip(names, corpora, strict=True)}
+    return loop.train(e, model, sizes, plan, batches, folder / "run", on_log, **more)
 
 
 def flat(params) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ from benchmarks.results import commit
 from cr_jax import mapping, models, parallel
 from cr_jax.config import SEEN, ModelConfig, OptimizerConfig, Scoring, TrainConfig
 from cr_jax.scoring import residuals_only, score_experts
+from cr_jax.training.clock import Clock
 from cr_jax.training.step import init_state, make_train_step
 
 
@@ -41,6 +42,7 @@ class Run:
         self.rows = spec.get("rows", 32)
         self.rng = np.random.default_rng(spec.get("seed", 0))
         self.data = [np.load(tokens / f"{d}.train.npy", allow_pickle=False) for d in self.domains]
+        self.clock = Clock(self.train, self.model.window, [len(x) for x in self.data])
         make = functools.partial(init_state, self.model, self.optimizer, self.train)
         self.init = jax.jit(jax.vmap(make))
         one = make_train_step(self.model, self.optimizer, self.train)
@@ -62,7 +64,7 @@ class Run:
         tokens = of((len(self.domains), self.train.batch, self.model.window), jnp.int32)
         self.init = self.init.lower(self.keys()).compile()
         self.step = self.step.lower(
-            shapes, {"tokens": tokens}, of((), jnp.float32)).compile()
+            shapes, {"tokens": tokens}, of((len(self.domains),), jnp.float32)).compile()
         row = (self.rows, self.model.window)
         self.scorers = {
             name: scorer(self.model, self.spec.get("expert_chunk", 10),
@@ -78,7 +80,7 @@ class Run:
         jax.block_until_ready(state)
         start = time.perf_counter()
         for i in range(steps):
-            state, sums = self.step(state, self.batch(), np.float32(i / steps))
+            state, sums = self.step(state, self.batch(), self.clock.of_experts(i))
             if pending is not None:
                 jax.block_until_ready(pending["nll"])
             pending = sums

@@ -96,6 +96,7 @@ class TrainConfig:
     hidden_weight: float = 1.0  # of a hidden token's loss, beside 1 for the others
     predict_weight: float = 0.3  # of the predictions' loss, beside 1 for rebuilding
     short: float = 0.0  # share of windows cut to a random length (Not in the paper)
+    max_epochs: float = 0.0  # an expert stops learning once it has read its text so often; 0: off
     experts_by: Literal["vmap", "map"] = "vmap"  # how a device runs the experts it holds
     log_every: int = 20
     checkpoint_every: float = 60.0  # seconds

@@ -142,7 +142,8 @@ class _Study:
                 process_index=jax.process_index(), process_count=jax.process_count(),
                 start_step=step) for c in cells.values()])
 
-        trained = train(e, model, tuple(cells), plan, batches, place)
+        sizes = {name: corpora.count_tokens(text.train[c.domain]) for name, c in cells.items()}
+        trained = train(e, model, sizes, plan, batches, place)
         scored, parameters = _scorer(model, e.eval.batch), models.count_parameters(model)
         lines = []
         for n, (name, cell) in enumerate(cells.items()):

@@ -36,14 +36,23 @@ def lines(plan: Plan, memory: dict[str, int] | None, model: ModelConfig, train: 
 
 
 def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[str]:
-    """A line for every expert that will read its own text over `MANY` times.
+    """A line for every expert that will read its own text over `MANY` times, or stops before.
 
     tokens: of each expert's training text.  A run that lasts seconds has no number to compare.
     """
     total = train.steps * train.batch * window or train.tokens
-    return [f"{name}: its {have:,} tokens will be read {total / have:.0f} times; an expert that "
-            "knows its text by heart takes new text of its domain for another's: give more text "
-            "or fewer steps" for name, have in tokens.items() if have and total > MANY * have]
+    found = []
+    for name, have in tokens.items():
+        limit = train.max_epochs * have or total
+        if limit < total:
+            found.append(f"{name}: learns for {limit / total:.0%} of the run: then it has read "
+                         f"its {have:,} tokens {train.max_epochs:g} times "
+                         "(config.train.max_epochs)")
+        elif have and total > MANY * have:
+            found.append(f"{name}: its {have:,} tokens will be read {total / have:.0f} times; an "
+                         "expert that knows its text by heart takes new text of its domain for "
+                         "another's: give more text, or set config.train.max_epochs=4")
+    return found
 
 
 def _time(plan: Plan, model: ModelConfig, train: TrainConfig, clock: Clock, step: int) -> str:

@@ -2,16 +2,24 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
 
 from cr_jax.config import TrainConfig
 
 
 @dataclasses.dataclass
 class Clock:
-    """Training time without pauses.  `elapsed` survives in the checkpoint."""
+    """Training time without pauses.  `elapsed` survives in the checkpoint.
+
+    texts: tokens of each expert's training text, for `of_experts`.
+    """
 
     config: TrainConfig
     window: int
+    texts: Sequence[int]
     elapsed: float = 0.0  # seconds of training before this start
     _since: float | None = None
 
@@ -37,3 +45,13 @@ class Clock:
         if c.tokens:
             return self.tokens(step) / c.tokens
         return self.seconds() / c.seconds
+
+    def of_experts(self, step: int) -> Float[np.ndarray, " E"]:
+        """Each expert's progress before step number `step`; one that is at 1 has stopped learning.
+
+        With `max_epochs`, an expert with little text goes through its whole schedule, warm-up to
+        cool-down, in as many steps as read its text that often.  The others' is the run's.
+        """
+        most = self.config.max_epochs * np.asarray(self.texts, np.float64)
+        own = np.divide(self.tokens(step), most, out=np.zeros_like(most), where=most > 0)
+        return np.clip(self.progress(step), own, 1.0).astype(np.float32)

@@ -5,12 +5,11 @@ import dataclasses
 import json
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from cr_jax.config import Experiment, ModelConfig, TrainConfig, profile_steps, to_dict
@@ -45,7 +44,7 @@ class Trained:
 def train(
     experiment: Experiment,
     model: ModelConfig,
-    names: Sequence[str],
+    texts: Mapping[str, int],
     plan: Plan,
     make_batches: Callable[[int], Any],
     workdir: Path,
@@ -54,13 +53,14 @@ def train(
 ) -> Trained:
     """Trains all experts together until the configured duration.
 
-    make_batches(step) -> iterator of {"tokens" [e, b, L]}, this process's `plan.share` of the
-    batches from that step on, with `get_state` and `set_state` (a Grain iterator).  Continues
-    from the newest good checkpoint in workdir.  say: hears what is about to run, and at the end
-    where the time went.  Raises `Interrupted` after Ctrl-C or SIGTERM, when the run has been
-    saved, and `UserError` when the loss is no longer finite or the workdir holds another run.
+    texts: the experts' names, and how many tokens each has to train on.  make_batches(step) ->
+    iterator of {"tokens" [e, b, L]}, this process's `plan.share` of the batches from that step on,
+    with `get_state` and `set_state` (a Grain iterator).  Continues from the newest good checkpoint
+    in workdir.  say: hears what is about to run, and at the end where the time went.  Raises
+    `Interrupted` after Ctrl-C or SIGTERM, when the run has been saved, and `UserError` when the
+    loss is no longer finite or the workdir holds another run.
     """
-    settings, main = experiment.train, jax.process_index() == 0
+    settings, names, main = experiment.train, tuple(texts), jax.process_index() == 0
     rows = settings.batch // plan.row_devices
     if plan.mode == "pmap" and rows % settings.accumulate:
         raise UserError(f"config.train.accumulate={settings.accumulate} must divide the {rows} "
@@ -68,7 +68,7 @@ def train(
     make_state = lambda key: init_state(model, experiment.optimizer, settings, key)
     keys = expert_keys(experiment.seed, names)
     record = {"experiment": to_dict(experiment), "model": to_dict(model), "experts": list(names)}
-    clock, phases, step = Clock(settings, model.window), Phases(), 0
+    clock, phases, step = Clock(settings, model.window, tuple(texts.values())), Phases(), 0
     with contextlib.ExitStack() as opened, _stop_signals() as stop:
         checkpointer = Checkpointer(workdir / "checkpoints", settings.keep_checkpoints)
         opened.callback(checkpointer.close)
@@ -117,7 +117,7 @@ def train(
         log = Progress(experiment, model, names, clock, phases, writer, bar, on_log)
         last_save, pending = clock.seconds(), None
         while not finished and not stopped:
-            progress = clock.progress(step)
+            progress = clock.of_experts(step)
             if batch is None:
                 # The batch is drawn after any save: the iterator's state in a checkpoint is the
                 # state before the next step's batch.
@@ -125,7 +125,7 @@ def train(
                 batch = plan.put(next(batches))
             phases.enter("step")
             trace.before(step)
-            state, sums = program(state, batch, np.float32(progress))
+            state, sums = program(state, batch, progress)
             step, batch = step + 1, None
             if jax.default_backend() == "cpu":
                 # Run-ahead gains nothing here and deadlocks several processes on few cores.
@@ -134,18 +134,18 @@ def train(
             finished = clock.progress(step) >= 1
             # The sums of step t are read once step t+1 is under way.
             if pending is not None and (step - 1) % settings.log_every == 0:
-                log(step - 1, pending, progress)
-            pending = sums
+                log(step - 1, *pending)
+            pending = sums, progress
             phases.enter("others")
             stopped, due = agreed(
                 step, stop.is_set(), clock.seconds() - last_save > settings.checkpoint_every)
             phases.enter("step")
             if due and not finished and not stopped:
-                check_finite(step, pending, names)
+                check_finite(step, pending[0], names)
                 clock.pause()
                 if step % settings.log_every == 0:
                     # Before it is sealed: a run killed later has a line for every logged step.
-                    log(step, pending, clock.progress(step))
+                    log(step, *pending)
                     pending = None
                 save()
                 clock.start()
@@ -153,8 +153,8 @@ def train(
             checkpointer.check()  # a full disk ends the run now, not at the next save
             watchdog.finished(step)
         if pending is not None:
-            check_finite(step, pending, names)
-            log(step, pending, min(1.0, clock.progress(step)))
+            check_finite(step, pending[0], names)
+            log(step, *pending)
         clock.pause()
         save()
         phases.enter("checkpoint")

@@ -58,10 +58,10 @@ def muon_dimensions(params):
 
 
 def rate(config: OptimizerConfig, progress: Float[Array, ""]) -> Float[Array, ""]:
-    """Schedule factor in [0, 1] at `progress` in [0, 1]: warm-up, plateau, cool-down."""
+    """Schedule factor in [0, 1] at `progress` in [0, 1): warm-up, plateau, cool-down; then 0."""
     warm = jnp.minimum(1.0, (progress + 1e-3) / max(config.warmup, 1e-3))
     start = max(config.warmup, 1.0 - config.cooldown)
     fall = jnp.clip((progress - start) / max(1.0 - start, 1e-6), 0.0, 1.0)
     shape = {"linear": 1.0 - fall, "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * fall)),
              "constant": jnp.ones_like(fall)}[config.schedule]
-    return warm * (config.final + (1.0 - config.final) * shape)
+    return jnp.where(progress < 1, warm * (config.final + (1.0 - config.final) * shape), 0.0)

@@ -11,7 +11,8 @@ from cr_jax.training.speed import flops_per_token, peak_flops
 
 
 class Progress:
-    """Turns the device's sums into metrics; call it with a step, its sums [E] and its progress.
+    """Turns the device's sums into metrics; call it with a step, its sums [E] and the progress [E]
+    that it was made at.
 
     Seconds per phase since the line before are written as `seconds_data`, `seconds_step` and
     `seconds_checkpoint` (`cr_jax.training.phases`).
@@ -23,7 +24,7 @@ class Progress:
         self.flops = flops_per_token(model)
         self.last = None
 
-    def __call__(self, step: int, sums, progress: float) -> None:
+    def __call__(self, step: int, sums, progress) -> None:
         host = jax.device_get(sums)
         check_finite(step, host, self.names)
         self.phases.enter("log")
@@ -43,22 +44,22 @@ class Progress:
             values[name] = {
                 **{k: v for k, v in objective.metrics(one).items() if k in ("tra", "nll")},
                 "gradient_norm": one["gradient_norm"], "seconds": now,
-                "rate": float(rate(self.experiment.optimizer, jnp.float32(progress))), **speed}
+                "rate": float(rate(self.experiment.optimizer, jnp.float32(progress[i]))), **speed}
             if self.writer:
                 self.writer.write(step, name, values[name])
-        self._show(step, values, progress)
+        self._show(step, values)
         if self.on_log:
             self.on_log(step, values)
         self.phases.enter("step")
 
-    def _show(self, step, values, progress) -> None:
+    def _show(self, step, values) -> None:
         tra = [v["tra"] for v in values.values()]
         speed = next(iter(values.values())).get("tokens_per_s")
         fast = f", {speed:,.0f} tokens/s" if speed else ""
         self.bar.set_postfix_str(f"step {step}, TRA {min(tra):.1%}-{max(tra):.1%}{fast}"
                                  .replace("%-", "-", 1) if len(tra) > 1
                                  else f"step {step}, TRA {tra[0]:.2%}{fast}")
-        self.bar.update(max(0.0, min(100.0, 100 * progress) - self.bar.n))
+        self.bar.update(max(0.0, min(100.0, 100 * self.clock.progress(step)) - self.bar.n))
 
 
 def check_finite(step: int, sums, names) -> None:

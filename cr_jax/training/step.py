@@ -48,9 +48,9 @@ def make_train_step(
     """-> `train_step(state, batch, progress) -> (state, sums)`.
 
     batch: {"tokens" int32 [B, L], optional "mask" bool [B, L]}; progress in [0, 1] sets the
-    learning rate.  sums: `objective.score_sums` of the batch, the gradient norm and, for a
-    predictive model, the sum of its predictions' nll.  Under `pmap`, `axis_name` names the data
-    axis that gradients and sums are added over.
+    learning rate, and from 1 on the parameters stay.  sums: `objective.score_sums` of the batch,
+    the gradient norm and, for a predictive model, the sum of its predictions' nll.  Under `pmap`,
+    `axis_name` names the data axis that gradients and sums are added over.
     """
     tx = make_optimizer(optimizer)
     net = models.Autoencoder(model)

@@ -77,7 +77,7 @@ def test_the_time_that_is_known_before_the_first_step(monkeypatch, train, elapse
     monkeypatch.setattr(banner, "peak_flops", lambda device: peak(kind))
     train = TrainConfig(batch=8, **train)
     plan = parallel.make_plan("jit", 2, 8, 1, jax.devices()[:1])
-    clock = Clock(train, 12, elapsed=elapsed)
+    clock = Clock(train, 12, (), elapsed=elapsed)
     found = banner.lines(plan, None, tiny_run.MODEL, train, clock, step)
     assert re.search(words, found[1]) and "per device" not in found[0]
 
@@ -88,6 +88,12 @@ def test_text_that_will_be_read_too_often_is_named():
     assert len(found) == 1 and found[0].startswith("logs: its 900 tokens will be read 11 times")
     assert banner.repeats(sizes, TrainConfig(batch=10, tokens=10_000), 10) == found
     assert not banner.repeats(sizes, TrainConfig(batch=10, seconds=1e9), 10)
+    limited = banner.repeats(sizes, TrainConfig(batch=10, steps=100, max_epochs=4.0), 10)
+    assert [x.partition(": it has")[0] for x in limited] == [
+        "logs: learns for 36% of the run: then it has read its 900 tokens 4 times "
+        "(config.train.max_epochs)",
+        "wiki: learns for 40% of the run: then it has read its 1,001 tokens 4 times "
+        "(config.train.max_epochs)"]
 
 
 def test_the_time_by_the_chips_peak():
