@@ -5,6 +5,7 @@
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bank.inputs import read_sets
+from benchmarks.bank.run import GENERALIST
 from benchmarks.results import commit, write
 from cr_jax.cascade import AT_LEAST, agreement, nearest
 from cr_jax.data import load_tokenizer
@@ -32,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--out", default="results")
     a = p.parse_args(arguments)
     record = json.loads(Path(a.run + ".json").read_text())
-    names, window = record["spec"]["domains"], record["spec"]["model"]["window"]
+    spec = record["spec"]
+    names, window, wide = spec["domains"], spec["model"]["window"], spec.get("generalist")
     inputs = read_sets(Path(a.tokens) / "sets.npz")
     with np.load(a.run + ".npz", allow_pickle=False) as stored:
         stored = dict(stored)
@@ -46,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         baselines |= read.get("baselines", read)
     for name, found in (("routing", routing(names, window, stored, inputs, a.rule)),
                         ("ood", unknown(names, stored, inputs, a.rule,
-                                        load_tokenizer(Path(a.tokens) / "tokenizer")))):
+                                        load_tokenizer(Path(a.tokens) / "tokenizer"), wide))):
         found["baselines"] = {k: v.get("ood") if name == "ood" else
                               {n: v[n] for n in map(str, (*lengths.LENGTHS,)) if n in v}
                               for k, v in baselines.items()}
@@ -69,9 +72,13 @@ def sums(stored, inputs, rule: str, pattern: str) -> dict[str, Sums]:
     return found
 
 
-def residual(stored, key: str, rule: str) -> np.ndarray:
-    """Sums [E, N] in nats of one set under a rule; several rules are added."""
-    parts = [stored[f"{key}:{r}:{'nll' if r == 'seen' else 'residual'}"] for r in rule.split("+")]
+def residual(stored, key: str, rule: str, of: str = "") -> np.ndarray:
+    """Sums [E, N] in nats of one set under a rule; several rules are added.
+
+    of: "generalist" for that one's, [1, N].
+    """
+    parts = [stored[f"{key}:{r}:{of or ('nll' if r == 'seen' else 'residual')}"]
+             for r in rule.split("+")]
     return np.sum(parts, 0, dtype=np.float64)
 
 
@@ -118,16 +125,36 @@ def cascade(names, stored, scouts, rule: str, scout_rule: str) -> dict:
     return {"scout_rule": scout_rule, "keep": rows, "keep_chosen_on_valid": chosen}
 
 
-def unknown(names, stored, inputs, rule: str, tokenizer) -> dict:
-    """The study of unknown text: every domain left out, random tokens, attacks."""
+def unknown(names, stored, inputs, rule: str, tokenizer, wide=None) -> dict:
+    """The study of unknown text: every domain left out, random tokens, attacks.
+
+    wide: domains that the generalist was trained on.  A left-out domain among them is no unknown
+    text to it, so there are also means over the other domains alone.
+    """
     valid = sums(stored, inputs, rule, "valid")
     test = {**sums(stored, inputs, rule, "test"), **sums(stored, inputs, rule, "unseen"),
             **{ood.ATTACK + k: v for k, v in sums(stored, inputs, rule, "attack").items()}}
     where = lambda k: k if k.startswith(ood.ATTACK) else (
         f"unseen/{k}" if f"unseen/{k}" in inputs else f"test/{k}")
-    signals = lambda found, key: ood.signals(
-        found, {k: inputs[key(k)] for k in found}, tokenizer)
-    return ood.run(names, signals(valid, lambda k: f"valid/{k}"), signals(test, where))
+
+    def signals(found, key):
+        made = ood.signals(found, {k: inputs[key(k)] for k in found}, tokenizer)
+        if not wide:
+            return made
+        means = {k: residual(stored, key(k), rule, GENERALIST) / found[k].tokens for k in found}
+        return {k: dataclasses.replace(s, residual=np.concatenate([s.residual, means[k]]))
+                for k, s in made.items()}
+
+    both = signals(valid, lambda k: f"valid/{k}"), signals(test, where)
+    if not wide:
+        return ood.run(names, *both)
+    found = ood.run([*names, GENERALIST], *both, generalist=GENERALIST)
+    kept = [n for n in names if n not in wide]
+    mean = lambda scores, k: float(np.mean([scores["per_domain"][n][k] for n in kept]))
+    found["unknown_to_the_generalist"] = {"domains": kept} | {
+        rule: {k: mean(scores, k) for k in ("auroc", "fpr95", "reject_at_1pct")}
+        for rule, scores in found["scores"].items()}
+    return found
 
 
 if __name__ == "__main__":

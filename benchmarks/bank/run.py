@@ -4,8 +4,9 @@
 
 TOKENS is made by `inputs.py`.  PLAN.json lists runs: {"name", "domains", "seed", "model",
 "optimizer", "train", "rules"} and, if wanted, "sets" (patterns of keys; all by default), "rows",
-"expert_chunk", "chunk".  For each, OUT/NAME.npz holds sums per set, rule and window and
-OUT/NAME.json the settings, curves and times.
+"expert_chunk", "chunk" and "generalist": domains whose joined text one more expert is trained on, a
+reference for unknown text.  For each, OUT/NAME.npz holds sums per set, rule and window ([E, N]; the
+generalist's [1, N] apart) and OUT/NAME.json the settings, curves and times.
 """
 
 import argparse
@@ -29,19 +30,25 @@ from cr_jax.scoring import residuals_only, score_experts
 from cr_jax.training.clock import Clock
 from cr_jax.training.step import init_state, make_train_step
 
+GENERALIST = "generalist"
+
 
 class Run:
     """One stack of experts: settings, programs, results."""
 
     def __init__(self, spec, tokens: Path):
-        self.spec, self.name, self.domains = spec, spec["name"], spec["domains"]
+        self.spec, self.name, self.domains = spec, spec["name"], [*spec["domains"]]
         self.model = ModelConfig(**spec["model"])
         self.optimizer = OptimizerConfig(**spec.get("optimizer", {}))
         self.train = TrainConfig(**spec["train"])
         self.rules = {k: Scoring(**v) for k, v in spec["rules"].items()}
         self.rows = spec.get("rows", 32)
         self.rng = np.random.default_rng(spec.get("seed", 0))
-        self.data = [np.load(tokens / f"{d}.train.npy", allow_pickle=False) for d in self.domains]
+        read = lambda name: np.load(tokens / f"{name}.train.npy", allow_pickle=False)
+        self.data = [read(name) for name in self.domains]
+        if spec.get("generalist"):
+            self.domains.append(GENERALIST)
+            self.data.append(np.concatenate([read(name) for name in spec["generalist"]]))
         self.clock = Clock(self.train, self.model.window, [len(x) for x in self.data])
         make = functools.partial(init_state, self.model, self.optimizer, self.train)
         self.init = jax.jit(jax.vmap(make))
@@ -116,8 +123,11 @@ class Run:
             found.append(jax.device_get(pending))
             for field in found[0]:
                 values = np.concatenate([f[field] for f in found], -1)[:, :len(tokens) - fill]
+                experts = len(self.spec["domains"])
                 for key, part in zip(wanted, np.split(values, ends, axis=1), strict=True):
-                    out[f"{key}:{rule}:{field}"] = part
+                    out[f"{key}:{rule}:{field}"] = part[:experts]
+                    if field != "correct" and len(part) > experts:
+                        out[f"{key}:{rule}:{GENERALIST}"] = part[experts:]
             seconds[rule] = time.perf_counter() - start
             print(f"  {rule}: {len(tokens)} windows in {seconds[rule]:.1f} s", flush=True)
         return out, seconds

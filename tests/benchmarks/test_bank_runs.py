@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     sample = {"code2": CODE | {"parts": 2, "passes": 1}}
     plan = tokens / "plan.json"
     plan.write_text(json.dumps([
-        {**spec, "name": "bank_s0"},
+        {**spec, "name": "bank_s0"}, {**spec, "name": "wide_s0", "generalist": ["up", "down"]},
         {**spec, "name": "scouts_s0", "rules": spec["rules"] | sample}]))
     assert run.main(["--tokens", str(tokens), "--plan", str(plan), "--out", str(tokens / "runs"),
                      "--commit", "abc"]) == 0
@@ -82,7 +82,25 @@ def test_figures_from_residuals(folder, tmp_path):
     assert keep["1"]["test"]["agreement"] <= 1
     unknown = json.loads((tmp_path / "ood.json").read_text())
     assert unknown["per_domain"]["random_tokens"]["auroc"] > 0.9
+    assert unknown["generalist"] is None and "generalist" not in unknown["scores"]
     assert table.main(["--runs", str(folder / "runs"), "--out", str(tmp_path / "s.json")]) == 0
     rules = {(r["variant"], r["rule"]) for r in
              json.loads((tmp_path / "s.json").read_text())["summary"]}
     assert {("bank", "code"), ("bank", "seen"), ("scouts", "code2")} <= rules
+
+
+def test_a_generalist_is_a_reference_and_no_candidate(folder, tmp_path):
+    assert report.main(["--run", str(folder / "runs/wide_s0"), "--tokens", str(folder),
+                        "--rule", "code", "--out", str(tmp_path)]) == 0
+    with np.load(folder / "runs/wide_s0.npz", allow_pickle=False) as stored:
+        assert stored["test/up:code:residual"].shape[0] == 3
+        home, away = (stored[f"test/{n}:code:generalist"].mean() for n in ("up", "leaps"))
+    assert home < 0.8 * away  # it was trained on up and down
+    routing = json.loads((tmp_path / "routing.json").read_text())
+    assert routing["experts"] == [*NAMES] and routing["accuracy"][str(WINDOW)] > 0.9
+    unknown = json.loads((tmp_path / "ood.json").read_text())
+    assert unknown["generalist"] == "generalist" and "generalist" not in unknown["per_domain"]
+    apart = unknown["unknown_to_the_generalist"]
+    assert apart["domains"] == ["leaps"]
+    assert apart["generalist"]["auroc"] == unknown["scores"]["generalist"]["per_domain"]["leaps"][
+        "auroc"]
