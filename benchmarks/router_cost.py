@@ -15,11 +15,11 @@ of vocabulary 32,768, width 256, feed-forward 768, 3 + 3 blocks, window 512: 6.7
 13.5 M with decoder and fold, 16.8 M in the vocabulary.
 
     full expert, all tokens seen (the paper's rule)                 13.5 + 16.8          =  30.3 M
-    full expert, code length, and the pass over seen tokens         30.3 + 0.1 + 16.8    =  47.2 M
+    full expert, code length                                        6.7 + 0.1 + 16.8     =  23.6 M
     scout of width 64, feed-forward 128, 1 + 1 blocks, window 512: code length of a
       quarter of the positions                                       0.22 + 4.19 / 4     =  1.27 M
     64 scouts                                                                            =  81.3 M
-    64 experts by the cascade, keep=4, over one expert exactly:      4 + 81.3 / 47.2     =   5.7 x
+    64 experts by the cascade, keep=4, over one expert exactly:      4 + 81.3 / 23.6     =   7.4 x
 
 What does not shrink with a scout's width is the softmax over its logits, and on a GPU that is
 memory traffic: sample positions before making scouts narrower.
@@ -38,7 +38,7 @@ import numpy as np
 
 from benchmarks import results
 from benchmarks.timing import time_calls
-from cr_jax import cascade, models, router
+from cr_jax import models, router
 from cr_jax.bank import ExpertBank
 from cr_jax.calibration import Calibration
 from cr_jax.cascade import Cascade
@@ -47,6 +47,7 @@ from cr_jax.data.sources import read_text
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.scoring import residuals_only
 from cr_jax.studies.baselines import hashed_counts, ngram
 from cr_jax.text_windows import windows_of_text
 from cr_jax.training import speed
@@ -130,28 +131,26 @@ def run(args, command: str) -> list[dict]:
     return rows
 
 
-def scoring_flops(model: ModelConfig, scoring: Scoring, seen: bool = True) -> float:
-    """Forward FLOP per token of scoring by a rule; `seen`: with the pass that TRA is read from."""
+def scoring_flops(model: ModelConfig, scoring: Scoring) -> float:
+    """Forward FLOP per token of the residuals of a rule."""
     parts = {k: v / model.window for k, v in speed.forward_flops(model).items()}
     vocabulary, prediction = parts.pop("vocabulary"), parts.pop("prediction", 0.0)
     blocks = sum(parts.values())
     if scoring.predicted:
         share = scoring.passes / scoring.parts if scoring.passes else 1.0
         before = 2.0 * model.d_model**2
-        return (before + share * (prediction - before)
-                + (blocks + vocabulary if seen else parts["encoder"]))  # one encoder pass for both
+        return before + share * (prediction - before) + parts["encoder"]
     if not scoring.parts:
         return blocks + vocabulary
     passes = scoring.passes or scoring.parts
-    return (passes * (blocks + vocabulary * scoring.hidden / scoring.parts)
-            + seen * (blocks + vocabulary))
+    return passes * (blocks + vocabulary * scoring.hidden / scoring.parts)
 
 
 def flops_relative(model, scoring, scout, scout_scoring, experts: int, keep: int,
                    scouted: bool = True) -> float:
     """FLOP of scoring `keep` of `experts`, after their scouts, over one expert exactly."""
     one = scoring_flops(model, scoring)
-    return keep + scouted * experts * scoring_flops(scout, scout_scoring, seen=False) / one
+    return keep + scouted * experts * scoring_flops(scout, scout_scoring) / one
 
 
 def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank:
@@ -175,9 +174,8 @@ def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank
 
 
 def exact_memory(bank: ExpertBank, options) -> float:
-    """GiB that the compiled call reserves: all parameters, windows, temporaries, scores."""
-    return _plan(router._compiled, bank, options["batch"], options["expert_chunk"],
-                 options["chunk"])
+    """GiB that the compiled call reserves: all parameters, windows, temporaries, residuals."""
+    return _plan(bank, options["batch"], options["expert_chunk"], options["chunk"])
 
 
 def cascade_memory(cut: Cascade, options) -> float:
@@ -185,18 +183,17 @@ def cascade_memory(cut: Cascade, options) -> float:
     one = cut.bank.select(cut.bank.names[:1])
     batch = options["batch"]
     parts = batch * cut.bank.model.window // cut.scouts.model.window
-    scouting = _plan(cascade._compiled, cut.scouts, parts, options["expert_chunk"],
-                     options["chunk"])
+    scouting = _plan(cut.scouts, parts, options["expert_chunk"], options["chunk"])
     return max(_gib(cut.bank) + scouting,
-               _gib(cut.bank) + _gib(cut.scouts) + _plan(router._compiled, one, batch, 1,
-                                                         options["chunk"]))
+               _gib(cut.bank) + _gib(cut.scouts) + _plan(one, batch, 1, options["chunk"]))
 
 
-def _plan(program, bank, rows, expert_chunk, chunk) -> float:
+def _plan(bank, rows, expert_chunk, chunk) -> float:
     tokens = jax.ShapeDtypeStruct((rows, bank.model.window), jnp.int32)
     mask = jax.ShapeDtypeStruct((rows, bank.model.window), bool)
-    plan = program.lower(bank.model, bank.params, tokens, mask, expert_chunk, chunk,
-                         bank.scoring).compile().memory_analysis()
+    plan = router._compiled.lower(  # the program that is timed
+        residuals_only, bank.model, bank.params, tokens, mask, expert_chunk, chunk,
+        bank.scoring).compile().memory_analysis()
     return (plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes) / GIB
 
 

@@ -10,7 +10,6 @@ Letters: E experts, B windows.
 """
 
 import dataclasses
-import functools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +26,7 @@ from cr_jax.cascade_record import Choice
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.router import SHORTEST, Route, Totals, WindowRoutes
-from cr_jax.scoring import residuals_only, scored
+from cr_jax.scoring import residual_means
 
 AT_LEAST = 0.999  # agreement with exact routing that `choose_keep` asks for
 _SPOOL = 1 << 26  # bytes of a text's tokens kept in memory, the rest in a temporary file
@@ -142,9 +141,8 @@ class Cascade:
             part = _selected(self.bank, np.array([e]))
             for here, rows in full_calls(at, batch):
                 block = _rows(windows, here)
-                scores = router.score_rows(part, block, rows, 1, chunk)
-                residuals[e, here] = router.residual_means(*router.residual_sums(
-                    scores.residual, block.mask, self.bank.scoring))[0]
+                residuals[e, here] = residual_means(*router.residual_rows(
+                    part.model, part.params, block, rows, scoring=part.scoring, chunk=chunk))[0]
         return WindowRoutes(residuals, residuals.argmin(0),
                             router.p_values(self.bank, residuals, lengths))
 
@@ -202,7 +200,7 @@ def scout_residuals(scouts: ExpertBank, windows: Windows, *, expert_chunk: int =
     if scouts.scoring.passes and short.size:
         sums[:, short], counts[short] = scout_sums(
             _all_passes(scouts), _rows(windows, short), rows(short.size), expert_chunk, chunk)
-    return router.residual_means(sums, counts)
+    return residual_means(sums, counts)
 
 
 def scout_sums(scouts: ExpertBank, windows: Windows, rows: int, expert_chunk: int = 4,
@@ -212,21 +210,12 @@ def scout_sums(scouts: ExpertBank, windows: Windows, rows: int, expert_chunk: in
     A window may be several of the scouts' windows long: each part is read alone.
     """
     size, count = scouts.model.window, len(windows.tokens)
-    tokens = np.asarray(windows.tokens, np.int32).reshape(-1, size)
-    mask = np.asarray(windows.mask, bool).reshape(-1, size)
-    router.check_windows(scouts.model, tokens, mask)
-    rows *= len(tokens) // max(count, 1)
-    found = []
-    for i in range(0, len(tokens), rows):
-        fill = max(0, i + rows - len(tokens))
-        pad = lambda x, i=i, fill=fill: np.concatenate(
-            [x[i:i + rows], np.repeat(x[-1:], fill, 0)])
-        sums = _compiled(scouts.model, scouts.params, pad(tokens), pad(mask), expert_chunk, chunk,
-                         scouts.scoring)
-        found.append((sums, rows - fill))
-    sums = np.concatenate([np.zeros((len(scouts.names), 0))]
-                          + [np.asarray(x, np.float64)[:, :n] for x, n in found], 1)
-    counts = (mask & scored(scouts.scoring, size)[None]).sum(-1)
+    parts = windows.tokens.shape[1] // size
+    cut = Windows(windows.tokens.reshape(-1, size), windows.mask.reshape(-1, size),
+                  np.repeat(windows.document, parts))
+    sums, counts = router.residual_rows(
+        scouts.model, scouts.params, cut, rows * parts, scoring=scouts.scoring,
+        expert_chunk=expert_chunk, chunk=chunk)
     together = lambda x: x.reshape(*x.shape[:-1], count, -1).sum(-1)
     return together(sums), together(counts)
 
@@ -269,11 +258,6 @@ class _Spool:
         self._file.seek(0)
         for _ in range(self._count):
             yield Windows(*(np.load(self._file, allow_pickle=False) for _ in range(3)))
-
-
-@functools.partial(jax.jit, static_argnames=("model", "expert_chunk", "chunk", "scoring"))
-def _compiled(model, params, tokens, mask, expert_chunk, chunk, scoring):
-    return residuals_only(model, params, tokens, mask, expert_chunk, chunk, scoring)
 
 
 @jax.jit

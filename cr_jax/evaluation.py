@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from cr_jax import objective
 from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import Windows
-from cr_jax.router import residual_means, residual_sums, score_stats
+from cr_jax.router import score_stats
+from cr_jax.scoring import residual_means, residual_sums
 
 _BLOCK = 1024  # windows whose per-token scores stand in memory at once
 

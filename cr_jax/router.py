@@ -21,7 +21,15 @@ from cr_jax.calibration import MOST, Calibration, document_p, p_sums
 from cr_jax.config import SEEN, ModelConfig, Scoring, check_scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.scoring import Scores, score_experts, scored
+from cr_jax.scoring import (
+    Scores,
+    counted,
+    residual_means,
+    residual_sums,
+    residuals_only,
+    score_experts,
+    scored,
+)
 from cr_jax.text_windows import windows_of_text
 
 SHORTEST = 8  # tokens; a residual over fewer says too little to calibrate
@@ -84,7 +92,32 @@ def score_stats(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, ba
 def score_rows(bank: ExpertBank, windows: Windows, rows: int, expert_chunk: int = 4,
                chunk: int = 8192) -> Scores:
     """`score_stats` in calls of exactly `rows` windows, the last filled up."""
-    return _score(bank.model, bank.params, windows, rows, expert_chunk, chunk, bank.scoring)
+    out = Scores(*(np.empty((len(bank.names), *windows.tokens.shape), kind)
+                   for kind in (np.float32, bool, np.float32)))
+    for part, *call in _calls(bank.model, windows, rows, bank.scoring):
+        scores = _compiled(score_experts, bank.model, bank.params, *call, expert_chunk, chunk,
+                           bank.scoring)
+        for kept, new in zip(out, scores, strict=True):
+            kept[:, part] = np.asarray(new)[:, : part.stop - part.start]
+    return out
+
+
+def residual_rows(
+    model: ModelConfig, params: Any, windows: Windows, rows: int, *, scoring: Scoring = SEEN,
+    expert_chunk: int = 4, chunk: int = 8192,
+) -> tuple[Float[np.ndarray, "E B"], Int[np.ndarray, " B"]]:
+    """(nats over scored tokens, number of these) of each window, in calls of `rows` windows.
+
+    params: [E, ...].  `residual_sums` of `score_rows` without the pass over seen tokens, which
+    only the paper's rule needs.  `UserError` when the windows or the rule are not the model's.
+    """
+    found = [np.zeros((jax.tree.leaves(params)[0].shape[0], 0), np.float32)]
+    for part, *call in _calls(model, windows, rows, scoring):
+        sums = _compiled(residuals_only, model, params, *call, expert_chunk, chunk, scoring)
+        found.append(sums[:, : part.stop - part.start])
+    # Read once all calls are on their way.
+    sums = np.concatenate([np.asarray(x, np.float64) for x in found], 1)
+    return sums, counted(windows.mask, scoring).sum(-1)
 
 
 def calibrate(model: ModelConfig, params: Any, windows: Windows, *, scoring: Scoring = SEEN,
@@ -107,8 +140,8 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *, scoring: Sco
         at = at[np.linspace(0, at.size - 1, min(most, MOST, at.size)).astype(int)]
         mask = windows.mask[at] & (np.arange(model.window)[None] < length)
         cut = Windows(windows.tokens[at], mask, windows.document[at])
-        scores = _score(model, stacked, cut, rows_per_call(at.size, batch), 1, chunk, scoring)
-        found[length] = np.sort(residual_means(*residual_sums(scores.residual, mask, scoring))[0])
+        found[length] = np.sort(residual_means(*residual_rows(
+            model, stacked, cut, rows_per_call(at.size, batch), scoring=scoring, chunk=chunk))[0])
     if not found:
         raise UserError("no validation window is long enough to calibrate on: give at least "
                         f"{min(SHORTEST, model.window)} tokens of validation text per expert")
@@ -141,23 +174,12 @@ def route_all(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batc
     A p-value is NaN where a window is shorter than every calibrated length, a residual where the
     bank's rule scores none of its tokens.
     """
-    scores = score_stats(bank, windows, expert_chunk=expert_chunk, batch=batch, chunk=chunk)
-    residuals = residual_means(*residual_sums(scores.residual, windows.mask, bank.scoring))
+    _check_bank(bank)
+    residuals = residual_means(*residual_rows(
+        bank.model, bank.params, windows, rows_per_call(len(windows.tokens), batch),
+        scoring=bank.scoring, expert_chunk=expert_chunk, chunk=chunk))
     return WindowRoutes(residuals, residuals.argmin(0),
                         p_values(bank, residuals, windows.mask.sum(-1)))
-
-
-def residual_sums(residual: Float[np.ndarray, "E B L"], mask: Bool[np.ndarray, "B L"],
-                  scoring: Scoring) -> tuple[Float[np.ndarray, "E B"], Int[np.ndarray, " B"]]:
-    """(nats, tokens that they are summed over) of each window: real tokens that the rule scores."""
-    counted = mask & scored(scoring, mask.shape[1])[None]
-    return _sums(residual, counted), counted.sum(-1)
-
-
-def residual_means(sums: Float[np.ndarray, "E B"], tokens: Int[np.ndarray, " B"]
-                   ) -> Float[np.ndarray, "E B"]:
-    """nats/token; NaN where no token is scored."""
-    return sums / np.where(tokens > 0, tokens, np.nan)[None]
 
 
 def rows_per_call(count: int, batch: int) -> int:
@@ -187,7 +209,7 @@ class Totals:
         residual, counts = residual_sums(scores.residual, windows.mask, self.bank.scoring)
         self.residual += residual.sum(-1)
         self.scored += int(counts.sum())
-        self.correct += _sums(scores.correct, windows.mask).sum(-1)
+        self.correct += (scores.correct & windows.mask).sum((1, 2))
         self.windows += int((lengths > 0).sum())
         self.tokens += int(lengths.sum())
         p = p_values(self.bank, residual_means(residual, counts), lengths)
@@ -225,11 +247,6 @@ def blocks(bank: ExpertBank, text: str | Iterable[str] | Windows, batch: int) ->
         yield Windows(text.tokens[at], text.mask[at], text.document[at])
 
 
-def _sums(values, mask) -> Float[np.ndarray, "E B"]:
-    # where, not a product: padding may hold anything
-    return np.sum(np.where(mask[None], values, 0), -1, dtype=np.float64)
-
-
 def p_values(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
              lengths: Int[np.ndarray, " B"]) -> Float[np.ndarray, "E B"]:
     """Conformal p-value of each window by each expert; NaN where there is no residual."""
@@ -260,26 +277,19 @@ def _check_bank(bank: ExpertBank) -> None:
         raise UserError("the bank has no experts: train or add one first")
 
 
-@functools.partial(jax.jit, static_argnames=("model", "expert_chunk", "chunk", "scoring"))
-def _compiled(model, params, tokens, mask, expert_chunk, chunk, scoring):
-    return score_experts(model, params, tokens, mask, expert_chunk, chunk, scoring)
-
-
-def _score(model, params, windows: Windows, rows: int, expert_chunk: int, chunk: int,
-           scoring: Scoring) -> Scores:
-    """Scores on the host, `rows` windows at a time; the last batch repeats a window as filling."""
+def _calls(model: ModelConfig, windows: Windows, rows: int, scoring: Scoring
+           ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """(which windows, tokens, mask), `rows` at a time; the last call repeats one as filling."""
     tokens, mask = np.asarray(windows.tokens, np.int32), np.asarray(windows.mask, bool)
-    count, experts = len(tokens), jax.tree.leaves(params)[0].shape[0]
     check_windows(model, tokens, mask)
     check_scoring(scoring, model)
-    out = Scores(*(np.empty((experts, *tokens.shape), kind)
-                   for kind in (np.float32, bool, np.float32)))
-    for i in range(0, count, rows):
-        part = slice(i, min(i + rows, count))
-        fill = rows - (part.stop - i)
-        pad = lambda x, n=fill, p=part: np.concatenate([x[p], np.repeat(x[p][-1:], n, 0)])
-        scores = _compiled(model, params, pad(tokens), pad(mask), expert_chunk, chunk,
-                           scoring)
-        for kept, new in zip(out, scores, strict=True):
-            kept[:, part] = np.asarray(new)[:, : part.stop - i]
-    return out
+    for i in range(0, len(tokens), rows):
+        part = slice(i, min(i + rows, len(tokens)))
+        fill = [(0, rows - (part.stop - i)), (0, 0)]
+        yield part, np.pad(tokens[part], fill, "edge"), np.pad(mask[part], fill, "edge")
+
+
+@functools.partial(
+    jax.jit, static_argnames=("function", "model", "expert_chunk", "chunk", "scoring"))
+def _compiled(function, model, params, tokens, mask, expert_chunk, chunk, scoring):
+    return function(model, params, tokens, mask, expert_chunk, chunk, scoring)

@@ -44,6 +44,25 @@ def scored(scoring: Scoring, window: int) -> Bool[np.ndarray, " L"]:
     return _times(scoring, window) > 0
 
 
+def counted(mask: Bool[Any, "B L"], scoring: Scoring) -> Bool[Any, "B L"]:
+    """Real tokens that have a residual under the rule."""
+    return mask & scored(scoring, mask.shape[1])[None]
+
+
+def residual_sums(residual: Float[np.ndarray, "E B L"], mask: Bool[np.ndarray, "B L"],
+                  scoring: Scoring) -> tuple[Float[np.ndarray, "E B"], Int[np.ndarray, " B"]]:
+    """(nats, tokens that they are summed over) of each window: real tokens that the rule scores."""
+    at = counted(mask, scoring)
+    # where, not a product: padding may hold anything
+    return np.sum(np.where(at[None], residual, 0), -1, dtype=np.float64), at.sum(-1)
+
+
+def residual_means(sums: Float[np.ndarray, "E B"], tokens: Int[np.ndarray, " B"]
+                   ) -> Float[np.ndarray, "E B"]:
+    """nats/token; NaN where no token is scored."""
+    return sums / np.where(tokens > 0, tokens, np.nan)[None]
+
+
 def _times(scoring: Scoring, window: int) -> Int[np.ndarray, " L"]:
     return np.bincount(places(scoring, window).ravel(), minlength=window)
 
@@ -132,8 +151,7 @@ def residuals_only(
 
     def one(p, own_mask, most):
         nll = residual_nll(net, p, tokens, own_mask, scoring, most)
-        counted = own_mask & scored(scoring, model.window)[None]
-        return jnp.sum(jnp.where(counted, nll, 0), -1)
+        return jnp.sum(jnp.where(counted(own_mask, scoring), nll, 0), -1)
 
     return _by_expert(one, params, mask, expert_chunk, chunk)
 

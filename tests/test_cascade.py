@@ -3,15 +3,14 @@
 import dataclasses
 import json
 
-import flax.traverse_util
 import jax
 import numpy as np
 import pytest
 import tiny_bank
 from test_router import BYTES, TEXT, trained_bank, windows
-from tiny_bank import FLAT, TINY, fresh, one
+from tiny_bank import FLAT, TINY, fresh, in_memory, one
 
-from cr_jax import cascade, models, objective, parameter_files, router, scoring
+from cr_jax import cascade, models, objective, router, scoring
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade, agreement, choose_keep, full_calls
 from cr_jax.cascade_record import Choice
@@ -23,17 +22,6 @@ from cr_jax.text_windows import windows_of_text
 
 SMALL = dataclasses.replace(TINY, d_model=8, d_ff=16, latents=2)
 SAMPLE = Scoring(parts=4, hidden=1, passes=1)
-
-
-def bank_of(experts: int, model=TINY, seed: int = 0, rule=SEEN, tokenizer=BYTES):
-    """Untrained experts of any model, drawn by numpy."""
-    bank = ExpertBank(model, tokenizer, scoring=rule)
-    for i in range(experts):
-        draw = np.random.default_rng(100 * seed + i)
-        flat = {path: draw.normal(0, 0.3, shape).astype(np.float32)
-                for path, shape in parameter_files.shapes(model).items()}
-        bank = bank.mount(f"e{i}", flax.traverse_util.unflatten_dict(flat, sep="/"), FLAT)
-    return bank
 
 
 def spread(rows=16):
@@ -51,7 +39,7 @@ def same_route(a, b):
 
 
 def test_keeping_all_experts_is_exact_routing():
-    bank, scouts = bank_of(4), bank_of(4, SMALL, seed=7)
+    bank, scouts = in_memory(4), in_memory(4, SMALL, seed=7)
     whole, batch = Cascade(scouts, bank, 4), spread()
     exact, got = router.route_all(bank, batch), whole.route_all(batch)
     np.testing.assert_allclose(got.residuals, exact.residuals, rtol=1e-5)
@@ -65,7 +53,7 @@ def test_keeping_all_experts_is_exact_routing():
 
 
 def test_scouts_that_are_the_experts_keep_the_winner():
-    bank, batch = bank_of(4), spread()
+    bank, batch = in_memory(4), spread()
     exact, got = router.route_all(bank, batch), Cascade(bank, bank, 1).route_all(batch)
     np.testing.assert_array_equal(got.expert, exact.expert)
     assert (np.isfinite(got.residuals).sum(0) == 1).all()
@@ -81,7 +69,7 @@ def test_scouts_that_are_the_experts_keep_the_winner():
 
 @pytest.mark.parametrize("keep", [1, 3])
 def test_the_kept_experts_score_and_no_others(keep):
-    bank, scouts, batch = bank_of(4), bank_of(4, SMALL, seed=7), spread()
+    bank, scouts, batch = in_memory(4), in_memory(4, SMALL, seed=7), spread()
     by_scout = router.route_all(scouts, batch).residuals
     exact, got = router.route_all(bank, batch), Cascade(scouts, bank, keep).route_all(batch)
     kept = np.argsort(np.argsort(by_scout, 0), 0) < keep
@@ -93,12 +81,12 @@ def test_the_kept_experts_score_and_no_others(keep):
 
 def test_random_scouts_keep_the_winner_at_chance():
     """Negative control: what agrees is the scouts' doing, not the cascade's."""
-    bank, batch = bank_of(4), spread(400)
+    bank, batch = in_memory(4), spread(400)
     exact = router.route_all(bank, batch)
     shuffled = np.random.default_rng(0).permuted(exact.residuals, axis=0)
     np.testing.assert_allclose(agreement(shuffled, exact.residuals), [0.25, 0.5, 0.75, 1],
                                atol=0.08)
-    rates = [np.mean(Cascade(bank_of(4, SMALL, seed), bank, 1).route_all(batch).expert
+    rates = [np.mean(Cascade(in_memory(4, SMALL, seed), bank, 1).route_all(batch).expert
                      == exact.expert) for seed in range(2, 12)]
     assert abs(np.mean(rates) - 0.25) < 0.15 and max(rates) < 0.9
 
@@ -111,7 +99,7 @@ def test_agreement_by_hand():
 
 
 def test_the_fewest_experts_that_agree_are_kept(monkeypatch):
-    bank, scouts = bank_of(3), bank_of(3, SMALL, seed=7)
+    bank, scouts = in_memory(3), in_memory(3, SMALL, seed=7)
     # Places of the exact winner, always e0, among the scouts, for the windows of each expert.
     places = {"e0": [0] * 10, "e1": [0] * 9 + [1], "e2": [0] * 4 + [2]}
     mine = {n: windows(len(r)) for n, r in places.items()}
@@ -137,25 +125,31 @@ def test_trained_scouts_need_one_expert_and_unknown_text_stays_unknown():
 
 
 def test_no_expert_is_compiled_twice(monkeypatch):
-    full, scout, picks = [], [], []
-    real, real_scout, real_take = router.score_experts, cascade.residuals_only, cascade.jnp.take
-    monkeypatch.setattr(router, "score_experts", lambda *a: full.append(a[2].shape) or real(*a))
+    full, scout, whole, picks = [], [], [], []
+    real, real_whole, real_take = router.residuals_only, router.score_experts, cascade.jnp.take
+
+    def residuals_only(model, params, tokens, *more):
+        (scout if model == SMALL else full).append(tokens.shape)
+        return real(model, params, tokens, *more)
+
+    monkeypatch.setattr(router, "residuals_only", residuals_only)
     monkeypatch.setattr(
-        cascade, "residuals_only", lambda *a: scout.append(a[2].shape) or real_scout(*a))
+        router, "score_experts", lambda *a: whole.append(a[2].shape) or real_whole(*a))
     monkeypatch.setattr(cascade.jnp, "take",
                         lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k))
     jax.clear_caches()
-    some = Cascade(bank_of(6, SMALL, seed=7), bank_of(6), 2)
+    some = Cascade(in_memory(6, SMALL, seed=7), in_memory(6), 2)
     some.route_all(spread(), batch=4)
     assert set(full) == {(4, 16), (1, 16)} and len(full) == 2 and scout == [(4, 16)]
     leaves = len(jax.tree.leaves(some.bank.params))
     assert picks == [(1,)] * leaves
     some.route_all(spread(160), batch=4)
-    assert (len(full), len(scout), len(picks)) == (2, 1, leaves)
-    some.route(TEXT, batch=4)  # two experts side by side: one more
+    assert (len(full), len(scout), len(picks)) == (2, 1, leaves) and not whole
+    some.route(TEXT, batch=4)  # two experts side by side, and their TRA: one program more
     some.route(TEXT.upper(), batch=4)
     some.route("0" * 500, batch=4)
-    assert (len(full), len(scout)) == (3, 1) and picks == [(1,)] * leaves + [(2,)] * leaves
+    assert (len(full), len(scout), len(whole)) == (2, 1, 1)
+    assert picks == [(1,)] * leaves + [(2,)] * leaves
 
 
 def test_calls_are_nearly_full_and_cover_every_place():
@@ -169,7 +163,7 @@ def test_calls_are_nearly_full_and_cover_every_place():
 
 
 def test_a_sample_scores_its_positions_as_the_whole_rule_does():
-    whole, params, batch = Scoring(parts=4, hidden=2), one(bank_of(1, SMALL).params, 0), spread()
+    whole, params, batch = Scoring(parts=4, hidden=2), one(in_memory(1, SMALL).params, 0), spread()
 
     @jax.jit
     def by_passes(params, tokens, mask):
@@ -190,7 +184,7 @@ def test_a_sample_scores_its_positions_as_the_whole_rule_does():
 
 
 def test_means_and_calibration_of_a_sample_count_scored_tokens_only():
-    bank, batch = bank_of(2, rule=SAMPLE), spread()
+    bank, batch = in_memory(2, rule=SAMPLE), spread()
     at = scoring.scored(SAMPLE, 16)
     residual = router.score_stats(bank, batch).residual
     by_hand = np.array([[np.mean(r[m & at]) for r, m in zip(e, batch.mask)] for e in residual])
@@ -206,12 +200,12 @@ def test_means_and_calibration_of_a_sample_count_scored_tokens_only():
 
 
 def test_scouts_score_what_single_scouts_score():
-    scouts, batch = bank_of(4, SMALL, seed=7, rule=SAMPLE), spread()
+    scouts, batch = in_memory(4, SMALL, seed=7, rule=SAMPLE), spread()
     sums, counts = cascade.scout_sums(scouts, batch, 4)
-    own = router.residual_sums(router.score_stats(scouts, batch).residual, batch.mask, SAMPLE)
+    own = scoring.residual_sums(router.score_stats(scouts, batch).residual, batch.mask, SAMPLE)
     np.testing.assert_allclose(sums, own[0], rtol=1e-5)
     np.testing.assert_array_equal(counts, own[1])
-    seen = cascade.scout_sums(bank_of(4, SMALL, seed=7), batch, 4)[0]
+    seen = cascade.scout_sums(in_memory(4, SMALL, seed=7), batch, 4)[0]
     for e in range(4):
         alone = np.asarray(score_small(one(scouts.params, e), batch.tokens, batch.mask))
         np.testing.assert_allclose(seen[e], np.sum(alone * batch.mask, -1), rtol=1e-5)
@@ -224,7 +218,7 @@ def score_small(params, tokens, mask):
 
 
 def test_short_texts_are_scored_at_all_positions():
-    scouts, bank = bank_of(4, SMALL, seed=7, rule=SAMPLE), bank_of(4)
+    scouts, bank = in_memory(4, SMALL, seed=7, rule=SAMPLE), in_memory(4)
     batch = spread()
     whole = dataclasses.replace(scouts, scoring=dataclasses.replace(SAMPLE, passes=0))
     np.testing.assert_allclose(  # 4 of 16 positions are fewer than 8: all passes
@@ -237,20 +231,20 @@ def test_short_texts_are_scored_at_all_positions():
 
 def test_scouts_with_a_smaller_window_read_each_part_alone():
     narrow = dataclasses.replace(SMALL, window=4)
-    scouts, batch = bank_of(4, narrow, seed=7), spread()
+    scouts, batch = in_memory(4, narrow, seed=7), spread()
     parts = Windows(batch.tokens.reshape(-1, 4), batch.mask.reshape(-1, 4), np.zeros(64, np.int64))
     sums, counts = cascade.scout_sums(scouts, batch, 16)
-    each, of_each = router.residual_sums(
+    each, of_each = scoring.residual_sums(
         router.score_stats(scouts, parts).residual, parts.mask, SEEN)
     np.testing.assert_allclose(sums, each.reshape(4, 16, 4).sum(-1), rtol=1e-5)
     np.testing.assert_array_equal(counts, of_each.reshape(16, 4).sum(-1))
     assert np.isfinite(sums).all()
-    found = Cascade(scouts, bank_of(4), 4).route(TEXT, batch=4)
-    assert found.residuals == pytest.approx(router.route(bank_of(4), TEXT, batch=4).residuals)
+    found = Cascade(scouts, in_memory(4), 4).route(TEXT, batch=4)
+    assert found.residuals == pytest.approx(router.route(in_memory(4), TEXT, batch=4).residuals)
 
 
 def test_a_document_is_chosen_by_the_sums_over_its_windows():
-    scouts, bank, batch = bank_of(4, SMALL, seed=7), bank_of(4), spread()
+    scouts, bank, batch = in_memory(4, SMALL, seed=7), in_memory(4), spread()
     cut = Cascade(scouts, bank, 2)
     found = cut.route(batch, batch=4)
     sums, counts = cascade.scout_sums(scouts, batch, 4)
@@ -265,7 +259,7 @@ def test_a_document_is_chosen_by_the_sums_over_its_windows():
 
 
 def test_the_head_is_all_that_scouts_read(monkeypatch):
-    scouts, bank = bank_of(4, SMALL, seed=7), bank_of(4)
+    scouts, bank = in_memory(4, SMALL, seed=7), in_memory(4)
     monkeypatch.setattr(cascade, "_SPOOL", 100)  # the rest lies in a file
     head = Cascade(scouts, bank, 1, head=6).route(TEXT, batch=4)
     first = Cascade(scouts, bank, 1).route(TEXT[:6 * 16], batch=4)
@@ -277,23 +271,23 @@ def test_the_head_is_all_that_scouts_read(monkeypatch):
 
 
 def test_scouts_come_in_any_order():
-    scouts, bank = bank_of(4, SMALL, seed=7), bank_of(4)
+    scouts, bank = in_memory(4, SMALL, seed=7), in_memory(4)
     turned = Cascade(scouts.select(["e2", "e0", "e3", "e1"]), bank, 2)
     assert turned.route(TEXT) == Cascade(scouts, bank, 2).route(TEXT)
 
 
 def test_scouts_of_another_bank_are_refused():
-    bank, scouts = bank_of(3), bank_of(3, SMALL)
+    bank, scouts = in_memory(3), in_memory(3, SMALL)
     cases = {
-        "no scout for e2": lambda: Cascade(bank_of(2, SMALL), bank, 1),
-        "e3": lambda: Cascade(bank_of(4, SMALL), bank, 1),
+        "no scout for e2": lambda: Cascade(in_memory(2, SMALL), bank, 1),
+        "e3": lambda: Cascade(in_memory(4, SMALL), bank, 1),
         "tokenizer": lambda: Cascade(
-            bank_of(3, SMALL, tokenizer=tiny_bank.OtherTokenizer()), bank, 1),
+            in_memory(3, SMALL, tokenizer=tiny_bank.OtherTokenizer()), bank, 1),
         "divide": lambda: Cascade(
-            bank_of(3, dataclasses.replace(SMALL, window=12)), bank, 1),
+            in_memory(3, dataclasses.replace(SMALL, window=12)), bank, 1),
         "keep=0": lambda: Cascade(scouts, bank, 0), "keep=4": lambda: Cascade(scouts, bank, 4),
         "head": lambda: Cascade(scouts, bank, 1, head=-1),
-        "no experts": lambda: Cascade(bank_of(0, SMALL), bank_of(0), 1),
+        "no experts": lambda: Cascade(in_memory(0, SMALL), in_memory(0), 1),
         "empty": lambda: Cascade(scouts, bank, 1).route(""),
         "alpha": lambda: Cascade(scouts, bank, 1).route("x", alpha=2.0),
         "for e1, e2": lambda: choose_keep(scouts, bank, {"e0": windows(3)}),
@@ -314,8 +308,8 @@ def stored(folder, bank):
 
 
 def test_the_choice_is_stored_with_the_scouts_and_bound_to_both_banks(tmp_path):
-    bank = stored(tmp_path / "bank", bank_of(3))
-    scouts = stored(tmp_path / "scouts", bank_of(3, SMALL, seed=7, rule=SAMPLE))
+    bank = stored(tmp_path / "bank", in_memory(3))
+    scouts = stored(tmp_path / "scouts", in_memory(3, SMALL, seed=7, rule=SAMPLE))
     with pytest.raises(UserError, match="how many experts"):
         Cascade.load(tmp_path / "bank", tmp_path / "scouts")
     assert Cascade.load(tmp_path / "bank", tmp_path / "scouts", keep=2).keep == 2
@@ -347,8 +341,8 @@ def test_choices_that_make_no_sense(bad):
 
 
 def test_the_command_says_what_the_api_says(tmp_path, capsys):
-    stored(tmp_path / "bank", bank_of(3))
-    stored(tmp_path / "scouts", bank_of(3, SMALL, seed=7))
+    stored(tmp_path / "bank", in_memory(3))
+    stored(tmp_path / "scouts", in_memory(3, SMALL, seed=7))
     (tmp_path / "a.txt").write_text(TEXT)
     words = ["route", "--bank", str(tmp_path / "bank"), str(tmp_path / "a.txt")]
     pair = ["--scouts", str(tmp_path / "scouts")]

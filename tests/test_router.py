@@ -12,9 +12,10 @@ import pytest
 import tiny_bank
 from tiny_bank import FLAT, TINY, fresh, one
 
-from cr_jax import models, objective, router, text_windows
+from cr_jax import models, objective, router, scoring, text_windows
 from cr_jax.bank import ExpertBank
 from cr_jax.calibration import Calibration, document_p, p_sums
+from cr_jax.config import SEEN, Scoring
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
@@ -290,6 +291,35 @@ def test_calibration_uses_the_windows_it_is_given():
     np.testing.assert_allclose(made.residuals[16], np.sort(residuals), rtol=1e-6)
     assert {k: v.size for k, v in router.calibrate(TINY, params, own, most=10).residuals.items()} \
         == {8: 10, 16: 10}
+
+
+@pytest.mark.parametrize(("rule", "passes"), [
+    (SEEN, (1, 1)), (Scoring(parts=4, hidden=1), (1, 1)), (Scoring(predicted=True), (0, 1))],
+    ids=["seen", "hidden", "predicted"])
+def test_residuals_alone_cost_the_passes_of_their_rule_and_no_other(monkeypatch, rule, passes):
+    model = dataclasses.replace(TINY, predictive=rule.predicted)
+    bank, batch, traced = tiny_bank.in_memory(2, model, rule=rule), windows(20), []
+    for name in ("decode", "_states"):
+        real = getattr(models.Autoencoder, name)
+        monkeypatch.setattr(models.Autoencoder, name, lambda *a, real=real, name=name, **k: (
+            traced.append(name), real(*a, **k))[1])
+
+    def counted(call):
+        """(what it gives, decoders and encoders in the program that it compiles)."""
+        traced.clear()
+        jax.clear_caches()
+        return call(), (traced.count("decode"), traced.count("_states"))
+
+    routes, of_routes = counted(lambda: router.route_all(bank, batch, batch=32))
+    made, of_made = counted(lambda: router.calibrate(
+        model, one(bank.params, 0), batch, scoring=rule, batch=32))
+    assert of_routes == of_made == passes
+    # TRA needs a pass over seen tokens, which is the paper's rule itself.
+    scores, of_scores = counted(lambda: router.score_stats(bank, batch, batch=32))
+    assert of_scores == ((1, 1) if rule == SEEN else (passes[0] + 1, passes[1] + 1))
+    beside = scoring.residual_means(*scoring.residual_sums(scores.residual, batch.mask, rule))
+    np.testing.assert_allclose(routes.residuals, beside, rtol=1e-6)
+    np.testing.assert_allclose(made.residuals[16], np.sort(beside[0, :-1]), rtol=1e-6)
 
 
 def test_conformal_p_values_by_hand():

@@ -7,7 +7,7 @@ import numpy as np
 from cr_jax import parameter_files
 from cr_jax.bank import ExpertBank
 from cr_jax.calibration import Calibration
-from cr_jax.config import ModelConfig
+from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.data.tokenizers import ByteTokenizer
 
 TINY = ModelConfig(
@@ -16,12 +16,12 @@ TINY = ModelConfig(
 FLAT = Calibration({8: np.linspace(1, 9, 40), 16: np.linspace(1, 9, 40)})
 
 
-def fresh(experts: int):
+def fresh(experts: int, model: ModelConfig = TINY, seed: int = 0):
     """Stacked parameters [E, ...] of untrained experts; expert i does not depend on E."""
     # Drawn by numpy: compiling the real initialiser takes longer than all tests of the bank.
-    draw = [np.random.default_rng(i) for i in range(experts)]
+    draw = [np.random.default_rng(100 * seed + i) for i in range(experts)]
     flat = {path: np.stack([d.normal(0, 0.3, shape).astype(np.float32) for d in draw])
-            for path, shape in parameter_files.shapes(TINY).items()}
+            for path, shape in parameter_files.shapes(model).items()}
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -29,11 +29,12 @@ def one(params, index: int):
     return jax.tree.map(lambda x: x[index], params)
 
 
-def in_memory(experts: int = 3) -> ExpertBank:
+def in_memory(experts: int = 3, model: ModelConfig = TINY, seed: int = 0, rule: Scoring = SEEN,
+              tokenizer=None) -> ExpertBank:
     """A bank of untrained experts e0, e1, ... that lives in memory."""
-    bank = ExpertBank(TINY, ByteTokenizer())
+    bank = ExpertBank(model, tokenizer or ByteTokenizer(), scoring=rule)
     for i in range(experts):
-        bank = bank.mount(f"e{i}", one(fresh(experts), i), FLAT)
+        bank = bank.mount(f"e{i}", one(fresh(experts, model, seed), i), FLAT)
     return bank
 
 
