@@ -8,21 +8,8 @@ Every row routes windows one by one through the public functions, host work incl
 --bank, parameters are one initialisation with noise: costs are real, decisions are not, so
 `agreement` is null.  With trained banks it is the share of the texts' windows that the cascade
 sends where exact routing does; larger E are then the bank's experts again with noise.
-`relative_cost`: seconds per token over those of one expert scored exactly.
-
-Arithmetic (forward products, FLOP per token; `cr_jax.training.speed` has the formula).  An expert
-of vocabulary 32,768, width 256, feed-forward 768, 3 + 3 blocks, window 512: 6.7 M in the encoder,
-13.5 M with decoder and fold, 16.8 M in the vocabulary.
-
-    full expert, all tokens seen (the paper's rule)                 13.5 + 16.8          =  30.3 M
-    full expert, code length                                        6.7 + 0.1 + 16.8     =  23.6 M
-    scout of width 64, feed-forward 128, 1 + 1 blocks, window 512: code length of a
-      quarter of the positions                                       0.22 + 4.19 / 4     =  1.27 M
-    64 scouts                                                                            =  81.3 M
-    64 experts by the cascade, keep=4, over one expert exactly:      4 + 81.3 / 23.6     =   7.4 x
-
-What does not shrink with a scout's width is the softmax over its logits, and on a GPU that is
-memory traffic: sample positions before making scouts narrower.
+`relative_cost`: seconds per token over those of one expert scored exactly; `flops_relative` and
+`memory_gib`: see `benchmarks.routing_plan`.
 """
 
 import argparse
@@ -36,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import results
+from benchmarks import results, routing_plan
 from benchmarks.timing import time_calls
 from cr_jax import models, router
 from cr_jax.bank import ExpertBank
@@ -47,12 +34,9 @@ from cr_jax.data.sources import read_text
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.scoring import residuals_only
 from cr_jax.studies.baselines import hashed_counts, ngram
 from cr_jax.text_windows import windows_of_text
-from cr_jax.training import speed
 
-GIB = 1 << 30
 RULE = Scoring(predicted=True)
 FULL = ModelConfig(vocab_size=32768, d_model=256, d_latent=256, heads=4, d_ff=768,
                    encoder_blocks=3, decoder_blocks=3, predictive=True)
@@ -105,19 +89,19 @@ def run(args, command: str) -> list[dict]:
                 continue
             if mode == "exact":
                 row = _timed(lambda w, b=whole: router.route_all(b, w, **options), fewer, args)
-                row |= {"memory_gib": exact_memory(whole, options)}
+                row |= {"memory_gib": routing_plan.exact_memory(whole, options)}
             elif mode == "cascade":
                 cut = Cascade(small, whole, keep)
                 row = _timed(lambda w, c=cut: c.route_all(w, **options), windows, args)
-                row |= {"memory_gib": cascade_memory(cut, options), "keep": keep,
+                row |= {"memory_gib": routing_plan.cascade_memory(cut, options), "keep": keep,
                         "agreement": _agreement(cut, windows, options) if trained else None}
             else:
                 row = _timed(_classifier(experts), windows, args)
-                row |= {"memory_gib": (1 << ngram.BITS) * experts * 4 / GIB}
+                row |= {"memory_gib": (1 << ngram.BITS) * experts * 4 / routing_plan.GIB}
             base = base or row["seconds_per_token"]
             row = {"experts": experts, "mode": mode, "device": "CPU" if mode == "ngram" else device,
                    "agreement": None, **row, "relative_cost": row["seconds_per_token"] / base,
-                   "flops_relative": flops_relative(
+                   "flops_relative": routing_plan.flops_relative(
                        bank.model, bank.scoring, scouts.model, scouts.scoring, experts,
                        {"exact": experts, "cascade": keep}[mode], mode == "cascade")
                    if mode != "ngram" else None}
@@ -129,28 +113,6 @@ def run(args, command: str) -> list[dict]:
                     "device": device, "command": command, "commit": results.commit(),
                     "versions": results.versions()}, indent=1) + "\n")
     return rows
-
-
-def scoring_flops(model: ModelConfig, scoring: Scoring) -> float:
-    """Forward FLOP per token of the residuals of a rule."""
-    parts = {k: v / model.window for k, v in speed.forward_flops(model).items()}
-    vocabulary, prediction = parts.pop("vocabulary"), parts.pop("prediction", 0.0)
-    blocks = sum(parts.values())
-    if scoring.predicted:
-        share = scoring.passes / scoring.parts if scoring.passes else 1.0
-        before = 2.0 * model.d_model**2
-        return before + share * (prediction - before) + parts["encoder"]
-    if not scoring.parts:
-        return blocks + vocabulary
-    passes = scoring.passes or scoring.parts
-    return passes * (blocks + vocabulary * scoring.hidden / scoring.parts)
-
-
-def flops_relative(model, scoring, scout, scout_scoring, experts: int, keep: int,
-                   scouted: bool = True) -> float:
-    """FLOP of scoring `keep` of `experts`, after their scouts, over one expert exactly."""
-    one = scoring_flops(model, scoring)
-    return keep + scouted * experts * scoring_flops(scout, scout_scoring) / one
 
 
 def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank:
@@ -171,34 +133,6 @@ def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank
     calibration = {n: bank.calibration[names[r]] for n, r in zip(new, rows, strict=True)}
     return dataclasses.replace(bank, names=new, params=jax.tree.map(more, bank.params),
                                calibration=calibration, about={n: {} for n in new}, folder=None)
-
-
-def exact_memory(bank: ExpertBank, options) -> float:
-    """GiB that the compiled call reserves: all parameters, windows, temporaries, residuals."""
-    return _plan(bank, options["batch"], options["expert_chunk"], options["chunk"])
-
-
-def cascade_memory(cut: Cascade, options) -> float:
-    """GiB of both banks and the larger of the two compiled calls."""
-    one = cut.bank.select(cut.bank.names[:1])
-    batch = options["batch"]
-    parts = batch * cut.bank.model.window // cut.scouts.model.window
-    scouting = _plan(cut.scouts, parts, options["expert_chunk"], options["chunk"])
-    return max(_gib(cut.bank) + scouting,
-               _gib(cut.bank) + _gib(cut.scouts) + _plan(one, batch, 1, options["chunk"]))
-
-
-def _plan(bank, rows, expert_chunk, chunk) -> float:
-    tokens = jax.ShapeDtypeStruct((rows, bank.model.window), jnp.int32)
-    mask = jax.ShapeDtypeStruct((rows, bank.model.window), bool)
-    plan = router._compiled.lower(  # the program that is timed
-        residuals_only, bank.model, bank.params, tokens, mask, expert_chunk, chunk,
-        bank.scoring).compile().memory_analysis()
-    return (plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes) / GIB
-
-
-def _gib(bank) -> float:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(bank.params)) / GIB
 
 
 def _timed(call, windows: Windows, args) -> dict:

@@ -1,40 +1,18 @@
-"""The cost of routing: the arithmetic by hand, rows that hold together, a choice on file."""
+"""The cost of routing: rows that hold together, a choice on file."""
 
 import json
 
 import jax
 import numpy as np
-import pytest
 import tiny_bank
 from test_cascade import SMALL, stored
 from tiny_bank import in_memory
 
 from benchmarks import choose_keep, router_cost
+from benchmarks.routing_plan import GIB
 from cr_jax import models
 from cr_jax.cascade import Cascade
-from cr_jax.config import SEEN, Scoring
-
-
-def test_the_arithmetic_of_the_docstring():
-    full, scout = router_cost.FULL, router_cost.SCOUT
-    seen = router_cost.scoring_flops(full, SEEN)
-    vocabulary = 2 * 256 * 32768
-    blocks = 6 * 2 * (4 * 256**2 + 3 * 256 * 768 + 2 * 512 * 256) + 2 * 4 * 256 * 64
-    assert seen == pytest.approx(blocks + vocabulary, rel=1e-3)
-    assert router_cost.scoring_flops(full, Scoring(parts=2)) == pytest.approx(
-        2 * blocks + vocabulary, rel=1e-3)
-    encoder, predictor = 3 * 2 * (4 * 256**2 + 3 * 256 * 768 + 2 * 512 * 256), 2 * 256**2
-    assert router_cost.scoring_flops(full, router_cost.RULE) == pytest.approx(
-        encoder + predictor + vocabulary, rel=1e-3)
-    small = router_cost.scoring_flops(scout, router_cost.SCOUT_RULE)
-    vocabulary = 2 * 64 * 32768 / 4
-    encoder = 2 * (4 * 64**2 + 3 * 64 * 128 + 2 * 512 * 64)
-    assert small == pytest.approx(encoder + 2 * 64**2 + vocabulary, rel=1e-3)
-    for rule in (SEEN, router_cost.RULE):
-        cost = router_cost.flops_relative(full, rule, scout, router_cost.SCOUT_RULE, 64, 6)
-        assert cost == pytest.approx(6 + 64 * small / router_cost.scoring_flops(full, rule))
-        assert cost <= 10  # the target of the cascade, with room for keep=6
-    assert router_cost.flops_relative(full, SEEN, scout, SEEN, 64, 64, scouted=False) == 64
+from cr_jax.config import Scoring
 
 
 def test_copies_of_experts_are_the_experts_with_noise():
@@ -59,7 +37,7 @@ def test_rows_of_a_run(tmp_path, capsys, monkeypatch):
     assert set(rows) == {(1, "exact"), (1, "ngram"), (3, "exact"), (3, "cascade"), (3, "ngram")}
     assert rows[1, "exact"]["relative_cost"] == rows[1, "exact"]["flops_relative"] == 1
     assert all(r["agreement"] is None and r["tokens_per_s"] > 0 for r in found["rows"])
-    parameters = 4 * models.count_parameters(in_memory(1).model) / router_cost.GIB
+    parameters = 4 * models.count_parameters(in_memory(1).model) / GIB
     grown = rows[3, "exact"]["memory_gib"] - rows[1, "exact"]["memory_gib"]
     assert grown > 1.9 * parameters
     assert not found["trained"] and found["keep"] == 2 and "--quick" in found["command"]
