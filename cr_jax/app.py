@@ -17,7 +17,7 @@ from cr_jax import config as settings
 from cr_jax import corpora, distributed, evaluation, models, parallel, parameter_files
 from cr_jax.bank import ExpertBank
 from cr_jax.config import Experiment
-from cr_jax.data import train_iterator
+from cr_jax.data import WindowBatches, train_iterator
 from cr_jax.errors import UserError
 from cr_jax.report import write_report
 from cr_jax.router import calibrate
@@ -158,11 +158,10 @@ def _train(experiment, model, text, names, folder, say):
     share = plan.share
 
     def batches(step):
-        return train_iterator(
+        return train_iterator(WindowBatches(
             [text.train[n] for n in names], batch=experiment.train.batch, window=model.window,
             seed=experiment.seed, mode=experiment.data.mode, pad_id=text.tokenizer.pad_id,
-            process_index=share.block, process_count=share.blocks, experts=share.experts,
-            start_step=step)
+            process_index=share.block, process_count=share.blocks, experts=share.experts), step)
 
     return train(experiment, model, sizes, plan, batches, folder, say=say)
 

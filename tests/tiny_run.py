@@ -19,7 +19,7 @@ import numpy as np
 from cr_jax import config as settings
 from cr_jax import parallel
 from cr_jax.config import ModelConfig
-from cr_jax.data import ByteTokenizer, load_corpus, train_iterator
+from cr_jax.data import ByteTokenizer, WindowBatches, load_corpus, train_iterator
 from cr_jax.training import loop
 
 # No blocks: what is tested here is the loop, and this compiles in a second.
@@ -67,9 +67,9 @@ def train(e: settings.Experiment, folder, model=MODEL, on_log=None, mode="jit", 
     tokenizer, names = ByteTokenizer(), tuple(e.data.domains)
     folder = pathlib.Path(folder)
     corpora = [load_corpus(e.data.domains[n].train, tokenizer, folder / "cache") for n in names]
-    batches = lambda step: train_iterator(
+    batches = lambda step: train_iterator(WindowBatches(
         corpora, batch=e.train.batch, window=model.window, seed=e.seed, mode=e.data.mode,
-        pad_id=tokenizer.pad_id, start_step=step)
+        pad_id=tokenizer.pad_id), step)
     plan = parallel.make_plan(mode, len(names), e.train.batch, e.mesh_expert,
                               devices or jax.devices()[:1], fsdp, small=0)
     sizes = {n: len(c.tokens) for n, c in zip(names, corpora, strict=True)}

@@ -1,5 +1,6 @@
 """Documents -> tokens -> windows [B, L]: sources, tokenizers, cached corpora, Grain batches."""
 
+from cr_jax.data.batches import Mixture, WindowBatches, train_iterator
 from cr_jax.data.corpus import Corpus, load_corpus
 from cr_jax.data.sources import Document, documents, read_text
 from cr_jax.data.tokenizers import (
@@ -10,15 +11,7 @@ from cr_jax.data.tokenizers import (
     load_tokenizer,
     train_sentencepiece,
 )
-from cr_jax.data.windows import (
-    Mixture,
-    WindowBatches,
-    Windows,
-    eval_windows,
-    random_windows,
-    train_iterator,
-    windows_of,
-)
+from cr_jax.data.windows import Windows, eval_windows, random_windows, windows_of
 
 __all__ = [
     "ByteTokenizer",

@@ -14,7 +14,6 @@ from cr_jax.errors import UserError
 if TYPE_CHECKING:
     import grain
 
-Weights = Sequence[float | int]
 MODES = ("packed", "padded")
 _BLOCK = 4096  # rows over which the shares of a mixture are exact
 _STEPS = 1 << 40  # Grain wants a length; no run gets there
@@ -29,7 +28,7 @@ class Mixture:
     """
 
     corpora: Sequence[Corpus]
-    weights: Weights | None = None
+    weights: Sequence[float | int] | None = None
 
 
 class _Rows:
@@ -89,16 +88,12 @@ def cut_documents(
 class _Expert:
     """The rows of one expert: of one corpus, or of a mixture in fixed shares."""
 
-    def __init__(
-        self, source: Corpus | Mixture, weights: Weights | None, window: int, mode: str, key: int
-    ):
+    def __init__(self, source: Corpus | Mixture, window: int, mode: str, key: int):
         if isinstance(source, Corpus):
             source = Mixture([source])
         corpora = list(source.corpora)
-        weights = weights if weights is not None else source.weights
-        if weights is None:
-            weights = [len(corpus.tokens) for corpus in corpora]
-        shares = np.array(weights, float)
+        shares = np.array([len(corpus.tokens) for corpus in corpora]
+                          if source.weights is None else source.weights, float)
         if shares.shape != (len(corpora),) or not len(corpora):
             raise UserError(f"a mixture has {len(corpora)} corpora but {shares.size} weights; "
                             "give one weight for each")
@@ -150,7 +145,10 @@ class WindowBatches:
         corpora: a `Corpus` or `Mixture` for each expert.
         batch: B, rows per step and expert over all processes.
         window: L, tokens.
-        weights: for each expert None or weights in place of its mixture's own.
+        seed: expert e's order follows from (seed, e).
+        mode: "packed" or "padded".
+        pad_id: the id of padding, in padded mode.
+        process_index, process_count: p, and among how many processes the rows are shared.
         experts: whose rows are read here, by place in `corpora`.
     UserError for sizes that do not fit.
     """
@@ -166,7 +164,6 @@ class WindowBatches:
         pad_id: int,
         process_index: int = 0,
         process_count: int = 1,
-        weights: Sequence[Weights | None] | None = None,
         experts: slice = slice(None),
     ):
         if mode not in MODES:
@@ -178,10 +175,8 @@ class WindowBatches:
                             f"{process_count}; make it a multiple of the number of processes")
         if not corpora:
             raise UserError("no corpus to train on; name at least one data source")
-        if weights is not None and len(weights) != len(corpora):
-            raise UserError(f"{len(weights)} weights for {len(corpora)} experts; give one for each")
         self._experts = [
-            _Expert(corpus, weights[e] if weights else None, window, mode, int(mix(seed, e)))
+            _Expert(corpus, window, mode, int(mix(seed, e)))
             for e, corpus in list(enumerate(corpora))[experts]
         ]
         self._batch, self._pad_id, self._padded = batch, pad_id, mode == "padded"
@@ -200,34 +195,17 @@ class WindowBatches:
         return batch
 
 
-def train_iterator(
-    corpora: Sequence[Corpus | Mixture],
-    *,
-    batch: int,
-    window: int,
-    seed: int,
-    mode: str = "packed",
-    pad_id: int,
-    process_index: int = 0,
-    process_count: int = 1,
-    weights: Sequence[Weights | None] | None = None,
-    experts: slice = slice(None),
-    start_step: int = 0,
-) -> "grain.DatasetIterator":
-    """Iterates over `WindowBatches` (same arguments) from `start_step` on.
+def train_iterator(batches: WindowBatches, start_step: int = 0) -> "grain.DatasetIterator":
+    """Iterates over the batches from `start_step` on.
 
     `get_state()` is {"next_index": step}, `set_state()` goes on from there exactly, also on another
     number of processes.
     """
     import grain  # it brings Orbax along: most of a second that routing a file need not wait for
 
-    source = WindowBatches(
-        corpora, batch=batch, window=window, seed=seed, mode=mode, pad_id=pad_id,
-        process_index=process_index, process_count=process_count, weights=weights,
-        experts=experts)
     # One thread keeps a few batches ahead; more would only fight for the interpreter's lock.
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
+    iterator = iter(grain.MapDataset.source(batches).to_iter_dataset(options))
     if start_step:
         iterator.set_state({"next_index": int(start_step)})
     return iterator

@@ -1,18 +1,13 @@
-"""Windows [N, L] for evaluation and routing; training batches are in `batches` (named here too)."""
+"""Windows [N, L] for evaluation and routing; training batches are in `batches`."""
 
 import dataclasses
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer
 
-from cr_jax.data.batches import MODES, Mixture, WindowBatches, cut_documents, train_iterator
+from cr_jax.data.batches import MODES, cut_documents
 from cr_jax.data.corpus import Corpus
 from cr_jax.errors import UserError
-
-__all__ = [
-    "Mixture", "WindowBatches", "Windows", "eval_windows", "random_windows", "train_iterator",
-    "windows_of",
-]
 
 
 @dataclasses.dataclass(frozen=True)

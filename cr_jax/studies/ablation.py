@@ -27,7 +27,7 @@ import numpy as np
 from cr_jax import config as settings
 from cr_jax import corpora, models, objective, parallel
 from cr_jax.config import Experiment, ModelConfig
-from cr_jax.data import train_iterator
+from cr_jax.data import WindowBatches, train_iterator
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.studies import capacity, power_law
@@ -136,11 +136,11 @@ class _Study:
         place = self.folder / "cells" / _digest(sorted(hashes.values()))[:16]
 
         def batches(step):
-            return _SideBySide([train_iterator(
+            return _SideBySide([train_iterator(WindowBatches(
                 [text.train[c.domain]], batch=e.train.batch, window=model.window,
                 seed=e.seed + c.seed, mode=e.data.mode, pad_id=text.tokenizer.pad_id,
-                process_index=jax.process_index(), process_count=jax.process_count(),
-                start_step=step) for c in cells.values()])
+                process_index=jax.process_index(), process_count=jax.process_count()),
+                step) for c in cells.values()])
 
         sizes = {name: corpora.count_tokens(text.train[c.domain]) for name, c in cells.items()}
         trained = train(e, model, sizes, plan, batches, place)

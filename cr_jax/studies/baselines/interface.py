@@ -85,16 +85,17 @@ class TrainingText:
             rows = min(rows, max(1, tokens // self.window))
         # By name: a domain's windows do not depend on which others there are.
         seed = self.seed + zlib.crc32(self.names[domain].encode())
-        batch = WindowBatches([self.corpora[domain]], batch=rows, window=self.window,
-                              seed=seed, mode=self.mode, pad_id=self.tokenizer.pad_id)[0]
+        batch = self._batches([self.corpora[domain]], rows, seed)[0]
         found = batch["tokens"][0]
         return found, batch["mask"][0] if "mask" in batch else np.ones(found.shape, bool)
 
     def batches(self, batch: int):
         """Endless {"tokens" [E, B, L], in padded mode "mask"}, as the compressors' own training."""
-        return train_iterator(
-            self.corpora, batch=batch, window=self.window, seed=self.seed, mode=self.mode,
-            pad_id=self.tokenizer.pad_id)
+        return train_iterator(self._batches(self.corpora, batch, self.seed))
+
+    def _batches(self, corpora, rows: int, seed: int) -> WindowBatches:
+        return WindowBatches(corpora, batch=rows, window=self.window, seed=seed, mode=self.mode,
+                             pad_id=self.tokenizer.pad_id)
 
 
 def cut(mask: Bool[np.ndarray, "N L"], length: int) -> Bool[np.ndarray, "N L"]:
