@@ -83,7 +83,7 @@ def run(args, command: str) -> list[dict]:
     for experts in counts:
         whole, small = replicate(bank, experts), replicate(scouts, experts)
         trained = bool(args.bank and args.text) and experts == len(bank.names)
-        fewer = _first(windows, max(options["batch"], size // experts))
+        fewer = windows.take(slice(max(options["batch"], size // experts)))
         for mode in ("exact", "cascade", "ngram"):
             if mode == "cascade" and experts <= keep:
                 continue
@@ -199,10 +199,6 @@ def _texts(bank: ExpertBank, files: Sequence[str], count: int) -> Windows:
     if not len(tokens):
         raise UserError(f"the texts hold no full window of {bank.model.window} tokens: give more")
     return Windows(tokens, np.ones(tokens.shape, bool), np.arange(len(tokens), dtype=np.int64))
-
-
-def _first(windows: Windows, count: int) -> Windows:
-    return Windows(windows.tokens[:count], windows.mask[:count], windows.document[:count])
 
 
 def _about(bank, scouts, options, keep) -> dict:

@@ -106,7 +106,7 @@ class Cascade:
                 first = block if first is None else first
                 rows = rows or router.rows_per_call(len(block.tokens), batch)
                 spool.add(block)
-                part = _rows(block, slice(max(0, self.head - seen) if self.head else None))
+                part = block.take(slice(max(0, self.head - seen) if self.head else None))
                 seen += len(block.tokens)
                 if len(part.tokens):
                     sums, counts = scout_sums(self.scouts, part, rows, expert_chunk, chunk)
@@ -140,7 +140,7 @@ class Cascade:
             at = np.flatnonzero((near == e).any(0))
             part = _selected(self.bank, np.array([e]))
             for here, rows in full_calls(at, batch):
-                block = _rows(windows, here)
+                block = windows.take(here)
                 residuals[e, here] = residual_means(*router.residual_rows(
                     part.model, part.params, block, rows, scoring=part.scoring, chunk=chunk))[0]
         return WindowRoutes(residuals, residuals.argmin(0),
@@ -199,7 +199,7 @@ def scout_residuals(scouts: ExpertBank, windows: Windows, *, expert_chunk: int =
     short = np.flatnonzero(counts < SHORTEST)
     if scouts.scoring.passes and short.size:
         sums[:, short], counts[short] = scout_sums(
-            _all_passes(scouts), _rows(windows, short), rows(short.size), expert_chunk, chunk)
+            _all_passes(scouts), windows.take(short), rows(short.size), expert_chunk, chunk)
     return residual_means(sums, counts)
 
 
@@ -277,10 +277,6 @@ def _selected(bank: ExpertBank, rows: np.ndarray) -> ExpertBank:
 
 def _all_passes(scouts: ExpertBank) -> ExpertBank:
     return dataclasses.replace(scouts, scoring=dataclasses.replace(scouts.scoring, passes=0))
-
-
-def _rows(windows: Windows, at) -> Windows:
-    return Windows(windows.tokens[at], windows.mask[at], windows.document[at])
 
 
 def _check_pair(scouts: ExpertBank, bank: ExpertBank) -> None:

@@ -61,8 +61,7 @@ def score_domains(
     for name, windows in domains.items():
         nll, residual, correct, scored = [], [], [], []
         for start in range(0, len(windows), _BLOCK):
-            part = Windows(*(x[start:start + _BLOCK] for x in
-                             (windows.tokens, windows.mask, windows.document)))
+            part = windows.take(slice(start, start + _BLOCK))
             scores = score_stats(bank, part, expert_chunk=expert_chunk, batch=batch)
             nll.append(np.sum(scores.nll * part.mask, -1, dtype=np.float64))
             sums, counts = residual_sums(scores.residual, part.mask, bank.scoring)

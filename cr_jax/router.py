@@ -242,9 +242,8 @@ def blocks(bank: ExpertBank, text: str | Iterable[str] | Windows, batch: int) ->
     if not isinstance(text, Windows):
         yield from windows_of_text(bank.tokenizer, text, bank.model.window, batch)
         return
-    for i in range(0, len(text.tokens), batch):
-        at = slice(i, i + batch)
-        yield Windows(text.tokens[at], text.mask[at], text.document[at])
+    for i in range(0, len(text), batch):
+        yield text.take(slice(i, i + batch))
 
 
 def p_values(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],

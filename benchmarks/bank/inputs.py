@@ -69,7 +69,7 @@ def sets(e, text: corpora.Corpora, work: Path, a) -> Iterator[tuple[str, Windows
         for name in names:
             yield f"{split}/{name}", found[name]
     test = {n: text.test[n] for n in names}
-    few = {n: _evenly(w, a.cut_windows) for n, w in test.items()}
+    few = {n: w.spread(a.cut_windows) for n, w in test.items()}
     for length, domains in lengths.windows(few, [c for c in CUTS if c < window]).items():
         for name, windows in domains.items():
             yield f"cut{length}/{name}", windows
@@ -87,15 +87,10 @@ def sets(e, text: corpora.Corpora, work: Path, a) -> Iterator[tuple[str, Windows
     for one, other in BLENDS:
         if one in test and other in test:
             for layout in blends.LAYOUTS:
-                made = blends.windows(_evenly(test[one], a.blends), _evenly(test[other], a.blends),
+                made = blends.windows(test[one].spread(a.blends), test[other].spread(a.blends),
                                       layout=layout)
                 for percent, windows in made.items():
                     yield f"blend/{one}.{other}.{layout}.{percent}", windows
-
-
-def _evenly(windows: Windows, count: int) -> Windows:
-    at = np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int)
-    return Windows(windows.tokens[at], windows.mask[at], windows.document[at])
 
 
 def write_sets(path: Path, found: Mapping[str, Windows]) -> None:

@@ -21,6 +21,14 @@ class Windows:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def take(self, at: slice | Integer[np.ndarray, " n"]) -> "Windows":
+        """Some of the windows, by a slice or by their places."""
+        return Windows(self.tokens[at], self.mask[at], self.document[at])
+
+    def spread(self, count: int) -> "Windows":
+        """At most `count` windows, evenly spread from the first to the last."""
+        return self.take(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
+
 
 def eval_windows(
     corpus: Corpus,

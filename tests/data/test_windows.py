@@ -73,3 +73,12 @@ def test_bad_input_is_one_line():
         with pytest.raises(UserError) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+def test_some_windows_keep_what_belongs_to_them():
+    many = random_windows(10, 4, 99, seed=0)
+    for some, places in ((many.take(slice(2, 5)), [2, 3, 4]), (many.take(np.array([7, 1])), [7, 1]),
+                         (many.spread(4), [0, 3, 6, 9]), (many.spread(11), range(10))):
+        assert some.document.tolist() == list(places)
+        np.testing.assert_array_equal(some.tokens, many.tokens[list(places)])
+        np.testing.assert_array_equal(some.mask, many.mask[list(places)])

@@ -12,7 +12,6 @@ import numpy as np
 
 from cr_jax.config import Experiment
 from cr_jax.corpora import Corpora, sized
-from cr_jax.data import Windows
 from cr_jax.errors import UserError
 from cr_jax.studies.baselines import (
     compression,
@@ -94,7 +93,7 @@ def measure(baseline: Baseline, corpora: Corpora, lengths: Sequence[int], calibr
     names = tuple(corpora.train)
     ordered = {n: corpora.test[n] for n in (*names, *(n for n in corpora.test if n not in names))}
     test = _score(baseline, ordered, lengths)
-    valid = _score(baseline, {n: _some(corpora.valid[n], calibration) for n in names}, lengths)
+    valid = _score(baseline, {n: corpora.valid[n].spread(calibration) for n in names}, lengths)
     out: dict = {"per_domain": {}, "ood": {"refitted": baseline.independent, "per_length": {}}}
     for k, length in enumerate(lengths):
         won = {n: test[n][k].argmax(0) for n in names}
@@ -123,12 +122,6 @@ def _score(baseline: Baseline, domains, lengths) -> dict[str, np.ndarray]:
     scores = baseline.predict(tokens, mask, lengths)
     cuts = np.cumsum([len(w) for w in domains.values()])[:-1]
     return dict(zip(domains, np.split(scores, cuts, axis=-1)))
-
-
-def _some(windows: Windows, count: int) -> Windows:
-    """At most `count` windows, evenly spread."""
-    at = np.linspace(0, len(windows) - 1, min(count, len(windows))).astype(int)
-    return Windows(windows.tokens[at], windows.mask[at], windows.document[at])
 
 
 def _mean(cells, names, figure: str) -> float | None:
