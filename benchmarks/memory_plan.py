@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default="", help="write rows and provenance as JSON")
     parser.add_argument("--quick", action="store_true", help="tiny models: shows that it works")
     args = parser.parse_args(argv)
-    _pretend_devices(max(devices for _, devices, _ in CASES))
+    pretend_devices(max(devices for _, devices, _ in CASES))
     from benchmarks import results
 
     print("  ".join(f"{c:>13}" for c in COLUMNS))
@@ -102,7 +102,7 @@ def _show(value) -> str:
         value, int) else value
 
 
-def _pretend_devices(count: int) -> None:
+def pretend_devices(count: int) -> None:
     """Before JAX starts: the CPU as so many devices."""
     flag = "--xla_force_host_platform_device_count"
     if flag not in os.environ.get("XLA_FLAGS", ""):

@@ -21,6 +21,8 @@ import pathlib
 import shlex
 import sys
 
+from benchmarks import memory_plan
+
 TOLERANCE = {"cpu": 1e-4, "gpu": 0.02}  # nats/token; bfloat16 sums in another order
 COLUMNS = ("devices", "kind", "mode", "parallel", "batch", "tokens_per_s", "efficiency")
 STEPS = 4  # whose losses are compared
@@ -54,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     """Prints rows and checks, writes --out; 1 when the losses differ, 2 for bad flags."""
     a = parse_arguments(argv)
     if a.quick:
-        _pretend_devices(a.devices)
+        memory_plan.pretend_devices(a.devices)
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiles in half the time
     import jax
 
     from benchmarks import one_billion
@@ -269,15 +272,6 @@ def _merge(path: str, model: str, part: dict, flags: str) -> None:
 
 def _show(value) -> str:
     return f"{value:,.2f}" if isinstance(value, float) else str(value)[:14]
-
-
-def _pretend_devices(count: int) -> None:
-    """Before JAX starts: the CPU as so many devices."""
-    flag = "--xla_force_host_platform_device_count"
-    if flag not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}={count}".strip()
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiles in half the time
 
 
 if __name__ == "__main__":

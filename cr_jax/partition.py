@@ -68,10 +68,3 @@ def name_of(path: tuple) -> str:
     """A key path of `jax.tree_util` -> "params/params/encoder/blocks/attention/qkv"."""
     return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
                     for k in path)
-
-
-def bytes_per_device(state: Any, shards: Any) -> int:
-    """Bytes of `state` (arrays or shapes) that one device holds under `shards`."""
-    sizes = jax.tree.map(
-        lambda x, s: math.prod(s.shard_shape(x.shape)) * x.dtype.itemsize, state, shards)
-    return sum(jax.tree.leaves(sizes))

@@ -11,7 +11,6 @@ from cr_jax.explanation import Explanation, Telling
 from cr_jax.report.explanation import MARGIN_EDGES, RESIDUAL_EDGES, margin_step, residual_step
 from cr_jax.report.text import visible
 
-COLOURS = ("plain", "256", "truecolor")
 _RESET = "\x1b[0m"
 # (ink, paper) per step; None keeps the terminal's own.  Nobody tells a program whether the
 # terminal is dark, so weak steps colour the letters and strong ones the ground: on both, more
@@ -27,7 +26,7 @@ _AGAINST = (_RESIDUAL[1], _RESIDUAL[2], _RESIDUAL[4], _RESIDUAL[6], _RESIDUAL[8]
 
 
 def colours(wanted: str = "auto") -> str:
-    """One of COLOURS for stdout; `wanted` is auto, always or never.
+    """plain, 256 or truecolor for stdout; `wanted` is auto, always or never.
 
     auto: none when stdout is no terminal, or NO_COLOR is set, or TERM is dumb.
     """
@@ -42,7 +41,7 @@ def lines(name: str, found: Explanation, colour: str = "plain", view: str = "res
           width: int | None = None, blocks: bool = True) -> Iterator[str]:
     """The explanation of one file, line by line: bars, verdict, text or its most telling tokens.
 
-    colour: of COLOURS; view: what colours a token, its "residual" under the nearest expert or its
+    colour: of `colours`; view: what colours a token, its "residual" under the nearest expert or its
     "margin" over the runner-up; width: columns (None: the terminal's); blocks: bars of █, else #.
     """
     columns = width or min(100, shutil.get_terminal_size().columns)
