@@ -147,7 +147,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def load(path: str) -> ml_collections.ConfigDict:
-    """`get_config()` of a file in configs/.  Raises `UserError` when there is none."""
+    """`get_config()` of a file in configs/, of `FILE:VARIANT` its variant.  Raises `UserError`."""
+    path, _, variant = path.partition(":")
     if not Path(path).is_file():
         raise UserError(f"--config: {path} is not a file")
     spec = importlib.util.spec_from_file_location("record_config", path)
@@ -155,7 +156,10 @@ def load(path: str) -> ml_collections.ConfigDict:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise UserError(f"--config: {path} has no get_config()")
-    return module.get_config()
+    try:
+        return module.get_config(*([variant] if variant else []))
+    except (KeyError, TypeError):
+        raise UserError(f"--config: {path} has no variant '{variant}'") from None
 
 
 def change(

@@ -1,4 +1,4 @@
-"""Documents from short specs: the standard library, shipped samples, files, JSONL and TFDS.
+"""Documents from short specs: the standard library, samples, random text, files, JSONL and TFDS.
 
 Not in the paper, which trains on one corpus (codeparrot-clean). Everything here streams: at most
 one document (or one piece of about 1 MB) is held at a time.
@@ -8,6 +8,7 @@ import dataclasses
 import glob
 import hashlib
 import os
+import random
 import re
 import sys
 import sysconfig
@@ -26,7 +27,9 @@ _STDLIB_SKIP = {
     "site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "encodings",
     "pydoc_data", "ensurepip", "turtledemo", "__pycache__", "__phello__",
 }
-_KINDS = "stdlib, samples/NAME, files:GLOB, jsonl:PATH[#field], tfds:NAME/SPLIT[#field]"
+RANDOM_DOCUMENTS, RANDOM_CHARACTERS = 512, 4096  # of each
+_KINDS = ("stdlib, samples/NAME, random:SYMBOLS, files:GLOB, jsonl:PATH[#field], "
+          "tfds:NAME/SPLIT[#field]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +65,10 @@ def parse(spec: str) -> Source:
     if body.startswith("samples/"):
         return Source(spec, "samples", body.removeprefix("samples/"), split=split)
     kind, colon, target = body.partition(":")
+    if colon and kind == "random":
+        if not target.isdecimal() or not 2 <= int(target) <= 94:
+            raise UserError(f"data source {spec!r}: random:SYMBOLS takes 2 to 94 printable symbols")
+        return Source(spec, kind, target, split=split)
     if colon and target and kind == "files":
         return Source(spec, kind, target, split=split)
     if colon and target and kind in ("jsonl", "tfds"):
@@ -80,7 +87,8 @@ def split_of(group: str) -> str:
 def documents(spec: str) -> Iterator[Document]:
     """Yields the documents of `spec` in a fixed order, one at a time; empty ones are left out.
 
-    Specs: `stdlib`, `samples/NAME`, `files:GLOB` (a folder: all its files but hidden ones),
+    Specs: `stdlib`, `samples/NAME`, `random:SYMBOLS` (2 MB of characters drawn uniformly from so
+    many, log2(SYMBOLS) bits each), `files:GLOB` (a folder: all its files but hidden ones),
     `jsonl:PATH[#field]` (.jsonl, .zst, .xz, .gz, or a glob), `tfds:NAME/SPLIT[#field]`; a suffix
     `@train`, `@valid` or `@test` keeps one part of an 80/10/10 split by a hash of the group
     (samples: by their `split` key). UserError when the spec is not understood, nothing matches, or
@@ -96,6 +104,8 @@ def fingerprint(spec: str) -> str:
     digest = hashlib.sha256(spec.encode("utf-8", "surrogatepass"))
     if source.kind == "tfds":
         digest.update(records.tfds_identity(source.target).encode())
+        return digest.hexdigest()
+    if source.kind == "random":
         return digest.hexdigest()
     for path, name in _files(source):
         digest.update(b"\0" + name.encode("utf-8", "surrogatepass") + b"\0")
@@ -177,6 +187,14 @@ def _jsonl(source: Source) -> Iterator[tuple[Document, str | None]]:
             yield Document(text, f"{name}:{number}", group), split
 
 
+def _random(source: Source) -> Iterator[tuple[Document, str | None]]:
+    symbols = [chr(33 + n) for n in range(int(source.target))]
+    for number in range(RANDOM_DOCUMENTS):
+        name = f"random:{number}"
+        text = "".join(random.Random(name).choices(symbols, k=RANDOM_CHARACTERS))
+        yield Document(text, name, name), None
+
+
 def _tfds(source: Source) -> Iterator[tuple[Document, str | None]]:
     for number, record in enumerate(records.tfds_records(source.target)):
         text = records.text_of(record, source.field, f"{source.spec} record {number}")
@@ -185,7 +203,8 @@ def _tfds(source: Source) -> Iterator[tuple[Document, str | None]]:
 
 
 _READERS = {
-    "stdlib": _stdlib, "samples": _jsonl, "files": _text_files, "jsonl": _jsonl, "tfds": _tfds,
+    "stdlib": _stdlib, "samples": _jsonl, "random": _random, "files": _text_files,
+    "jsonl": _jsonl, "tfds": _tfds,
 }
 
 

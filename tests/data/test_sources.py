@@ -196,3 +196,21 @@ def test_read_text_missing_empty_folder(tmp_path):
 def test_read_text_standard_input(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("hä\r\n".encode())))
     assert "".join(read_text("-")) == "hä\r\n"
+
+
+def test_random_text_has_its_symbols_in_equal_shares_and_is_always_the_same():
+    found = list(documents("random:10"))
+    text = "".join(d.text for d in found)
+    shares = [text.count(c) / len(text) for c in sorted(set(text))]
+    assert shares == pytest.approx([0.1] * 10, abs=0.002)
+    assert found[0] != found[1] and found == list(documents("random:10"))
+    parts = {s: {d.group for d in documents(f"random:10@{s}")} for s in sources.SPLITS}
+    assert all(parts.values()) and sum(map(len, parts.values())) == len(found)
+    assert sources.fingerprint("random:10") != sources.fingerprint("random:11")
+
+
+@pytest.mark.parametrize("spec", ["random:", "random:1", "random:95", "random:ten"])
+def test_random_text_of_no_alphabet_is_refused(spec):
+    with pytest.raises(UserError) as error:
+        list(documents(spec))
+    assert "2 to 94" in one_line(error)
