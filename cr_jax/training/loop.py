@@ -20,7 +20,7 @@ from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.clock import Clock
 from cr_jax.training.metric_writer import MetricWriter
 from cr_jax.training.phases import Phases, shares
-from cr_jax.training.progress import Progress, check_finite
+from cr_jax.training.progress import Progress, check_finite, check_state
 from cr_jax.training.step import init_state, make_train_step
 from cr_jax.training.trace import Trace
 from cr_jax.training.watchdog import Watchdog
@@ -87,7 +87,9 @@ def train(
         def save():
             # On return the state is on the host: the next step may reuse its buffers.
             phases.enter("checkpoint")
-            checkpointer.save(step, plan.gather(state), batches.get_state(),
+            held = plan.gather(state)
+            check_state(step, held)  # the loss was that of the parameters before the last update
+            checkpointer.save(step, held, batches.get_state(),
                               {**record, "elapsed": clock.seconds()})
             phases.enter("step")
 
@@ -133,8 +135,10 @@ def train(
             trace.after(step, sums)
             finished = clock.progress(step) >= 1
             # The sums of step t are read once step t+1 is under way.
-            if pending is not None and (step - 1) % settings.log_every == 0:
-                log(step - 1, *pending)
+            if pending is not None:
+                check_finite(step - 1, pending[0], names)
+                if (step - 1) % settings.log_every == 0:
+                    log(step - 1, *pending)
             pending = sums, progress
             phases.enter("others")
             stopped, due = agreed(

@@ -9,6 +9,9 @@ from cr_jax.errors import UserError
 from cr_jax.training.optimizer import rate
 from cr_jax.training.speed import flops_per_token, peak_flops
 
+_KEPT = ("the last good checkpoint is kept: lower config.optimizer.learning_rate and "
+         "muon_learning_rate, and start in a new --workdir")
+
 
 class Progress:
     """Turns the device's sums into metrics; call it with a step, its sums [E] and the progress [E]
@@ -26,7 +29,6 @@ class Progress:
 
     def __call__(self, step: int, sums, progress) -> None:
         host = jax.device_get(sums)
-        check_finite(step, host, self.names)
         self.phases.enter("log")
         now = self.clock.seconds()
         spent = self.phases.news()
@@ -64,11 +66,22 @@ class Progress:
 
 def check_finite(step: int, sums, names) -> None:
     """`UserError` that names the experts whose loss or gradient [E] is not finite."""
-    host = jax.device_get(sums)
-    bad = [n for i, n in enumerate(names)
-           if not (np.isfinite(host["nll"][i]) and np.isfinite(host["gradient_norm"][i]))]
+    nll, norm = jax.device_get((sums["nll"], sums["gradient_norm"]))
+    bad = [n for n, ok in zip(names, np.isfinite(nll) & np.isfinite(norm), strict=True) if not ok]
     if bad:
-        raise UserError(
-            f"the loss of {', '.join(bad)} is not finite at step {step}; the last good checkpoint "
-            "is kept: lower config.optimizer.learning_rate and muon_learning_rate, and start in a "
-            "new --workdir")
+        raise UserError(f"the loss of {', '.join(bad)} is not finite at step {step}; {_KEPT}")
+
+
+def check_state(step: int, state) -> None:
+    """`UserError` when a parameter or a moment is not finite after a step.
+
+    state: a tree as `Plan.gather` gives it; of several processes all must call it.
+    """
+    if not _all_finite([x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]):
+        raise UserError(f"the parameters are not finite after step {step}; {_KEPT}")
+
+
+@jax.jit
+def _all_finite(leaves):
+    # One truth, not one per expert: every process can read it however the leaves are split.
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))

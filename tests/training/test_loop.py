@@ -8,11 +8,14 @@ import os
 import signal
 import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
 
 from cr_jax.errors import UserError
+from cr_jax.training import loop, progress
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.loop import Interrupted
 
@@ -102,6 +105,59 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_pat
         assert np.isfinite(line["nll"])
     (tmp_path / "good").mkdir()
     tiny_run.train(good, tmp_path / "good")  # the same run at a sane rate is fine
+
+
+def spoil(monkeypatch, change):
+    """Steps whose outcome goes through `change(number, state, sums)`, inside the program."""
+    make = loop.make_train_step
+
+    def spoilt(*arguments):
+        step = make(*arguments)
+        return lambda state, batch, progress: change(
+            state.step + 1, *step(state, batch, progress))
+
+    monkeypatch.setattr(loop, "make_train_step", spoilt)
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_the_step_is_named_between_logged_ones_without_waiting_for_the_next(
+        tmp_path, monkeypatch, mode):
+    under_way, read = [], []
+
+    class Trace(loop.Trace):
+        def after(self, done, sums):
+            under_way.append((done, sums))
+
+    def check_finite(step, sums, names):
+        read.append((step, sums, under_way[-1]))
+        return progress.check_finite(step, sums, names)
+
+    monkeypatch.setattr(loop, "Trace", Trace)
+    monkeypatch.setattr(loop, "check_finite", check_finite)
+    spoil(monkeypatch, lambda number, state, sums: (
+        state, sums | {"nll": jnp.where(number == 5, jnp.nan, sums["nll"])}))
+    e = tiny_run.experiment(tmp_path, steps=90, log_every=40)
+    with pytest.raises(UserError, match=r"the loss of digits, .* not finite at step 5;"):
+        tiny_run.train(e, tmp_path, mode=mode)
+    assert [step for step, *_ in read] == [1, 2, 3, 4, 5]
+    for step, sums, (newest, its_sums) in read:
+        assert newest == step + 1 and sums is not its_sums
+    assert Checkpointer(tmp_path / "run" / "checkpoints").steps() == []
+
+
+@pytest.mark.parametrize(("field", "mode"), [("params", "jit"), ("opt_state", "pmap")])
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path, monkeypatch, field, mode):
+    """Though the loss is: it was made before the update."""
+    spoil(monkeypatch, lambda number, state, sums: (state.replace(**{field: jax.tree.map(
+        lambda x: x.at[..., -1:].set(jnp.where(number == 3, jnp.nan, x[..., -1:]))
+        if x.dtype == jnp.float32 and x.ndim else x, getattr(state, field))}), sums))
+    e = tiny_run.experiment(tmp_path, steps=9, checkpoint_every=0.0)
+    with pytest.raises(UserError, match=r"parameters .* not finite after step 3;") as caught:
+        tiny_run.train(e, tmp_path, mode=mode, devices=jax.devices()[:2])
+    assert "\n" not in str(caught.value) and "learning_rate" in str(caught.value)
+    kept = Checkpointer(tmp_path / "run" / "checkpoints")
+    assert kept.steps() == [1, 2]
+    kept.close()
 
 
 def test_a_run_may_last_a_number_of_tokens(tmp_path):
