@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from cr_jax import config as settings
 from cr_jax import corpora, distributed, evaluation, models, parallel, parameter_files
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import ExpertBank, import_expert
+from cr_jax.bank_folder import BankFolder
 from cr_jax.config import Experiment
 from cr_jax.data import WindowBatches, train_iterator
 from cr_jax.errors import UserError
@@ -102,7 +103,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         # Training time of earlier starts counts too.
         seconds["training"] = max(seconds["training"], trained.seconds)
         with stage("calibration"):
-            bank = _make_bank(experiment, model, text, names, trained, folder)
+            bank = _make_bank(experiment, model, text, names, trained, folder, say)
         report = {"name": experiment.name, "summary": _summary(model, names)}
         with stage("evaluation"):
             total = sum(len(w) for w in text.test.values())
@@ -174,13 +175,17 @@ def _parameter_table(model) -> str:
     return parameter_overview.get_parameter_overview(shapes, include_stats=False) + "\n"
 
 
-def _make_bank(experiment, model, text, names, trained, folder) -> ExpertBank:
+def _make_bank(experiment, model, text, names, trained, folder, say) -> ExpertBank:
     """Calibrates each expert on its own valid windows and stores it in WORKDIR/bank.
 
     Written beside the bank of an earlier call, which it then replaces: a stop leaves one of them.
+    Experts that were added to that bank since (`cr-jax bank add`) go along.
     """
-    place, final = folder / "bank.partial", folder / "bank"
-    shutil.rmtree(place, ignore_errors=True)
+    place, final, old = (folder / name for name in ("bank.partial", "bank", "bank.old"))
+    if old.exists() and not final.exists():  # stopped between the two renames below
+        old.rename(final)
+    for litter in (place, old):
+        shutil.rmtree(litter, ignore_errors=True)
     scoring = experiment.scoring
     bank = ExpertBank.create(place, model, text.tokenizer, scoring)
     for e, name in enumerate(names):
@@ -191,8 +196,19 @@ def _make_bank(experiment, model, text, names, trained, folder) -> ExpertBank:
         bank.add(name, params, calibration, {
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
             "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype)
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():
+        try:
+            for name in [n for n in BankFolder(final).names if n not in names]:
+                import_expert(place, final / "experts" / name)
+                say(f"{name}: added to the bank earlier, kept")
+        except UserError as error:
+            kept = folder / "bank.damaged"
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(final, kept)
+            say(f"warning: {error}; the bank is written anew, the old one kept in {kept}")
+        final.rename(old)
     place.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
     bank.folder = final
     return bank
 

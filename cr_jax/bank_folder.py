@@ -10,6 +10,7 @@ names it: a crash leaves litter, never half an expert.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -166,30 +167,47 @@ class BankFolder:
 
         They become the expert when the block ends without an error; otherwise nothing is left.
         """
-        self._refresh()
-        if check_name(name) in self.names:
-            raise UserError(f"the bank {self.path} already has an expert {name!r}: choose another "
-                            f"name, or first: cr-jax bank remove --bank {self.path} {name}")
-        final = self.path / "experts" / name
+        final = self.path / "experts" / check_name(name)
         draft = final.with_name(f".{name}.{os.getpid()}")
         with writable(self.path):
             try:
+                self._check_free(name)
                 draft.mkdir(parents=True)
                 yield draft
                 seal = sha256(draft / "manifest.json")
-                shutil.rmtree(final, ignore_errors=True)  # not in bank.json: an addition cut short
-                os.rename(draft, final)
+                with self._changing():
+                    self._check_free(name)
+                    # Not in bank.json: an addition cut short.
+                    shutil.rmtree(final, ignore_errors=True)
+                    os.rename(draft, final)
+                    self._replace({**self.index["experts"], name: {"sha256": seal}})
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
-            self._replace({**self.index["experts"], name: {"sha256": seal}})
 
     def remove(self, name: str) -> None:
         """Takes an expert out of bank.json, then deletes its folder; the others are untouched."""
-        self._refresh()
-        folder = self.expert(name)
-        with writable(self.path):
+        with writable(self.path), self._changing():
+            folder = self.expert(name)
             self._replace({k: v for k, v in self.index["experts"].items() if k != name})
             shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Reads bank.json anew and keeps other processes from changing it meanwhile."""
+        place = os.open(self.path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(place, fcntl.LOCK_EX)
+            self._refresh()
+            yield
+        finally:
+            os.close(place)
+
+    def _check_free(self, name: str) -> None:
+        self._refresh()
+        if name in self.names:
+            raise UserError(f"the bank {self.path} already has an expert {name!r}: choose another "
+                            f"name, or first: cr-jax bank remove --bank {self.path} {name}")
 
     def _refresh(self) -> None:
         self.index = read_sealed(self.path / "bank.json")  # another process may have added one

@@ -14,6 +14,7 @@ import tiny_run
 import cr_jax
 from cr_jax import app, evaluation
 from cr_jax import config as settings
+from cr_jax.bank import import_expert
 from cr_jax.data import load_corpus
 from cr_jax.data.windows import Windows, eval_windows
 from cr_jax.studies import routing
@@ -104,6 +105,30 @@ def test_the_same_call_again_trains_nothing_and_says_the_same(finished):
     assert (folder / "run" / "metrics.jsonl").read_bytes() == lines
     assert {p.name: p.read_bytes()
             for p in (folder / "run").rglob("params.safetensors")} == weights
+
+
+def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys):
+    folder, _ = finished
+    bank = folder / "run" / "bank"
+    before = (bank / "experts" / "digits" / "params.safetensors").read_bytes()
+    import_expert(bank, bank / "experts" / "digits", "extra")
+    again = app.run(settings.build(tiny_config(folder)), folder / "run")
+    assert again["fingerprint"].keys() == set(tiny_run.NAMES)
+    stored = cr_jax.ExpertBank.load(bank)
+    assert stored.names == (*tiny_run.NAMES, "extra") and not stored.verify()
+    assert (bank / "experts" / "extra" / "params.safetensors").read_bytes() == before
+    assert "extra: added to the bank earlier, kept" in capsys.readouterr().out
+    # Stopped between putting the old bank aside and the new one in its place.
+    bank.rename(folder / "run" / "bank.old")
+    app.run(settings.build(tiny_config(folder)), folder / "run")
+    assert cr_jax.ExpertBank.load(bank).names == (*tiny_run.NAMES, "extra")
+    # What cannot be taken along is not thrown away.
+    (bank / "experts" / "extra" / "params.safetensors").write_bytes(b"")
+    app.run(settings.build(tiny_config(folder)), folder / "run")
+    assert "warning:" in capsys.readouterr().out
+    assert cr_jax.ExpertBank.load(bank).names == tiny_run.NAMES
+    assert (folder / "run" / "bank.damaged" / "experts" / "extra").is_dir()
+    assert {p.name for p in (folder / "run").glob("bank*")} == {"bank", "bank.damaged"}
 
 
 @pytest.fixture(scope="module")

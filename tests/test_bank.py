@@ -1,9 +1,11 @@
 """A bank gives back what was stored, refuses what was changed, and never touches other experts."""
 
+import concurrent.futures
 import json
 import os
 import shutil
 import struct
+import time
 
 import jax
 import jax.numpy as jnp
@@ -167,6 +169,22 @@ def test_two_open_banks_do_not_lose_each_others_experts(copy):
     first.add("a", one(fresh(2), 0), FLAT)
     second.add("b", one(fresh(2), 1), FLAT)
     assert ExpertBank.load(copy).names == ("e0", "e1", "a", "b")
+
+
+def test_additions_at_the_same_time_do_not_lose_each_other(copy, monkeypatch):
+    write = bank_folder.write_sealed
+
+    def slowly(path, value):
+        time.sleep(0.05)  # long enough for the others to read what is about to be replaced
+        write(path, value)
+
+    monkeypatch.setattr(bank_folder, "write_sealed", slowly)
+    names = [f"r{i}" for i in range(4)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(
+            lambda n: import_expert(copy, copy / "experts" / "e1", n), names)) == names
+    loaded = ExpertBank.load(copy)
+    assert set(loaded.names) == {"e0", "e1", *names} and loaded.verify() == []
 
 
 def test_every_flipped_byte_is_found(copy):
