@@ -5,25 +5,29 @@ from SLURM's or a TPU pod's own variables.  Process 0 owns the workdir; the othe
 the paper.
 """
 
+import ctypes
 import dataclasses
 import glob
 import importlib.util
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import jax
 import numpy as np
 
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, lost_peer
 
+LOST = 75  # exit status when another process is gone; "try again" of sysexits.h
 T = TypeVar("T")
 _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
 _started = threading.Event()  # this process is, or tried to become, one of several
+_told = threading.Lock()  # taken by the thread that tells of a lost process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,9 @@ def start(cluster: Cluster | None = None, environ: Mapping[str, str] = os.enviro
     """Joins the processes of this run; call it before JAX touches a device.
 
     Does nothing for a single process.  Raises `UserError` for flags that do not fit together, a
-    coordinator that cannot be reached and processes that do not come in time.
+    coordinator that cannot be reached and processes that do not come in time.  From then on a
+    process that is lost ends the others with one line and status `LOST`: at once when its
+    connections close, else after JAX's heartbeat of 100 s.
     """
     cluster = cluster or Cluster()
     if cluster.named:
@@ -172,6 +178,7 @@ def _join(cluster: Cluster, seconds: float, **arguments) -> None:
             failed.append(error)
 
     _started.set()
+    _hear_abort()
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(seconds)
@@ -185,6 +192,9 @@ def _join(cluster: Cluster, seconds: float, **arguments) -> None:
             return  # no pod after all: one machine with a TPU
         text = (str(failed[0]).splitlines() or [type(failed[0]).__name__])[0][:200]
         raise UserError(f"cannot join the other processes: {text}")
+    if threading.current_thread() is threading.main_thread():
+        # JAX's preemption service has taken the signal, and would swallow it until training begins.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _in_slurm(environ: Mapping[str, str]) -> bool:
@@ -211,5 +221,36 @@ def _all_agree(good: bool) -> bool:
 
 
 def _crash(kind, value, trace) -> None:
+    reason = lost_peer(value)
+    if reason:
+        _end_without_peer(f"another process of this run is gone ({reason})")
     sys.__excepthook__(kind, value, trace)
     leave(1)
+
+
+def _end_without_peer(what: str) -> NoReturn:
+    """One line, status `LOST`; of two threads that notice only the first one speaks."""
+    if _told.acquire(blocking=False):
+        line = (f"error: {what}; start all processes again with the same command: the run goes on "
+                "from its newest checkpoint\n")
+        os.write(2, line.encode())  # past Python's buffers, whose locks another thread may hold
+        os._exit(LOST)
+    while True:
+        time.sleep(1)
+
+
+def _hear_abort() -> None:
+    """JAX's heartbeat thread ends a process without its peers by abort(), behind a C++ stack.
+
+    Python's own signal handlers run too late for that: abort() ends the process when the C handler
+    returns.
+    """
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def heard(number):
+        _end_without_peer("this process was aborted, most likely because another one of this run "
+                          "is gone (see the lines above)")
+
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    libc.signal(signal.SIGABRT, ctypes.cast(heard, ctypes.c_void_p))
+    _hear_abort.kept = heard  # C does not count references

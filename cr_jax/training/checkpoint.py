@@ -29,7 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, lost_peer
 
 # What a disk says that is full or closed to us.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
@@ -151,6 +151,8 @@ class Checkpointer:
                     state=ocp.args.StandardRestore(target),
                     iterator=ocp.args.JsonRestore(), record=ocp.args.JsonRestore()))
             except (ValueError, KeyError) as error:
+                if lost_peer(error):
+                    raise
                 raise UserError(
                     f"checkpoint {step} in {self.folder} holds another model than the config "
                     "describes: use a new --workdir") from error

@@ -194,6 +194,22 @@ def test_another_models_state_is_refused(copied, change):
     assert "\n" not in str(caught.value)
 
 
+def test_a_process_that_is_lost_while_restoring_is_not_another_model(tmp_path, monkeypatch):
+    fill(tmp_path, [1])
+    checkpointer = Checkpointer(tmp_path)
+    restore = checkpointer._manager.restore
+
+    def lose(step, args):
+        if args.get("state"):
+            raise ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
+        return restore(step, args=args)
+
+    monkeypatch.setattr(checkpointer._manager, "restore", lose)
+    with pytest.raises(ValueError, match="Gloo"):
+        checkpointer.restore(state(0))
+    checkpointer.close()
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot write checkpoints"):
