@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = "launch/local.py --processes=2 --config=configs/quickstart.py --workdir=runs/two"
 GRACE = 5.0  # seconds that the others have for their own last words after one has failed
 TAIL = 5  # lines shown of a failed process
+LOST = 75  # status of a process that ends because another one is gone
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,7 +111,8 @@ def _until_all_ended(running: dict[int, subprocess.Popen], logs: Path, stops: li
         ended = {i: p.poll() for i, p in running.items() if p.poll() is not None}
         failed = {i: status for i, status in ended.items() if status}
         if failed and first is None:
-            first = next(iter(failed.items()))
+            # Not one of those that ended because of it in the same tenth of a second.
+            first = min(failed.items(), key=lambda x: x[1] == LOST)
             deadline = time.monotonic() + GRACE
         if len(ended) == len(running) or time.monotonic() > deadline:
             break

@@ -150,6 +150,18 @@ def test_one_failure_ends_all(launcher, tmp_path):
     assert len(list(tmp_path.glob("pid*"))) == 3 and alive(tmp_path) == []
 
 
+def test_the_process_that_failed_is_told_not_those_that_lost_it(launcher, tmp_path):
+    assert f"\nLOST = {distributed.LOST} " in pathlib.Path(LOCAL).read_text()
+    # Process 0 ends while the launcher sleeps: it finds both ended, the lost one first.
+    command = launcher("if me == 2: os.kill(os.getpid(), 9)\n"
+                       "if me == 0:\n"
+                       "    while not os.path.exists('pid2'): time.sleep(0.01)\n"
+                       "    sys.exit(75)\ntime.sleep(60)")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 137 and "process 2 ended with status -9" in done.stderr
+    assert alive(tmp_path) == []
+
+
 def test_ctrl_c_lets_all_save_and_a_second_one_ends_them(launcher, tmp_path):
     body = ("signal.signal(signal.SIGTERM, lambda *a: {0})\n"
             "open(f'ready{{me}}', 'w').close()\nwhile True: time.sleep(0.05)")
