@@ -6,6 +6,8 @@ thousands of weights that saves every step, what happens to jobs, and writes res
 - `kills`: kill -9 at 50 random moments, most of them while a checkpoint is written behind the
   steps; SIGTERM; a second run in the same workdir.  The final parameters and every logged figure
   equal an undisturbed run's, bit for bit.
+- `processes`: the same with two processes that train as one: one is killed, or both, or one stands
+  still, or one gets SIGTERM.  The other ends by itself with one line, and both go on bit for bit.
 - `disks`: a disk that is full, a file that may not grow, a folder that becomes read-only, all
   while a checkpoint is written: one line, the older checkpoint whole, and the run goes on later.
 - `flips`: 500 one-bit flips, every file cut and every file missing, in checkpoints and in a bank:

@@ -17,19 +17,21 @@ import time
 from pathlib import Path
 
 from benchmarks.results import commit, versions, write
-from benchmarks.torture import runs
+from benchmarks.torture import processes, runs
 from cr_jax.errors import UserError
 
 # Longest first: two cores work on two of them at a time.
 LONG = {
     "kills": {"kills": 50, "terms": 5},
+    "processes": {"kills": 20, "terms": 3},
     "fuzz": {"inputs": 10_000},
     "elastic": {},
     "flips": {"checkpoint_flips": 250, "bank_flips": 250, "megabytes": 256},
     "disks": {},
 }
 QUICK = {
-    "kills": {"kills": 3, "terms": 1, "steps": 40}, "fuzz": {"inputs": 500},
+    "kills": {"kills": 3, "terms": 1, "steps": 40},
+    "processes": {"kills": 2, "terms": 1, "steps": 40, "frozen": False}, "fuzz": {"inputs": 500},
     "elastic": {"chains": ("processes",)},
     "flips": {"checkpoint_flips": 20, "bank_flips": 20, "megabytes": 64}, "disks": {},
 }
@@ -73,6 +75,7 @@ def collect(parts: dict[str, dict]) -> dict:
         "fuzz_inputs": fuzz["fuzz_inputs"], "fuzz_failures": fuzz["fuzz_failures"],
         "elastic": elastic, "sigterm": kills["sigterm"], "lock": kills["lock"],
         "disks": {k: v for k, v in parts["disks"].items() if k != "seconds"},
+        "processes": {k: v for k, v in parts["processes"].items() if k != "seconds"},
         "checking": flips["cost"],
         "details": {
             "kills": {k: v for k, v in kills.items() if k not in ("sigterm", "lock")},
@@ -88,7 +91,7 @@ def good(found: dict) -> bool:
             and found["flips"] == found["flips_detected"] and not found["fuzz_failures"]
             and found["elastic"]["good"] and all(found["lock"].values())
             and sigterm["signals"] == sigterm["saved"] > 0 == sigterm["steps_lost"]
-            and sigterm["bit_exact"]
+            and sigterm["bit_exact"] and processes.good(found["processes"])
             and all(flips[k][f"{kind}_detected"] == flips[k][kind]
                     for k in ("checkpoint", "bank") for kind in ("cut", "missing"))
             and all(flips.get("restarts", {}).values())
@@ -106,6 +109,7 @@ def table(found: dict) -> str:
          f"{found['sigterm']['saved']} saved, {found['sigterm']['steps_lost']} steps lost, "
          f"bit-exact {yes(found['sigterm']['bit_exact'])}"),
         ("two runs, one workdir", "1", f"refused {yes(all(found['lock'].values()))}")]
+    rows += _rows_of_processes(found["processes"], yes)
     for name, case in found["disks"].items():
         told = "not possible here" if case is None else (
             f"one line {yes(case['one_line'])}, older step whole {yes(case['older_intact'])}, "
@@ -128,6 +132,23 @@ def table(found: dict) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = ["  ".join(x.ljust(w) for x, w in zip(row, widths)).rstrip() for row in rows]
     return "\n".join([*lines, f"{found['seconds']} s; all kept: {yes(good(found))}"])
+
+
+def _rows_of_processes(found: dict, yes) -> list[tuple[str, str, str]]:
+    sigterm, frozen = found["sigterm"], found["frozen"]
+    of_one = found["kills_of_one"]
+    rows = [("kill -9, two processes", f"{found['kills']} kills, {of_one} of one alone "
+             f"({found['kills_inside_a_save']} left a save undone)",
+             f"{found['resumed']} resumed, bit-exact {yes(found['bit_exact'])}; the other ended "
+             f"{found['others_ended']}/{of_one}, within {found['longest_seconds_to_end']:g} s, "
+             f"with one line {found['others_told_in_one_line']}/{of_one}"),
+            ("SIGTERM to one of two", f"{sigterm['signals']} signals",
+             f"{sigterm['saved']} saved by both, {sigterm['steps_lost']} steps lost, "
+             f"bit-exact {yes(sigterm['bit_exact'])}")]
+    if frozen:
+        rows.append(("one of two stands still", "1", f"the other ended {yes(frozen['other_ended'])}"
+                     f", after {frozen['seconds']} s, then bit-exact {yes(frozen['bit_exact'])}"))
+    return rows
 
 
 def hardware() -> str:

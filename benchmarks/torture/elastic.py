@@ -6,7 +6,6 @@ that stays on one device: the windows that were really drawn, the losses, the fi
 
 import dataclasses
 import json
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -75,11 +74,8 @@ class _Chain:
         settings = {"train.steps": self.steps, "train.batch": BATCH, "parallel": life.parallel,
                     "mesh_fsdp": life.fsdp, "train.checkpoint_every": 1e9}
         children, notes = [], []
-        port = _free_port()
-        for i in range(life.processes):
+        for i, flags in enumerate(runs.joined(life.processes)):
             notes.append(self.where.folder / f"{self.workdir.name}.{number}.{i}.notes")
-            flags = [f"--coordinator=localhost:{port}", f"--processes={life.processes}",
-                     f"--process={i}"] if life.processes > 1 else []
             children.append(runs.Run(
                 self.where, self.workdir, settings, [WITNESS], life.devices, flags,
                 {"TORTURE_NOTES": str(notes[-1]), "TORTURE_STOP": str(stop)}))
@@ -141,9 +137,3 @@ def _furthest(one: Path, other: Path) -> float:
 
 def _lines(path: Path) -> list[dict]:
     return [json.loads(x) for x in path.read_text().splitlines()]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]

@@ -51,7 +51,7 @@ def _killed(where, kills: int, steps: int, chance: random.Random) -> dict:
         if ended:  # a restart failed by itself
             figures["resumed"] -= 1
             figures["failures"] += child.last_lines(3)
-        figures["bit_exact"] &= ended == 0 and _same(workdir, quiet)
+        figures["bit_exact"] &= ended == 0 and runs.same(workdir, quiet)
     return figures
 
 
@@ -91,7 +91,7 @@ def _asked_to_stop(where, count: int, chance: random.Random) -> dict:
         figures["steps_lost"] += abs(lines[-1][0] - saved)  # trained and logged, not saved
     _finish(where, workdir, settings)
     # Every step was trained once and only once: the curve has no gap and no step twice.
-    figures["bit_exact"] = _same(workdir, quiet)
+    figures["bit_exact"] = runs.same(workdir, quiet)
     return figures
 
 
@@ -113,11 +113,6 @@ def _finish(where, workdir, settings) -> None:
 def _ended_well(child) -> None:
     if child.wait():
         raise RuntimeError(f"an undisturbed run failed: {child.last_lines(3)}")
-
-
-def _same(workdir, quiet) -> bool:
-    return (runs.weights(workdir) == runs.weights(quiet)
-            and runs.curve(workdir) == runs.curve(quiet))
 
 
 def _until_line(child: runs.Run, step: int) -> None:

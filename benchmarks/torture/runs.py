@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -119,6 +120,8 @@ def environment(devices: int = 1) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return {**kept, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+            # XLA's own caches put the workdir's path into every key of the shared compile cache.
+            "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
 
 
@@ -160,6 +163,22 @@ def curve(workdir: Path) -> list[tuple]:
     """(step, expert, nll, gradient norm) of every line of metrics.jsonl, in its order."""
     lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [(x["step"], x["expert"], x["nll"], x["gradient_norm"]) for x in lines]
+
+
+def same(workdir: Path, other: Path) -> bool:
+    """Whether two runs ended with the same parameters and logged the same figures, bit for bit."""
+    return weights(workdir) == weights(other) and curve(workdir) == curve(other)
+
+
+def joined(count: int) -> list[list[str]]:
+    """The flags that make `count` processes one run; for one process none."""
+    if count == 1:
+        return [[]]
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    return [[f"--coordinator=localhost:{port}", f"--processes={count}", f"--process={i}"]
+            for i in range(count)]
 
 
 def limit_file_size(child: subprocess.Popen, size: int) -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks.torture import __main__ as torture
-from benchmarks.torture import kills, runs
+from benchmarks.torture import runs
 
 
 def test_a_difference_of_one_figure_or_byte_is_no_equality(tmp_path):
@@ -19,12 +19,12 @@ def test_a_difference_of_one_figure_or_byte_is_no_equality(tmp_path):
         (tmp_path / name / "metrics.jsonl").write_text(
             '{"step": 1, "expert": "digits", "nll": 2.5, "gradient_norm": 1.0, "seconds": 3}\n')
     a, b = tmp_path / "a", tmp_path / "b"
-    assert kills._same(a, b)
+    assert runs.same(a, b)
     (b / "metrics.jsonl").write_text((b / "metrics.jsonl").read_text().replace("2.5", "2.6"))
-    assert not kills._same(a, b)
+    assert not runs.same(a, b)
     (b / "metrics.jsonl").write_bytes((a / "metrics.jsonl").read_bytes())
     (b / "bank" / "experts" / "digits" / "params.safetensors").write_bytes(b"weighty")
-    assert not kills._same(a, b)
+    assert not runs.same(a, b)
 
 
 def test_what_a_kill_left_undone_is_seen(tmp_path):
@@ -73,11 +73,21 @@ def kept():
         "elastic": {"good": True, "seconds": 1, "chains": {"devices": {
             "lives": ["jit 8", "jit 1"], "windows": 4, "repeated": 0, "skipped": 0,
             "largest_nll_difference": 0.0}}},
+        "processes": {
+            "kills": 3, "kills_of_one": 2, "kills_inside_a_save": 1, "resumed": 3,
+            "bit_exact": True, "failures": [], "others_ended": 2, "others_told_in_one_line": 2,
+            "longest_seconds_to_end": 0.5, "seconds": 1,
+            "sigterm": {"signals": 2, "saved": 2, "steps_lost": 0, "bit_exact": True},
+            "frozen": {"other_ended": True, "seconds": 101, "one_line": True,
+                       "woken_one_ended": True, "bit_exact": True}},
         "disks": {"full": None, "read_only": disk, "seconds": 1}}) | {"seconds": 1}
 
 
 BROKEN = [("resumed",), ("bit_exact",), ("flips_detected",), ("fuzz_failures",),
           ("elastic", "good"), ("sigterm", "steps_lost"), ("sigterm", "saved"),
+          ("processes", "resumed"), ("processes", "bit_exact"), ("processes", "others_ended"),
+          ("processes", "others_told_in_one_line"), ("processes", "sigterm", "saved"),
+          ("processes", "sigterm", "steps_lost"), ("processes", "frozen", "other_ended"),
           ("lock", "second_run_refused"), ("disks", "read_only", "one_line"),
           ("details", "flips", "bank", "cut_detected"), ("details", "flips", "restarts", "cut")]
 
