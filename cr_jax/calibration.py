@@ -5,6 +5,7 @@ when *all* experts rebuild an input poorly without saying how poor that is.
 """
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -92,7 +93,7 @@ def document_p(weighted: float, total: int, most: int) -> float:
 
     Mean of the windows' p weighted by their share w of the tokens, times min(2, 1 / max w) (Vovk &
     Wang 2020, "Combining p-values via averaging"): twice the mean for many full windows, p itself
-    for one, and a short last window hardly counts.  1 when no window has a p-value: nothing
-    speaks against the expert.
+    for one, and a short last window hardly counts.  NaN when no window has a p-value: nothing can
+    be said.
     """
-    return min(1.0, weighted / total * min(2.0, total / most)) if total else 1.0
+    return min(1.0, weighted / total * min(2.0, total / most)) if total else math.nan

@@ -25,8 +25,9 @@ from cr_jax.bank import ExpertBank
 from cr_jax.cascade_record import Choice
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.router import SHORTEST, Route, Totals, WindowRoutes
-from cr_jax.scoring import residual_means
+from cr_jax.router import SHORTEST, Totals
+from cr_jax.routes import Route, WindowRoutes
+from cr_jax.scoring import lowest, residual_means
 
 AT_LEAST = 0.999  # agreement with exact routing that `choose_keep` asks for
 _SPOOL = 1 << 26  # bytes of a text's tokens kept in memory, the rest in a temporary file
@@ -130,7 +131,8 @@ class Cascade:
                   chunk: int = 8192) -> WindowRoutes:
         """Routes every window on its own, by the experts that its scouts keep.
 
-        Residuals are infinite, and p-values NaN, for experts that did not score a window.
+        Residuals are infinite, and p-values NaN, for experts that did not score a window; the
+        expert is -1 where the bank's rule scores none of its tokens.
         """
         options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
         near = nearest(scout_residuals(self.scouts, windows, **options), self.keep)
@@ -143,7 +145,7 @@ class Cascade:
                 block = windows.take(here)
                 residuals[e, here] = residual_means(*router.residual_rows(
                     part.model, part.params, block, rows, scoring=part.scoring, chunk=chunk))[0]
-        return WindowRoutes(residuals, residuals.argmin(0),
+        return WindowRoutes(residuals, lowest(residuals),
                             router.p_values(self.bank, residuals, lengths))
 
 
@@ -177,9 +179,17 @@ def choose_keep(scouts: ExpertBank, bank: ExpertBank, windows: Mapping[str, Wind
 
 def agreement(scouts: Float[np.ndarray, "E B"], exact: Float[np.ndarray, "E B"]
               ) -> Float[np.ndarray, " E"]:
-    """Share of windows whose exact winner is among the k nearest scouts, for k = 1 ... E."""
-    order = nearest(scouts, len(scouts))
-    rank = (order == exact.argmin(0)[None]).argmax(0)
+    """Share of windows whose exact winner is among the k nearest scouts, for k = 1 ... E.
+
+    Windows of which the bank's rule scores no token have no winner and are left out; `UserError`
+    when no other is there.
+    """
+    winner = lowest(exact)
+    at = winner >= 0
+    if not at.any():
+        raise UserError("the bank's rule scores no token of these windows: give longer ones")
+    order = nearest(scouts[:, at], len(scouts))
+    rank = (order == winner[None, at]).argmax(0)
     return np.cumsum(np.bincount(rank, minlength=len(scouts))) / len(rank)
 
 

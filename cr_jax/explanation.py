@@ -6,6 +6,7 @@ Letters: E experts (lowest residual first), T tokens, S spans.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from jaxtyping import Float, Float32, Int32
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade
 from cr_jax.errors import UserError
-from cr_jax.router import Route, route, score_stats
+from cr_jax.router import route, score_stats
+from cr_jax.routes import Route
 from cr_jax.text_windows import PIECE, windows_of_text
 
 WINDOWS = 8  # of a text that are explained token by token
@@ -83,14 +85,14 @@ class Explanation:
     def verdict(self) -> str:
         """The decision and its reason in one sentence."""
         found = self.route
-        p = f"p = {found.p_values[found.nearest]:.3f}"
+        p = f"p = {found.p_values[found.nearest]:.3f}"  # not shown where it is NaN
         lead = (f"lowest residual by {found.margin:.2f} nats/token" if self.runner_up else
                 "the only expert" if found.scouts is None else
                 f"the only one of {len(found.scouts)} experts that the scouts kept")
         if found.expert is None:
             return (f"unknown: the nearest expert, {found.nearest} ({lead}), rebuilds it worse "
                     f"than usual for its own text ({p}, below alpha = {self.alpha:g})")
-        if found.tokens < self.shortest:
+        if found.known is None:
             return (f"{found.nearest}: {lead}; {found.tokens} tokens are too few to say whether "
                     f"that is usual for its own text (at least {self.shortest})")
         return f"{found.nearest}: {lead}; usual for its own text ({p})"
@@ -134,14 +136,15 @@ class Explanation:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types: the verdict, how much is here, and per token ids, text and nats.
 
-        texts: of each span; spans: where each starts, in tokens; nll: {expert: [nats] * T}.
+        texts: of each span; spans: where each starts, in tokens; nll: {expert: [nats] * T}, null
+        where a broken expert gives no number.
         """
         return {
             "verdict": self.verdict, "alpha": self.alpha, "complete": self.complete,
             "windows": self.windows, "tokens": self.tokens.tolist(),
             "spans": [span.start for span in self.spans],
             "texts": [span.text for span in self.spans],
-            "nll": {name: [round(x, 4) for x in row.tolist()]
+            "nll": {name: [round(x, 4) if math.isfinite(x) else None for x in row.tolist()]
                     for name, row in zip(self.names, self.nll, strict=True)}}
 
     def _lengths(self):

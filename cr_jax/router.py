@@ -5,11 +5,10 @@ those of training: the same model and `objective.token_scores`, with a leading e
 Letters: E experts, B windows, L tokens per window.  Sees no files.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,11 @@ from cr_jax.calibration import MOST, Calibration, document_p, p_sums
 from cr_jax.config import SEEN, ModelConfig, Scoring, check_scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.routes import Route, WindowRoutes
 from cr_jax.scoring import (
     Scores,
     counted,
+    lowest,
     residual_means,
     residual_sums,
     residuals_only,
@@ -33,42 +34,6 @@ from cr_jax.scoring import (
 from cr_jax.text_windows import windows_of_text
 
 SHORTEST = 8  # tokens; a residual over fewer says too little to calibrate
-
-
-class WindowRoutes(NamedTuple):
-    """Every window routed on its own: residuals in nats/token, index of the winner, p-values."""
-
-    residuals: Float[np.ndarray, "E B"]
-    expert: Int[np.ndarray, " B"]
-    p_values: Float[np.ndarray, "E B"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Route:
-    """Where a document goes.  `expert` is None when it is unknown: no expert's own domain.
-
-    residuals: nats/token, the mean over all scored tokens of all windows; tra: share of tokens
-    rebuilt exactly; margin: second best minus best residual, nats/token (infinite with one
-    expert); p_values: how usual such a residual is in the expert's own domain; nearest: the expert
-    with the lowest residual, known or not.  scouts: None where all experts were scored; after a
-    cascade the nats/token of every expert's scout, and the other fields know only the experts
-    that were scored in full.
-    """
-
-    expert: str | None
-    nearest: str
-    margin: float
-    residuals: dict[str, float]
-    tra: dict[str, float]
-    p_values: dict[str, float]
-    windows: int
-    tokens: int
-    scouts: dict[str, float] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; an infinite margin becomes null."""
-        raw = dataclasses.asdict(self)
-        return raw | {"margin": self.margin if math.isfinite(self.margin) else None}
 
 
 def score(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
@@ -154,7 +119,8 @@ def route(bank: ExpertBank, text: str | Iterable[str] | Windows, *, alpha: float
 
     text: a string, pieces of one (a file of any size, in bounded memory), or windows.  "Unknown"
     when even the winner's p-value is below `alpha` (Not in the paper: the paper says only that
-    all residuals are then high).  `UserError` when the text is empty or the bank has no experts.
+    all residuals are then high); a text too short for a p-value is not judged (`Route.known`).
+    `UserError` when the text is empty or the bank has no experts.
     """
     _check_bank(bank)
     check_alpha(alpha)
@@ -171,14 +137,14 @@ def route_all(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batc
               chunk: int = 8192) -> WindowRoutes:
     """Routes every window on its own; "unknown" is p_values[expert, window] < alpha.
 
-    A p-value is NaN where a window is shorter than every calibrated length, a residual where the
-    bank's rule scores none of its tokens.
+    A p-value is NaN where a window is shorter than every calibrated length.  Where the bank's rule
+    scores none of its tokens residuals are NaN too, and the expert is -1.
     """
     _check_bank(bank)
     residuals = residual_means(*residual_rows(
         bank.model, bank.params, windows, rows_per_call(len(windows.tokens), batch),
         scoring=bank.scoring, expert_chunk=expert_chunk, chunk=chunk))
-    return WindowRoutes(residuals, residuals.argmin(0),
+    return WindowRoutes(residuals, lowest(residuals),
                         p_values(bank, residuals, windows.mask.sum(-1)))
 
 
@@ -225,13 +191,17 @@ class Totals:
             raise UserError("the text is too short: the bank's rule scores a sample of the "
                             f"positions and none of its {self.tokens}")
         residuals = self.residual / self.scored
+        if not np.isfinite(residuals).any():
+            raise UserError("no expert of the bank has a finite residual: its parameters are of no "
+                            "use; train it again")
         ranked = np.argsort(residuals, kind="stable")
         margin = residuals[ranked[1]] - residuals[ranked[0]] if len(ranked) > 1 else math.inf
         by_name = lambda values: dict(zip(self.bank.names, map(float, values), strict=True))
         p_values = by_name(document_p(*sums) for sums in self.p)
         nearest = self.bank.names[ranked[0]]
         return Route(
-            expert=nearest if p_values[nearest] >= alpha else None, nearest=nearest,
+            # not >=: a text that cannot be judged (NaN) is not called unknown
+            expert=None if p_values[nearest] < alpha else nearest, nearest=nearest,
             margin=float(margin), residuals=by_name(residuals),
             tra=by_name(self.correct / self.tokens), p_values=p_values,
             windows=self.windows, tokens=self.tokens)

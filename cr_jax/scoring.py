@@ -63,6 +63,12 @@ def residual_means(sums: Float[np.ndarray, "E B"], tokens: Int[np.ndarray, " B"]
     return sums / np.where(tokens > 0, tokens, np.nan)[None]
 
 
+def lowest(residuals: Float[np.ndarray, "E B"]) -> Int[np.ndarray, " B"]:
+    """The expert with the lowest residual of each window; -1 where none has one."""
+    kept = np.where(np.isfinite(residuals), residuals, np.inf)
+    return np.where(np.isfinite(kept).any(0), kept.argmin(0), -1)
+
+
 def _times(scoring: Scoring, window: int) -> Int[np.ndarray, " L"]:
     return np.bincount(places(scoring, window).ravel(), minlength=window)
 

@@ -52,6 +52,26 @@ def test_keeping_all_experts_is_exact_routing():
     assert b.scouts is None and set(a.scouts) == set(bank.names)
 
 
+def test_what_cannot_be_judged_or_scored_is_not_by_a_cascade_either():
+    bank, scouts = in_memory(3, rule=SAMPLE), in_memory(3, SMALL, seed=7)
+    short = Cascade(scouts, in_memory(3), 2).route("abc", alpha=1)
+    assert short.known is None and short.expert == short.nearest
+    assert set(short.to_json()["p_values"].values()) == {None}
+    batch = spread()
+    batch.mask[1] = batch.tokens[1] < 0  # empty
+    batch.mask[6, int(np.flatnonzero(scoring.scored(SAMPLE, TINY.window))[0]):] = False
+    exact, got = router.route_all(bank, batch).expert, Cascade(scouts, bank, 2).route_all(batch)
+    assert np.flatnonzero(got.expert == -1).tolist() == [1, 6]
+    assert ((exact == -1) == (got.expert == -1)).all() and np.isnan(got.p_values[:, [1, 6]]).all()
+
+
+def test_windows_without_a_winner_do_not_count_as_agreement():
+    scouts, exact = np.array([[0.0, 1, 0], [1, 0, 1]]), np.array([[0.0, 0, np.nan], [1, 1, np.nan]])
+    assert agreement(scouts, exact).tolist() == [0.5, 1]
+    with pytest.raises(UserError, match="scores no token"):
+        agreement(scouts[:, 2:], exact[:, 2:])
+
+
 def test_scouts_that_are_the_experts_keep_the_winner():
     bank, batch = in_memory(4), spread()
     exact, got = router.route_all(bank, batch), Cascade(bank, bank, 1).route_all(batch)

@@ -88,6 +88,21 @@ def test_one_line_per_file_in_order_and_standard_input(run, bank, text, tmp_path
     assert "1 windows, 5 tokens" in lines[0]
 
 
+def test_a_text_too_short_to_judge(run, bank, tmp_path):
+    (tmp_path / "space").write_text(" ")
+    for alpha in (0.05, 1):
+        status, out, err = run("route", "--bank", bank, "--alpha", alpha, tmp_path / "space")
+        assert (status, err) == (0, "") and out.count("\n") == 1
+        assert re.search(r": e\d  margin \S+  p -  \(too short to judge\)  tra ", out)
+    said = json.loads(run("route", "--bank", bank, "--json", tmp_path / "space")[1],
+                      parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert said["p_value"] is said["known"] is None
+    assert said["expert"] == said["nearest"] and set(said["p_values"].values()) == {None}
+    out = run("route", "--bank", bank, "--explain", tmp_path / "space")[1]
+    assert "too few to say" in out and "nan" not in out
+    assert "too short to judge" in run("route", "--help")[1]
+
+
 def test_alpha_decides_what_is_unknown(run, bank, text):
     assert json.loads(run("route", "--bank", bank, "--json", "--alpha", 0, text)[1])["expert"]
     said = json.loads(run("route", "--bank", bank, "--json", "--alpha", 1, text)[1])

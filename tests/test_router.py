@@ -243,9 +243,37 @@ def test_windows_shorter_than_any_calibration_say_nothing():
     bank = tiny_bank.in_memory(2)
     short = router.route(bank, "abc")
     assert (short.tokens, short.windows) == (3, 1)
-    assert set(short.p_values.values()) == {1.0}
+    # Neither known nor unknown, whatever alpha is.
+    assert np.isnan(list(short.p_values.values())).all()
+    for alpha in (0, 0.05, 1):
+        found = router.route(bank, "abc", alpha=alpha)
+        assert found.known is None and found.expert == found.nearest
+    said = json.loads(json.dumps(short.to_json(), allow_nan=False))
+    assert said["known"] is None and set(said["p_values"].values()) == {None}
+    judged = router.route(bank, "a" * 8)
+    assert judged.known is True and judged.to_json()["known"] is True
+    refused = router.route(bank, "a" * 8, alpha=1)
+    assert refused.known is False and refused.expert is None
     # A short end of a long document leaves the document's p-value alone.
     assert router.route(bank, "a" * 19).p_values == router.route(bank, "a" * 16).p_values
+
+
+def test_a_window_without_scored_tokens_has_no_expert():
+    rule = Scoring(parts=8, passes=1)  # scores 2 of 16 positions
+    bank, batch = tiny_bank.in_memory(3, rule=rule), windows(6)
+    first = int(np.flatnonzero(scoring.scored(rule, TINY.window))[0])
+    batch.mask[2, first:] = False
+    batch.mask[4] = False
+    routes = router.route_all(bank, batch)
+    assert (routes.expert == -1).tolist() == [False, False, True, False, True, False]
+    assert (np.isnan(routes.residuals).all(0) == (routes.expert == -1)).all()
+    # As `route` says of the same windows, one at a time.
+    for i in (2, 4):
+        with pytest.raises(UserError, match=r"too short|empty"):
+            router.route(bank, batch.take(slice(i, i + 1)))
+    for i in (0, 1, 3):
+        alone = router.route(bank, batch.take(slice(i, i + 1)), alpha=0)
+        assert bank.names[routes.expert[i]] == alone.expert
 
 
 def test_route_is_json_and_frozen():
@@ -356,7 +384,7 @@ def test_merging_p_values_by_hand():
     assert merge([0.1, 0.3], [16, 16]) == pytest.approx(0.4)
     assert merge([0.9, 0.9], [16, 16]) == 1.0
     assert merge([0.1, np.nan], [16, 3]) == pytest.approx(0.1)
-    assert merge([np.nan], [3]) == 1.0
+    assert np.isnan(merge([np.nan], [3])) and np.isnan(merge([np.nan, np.nan], [3, 4]))
     assert merge([0.02, 1.0], [90, 10]) == pytest.approx((0.02 * 90 + 10) / 100 / 0.9)
 
 

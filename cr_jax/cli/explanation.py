@@ -6,7 +6,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 
-from cr_jax.cli.output import printable
+from cr_jax.cli.output import p_text, printable
 from cr_jax.explanation import Explanation, Telling
 from cr_jax.report.explanation import MARGIN_EDGES, RESIDUAL_EDGES, margin_step, residual_step
 from cr_jax.report.text import visible
@@ -71,8 +71,8 @@ def _bars(found: Explanation, columns: int, blocks: bool) -> Iterator[str]:
     for name in found.names:
         residual = route.residuals[name]
         bar = _bar(room * residual / longest, blocks)
-        yield (f"  {name:{left}}  {residual:10.3f} {bar:{room}}  {route.p_values[name]:.3f}  "
-               f"{route.tra[name]:.3f}")
+        p = p_text(route.p_values[name])
+        yield f"  {name:{left}}  {residual:10.3f} {bar:{room}}  {p:>5}  {route.tra[name]:.3f}"
 
 
 def _bar(length: float, blocks: bool) -> str:

@@ -1,6 +1,7 @@
 """What the commands print: lines on stdout, one line per problem on stderr."""
 
 import contextlib
+import math
 import sys
 
 
@@ -15,6 +16,11 @@ def complain(message: object) -> int:
     with contextlib.suppress(OSError):
         print("cr-jax:", printable(" ".join(str(message).split("\n"))), file=sys.stderr)
     return 2
+
+
+def p_text(p: float) -> str:
+    """A p-value with three decimals; - where there is none."""
+    return "-" if math.isnan(p) else f"{p:.3f}"
 
 
 def printable(name: str) -> str:

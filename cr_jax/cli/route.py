@@ -8,7 +8,7 @@ import sys
 from cr_jax.bank_folder import BankFolder
 from cr_jax.cli.inputs import checked
 from cr_jax.cli.jax_start import start_jax
-from cr_jax.cli.output import complain, print_line, printable
+from cr_jax.cli.output import complain, p_text, print_line, printable
 from cr_jax.errors import UserError
 
 EPILOG = """\
@@ -16,7 +16,9 @@ Prints one line per file, in order:
   FILE: EXPERT  margin M  p P  tra T | EXPERT R, EXPERT R, ...  (W windows, T tokens)
   EXPERT  the winner, or unknown and the nearest expert
   margin  second best minus best residual, nats/token: how clear the choice is
-  p       how usual such a residual is in the winner's own domain; below alpha: unknown
+  p       how usual such a residual is in the winner's own domain; below alpha: unknown;
+          "-  (too short to judge)" for a text with fewer tokens than the expert was calibrated
+          on: EXPERT is then the nearest one, and neither known nor unknown
   tra     share of tokens that the winner rebuilds exactly
   R       residual of each expert in nats/token, best first
 
@@ -109,8 +111,9 @@ def run(args) -> int:
             explained.append((name, explanation))
         if args.json:
             more = {"explanation": explanation.to_json()} if in_lines else {}
-            print_line(json.dumps({"file": name, "p_value": found.p_values[found.nearest],
-                                   **found.to_json(), **more}))
+            said = found.to_json()
+            print_line(json.dumps({"file": name, "p_value": said["p_values"][found.nearest],
+                                   **said, **more}, allow_nan=False))
         elif in_lines:
             _print_explanation(name, explanation, args, first=name == good[0])
         else:
@@ -164,6 +167,9 @@ def _line(name: str, found) -> str:
     winner = found.expert or f"unknown (nearest {found.nearest})"
     ranked = sorted(found.residuals.items(), key=lambda pair: pair[1])
     residuals = ", ".join(f"{n} {r:.3f}" for n, r in ranked)
+    p = p_text(found.p_values[found.nearest])
+    if found.known is None:
+        p += "  (too short to judge)"
     return (f"{printable(name)}: {winner}  margin {found.margin:.3f}  "
-            f"p {found.p_values[found.nearest]:.3f}  tra {found.tra[found.nearest]:.3f} | "
+            f"p {p}  tra {found.tra[found.nearest]:.3f} | "
             f"{residuals}  ({found.windows} windows, {found.tokens} tokens)")

@@ -1,0 +1,59 @@
+"""What routing answers: one document's `Route`, the `WindowRoutes` of many windows.
+
+Letters: E experts, B windows.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+class WindowRoutes(NamedTuple):
+    """Every window routed on its own: residuals in nats/token, index of the winner, p-values.
+
+    expert: -1 where no token is scored, by the bank's rule or because the window is empty.
+    """
+
+    residuals: Float[np.ndarray, "E B"]
+    expert: Int[np.ndarray, " B"]
+    p_values: Float[np.ndarray, "E B"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """Where a document goes.  `expert` is None when it is unknown: no expert's own domain.
+
+    A text too short for any p-value is neither known nor unknown: `expert` is then the nearest,
+    its p-value NaN and `known` None.
+    residuals: nats/token, the mean over all scored tokens of all windows; tra: share of tokens
+    rebuilt exactly; margin: second best minus best residual, nats/token (infinite with one
+    expert); p_values: how usual such a residual is in the expert's own domain; nearest: the expert
+    with the lowest residual, known or not.  scouts: None where all experts were scored; after a
+    cascade the nats/token of every expert's scout, and the other fields know only the experts
+    that were scored in full.
+    """
+
+    expert: str | None
+    nearest: str
+    margin: float
+    residuals: dict[str, float]
+    tra: dict[str, float]
+    p_values: dict[str, float]
+    windows: int
+    tokens: int
+    scouts: dict[str, float] | None = None
+
+    @property
+    def known(self) -> bool | None:
+        """Whether the nearest expert's own text has such residuals; None: too short to judge."""
+        return None if math.isnan(self.p_values[self.nearest]) else self.expert is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, with `known`; an infinite margin and a p-value of NaN become null."""
+        finite = lambda x: x if not isinstance(x, float) or math.isfinite(x) else None
+        raw = dataclasses.asdict(self) | {"known": self.known}
+        return {key: {k: finite(v) for k, v in value.items()} if isinstance(value, dict)
+                else finite(value) for key, value in raw.items()}
