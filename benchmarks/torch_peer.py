@@ -173,7 +173,10 @@ class Fold(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         c = self.config = config
-        self.span = -(-c.window // c.latents)
+        if c.window % c.latents:
+            raise UserError(f"the PyTorch peer needs latents={c.latents} to divide "
+                            f"window={c.window}")
+        self.span = c.window // c.latents
         row = self.span * c.fold_channels
         self.narrow = _matrix(c.d_model, c.fold_channels)
         self.fold = _matrix(row, c.d_latent)
@@ -184,7 +187,7 @@ class Fold(nn.Module):
     def compress(self, h):
         """h [B, L, D] -> z [B, M, Dz]."""
         c = self.config
-        x = F.pad(h @ self.narrow.to(h.dtype), (0, 0, 0, self.span * c.latents - c.window))
+        x = h @ self.narrow.to(h.dtype)
         return x.reshape(h.shape[0], c.latents, -1) @ self.fold.to(h.dtype)
 
     def expand(self, z):

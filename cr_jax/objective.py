@@ -53,7 +53,11 @@ def token_scores(
 
 
 class TrainScores(NamedTuple):
-    """What a training step reads off its logits: nll in nats, and whether the target won."""
+    """What a training step reads off its logits: nll in nats, and whether the target won.
+
+    A target among several equal largest logits counts as right; `token_scores` takes the first of
+    them.  Ties are common in half precision, so training TRA may lie a little above evaluation's.
+    """
 
     nll: Float[Array, "B L"]
     correct: Bool[Array, "B L"]

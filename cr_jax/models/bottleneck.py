@@ -3,11 +3,13 @@
 `compress(h [B, L, D]) -> z [B, M, Dz]`; `expand(z) -> [B, P + L, D]`, whose first P = `prefix`
 positions are latents laid before the window (`query`) and whose last L positions start the
 decoder.  Nothing else passes: strict isolation (paper section 1).  `rate_mask(rate)` says which
-numbers of z a lower rate keeps.  To add a form, write these four and name it in `BOTTLENECKS`.
+numbers of z a lower rate keeps, up to `rates`.  To add a form, write these five and name it in
+`BOTTLENECKS`.
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from cr_jax.config import ModelConfig
@@ -25,8 +27,18 @@ class Fold(nn.Module):
 
     @property
     def span(self) -> int:
-        """Window positions per latent, rounded up when M does not divide L."""
+        """Most window positions of a latent; some have one less when M does not divide L."""
         return -(-self.config.window // self.config.latents)
+
+    def _dealt(self) -> np.ndarray:
+        """[M * span]: the window position of each place in the latents' rows, L where it is empty.
+
+        Latent m has the positions from floor(m L / M) on: none is left without.
+        """
+        c = self.config
+        edges = np.arange(c.latents + 1) * c.window // c.latents
+        places = edges[:-1, None] + np.arange(self.span)
+        return np.where(places < edges[1:, None], places, c.window).reshape(-1)
 
     @property
     def prefix(self) -> int:
@@ -53,14 +65,17 @@ class Fold(nn.Module):
         x = project(h, self.narrow)
         if mask is not None:
             x = jnp.where(mask[..., None], x, 0)
-        x = jnp.pad(x, ((0, 0), (0, self.span * c.latents - c.window), (0, 0)))
+        if c.window % c.latents:
+            x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))[:, self._dealt()]
         x = x.reshape(x.shape[0], c.latents, self.span * c.fold_channels)
         return project(x, self.fold)
 
     def expand(self, z: Float[Array, "B M Dz"]) -> Float[Array, "B L D"]:
         c = self.config
         x = project(z, self.unfold)
-        x = x.reshape(z.shape[0], self.span * c.latents, c.fold_channels)[:, :c.window]
+        x = x.reshape(z.shape[0], self.span * c.latents, c.fold_channels)
+        if c.window % c.latents:
+            x = x[:, np.flatnonzero(self._dealt() < c.window)]
         return project(x, self.widen) + self.positions.astype(z.dtype)[None]
 
     def rate_mask(self, rate: Int[Array, " B"]) -> Bool[Array, "B 1 Dz"]:
@@ -117,12 +132,14 @@ class Query(nn.Module):
         self.positions = self.param(
             "positions", nn.initializers.normal(0.1), (c.window, c.d_model))
 
-    def compress(self, h, mask=None):
+    def compress(
+        self, h: Float[Array, "B L D"], mask: Bool[Array, "B L"] | None = None
+    ) -> Float[Array, "B M Dz"]:
         start = jnp.broadcast_to(
             self.queries.astype(h.dtype)[None], (h.shape[0], *self.queries.shape))
         return project(rms_norm(self.refine(start, h, _lengths(mask))), self.narrow)
 
-    def expand(self, z):
+    def expand(self, z: Float[Array, "B M Dz"]) -> Float[Array, "B P D"]:
         c = self.config
         latents = project(z, self.widen) + self.slots.astype(z.dtype)[None]
         blank = jnp.broadcast_to(
@@ -146,7 +163,9 @@ class QueryFold(Fold):
         self.refine = Refine(c)
         self.write = self.param("write", fan_in(0.1), (c.d_model, c.d_latent))
 
-    def compress(self, h, mask=None):
+    def compress(
+        self, h: Float[Array, "B L D"], mask: Bool[Array, "B L"] | None = None
+    ) -> Float[Array, "B M Dz"]:
         z = super().compress(h, mask)
         refined = self.refine(project(z, self.read), h, _lengths(mask))
         return z + project(rms_norm(refined), self.write)

@@ -121,33 +121,34 @@ def _draw(model, train, state, shape, axis_name, progress):
     Drawn for the global batch and sliced, so that device counts do not change a run.
     """
     options, kept = {}, None
-    if not (train.nested or train.hidden or train.short):
+    hides = train.hidden or train.hidden_final
+    if not (train.nested or hides or train.short):
         return options, kept
     rows, window = shape
     devices = jax.lax.psum(1, axis_name) if axis_name else 1
     index = jax.lax.axis_index(axis_name) if axis_name else 0
     mine = lambda x: jax.lax.dynamic_slice_in_dim(x, index * rows, rows)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(key, 7)
     everyone = rows * devices
 
     def some(share, which, full):
-        """Log-uniform in [1, full] for a share of the rows, `full` for the others."""
+        """1 to `full` for a share of the rows, `full` for the others."""
         chosen = jax.random.uniform(keys[which], (everyone,)) < share
-        # Log-uniform: every octave is trained equally often.
-        drawn = jnp.exp(jax.random.uniform(keys[which + 1], (everyone,)) * jnp.log(float(full)))
-        return jnp.where(chosen, jnp.ceil(drawn).astype(jnp.int32), full)
+        # Log-uniform: k as often as log((k + 1) / k), so every octave equally often.
+        place = jax.random.uniform(keys[which + 1], (everyone,))
+        drawn = jnp.floor(jnp.exp(place * jnp.log(full + 1.0))).astype(jnp.int32)
+        return jnp.where(chosen, jnp.minimum(drawn, full), full)
 
     if train.nested:
         options["rate"] = mine(
             some(train.nested, 0, models.BOTTLENECKS[model.bottleneck](model).rates))
-    if train.hidden:
+    if hides:
         share = jax.random.uniform(
             keys[2], (everyone, 1), minval=train.hidden_low, maxval=train.hidden_high)
         windows = train.hidden + (train.hidden_final - train.hidden) * progress
         share = jnp.where(jax.random.uniform(keys[3], (everyone, 1)) < windows, share, 0.0)
         options["hidden"] = mine(jax.random.uniform(keys[4], (everyone, window)) < share)
     if train.short:
-        keys = jax.random.split(jax.random.fold_in(key, 1), 2)
-        kept = jnp.arange(window)[None] < mine(some(train.short, 0, window))[:, None]
+        kept = jnp.arange(window)[None] < mine(some(train.short, 5, window))[:, None]
     return options, kept

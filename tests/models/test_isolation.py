@@ -36,9 +36,10 @@ def test_with_z_held_constant_the_output_does_not_depend_on_the_input(form):
     assert np.abs(h_a - h_b).max() > 0.1
 
 
-def test_every_latent_is_alive_at_the_start(form):
+@pytest.mark.parametrize("latents", [3, 7])  # rows of ceil(10 / 7) positions would leave 2 of 7
+def test_every_latent_is_alive_at_the_start(form, latents):
     """Each latent moves the output, and each latent is moved by the input."""
-    config = small(form)
+    config = small(form, latents=latents)
     params, tokens = fresh(config), windows(config)
     weight = jax.random.normal(jax.random.key(0), (*tokens.shape, config.d_model))
     z = encode(config, params, tokens)

@@ -134,7 +134,7 @@ def test_short_windows_keep_a_random_number_of_leading_tokens():
     kept = np.asarray(drawn(dataclasses.replace(TRAIN, short=0.5))["kept"])
     lengths = kept.sum(-1)
     assert np.array_equal(kept, np.arange(MODEL.window) < lengths[:, None])
-    assert lengths.min() <= 2 and 0.4 < np.mean(lengths < MODEL.window) < 0.55
+    assert lengths.min() == 1 and 0.4 < np.mean(lengths < MODEL.window) < 0.55
 
 
 def test_tokens_past_a_short_window_change_neither_the_update_nor_the_sums():
@@ -153,11 +153,31 @@ def test_tokens_past_a_short_window_change_neither_the_update_nor_the_sums():
 def test_rates_are_drawn_for_the_share_of_windows_that_was_asked_for():
     train = dataclasses.replace(TRAIN, nested=0.5)
     rate = np.asarray(drawn(train)["rate"])
-    assert rate.shape == (512,) and rate.min() == 2 and rate.max() == MODEL.d_latent
+    assert rate.shape == (512,) and rate.min() == 1 and rate.max() == MODEL.d_latent
     assert 0.4 < np.mean(rate < MODEL.d_latent) < 0.55
     assert np.array_equal(rate, drawn(train)["rate"])
     assert not np.array_equal(rate, drawn(train, step=1)["rate"])
     assert not np.array_equal(rate, drawn(train, key=1)["rate"])
+
+
+def test_every_rate_is_drawn_and_every_octave_as_often():
+    rate = np.asarray(drawn(dataclasses.replace(TRAIN, nested=1.0), rows=1 << 14)["rate"])
+    full = MODEL.d_latent
+    share = np.bincount(rate, minlength=full + 1)[1:] / len(rate)
+    want = np.log1p(1 / np.arange(1, full + 1)) / np.log(full + 1)
+    np.testing.assert_allclose(share, want, atol=4 * np.sqrt(0.25 / len(rate)))
+
+
+def test_hidden_tokens_may_begin_with_none():
+    late = dataclasses.replace(TRAIN, hidden=0.0, hidden_final=0.8)
+    assert not np.asarray(drawn(late, progress=0.0)["hidden"]).any()
+    assert np.asarray(drawn(late, progress=1.0)["hidden"]).any(-1).mean() > 0.7
+
+
+def test_nested_and_short_are_drawn_apart():
+    both = drawn(dataclasses.replace(TRAIN, nested=1.0, short=1.0))
+    lengths = np.asarray(both["kept"]).sum(-1)
+    assert abs(np.corrcoef(lengths, both["rate"])[0, 1]) < 0.2
 
 
 def test_hidden_tokens_are_drawn_between_the_two_shares():
