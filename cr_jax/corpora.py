@@ -20,6 +20,7 @@ from cr_jax.data import (
     random_windows,
     train_sentencepiece,
 )
+from cr_jax.errors import UserError
 
 RANDOM = "random_tokens"
 
@@ -87,15 +88,15 @@ def weighted(spec: str) -> tuple[float | None, str]:
     return None, spec
 
 
-def count_tokens(source: Corpus | Mixture) -> int:
-    """Tokens of a domain's training text, each counted once."""
-    parts = source.corpora if isinstance(source, Mixture) else [source]
-    return sum(len(c.tokens) for c in parts)
-
-
 def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """The model with its vocabulary: the tokenizer's, up to a multiple of 128 for matrix units."""
+    """The model with its vocabulary: the tokenizer's, up to a multiple of 128 for matrix units.
+
+    `UserError` when it is given and does not hold the tokenizer's ids.
+    """
     if model.vocab_size:
+        if model.vocab_size < tokenizer.vocab_size:
+            raise UserError(f"config.model.vocab_size={model.vocab_size} does not hold the "
+                            f"{tokenizer.vocab_size:,} ids of the tokenizer; leave it at 0")
         return model
     return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 128) * 128)
 

@@ -66,14 +66,14 @@ def train(e: settings.Experiment, folder, model=MODEL, on_log=None, mode="jit", 
     """
     tokenizer, names = ByteTokenizer(), tuple(e.data.domains)
     folder = pathlib.Path(folder)
-    corpora = [load_corpus(e.data.domains[n].train, tokenizer, folder / "cache") for n in names]
+    corpora = {n: load_corpus(e.data.domains[n].train, tokenizer, folder / "cache")
+               for n in names}
     batches = lambda step: train_iterator(WindowBatches(
         corpora, batch=e.train.batch, window=model.window, seed=e.seed, mode=e.data.mode,
         pad_id=tokenizer.pad_id), step)
     plan = parallel.make_plan(mode, len(names), e.train.batch, e.mesh_expert,
                               devices or jax.devices()[:1], fsdp, small=0)
-    sizes = {n: len(c.tokens) for n, c in zip(names, corpora, strict=True)}
-    return loop.train(e, model, sizes, plan, batches, folder / "run", on_log, **more)
+    return loop.train(e, model, corpora, plan, batches, folder / "run", on_log, **more)
 
 
 def flat(params) -> dict[str, np.ndarray]:

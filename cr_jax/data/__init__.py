@@ -1,6 +1,12 @@
 """Documents -> tokens -> windows [B, L]: sources, tokenizers, cached corpora, Grain batches."""
 
-from cr_jax.data.batches import Mixture, WindowBatches, train_iterator
+from cr_jax.data.batches import (
+    Mixture,
+    WindowBatches,
+    content,
+    count_tokens,
+    train_iterator,
+)
 from cr_jax.data.corpus import Corpus, load_corpus
 from cr_jax.data.sources import Document, documents, read_text
 from cr_jax.data.tokenizers import (
@@ -23,6 +29,8 @@ __all__ = [
     "Tokenizer",
     "WindowBatches",
     "Windows",
+    "content",
+    "count_tokens",
     "documents",
     "eval_windows",
     "load_corpus",

@@ -1,7 +1,8 @@
 """Which windows a training step sees: a pure function of (seed, step)."""
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,24 @@ class Mixture:
 
     corpora: Sequence[Corpus]
     weights: Sequence[float | int] | None = None
+
+
+def count_tokens(source: Corpus | Mixture) -> int:
+    """Tokens of an expert's training text, each counted once."""
+    return sum(len(c.tokens) for c in _corpora(source))
+
+
+def content(source: Corpus | Mixture) -> str:
+    """SHA-256 (hex) of an expert's training tokens: the same text, wherever its files lie."""
+    digest = hashlib.sha256()
+    for corpus in _corpora(source):
+        digest.update(f"{len(corpus.tokens)} {corpus.tokens.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(corpus.tokens))
+    return digest.hexdigest()
+
+
+def _corpora(source: Corpus | Mixture) -> Sequence[Corpus]:
+    return source.corpora if isinstance(source, Mixture) else [source]
 
 
 class _Rows:
@@ -133,7 +152,8 @@ class WindowBatches:
     A pure function of (seed, i).  Not in the paper.
 
     Element: {"tokens": int32 [E, B / process_count, L]}, in padded mode also {"mask": bool, same
-    shape}; E = len(corpora), and expert e's rows come from `corpora[e]` only. Process p has rows
+    shape}; E = len(corpora), and an expert's rows come from its own corpus only and depend on no
+    other: trained alone or beside others it reads the same. Process p has rows
     p * B / process_count on, and the experts `experts`, of a global batch that depends on neither.
 
     packed: windows of L consecutive tokens of the concatenated documents, as a ring; every epoch
@@ -142,10 +162,10 @@ class WindowBatches:
     has each window once, in a new order.
 
     Args:
-        corpora: a `Corpus` or `Mixture` for each expert.
+        corpora: each expert's `Corpus` or `Mixture` by its name.
         batch: B, rows per step and expert over all processes.
         window: L, tokens.
-        seed: expert e's order follows from (seed, e).
+        seed: an expert's order follows from (seed, name).
         mode: "packed" or "padded".
         pad_id: the id of padding, in padded mode.
         process_index, process_count: p, and among how many processes the rows are shared.
@@ -155,7 +175,7 @@ class WindowBatches:
 
     def __init__(
         self,
-        corpora: Sequence[Corpus | Mixture],
+        corpora: Mapping[str, Corpus | Mixture],
         *,
         batch: int,
         window: int,
@@ -176,8 +196,8 @@ class WindowBatches:
         if not corpora:
             raise UserError("no corpus to train on; name at least one data source")
         self._experts = [
-            _Expert(corpus, window, mode, int(mix(seed, e)))
-            for e, corpus in list(enumerate(corpora))[experts]
+            _Expert(corpus, window, mode, int(mix(seed, *name.encode())))
+            for name, corpus in list(corpora.items())[experts]
         ]
         self._batch, self._pad_id, self._padded = batch, pad_id, mode == "padded"
         share = batch // process_count

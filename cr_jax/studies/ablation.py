@@ -137,13 +137,13 @@ class _Study:
 
         def batches(step):
             return _SideBySide([train_iterator(WindowBatches(
-                [text.train[c.domain]], batch=e.train.batch, window=model.window,
+                {c.domain: text.train[c.domain]}, batch=e.train.batch, window=model.window,
                 seed=e.seed + c.seed, mode=e.data.mode, pad_id=text.tokenizer.pad_id,
                 process_index=jax.process_index(), process_count=jax.process_count()),
                 step) for c in cells.values()])
 
-        sizes = {name: corpora.count_tokens(text.train[c.domain]) for name, c in cells.items()}
-        trained = train(e, model, sizes, plan, batches, place)
+        texts = {name: text.train[c.domain] for name, c in cells.items()}
+        trained = train(e, model, texts, plan, batches, place)
         scored, parameters = _scorer(model, e.eval.batch), models.count_parameters(model)
         lines = []
         for n, (name, cell) in enumerate(cells.items()):

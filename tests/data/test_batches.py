@@ -16,9 +16,13 @@ def corpus_of(total: int, first: int = 0, document: int = 50) -> Corpus:
     return Corpus(tokens, starts, total, "x", ["d"] * (len(starts) - 1))
 
 
+def named(corpora):
+    return {f"e{i}": corpus for i, corpus in enumerate(corpora)}
+
+
 def batches(corpora, steps, **kwargs):
     defaults = {"batch": 8, "window": 16, "seed": 3, "pad_id": 9999}
-    source = WindowBatches(corpora, **(defaults | kwargs))
+    source = WindowBatches(named(corpora), **(defaults | kwargs))
     return [source[step] for step in steps]
 
 
@@ -127,8 +131,18 @@ def test_mixture_shares_and_epochs():
     assert share == pytest.approx(160 / 1760, abs=0.001)
 
 
+def test_an_expert_reads_the_same_alone_or_beside_others():
+    a, b = corpus_of(1000), corpus_of(777, 5000)
+    same = {"batch": 8, "window": 16, "seed": 3, "pad_id": 0}
+    both, alone, again = (WindowBatches(c, **same) for c in (
+        {"a": a, "b": b}, {"b": b}, {"renamed": b}))
+    for step in (0, 7, 300):
+        np.testing.assert_array_equal(both[step]["tokens"][1:], alone[step]["tokens"])
+        assert not np.array_equal(alone[step]["tokens"], again[step]["tokens"])
+
+
 def test_the_iterator_goes_on_from_its_state_exactly_also_on_another_process_count():
-    corpora = [corpus_of(1000)]
+    corpora = named([corpus_of(1000)])
     same = {"batch": 8, "window": 16, "seed": 3, "pad_id": 0}
     iterator = train_iterator(WindowBatches(corpora, **same))
     seen = [next(iterator)["tokens"] for _ in range(9)]

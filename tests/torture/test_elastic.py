@@ -52,8 +52,8 @@ def test_devices_change_and_no_window_is_lost(tmp_path, monkeypatch):
     drawn = first | live(tmp_path, monkeypatch, 2, "jit", 0)
     assert sorted(first) == [0, 1, 2, 3] and sorted(drawn) == list(range(STEPS))
     e, tokenizer = tiny_run.experiment(tmp_path, STEPS), ByteTokenizer()
-    corpora = [load_corpus(e.data.domains[n].train, tokenizer, tmp_path / "cache")
-               for n in tiny_run.NAMES]
+    corpora = {n: load_corpus(e.data.domains[n].train, tokenizer, tmp_path / "cache")
+               for n in tiny_run.NAMES}
     for processes in (1, 2, 4):
         shares = [WindowBatches(corpora, batch=tiny_run.BATCH, window=tiny_run.MODEL.window,
                                 seed=e.seed, pad_id=tokenizer.pad_id, process_index=i,

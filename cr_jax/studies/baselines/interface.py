@@ -7,15 +7,13 @@ windows, L tokens.
 """
 
 import dataclasses
-import zlib
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int32
 
-from cr_jax.corpora import count_tokens
-from cr_jax.data import Corpus, Mixture, Tokenizer, WindowBatches, train_iterator
+from cr_jax.data import Corpus, Mixture, Tokenizer, WindowBatches, count_tokens, train_iterator
 
 
 @runtime_checkable
@@ -83,19 +81,18 @@ class TrainingText:
         rows = max(1, count_tokens(self.corpora[domain]) // self.window)
         if tokens:
             rows = min(rows, max(1, tokens // self.window))
-        # By name: a domain's windows do not depend on which others there are.
-        seed = self.seed + zlib.crc32(self.names[domain].encode())
-        batch = self._batches([self.corpora[domain]], rows, seed)[0]
+        batch = self._batches({self.names[domain]: self.corpora[domain]}, rows)[0]
         found = batch["tokens"][0]
         return found, batch["mask"][0] if "mask" in batch else np.ones(found.shape, bool)
 
     def batches(self, batch: int):
         """Endless {"tokens" [E, B, L], in padded mode "mask"}, as the compressors' own training."""
-        return train_iterator(self._batches(self.corpora, batch, self.seed))
+        every = dict(zip(self.names, self.corpora, strict=True))
+        return train_iterator(self._batches(every, batch))
 
-    def _batches(self, corpora, rows: int, seed: int) -> WindowBatches:
-        return WindowBatches(corpora, batch=rows, window=self.window, seed=seed, mode=self.mode,
-                             pad_id=self.tokenizer.pad_id)
+    def _batches(self, corpora, rows: int) -> WindowBatches:
+        return WindowBatches(corpora, batch=rows, window=self.window, seed=self.seed,
+                             mode=self.mode, pad_id=self.tokenizer.pad_id)
 
 
 def cut(mask: Bool[np.ndarray, "N L"], length: int) -> Bool[np.ndarray, "N L"]:
