@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import shutil
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from cr_jax import corpora, distributed, evaluation, models, parallel, parameter
 from cr_jax.bank import ExpertBank, import_expert
 from cr_jax.bank_folder import BankFolder
 from cr_jax.config import Experiment
-from cr_jax.data import WindowBatches, train_iterator
+from cr_jax.data import WindowBatches, count_tokens, train_iterator
 from cr_jax.errors import UserError
 from cr_jax.report import write_report
 from cr_jax.router import calibrate
@@ -53,7 +55,7 @@ def main(config: ml_collections.ConfigDict, workdir: str, argv=(),
         distributed.leave(2)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"\n{stop or 'stopped; run the same command to go on'}", file=sys.stderr)
+        print(f"\n{str(stop) or 'stopped; run the same command to go on'}", file=sys.stderr)
         return 130
     return 0
 
@@ -88,8 +90,10 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         began = time.perf_counter()
         yield
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+        if interrupted():
+            raise KeyboardInterrupt
 
-    with _entered(workdir) as folder:
+    with _entered(workdir) as folder, _interrupts() as interrupted:
         _cache_compilations(folder)
         with stage("text"):
             text = distributed.in_turn(lambda: corpora.prepare(experiment, folder, say))
@@ -140,6 +144,25 @@ def _entered(workdir: str | Path):
             lambda: stack.enter_context(locked(workdir)) if distributed.is_first() else folder)
 
 
+@contextlib.contextmanager
+def _interrupts():
+    """Tells whether Ctrl-C was pressed: what it raises inside a callback of a library is lost."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def note(number, frame):
+        pressed.set()
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
 def _train(experiment, model, text, names, folder, say):
     if jax.process_count() > 1 and experiment.train.seconds:
         # Each process would follow its own clock, with other learning rates and another end.
@@ -150,7 +173,7 @@ def _train(experiment, model, text, names, folder, say):
     say(f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
         f"{model.window} -> {model.latents} latents, on {len(jax.devices())} "
         f"{jax.devices()[0].device_kind} device(s); sizes in parameters.txt")
-    sizes = {n: corpora.count_tokens(text.train[n]) for n in names}
+    sizes = {n: count_tokens(source) for n, source in text.train.items()}
     for line in banner.repeats(sizes, experiment.train, model.window):
         say(line)
     if jax.process_index() == 0:
@@ -160,11 +183,11 @@ def _train(experiment, model, text, names, folder, say):
 
     def batches(step):
         return train_iterator(WindowBatches(
-            [text.train[n] for n in names], batch=experiment.train.batch, window=model.window,
-            seed=experiment.seed, mode=experiment.data.mode, pad_id=text.tokenizer.pad_id,
+            text.train, batch=experiment.train.batch, window=model.window, seed=experiment.seed,
+            mode=experiment.data.mode, pad_id=text.tokenizer.pad_id,
             process_index=share.block, process_count=share.blocks, experts=share.experts), step)
 
-    return train(experiment, model, sizes, plan, batches, folder, say=say)
+    return train(experiment, model, text.train, plan, batches, folder, say=say)
 
 
 def _parameter_table(model) -> str:

@@ -4,8 +4,11 @@ import fcntl
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
+import types
 
 import numpy as np
 import pytest
@@ -192,12 +195,13 @@ def bad(tmp_path, capsys):
     (lambda c: c.train.update(steps=0), "exactly one of steps, tokens, seconds"),
     (lambda c: c.train.update(batch=12), "multiple of the 8 devices"),
     (lambda c: c.model.update(heads=3), "multiple of 2 x heads"),
+    (lambda c: c.model.update(vocab_size=100), "does not hold the 258 ids"),
     (lambda c: c.data.domains.digits.update(train=("files:/nowhere/*.txt",)), "/nowhere"),
     (lambda c: c.data.domains.digits.update(test=("jsonl:/nowhere.jsonl",)), "/nowhere.jsonl"),
     (lambda c: c.data.domains.digits.update(train=("stdlib@trains",)), "unknown split"),
     (lambda c: c.tokenizer.update(kind="sentencepiece", folder="/nowhere"), "/nowhere"),
     (lambda c: c.update(studies=("astrology",)), "unknown study 'astrology'"),
-], ids=range(9))
+], ids=range(10))
 def test_bad_settings_and_missing_files_are_one_line(bad, change, words):
     assert words in bad(change)
 
@@ -245,6 +249,27 @@ def test_other_settings_in_an_old_workdir_are_one_line(bad, finished):
 
     assert "optimizer: learning_rate" in bad(change, workdir=folder / "run")
     assert (folder / "run" / "report.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_ctrl_c_between_stages_is_one_line(tmp_path, capsys, monkeypatch, lost):
+    """Also where a library's callback swallows the exception."""
+    tiny_run.write(tmp_path)
+
+    def pressed(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            if not lost:
+                raise
+        return types.SimpleNamespace(tokenizer=None, train={})
+
+    monkeypatch.setattr(app.corpora, "prepare", pressed)
+    before = signal.getsignal(signal.SIGINT)
+    assert app.main(tiny_config(tmp_path), str(tmp_path / "run")) == 130
+    assert capsys.readouterr().err.strip() == "stopped; run the same command to go on"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_as_a_program(tmp_path):

@@ -12,7 +12,15 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from cr_jax.config import Experiment, ModelConfig, TrainConfig, profile_steps, to_dict
+from cr_jax.config import (
+    Experiment,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    profile_steps,
+    to_dict,
+)
+from cr_jax.data import Corpus, Mixture, content, count_tokens
 from cr_jax.errors import UserError
 from cr_jax.parallel import Plan, agreed, expert_keys
 from cr_jax.training import banner
@@ -44,7 +52,7 @@ class Trained:
 def train(
     experiment: Experiment,
     model: ModelConfig,
-    texts: Mapping[str, int],
+    texts: Mapping[str, Corpus | Mixture],
     plan: Plan,
     make_batches: Callable[[int], Any],
     workdir: Path,
@@ -53,9 +61,9 @@ def train(
 ) -> Trained:
     """Trains all experts together until the configured duration.
 
-    texts: the experts' names, and how many tokens each has to train on.  make_batches(step) ->
-    iterator of {"tokens" [e, b, L]}, this process's `plan.share` of the batches from that step on,
-    with `get_state` and `set_state` (a Grain iterator).  Continues from the newest good checkpoint
+    texts: what each expert trains on, by its name.  make_batches(step) -> iterator of {"tokens"
+    [e, b, L]}, this process's `plan.share` of the batches from that step on, with `get_state` and
+    `set_state` (a Grain iterator).  Continues from the newest good checkpoint
     in workdir.  say: hears what is about to run, and at the end where the time went.  Raises
     `Interrupted` after Ctrl-C or SIGTERM, when the run has been saved, and `UserError` when the
     loss is no longer finite or the workdir holds another run.
@@ -67,8 +75,10 @@ def train(
                         "rows that each device holds under pmap")
     make_state = lambda key: init_state(model, experiment.optimizer, settings, key)
     keys = expert_keys(experiment.seed, names)
-    record = {"experiment": to_dict(experiment), "model": to_dict(model), "experts": list(names)}
-    clock, phases, step = Clock(settings, model.window, tuple(texts.values())), Phases(), 0
+    record = {"experiment": to_dict(experiment), "model": to_dict(model), "experts": list(names),
+              "texts": {name: content(text) for name, text in texts.items()}}
+    sizes = [count_tokens(text) for text in texts.values()]
+    clock, phases, step = Clock(settings, model.window, sizes), Phases(), 0
     with contextlib.ExitStack() as opened, _stop_signals() as stop:
         checkpointer = Checkpointer(workdir / "checkpoints", settings.keep_checkpoints)
         opened.callback(checkpointer.close)
@@ -164,7 +174,7 @@ def train(
         phases.enter("checkpoint")
         checkpointer.wait()
         spent = phases.seconds()
-    if not finished:
+    if not finished or (stop.is_set() and jax.process_count() == 1):  # also in the last step
         raise Interrupted(f"stopped at step {step}, saved; run the same command to go on")
     if spent["compile"]:
         say(f"time: {shares(spent)}")
@@ -194,14 +204,20 @@ def _same_run(old: dict, new: dict) -> None:
         record = json.loads(json.dumps(record))  # a stored record has lists for tuples
         experiment = record["experiment"]
         data, tokenizer = experiment["data"], experiment["tokenizer"]
+        # A setting that an older version did not have was at its default.
+        full = lambda kind, given: {**to_dict(kind()), **given}
+        train = full(TrainConfig, experiment["train"])
         return {
-            "model": record["model"], "experts": record["experts"],
-            "train": {k: v for k, v in experiment["train"].items() if k not in free},
-            "optimizer": experiment["optimizer"], "seed": experiment["seed"],
+            "model": full(ModelConfig, record["model"]), "experts": record["experts"],
+            "train": {k: v for k, v in train.items() if k not in free},
+            "optimizer": full(OptimizerConfig, experiment["optimizer"]),
+            "seed": experiment["seed"],
             "data": {"mode": data["mode"], "max_train_tokens": data["max_train_tokens"],
                      **{f"domains.{k}.train": v["train"] for k, v in data["domains"].items()}},
             "tokenizer": {k: tokenizer[k] for k in ("kind", "vocab_size")}}
 
+    texts = old.get("texts", {})
+    changed = [name for name, text in new["texts"].items() if texts.get(name, text) != text]
     old, new = strip(old), strip(new)
     for group in new:
         if old[group] != new[group]:
@@ -209,6 +225,9 @@ def _same_run(old: dict, new: dict) -> None:
                       if isinstance(new[group], dict) else [])
             raise UserError(f"the workdir holds a run with other settings ({group}"
                             f"{': ' + ', '.join(fields) if fields else ''}); use a new --workdir")
+    if changed:
+        raise UserError(f"the training text of {', '.join(changed)}, or the tokenizer, is not what "
+                        "the run in the workdir began with; restore it or use a new --workdir")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_run
 
+from cr_jax.config import to_dict
 from cr_jax.errors import UserError
 from cr_jax.training import loop, progress
 from cr_jax.training.checkpoint import Checkpointer
@@ -232,3 +233,34 @@ def finished(tmp_path_factory):
     e = tiny_run.experiment(folder, steps=2)
     tiny_run.train(e, folder)
     return e, folder
+
+
+def test_a_run_does_not_go_on_with_other_text(tmp_path):
+    e = tiny_run.experiment(tmp_path, steps=2)
+    tiny_run.train(e, tmp_path)
+    more = dataclasses.replace(e, train=dataclasses.replace(e.train, steps=3))
+    place = tmp_path / "digits-train.txt"
+    text = place.read_text()
+    place.write_text(text.replace("1", "2"))
+    with pytest.raises(UserError, match="training text of digits, or the tokenizer"):
+        tiny_run.train(more, tmp_path)
+    place.write_text(text)
+    assert tiny_run.train(more, tmp_path).step == 3
+
+
+def test_settings_that_an_older_version_lacked_were_at_their_defaults():
+    record = {"experiment": to_dict(tiny_run.experiment("x")), "model": to_dict(tiny_run.MODEL),
+              "experts": ["a"], "texts": {"a": "1"}}
+    older = json.loads(json.dumps(record))
+    del older["texts"], older["experiment"]["train"]["max_epochs"], older["model"]["predictive"]
+    loop._same_run(older, record)
+    older["experiment"]["train"]["predict_weight"] = 0.9
+    with pytest.raises(UserError, match="train: predict_weight"):
+        loop._same_run(older, record)
+
+
+def test_ctrl_c_in_the_last_step_stops_too(tmp_path):
+    e = tiny_run.experiment(tmp_path, steps=3)
+    with pytest.raises(Interrupted, match="step 3"):
+        tiny_run.train(e, tmp_path, on_log=stop_at(3))
+    assert tiny_run.train(e, tmp_path).step == 3
