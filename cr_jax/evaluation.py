@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -42,12 +43,15 @@ class DomainScores:
         return self.correct / self.tokens
 
     def metrics(self, expert: int) -> dict[str, float]:
-        """One cell of the fingerprint: `objective.metrics` over all windows."""
+        """One cell of the fingerprint: `objective.metrics` over all windows, all tokens seen, and
+        `residual`, the nats/token that the bank's rule compares."""
+        scored = (self.tokens if self.scored is None else self.scored).sum()
         return {**objective.metrics({
             "nll": self.nll[expert].sum(), "correct": self.correct[expert].sum(),
             "tokens": self.tokens.sum(), "windows": len(self.tokens),
             "exact": (self.correct[expert] == self.tokens).sum(), "bytes": self.bytes.sum()}),
-            "majority_tra": self.majority}
+            "majority_tra": self.majority,
+            "residual": float(self.residual_nll[expert].sum() / scored) if scored else math.nan}
 
 
 def score_domains(
@@ -63,7 +67,8 @@ def score_domains(
         for start in range(0, len(windows), _BLOCK):
             part = windows.take(slice(start, start + _BLOCK))
             scores = score_stats(bank, part, expert_chunk=expert_chunk, batch=batch)
-            nll.append(np.sum(scores.nll * part.mask, -1, dtype=np.float64))
+            # where, not a product: padding may hold anything
+            nll.append(np.sum(np.where(part.mask[None], scores.nll, 0), -1, dtype=np.float64))
             sums, counts = residual_sums(scores.residual, part.mask, bank.scoring)
             residual.append(sums)
             scored.append(counts)

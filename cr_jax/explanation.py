@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Int32
 
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade
+from cr_jax.config import SEEN, Scoring, Wording, wording
 from cr_jax.errors import UserError
 from cr_jax.router import route, score_stats
 from cr_jax.routes import Route
@@ -53,7 +54,7 @@ class Explanation:
     residual first; tokens: ids of the first `windows` windows; nll: nats of each of them by each
     expert under the bank's scoring rule (what routing compares), rows as in `names`; spans: cover
     the tokens in order, and their texts joined are the text; shortest: tokens below which the
-    nearest expert has no p-value.
+    nearest expert has no p-value; scoring: the bank's rule.
     """
 
     route: Route
@@ -64,6 +65,7 @@ class Explanation:
     spans: tuple[Span, ...]
     windows: int
     shortest: int
+    scoring: Scoring = SEEN
 
     @property
     def complete(self) -> bool:
@@ -82,6 +84,11 @@ class Explanation:
         return ", ".join(f"{n:,} {what}{'s' * (n != 1)}" for n, what in counts)
 
     @property
+    def words(self) -> Wording:
+        """What the experts do with the text, and what a residual counts."""
+        return wording(self.scoring)
+
+    @property
     def verdict(self) -> str:
         """The decision and its reason in one sentence."""
         found = self.route
@@ -90,8 +97,9 @@ class Explanation:
                 "the only expert" if found.scouts is None else
                 f"the only one of {len(found.scouts)} experts that the scouts kept")
         if found.expert is None:
-            return (f"unknown: the nearest expert, {found.nearest} ({lead}), rebuilds it worse "
-                    f"than usual for its own text ({p}, below alpha = {self.alpha:g})")
+            return (f"unknown: the nearest expert, {found.nearest} ({lead}), {self.words.verb} "
+                    f"{self.words.what} worse than usual for its own text ({p}, below alpha = "
+                    f"{self.alpha:g})")
         if found.known is None:
             return (f"{found.nearest}: {lead}; {found.tokens} tokens are too few to say whether "
                     f"that is usual for its own text (at least {self.shortest})")
@@ -134,14 +142,15 @@ class Explanation:
         return sorted((one(*group) for group in groups.items()), key=lambda found: -found.nats)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types: the verdict, how much is here, and per token ids, text and nats.
+        """Plain JSON types: the verdict, what a residual counts (`rule`), how much is here, and
+        per token ids, text and nats.
 
         texts: of each span; spans: where each starts, in tokens; nll: {expert: [nats] * T}, null
         where a broken expert gives no number.
         """
         return {
-            "verdict": self.verdict, "alpha": self.alpha, "complete": self.complete,
-            "windows": self.windows, "tokens": self.tokens.tolist(),
+            "verdict": self.verdict, "rule": self.words.cost, "alpha": self.alpha,
+            "complete": self.complete, "windows": self.windows, "tokens": self.tokens.tolist(),
             "spans": [span.start for span in self.spans],
             "texts": [span.text for span in self.spans],
             "nll": {name: [round(x, 4) if math.isfinite(x) else None for x in row.tolist()]
@@ -186,7 +195,8 @@ def explain(bank: ExpertBank, text: str | Iterable[str], *, alpha: float = 0.05,
         route=found, alpha=float(alpha), names=names, tokens=tokens,
         nll=scores.residual[rows][:, block.mask],
         spans=tuple(_spans(head.kept, bank.tokenizer.token_bytes[tokens])),
-        windows=len(block.tokens), shortest=min(bank.calibration[names[0]].residuals))
+        windows=len(block.tokens), shortest=min(bank.calibration[names[0]].residuals),
+        scoring=bank.scoring)
 
 
 class _Head:

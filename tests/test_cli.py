@@ -171,6 +171,7 @@ def test_bank_list_add_remove_verify(run, bank, tmp_path):
     before = {p: p.read_bytes() for p in Path(bank).rglob("*") if p.is_file()}
     status, out, _ = run("bank", "list", "--bank", bank)
     assert status == 0 and [x.split()[0] for x in out.splitlines()[1:]] == ["e0", "e1"]
+    assert out.splitlines()[0].endswith("; a residual is nats/token to rebuild the text")
     row = json.loads(run("bank", "list", "--bank", bank, "--json")[1].splitlines()[1])
     assert (row["name"], row["dtype"], row["about"]) == ("e1", "float32", {"seed": 1})
     source = Path(bank) / "experts" / "e0"
@@ -193,7 +194,9 @@ def test_reconstruct_marks_what_differs(run, bank, text):
     rebuilt = np.concatenate([p.rebuilt for p in parts])
     assert bytes(tokens.tolist()).decode() == TEXT
     right = (tokens == rebuilt).mean()
-    assert f"TRA {100 * right:.2f} % of {len(tokens)} tokens" in out.splitlines()[-1]
+    mean = np.concatenate([p.nll for p in parts]).mean(dtype=float)
+    assert out.splitlines()[-1] == (f"TRA {100 * right:.2f} % of {len(tokens)} tokens, "
+                                    f"nll {mean:.3f} nats/token with all tokens seen")
     assert out.count("[-") == out.count("{+") > 0
     found = cr_jax.route(cr_jax.ExpertBank.load(bank), TEXT)
     assert found.tra["e0"] == pytest.approx(right)

@@ -1,5 +1,7 @@
 """`cr-jax route --explain`: aligned bars, a verdict, colours that only colour, a safe page."""
 
+import dataclasses
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -11,6 +13,7 @@ import tiny_bank
 import cr_jax
 from cr_jax.cli import main
 from cr_jax.cli.explanation import colours, lines
+from cr_jax.config import Scoring, wording
 from cr_jax.explanation import explain
 from cr_jax.report.explanation import (
     MARGIN_EDGES,
@@ -239,3 +242,17 @@ def test_a_page_never_costs_a_text(run, files, tmp_path, name, word):
     status, out, err = run("--html", tmp_path / name if name else "", read)
     assert (status, out) == (2, "") and word in err and err.count("\n") == 1
     assert read.read_bytes() == before
+
+
+def test_page_and_lines_name_what_the_bank_s_rule_counts(bank):
+    found = explain(bank, TEXT, alpha=1, windows=99)
+    for rule, verb, done, paper in ((Scoring(), "rebuilds", "rebuilt", True),
+                                    (Scoring(predicted=True), "predicts", "predicted", False)):
+        told = dataclasses.replace(found, scoring=rule)
+        page, cost = html.unescape(render([("a", told)])), wording(rule).cost
+        assert f"lowest residual: {cost}." in page and f"or more: {done} badly" in page
+        assert f"What {told.names[0]} {verb} worst" in page
+        assert ("The residual is the paper's" in page) == paper
+        assert ("not in the paper, whose own is" in page) != paper
+        assert f"tokens that {told.names[0]} {verb} worst" in "\n".join(lines("a", told))
+        assert f"{cost}, by {told.names[0]}, from:" in "\n".join(lines("a", told, "256"))

@@ -36,6 +36,18 @@ def test_good_settings_build():
     assert built.data.domains["d"].train == ("a",)
 
 
+def test_rules_are_told_apart_in_words():
+    rules = [settings.SEEN, settings.Scoring(parts=4), settings.Scoring(predicted=True),
+             settings.Scoring(rate=2), settings.Scoring(parts=4, passes=1, predicted=True)]
+    found = [settings.wording(rule) for rule in rules]
+    assert found[4] == found[2] and len({words.cost for words in found}) == 4
+    assert [words.paper for words in found] == [True, False, False, False, False]
+    assert ["predict" in words.cost for words in found] == [False, False, True, False, True]
+    assert [settings.wording(settings.to_dict(rule)) for rule in rules] == found
+    for nothing in (None, {}, [], "x", {"parts": "4", "predicted": 1}):
+        assert settings.wording(nothing) == found[0]
+
+
 def test_settings_come_back_from_their_own_description():
     built = settings.build(raw())
     assert settings.to_dict(settings.build(settings.to_dict(built))) == settings.to_dict(built)

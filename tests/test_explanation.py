@@ -8,7 +8,7 @@ import pytest
 import tiny_bank
 
 from cr_jax import explanation, router, text_windows
-from cr_jax.config import Scoring
+from cr_jax.config import Scoring, wording
 from cr_jax.errors import UserError
 from cr_jax.explanation import explain
 
@@ -117,6 +117,16 @@ def test_the_verdict_says_why(bank):
     single = explain(bank.select(["e1"]), TEXT, alpha=0)
     assert single.runner_up is None and "e1: the only expert; usual" in single.verdict
     assert not single.margins().any()
+
+
+@pytest.mark.parametrize(("rule", "says"), [
+    (Scoring(), "rebuilds it worse"), (Scoring(parts=4), "rebuilds what was hidden of it worse"),
+    (Scoring(predicted=True), "predicts it worse")])
+def test_the_verdict_names_what_the_bank_s_rule_counts(found, rule, says):
+    unknown = dataclasses.replace(found, scoring=rule,
+                                  route=dataclasses.replace(found.route, expert=None))
+    assert says in unknown.verdict
+    assert unknown.to_json()["rule"] == wording(rule).cost
 
 
 def test_the_most_telling_tokens(found):

@@ -32,6 +32,8 @@ def add_arguments(action) -> None:
 
 def list_experts(args) -> int:
     """One line per expert."""
+    from cr_jax.config import wording
+
     files = BankFolder(args.bank)
     model = files.index["model"]
     rows: list[dict[str, Any]] = []
@@ -49,7 +51,8 @@ def list_experts(args) -> int:
         return 0
     print_line(f"{len(rows)} experts; window {model.get('window')} tokens -> "
                f"{model.get('latents')} latents of {model.get('d_latent')}; "
-               f"tokenizer {files.index['tokenizer'][:12]}")
+               f"tokenizer {files.index['tokenizer'][:12]}; a residual is "
+               f"{wording(files.index.get('scoring')).cost}")
     width = max(map(len, files.names), default=0)
     for row in rows:
         size = f"{row['bytes'] / 1e6:8.1f} MB" if row["bytes"] is not None else "missing"

@@ -127,7 +127,7 @@ def _legend(found: Explanation, paint, view: str) -> Iterator[str]:
     nearest, other = found.names[0], found.runner_up
     if view == "residual":
         steps = [paint(f" {edge:g} ", _style(i, view)) for i, edge in enumerate(RESIDUAL_EDGES, 1)]
-        yield f"nats/token under {nearest}, from: {''.join(steps)}"
+        yield f"{found.words.cost}, by {nearest}, from: {''.join(steps)}"
         return
     steps = list(enumerate(MARGIN_EDGES, 1))
     against = [paint(f" -{edge:g} ", _style(-i, view)) for i, edge in reversed(steps)]
@@ -144,7 +144,7 @@ def _listing(found: Explanation) -> Iterator[str]:
         yield from _rows(f"tokens that speak most for {names[1]}", "margin",
                          [row for row in reversed(ranked) if row.nats < 0][:4], names)
     if found.route.expert is None or not found.runner_up:
-        yield from _rows(f"tokens that {names[0]} rebuilds worst", "nats",
+        yield from _rows(f"tokens that {names[0]} {found.words.verb} worst", "nats",
                          found.telling("residual")[:8], names)
 
 

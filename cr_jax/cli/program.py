@@ -15,8 +15,10 @@ from cr_jax.errors import UserError
 
 _ABOUT = """\
 Every expert is a small autoencoder that learnt to rebuild the texts of one domain.  A text goes
-to the expert that rebuilds it with the lowest residual; if even that residual is unusual for the
-expert's own domain (its p-value is below alpha), the text is unknown.
+to the expert with the lowest residual: nats/token to rebuild it (the paper's rule), to rebuild
+hidden tokens of it, or to predict it; `cr-jax bank list` says which of these a bank compares.  If
+even that residual is unusual for the expert's own domain (its p-value is below alpha), the text is
+unknown.
 
   cr-jax route notes.txt main.py
   cr-jax route --bank runs/quickstart/bank --explain notes.txt
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
             self.exit(2, f"cr-jax: {printable(message)}; see {self.prog} --help\n")
 
     raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = Parser("cr-jax", description="Route texts to the expert that rebuilds them best.",
+    parser = Parser("cr-jax", description="Route texts to the expert that compresses them best.",
                     epilog=_ABOUT, **raw)
     parser.add_argument("--version", action="version", version=f"cr-jax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -10,7 +10,8 @@ from cr_jax.cli.output import print_line
 EPILOG = """\
 Prints the text as the expert rebuilds it from its latents.  Wrong tokens are marked: on a
 terminal the original struck out in red and the rebuilt in green, elsewhere [-original-]{+rebuilt+}.
-The last line has the share of tokens rebuilt exactly (TRA) and the residual in nats/token.
+The last line has the share of tokens rebuilt exactly (TRA) and the nll in nats/token, both with
+all tokens seen: the residual of the paper's rule, not that of a bank that routes by another.
 """
 
 
@@ -44,5 +45,5 @@ def run(args) -> int:
         sys.stdout.write(piece)
         ended = piece.endswith("\n")
     print_line(("" if ended else "\n") + f"TRA {100 * right / tokens:.2f} % of {tokens} tokens, "
-               f"residual {nll / tokens:.3f} nats/token")
+               f"nll {nll / tokens:.3f} nats/token with all tokens seen")
     return 0

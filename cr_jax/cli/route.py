@@ -20,7 +20,7 @@ Prints one line per file, in order:
           "-  (too short to judge)" for a text with fewer tokens than the expert was calibrated
           on: EXPERT is then the nearest one, and neither known nor unknown
   tra     share of tokens that the winner rebuilds exactly
-  R       residual of each expert in nats/token, best first
+  R       residual of each expert in nats/token, best first; `cr-jax bank list` says of what
 
 With --scouts only the experts that the scouts keep are scored in full, and only these are shown;
 --json has every scout's residual under "scouts".

@@ -28,13 +28,14 @@ from cr_jax.config.schema import (
     TokenizerConfig,
     TrainConfig,
 )
+from cr_jax.config.wording import Wording, wording
 from cr_jax.errors import UserError
 
 __all__ = [
     "SEEN", "Bottleneck", "DataConfig", "DomainConfig", "EvalConfig", "Experiment", "ModelConfig",
-    "OptimizerConfig", "Scoring", "TokenizerConfig", "TrainConfig", "build", "check_model",
-    "check_scoring", "default", "domain", "model_config", "profile_steps", "scoring_rule",
-    "to_dict",
+    "OptimizerConfig", "Scoring", "TokenizerConfig", "TrainConfig", "Wording", "build",
+    "check_model", "check_scoring", "default", "domain", "model_config", "profile_steps",
+    "scoring_rule", "to_dict", "wording",
 ]
 
 

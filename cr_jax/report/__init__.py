@@ -13,10 +13,11 @@ has the name of its own domain. Shares are fractions 0..1; `nll` is in nats/toke
     name: str
     summary: experts, parameters (per expert), window (L), latents (M), d_model, d_latent,
         vocab_size: int; bottleneck: str; ratio: float (tokens per latent)
-    fingerprint: {expert: {domain: {tra, nll, bits_per_byte, majority_tra, window_exact: float,
-        windows, tokens: int}}}; domains: the experts' own, unseen ones, "random_tokens"
+    fingerprint: {expert: {domain: {tra, nll, bits_per_byte, majority_tra, window_exact,
+        residual: float, windows, tokens: int}}}; nll: all tokens seen; residual: by the run's rule;
+        domains: the experts' own, unseen ones, "random_tokens"
     routing: accuracy, accuracy_tra, chance: float; per_domain: {domain: accuracy};
-        confusion: {true: {routed: count}}; windows: int; rule: str ("argmin nats/token")
+        confusion: {true: {routed: count}}; windows: int; rule: str ("argmin nats/token to ...")
     ood: auroc_unseen_domain, auroc_random, false_alarm, alpha: float;
         per_domain: {domain: {auroc, fpr95, rejected_at_alpha: float}}
     residuals: {expert: {domain: {edges: [float] (n + 1), counts: [int] (n)}}}, in nats/token
@@ -28,7 +29,8 @@ has the name of its own domain. Shares are fractions 0..1; `nll` is in nats/toke
         confidence: float (the probability of the rebuilt token), nll: float}]}]
         A SentencePiece mark "▁" and a byte piece "<0x0A>" are shown as the text they stand for.
     seconds: {stage: float}
-    provenance: commit, command: str; versions: {package: str}; devices: [str]; config: {...}
+    provenance: commit, command: str; versions: {package: str}; devices: [str]; config: {...}, whose
+        `scoring` says what a residual is
 """
 
 from cr_jax.report.files import write_report

@@ -33,8 +33,9 @@ def _drawn(value: object, most: int) -> int:
     return max(1, min(most, int(n))) if n else min(8, most)
 
 
-def compressor(summary: dict) -> str:
-    """Tokens -> Encoder -> latents -> Decoder (z and positions only) -> tokens."""
+def compressor(summary: dict, formula: str) -> str:
+    """Tokens -> Encoder -> latents -> Decoder (z and positions only) -> tokens; what the residual
+    is (`config.Wording.formula`)."""
     window, latents = count(summary.get("window")), count(summary.get("latents"))
     width = count(summary.get("d_latent"))
     n_tokens, n_latents = _drawn(summary.get("window"), 24), _drawn(summary.get("latents"), 12)
@@ -72,16 +73,17 @@ def compressor(summary: dict) -> str:
         text(205, 236, "the input ends here", "e s soft"),
         text(205, 250, "the decoder sees z and", "e s soft"),
         text(205, 263, "positions only", "e s soft"),
-        text(230, 290, "residual = −mean log p(x | z), in nats/token", "m b"),
+        text(230, 290, f"residual = {formula}", "m b"),
     ]
     return svg(300, "".join(body), "the compressor: tokens, encoder, latents, decoder, tokens")
 
 
-def router(fingerprint: dict, summary: dict) -> str:
+def router(fingerprint: dict, summary: dict, paper: bool = True) -> str:
     """One window goes to all experts; the shortest residual wins, all long means unknown.
 
     The bars are the run's own mean residuals on the first expert's domain and on random tokens
-    (else on the last domain). Returns "" when there is no number to draw.
+    (else on the last domain). Returns "" when there is no number to draw. `paper`: the rule is
+    the paper's, so that a cell's nll is its residual too.
     """
     experts = [e for e in fingerprint if mapping(fingerprint[e])]
     domains = [d for e in experts for d in fingerprint[e]]
@@ -93,7 +95,8 @@ def router(fingerprint: dict, summary: dict) -> str:
     home = home if home in domains else domains[0]
 
     def residual(expert: str, domain: str) -> float | None:
-        return number(mapping(fingerprint[expert].get(domain)).get("nll"))
+        cell = mapping(fingerprint[expert].get(domain))
+        return number(cell.get("nll" if paper else "residual"))
 
     shown = experts[:_MOST_EXPERTS]
     values = [r for e in shown for d in (home, alien) if (r := residual(e, d)) is not None]

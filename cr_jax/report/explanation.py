@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from cr_jax.config import SEEN, wording
 from cr_jax.errors import UserError
 from cr_jax.explanation import Explanation, Telling
 from cr_jax.report.examples import show_white_space
@@ -68,7 +69,7 @@ def _style() -> str:
 
 
 def residual_step(nats: float) -> int:
-    """Tint 0 (rebuilt well: none) .. 9."""
+    """Tint 0 (few nats: none) .. 9."""
     return bisect.bisect_right(RESIDUAL_EDGES, nats)
 
 
@@ -87,15 +88,21 @@ def render(texts: Sequence[tuple[str, Explanation]]) -> str:
     several = len(parts) > 1
     nav = f'<nav aria-label="texts">{links}</nav>' if several else ""
     head = "these texts went where they" if several else "this text went where it"
+    rules = list(dict.fromkeys(found.words for _, found in texts))
+    rule = escape("; ".join(words.cost for words in rules))
+    paper = ("The residual is the paper's; p-values and single tokens are not in it."
+             if all(words.paper for words in rules) else
+             "This residual, p-values and single tokens are not in the paper, whose own is "
+             f"{escape(wording(SEEN).cost)}.")
     return document(
         f"Routing of {f'{len(texts)} texts' if several else texts[0][0]}",
         f"<header><h1>Why {head} went</h1>"
         "<p>Every expert is a small autoencoder that learnt to rebuild the texts of one domain. "
-        "A text goes to the expert with the lowest residual, in nats per token; it is unknown "
-        f"when even that residual is unusual for the expert's own domain.</p>{nav}</header>\n"
+        f"A text goes to the expert with the lowest residual: {rule}. It is unknown when even that "
+        f"residual is unusual for the expert's own domain.</p>{nav}</header>\n"
         f"<main>{''.join(parts)}</main>\n"
-        "<footer><p>Idea: “Compression is Routing”, arXiv 2512.16963. The residual is the paper's; "
-        "p-values and single tokens are not in it.</p></footer>",
+        "<footer><p>Idea: “Compression is Routing”, arXiv 2512.16963. "
+        f"{paper}</p></footer>",
         _style())
 
 
@@ -152,8 +159,9 @@ def _view(found: Explanation, at: int) -> str:
                    f'<label for="m{at}">margin over {escape(other)}</label>')
     steps = "".join(f'<b class="r{i}">{"≥ " * (i == len(RESIDUAL_EDGES))}{edge:g}</b>'
                     for i, edge in enumerate(RESIDUAL_EDGES, 1))
-    key = (f'<div class="ramp key residual-key"><span>rebuilt well</span><span class="strip">'
-           f"{steps}</span><span>nats/token or more: rebuilt badly. Point at a token for every "
+    done = found.words.done
+    key = (f'<div class="ramp key residual-key"><span>{done} well</span><span class="strip">'
+           f"{steps}</span><span>nats/token or more: {done} badly. Point at a token for every "
            "expert's residual.</span></div>")
     if other:
         edges = list(enumerate(MARGIN_EDGES, 1))
@@ -186,7 +194,7 @@ def _spans(found: Explanation):
 def _tables(found: Explanation) -> str:
     names = list(found.names[:2])
     by_residual = _table("nats in all", found.telling("residual")[:MOST], names)
-    worst = panel(f"What {names[0]} rebuilds worst", by_residual)
+    worst = panel(f"What {names[0]} {found.words.verb} worst", by_residual)
     if not found.runner_up:
         return panels(worst)
     ranked = found.telling()

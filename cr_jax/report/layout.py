@@ -1,5 +1,6 @@
 """Pieces that all sections share: the order of domains, captions, charts side by side."""
 
+from cr_jax.config import Wording, wording
 from cr_jax.report.style import css
 from cr_jax.report.text import escape, mapping, sequence
 
@@ -16,6 +17,12 @@ def document(title: str, body: str, style: str = "") -> str:
         f"<title>{escape(title)}</title>\n<style>\n{css()}{style}\n</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )
+
+
+def rule_of(report: dict) -> Wording:
+    """What this run's residual counts; the paper's where the report does not say."""
+    config = mapping(mapping(report.get("provenance")).get("config"))
+    return wording(config.get("scoring"))
 
 
 def domain_order(report: dict) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 
 from cr_jax.report import sections
-from cr_jax.report.layout import document
+from cr_jax.report.layout import document, rule_of
 from cr_jax.report.tables import plain_table, value_table
 from cr_jax.report.text import (
     count,
@@ -58,9 +58,9 @@ def introduction(report: dict) -> str:
     through = f"{count(latents)} latent vectors" if pair else "a few latent vectors"
     return (
         f"<p>{who} trained to rebuild {what} from {through}, each on text of its own domain only. "
-        "A new window is given to all of them, and the one that rebuilds it with the smallest "
-        "error gets it: nothing else is trained to route. When all rebuild it badly, the text is "
-        "called unknown.</p>"
+        "A new window is given to all of them, and the one with the lowest residual, "
+        f"{escape(rule_of(report).cost)}, gets it: nothing else is trained to route. When even "
+        "that residual is unusual for the expert's own text, the text is called unknown.</p>"
     )
 
 

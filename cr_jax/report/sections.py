@@ -16,7 +16,7 @@ from cr_jax.report.charts import (
 )
 from cr_jax.report.drawing import compressor, router
 from cr_jax.report.examples import samples
-from cr_jax.report.layout import domain_order, figure, panel, panels, slots
+from cr_jax.report.layout import domain_order, figure, panel, panels, rule_of, slots
 from cr_jax.report.tables import (
     confusion_table,
     fingerprint_details,
@@ -40,8 +40,13 @@ def architecture(report: dict) -> str:
     summary = mapping(report.get("summary"))
     fingerprint = mapping(report.get("fingerprint"))
     body = panels(
-        panel("One compressor per domain", compressor(summary)) if summary else "",
-        panel("Routing: whoever rebuilds it best gets it", router(fingerprint, summary)),
+        panel("One compressor per domain", compressor(summary, rule_of(report).formula))
+        if summary
+        else "",
+        panel(
+            "Routing: the lowest residual gets it",
+            router(fingerprint, summary, rule_of(report).paper),
+        ),
     )
     if not body:
         return ""
@@ -84,17 +89,20 @@ def fingerprint(report: dict) -> str:
     columns = [
         all(nll(e, e) < r for o in table if o != e and (r := nll(o, e)) is not None) for e in own
     ]
+    rule = rule_of(report)
+    other = "" if rule.paper else f" Routing, below, compares another number: {rule.cost}."
     run = (
-        f"{sum(rows)} of {len(own)} experts have their lowest residual at home, and on "
+        f"{sum(rows)} of {len(own)} experts have their lowest nll at home, and on "
         f"{sum(columns)} of {len(own)} domains the own expert is the best one."
         if own
         else ""
     )
     return figure(
-        fingerprint_table(table, domains) + fingerprint_details(table),
+        fingerprint_table(table, domains) + fingerprint_details(table, rule),
         "Each cell is one expert (row) on one kind of held-out text (column): the share of tokens "
-        "rebuilt exactly (TRA) and the residual; the outlined cell is its own domain, and the last "
-        "row is what always guessing the commonest token would reach.",
+        "rebuilt exactly (TRA) and the nll, nats/token to rebuild the text with all tokens seen; "
+        "the outlined cell is its own domain, and the last row is what always guessing the "
+        f"commonest token would reach.{other}",
         "an outlined cell is not the strongest of its row and its column, or if its TRA is close "
         "to the majority row.",
         run,
@@ -129,8 +137,8 @@ def routing(report: dict) -> str:
     rule = f" Rule: {label(data['rule'])}." if data.get("rule") else ""
     return figure(
         body,
-        "Each row is the true domain of the windows, each column the expert that rebuilt them "
-        f"with the lowest residual; a perfect router fills only the outlined diagonal.{rule}",
+        "Each row is the true domain of the windows, each column the expert with the lowest "
+        f"residual on them; a perfect router fills only the outlined diagonal.{rule}",
         "accuracy is near chance, or if it stays high when experts are copies of one another or "
         "when the labels are shuffled.",
         " ".join(parts),
@@ -172,8 +180,9 @@ def unknown(report: dict) -> str:
         out.append(
             figure(
                 panels(*ridges),
-                "One panel per expert, one row per kind of text, residual from left (rebuilt) to "
-                "right (lost) on a square-root axis, every row scaled to its own peak; the dashed "
+                "One panel per expert, one row per kind of text, residual "
+                f"({rule_of(report).cost}) from left (low) to right (high) on a square-root axis, "
+                "every row scaled to its own peak; the dashed "
                 f"line leaves {percent(alpha, 0)} of the expert's own windows to its right, and "
                 "the column at the right gives each row's share beyond it.",
                 "the rows of other texts lie over the expert's own row, so no line parts them.",
@@ -217,8 +226,9 @@ def windows(report: dict) -> str:
         body,
         "The right side was rebuilt from the latents alone; the deeper the tint, the less sure "
         "the expert was, and a boxed, underlined token differs from the original.",
-        "experts rebuild foreign text as well as their own (then the residual says nothing), or if "
-        "wrong tokens come without any tint (then the expert does not know what it lost).",
+        "experts rebuild foreign text as well as their own (then rebuilding says nothing of the "
+        "domain), or if wrong tokens come without any tint (then the expert does not know what it "
+        "lost).",
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+from cr_jax.config import Wording
 from cr_jax.report.style import STEPS
 from cr_jax.report.text import DASH, breakable, count, decimal, escape, mapping, number, percent
 
@@ -62,13 +63,15 @@ def fingerprint_table(fingerprint: dict, domains: list[str]) -> str:
         base.append(f"<td>{percent(max(rates) if rates else None)}</td>")
     rows.append(f'<tr class="base"><th scope="row">majority token</th>{"".join(base)}</tr></tbody>')
     low, high = (min(values), max(values)) if values else (None, None)
-    scale = ramp(f"{decimal(low)} nats/token", f"{decimal(high)}", "(log scale; high is worse)")
+    scale = ramp(f"nll {decimal(low)} nats/token", f"{decimal(high)}",
+                 "(all tokens seen; log scale; high is worse)")
     return f'<div class="scroll"><table class="heat{tight}">{"".join(rows)}</table></div>{scale}'
 
 
-def fingerprint_details(fingerprint: dict) -> str:
-    """Every number of the fingerprint, folded away."""
+def fingerprint_details(fingerprint: dict, rule: Wording) -> str:
+    """Every number of the fingerprint, folded away; the residual too where it is not the nll."""
     body = []
+    beside = [] if rule.paper else ["residual"]
     for expert, row in fingerprint.items():
         for domain, cell in mapping(row).items():
             cell = mapping(cell)
@@ -80,14 +83,18 @@ def fingerprint_details(fingerprint: dict) -> str:
                     percent(cell.get("majority_tra"), 2),
                     percent(cell.get("window_exact")),
                     decimal(cell.get("nll"), 4),
+                    *(decimal(cell.get(key), 4) for key in beside),
                     decimal(cell.get("bits_per_byte"), 3),
                     count(cell.get("windows")),
                     count(cell.get("tokens")),
                 ]
             )
-    head = ["expert", "text", "TRA", "majority", "exact windows", "nats/token", "bits/byte"]
+    head = ["expert", "text", "TRA", "majority", "exact windows", "nll", *beside, "bits/byte"]
     table = plain_table([*head, "windows", "tokens"], body, names=2)
-    return f"<details><summary>All {len(body)} rows, with bits/byte</summary>{table}</details>"
+    units = "nll: nats/token, all tokens seen" + "".join(
+        f"; residual: {escape(rule.cost)}" for _ in beside)
+    return (f"<details><summary>All {len(body)} rows, with bits/byte</summary>"
+            f'<p class="note">{units}</p>{table}</details>')
 
 
 def confusion_table(confusion: dict, accuracy: dict) -> str:

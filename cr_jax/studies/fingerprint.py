@@ -15,7 +15,8 @@ BINS = 40
 def run(names: Sequence[str], scores: Mapping[str, DomainScores]) -> dict:
     """-> {"fingerprint": {expert: {domain: metrics}}, "residuals": {expert: {domain: histogram}}}.
 
-    Cells hold tra, window_exact, majority_tra (shares), nll (nats/token), bits_per_byte.
+    Cells hold tra, window_exact, majority_tra (shares), nll (nats/token, all tokens seen),
+    bits_per_byte, residual (nats/token by the bank's rule).
     """
     table = {expert: {domain: s.metrics(e) for domain, s in scores.items()}
              for e, expert in enumerate(names)}

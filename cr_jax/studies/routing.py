@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cr_jax.bank import ExpertBank
+from cr_jax.config import wording
 from cr_jax.evaluation import DomainScores
 from cr_jax.studies.detection import auroc, fpr_at_95
 
@@ -49,7 +50,7 @@ def run(
             "accuracy_tra": float(np.mean(list(by_tra.values()))),
             "chance": 1 / len(bank.names), "per_domain": per_domain, "confusion": confusion,
             "windows": int(sum(len(scores[d].tokens) for d in own)),
-            "rule": "argmin nats/token"},
+            "rule": f"argmin {wording(bank.scoring).cost}"},
         "ood": ood}
 
 

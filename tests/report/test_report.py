@@ -1,6 +1,7 @@
 """The report: complete, optional in every part, safe against the text it shows, self-contained."""
 
 import copy
+import html
 import json
 import math
 import re
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from cr_jax.config import Scoring, to_dict, wording
 from cr_jax.errors import UserError
 from cr_jax.report import render, write_report
 from cr_jax.report.examples import MOST_TOKENS, piece_text
@@ -71,7 +73,7 @@ def test_all_sections_are_there_and_well_formed(make_report):
     links = {value[1:] for _, name, value in page.attributes if name == "href" and value[0] == "#"}
     assert links == page.ids()
     text = "".join(page.text)
-    assert "4 of 4 experts have their lowest residual at home" in text
+    assert "4 of 4 experts have their lowest nll at home" in text
     assert text.count("Shown false if") == text.count("How to read it") == 8
 
 
@@ -111,7 +113,7 @@ def test_the_run_sentence_follows_the_numbers(make_report):
     report = make_report()
     report["fingerprint"]["german"]["english"]["nll"] = 0.01
     text = "".join(Page(render(report)).text)
-    assert "3 of 4 experts have their lowest residual at home" in text
+    assert "3 of 4 experts have their lowest nll at home" in text
     assert "on 3 of 4 domains the own expert is the best" in text
 
 
@@ -121,6 +123,36 @@ def test_the_drawing_does_not_claim_unknown_against_the_numbers(make_report):
     report["fingerprint"]["german"]["random_tokens"]["nll"] = 0.01
     page = render(report)
     assert "→ unknown" not in page and "→ mistaken" in page
+
+
+RULES = {"seen": Scoring(), "hidden": Scoring(parts=4), "predicted": Scoring(predicted=True)}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_page_describes_the_rule_that_the_run_routed_by(make_report, rule):
+    report = make_report()
+    report["provenance"]["config"]["scoring"] = to_dict(RULES[rule])
+    for row in report["fingerprint"].values():
+        for domain, cell in row.items():
+            cell["residual"] = 7.25 if domain == "random_tokens" else cell["nll"] + 1
+    page = render(report)
+    text = html.unescape(page)
+    for name, scoring in RULES.items():
+        words = wording(scoring)
+        assert (f"residual = {words.formula}" in text) == (name == rule)
+        assert (f"the lowest residual, {words.cost}, gets it" in text) == (name == rule)
+        assert (f"compares another number: {words.cost}." in text) == (name == rule != "seen")
+    assert "with all tokens seen" in text  # what the heat map shows
+    # The drawing's bars are what routes, the heat map's cells the nll.
+    assert (">7.25</text>" in page) == (rule != "seen")
+    assert ("<th class=\"n\">residual</th>" in page) == (rule != "seen")
+
+
+def test_an_old_report_draws_no_nll_as_the_residual_of_another_rule(make_report):
+    report = make_report()
+    assert "all experts read it" in render(report)
+    report["provenance"]["config"]["scoring"] = to_dict(RULES["predicted"])
+    assert "all experts read it" not in render(report)
 
 
 def test_hostile_text_is_inert(make_report):

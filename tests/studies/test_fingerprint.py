@@ -1,5 +1,6 @@
 """The paper's table from made-up scores, by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -19,9 +20,19 @@ def test_cells_by_hand():
     table = fingerprint.run(["a", "b"], SCORES)["fingerprint"]
     assert table["a"]["home"] == pytest.approx({
         "tra": 6 / 8, "nll": 4 / 8, "window_exact": 0.5, "tokens": 8, "windows": 2,
-        "bits_per_byte": 4 / math.log(2) / 16, "majority_tra": 0.25})
+        "bits_per_byte": 4 / math.log(2) / 16, "majority_tra": 0.25,
+        "residual": 4 / 8})
     assert table["b"]["away"]["nll"] == 1.0 and table["b"]["away"]["tra"] == 0.5
     assert [list(row) for row in table.values()] == [["home", "away"]] * 2
+
+
+def test_a_cell_has_the_residual_of_the_rule_beside_the_nll_of_seen_tokens():
+    home = dataclasses.replace(SCORES["home"], residual_nll=np.array([[2.0, 4.0], [0.0, 0.0]]),
+                               scored=np.array([1, 2]))
+    cell = home.metrics(0)
+    assert (cell["nll"], cell["residual"]) == (4 / 8, 6 / 3)
+    none = dataclasses.replace(home, scored=np.array([0, 0]))
+    assert math.isnan(none.metrics(0)["residual"])
 
 
 def test_histograms_hold_every_window_and_share_their_edges():

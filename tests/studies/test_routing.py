@@ -42,6 +42,7 @@ def test_accuracy_is_the_mean_over_domains_and_confusion_counts_windows(bank):
     assert found["confusion"] == {"x": {"x": 3, "y": 1}, "y": {"x": 0, "y": 2}}
     assert found["per_domain"] == {"x": 0.75, "y": 1.0}
     assert found["accuracy"] == 0.875 and found["chance"] == 0.5 and found["windows"] == 6
+    assert found["rule"] == "argmin nats/token to rebuild the text"
     # All of y's windows tie by TRA: the first expert wins ties.
     assert found["accuracy_tra"] == pytest.approx((0.75 + 0.0) / 2)
 

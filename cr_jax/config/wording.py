@@ -1,0 +1,45 @@
+"""A rule of scoring in words: the same ones in the report, in explanations and on a terminal."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cr_jax.config.schema import Scoring
+
+
+class Wording(NamedTuple):
+    """verb, done and what: "rebuilds", "rebuilt", "it"; cost: what the residual counts, with its
+    unit; formula: the same in symbols; paper: whether it is the paper's rule."""
+
+    verb: str
+    done: str
+    what: str
+    cost: str
+    formula: str
+    paper: bool = False
+
+
+_SEEN = Wording("rebuilds", "rebuilt", "it", "nats/token to rebuild the text",
+                "−mean log p(x | z), in nats/token", paper=True)
+_HIDDEN = Wording("rebuilds", "rebuilt", "what was hidden of it",
+                  "nats/token to rebuild hidden tokens of the text",
+                  "−mean log p(hidden xᵢ | z), in nats/token")
+_PREDICTED = Wording("predicts", "predicted", "it",
+                     "nats/token to predict the text, each token from those before it",
+                     "the encoder’s −mean log p(xᵢ | x₁ … xᵢ₋₁), nats/token")
+
+
+def wording(rule: Scoring | Any) -> Wording:
+    """The words for a rule or for its stored description, of which whatever is unknown is ignored.
+
+    A rule that hides nothing but gives the decoder a part of z rebuilds seen tokens, though not as
+    in the paper.
+    """
+    get = rule.get if isinstance(rule, Mapping) else lambda name: getattr(rule, name, None)
+    given = lambda name: type(get(name)) is int and get(name) > 0
+    if get("predicted") is True:
+        return _PREDICTED
+    if given("parts"):
+        return _HIDDEN
+    if given("rate"):
+        return _SEEN._replace(cost=f"{_SEEN.cost} from a part of its latents", paper=False)
+    return _SEEN
