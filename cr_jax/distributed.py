@@ -50,7 +50,7 @@ def start(cluster: Cluster | None = None, environ: Mapping[str, str] = os.enviro
     Does nothing for a single process.  Raises `UserError` for flags that do not fit together, a
     coordinator that cannot be reached and processes that do not come in time.  From then on a
     process that is lost ends the others with one line and status `LOST`: at once when its
-    connections close, else after JAX's heartbeat of 100 s.
+    connections close, else within JAX's heartbeat of 100 s.
     """
     cluster = cluster or Cluster()
     if cluster.named:
