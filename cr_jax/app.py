@@ -95,12 +95,13 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
 
     with _entered(workdir) as folder, _interrupts() as interrupted:
         _cache_compilations(folder)
+        plan = _plan(experiment)  # what cannot be laid out is refused before text is read
         with stage("text"):
             text = distributed.in_turn(lambda: corpora.prepare(experiment, folder, say))
         model = corpora.sized(experiment.model, text.tokenizer)
         names = tuple(text.train)
         with stage("training"):
-            trained = _train(experiment, model, text, names, folder, say)
+            trained = _train(experiment, model, text, names, plan, folder, say)
         if not distributed.is_first():
             distributed.wait("the report is written")
             return {}
@@ -163,13 +164,17 @@ def _interrupts():
         signal.signal(signal.SIGINT, old)
 
 
-def _train(experiment, model, text, names, folder, say):
+def _plan(experiment):
     if jax.process_count() > 1 and experiment.train.seconds:
         # Each process would follow its own clock, with other learning rates and another end.
         raise UserError("config.train.seconds needs a single process; give config.train.steps or "
                         "tokens, and seconds=0")
-    plan = parallel.make_plan(experiment.parallel, len(names), experiment.train.batch,
-                              experiment.mesh_expert, mesh_fsdp=experiment.mesh_fsdp)
+    return parallel.make_plan(
+        experiment.parallel, len(experiment.data.domains), experiment.train.batch,
+        experiment.mesh_expert, mesh_fsdp=experiment.mesh_fsdp)
+
+
+def _train(experiment, model, text, names, plan, folder, say):
     say(f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
         f"{model.window} -> {model.latents} latents, on {len(jax.devices())} "
         f"{jax.devices()[0].device_kind} device(s); sizes in parameters.txt")

@@ -59,8 +59,10 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
         weights, plain = zip(*(weighted(s) for s in specs), strict=True)
         if all(w is None for w in weights):
             return corpus(name, "train", plain, most)
-        return Mixture([corpus(name, "train", [s], most) for s in plain],
-                       [1.0 if w is None else w for w in weights])
+        shares = [1.0 if w is None else w for w in weights]
+        part = lambda w: most and max(1, int(most * w / sum(shares)))
+        return Mixture([corpus(name, "train", [s], part(w))
+                        for s, w in zip(plain, shares, strict=True)], shares)
 
     train = {n: training(n, d.train) for n, d in data.domains.items()}
     valid = {n: windows(n, "valid", d.valid, e.eval.calibration_windows)
@@ -120,10 +122,11 @@ def _tokenizer(e: Experiment, workdir: Path, place, say) -> Tokenizer:
 
 
 def _some(specs, most: int) -> Iterator[str]:
-    """Documents of a domain until `most` characters."""
+    """Documents of a domain until `most` characters, as many from each source."""
     for spec in specs:
+        left = most // len(specs)
         for document in documents(spec):
-            if most <= 0:
-                return
-            yield document.text[:most]
-            most -= len(document.text)
+            if left <= 0:
+                break
+            yield document.text[:left]
+            left -= len(document.text)

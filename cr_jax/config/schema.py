@@ -48,7 +48,8 @@ class TokenizerConfig:
     kind: Literal["sentencepiece", "gpt2", "bytes"] = "sentencepiece"
     vocab_size: int = 2048  # sentencepiece only
     folder: str = ""  # load from here instead of training; gpt2: holds encoder.json, vocab.bpe
-    train_bytes: int = 4_000_000  # text per domain that a SentencePiece model is trained on
+    # Characters per domain that a SentencePiece model is trained on, and bytes in the mean of all.
+    train_bytes: int = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class DataConfig:
     root: str = "data"  # replaces {root} in source specs
     cache: str = ""  # tokenised corpora; empty: WORKDIR/cache
     mode: Literal["packed", "padded"] = "packed"
-    max_train_tokens: int = 0  # per domain; 0: all
+    max_train_tokens: int = 0  # per domain, dealt by the sources' shares if they have any; 0: all
     domains: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)
     unseen: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)  # test only
 

@@ -109,6 +109,8 @@ def train(
         trace = Trace(profile_steps(settings.profile) if main else None, workdir / "trace")
         opened.callback(trace.close)
         finished, stopped, batch = clock.progress(step) >= 1, False, None
+        if finished:
+            say(f"training was complete at step {step}; nothing to train")
         watchdog = opened.enter_context(Watchdog(
             settings.watchdog, phases, workdir / _hang_file(jax.process_index()), step))
         clock.start()

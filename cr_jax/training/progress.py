@@ -9,7 +9,7 @@ from cr_jax.errors import UserError
 from cr_jax.training.optimizer import rate
 from cr_jax.training.speed import flops_per_token, peak_flops
 
-_KEPT = ("the last good checkpoint is kept: lower config.optimizer.learning_rate and "
+_KEPT = ("what was saved before is kept: lower config.optimizer.learning_rate and "
          "muon_learning_rate, and start in a new --workdir")
 
 

@@ -1,0 +1,43 @@
+"""A run's text: budgets dealt over sources, a vocabulary that holds the tokenizer's ids."""
+
+import pytest
+import tiny_run
+
+from cr_jax import config as settings
+from cr_jax import corpora
+from cr_jax.config import ModelConfig
+from cr_jax.data import ByteTokenizer, count_tokens, documents
+from cr_jax.errors import UserError
+
+
+def prepared(folder, *train, **data):
+    tiny_run.write(folder)
+    e = tiny_run.experiment(folder)
+    text = {**settings.to_dict(e)["data"], **data}
+    text["domains"] = {"digits": {**text["domains"]["digits"], "train": list(train)}}
+    e = settings.build({**settings.to_dict(e), "data": text})
+    return corpora.prepare(e, folder / "run")
+
+
+def test_the_budget_of_a_domain_is_shared_by_the_sources_of_its_mixture(tmp_path):
+    one, other = (f"files:{tmp_path}/{k}-train.txt" for k in tiny_run.NAMES)
+    mixed = prepared(tmp_path, f"3*{one}", f"1*{other}", max_train_tokens=800).train["digits"]
+    assert [len(c.tokens) for c in mixed.corpora] == [600, 200]
+    assert count_tokens(mixed) == 800
+    plain = prepared(tmp_path, one, other, max_train_tokens=800).train["digits"]
+    assert count_tokens(plain) == 800
+
+
+def test_a_tokenizer_sees_every_source_of_a_domain(tmp_path):
+    tiny_run.write(tmp_path)
+    specs = [f"files:{tmp_path}/{k}-train.txt" for k in tiny_run.NAMES]
+    seen = list(corpora._some(specs, 200))
+    assert [len(x) for x in seen] == [100, 100]
+    assert all(next(documents(s)).text.startswith(x) for s, x in zip(specs, seen, strict=True))
+
+
+def test_a_vocabulary_holds_the_tokenizers_ids():
+    assert corpora.sized(ModelConfig(), ByteTokenizer()).vocab_size == 384
+    assert corpora.sized(ModelConfig(vocab_size=300), ByteTokenizer()).vocab_size == 300
+    with pytest.raises(UserError, match="does not hold the 258 ids"):
+        corpora.sized(ModelConfig(vocab_size=257), ByteTokenizer())
