@@ -72,15 +72,15 @@ def cpu_tokens():
     config = cpu_sources().unlock()
     config.data.domains = ConfigDict({"novels_en": config.data.domains.novels_en})
     config.ablation.update(
-        windows=(16, 24, 32), latents=(4,), d_latent=(32,), train_tokens=(50_000, 800_000),
-        holdout=())
+        windows=(8, 16, 24, 32, 48, 64), numbers_per_token=(1.9, 16.1), latents=(4,),
+        d_latent=(32,), train_tokens=(50_000, 800_000), holdout=())
     return config.lock()
 
 
 def cpu_width():
     """Model width: half and twice that of `cpu_sources`, on novels."""
     config = cpu_tokens().unlock()
-    config.ablation.update(train_tokens=(200_000,), sizes=ConfigDict(dict(
+    config.ablation.update(windows=(16, 24, 32), train_tokens=(200_000,), sizes=ConfigDict(dict(
         narrow=dict(d_model=32, heads=1, d_ff=64), wide=dict(d_model=128, heads=4, d_ff=256))))
     return config.lock()
 
@@ -102,8 +102,8 @@ def gpu():
     config.eval.windows = 2048
     config.ablation = ConfigDict(dict(
         windows=(16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
-        latents=(1, 2, 4, 8, 16, 32), d_latent=(64, 256), numbers_per_token=(3.9, 33.0),
-        holdout=((8, 128), (4, 512), (32, 128)), thresholds=(0.99, 0.95)))
+        latents=(1, 2, 4, 8, 16, 32), d_latent=(64, 256), seeds=(0,),
+        numbers_per_token=(1.9, 33.0), holdout=((8, 128), (4, 512), (32, 128)), thresholds=(0.99, 0.95)))
     return config.lock()
 
 
@@ -111,7 +111,7 @@ def gpu_tokens():
     """Training tokens: a quarter and four times those of `gpu`, on Python."""
     config = gpu().unlock()
     config.data.domains = ConfigDict({"code_python": config.data.domains.code_python})
-    config.ablation.update(latents=(4,), d_latent=(64, 256), holdout=(),
+    config.ablation.update(latents=(4,), d_latent=(64, 256), seeds=(0, 1), holdout=(),
                            train_tokens=(768_000, 12_288_000))
     return config.lock()
 
@@ -130,7 +130,7 @@ def gpu_gpt2():
     config.data.domains = ConfigDict({"code_gpt2": _jsonl("code_python")})
     config.tokenizer.update(kind="gpt2", folder="gpt2")
     config.model.vocab_size = 50304
-    config.ablation.update(latents=(4,), d_latent=(256,), holdout=((4, 256),))
+    config.ablation.update(latents=(4,), d_latent=(256,), seeds=(0, 1), holdout=((4, 256),))
     return config.lock()
 
 

@@ -108,33 +108,33 @@ class Law:
                      if (w := s.next_window(level, start(s))) and (s.id, w) not in failed]
             if not nexts:
                 return
-            jobs = [(s, w, self.compiled(s, w)) for s, w in nexts]
-            if sum(not f.done() for f in self.programs.values()) < self.args.compilers:
-                # Idle cores: a search mostly goes on beside where it is.
-                for s, w in nexts:
-                    for beside in neighbours(s.windows, w):
-                        self.compiled(s, beside)
+            # First what the searches ask for; then what they will mostly ask for next.
+            beside = [(s, v) for s, w in nexts for v in neighbours(s.windows, w)]
+            for s, w in nexts + beside:
+                self.compile(s, w)
+            jobs = [(s, w, f) for s, w in nexts if (f := self.programs.get(s.program_key(w)))]
             ready = [job for job in jobs if job[2].done()]
             if not ready:
                 concurrent.futures.wait([f for *_, f in jobs], timeout=1.0,
                                         return_when=concurrent.futures.FIRST_COMPLETED)
                 continue
             setting, window, future = ready[0]
-            if future.exception():
+            try:
+                self.train(setting, window, future.result())
+            except jax.errors.JaxRuntimeError as error:
+                # One shape that the device refuses must not cost the others.
                 failed.add((setting.id, window))
-                print(f"{setting.label(window)}: {future.exception()}", flush=True)
-                continue
-            self.train(setting, window, future.result())
+                print(f"{setting.label(window)}: {str(error)[:300]}", flush=True)
 
-    def compiled(self, setting: Setting, window: int) -> concurrent.futures.Future:
-        """The program of a setting's window; asked for once, whatever the budget."""
+    def compile(self, setting: Setting, window: int) -> None:
+        """Begins to compile a setting's window, once, unless all cores have enough to do."""
         key = setting.program_key(window)
-        if key not in self.programs:
+        busy = sum(not f.done() for f in self.programs.values())
+        if key not in self.programs and busy < self.args.compilers + 2:
             model, train, rows = setting.model(window), setting.train(window), setting.text.shapes
             optimizer = self.experiments[setting.grid].optimizer
             self.programs[key] = self.pool.submit(
                 Program, model, optimizer, train, len(setting.cells(window)), rows(window))
-        return self.programs[key]
 
     def train(self, setting: Setting, window: int, program: Program) -> None:
         cells, text = setting.cells(window), setting.text
