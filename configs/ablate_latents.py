@@ -103,7 +103,8 @@ def gpu():
     config.ablation = ConfigDict(dict(
         windows=(16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
         latents=(1, 2, 4, 8, 16, 32), d_latent=(64, 256), seeds=(0,),
-        numbers_per_token=(1.9, 33.0), holdout=((8, 128), (4, 512), (32, 128)), thresholds=(0.99, 0.95)))
+        numbers_per_token=(1.9, 33.0), holdout=((8, 128), (4, 512), (32, 128)),
+        thresholds=(0.99, 0.95)))
     return config.lock()
 
 
