@@ -103,17 +103,17 @@ def gpu():
     config.ablation = ConfigDict(dict(
         windows=(16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
         latents=(1, 2, 4, 8, 16, 32), d_latent=(64, 256), seeds=(0,),
-        numbers_per_token=(1.9, 33.0), holdout=((8, 128), (4, 512), (32, 128)),
+        numbers_per_token=(0.9, 33.0), holdout=((8, 128), (4, 512), (32, 128)),
         thresholds=(0.99, 0.95)))
     return config.lock()
 
 
 def gpu_tokens():
-    """Training tokens: a quarter and four times those of `gpu`, on Python."""
+    """Training tokens: half and four times those of `gpu`, on Python."""
     config = gpu().unlock()
     config.data.domains = ConfigDict({"code_python": config.data.domains.code_python})
     config.ablation.update(latents=(4,), d_latent=(64, 256), seeds=(0, 1), holdout=(),
-                           train_tokens=(768_000, 12_288_000))
+                           train_tokens=(1_536_000, 12_288_000))
     return config.lock()
 
 
