@@ -8,8 +8,9 @@
     found = cr_jax.route(bank, "def f(x): return x")
     found.expert, found.margin, found.p_values
 
-`score` gives the residuals behind a route.  Bad input raises `UserError`.  Names are imported on
-first use, so that `import cr_jax` stays light.
+A str is the text itself; a file is given as `pathlib.Path("f.py")`.  `score` takes the same and
+gives the residuals behind a route, token by token.  Bad input raises `UserError`.  Names are
+imported on first use, so that `import cr_jax` stays light.
 """
 
 import importlib

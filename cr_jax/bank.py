@@ -72,13 +72,14 @@ class ExpertBank:
     @classmethod
     def load(cls, folder: str | os.PathLike, names: Iterable[str] | None = None,
              verify: bool = True) -> "ExpertBank":
-        """Reads `names` (None: all experts).  `verify` compares every byte read with its SHA-256.
+        """Reads `names` (None: all experts; a str: that one).  `verify` compares every byte read
+        with its SHA-256.
 
         `UserError` when there is no bank, a name is unknown, a file is missing, was changed or cut
         short, or an expert's tokenizer or shapes are not the bank's.
         """
         files = BankFolder(folder)
-        names = files.names if names is None else tuple(names)
+        names = files.names if names is None else _listed(names)
         folders = [files.expert(name) for name in names]
         model = _model(files)
         scoring = _scoring(files, model)
@@ -155,8 +156,8 @@ class ExpertBank:
         return self.select(n for n in self.names if n != name)
 
     def select(self, names: Iterable[str]) -> "ExpertBank":
-        """A new bank with these experts, in this order."""
-        names = tuple(names)
+        """A new bank with these experts, in this order; a str is one name."""
+        names = _listed(names)
         if len(set(names)) != len(names):
             raise UserError(f"an expert is named twice: {', '.join(names)}")
         rows = np.array([self.index(n) for n in names], int)
@@ -225,9 +226,15 @@ def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLi
     return name
 
 
+def _listed(names: Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
 def _model(files: BankFolder) -> ModelConfig:
     try:
-        return config.model_config(files.index["model"])
+        model = config.model_config(files.index["model"])
+        # How it was trained is not how it must run: cuDNN is on GPUs only.
+        return dataclasses.replace(model, attention="auto")
     except UserError as error:
         raise UserError(f"{files.path / 'bank.json'}: {error}") from error
 

@@ -12,7 +12,7 @@ Letters: E experts, B windows.
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from cr_jax.bank import ExpertBank
 from cr_jax.cascade_record import Choice
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.router import SHORTEST, Totals
+from cr_jax.router import SHORTEST, Text, Totals
 from cr_jax.routes import Route, WindowRoutes
 from cr_jax.scoring import lowest, residual_means
 
@@ -90,20 +90,24 @@ class Cascade:
                             "Cascade.choose")
         cascade_record.write(self.bank.folder, self.scouts.folder, self.choice, self.head)
 
-    def route(self, text: str | Iterable[str] | Windows, *, alpha: float = 0.05,
-              expert_chunk: int = 4, batch: int = 64, chunk: int = 8192) -> Route:
+    def route(self, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
+              expert_chunk: int = 4, batch: int = 64, chunk: int = 8192,
+              on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
         """`router.route` among the experts whose scouts rebuild the document best.
 
         Scouts read the text once (its first `head` windows), then the kept experts read all of
         it; in between its tokens lie in memory or, if they are many, in a temporary file.  The
         Route's `scouts` holds every scout's nats/token, its other fields the kept experts' only.
+        head: windows of the text that are read at all, 0: all; the scouts still read no more than
+        their own.  on_block: called with each block once the kept experts have scored it.
         `UserError` as in `router.route`.
         """
         router.check_alpha(alpha)
+        router.check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
         nats, tokens, seen, rows = np.zeros(len(self.bank.names)), 0, 0, None
         with _Spool() as spool:
             first = None
-            for block in router.blocks(self.bank, text, batch):
+            for block in router.blocks(self.bank, text, batch, head):
                 first = block if first is None else first
                 rows = rows or router.rows_per_call(len(block.tokens), batch)
                 spool.add(block)
@@ -124,6 +128,7 @@ class Cascade:
             totals = Totals(part)
             for block in spool:
                 totals.add(block, router.score_rows(part, block, rows, expert_chunk, chunk))
+                on_block(block)
         by_scout = dict(zip(self.bank.names, map(float, nats / tokens), strict=True))
         return dataclasses.replace(totals.route(alpha), scouts=by_scout)
 
@@ -135,6 +140,7 @@ class Cascade:
         expert is -1 where the bank's rule scores none of its tokens.
         """
         options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
+        router.check_sizes(**options)
         near = nearest(scout_residuals(self.scouts, windows, **options), self.keep)
         lengths = windows.mask.sum(-1)
         residuals = np.full((len(self.bank.names), len(windows.tokens)), np.inf)
@@ -168,6 +174,7 @@ def choose_keep(scouts: ExpertBank, bank: ExpertBank, windows: Mapping[str, Wind
                         f"for {', '.join(missing)}")
     scouts = scouts.select(bank.names)
     options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
+    router.check_sizes(**options)
     rows = [agreement(scout_residuals(scouts, windows[n], **options),
                       router.route_all(bank, windows[n], **options).residuals)
             for n in bank.names]

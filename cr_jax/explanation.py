@@ -7,7 +7,7 @@ Letters: E experts (lowest residual first), T tokens, S spans.
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,10 +16,11 @@ from jaxtyping import Float, Float32, Int32
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade
 from cr_jax.config import SEEN, Scoring, Wording, wording
+from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.router import route, score_stats
+from cr_jax.router import Text, route, score_stats
 from cr_jax.routes import Route
-from cr_jax.text_windows import PIECE, windows_of_text
+from cr_jax.text_windows import PIECE, parts, windows_of_text
 
 WINDOWS = 8  # of a text that are explained token by token
 
@@ -163,28 +164,31 @@ class Explanation:
         return np.add.reduceat(values.astype(np.float64), [s.start for s in self.spans], axis=-1)
 
 
-def explain(bank: ExpertBank, text: str | Iterable[str], *, alpha: float = 0.05,
-            windows: int = WINDOWS, expert_chunk: int = 4, batch: int = 64,
-            chunk: int = 8192, cascade: Cascade | None = None) -> Explanation:
+def explain(bank: ExpertBank, text: Text, *, alpha: float = 0.05, head: int = 0,
+            windows: int = WINDOWS, expert_chunk: int = 4, batch: int = 64, chunk: int = 8192,
+            on_block: Callable[[Windows], Any] = lambda block: None,
+            cascade: Cascade | None = None) -> Explanation:
     """`router.route` of the whole text, and the residuals of its first `windows` windows.
 
     cascade: one over this bank routes instead; the experts that it kept are explained.
-    text: a string or pieces of one, read once and in bounded memory.  `UserError` as in `route`,
-    or when `windows` is below 1.  Not in the paper.
+    text, alpha, head, on_block: as in `route`; the text is read once and in bounded memory.
+    `UserError` as in `route`, or when `windows` is below 1.  Not in the paper.
     """
     if windows < 1:
         raise UserError(f"at least one window is explained, got windows={windows}")
+    windows = min(windows, head) if head > 0 else windows
     size = windows * bank.model.window * int(bank.tokenizer.token_bytes.max())
     # PIECE more: the last piece of a cut text may be cut elsewhere than in the whole text, and so
     # have other tokens; all pieces that start before `size` are then whole.
-    head = _Head(text, size + PIECE)
+    start = _Start(text, size + PIECE)
     options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
+    how = {"alpha": alpha, "head": head, "on_block": on_block, **options}
     if cascade is None:
-        found = route(bank, head, alpha=alpha, **options)
+        found = route(bank, start, **how)
     else:
-        found = cascade.route(head, alpha=alpha, **options)
+        found = cascade.route(start, **how)
         bank = bank.select(found.residuals)
-    block = next(windows_of_text(bank.tokenizer, head.kept, bank.model.window, windows))
+    block = next(windows_of_text(bank.tokenizer, start.kept, bank.model.window, windows))
     names = tuple(sorted(found.residuals, key=found.residuals.get))
     rows = [bank.index(name) for name in names]
     tokens = block.tokens[block.mask]
@@ -194,19 +198,19 @@ def explain(bank: ExpertBank, text: str | Iterable[str], *, alpha: float = 0.05,
     return Explanation(
         route=found, alpha=float(alpha), names=names, tokens=tokens,
         nll=scores.residual[rows][:, block.mask],
-        spans=tuple(_spans(head.kept, bank.tokenizer.token_bytes[tokens])),
+        spans=tuple(_spans(start.kept, bank.tokenizer.token_bytes[tokens])),
         windows=len(block.tokens), shortest=min(bank.calibration[names[0]].residuals),
         scoring=bank.scoring)
 
 
-class _Head:
+class _Start:
     """The pieces of a text as they come; the first `size` characters are kept."""
 
-    def __init__(self, text: str | Iterable[str], size: int):
+    def __init__(self, text: Text, size: int):
         self._text, self._size, self.kept = text, size, ""
 
     def __iter__(self) -> Iterator[str]:
-        for part in [self._text] if isinstance(self._text, str) else self._text:
+        for part in parts(self._text):
             self.kept += part[:max(0, self._size - len(self.kept))]
             yield part
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int32
 
 from cr_jax import models, objective
 from cr_jax.bank import ExpertBank
-from cr_jax.router import rows_per_call
+from cr_jax.router import Text, check_sizes, rows_per_call
 from cr_jax.text_windows import windows_of_text
 
 
@@ -27,12 +27,13 @@ class Rebuilt(NamedTuple):
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def reconstruct(bank: ExpertBank, name: str, text: str | Iterable[str], *, batch: int = 64,
+def reconstruct(bank: ExpertBank, name: str, text: Text, *, batch: int = 64,
                 chunk: int = 8192) -> Iterator[Rebuilt]:
-    """Encodes and decodes a text with one expert, `batch` windows at a time.
+    """Encodes and decodes a text (as in `router.route`) with one expert, `batch` windows at a time.
 
     `UserError` when the bank has no such expert.  Nothing is yielded for an empty text.
     """
+    check_sizes(batch=batch, chunk=chunk)
     params, rows = bank.expert_params(name), None
     for windows in windows_of_text(bank.tokenizer, text, bank.model.window, batch):
         tokens, mask = windows.tokens, windows.mask

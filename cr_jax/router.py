@@ -7,7 +7,8 @@ Letters: E experts, B windows, L tokens per window.  Sees no files.
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -33,23 +34,40 @@ from cr_jax.scoring import (
 )
 from cr_jax.text_windows import windows_of_text
 
+Text = str | os.PathLike | Iterable[str]
 SHORTEST = 8  # tokens; a residual over fewer says too little to calibrate
 
 
-def score(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
+def score(bank: ExpertBank, text: Text | Windows, *, expert_chunk: int = 4, batch: int = 64,
           chunk: int = 8192) -> Float[np.ndarray, "E B L"]:
-    """nll in nats of every token by every expert; padding carries numbers of no meaning.
+    """The residual in nats of every token by every expert: what `route` of the same text compares.
 
-    `batch` windows at a time, all of one shape, so that one compilation serves.  `UserError` when
-    the bank is empty or the windows are not the bank's.
+    NaN at padding and where the bank's rule scores none; `np.nanmean(score(bank, text), (1, 2))`
+    are the route's residuals.  All of the text's scores stand in memory at once: `route` a large
+    file instead.  `UserError` as in `route`, or when windows are not the bank's.
     """
-    return score_stats(bank, windows, expert_chunk=expert_chunk, batch=batch, chunk=chunk).nll
+    _check_bank(bank)
+    check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
+    if not isinstance(text, Windows):
+        found = list(blocks(bank, text, batch))
+        if not found:
+            raise UserError("the text is empty: give at least one token to score")
+        text = Windows(*(np.concatenate([getattr(block, field) for block in found])
+                         for field in ("tokens", "mask", "document")))
+    residual = score_stats(bank, text, expert_chunk=expert_chunk, batch=batch,
+                           chunk=chunk).residual
+    return np.where(text.mask[None], residual, np.nan)
 
 
 def score_stats(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
                 chunk: int = 8192) -> Scores:
-    """`score` with, per token, whether it was rebuilt exactly (the terms of TRA)."""
+    """nll, residual and whether it was rebuilt exactly (the terms of TRA) of every token.
+
+    Padding carries numbers of no meaning.  `batch` windows at a time, all of one shape, so that
+    one compilation serves.  `UserError` when the bank is empty or the windows are not the bank's.
+    """
     _check_bank(bank)
+    check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
     return score_rows(bank, windows, rows_per_call(len(windows.tokens), batch), expert_chunk,
                       chunk)
 
@@ -94,6 +112,7 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *, scoring: Sco
     At most `most` windows, evenly spaced.  An error rate of alpha needs more than 1 / alpha of
     them.  `UserError` when there are none.  Not in the paper.
     """
+    check_sizes(most=most, batch=batch, chunk=chunk)
     real = windows.mask.sum(-1)
     stacked = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
     lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
@@ -113,23 +132,28 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *, scoring: Sco
     return Calibration(found)
 
 
-def route(bank: ExpertBank, text: str | Iterable[str] | Windows, *, alpha: float = 0.05,
-          expert_chunk: int = 4, batch: int = 64, chunk: int = 8192) -> Route:
+def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
+          expert_chunk: int = 4, batch: int = 64, chunk: int = 8192,
+          on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
     """Sends one document to the expert with the lowest residual (paper, routing rule).
 
-    text: a string, pieces of one (a file of any size, in bounded memory), or windows.  "Unknown"
+    text: a str is the text itself, a `pathlib.Path` a file; pieces of str, or windows.  Files and
+    pieces may be of any size: memory is bounded.  head: judge by the first so many windows and
+    read no further; 0: by all.  on_block: called with each block of windows scored.  "Unknown"
     when even the winner's p-value is below `alpha` (Not in the paper: the paper says only that
     all residuals are then high); a text too short for a p-value is not judged (`Route.known`).
     `UserError` when the text is empty or the bank has no experts.
     """
     _check_bank(bank)
     check_alpha(alpha)
+    check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
     totals = Totals(bank)
     rows = None
-    for block in blocks(bank, text, batch):
+    for block in blocks(bank, text, batch, head):
         # The first block says how large blocks are: only the last can be smaller.
         rows = rows or rows_per_call(len(block.tokens), batch)
         totals.add(block, score_rows(bank, block, rows, expert_chunk, chunk))
+        on_block(block)
     return totals.route(alpha)
 
 
@@ -141,6 +165,7 @@ def route_all(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batc
     scores none of its tokens residuals are NaN too, and the expert is -1.
     """
     _check_bank(bank)
+    check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
     residuals = residual_means(*residual_rows(
         bank.model, bank.params, windows, rows_per_call(len(windows.tokens), batch),
         scoring=bank.scoring, expert_chunk=expert_chunk, chunk=chunk))
@@ -207,13 +232,21 @@ class Totals:
             windows=self.windows, tokens=self.tokens)
 
 
-def blocks(bank: ExpertBank, text: str | Iterable[str] | Windows, batch: int) -> Iterator[Windows]:
-    """A document as blocks of `batch` windows, the last one smaller."""
-    if not isinstance(text, Windows):
-        yield from windows_of_text(bank.tokenizer, text, bank.model.window, batch)
-        return
-    for i in range(0, len(text), batch):
-        yield text.take(slice(i, i + batch))
+def blocks(bank: ExpertBank, text: Text | Windows, batch: int, head: int = 0
+           ) -> Iterator[Windows]:
+    """A document as blocks of `batch` windows, the last one smaller; `head` windows, 0: all."""
+    if not _whole_number(head) or head < 0:
+        raise UserError(f"head={head!r} windows of a text: give 0 for all, or more")
+    found = ((text.take(slice(i, i + batch)) for i in range(0, len(text), batch))
+             if isinstance(text, Windows) else
+             windows_of_text(bank.tokenizer, text, bank.model.window, batch))
+    left = head
+    for block in found:
+        if head and left <= len(block):
+            yield block.take(slice(left))
+            return
+        left -= len(block)
+        yield block
 
 
 def p_values(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
@@ -228,6 +261,17 @@ def check_alpha(alpha: float) -> None:
     """`UserError` unless it is a share."""
     if not 0 <= alpha <= 1:
         raise UserError(f"alpha is a share and must lie in [0, 1], got {alpha}")
+
+
+def check_sizes(**sizes: int) -> None:
+    """`UserError` unless each is a whole number of at least 1 (of experts, windows, tokens)."""
+    for name, size in sizes.items():
+        if not _whole_number(size) or size < 1:
+            raise UserError(f"{name} must be a whole number of at least 1, got {size!r}")
+
+
+def _whole_number(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_windows(model: ModelConfig, tokens: Int[np.ndarray, "B L"],

@@ -4,23 +4,24 @@ The blocks depend on the text only, not on how it arrives: a string and a stream
 same characters give the same windows, hence the same route.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from cr_jax.data.sources import read_text
 from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
 
 PIECE = 1 << 16  # characters tokenised at a time
 
 
-def windows_of_text(tokenizer: Any, text: str | Iterable[str], window: int,
-                    batch: int) -> Iterator[Windows]:
+def windows_of_text(tokenizer: Any, text: Any, window: int, batch: int) -> Iterator[Windows]:
     """Blocks of `batch` windows of `window` tokens; the last block is smaller, its end padded.
 
-    text: a string or consecutive pieces of one.  Nothing is yielded for an empty text.
-    `UserError` when it holds half a character (a lone surrogate) that is not UTF-8 text.
+    text: as in `parts`.  Nothing is yielded for an empty text.  `UserError` when it holds half a
+    character (a lone surrogate) that is not UTF-8 text.
     """
     size, waiting, count = window * batch, [], 0
     for piece in pieces(text):
@@ -42,14 +43,37 @@ def windows_of_text(tokenizer: Any, text: str | Iterable[str], window: int,
         yield windows_of(np.concatenate(waiting), window, tokenizer.pad_id)
 
 
-def pieces(text: str | Iterable[str]) -> Iterator[str]:
+def parts(text: Any) -> Iterator[str]:
+    """A text as it comes: a str is the text itself (never a path), an `os.PathLike` a UTF-8 file,
+    read in pieces; anything else that is iterated over gives consecutive pieces.
+
+    `UserError` for bytes, for what is no text at all, and where a file cannot be read as text.
+    """
+    if isinstance(text, str):
+        yield text
+        return
+    if isinstance(text, os.PathLike):
+        yield from read_text(text)
+        return
+    if isinstance(text, bytes | bytearray) or not isinstance(text, Iterable):
+        raise UserError(f"a text is a str, a pathlib.Path to a file or pieces of str, not "
+                        f"{type(text).__name__}" + "; decode the bytes first" * isinstance(
+                            text, bytes | bytearray))
+    for part in text:
+        if not isinstance(part, str):
+            raise UserError(f"the pieces of a text are str, not {type(part).__name__}: open the "
+                            "file as text or decode the bytes")
+        yield part
+
+
+def pieces(text: Any) -> Iterator[str]:
     """Cuts a text, however it arrives, into pieces of at most `PIECE` characters.
 
     A piece ends after the last line feed that it holds, or is full: the cuts are a function of
     the characters alone.
     """
     rest = ""
-    for part in [text] if isinstance(text, str) else text:
+    for part in parts(text):
         rest, start = rest + part, 0
         while len(rest) - start > PIECE:
             cut = rest.rfind("\n", start, start + PIECE) + 1 or start + PIECE

@@ -1,6 +1,7 @@
 """A bank gives back what was stored, refuses what was changed, and never touches other experts."""
 
 import concurrent.futures
+import dataclasses
 import json
 import os
 import shutil
@@ -50,6 +51,18 @@ def refuses(call, *words):
     assert "\n" not in message
     for word in words:
         assert word in message, message
+
+
+def test_a_str_is_one_name(stored):
+    assert ExpertBank.load(stored, "e1").names == ("e1",)
+    assert ExpertBank.load(stored).select("e1").names == ("e1",)
+    refuses(lambda: ExpertBank.load(stored, "e9"), "'e9'")
+
+
+def test_a_bank_trained_with_cudnn_runs_anywhere(tmp_path):
+    model = dataclasses.replace(TINY, attention="cudnn")
+    ExpertBank.create(tmp_path / "bank", model, ByteTokenizer())
+    assert ExpertBank.load(tmp_path / "bank").model == TINY
 
 
 def test_load_gives_back_what_was_added(stored):

@@ -383,3 +383,14 @@ def test_the_command_says_what_the_api_says(tmp_path, capsys):
     status, out, _ = call(*pair, "--keep", "1", "--explain")
     assert status == 0 and "the only one of 3 experts that the scouts kept" in out
     assert "scouts" not in call()[1]
+
+
+def test_a_cascade_reads_a_head_and_refuses_calls_of_no_size():
+    cut = Cascade(in_memory(3, SMALL, seed=7), in_memory(3), 2)
+    seen = []
+    found = cut.route(TEXT, head=3, batch=2, on_block=seen.append)
+    assert found == cut.route(TEXT[:3 * TINY.window], batch=2)
+    assert [len(block) for block in seen] == [2, 1]
+    for call in (lambda: cut.route(TEXT, batch=0), lambda: cut.route_all(spread(), expert_chunk=0)):
+        with pytest.raises(UserError, match="whole number"):
+            call()

@@ -46,6 +46,12 @@ def test_the_nats_are_those_of_the_bank_s_own_rule(bank, found):
         assert other.route.residuals[name] != pytest.approx(found.route.residuals[name], rel=1e-3)
 
 
+def test_a_head_is_all_that_is_explained(bank):
+    found = explain(bank, TEXT, head=2)
+    assert found.route == router.route(bank, TEXT, head=2)
+    assert found.complete and found.route.windows == found.windows == 2
+
+
 def test_each_row_is_that_expert_alone(bank, found):
     for name, row in zip(found.names, found.nll, strict=True):
         alone = explain(bank.select([name]), TEXT, windows=99)

@@ -284,6 +284,65 @@ def test_route_is_json_and_frozen():
         found.expert = "other"
 
 
+def test_score_takes_what_route_takes_and_means_are_the_route_s():
+    for rule in (SEEN, Scoring(parts=4, passes=1)):
+        bank = tiny_bank.in_memory(2, rule=rule)
+        got, found = router.score(bank, TEXT[:50], batch=2), router.route(bank, TEXT[:50])
+        assert got.shape == (2, 4, TINY.window)
+        mean = np.nanmean(got.astype(float), axis=(1, 2))
+        np.testing.assert_allclose(mean, list(found.residuals.values()), rtol=1e-6)
+        cut = windows_of(BYTES.encode(TEXT[:50]), TINY.window, BYTES.pad_id)
+        np.testing.assert_array_equal(got, router.score(bank, cut, batch=2))
+        assert (np.isfinite(got) == scoring.counted(cut.mask, rule)[None]).all()
+
+
+def test_a_path_is_a_file_and_a_str_never_is(tmp_path):
+    bank, path = tiny_bank.in_memory(2), tmp_path / "text"
+    path.write_text(TEXT)
+    assert router.route(bank, path) == router.route(bank, TEXT)
+    assert router.route(bank, str(path)).tokens == len(str(path))
+    with pytest.raises(UserError, match="nowhere"):
+        router.route(bank, tmp_path / "nowhere")
+
+
+def test_a_head_is_judged_by_its_own_windows_and_the_rest_is_not_read():
+    bank, read = tiny_bank.in_memory(2), []
+    text = TEXT * 4_000  # several pieces of 65,536 characters
+
+    def parts():
+        for i in range(0, len(text), 1000):
+            read.append(i)
+            yield text[i:i + 1000]
+
+    for head in (1, 3, 4, 7):
+        seen = []
+        found = router.route(bank, text, head=head, batch=4, on_block=seen.append)
+        assert found == router.route(bank, text[:head * TINY.window], batch=4)
+        assert sum(len(block) for block in seen) == found.windows == head
+    assert router.route(bank, parts(), head=4, batch=4).windows == 4
+    assert len(read) < 150  # of 600
+    short = router.route(bank, TEXT, head=99)
+    assert short == router.route(bank, TEXT, head=0)
+    batch = windows(9)
+    assert router.route(bank, batch, head=5) == router.route(bank, batch.take(slice(5)))
+
+
+@pytest.mark.parametrize("text", [b"abc", bytearray(b"abc"), 123, None, [b"abc"], ["a", 3]])
+def test_what_is_no_text_is_one_line(text):
+    # Not `route` itself: under test its annotation refuses them first.
+    with pytest.raises(UserError, match="str"):
+        list(text_windows.windows_of_text(BYTES, text, TINY.window, 4))
+
+
+@pytest.mark.parametrize("size", [0, -1])
+@pytest.mark.parametrize("name", ["batch", "expert_chunk", "chunk"])
+def test_calls_of_no_size_are_one_line(name, size):
+    bank, batch = tiny_bank.in_memory(1), windows(2)
+    for call in (router.route, router.score, router.score_stats, router.route_all):
+        with pytest.raises(UserError, match=f"{name} must be a whole number of at least 1"):
+            call(bank, batch, **{name: size})
+
+
 def test_bad_input_is_one_line():
     bank = tiny_bank.in_memory(1)
     narrow = Windows(np.zeros((2, 8), np.int32), np.ones((2, 8), bool), np.zeros(2, np.int64))
@@ -298,6 +357,8 @@ def test_bad_input_is_one_line():
         "surrogate": [lambda: router.route(bank, "\udc80")],
         "alpha": [lambda: router.route(bank, "x", alpha=2.0), lambda: router.route(
             bank, "x", alpha=float("nan"))],
+        "head=-1": [lambda: router.route(bank, TEXT, head=-1)],
+        "to score": [lambda: router.score(bank, "")],
         "16 tokens": [lambda: router.score(bank, narrow)],
         "token ids": [lambda: router.score(bank, high)],
         "8 tokens": [lambda: router.calibrate(TINY, one(fresh(1), 0), empty)],
