@@ -16,7 +16,7 @@ import tiny_bank
 
 import cr_jax
 from cr_jax import router
-from cr_jax.cli import main
+from cr_jax.cli import main, progress
 from cr_jax.reconstruction import Rebuilt, marked, reconstruct
 
 TEXT = "def route(text):\r\n    return min(experts)\t# ünïcödé 中文\n" * 8
@@ -101,6 +101,33 @@ def test_a_text_too_short_to_judge(run, bank, tmp_path):
     out = run("route", "--bank", bank, "--explain", tmp_path / "space")[1]
     assert "too few to say" in out and "nan" not in out
     assert "too short to judge" in run("route", "--help")[1]
+
+
+def test_a_head_is_judged_alone(run, bank, text, tmp_path):
+    (tmp_path / "start").write_bytes(TEXT.encode()[:32])
+    one, other = (json.loads(run("route", "--bank", bank, "--json", *more)[1])
+                  for more in (("--head", 2, text), (tmp_path / "start",)))
+    assert one | {"file": ""} == other | {"file": ""} and one["windows"] == 2
+    assert "16 tokens" in run("bank", "list", "--bank", bank)[1]
+    refused(run("route", "--bank", bank, "--head", "-1", text), "--head")
+
+
+@pytest.mark.parametrize("head", [0, 20])
+def test_a_terminal_is_shown_how_far_a_file_is(bank, text, monkeypatch, capsys, head):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(progress, "DELAY", 0)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert main(["route", "--bank", bank, "--head", str(head), text]) == 0
+    said = terminal.getvalue()
+    assert "text.txt" in said and ("100%|" in said)
+    tokens = len(TEXT.encode())
+    assert (f"{-(-tokens // 16)} windows" in said) == (head == 0)
+    assert ("20/20" in said) == (head == 20)
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_alpha_decides_what_is_unknown(run, bank, text):

@@ -9,6 +9,7 @@ from cr_jax.bank_folder import BankFolder
 from cr_jax.cli.inputs import checked
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, p_text, print_line, printable
+from cr_jax.cli.progress import progress
 from cr_jax.errors import UserError
 
 EPILOG = """\
@@ -31,8 +32,10 @@ nearest expert (--margin: by how much more the runner-up pays for it), elsewhere
 the tokens that weigh most.  --html writes the same as one page without scripts, in which pointing
 at a token shows every expert's residual.
 
-Files are UTF-8 text of any size; they are read in pieces.  A bad file costs one line on stderr
-and exit code 2 at the end; the others are routed all the same.
+Files are UTF-8 text of any size; they are read in pieces.  On a terminal a bar shows how far a
+large one is; --head N judges it by its beginning: N windows of as many tokens as `cr-jax bank list`
+says.  A bad file costs one line on stderr and exit code 2 at the end; the others are routed all the
+same.
 """
 
 
@@ -46,6 +49,8 @@ def add_arguments(parser) -> None:
                         help="with --scouts, how many (default: what was measured for them)")
     parser.add_argument("--alpha", type=float, default=0.05, metavar="A",
                         help="a p-value below this is unknown (default 0.05)")
+    parser.add_argument("--head", type=int, default=0, metavar="N",
+                        help="judge by the first N windows and read no further (default 0: all)")
     parser.add_argument("--explain", action="store_true",
                         help="show what every expert makes of the text, token by token")
     parser.add_argument("--margin", action="store_true",
@@ -62,6 +67,8 @@ def run(args) -> int:
     """Routes each file; -> 2 when one of them is bad."""
     if not 0 <= args.alpha <= 1:
         raise UserError(f"--alpha is a share and must lie in [0, 1], got {args.alpha}")
+    if args.head < 0:
+        raise UserError(f"--head must be 0 (the whole text) or more windows, got {args.head}")
     if args.windows < 1:
         raise UserError(f"--windows must be at least 1, got {args.windows}")
     if args.keep is not None and args.scouts is None:
@@ -98,12 +105,14 @@ def run(args) -> int:
     for name in good:
         explanation = None
         try:
-            if in_lines or args.html is not None:
-                explanation = explain(bank, read_text(name), alpha=args.alpha,
-                                      windows=args.windows, cascade=cascade, **sizes)
-                found = explanation.route
-            else:
-                found = route(read_text(name), alpha=args.alpha, **sizes)
+            with progress(name, bank.tokenizer, args.head) as on_block:
+                how = {"alpha": args.alpha, "head": args.head, "on_block": on_block, **sizes}
+                if in_lines or args.html is not None:
+                    explanation = explain(bank, read_text(name), windows=args.windows,
+                                          cascade=cascade, **how)
+                    found = explanation.route
+                else:
+                    found = route(read_text(name), **how)
         except UserError as error:
             status = complain(error)
             continue
