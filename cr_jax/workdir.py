@@ -17,13 +17,15 @@ def locked(path: str | os.PathLike):
 
     Raises `UserError` when it cannot be written or another run holds it.
     """
+    if not os.fspath(path):  # Path would take it for the folder that we are in
+        raise UserError("--workdir is empty: name a folder for the run")
     folder = Path(path).expanduser().resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"--workdir={path} cannot be written ({error.strerror}); "
-                        "choose a folder that you own") from None
+        raise UserError(f"--workdir={path} cannot be made or cannot be written "
+                        f"({error.strerror}); choose a folder where you may write") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from cr_jax import config as settings
+from cr_jax import models
 from cr_jax.errors import UserError
 
 HOME = {"train": ["a"], "valid": ["b"], "test": ["c"]}
@@ -122,3 +123,13 @@ def test_the_outer_settings_are_locked():
 def test_a_stored_model_description_is_checked_too():
     with pytest.raises(UserError, match=r"model has no field 'widow'; did you mean 'window'"):
         settings.model_config({"widow": 3})
+
+
+@pytest.mark.parametrize("form", models.BOTTLENECKS)
+def test_a_rate_above_the_bottleneck_s_is_refused(form):
+    model = settings.ModelConfig(bottleneck=form, latents=4, d_latent=32)
+    assert model.rates == models.BOTTLENECKS[form](model).rates
+    settings.check_scoring(settings.Scoring(rate=model.rates), model)
+    for rate in (model.rates + 1, 10**6):
+        with pytest.raises(UserError, match=f"rate={rate} must not exceed {model.rates}"):
+            settings.check_scoring(settings.Scoring(rate=rate), model)

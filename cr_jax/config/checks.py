@@ -33,6 +33,10 @@ def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
     """Raises `UserError` when a window cannot be dealt like that."""
     if min(scoring.parts, scoring.rate, scoring.passes) < 0:
         raise UserError("config.scoring: parts, rate and passes cannot be negative")
+    if scoring.rate > model.rates:
+        unit = "latents" if model.bottleneck == "query" else "channels of a latent"
+        raise UserError(f"config.scoring.rate={scoring.rate} must not exceed {model.rates}, the "
+                        f"{unit} that {model.bottleneck} has; 0 gives the decoder all of them")
     if scoring.predicted and not model.predictive:
         raise UserError("config.scoring.predicted needs config.model.predictive=True: only such "
                         "an encoder predicts tokens")

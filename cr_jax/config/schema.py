@@ -30,6 +30,11 @@ class ModelConfig:
     remat: bool = False  # recompute each block in the backward pass: less memory, slower
     scan: bool = False  # loop over blocks instead of unrolling: faster compilation, slower
 
+    @property
+    def rates(self) -> int:
+        """The full rate: latents of the `query` bottleneck, channels of a latent of the others."""
+        return self.latents if self.bottleneck == "query" else self.d_latent
+
 
 @dataclasses.dataclass(frozen=True)
 class DomainConfig:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from cr_jax.config import ModelConfig
+from cr_jax.errors import UserError
 
 
 def compute_dtype(config: ModelConfig):
@@ -23,11 +24,17 @@ def compute_dtype(config: ModelConfig):
 
 
 def attention_kernel(config: ModelConfig) -> str:
-    """`cudnn` on a GPU in half precision, otherwise `xla` (cuDNN raises elsewhere)."""
+    """`cudnn` on a GPU in half precision, otherwise `xla`.
+
+    `UserError` when the config asks for `cudnn` elsewhere, where JAX would raise.
+    """
+    half = compute_dtype(config) != jnp.float32
+    able = jax.default_backend() == "gpu" and half
+    if config.attention == "cudnn" and not able:
+        raise UserError("config.model.attention=cudnn needs a GPU and bfloat16; use auto")
     if config.attention != "auto":
         return config.attention
-    half = compute_dtype(config) != jnp.float32
-    return "cudnn" if jax.default_backend() == "gpu" and half else "xla"
+    return "cudnn" if able else "xla"
 
 
 def rms_norm(x: Float[Array, "... D"]) -> Float[Array, "... D"]:

@@ -64,6 +64,7 @@ def test_both_attention_kernels_are_told(monkeypatch, kernel, causal):
         return v
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", attention)
+    monkeypatch.setattr(layers, "attention_kernel", lambda config: config.attention)  # no GPU here
     config = small(attention=kernel)
     x = jnp.zeros((2, L, config.d_model))
     layers.Attention(config, causal=causal).init(
