@@ -79,6 +79,20 @@ class Calibration:
             raise UserError("calibration cannot be read; calibrate the expert again") from error
 
 
+def too_few(calibrations: Mapping[str, Calibration], alpha: float) -> str | None:
+    """One line where experts have too few residuals of whole windows to call any window unknown.
+
+    A p-value is at least 1 / (n + 1): below alpha only with n >= 1 / alpha.  None when all can,
+    or alpha is 0 and nothing is ever unknown.
+    """
+    sizes = {name: c.residuals[max(c.residuals)].size for name, c in calibrations.items()}
+    few = [f"{name} {n}" for name, n in sizes.items() if 1 / (n + 1) >= alpha]
+    if not few or not alpha:
+        return None
+    return (f"note: too few validation windows to ever call text unknown at alpha={alpha:g}: "
+            f"{', '.join(few)}; give {math.floor(1 / alpha)} or more to each expert")
+
+
 def p_sums(p: Float[np.ndarray, " B"], tokens: Int[np.ndarray, " B"]) -> tuple[float, int, int]:
     """(sum of tokens * p, sum of tokens, most tokens in one window), windows with NaN left out.
 

@@ -14,7 +14,7 @@ from tiny_bank import FLAT, TINY, fresh, one
 
 from cr_jax import models, objective, router, scoring, text_windows
 from cr_jax.bank import ExpertBank
-from cr_jax.calibration import Calibration, document_p, p_sums
+from cr_jax.calibration import Calibration, document_p, p_sums, too_few
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.data.windows import Windows, windows_of
@@ -437,6 +437,20 @@ def test_p_values_of_synthetic_residuals():
         merged = np.array([document_p(*p_sums(np.full(count, p), np.full(count, 16)))
                            for p in home])
         assert (merged <= 0.1).mean() <= 0.1 + 0.02
+
+
+def test_too_few_residuals_to_ever_refuse_are_named():
+    of = lambda n: Calibration({8: np.linspace(1, 9, 900), 16: np.linspace(1, 9, n)})
+    for alpha, least in ((0.05, 20), (0.3, 3), (0.5, 2), (1.0, 1), (0.001, 1000)):
+        for n in (least - 1, least, least + 1):
+            if not 0 < n <= 1000:
+                continue
+            p = of(n).p_value(np.array([99.0]), np.array([16]))[0]
+            said = too_few({"a": of(n), "b": of(1000)}, alpha)
+            assert (said is not None) == (p >= alpha) == (n < least)
+            if said:
+                assert f": a {n}; give {least} or more" in said and "\n" not in said
+    assert too_few({"a": of(1)}, 0) is None and too_few({}, 0.05) is None
 
 
 def test_merging_p_values_by_hand():
