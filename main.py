@@ -18,6 +18,7 @@ flags.DEFINE_integer("processes", 0, "How many processes there are.")
 flags.DEFINE_integer("process", -1, "Which of them this one is, from 0.")
 flags.DEFINE_float("connect_seconds", 300, "How long to wait for the other processes.")
 flags.mark_flags_as_required(["config", "workdir"])
+flags.register_validator("workdir", lambda path: path != "", "name a folder for the run.")
 
 
 def main(argv):
@@ -38,13 +39,30 @@ def main(argv):
 
 def parse(argv):
     """The flags; one line and exit status 2 when one cannot be understood."""
+    from cr_jax.config.files import blame, check_file, config_files
+    from cr_jax.errors import UserError
+
+    files = list(config_files(argv[1:]))
+    try:
+        for file in files:
+            check_file(file)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     try:
         rest = flags.FLAGS(argv)
         _ = flags.FLAGS.config.name  # a file that could not be loaded raises here, not before
         return rest
     except Exception as error:  # absl and ml_collections raise a dozen kinds for a bad flag
+        for file in files:
+            if said := blame(file, error):
+                print(f"error: {said}", file=sys.stderr)
+                sys.exit(2)
         while error.args and isinstance(error.args[0], BaseException):
             error = error.args[0]
+        if isinstance(error, KeyError):  # all that ml_collections says is the name
+            error = UserError(f"there is no setting {error.args[0]}; all of them are in "
+                              "cr_jax/config/schema.py")
         lines = [line.strip() for line in str(error.args[0] if error.args else error).splitlines()]
         print(f"error: {' '.join(line for line in lines[-2:] if line)}", file=sys.stderr)
         sys.exit(2)

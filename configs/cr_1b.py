@@ -28,7 +28,7 @@ def get_config(variant="1b"):
     config.train.update(batch=256, accumulate=4, tokens=2_000_000_000, loss_chunk=16384,
                         log_every=20, checkpoint_every=900.0)
     config.eval.update(windows=0, batch=64)
-    {"1b": _one_billion, "7b": _seven_billion}[variant](config)
+    VARIANTS[variant](config)
     return config
 
 
@@ -40,3 +40,6 @@ def _one_billion(config):
 def _seven_billion(config):
     config.model.update(d_model=4096, heads=32, d_ff=12288, encoder_blocks=15, decoder_blocks=15)
     config.mesh_fsdp = 8
+
+
+VARIANTS = {"1b": _one_billion, "7b": _seven_billion}
