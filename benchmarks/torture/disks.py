@@ -1,6 +1,7 @@
 """A disk that is full, or refuses to be written, while a checkpoint is saved: one clear line, the
 older checkpoint stays whole, and with room again the run goes on as if nothing had been."""
 
+import argparse
 import contextlib
 import ctypes
 import json
@@ -102,4 +103,11 @@ def _small_disk(disk: Path, quiet: Path) -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_small_disk(Path(sys.argv[1]), Path(sys.argv[2]))))
+    p = argparse.ArgumentParser(
+        prog="python -m benchmarks.torture.disks",
+        description="The case of a full disk alone; `python -m benchmarks.torture --part disks` "
+        "mounts a small one and runs all cases.")
+    p.add_argument("disk", type=Path, help="an empty folder on a file system of a few megabytes")
+    p.add_argument("quiet", type=Path, help="the workdir of an undisturbed run")
+    a = p.parse_args()
+    print(json.dumps(_small_disk(a.disk, a.quiet)))

@@ -14,8 +14,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis.configuration import set_hypothesis_home_dir
+
+try:
+    from hypothesis import HealthCheck, Phase, given, seed, settings
+    from hypothesis.configuration import set_hypothesis_home_dir
+except ModuleNotFoundError:
+    sys.exit("hostile input is made by hypothesis: pip install '.[test]'")
 
 from benchmarks.torture import hostile, watch
 from benchmarks.torture.hostile import Case
@@ -182,6 +186,12 @@ def _replace(word: str, names: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
+    import argparse
     import json
 
-    print(json.dumps(run(int(sys.argv[1]), progress=lambda x: print(x, file=sys.stderr)), indent=1))
+    p = argparse.ArgumentParser(prog="python -m benchmarks.torture.fuzz", description=__doc__)
+    p.add_argument("inputs", type=int, help="how many are generated")
+    p.add_argument("--seed", type=int, default=0, help="other inputs (default 0)")
+    a = p.parse_args()
+    found = run(a.inputs, a.seed, progress=lambda line: print(line, file=sys.stderr))
+    print(json.dumps(found, indent=1))
