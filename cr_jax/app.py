@@ -19,6 +19,7 @@ from cr_jax import config as settings
 from cr_jax import corpora, distributed, evaluation, models, parallel, parameter_files
 from cr_jax.bank import ExpertBank, import_expert
 from cr_jax.bank_folder import BankFolder
+from cr_jax.calibration import too_few
 from cr_jax.config import Experiment
 from cr_jax.data import WindowBatches, count_tokens, train_iterator
 from cr_jax.errors import UserError
@@ -109,6 +110,8 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         seconds["training"] = max(seconds["training"], trained.seconds)
         with stage("calibration"):
             bank = _make_bank(experiment, model, text, names, trained, folder, say)
+            if line := too_few(bank.calibration, experiment.eval.alpha):
+                say(line)
         report = {"name": experiment.name, "summary": _summary(model, names)}
         with stage("evaluation"):
             total = sum(len(w) for w in text.test.values())
