@@ -43,7 +43,7 @@ FULL = ModelConfig(vocab_size=32768, d_model=256, d_latent=256, heads=4, d_ff=76
 SCOUT = ModelConfig(vocab_size=32768, latents=8, d_model=64, d_latent=64, heads=2,
                     d_ff=128, encoder_blocks=1, decoder_blocks=1, fold_channels=16,
                     tie_embeddings=True, predictive=True)
-SCOUT_RULE = Scoring(predicted=True, parts=4, passes=1)
+SCOUT_RULE = Scoring(predicted=True, parts=8, passes=1)
 # Of the size that ships with the package, and scouts for it.
 QUICK = ModelConfig(vocab_size=4096, window=64, d_model=128, d_latent=128, heads=4, d_ff=256,
                     encoder_blocks=2, decoder_blocks=1, tie_embeddings=True, predictive=True)
@@ -69,7 +69,7 @@ def run(args, command: str) -> list[dict]:
     """All rows, in the order of --experts."""
     bank, scouts = _given(args) if args.bank else _drawn(args.quick)
     counts = args.experts or ((1, 4, 16) if args.quick else (1, 4, 16, 64))
-    options = {"expert_chunk": args.expert_chunk, "batch": args.batch or (16 if args.quick else 64),
+    options = {"expert_chunk": args.expert_chunk, "batch": args.batch or 64,
                "chunk": args.chunk or (1024 if args.quick else 16384)}
     size = args.windows or (16 * options["batch"] if args.quick or args.bank else 1024)
     windows = _texts(bank, args.text, size) if args.text else _random(bank, size)

@@ -6,10 +6,10 @@ vocabulary 32,768, width 256, feed-forward 768, 3 + 3 blocks, window 512: 6.7 M 
 
     full expert, all tokens seen (the paper's rule)                 13.5 + 16.8          =  30.3 M
     full expert, code length                                        6.7 + 0.1 + 16.8     =  23.6 M
-    scout of width 64, feed-forward 128, 1 + 1 blocks, window 512: code length of a
-      quarter of the positions                                       0.22 + 4.19 / 4     =  1.27 M
-    64 scouts                                                                            =  81.3 M
-    64 experts by the cascade, keep=4, over one expert exactly:      4 + 81.3 / 23.6     =   7.4 x
+    scout of width 64, feed-forward 128, 1 + 1 blocks, window 512: code length of an
+      eighth of the positions                                        0.22 + 4.19 / 8     =  0.74 M
+    64 scouts                                                                            =  47.6 M
+    64 experts by the cascade, keep=4, over one expert exactly:      4 + 47.6 / 23.6     =   6.0 x
 
 What does not shrink with a scout's width is the softmax over its logits, and on a GPU that is
 memory traffic: sample positions before making scouts narrower.

@@ -1,7 +1,7 @@
 """One run of `benchmarks.bank.run` -> results/routing.json and results/ood.json, on a CPU.
 
     python -m benchmarks.bank.report --run OUT/bank_s0 --tokens TOKENS --rule code \\
-        --baselines baselines_cpu.json baselines_gpu.json --scouts OUT/scouts_s0 --scout-rule code4
+        --baselines baselines_cpu.json baselines_gpu.json --scouts OUT/scouts_s0 --scout-rule code8
 """
 
 import argparse
@@ -30,19 +30,24 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--baselines", nargs="*", default=[],
                    help="JSON of cr_jax.studies.baselines.run, or with it under 'baselines'")
     p.add_argument("--scouts", default="", help="run of small experts of the same domains")
-    p.add_argument("--scout-rule", default="code4")
+    p.add_argument("--scout-rule", default="code8")
+    p.add_argument("--without", nargs="*", default=[], metavar="DOMAIN",
+                   help="experts and their windows left out; the files are then NAME_without.json")
     p.add_argument("--out", default="results")
     a = p.parse_args(arguments)
     record = json.loads(Path(a.run + ".json").read_text())
     spec = record["spec"]
     names, window, wide = spec["domains"], spec["model"]["window"], spec.get("generalist")
     inputs = read_sets(Path(a.tokens) / "sets.npz")
-    with np.load(a.run + ".npz", allow_pickle=False) as stored:
-        stored = dict(stored)
+    stored = _read(a.run, names, a.without)
+    inputs = {k: v for k, v in inputs.items() if k.split("/", 1)[1] not in a.without}
     provenance = {"rule": a.rule, "run": Path(a.run).name, "device": record["device"],
                   "run_commit": record["commit"], "commit": commit(),
                   "command": f"python -m benchmarks.bank.report --run {Path(a.run).name} "
-                             f"--tokens TOKENS --rule {a.rule}"}
+                             f"--tokens TOKENS --rule {a.rule}"
+                             + (f" --without {' '.join(a.without)}" if a.without else "")}
+    scouts = _read(a.scouts, names, a.without) if a.scouts else None
+    names = [n for n in names if n not in a.without]
     baselines = {}
     for path in a.baselines:
         read = json.loads(Path(path).read_text())
@@ -53,11 +58,19 @@ def main(arguments: list[str] | None = None) -> int:
         found["baselines"] = {k: v.get("ood") if name == "ood" else
                               {n: v[n] for n in map(str, (*lengths.LENGTHS,)) if n in v}
                               for k, v in baselines.items()}
-        if name == "routing" and a.scouts:
-            with np.load(a.scouts + ".npz", allow_pickle=False) as small:
-                found["cascade"] = cascade(names, stored, dict(small), a.rule, a.scout_rule)
-        write(f"{a.out}/{name}.json", json.dumps({**found, **provenance}, indent=1) + "\n")
+        if name == "routing" and scouts:
+            found["cascade"] = cascade(names, stored, scouts, a.rule, a.scout_rule)
+        write(f"{a.out}/{name}{'_without' if a.without else ''}.json",
+              json.dumps({**found, **provenance}, indent=1) + "\n")
     return 0
+
+
+def _read(run: str, names, without) -> dict[str, np.ndarray]:
+    """A run's sums, less the rows and the windows of the domains left out."""
+    rows = [i for i, name in enumerate(names) if name not in without]
+    with np.load(run + ".npz", allow_pickle=False) as stored:
+        return {k: v[rows] if len(v) == len(names) else v for k, v in stored.items()
+                if k.partition(":")[0].split("/", 1)[1] not in without}
 
 
 def sums(stored, inputs, rule: str, pattern: str) -> dict[str, Sums]:

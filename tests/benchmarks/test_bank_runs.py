@@ -9,6 +9,7 @@ from benchmarks.bank import report, run, table
 from benchmarks.bank.inputs import read_sets, write_sets
 from cr_jax.data import Windows
 from cr_jax.data.tokenizers import ByteTokenizer
+from cr_jax.errors import UserError
 
 WINDOW, STEPS = 16, {"up": 1, "down": -1, "leaps": 5}
 NAMES = tuple(STEPS)
@@ -104,3 +105,20 @@ def test_a_generalist_is_a_reference_and_no_candidate(folder, tmp_path):
     assert apart["domains"] == ["leaps"]
     assert apart["generalist"]["auroc"] == unknown["scores"]["generalist"]["per_domain"]["leaps"][
         "auroc"]
+
+
+def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path):
+    whole, part = (report._read(str(folder / "runs/wide_s0"), NAMES, left)
+                   for left in ([], ["down"]))
+    assert set(whole) - set(part) == {k for k in whole if "/down:" in k} != set()
+    np.testing.assert_array_equal(part["test/up:code:residual"],
+                                  whole["test/up:code:residual"][[0, 2]])
+    assert len(part["test/up:code:generalist"]) == 1
+    assert report.main(["--run", str(folder / "runs/bank_s0"), "--tokens", str(folder),
+                        "--rule", "code", "--scouts", str(folder / "runs/scouts_s0"),
+                        "--scout-rule", "code2", "--out", str(tmp_path), "--without", "none"]) == 0
+    whole = json.loads((tmp_path / "routing_without.json").read_text())
+    assert whole["experts"] == [*NAMES] and "--without none" in whole["command"]
+    with pytest.raises(UserError, match="at least three known"):  # of two, none can be left out
+        report.main(["--run", str(folder / "runs/bank_s0"), "--tokens", str(folder), "--rule",
+                     "code", "--out", str(tmp_path), "--without", "leaps"])
