@@ -51,7 +51,8 @@ def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[
         elif have and total > MANY * have:
             found.append(f"{name}: its {have:,} tokens will be read {total / have:.0f} times; an "
                          "expert that knows its text by heart takes new text of its domain for "
-                         "another's: give more text, or set config.train.max_epochs=4")
+                         "another's: give more text or fewer steps, or try "
+                         "config.train.max_epochs")
     return found
 
 
