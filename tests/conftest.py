@@ -56,3 +56,4 @@ def _own_jax_settings():
 @pytest.fixture(scope="session", autouse=True)
 def _devices():
     assert jax.device_count() == DEVICES, "something started JAX before tests/conftest.py"
+    jax.jit(lambda x: x + 1)(1)  # JAX opens its cache once: here, and not in a test's folder

@@ -60,7 +60,8 @@ def test_shuffled_labels_are_routed_at_chance(name):
     mixed = Mixture(list(c.train.values()), [1, 1, 1])
     c = Corpora(c.tokenizer, dict.fromkeys(NAMES, mixed), c.valid, c.test)
     found = baselines.run(c, tiny_corpora.experiment(), LENGTHS, (name,))[name]
-    assert abs(found["64"] - 1 / 3) < 0.2
+    # A domain's windows go one way together, so less than chance is no surprise; more would be.
+    assert found["64"] < 1 / 3 + 0.2
 
 
 @pytest.mark.parametrize("name", HOST)

@@ -58,10 +58,10 @@ def test_a_run_says_what_it_will_do_and_where_the_time_went(tmp_path):
     # Saved after step 2 and step 3; the line of step 3 is the first after a save.
     saved = {x["step"]: x["seconds_checkpoint"] for x in lines}
     assert saved[1] == 0 < saved[3]
-    # Called again there is nothing to do, and nothing to say.
+    # Called again there is nothing to do, and that is said.
     again = []
     tiny_run.train(e, tmp_path, say=again.append)
-    assert again == []
+    assert again == ["training was complete at step 3; nothing to train"]
 
 
 @pytest.mark.parametrize("train,elapsed,step,kind,words", [
