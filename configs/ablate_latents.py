@@ -34,7 +34,7 @@ def get_config(variant="gpu"):
 def tiny():
     """Two shapes of two seeds on novels, 8 and 16 bytes long: no law, and it says so."""
     config = _small()
-    config.train.tokens = 100_000
+    config.train.tokens = 60_000
     config.eval.windows = 256
     config.ablation = ConfigDict(dict(
         windows=(8, 16), latents=(2,), d_latent=(32,), seeds=(0, 1), thresholds=(0.99, 0.9)))
