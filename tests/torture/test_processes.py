@@ -11,6 +11,7 @@ import pytest
 from benchmarks.torture import processes, runs
 from cr_jax import distributed
 
+
 def test_the_status_is_the_one_that_launch_scripts_know():
     assert processes.LOST == distributed.LOST == 75
 
