@@ -5,8 +5,10 @@
 TOKENS is made by `inputs.py`.  PLAN.json lists runs: {"name", "domains", "seed", "model",
 "optimizer", "train", "rules"} and, if wanted, "sets" (patterns of keys; all by default), "rows",
 "expert_chunk", "chunk" and "generalist": domains whose joined text one more expert is trained on, a
-reference for unknown text.  For each, OUT/NAME.npz holds sums per set, rule and window ([E, N]; the
-generalist's [1, N] apart) and OUT/NAME.json the settings, curves and times.
+reference for unknown text.  A run with no domains but those is a seed, and OUT/NAME/ keeps its
+weights; the experts of a run with "start": NAME begin with them (as in Branch-Train-Merge, Li et
+al. 2022) and the seed itself is their reference.  For each run, OUT/NAME.npz holds sums per set,
+rule and window ([E, N]; the generalist's [1, N] apart), OUT/NAME.json settings, curves and times.
 """
 
 import argparse
@@ -24,7 +26,7 @@ import numpy as np
 
 from benchmarks.bank.inputs import draw, read_sets
 from benchmarks.results import commit
-from cr_jax import mapping, models, parallel
+from cr_jax import mapping, models, parallel, parameter_files
 from cr_jax.config import SEEN, ModelConfig, OptimizerConfig, Scoring, TrainConfig
 from cr_jax.scoring import residuals_only, score_experts
 from cr_jax.training.clock import Clock
@@ -44,6 +46,7 @@ class Run:
         self.rules = {k: Scoring(**v) for k, v in spec["rules"].items()}
         self.rows = spec.get("rows", 32)
         self.rng = np.random.default_rng(spec.get("seed", 0))
+        self.start = spec.get("start", "")
         read = lambda name: np.load(tokens / f"{name}.train.npy", allow_pickle=False)
         self.data = [read(name) for name in self.domains]
         if spec.get("generalist"):
@@ -73,16 +76,21 @@ class Run:
         self.step = self.step.lower(
             shapes, {"tokens": tokens}, of((len(self.domains),), jnp.float32)).compile()
         row = (self.rows, self.model.window)
+        scored = jax.eval_shape(with_seed, shapes.params) if self.start else shapes.params
         self.scorers = {
             name: scorer(self.model, self.spec.get("expert_chunk", 10),
                          self.spec.get("chunk", 16384), rule).lower(
-                shapes.params, of(row, jnp.int32), of(row, bool)).compile()
+                scored, of(row, jnp.int32), of(row, bool)).compile()
             for name, rule in self.rules.items()}
         return time.perf_counter() - start
 
-    def fit(self):
-        """Trains; -> (params [E, ...], record)."""
+    def fit(self, seed=None):
+        """Trains, from a seed's params [1, ...] if given; -> (params [E, ...], record)."""
         state, pending, log = self.init(self.keys()), None, []
+        if seed:
+            spread = jax.jit(lambda seed, like: jax.tree.map(
+                lambda s, x: jnp.broadcast_to(s, x.shape), seed, like))
+            state = state.replace(params=spread(seed, state.params))
         steps = self.train.steps or -(-self.train.tokens // (self.train.batch * self.model.window))
         jax.block_until_ready(state)
         start = time.perf_counter()
@@ -133,6 +141,12 @@ class Run:
         return out, seconds
 
 
+def with_seed(params, seed=None):
+    """params [E, ...] with a seed's [1, ...] (by default the first's) as the last expert."""
+    join = lambda x, s: jnp.concatenate([x, s])
+    return jax.tree.map(join, params, seed or jax.tree.map(lambda x: x[:1], params))
+
+
 @functools.cache
 def scorer(model, expert_chunk, chunk, scoring):
     """jitted (params, tokens, mask) -> sums per window, each [E, B]; the paper's rule gives
@@ -167,7 +181,14 @@ def main(arguments: list[str] | None = None) -> int:
         compiled = [pool.submit(run.compile) for run in runs]
         for run, ready in zip(runs, compiled, strict=True):
             print(f"{run.name}: compiled in {ready.result():.0f} s", flush=True)
-            params, record = run.fit()
+            seed = run.start and parameter_files.read_stacked([out / run.start], run.model)
+            params, record = run.fit(seed)
+            if seed:
+                params = with_seed(params, seed)
+            if run.domains == [GENERALIST]:
+                (out / run.name).mkdir(exist_ok=True)
+                one = jax.tree.map(lambda x: np.asarray(x[0]), params)
+                parameter_files.write(out / run.name / parameter_files.FILE, one)
             print(f"{run.name}: {record['seconds']:.0f} s, {record['tokens_per_s']:,.0f} tokens/s, "
                   f"TRA {np.mean(record['log'][-1]['tra']):.2%}", flush=True)
             sums, seconds = run.score(params, sets)
