@@ -1,6 +1,6 @@
-"""One run of `benchmarks.bank.run` -> results/routing.json and results/ood.json, on a CPU.
+"""Runs of `benchmarks.bank.run` -> results/routing.json and results/ood.json, on a CPU.
 
-    python -m benchmarks.bank.report --run OUT/bank_s0 --tokens TOKENS --rule code \\
+    python -m benchmarks.bank.report --run OUT/bank_a OUT/bank_b --tokens TOKENS --rule code \\
         --baselines baselines_cpu.json baselines_gpu.json --scouts OUT/scouts_s0 --scout-rule code8
 """
 
@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ from cr_jax.studies.sums import Sums
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--run", required=True, help="path of NAME.npz without .npz")
+    p.add_argument("--run", required=True, nargs="+",
+                   help="paths of NAME.npz without .npz; several runs of the same domains are "
+                        "reported as means, each in `by_run`")
     p.add_argument("--tokens", required=True)
     p.add_argument("--rule", required=True, help="rules to add up, such as h50 or seen+h50")
     p.add_argument("--baselines", nargs="*", default=[],
@@ -35,34 +38,63 @@ def main(arguments: list[str] | None = None) -> int:
                    help="experts and their windows left out; the files are then NAME_without.json")
     p.add_argument("--out", default="results")
     a = p.parse_args(arguments)
-    record = json.loads(Path(a.run + ".json").read_text())
-    spec = record["spec"]
-    names, window, wide = spec["domains"], spec["model"]["window"], spec.get("generalist")
-    inputs = read_sets(Path(a.tokens) / "sets.npz")
-    stored = _read(a.run, names, a.without)
-    inputs = {k: v for k, v in inputs.items() if k.split("/", 1)[1] not in a.without}
-    provenance = {"rule": a.rule, "run": Path(a.run).name, "device": record["device"],
-                  "run_commit": record["commit"], "commit": commit(),
-                  "command": f"python -m benchmarks.bank.report --run {Path(a.run).name} "
-                             f"--tokens TOKENS --rule {a.rule}"
-                             + (f" --without {' '.join(a.without)}" if a.without else "")}
-    scouts = _read(a.scouts, names, a.without) if a.scouts else None
-    names = [n for n in names if n not in a.without]
+    inputs = {k: v for k, v in read_sets(Path(a.tokens) / "sets.npz").items()
+              if k.split("/", 1)[1] not in a.without}
+    tokenizer = load_tokenizer(Path(a.tokens) / "tokenizer")
     baselines = {}
     for path in a.baselines:
         read = json.loads(Path(path).read_text())
         baselines |= read.get("baselines", read)
-    for name, found in (("routing", routing(names, window, stored, inputs, a.rule)),
-                        ("ood", unknown(names, stored, inputs, a.rule,
-                                        load_tokenizer(Path(a.tokens) / "tokenizer"), wide))):
-        found["baselines"] = {k: v.get("ood") if name == "ood" else
-                              {n: v[n] for n in map(str, (*lengths.LENGTHS,)) if n in v}
-                              for k, v in baselines.items()}
-        if name == "routing" and scouts:
-            found["cascade"] = cascade(names, stored, scouts, a.rule, a.scout_rule)
+    found: dict[str, list] = {"routing": [], "ood": []}
+    for run in a.run:
+        record = json.loads(Path(run + ".json").read_text())
+        everyone, window = record["spec"]["domains"], record["spec"]["model"]["window"]
+        stored, wide = _read(run, everyone, a.without), _known_to_the_generalist(run, record)
+        names = [n for n in everyone if n not in a.without]
+        routed = routing(names, window, stored, inputs, a.rule)
+        if a.scouts:
+            scouts = _read(a.scouts, everyone, a.without)
+            routed["cascade"] = cascade(names, stored, scouts, a.rule, a.scout_rule)
+        found["routing"].append(routed)
+        found["ood"].append(unknown(names, stored, inputs, a.rule, tokenizer, wide))
+    runs = [Path(run).name for run in a.run]
+    provenance = {"rule": a.rule, "run": " ".join(runs), "device": record["device"],
+                  "run_commit": record["commit"], "commit": commit(),
+                  "command": f"python -m benchmarks.bank.report --run {' '.join(runs)} "
+                             f"--tokens TOKENS --rule {a.rule}"
+                             + (f" --without {' '.join(a.without)}" if a.without else "")}
+    merged = {"routing": mean(found["routing"]), "ood": ood.merge(found["ood"])}
+    brief = {"routing": lambda f: {"accuracy": f["accuracy"], "per_domain": f["per_domain"]},
+             "ood": lambda f: {k: f["scores"][merged["ood"]["rule"]][k] for k in
+                               ("auroc", "fpr95", "reject_at_1pct", "attack_accept")}}
+    for name, result in merged.items():
+        result["by_run"] = dict(zip(runs, map(brief[name], found[name]), strict=True))
+        result["baselines"] = {k: v.get("ood") if name == "ood" else
+                               {n: v[n] for n in map(str, (*lengths.LENGTHS,)) if n in v}
+                               for k, v in baselines.items()}
         write(f"{a.out}/{name}{'_without' if a.without else ''}.json",
-              json.dumps({**found, **provenance}, indent=1) + "\n")
+              json.dumps({**result, **provenance}, indent=1) + "\n")
     return 0
+
+
+def mean(parts):
+    """The same nested results of several runs as one: numbers become means, the rest must be the
+    first's."""
+    first = parts[0]
+    if isinstance(first, Mapping):
+        return {k: mean([p[k] for p in parts]) for k in first}
+    if isinstance(first, list | tuple):
+        return [mean(list(x)) for x in zip(*parts, strict=True)]
+    number = isinstance(first, int | float) and not isinstance(first, bool)
+    return sum(parts) / len(parts) if number and len(set(parts)) > 1 else first
+
+
+def _known_to_the_generalist(run: str, record) -> list[str]:
+    """Domains of the text of the seed that a run's experts began with, if they did."""
+    if not record["spec"].get("start"):
+        return []
+    seed = Path(run).parent / f"{record['spec']['start']}.json"
+    return json.loads(seed.read_text())["spec"]["generalist"]
 
 
 def _read(run: str, names, without) -> dict[str, np.ndarray]:
@@ -138,11 +170,11 @@ def cascade(names, stored, scouts, rule: str, scout_rule: str) -> dict:
     return {"scout_rule": scout_rule, "keep": rows, "keep_chosen_on_valid": chosen}
 
 
-def unknown(names, stored, inputs, rule: str, tokenizer, wide=None) -> dict:
-    """The study of unknown text: every domain left out, random tokens, attacks.
+def unknown(names, stored, inputs, rule: str, tokenizer, wide=()) -> dict:
+    """The study of unknown text: domains left out, random tokens, attacks.
 
-    wide: domains that the generalist was trained on.  A left-out domain among them is no unknown
-    text to it, so there are also means over the other domains alone.
+    wide: domains that the generalist, or the seed of all experts, was trained on.  They are no
+    unknown text to it and are not left out in turn.
     """
     valid = sums(stored, inputs, rule, "valid")
     test = {**sums(stored, inputs, rule, "test"), **sums(stored, inputs, rule, "unseen"),
@@ -161,13 +193,8 @@ def unknown(names, stored, inputs, rule: str, tokenizer, wide=None) -> dict:
     both = signals(valid, lambda k: f"valid/{k}"), signals(test, where)
     if not wide:
         return ood.run(names, *both)
-    found = ood.run([*names, GENERALIST], *both, generalist=GENERALIST)
-    kept = [n for n in names if n not in wide]
-    mean = lambda scores, k: float(np.mean([scores["per_domain"][n][k] for n in kept]))
-    found["unknown_to_the_generalist"] = {"domains": kept} | {
-        rule: {k: mean(scores, k) for k in ("auroc", "fpr95", "reject_at_1pct")}
-        for rule, scores in found["scores"].items()}
-    return found
+    return ood.run([*names, GENERALIST], *both, generalist=GENERALIST,
+                   left_out=[n for n in names if n not in wide])
 
 
 if __name__ == "__main__":

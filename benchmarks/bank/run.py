@@ -4,11 +4,11 @@
 
 TOKENS is made by `inputs.py`.  PLAN.json lists runs: {"name", "domains", "seed", "model",
 "optimizer", "train", "rules"} and, if wanted, "sets" (patterns of keys; all by default), "rows",
-"expert_chunk", "chunk" and "generalist": domains whose joined text one more expert is trained on, a
-reference for unknown text.  A run with no domains but those is a seed, and OUT/NAME/ keeps its
-weights; the experts of a run with "start": NAME begin with them (as in Branch-Train-Merge, Li et
-al. 2022) and the seed itself is their reference.  For each run, OUT/NAME.npz holds sums per set,
-rule and window ([E, N]; the generalist's [1, N] apart), OUT/NAME.json settings, curves and times.
+"expert_chunk" and "chunk".  A run with "generalist": [domains] in place of "domains" trains one
+seed on their joined text, and OUT/NAME/ keeps its weights; the experts of a run with "start": NAME
+begin with them (as in Branch-Train-Merge, Li et al. 2022) and the seed itself is their reference
+for unknown text.  For each run, OUT/NAME.npz holds sums per set, rule and window ([E, N]; the
+generalist's [1, N] apart), OUT/NAME.json settings, curves and times.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Run:
     """One stack of experts: settings, programs, results."""
 
     def __init__(self, spec, tokens: Path):
-        self.spec, self.name, self.domains = spec, spec["name"], [*spec["domains"]]
+        self.spec, self.name, self.domains = spec, spec["name"], [*spec.get("domains", ())]
         self.model = ModelConfig(**spec["model"])
         self.optimizer = OptimizerConfig(**spec.get("optimizer", {}))
         self.train = TrainConfig(**spec["train"])
@@ -50,8 +50,8 @@ class Run:
         read = lambda name: np.load(tokens / f"{name}.train.npy", allow_pickle=False)
         self.data = [read(name) for name in self.domains]
         if spec.get("generalist"):
-            self.domains.append(GENERALIST)
-            self.data.append(np.concatenate([read(name) for name in spec["generalist"]]))
+            self.domains = [GENERALIST]
+            self.data = [np.concatenate([read(name) for name in spec["generalist"]])]
         self.clock = Clock(self.train, self.model.window, [len(x) for x in self.data])
         make = functools.partial(init_state, self.model, self.optimizer, self.train)
         self.init = jax.jit(jax.vmap(make))
@@ -131,7 +131,7 @@ class Run:
             found.append(jax.device_get(pending))
             for field in found[0]:
                 values = np.concatenate([f[field] for f in found], -1)[:, :len(tokens) - fill]
-                experts = len(self.spec["domains"])
+                experts = len(self.spec.get("domains", ()))
                 for key, part in zip(wanted, np.split(values, ends, axis=1), strict=True):
                     out[f"{key}:{rule}:{field}"] = part[:experts]
                     if field != "correct" and len(part) > experts:

@@ -64,8 +64,8 @@ def aupr(known: Real[np.ndarray, " N"], unknown: Real[np.ndarray, " U"]) -> floa
 
 def run(
     names: Sequence[str], valid: Mapping[str, Signals], test: Mapping[str, Signals], *,
-    generalist: str | None = None, rule: str | None = None, false_alarm: float = 0.01,
-    folds: int = 5,
+    generalist: str | None = None, left_out: Sequence[str] | None = None,
+    rule: str | None = None, false_alarm: float = 0.01, folds: int = 5,
 ) -> dict:
     """-> detection of each domain left out, of unseen domains and of attacks, by several rules.
 
@@ -73,6 +73,8 @@ def run(
     windows of every domain.  Further entries of `test` are unseen, attacks where the name begins
     with "attack/"; further entries of `valid` are unknown texts that only help to choose the rule.
     generalist: an expert used only as a reference: its domain is neither known nor unknown.
+    left_out: the domains left out in turn; None is all.  A domain that the generalist or the
+    experts' common seed was trained on is no unknown text and should not be among them.
     rule: the one whose figures stand at the top; None takes the best mean AUROC on `valid` (each
     domain left out, and the further entries).  Thresholds let in all but `false_alarm` of
     validation windows, each scored by rules fitted on other parts (`folds` consecutive parts) of
@@ -86,6 +88,8 @@ def run(
     """
     domains = [n for n in names if n != generalist]
     _check(names, domains, valid, test, generalist, folds)
+    if left_out is not None and (not left_out or set(left_out) - set(domains)):
+        raise UserError(f"left_out must name some of {', '.join(domains)}")
     foreign = [n for n in test if n not in names]
     tuning = [n for n in valid if n not in names]
     whole = _Known(names, domains, valid, test, generalist, folds, false_alarm)
@@ -97,7 +101,7 @@ def run(
         for r, found in known.figures(test[name]).items():
             per_rule[r]["per_domain"][name] = {"kind": kind, **found}
 
-    for domain in domains:
+    for domain in domains if left_out is None else left_out:
         known = _Known(names, [d for d in domains if d != domain], valid, test, generalist, folds,
                        false_alarm)
         enter(known, domain, "held_out")
@@ -109,12 +113,33 @@ def run(
         for r, found in whole.on_valid(valid[name]).items():
             per_rule[r]["valid"].append(found)
     alarms = whole.false_alarms()
-    scores = {r: _summary(x, alarms[r]) for r, x in per_rule.items()}
+    scores = {r: _summary(x["per_domain"], alarms[r], float(np.mean(x["valid"])))
+              for r, x in per_rule.items()}
+    return {**_top(scores, rule), "target_false_alarm": false_alarm, "domains": domains,
+            "generalist": generalist, "scores": scores}
+
+
+def merge(found: Sequence[dict], rule: str | None = None) -> dict:
+    """Results of `run` on several banks of the same domains as one: a domain's figures are means
+    over the banks that left it out, and the rule is chosen again."""
+    scores = {}
+    for r in found[0]["scores"]:
+        parts = [f["scores"][r] for f in found]
+        cells = {}
+        for name in dict.fromkeys(n for p in parts for n in p["per_domain"]):
+            these = [p["per_domain"][name] for p in parts if name in p["per_domain"]]
+            cells[name] = {"kind": these[0]["kind"], **{
+                k: float(np.mean([c[k] for c in these])) for k in _MEANS}}
+        mean = lambda k, parts=parts: float(np.mean([p[k] for p in parts]))
+        scores[r] = _summary(cells, mean("false_alarm"), mean("valid_auroc"))
+    keep = ("target_false_alarm", "domains", "generalist")
+    return {**_top(scores, rule), **{k: found[0][k] for k in keep}, "scores": scores}
+
+
+def _top(scores: dict, rule: str | None) -> dict:
     chosen = rule or max(scores, key=lambda r: scores[r]["valid_auroc"])
     return {**scores[chosen], "rule": chosen,
-            "rule_chosen_on": "valid" if rule is None else "given",
-            "target_false_alarm": false_alarm, "domains": domains, "generalist": generalist,
-            "scores": scores}
+            "rule_chosen_on": "valid" if rule is None else "given"}
 
 
 class _Known:
@@ -168,8 +193,8 @@ def _limit(values: np.ndarray, false_alarm: float) -> float:
     return float(np.sort(values)[place - 1])
 
 
-def _summary(found: dict, false_alarm: float) -> dict:
-    cells = found["per_domain"].values()
+def _summary(per_domain: dict, false_alarm: float, valid_auroc: float) -> dict:
+    cells = per_domain.values()
     unknown = [c for c in cells if c["kind"] != "attack"]
     out = {k: float(np.mean([c[k] for c in unknown])) for k in _MEANS}
     out |= {"auroc_worst": float(min(c["auroc"] for c in unknown))}
@@ -180,8 +205,7 @@ def _summary(found: dict, false_alarm: float) -> dict:
     accepted = [1 - c["reject_at_1pct"] for c in cells if c["kind"] == "attack"]
     out["attack_accept"] = float(np.mean(accepted)) if accepted else None
     out["attack_accept_worst"] = float(max(accepted)) if accepted else None
-    return {**out, "false_alarm": false_alarm, "valid_auroc": float(np.mean(found["valid"])),
-            "per_domain": found["per_domain"]}
+    return {**out, "false_alarm": false_alarm, "valid_auroc": valid_auroc, "per_domain": per_domain}
 
 
 def _check(names, domains, valid, test, generalist, folds) -> None:

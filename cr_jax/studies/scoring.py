@@ -74,7 +74,7 @@ def judge(residuals: Mapping[str, Residuals], experts: list[str]) -> dict[str, A
 
 
 def run(folder: Path, variant_of: Callable[[str], str]) -> list[dict[str, Any]]:
-    """One row per run and rule from FOLDER/NAME.npz and NAME.json.
+    """One row per run of experts and rule from FOLDER/NAME.npz and NAME.json.
 
     `variant_of(name)` names what a run shares with the same run of other seeds.
     """
@@ -82,7 +82,9 @@ def run(folder: Path, variant_of: Callable[[str], str]) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.npz")):
         record = json.loads(path.with_suffix(".json").read_text())
         spec, window = record["spec"], record["spec"]["model"]["window"]
-        experts = spec["domains"]
+        experts = spec.get("domains")
+        if not experts:  # the seed of other runs
+            continue
         with np.load(path, allow_pickle=False) as stored:
             found = dict(stored)
         tra = float(np.mean([found[f"test/{d}:seen:correct"][e].mean() / window

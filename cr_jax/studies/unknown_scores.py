@@ -94,6 +94,9 @@ def available(signals: Signals) -> dict[str, Rule]:
     bank: two_sided for the residual minus the median of all experts' residuals.
     generalist, complexity: two_sided for the residual minus the generalist's residual, or minus
       the compressor's size.
+    gain: strangeness of the residual minus the generalist's: an expert that knows the text gains on
+      a reference of its own kind, and for text that no expert knows none does.
+    strangeness_gain: the larger of strangeness and gain, as in `largest`.
     worst: the largest of two_sided, bank, generalist and complexity.
     joint: the same statistics together, Mahalanobis distance of the winner's to own text.
     fingerprint: Mahalanobis distance of the vector of all experts' log residuals (the
@@ -105,18 +108,21 @@ def available(signals: Signals) -> dict[str, Rule]:
       spread over known validation text.
     """
     kinds = _kinds(signals)
-    rules = {"p": _p(False), "strangeness": _strangeness, "two_sided": _two_sided(("residual",)),
-             "p_two_sided": _p(True)}
+    rules = {"p": _p(False), "strangeness": _strange("residual"),
+             "two_sided": _two_sided(("residual",)), "p_two_sided": _p(True)}
     if len(signals.residual) > 1:
         rules["margin"] = lambda own: _margin
     rules |= {kind: _two_sided((kind,)) for kind in kinds[1:]}
+    if signals.generalist is not None:
+        rules |= {"gain": _strange("generalist"), "strangeness_gain": _largest(
+            _strange("residual"), _strange("generalist"))}
     if len(kinds) > 1:
         rules |= {"worst": _two_sided(kinds), "joint": _joint(kinds)}
     rules["fingerprint"] = last = _fingerprint(_vector)
     if signals.complexity is not None:
         rules["fingerprint_complexity"] = last = _fingerprint(
             lambda s: np.column_stack([_vector(s), np.log1p(s.complexity)]))
-    return rules | {"neighbours": _neighbours, "largest": _largest(_strangeness, last)}
+    return rules | {"neighbours": _neighbours, "largest": _largest(_strange("residual"), last)}
 
 
 def _kinds(signals: Signals) -> tuple[str, ...]:
@@ -160,10 +166,12 @@ def _p(two_sided: bool) -> Rule:
     return fit
 
 
-def _strangeness(own: Own) -> Scorer:
-    middle, high = _quantiles(own, "residual", (0.5, 0.95))
-    unit = np.maximum(high - middle, 1e-6)
-    return lambda signals: ((signals.residual - middle) / unit).min(0)
+def _strange(kind: str) -> Rule:
+    def fit(own):
+        middle, high = _quantiles(own, kind, (0.5, 0.95))
+        unit = np.maximum(high - middle, 1e-6)
+        return lambda signals: ((_statistic(signals, kind) - middle) / unit).min(0)
+    return fit
 
 
 def _two_sided(kinds: Sequence[str]) -> Rule:

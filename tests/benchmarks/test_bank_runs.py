@@ -50,7 +50,9 @@ def folder(tmp_path_factory):
     sample = {"code2": CODE | {"parts": 2, "passes": 1}}
     plan = tokens / "plan.json"
     plan.write_text(json.dumps([
-        {**spec, "name": "bank_s0"}, {**spec, "name": "wide_s0", "generalist": ["up", "down"]},
+        {**spec, "name": "bank_s0"},
+        {**spec, "name": "seed", "domains": [], "generalist": ["up", "down"], "sets": ["test/*"]},
+        {**spec, "name": "branch_s0", "start": "seed", "train": spec["train"] | {"steps": 20}},
         {**spec, "name": "scouts_s0", "rules": spec["rules"] | sample}]))
     assert run.main(["--tokens", str(tokens), "--plan", str(plan), "--out", str(tokens / "runs"),
                      "--commit", "abc"]) == 0
@@ -90,25 +92,42 @@ def test_figures_from_residuals(folder, tmp_path):
     assert {("bank", "code"), ("bank", "seen"), ("scouts", "code2")} <= rules
 
 
-def test_a_generalist_is_a_reference_and_no_candidate(folder, tmp_path):
-    assert report.main(["--run", str(folder / "runs/wide_s0"), "--tokens", str(folder),
-                        "--rule", "code", "--out", str(tmp_path)]) == 0
-    with np.load(folder / "runs/wide_s0.npz", allow_pickle=False) as stored:
+def test_branches_begin_with_their_seed_which_is_their_reference(folder, tmp_path):
+    curve = lambda name: json.loads((folder / f"runs/{name}.json").read_text())["log"]
+    # three steps from noise know nothing yet; those from a seed go on from what it knows
+    assert curve("branch_s0")[2]["nll"][0] < 0.8 * curve("bank_s0")[0]["nll"][0]
+    with np.load(folder / "runs/branch_s0.npz", allow_pickle=False) as stored:
         assert stored["test/up:code:residual"].shape[0] == 3
         home, away = (stored[f"test/{n}:code:generalist"].mean() for n in ("up", "leaps"))
-    assert home < 0.8 * away  # it was trained on up and down
+        branch = dict(stored)
+    assert home < 0.8 * away  # the seed was trained on up and down
+    with np.load(folder / "runs/seed.npz", allow_pickle=False) as stored:
+        np.testing.assert_allclose(stored["test/up:code:generalist"],
+                                   branch["test/up:code:generalist"], rtol=1e-5)
+    assert report.main(["--run", str(folder / "runs/branch_s0"), "--tokens", str(folder),
+                        "--rule", "code", "--out", str(tmp_path)]) == 0
     routing = json.loads((tmp_path / "routing.json").read_text())
     assert routing["experts"] == [*NAMES] and routing["accuracy"][str(WINDOW)] > 0.9
     unknown = json.loads((tmp_path / "ood.json").read_text())
-    assert unknown["generalist"] == "generalist" and "generalist" not in unknown["per_domain"]
-    apart = unknown["unknown_to_the_generalist"]
-    assert apart["domains"] == ["leaps"]
-    assert apart["generalist"]["auroc"] == unknown["scores"]["generalist"]["per_domain"]["leaps"][
-        "auroc"]
+    assert unknown["generalist"] == "generalist" and "gain" in unknown["scores"]
+    # what the seed was trained on is no unknown text
+    assert set(unknown["per_domain"]) == {"leaps", "random_tokens"}
+
+
+def test_several_runs_are_reported_as_means(folder, tmp_path):
+    runs = [str(folder / f"runs/{name}") for name in ("bank_s0", "scouts_s0")]
+    assert report.main(["--run", *runs, "--tokens", str(folder), "--rule", "code",
+                        "--out", str(tmp_path)]) == 0
+    both = json.loads((tmp_path / "routing.json").read_text())
+    each = [both["by_run"][n]["accuracy"][str(WINDOW)] for n in ("bank_s0", "scouts_s0")]
+    assert both["accuracy"][str(WINDOW)] == pytest.approx(np.mean(each))
+    unknown = json.loads((tmp_path / "ood.json").read_text())
+    alone = [unknown["by_run"][n]["auroc"] for n in ("bank_s0", "scouts_s0")]
+    assert unknown["auroc"] == pytest.approx(np.mean(alone))
 
 
 def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path):
-    whole, part = (report._read(str(folder / "runs/wide_s0"), NAMES, left)
+    whole, part = (report._read(str(folder / "runs/branch_s0"), NAMES, left)
                    for left in ([], ["down"]))
     assert set(whole) - set(part) == {k for k in whole if "/down:" in k} != set()
     np.testing.assert_array_equal(part["test/up:code:residual"],
