@@ -17,6 +17,7 @@ from cr_jax.report.text import (
     score,
     sequence,
 )
+from cr_jax.report.unknown import unknown
 
 
 def render(report: dict) -> str:
@@ -25,7 +26,7 @@ def render(report: dict) -> str:
         ("how", "How it works", sections.architecture(report)),
         ("fingerprint", "Every expert on every text", sections.fingerprint(report)),
         ("routing", "Routing by the smallest residual", sections.routing(report)),
-        ("unknown", "Known or unknown", sections.unknown(report)),
+        ("unknown", "Known or unknown", unknown(report)),
         ("windows", "What comes back", sections.windows(report)),
         ("latents", "The latent space", sections.geometry(report)),
         ("training", "Training", sections.training(report)),
