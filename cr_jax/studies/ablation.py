@@ -21,16 +21,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cr_jax import config as settings
 from cr_jax import corpora, models, objective, parallel
-from cr_jax.config import Experiment, ModelConfig
+from cr_jax.config import Experiment
 from cr_jax.data import WindowBatches, train_iterator
-from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.studies import capacity, power_law
+from cr_jax.studies.cells import SideBySide, scorer
 from cr_jax.studies.grid import Cell, Grid, groups
 from cr_jax.training.loop import train
 from cr_jax.training.metric_writer import read_lines
@@ -136,7 +135,7 @@ class _Study:
         place = self.folder / "cells" / _digest(sorted(hashes.values()))[:16]
 
         def batches(step):
-            return _SideBySide([train_iterator(WindowBatches(
+            return SideBySide([train_iterator(WindowBatches(
                 {c.domain: text.train[c.domain]}, batch=e.train.batch, window=model.window,
                 seed=e.seed + c.seed, mode=e.data.mode, pad_id=text.tokenizer.pad_id,
                 process_index=jax.process_index(), process_count=jax.process_count()),
@@ -144,7 +143,7 @@ class _Study:
 
         texts = {name: text.train[c.domain] for name, c in cells.items()}
         trained = train(e, model, texts, plan, batches, place)
-        scored, parameters = _scorer(model, e.eval.batch), models.count_parameters(model)
+        scored, parameters = scorer(model, e.eval.batch), models.count_parameters(model)
         lines = []
         for n, (name, cell) in enumerate(cells.items()):
             test = text.test[cell.domain]
@@ -244,49 +243,6 @@ class _Study:
                      f"{'inside' if line['inside'] else 'outside'} the interval")
         self.say(f"report: {self.folder / REPORT}")
         return out
-
-
-class _SideBySide:
-    """One data iterator per cell, stacked [E, b, L]: a cell's text does not depend on its
-    neighbours.  All are at the same step, so one state serves."""
-
-    def __init__(self, parts):
-        self.parts = parts
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        drawn = [next(part) for part in self.parts]
-        return {k: np.concatenate([d[k] for d in drawn]) for k in drawn[0]}
-
-    def get_state(self):
-        return self.parts[0].get_state()
-
-    def set_state(self, state) -> None:
-        for part in self.parts:
-            part.set_state(state)
-
-
-def _scorer(model: ModelConfig, batch: int) -> Callable[[object, Windows], dict[str, float]]:
-    """-> f(params of one cell, windows) -> tra, nll, window_exact, tokens, windows."""
-    net = models.Autoencoder(model)
-
-    @jax.jit
-    def sums(params, tokens, mask, counted):
-        h, _ = net.apply(params, tokens, mask)
-        scores = objective.token_scores(h, models.head(model, params), tokens)
-        return objective.score_sums(scores, mask & counted[:, None])
-
-    def score(params, windows):
-        params, total = jax.tree.map(jnp.asarray, params), {}
-        for at in range(0, len(windows), batch):
-            # The last batch is filled with repeated rows that do not count: one compilation.
-            rows = np.arange(at, at + batch)
-            here = rows % len(windows)
-            part = jax.device_get(sums(params, windows.tokens[here], windows.mask[here],
-                                       rows < len(windows)))
-            total = {k: total.get(k, 0.0) + float(v) for k, v in part.items()}
-        return objective.metrics(total)
-
-    return score
 
 
 def _corpora(source) -> list:

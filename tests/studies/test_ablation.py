@@ -50,7 +50,7 @@ class _Lab:
     def __init__(self, monkeypatch, stop_after=None):
         self.trained, self.stop_after = [], stop_after
         monkeypatch.setattr(ablation, "train", self.train)
-        monkeypatch.setattr(ablation, "_scorer", self.scorer)
+        monkeypatch.setattr(ablation, "scorer", self.scorer)
         monkeypatch.setattr(ablation.models, "count_parameters", lambda model: 1000)
 
     def train(self, experiment, model, names, plan, make_batches, workdir):
