@@ -18,7 +18,7 @@ memory traffic: sample positions before making scouts narrower.
 import jax
 import jax.numpy as jnp
 
-from cr_jax import router
+from cr_jax import calls
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade
 from cr_jax.config import ModelConfig, Scoring
@@ -68,7 +68,7 @@ def cascade_memory(cut: Cascade, options) -> float:
 def _plan(bank, rows, expert_chunk, chunk) -> float:
     tokens = jax.ShapeDtypeStruct((rows, bank.model.window), jnp.int32)
     mask = jax.ShapeDtypeStruct((rows, bank.model.window), bool)
-    plan = router._compiled.lower(  # the program that is timed
+    plan = calls.compiled.lower(  # the program that is timed
         residuals_only, bank.model, bank.params, tokens, mask, expert_chunk, chunk,
         bank.scoring).compile().memory_analysis()
     return (plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes) / GIB

@@ -11,7 +11,6 @@ Letters: E experts, B windows.
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from cr_jax import cascade_record, router
+from cr_jax import calls, cascade_record, router
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade_record import Choice
 from cr_jax.data.windows import Windows
@@ -28,9 +27,9 @@ from cr_jax.errors import UserError
 from cr_jax.router import SHORTEST, Text, Totals
 from cr_jax.routes import Route, WindowRoutes
 from cr_jax.scoring import lowest, residual_means
+from cr_jax.spool import Spool
 
 AT_LEAST = 0.999  # agreement with exact routing that `choose_keep` asks for
-_SPOOL = 1 << 26  # bytes of a text's tokens kept in memory, the rest in a temporary file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,14 +102,13 @@ class Cascade:
         `UserError` as in `router.route`.
         """
         router.check_alpha(alpha)
-        router.check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
+        calls.check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
         nats, tokens, seen, rows = np.zeros(len(self.bank.names)), 0, 0, None
-        with _Spool() as spool:
+        with Spool(router.blocks(self.bank, text, batch, head)) as spool:
             first = None
-            for block in router.blocks(self.bank, text, batch, head):
+            for block in spool:
                 first = block if first is None else first
-                rows = rows or router.rows_per_call(len(block.tokens), batch)
-                spool.add(block)
+                rows = rows or calls.rows_per_call(len(block.tokens), batch)
                 part = block.take(slice(max(0, self.head - seen) if self.head else None))
                 seen += len(block.tokens)
                 if len(part.tokens):
@@ -127,7 +125,7 @@ class Cascade:
             part = _selected(self.bank, kept)
             totals = Totals(part)
             for block in spool:
-                totals.add(block, router.score_rows(part, block, rows, expert_chunk, chunk))
+                totals.add(block, calls.score_rows(part, block, rows, expert_chunk, chunk))
                 on_block(block)
         by_scout = dict(zip(self.bank.names, map(float, nats / tokens), strict=True))
         return dataclasses.replace(totals.route(alpha), scouts=by_scout)
@@ -140,7 +138,7 @@ class Cascade:
         expert is -1 where the bank's rule scores none of its tokens.
         """
         options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-        router.check_sizes(**options)
+        calls.check_sizes(**options)
         near = nearest(scout_residuals(self.scouts, windows, **options), self.keep)
         lengths = windows.mask.sum(-1)
         residuals = np.full((len(self.bank.names), len(windows.tokens)), np.inf)
@@ -149,7 +147,7 @@ class Cascade:
             part = _selected(self.bank, np.array([e]))
             for here, rows in full_calls(at, batch):
                 block = windows.take(here)
-                residuals[e, here] = residual_means(*router.residual_rows(
+                residuals[e, here] = residual_means(*calls.residual_rows(
                     part.model, part.params, block, rows, scoring=part.scoring, chunk=chunk))[0]
         return WindowRoutes(residuals, lowest(residuals),
                             router.p_values(self.bank, residuals, lengths))
@@ -174,7 +172,7 @@ def choose_keep(scouts: ExpertBank, bank: ExpertBank, windows: Mapping[str, Wind
                         f"for {', '.join(missing)}")
     scouts = scouts.select(bank.names)
     options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-    router.check_sizes(**options)
+    calls.check_sizes(**options)
     rows = [agreement(scout_residuals(scouts, windows[n], **options),
                       router.route_all(bank, windows[n], **options).residuals)
             for n in bank.names]
@@ -211,7 +209,7 @@ def scout_residuals(scouts: ExpertBank, windows: Windows, *, expert_chunk: int =
 
     Windows of which the scouts' rule scores fewer than 8 tokens are scored by all its passes.
     """
-    rows = lambda count: router.rows_per_call(count, batch)
+    rows = lambda count: calls.rows_per_call(count, batch)
     sums, counts = scout_sums(scouts, windows, rows(len(windows.tokens)), expert_chunk, chunk)
     short = np.flatnonzero(counts < SHORTEST)
     if scouts.scoring.passes and short.size:
@@ -230,7 +228,7 @@ def scout_sums(scouts: ExpertBank, windows: Windows, rows: int, expert_chunk: in
     parts = windows.tokens.shape[1] // size
     cut = Windows(windows.tokens.reshape(-1, size), windows.mask.reshape(-1, size),
                   np.repeat(windows.document, parts))
-    sums, counts = router.residual_rows(
+    sums, counts = calls.residual_rows(
         scouts.model, scouts.params, cut, rows * parts, scoring=scouts.scoring,
         expert_chunk=expert_chunk, chunk=chunk)
     together = lambda x: x.reshape(*x.shape[:-1], count, -1).sum(-1)
@@ -243,38 +241,12 @@ def full_calls(at: Int[np.ndarray, " n"], batch: int) -> Iterator[tuple[np.ndarr
     A call is at least three quarters full, so that a pair of window and expert costs at most a
     third more than alone, and few shapes are compiled.
     """
-    shapes = sorted({router.rows_per_call(n, batch) for n in range(1, batch + 1)})
+    shapes = sorted({calls.rows_per_call(n, batch) for n in range(1, batch + 1)})
     while at.size:
         held = next((s for s in shapes if s >= at.size), shapes[-1])
         rows = held if at.size >= 0.75 * held else max(s for s in shapes if s <= at.size)
         yield at[:rows], rows
         at = at[rows:]
-
-
-class _Spool:
-    """Blocks of windows, written and then read in order; small ones never leave memory."""
-
-    def __enter__(self):
-        self._file = tempfile.SpooledTemporaryFile(max_size=_SPOOL)
-        self._count = 0
-        return self
-
-    def __exit__(self, *_):
-        self._file.close()
-
-    def add(self, block: Windows) -> None:
-        try:
-            for array in (block.tokens, block.mask, block.document):
-                np.save(self._file, array, allow_pickle=False)
-        except OSError as error:
-            raise UserError(f"a text of this size needs a temporary file, but {error.strerror}: "
-                            "make room or set TMPDIR") from error
-        self._count += 1
-
-    def __iter__(self) -> Iterator[Windows]:
-        self._file.seek(0)
-        for _ in range(self._count):
-            yield Windows(*(np.load(self._file, allow_pickle=False) for _ in range(3)))
 
 
 @jax.jit

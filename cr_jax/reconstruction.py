@@ -12,7 +12,8 @@ from jaxtyping import Float, Int32
 
 from cr_jax import models, objective
 from cr_jax.bank import ExpertBank
-from cr_jax.router import Text, check_sizes, rows_per_call
+from cr_jax.calls import check_sizes, rows_per_call
+from cr_jax.router import Text
 from cr_jax.text_windows import windows_of_text
 
 

@@ -10,7 +10,7 @@ import tiny_bank
 from test_router import BYTES, TEXT, trained_bank, windows
 from tiny_bank import FLAT, TINY, fresh, in_memory, one
 
-from cr_jax import cascade, models, objective, router, scoring
+from cr_jax import calls, cascade, models, objective, router, scoring, spool
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade, agreement, choose_keep, full_calls
 from cr_jax.cascade_record import Choice
@@ -146,15 +146,15 @@ def test_trained_scouts_need_one_expert_and_unknown_text_stays_unknown():
 
 def test_no_expert_is_compiled_twice(monkeypatch):
     full, scout, whole, picks = [], [], [], []
-    real, real_whole, real_take = router.residuals_only, router.score_experts, cascade.jnp.take
+    real, real_whole, real_take = calls.residuals_only, calls.score_experts, cascade.jnp.take
 
     def residuals_only(model, params, tokens, *more):
         (scout if model == SMALL else full).append(tokens.shape)
         return real(model, params, tokens, *more)
 
-    monkeypatch.setattr(router, "residuals_only", residuals_only)
+    monkeypatch.setattr(calls, "residuals_only", residuals_only)
     monkeypatch.setattr(
-        router, "score_experts", lambda *a: whole.append(a[2].shape) or real_whole(*a))
+        calls, "score_experts", lambda *a: whole.append(a[2].shape) or real_whole(*a))
     monkeypatch.setattr(cascade.jnp, "take",
                         lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k))
     jax.clear_caches()
@@ -280,7 +280,7 @@ def test_a_document_is_chosen_by_the_sums_over_its_windows():
 
 def test_the_head_is_all_that_scouts_read(monkeypatch):
     scouts, bank = in_memory(4, SMALL, seed=7), in_memory(4)
-    monkeypatch.setattr(cascade, "_SPOOL", 100)  # the rest lies in a file
+    monkeypatch.setattr(spool, "MOST", 100)  # the rest lies in a file
     head = Cascade(scouts, bank, 1, head=6).route(TEXT, batch=4)
     first = Cascade(scouts, bank, 1).route(TEXT[:6 * 16], batch=4)
     assert head.scouts == first.scouts and head.tokens == len(TEXT)

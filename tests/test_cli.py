@@ -18,6 +18,7 @@ import cr_jax
 from cr_jax import router
 from cr_jax.cli import main, progress
 from cr_jax.reconstruction import Rebuilt, marked, reconstruct
+from cr_jax.scoring import Scores
 
 TEXT = "def route(text):\r\n    return min(experts)\t# ünïcödé 中文\n" * 8
 
@@ -148,7 +149,7 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_files(run, bank, tmp_path, kind, monkeypatch):
     monkeypatch.setattr(  # the last byte of a large file matters here, not its route
-        router, "score_rows", lambda b, w, *_: router.Scores(
+        router, "score_rows", lambda b, w, *_: Scores(
             *(np.ones((2, *w.tokens.shape), kind) for kind in (np.float32, bool, np.float32))))
     data, word = BAD[kind]
     (tmp_path / kind).write_bytes(data)

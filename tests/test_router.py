@@ -12,7 +12,7 @@ import pytest
 import tiny_bank
 from tiny_bank import FLAT, TINY, fresh, one
 
-from cr_jax import models, objective, router, scoring, text_windows
+from cr_jax import calls, models, objective, router, scoring, text_windows
 from cr_jax.bank import ExpertBank
 from cr_jax.calibration import Calibration, document_p, p_sums, too_few
 from cr_jax.config import SEEN, Scoring
@@ -88,9 +88,9 @@ def test_scores_equal_a_loop_over_single_experts(experts, expert_chunk):
 
 
 def test_one_trace_serves_all_batches(monkeypatch):
-    traces, real = [], router.score_experts
+    traces, real = [], calls.score_experts
     monkeypatch.setattr(
-        router, "score_experts", lambda *a: traces.append(a[2].shape) or real(*a))
+        calls, "score_experts", lambda *a: traces.append(a[2].shape) or real(*a))
     jax.clear_caches()
     bank = tiny_bank.in_memory(2)
     whole = router.score(bank, windows(11), batch=4)
@@ -109,7 +109,7 @@ def test_an_experts_score_does_not_depend_on_another_experts_parameters():
     @jax.grad
     def gradient(params, e):
         tokens, mask = jnp.asarray(batch.tokens), jnp.asarray(batch.mask)
-        return jnp.sum(router.score_experts(TINY, params, tokens, mask, 2).nll[e] * mask)
+        return jnp.sum(scoring.score_experts(TINY, params, tokens, mask, 2).nll[e] * mask)
 
     for e in range(3):
         sizes = sum(np.abs(x).reshape(3, -1).sum(-1)
@@ -136,7 +136,7 @@ def test_experts_spread_over_devices_score_the_same():
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("expert"))
     batch, params = windows(2), fresh(4)
     tokens, mask = jnp.asarray(batch.tokens), jnp.asarray(batch.mask)
-    call = jax.jit(lambda p: router.score_experts(TINY, p, tokens, mask, 2))
+    call = jax.jit(lambda p: scoring.score_experts(TINY, p, tokens, mask, 2))
     np.testing.assert_allclose(
         call(jax.device_put(params, split)).nll, call(params).nll, rtol=1e-5, atol=1e-5)
 
@@ -363,8 +363,8 @@ def test_bad_input_is_one_line():
         "token ids": [lambda: router.score(bank, high)],
         "8 tokens": [lambda: router.calibrate(TINY, one(fresh(1), 0), empty)],
     }
-    for word, calls in cases.items():
-        for call in calls:
+    for word, tried in cases.items():
+        for call in tried:
             with pytest.raises(UserError) as caught:
                 call()
             assert word in str(caught.value) and "\n" not in str(caught.value)
