@@ -3,11 +3,13 @@
 Letters: E experts, B windows, L tokens per window.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -15,7 +17,7 @@ from cr_jax.bank import ExpertBank
 from cr_jax.config import SEEN, ModelConfig, Scoring, check_scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.scoring import Scores, counted, residuals_only, score_experts
+from cr_jax.scoring import Scores, counted, rebuilt_only, residuals_only, score_experts
 
 
 def score_rows(bank: ExpertBank, windows: Windows, rows: int, expert_chunk: int = 4,
@@ -47,6 +49,14 @@ def residual_rows(
     # Read once all calls are on their way.
     sums = np.concatenate([np.asarray(x, np.float64) for x in found], 1)
     return sums, counted(windows.mask, scoring).sum(-1)
+
+
+def rebuilt_rows(model: ModelConfig, params: Any, windows: Windows, rows: int, *,
+                 expert_chunk: int = 4, chunk: int = 8192) -> Int[np.ndarray, "E B"]:
+    """Tokens of each window that are rebuilt exactly; as `residual_rows`."""
+    found = [compiled(rebuilt_only, model, params, *call, expert_chunk, chunk)
+             [:, : part.stop - part.start] for part, *call in _calls(model, windows, rows, SEEN)]
+    return np.concatenate([np.asarray(x) for x in found], 1)
 
 
 def rows_per_call(count: int, batch: int) -> int:
@@ -98,6 +108,22 @@ def _calls(model: ModelConfig, windows: Windows, rows: int, scoring: Scoring
 @functools.partial(
     jax.jit, static_argnames=("function", "model", "expert_chunk", "chunk", "scoring"))
 def compiled(function: Callable, model: ModelConfig, params: Any, tokens: Any, mask: Any,
-             expert_chunk: int, chunk: int, scoring: Scoring) -> Any:
+             expert_chunk: int, chunk: int, scoring: Scoring | None = None) -> Any:
     """One of `cr_jax.scoring`'s functions of the same arguments, as one program."""
-    return function(model, params, tokens, mask, expert_chunk, chunk, scoring)
+    rule = () if scoring is None else (scoring,)
+    return function(model, params, tokens, mask, expert_chunk, chunk, *rule)
+
+
+def selected(bank: ExpertBank, rows: Int[np.ndarray, " K"]) -> ExpertBank:
+    """`bank.select` by place, without a way through the host's memory."""
+    names = tuple(bank.names[e] for e in rows)
+    return dataclasses.replace(
+        bank, names=names, params=_pick(bank.params, np.asarray(rows, np.int32)), folder=None,
+        calibration={n: bank.calibration[n] for n in names},
+        about={n: bank.about[n] for n in names})
+
+
+@jax.jit
+def _pick(params: Any, rows: Any) -> Any:
+    # The rows are data, so every choice of as many experts is one program.
+    return jax.tree.map(lambda x: jnp.take(x, rows, axis=0), params)

@@ -14,14 +14,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from cr_jax import calls, cascade_record, router
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade_record import Choice
+from cr_jax.config import SEEN
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.router import SHORTEST, Text, Totals
@@ -90,15 +89,16 @@ class Cascade:
         cascade_record.write(self.bank.folder, self.scouts.folder, self.choice, self.head)
 
     def route(self, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
-              expert_chunk: int = 4, batch: int = 64, chunk: int = 8192,
-              on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
+              tra_of_all: bool = False, expert_chunk: int = 4, batch: int = 64,
+              chunk: int = 8192, on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
         """`router.route` among the experts whose scouts rebuild the document best.
 
         Scouts read the text once (its first `head` windows), then the kept experts read all of
         it; in between its tokens lie in memory or, if they are many, in a temporary file.  The
         Route's `scouts` holds every scout's nats/token, its other fields the kept experts' only.
         head: windows of the text that are read at all, 0: all; the scouts still read no more than
-        their own.  on_block: called with each block once the kept experts have scored it.
+        their own.  tra_of_all: as in `router.route`, of the kept experts.  on_block: called with
+        each block once the kept experts have scored it.
         `UserError` as in `router.route`.
         """
         router.check_alpha(alpha)
@@ -122,13 +122,12 @@ class Cascade:
                 nats, tokens = sums.sum(-1), int(counts.sum())
             # In the bank's order: ties are then broken as in exact routing.
             kept = np.sort(np.argsort(nats, kind="stable")[:self.keep])
-            part = _selected(self.bank, kept)
-            totals = Totals(part)
-            for block in spool:
-                totals.add(block, calls.score_rows(part, block, rows, expert_chunk, chunk))
-                on_block(block)
+            found = router.judge(
+                calls.selected(self.bank, kept), spool, alpha=alpha,
+                tra_of_all=tra_of_all or self.bank.scoring == SEEN, expert_chunk=expert_chunk,
+                batch=batch, chunk=chunk, on_block=on_block)
         by_scout = dict(zip(self.bank.names, map(float, nats / tokens), strict=True))
-        return dataclasses.replace(totals.route(alpha), scouts=by_scout)
+        return dataclasses.replace(found, scouts=by_scout)
 
     def route_all(self, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
                   chunk: int = 8192) -> WindowRoutes:
@@ -144,7 +143,7 @@ class Cascade:
         residuals = np.full((len(self.bank.names), len(windows.tokens)), np.inf)
         for e in np.unique(near):
             at = np.flatnonzero((near == e).any(0))
-            part = _selected(self.bank, np.array([e]))
+            part = calls.selected(self.bank, np.array([e]))
             for here, rows in full_calls(at, batch):
                 block = windows.take(here)
                 residuals[e, here] = residual_means(*calls.residual_rows(
@@ -247,21 +246,6 @@ def full_calls(at: Int[np.ndarray, " n"], batch: int) -> Iterator[tuple[np.ndarr
         rows = held if at.size >= 0.75 * held else max(s for s in shapes if s <= at.size)
         yield at[:rows], rows
         at = at[rows:]
-
-
-@jax.jit
-def _pick(params: Any, rows: Any) -> Any:
-    # The rows are data, so every choice of as many experts is one program.
-    return jax.tree.map(lambda x: jnp.take(x, rows, axis=0), params)
-
-
-def _selected(bank: ExpertBank, rows: np.ndarray) -> ExpertBank:
-    """`bank.select` by place, without a way through the host's memory."""
-    names = tuple(bank.names[e] for e in rows)
-    return dataclasses.replace(
-        bank, names=names, params=_pick(bank.params, np.asarray(rows, np.int32)), folder=None,
-        calibration={n: bank.calibration[n] for n in names},
-        about={n: bank.about[n] for n in names})
 
 
 def _all_passes(scouts: ExpertBank) -> ExpertBank:

@@ -182,7 +182,7 @@ def explain(bank: ExpertBank, text: Text, *, alpha: float = 0.05, head: int = 0,
     # have other tokens; all pieces that start before `size` are then whole.
     start = _Start(text, size + PIECE)
     options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-    how = {"alpha": alpha, "head": head, "on_block": on_block, **options}
+    how = {"alpha": alpha, "head": head, "tra_of_all": True, "on_block": on_block, **options}
     if cascade is None:
         found = route(bank, start, **how)
     else:

@@ -5,6 +5,8 @@ those of training: the same model and `objective.token_scores`, with a leading e
 Letters: E experts, B windows, L tokens per window.  Sees no files.
 """
 
+import contextlib
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -19,9 +21,11 @@ from cr_jax.bank import ExpertBank
 from cr_jax.calibration import MOST, Calibration, document_p, p_sums
 from cr_jax.calls import (
     check_sizes,
+    rebuilt_rows,
     residual_rows,
     rows_per_call,
     score_rows,
+    selected,
     whole_number,
 )
 from cr_jax.config import SEEN, ModelConfig, Scoring
@@ -29,6 +33,7 @@ from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.routes import Route, WindowRoutes
 from cr_jax.scoring import Scores, lowest, residual_means, residual_sums, scored
+from cr_jax.spool import Spool
 from cr_jax.text_windows import windows_of_text
 
 Text = str | os.PathLike | Iterable[str]
@@ -99,13 +104,15 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *, scoring: Sco
 
 
 def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
-          expert_chunk: int = 4, batch: int = 64, chunk: int = 8192,
+          tra_of_all: bool = False, expert_chunk: int = 4, batch: int = 64, chunk: int = 8192,
           on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
     """Sends one document to the expert with the lowest residual (paper, routing rule).
 
     text: a str is the text itself, a `pathlib.Path` a file; pieces of str, or windows.  Files and
     pieces may be of any size: memory is bounded.  head: judge by the first so many windows and
-    read no further; 0: by all.  on_block: called with each block of windows scored.  "Unknown"
+    read no further; 0: by all.  tra_of_all: TRA by every expert, not by the nearest alone; only
+    under the paper's rule, whose residual sees all tokens too, is it free, and then always there.
+    on_block: called with each block of windows once all experts have scored it.  "Unknown"
     when even the winner's p-value is below `alpha` (Not in the paper: the paper says only that
     all residuals are then high); a text too short for a p-value is not judged (`Route.known`).
     `UserError` when the text is empty or the bank has no experts.
@@ -113,14 +120,36 @@ def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: 
     _check_bank(bank)
     check_alpha(alpha)
     check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
-    totals = Totals(bank)
-    rows = None
-    for block in blocks(bank, text, batch, head):
+    cut, tra_of_all = blocks(bank, text, batch, head), tra_of_all or bank.scoring == SEEN
+    with contextlib.nullcontext(cut) if tra_of_all else Spool(cut) as document:
+        return judge(bank, document, alpha=alpha, tra_of_all=tra_of_all,
+                     expert_chunk=expert_chunk, batch=batch, chunk=chunk, on_block=on_block)
+
+
+def judge(bank: ExpertBank, document: Iterable[Windows], *, alpha: float, tra_of_all: bool,
+          expert_chunk: int, batch: int, chunk: int, on_block: Callable[[Windows], Any]) -> Route:
+    """`route` of a document's blocks, which must be a `Spool` unless `tra_of_all`."""
+    totals, rows = Totals(bank), None
+    for block in document:
         # The first block says how large blocks are: only the last can be smaller.
         rows = rows or rows_per_call(len(block.tokens), batch)
-        totals.add(block, score_rows(bank, block, rows, expert_chunk, chunk))
+        if tra_of_all:
+            scores = score_rows(bank, block, rows, expert_chunk, chunk)
+            totals.add(block, *residual_sums(scores.residual, block.mask, bank.scoring),
+                       (scores.correct & block.mask).sum(-1))
+        else:
+            totals.add(block, *residual_rows(
+                bank.model, bank.params, block, rows, scoring=bank.scoring,
+                expert_chunk=expert_chunk, chunk=chunk))
         on_block(block)
-    return totals.route(alpha)
+    found = totals.route(alpha)
+    if tra_of_all:
+        return found
+    # The winner is known only now, so the text is read again, by one expert.
+    one = selected(bank, np.array([bank.index(found.nearest)]))
+    right = sum(int(rebuilt_rows(one.model, one.params, block, rows, chunk=chunk).sum())
+                for block in document)
+    return dataclasses.replace(found, tra={found.nearest: right / found.tokens})
 
 
 def route_all(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
@@ -145,17 +174,22 @@ class Totals:
     def __init__(self, bank: ExpertBank):
         self.bank = bank
         experts = len(bank.names)
-        self.residual, self.correct = np.zeros(experts), np.zeros(experts)
+        self.residual, self.correct = np.zeros(experts), None
         self.windows = self.tokens = self.scored = 0
         self.p = [(0.0, 0, 0)] * experts
 
-    def add(self, windows: Windows, scores: Scores) -> None:
-        """Adds a block of windows, scored by all experts of the bank."""
+    def add(self, windows: Windows, residual: Float[np.ndarray, "E B"],
+            counts: Int[np.ndarray, " B"], correct: Int[np.ndarray, "E B"] | None = None) -> None:
+        """Adds a block of windows, scored by all experts of the bank.
+
+        residual: nats over the `counts` scored tokens of each window; correct: its tokens that
+        were rebuilt exactly, where that is known.
+        """
         lengths = windows.mask.sum(-1)
-        residual, counts = residual_sums(scores.residual, windows.mask, self.bank.scoring)
         self.residual += residual.sum(-1)
         self.scored += int(counts.sum())
-        self.correct += (scores.correct & windows.mask).sum((1, 2))
+        if correct is not None:
+            self.correct = correct.sum(-1) + (0 if self.correct is None else self.correct)
         self.windows += int((lengths > 0).sum())
         self.tokens += int(lengths.sum())
         p = p_values(self.bank, residual_means(residual, counts), lengths)
@@ -164,7 +198,7 @@ class Totals:
                   for (a, b, c), (x, y, z) in zip(self.p, parts, strict=True)]
 
     def route(self, alpha: float) -> Route:
-        """Where the sums say that the document goes."""
+        """Where the sums say that the document goes; `tra` is empty where it was not counted."""
         if not self.tokens:
             raise UserError("the text is empty: give at least one token to route")
         if not self.scored:
@@ -183,8 +217,8 @@ class Totals:
             # not >=: a text that cannot be judged (NaN) is not called unknown
             expert=None if p_values[nearest] < alpha else nearest, nearest=nearest,
             margin=float(margin), residuals=by_name(residuals),
-            tra=by_name(self.correct / self.tokens), p_values=p_values,
-            windows=self.windows, tokens=self.tokens)
+            tra={} if self.correct is None else by_name(self.correct / self.tokens),
+            p_values=p_values, windows=self.windows, tokens=self.tokens)
 
 
 def blocks(bank: ExpertBank, text: Text | Windows, batch: int, head: int = 0

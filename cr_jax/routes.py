@@ -29,7 +29,8 @@ class Route:
     A text too short for any p-value is neither known nor unknown: `expert` is then the nearest,
     its p-value NaN and `known` None.
     residuals: nats/token, the mean over all scored tokens of all windows; tra: share of tokens
-    rebuilt exactly; margin: second best minus best residual, nats/token (infinite with one
+    rebuilt exactly, by the nearest expert, and by all where that was asked for or cost nothing
+    (`router.route`); margin: second best minus best residual, nats/token (infinite with one
     expert); p_values: how usual such a residual is in the expert's own domain; nearest: the expert
     with the lowest residual, known or not.  scouts: None where all experts were scored; after a
     cascade the nats/token of every expert's scout, and the other fields know only the experts

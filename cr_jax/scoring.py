@@ -162,6 +162,28 @@ def residuals_only(
     return _by_expert(one, params, mask, expert_chunk, chunk)
 
 
+def rebuilt_only(
+    model: ModelConfig,
+    params: Any,
+    tokens: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    expert_chunk: int = 4,
+    chunk: int = 8192,
+) -> Int[Array, "E B"]:
+    """How many of each window's tokens an expert rebuilds exactly, all of them seen: TRA's sums.
+
+    Pure.  `score_experts` without residuals; no scoring rule changes it.
+    """
+    net = models.Autoencoder(model)
+
+    def one(p, own_mask, most):
+        h, _ = net.apply(p, tokens, own_mask)
+        scores = objective.token_scores(h, models.head(model, p), tokens, most)
+        return jnp.sum(scores.correct & own_mask, -1)
+
+    return _by_expert(one, params, mask, expert_chunk, chunk)
+
+
 def _by_expert(one, params, mask, expert_chunk: int, chunk: int):
     """one(params of an expert, mask, most) -> arrays [B, ...]; -> the same of all [E, B, ...]."""
     experts = jax.tree.leaves(params)[0].shape[0]

@@ -52,6 +52,19 @@ def test_keeping_all_experts_is_exact_routing():
     assert b.scouts is None and set(a.scouts) == set(bank.names)
 
 
+def test_a_cascade_counts_the_winners_tra_alone():
+    rule = Scoring(parts=4)
+    bank, scouts = in_memory(4, rule=rule), in_memory(4, SMALL, seed=7)
+    cut = Cascade(scouts, bank, 3)
+    found, full = cut.route(TEXT, batch=4), cut.route(TEXT, batch=4, tra_of_all=True)
+    assert found.tra == {full.nearest: full.tra[full.nearest]}
+    assert list(full.tra) == list(full.residuals) and len(full.tra) == 3
+    assert (found.p_values, found.expert) == (full.p_values, full.expert)
+    assert found.residuals == pytest.approx(full.residuals, rel=1e-6)
+    exact = router.route(bank, TEXT, batch=4, tra_of_all=True)
+    assert found.tra[found.nearest] == exact.tra[found.nearest]
+
+
 def test_what_cannot_be_judged_or_scored_is_not_by_a_cascade_either():
     bank, scouts = in_memory(3, rule=SAMPLE), in_memory(3, SMALL, seed=7)
     short = Cascade(scouts, in_memory(3), 2).route("abc", alpha=1)
@@ -146,7 +159,7 @@ def test_trained_scouts_need_one_expert_and_unknown_text_stays_unknown():
 
 def test_no_expert_is_compiled_twice(monkeypatch):
     full, scout, whole, picks = [], [], [], []
-    real, real_whole, real_take = calls.residuals_only, calls.score_experts, cascade.jnp.take
+    real, real_whole, real_take = calls.residuals_only, calls.score_experts, calls.jnp.take
 
     def residuals_only(model, params, tokens, *more):
         (scout if model == SMALL else full).append(tokens.shape)
@@ -155,7 +168,7 @@ def test_no_expert_is_compiled_twice(monkeypatch):
     monkeypatch.setattr(calls, "residuals_only", residuals_only)
     monkeypatch.setattr(
         calls, "score_experts", lambda *a: whole.append(a[2].shape) or real_whole(*a))
-    monkeypatch.setattr(cascade.jnp, "take",
+    monkeypatch.setattr(calls.jnp, "take",
                         lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k))
     jax.clear_caches()
     some = Cascade(in_memory(6, SMALL, seed=7), in_memory(6), 2)

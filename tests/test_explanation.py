@@ -166,3 +166,11 @@ def test_bad_input(bank, found):
         found.telling("length")
     with pytest.raises(UserError, match="no experts"):
         explain(tiny_bank.in_memory(0), TEXT)
+
+
+def test_what_is_shown_has_every_experts_tra_under_every_rule():
+    bank = tiny_bank.in_memory(rule=Scoring(parts=4))
+    shown, alone = explain(bank, TEXT).route, router.route(bank, TEXT)
+    assert set(shown.tra) == set(bank.names) and list(alone.tra) == [alone.nearest]
+    assert shown.tra[alone.nearest] == alone.tra[alone.nearest]
+    assert (shown.expert, shown.p_values) == (alone.expert, alone.p_values)

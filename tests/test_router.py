@@ -203,6 +203,45 @@ def test_a_document_is_the_sum_of_its_windows():
     assert whole.nearest == min(whole.residuals, key=whole.residuals.get)
 
 
+@pytest.mark.parametrize("rule", [
+    Scoring(predicted=True), Scoring(parts=4), Scoring(parts=4, hidden=2, passes=1)], ids=str)
+def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule):
+    model = dataclasses.replace(TINY, predictive=rule.predicted)
+    params = {"params": fresh(2, model)["params"] | trained()["params"]}  # a fresh predictor
+    bank = dataclasses.replace(trained_bank(), scoring=rule, model=model, params=params)
+    rebuilt, real = [], calls.rebuilt_only
+    monkeypatch.setattr(calls, "rebuilt_only", lambda model, params, tokens, *more: (
+        rebuilt.append((jax.tree.leaves(params)[0].shape[0], len(tokens))),
+        real(model, params, tokens, *more))[1])
+    jax.clear_caches()
+    winners = set()
+    for text in (TEXT, windows(7, 1, 97, 107), windows(9, 2, 113, 123)):
+        for batch in (64, 4):
+            short = router.route(bank, text, batch=batch)
+            full = router.route(bank, text, batch=batch, tra_of_all=True)
+            assert list(short.tra) == [short.nearest] and list(full.tra) == list(bank.names)
+            assert short.tra[short.nearest] == full.tra[full.nearest]
+            for field in ("expert", "nearest", "p_values", "windows", "tokens", "known"):
+                assert getattr(short, field) == getattr(full, field), field
+            assert short.residuals == pytest.approx(full.residuals, rel=1e-6)
+            assert short.margin == pytest.approx(full.margin, rel=1e-4)
+            winners.add(short.nearest)
+            # The other expert's count is another one: the equality above says something.
+            assert len(set(full.tra.values())) == 2
+    assert len(winners) > 1
+    assert {experts for experts, _ in rebuilt} == {1} and len(rebuilt) == len(set(rebuilt))
+
+
+def test_the_papers_rule_counts_all_experts_in_the_same_pass(monkeypatch):
+    bank = tiny_bank.in_memory(3)
+    for name in ("rebuilt_only", "residuals_only"):
+        monkeypatch.setattr(calls, name, lambda *a: pytest.fail("a second pass"))
+    monkeypatch.setattr(router, "Spool", lambda *a: pytest.fail("nothing is read again"))
+    found = router.route(bank, TEXT)
+    assert list(found.tra) == list(bank.names)
+    assert found == router.route(bank, TEXT, tra_of_all=True)
+
+
 def test_a_route_does_not_depend_on_how_the_text_arrives(monkeypatch):
     bank = tiny_bank.in_memory(2)
     whole = router.route(bank, TEXT, batch=4)

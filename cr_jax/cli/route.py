@@ -20,7 +20,7 @@ Prints one line per file, in order:
   p       how usual such a residual is in the winner's own domain; below alpha: unknown;
           "-  (too short to judge)" for a text with fewer tokens than the expert was calibrated
           on: EXPERT is then the nearest one, and neither known nor unknown
-  tra     share of tokens that the winner rebuilds exactly
+  tra     share of tokens that the winner rebuilds exactly; of all experts only with --explain
   R       residual of each expert in nats/token, best first; `cr-jax bank list` says of what
 
 With --scouts only the experts that the scouts keep are scored in full, and only these are shown;
