@@ -14,7 +14,7 @@ import optax
 
 from benchmarks import hlo, jax_bench, rows, timing, workload
 from benchmarks.results import write
-from cr_jax import models, objective
+from cr_jax import kernels, models, objective
 from cr_jax.config import ModelConfig
 from cr_jax.models.layers import (
     Attention,
@@ -22,8 +22,7 @@ from cr_jax.models.layers import (
     SwiGlu,
     attention_kernel,
     compute_dtype,
-    rms_norm,
-    rotate,
+    row_kernels,
 )
 from cr_jax.training import speed
 from cr_jax.training.optimizer import make_optimizer
@@ -59,7 +58,7 @@ def pieces(
     c: ModelConfig, windows: int, chunk: int, chunks: list[int], optimizers: list[str]
 ) -> Iterator[Piece]:
     """The pieces of a step on `windows` windows, one at a time: arrays are made when asked for."""
-    dtype, key = compute_dtype(c), jax.random.key(0)
+    dtype, key, form = compute_dtype(c), jax.random.key(0), row_kernels(c)
     b, window, d = windows, c.window, c.d_model
     params = jax.jit(lambda k: models.init(c, k))(key)
     tree = params["params"]
@@ -98,13 +97,14 @@ def pieces(
                     flops=score)
         yield Piece(f"  scores and values only ({attention_kernel(c)}), forward + backward",
                     with_gradient(attend), (split(), q, k, v), flops=3 * score)
-        turn = lambda q: rotate(rms_norm(q), positions)
-        yield Piece("  QK-norm and rotation of q, forward + backward", with_gradient(turn),
+        turn = lambda q: kernels.rotate(kernels.rms_norm(q), positions)
+        yield Piece("  plain QK-norm and rotation of q, forward + backward", with_gradient(turn),
                     (split(), q))
         f, p = module(SwiGlu(c), block["mlp"])
         yield Piece("one feed-forward layer, forward + backward", with_gradient(f), (ct, p, x),
                     flops=3 * 6.0 * b * window * d * c.d_ff)
-        yield Piece("one RMSNorm, forward + backward", with_gradient(rms_norm), (ct, x))
+        norm = lambda x: kernels.rms_norm(x, form)
+        yield Piece(f"one RMSNorm ({form}), forward + backward", with_gradient(norm), (ct, x))
         del q, k, v
 
     net = models.BOTTLENECKS[c.bottleneck](c)
@@ -121,7 +121,7 @@ def pieces(
         if size > max(chunk, b * window):
             continue
         loss = lambda h, w, ids, share, size=size: objective.linear_cross_entropy(
-            h, w, ids, share, size)[0]
+            h, w, ids, share, size, form)[0]
         yield Piece(f"loss, chunk {size}, forward only",
                     lambda h, w, ids, size=size: objective.token_scores(h, w, ids, size),
                     (x, kernel, tokens), flops=flops["vocabulary"])
@@ -132,7 +132,7 @@ def pieces(
 
     def whole(p, ids, share):
         h, _ = autoencoder.apply(p, ids)
-        return objective.linear_cross_entropy(h, models.head(c, p), ids, share, chunk)[0]
+        return objective.linear_cross_entropy(h, models.head(c, p), ids, share, chunk, form)[0]
 
     states = lambda p, ids: autoencoder.apply(p, ids)[0]
     trunk = sum(flops.values()) - flops["vocabulary"]

@@ -32,7 +32,7 @@ from cr_jax.calibration import Calibration
 from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.errors import UserError
 
-_HOW_TO_RUN = ("dtype", "attention", "remat", "scan")  # not part of what an expert is
+_HOW_TO_RUN = ("dtype", "attention", "kernels", "remat", "scan")  # not part of what an expert is
 
 
 @dataclasses.dataclass(eq=False)
@@ -233,8 +233,8 @@ def _listed(names: Iterable[str]) -> tuple[str, ...]:
 def _model(files: BankFolder) -> ModelConfig:
     try:
         model = config.model_config(files.index["model"])
-        # How it was trained is not how it must run: cuDNN is on GPUs only.
-        return dataclasses.replace(model, attention="auto")
+        # How it was trained is not how it must run: cuDNN and Triton are on GPUs only.
+        return dataclasses.replace(model, attention="auto", kernels="auto")
     except UserError as error:
         raise UserError(f"{files.path / 'bank.json'}: {error}") from error
 

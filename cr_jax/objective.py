@@ -15,6 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
+from cr_jax.kernels import Form, cross_entropy, softmax_terms
+
+UNROLL = 8  # chunks of a loop with Triton kernels
+
 
 class TokenScores(NamedTuple):
     """Per token: nll in nats, the rebuilt id, whether it is right, and its probability."""
@@ -41,7 +45,7 @@ def token_scores(
 
     def score(i):
         logits = jnp.einsum("bld,dv->blv", x[:, i], kernel, preferred_element_type=jnp.float32)
-        top, log_z, target = _softmax_terms(logits, t[:, i])
+        top, log_z, target = softmax_terms(logits, t[:, i])
         # argmax as a plain maximum over places: `jnp.argmax` reduces pairs, several times slower.
         # Places are exact in float32 up to 2^24 ids; the first of equal logits wins.
         places = jnp.arange(logits.shape[-1], 0, -1, dtype=jnp.float32)
@@ -63,80 +67,56 @@ class TrainScores(NamedTuple):
     correct: Bool[Array, "B L"]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def linear_cross_entropy(
     h: Float[Array, "B L D"],
     kernel: Float[Array, "D V"],
     targets: Int[Array, "B L"],
     weights: Float[Array, "B L"],
     chunk: int = 8192,
+    form: Form = "xla",
 ) -> tuple[Float[Array, ""], TrainScores]:
     """(sum of weights * nll, the scores); differentiable in h and kernel through the sum only.
 
     The gradient is formed in the forward pass while a chunk's logits are at hand: three matrix
     products per chunk, where recomputing the logits in the backward pass would take four.  Under
     differentiation logits have h's dtype: writing and reading them is what this costs on a GPU.
+    form: of `kernels.cross_entropy`, which differentiation takes.
     """
     scores = token_scores(h, kernel, targets, chunk)
     return jnp.sum(weights * scores.nll), TrainScores(scores.nll, scores.correct)
 
 
-def _forward(h, kernel, targets, weights, chunk):
+def _forward(h, kernel, targets, weights, chunk, form):
     half, steps = kernel.astype(h.dtype), _steps(targets.shape, chunk)
     x, t, w = _split(h, steps), _split(targets, steps), _split(weights, steps)
 
     def score(carry, i):
         d_kernel, d_h = carry
         rows, ids = x[:, i].reshape(-1, h.shape[-1]), t[:, i].reshape(-1)
-        logits = rows @ half
-        top, log_z, target = _softmax_terms(logits, ids)
-        p = jnp.exp(logits.astype(jnp.float32) - log_z[:, None])
-        wrong = p - (ids[:, None] == jnp.arange(kernel.shape[1])[None])
-        d_logits = (wrong * w[:, i].reshape(-1)[:, None]).astype(h.dtype)
+        d_logits, nll, won = cross_entropy(rows @ half, ids, w[:, i].reshape(-1), form)
         d_x = jnp.einsum("tv,dv->td", d_logits, half).reshape(x[:, i].shape)
         d_kernel += jnp.einsum("td,tv->dv", rows, d_logits, preferred_element_type=jnp.float32)
         d_h = jax.lax.dynamic_update_index_in_dim(d_h, d_x[:, None], i, 1)
         shape = t[:, i].shape
-        return (d_kernel, d_h), TrainScores(
-            (log_z - target).reshape(shape), (target >= top).reshape(shape))
+        return (d_kernel, d_h), TrainScores(nll.reshape(shape), won.reshape(shape))
 
     start = (jnp.zeros(kernel.shape, jnp.float32), jnp.zeros_like(x))
-    (d_kernel, d_h), scores = jax.lax.scan(score, start, jnp.arange(steps))
+    # A loop copies what the kernel writes in place; a few chunks are cheap to unroll.
+    unroll = min(steps, UNROLL) if form == "triton" else 1
+    (d_kernel, d_h), scores = jax.lax.scan(score, start, jnp.arange(steps), unroll=unroll)
     scores = TrainScores(*(_join(s) for s in scores))
     loss = jnp.sum(weights * scores.nll)
     return (loss, scores), (d_h.reshape(h.shape), d_kernel.astype(kernel.dtype))
 
 
-def _backward(chunk, residuals, cotangents):
+def _backward(chunk, form, residuals, cotangents):
     d_h, d_kernel = residuals
     scale = cotangents[0]
     return (d_h * scale.astype(d_h.dtype), d_kernel * scale, None, None)
 
 
 linear_cross_entropy.defvjp(_forward, _backward)
-
-
-def _softmax_terms(logits, targets, one_pass: bool | None = None):
-    """(largest logit, log of the sum of exponentials, target's logit), float32.
-
-    one_pass: read the logits once instead of twice; None: on accelerators.
-    """
-    wide = logits.astype(jnp.float32)
-    target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    one_pass = jax.default_backend() != "cpu" if one_pass is None else one_pass
-    if not one_pass:
-        top = jnp.max(wide, axis=-1)
-        total = jnp.sum(jnp.exp(wide - top[..., None]), axis=-1)
-    else:
-        # Memory traffic is what this costs on an accelerator.
-        def merge(a, b):
-            m = jnp.maximum(a[0], b[0])
-            return m, a[1] * jnp.exp(a[0] - m) + b[1] * jnp.exp(b[0] - m)
-
-        lowest = jnp.float32(jnp.finfo(jnp.float32).min)
-        top, total = jax.lax.reduce(
-            (wide, jnp.ones_like(wide)), (lowest, jnp.float32(0)), merge, (wide.ndim - 1,))
-    return top, top + jnp.log(total), target.astype(jnp.float32)
 
 
 def _steps(shape, chunk: int) -> int:

@@ -27,6 +27,8 @@ class ModelConfig:
     tie_embeddings: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute; parameters stay float32
     attention: Literal["auto", "xla", "cudnn"] = "auto"
+    # Row operations (`cr_jax.kernels`); auto: triton in half precision on a single GPU.
+    kernels: Literal["auto", "xla", "triton"] = "auto"
     remat: bool = False  # recompute each block in the backward pass: less memory, slower
     scan: bool = False  # loop over blocks instead of unrolling: faster compilation, slower
 
@@ -83,6 +85,9 @@ class OptimizerConfig:
     final: float = 0.0  # share of the peak rate left at the end
     clip: float = 1.0  # global gradient norm; 0: off
     momentum_dtype: Literal["float32", "bfloat16"] = "float32"
+    # Muon's iteration between its products.  bfloat16 takes 2.9 ms less of a step of 68 ms (87 M
+    # parameters on an H100) and changes training by rounding, so it is to be asked for.
+    newton_schulz: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclasses.dataclass(frozen=True)

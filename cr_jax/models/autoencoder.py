@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cr_jax.config import ModelConfig, check_model
+from cr_jax.kernels import project, rms_norm
 from cr_jax.models.bottleneck import BOTTLENECKS
-from cr_jax.models.layers import Stack, compute_dtype, fan_in, project, rms_norm
+from cr_jax.models.layers import Stack, compute_dtype, fan_in, row_kernels
 from cr_jax.models.quantizer import Quantizer
 
 
@@ -96,7 +97,8 @@ class Autoencoder(nn.Module):
         if hidden is not None:
             x = jnp.where(hidden[..., None], self.hidden_token.astype(x.dtype), x)
         lengths = None if mask is None else jnp.sum(mask, axis=-1, dtype=jnp.int32)
-        return rms_norm(self.encoder(rms_norm(x), jnp.arange(c.window), lengths))
+        form = row_kernels(c)
+        return rms_norm(self.encoder(rms_norm(x, form), jnp.arange(c.window), lengths), form)
 
     def _compress(self, states, mask):
         z = self.bottleneck.compress(states, mask)
@@ -105,7 +107,7 @@ class Autoencoder(nn.Module):
     def _predict(self, states):
         after = project(states, self.predictor)
         first = jnp.broadcast_to(self.start.astype(after.dtype), after[:, :1].shape)
-        return rms_norm(jnp.concatenate([first, after[:, :-1]], axis=1))
+        return rms_norm(jnp.concatenate([first, after[:, :-1]], axis=1), row_kernels(self.config))
 
     def decode(
         self,
@@ -125,7 +127,7 @@ class Autoencoder(nn.Module):
         x = self.bottleneck.expand(z)
         lengths = None if mask is None else prefix + jnp.sum(mask, axis=-1, dtype=jnp.int32)
         positions = jnp.arange(-prefix, c.window)
-        return rms_norm(self.decoder(x, positions, lengths)[:, prefix:])
+        return rms_norm(self.decoder(x, positions, lengths)[:, prefix:], row_kernels(c))
 
 
 def head(config: ModelConfig, params) -> Float[Array, "D V"]:

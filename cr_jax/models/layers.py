@@ -1,4 +1,4 @@
-"""Transformer parts shared by encoder and decoder: norm, rotary positions, attention, blocks.
+"""Transformer parts shared by encoder and decoder: attention, feed-forward, blocks.
 
 Pre-norm blocks with parameter-free RMSNorm, QK-norm, RoPE and SwiGLU.  The paper fixes only
 "Transformer"; these choices are Not in the paper.  Shapes: B batch, L window, D model width,
@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from cr_jax import kernels
 from cr_jax.config import ModelConfig
 from cr_jax.errors import UserError
+from cr_jax.kernels import add_norm, project
 
 
 def compute_dtype(config: ModelConfig):
@@ -37,21 +39,36 @@ def attention_kernel(config: ModelConfig) -> str:
     return "cudnn" if able else "xla"
 
 
-def rms_norm(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-    """x / rms(x) along the last axis, in float32; no learned scale."""
-    wide = x.astype(jnp.float32)
-    scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + 1e-6)
-    return (wide * scale).astype(x.dtype)
+def row_kernels(config: ModelConfig) -> kernels.Form:
+    """The form of `cr_jax.kernels` that this config takes here: `triton` wherever it can run.
+
+    `UserError` when the config asks for `triton` elsewhere.
+    """
+    obstacle = triton_obstacle(config)
+    if config.kernels == "triton" and obstacle:
+        raise UserError(f"config.model.kernels=triton cannot run here: {obstacle}; use auto")
+    return "xla" if config.kernels == "xla" or obstacle else "triton"
 
 
-def rotate(x: Float[Array, "B L H K"], positions: Int[Array, " L"]) -> Float[Array, "B L H K"]:
-    """Rotary position embedding (RoPE), base 10,000, halves rotated against each other."""
-    half = x.shape[-1] // 2
-    frequency = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions.astype(jnp.float32)[:, None] * frequency[None, :]
-    cos, sin = jnp.cos(angle)[None, :, None, :], jnp.sin(angle)[None, :, None, :]
-    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
+def triton_obstacle(config: ModelConfig) -> str:
+    """Why the Triton kernels cannot run, in a few words; empty where they can.
+
+    They are written for half precision and powers of two, and know no mesh: where a process sees
+    several devices the compiler would collect what it had split.
+    """
+    if jax.default_backend() != "gpu":
+        return "no GPU"
+    if jax.device_count() > 1:
+        return f"{jax.device_count()} devices"
+    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    major = capability.partition(".")[0]
+    if not major.isdecimal() or int(major) < 8:  # AMD's are names
+        return f"compute capability {capability or 'unknown'} is below 8"
+    if compute_dtype(config) != jnp.bfloat16:
+        return f"computes in {compute_dtype(config)}"
+    if config.d_model & (config.d_model - 1):
+        return f"d_model {config.d_model} is no power of two"
+    return kernels.missing()
 
 
 def fan_in(scale: float = 1.0):
@@ -62,16 +79,6 @@ def fan_in(scale: float = 1.0):
         return std * jax.random.normal(key, shape, dtype)
 
     return init
-
-
-def project(x: Float[Array, "... D"], kernel: Float[Array, "D F"]) -> Float[Array, "... F"]:
-    """x @ kernel over one flat row axis.
-
-    With two row axes the kernel's gradient contracts over both, and XLA transposes whole
-    activations for it (a tenth of a step on an H100).
-    """
-    flat = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
-    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 class Attention(nn.Module):
@@ -95,14 +102,10 @@ class Attention(nn.Module):
     ) -> Float[Array, "B Q D"]:
         """`lengths`: how many leading context positions are real; None: all of them."""
         c, d = self.config, self.config.d_model
-        source = x if context is None else context
-        source_positions = positions if context is None else context_positions
         # Three matrices, not one [D, 3D]: Muon orthogonalises each, and q, k, v come out dense.
         kernel = self.param("qkv", fan_in(), (3, d, d))
-        split = lambda y: y.reshape(*y.shape[:-1], c.heads, d // c.heads)
-        q = rotate(rms_norm(split(project(x, kernel[0]))), positions)
-        k = rotate(rms_norm(split(project(source, kernel[1]))), source_positions)
-        v = split(project(source, kernel[2]))
+        q, k, v = kernels.heads(
+            x, kernel, positions, c.heads, row_kernels(c), context, context_positions)
         y = jax.nn.dot_product_attention(
             q, k, v, key_value_seq_lengths=lengths,
             query_seq_lengths=None if lengths is None or attention_kernel(c) == "xla"
@@ -122,22 +125,30 @@ class SwiGlu(nn.Module):
         d, f = self.config.d_model, self.config.d_ff
         up = self.param("up", fan_in(), (2, d, f))
         down = self.param("down", fan_in(self.out_scale), (f, d))
-        return project(nn.silu(project(x, up[0])) * project(x, up[1]), down)
+        return project(kernels.gated(x, up, row_kernels(self.config)), down)
 
 
 class Block(nn.Module):
-    """Pre-norm Transformer block, in the form that `nn.scan` takes; bidirectional by default."""
+    """Pre-norm Transformer block, in the form that `nn.scan` takes; bidirectional by default.
+
+    It carries (stream, what is still to be added to it, or None): added by the next block, it is
+    added and normalised in one pass.
+    """
 
     config: ModelConfig
     out_scale: float = 1.0
     causal: bool = False
 
     @nn.compact
-    def __call__(self, x: Any, positions: Any, lengths: Any = None) -> tuple[Any, None]:
-        """x [B, L, D] -> ([B, L, D], None)."""
-        x = x + Attention(self.config, self.out_scale, self.causal, name="attention")(
-            rms_norm(x), positions, lengths)
-        return x + SwiGlu(self.config, self.out_scale, name="mlp")(rms_norm(x)), None
+    def __call__(self, carry: Any, positions: Any, lengths: Any = None) -> tuple[Any, None]:
+        """([B, L, D], [B, L, D] or None) -> (the same, None)."""
+        form = row_kernels(self.config)
+        x, normed = add_norm(*carry, form)
+        y = Attention(self.config, self.out_scale, self.causal, name="attention")(
+            normed, positions, lengths)
+        x, normed = add_norm(x, y, form)
+        y = SwiGlu(self.config, self.out_scale, name="mlp")(normed)
+        return ((x + y, None) if carry[1] is None else (x, y)), None
 
 
 class Stack(nn.Module):
@@ -166,6 +177,8 @@ class Stack(nn.Module):
             unroll=1 if self.config.scan else self.depth)
         # Output projections start small so that the residual stream, and with it the copy path
         # through the bottleneck, is what the first steps train.
-        x, _ = blocks(self.config, 0.5 / self.depth, self.causal, name="blocks")(
-            x, positions, lengths)
-        return x
+        # Rematerialisation keeps the carry: one array a block, not two.
+        later = row_kernels(self.config) == "triton" and not self.config.remat
+        (x, y), _ = blocks(self.config, 0.5 / self.depth, self.causal, name="blocks")(
+            (x, jnp.zeros_like(x) if later else None), positions, lengths)
+        return x if y is None else x + y

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cr_jax.config import ModelConfig, check_model
-from cr_jax.models.layers import Stack, compute_dtype, rms_norm
+from cr_jax.kernels import rms_norm
+from cr_jax.models.layers import Stack, compute_dtype, row_kernels
 
 
 class CausalLm(nn.Module):
@@ -40,8 +41,8 @@ class CausalLm(nn.Module):
         x = jnp.concatenate([first, before], axis=1)
         depth = c.encoder_blocks + c.decoder_blocks
         h = Stack(c, depth, causal=True, name="decoder")(
-            rms_norm(x), jnp.arange(tokens.shape[1]))
-        return rms_norm(h)
+            rms_norm(x, row_kernels(c)), jnp.arange(tokens.shape[1]))
+        return rms_norm(h, row_kernels(c))
 
 
 def init_lm(config: ModelConfig, key: PRNGKeyArray):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jax
 
 from cr_jax.config import ModelConfig, TrainConfig
+from cr_jax.models.layers import attention_kernel, compute_dtype, row_kernels, triton_obstacle
 from cr_jax.parallel import Plan
 from cr_jax.training.clock import Clock
 from cr_jax.training.speed import flops_per_token, peak_flops
@@ -17,7 +18,8 @@ MANY = 10  # times; an expert that read its text seventeen times found its own d
 
 def lines(plan: Plan, memory: dict[str, int] | None, model: ModelConfig, train: TrainConfig,
           clock: Clock, step: int) -> list[str]:
-    """Two lines: how the devices are laid out and used; how long it takes, as far as is known.
+    """Three lines: how the devices are laid out and used; which kernels run; how long it takes, as
+    far as is known.
 
     memory: of `parallel.Program`; clock and step: where the run stands.
     """
@@ -32,7 +34,7 @@ def lines(plan: Plan, memory: dict[str, int] | None, model: ModelConfig, train: 
         held = (f", {_size(sum(memory.values()))} per device ({_size(memory['state'])} of it "
                 "the state)")
     return [f"{plan.mode} over {mesh}" + (f", {processes} processes" if processes > 1 else "")
-            + f"; {per_step}{held}", _time(plan, model, train, clock, step)]
+            + f"; {per_step}{held}", _kernels(model), _time(plan, model, train, clock, step)]
 
 
 def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[str]:
@@ -54,6 +56,13 @@ def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[
                          "another's: give more text or fewer steps, or try "
                          "config.train.max_epochs")
     return found
+
+
+def _kernels(model: ModelConfig) -> str:
+    rows, asked = row_kernels(model), model.kernels == "xla"
+    why = "config.model.kernels" if asked else triton_obstacle(model)
+    return (f"{compute_dtype(model)}, attention {attention_kernel(model)}, row kernels {rows}"
+            + (f" ({why})" if why else ""))
 
 
 def _time(plan: Plan, model: ModelConfig, train: TrainConfig, clock: Clock, step: int) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from cr_jax import models, objective
 from cr_jax.config import ModelConfig, OptimizerConfig, TrainConfig
+from cr_jax.models.layers import row_kernels
 from cr_jax.training.optimizer import make_optimizer, rate
 
 
@@ -67,11 +68,12 @@ def make_train_step(
             weights = jnp.where(options["hidden"], train.hidden_weight * weights, weights)
         kernel = models.head(model, params)
         value, scores = objective.linear_cross_entropy(
-            h, kernel, tokens, weights, train.loss_chunk)
+            h, kernel, tokens, weights, train.loss_chunk, row_kernels(model))
         sums = objective.score_sums(scores, counted)
         if ahead is not None:
             more, scores = objective.linear_cross_entropy(
-                ahead, kernel, tokens, train.predict_weight * counted / count, train.loss_chunk)
+                ahead, kernel, tokens, train.predict_weight * counted / count, train.loss_chunk,
+                row_kernels(model))
             value += more
             sums["predicted_nll"] = jnp.sum(jnp.where(counted, scores.nll, 0.0))
         return value, sums

@@ -1,13 +1,15 @@
-"""Which attention runs where, and what cannot run."""
+"""Which attention and which row kernels run where, and what cannot run."""
 
 import dataclasses
+import types
 
+import jax
 import pytest
 from tiny_bank import TINY
 
-from cr_jax import models
+from cr_jax import kernels, models
 from cr_jax.errors import UserError
-from cr_jax.models.layers import attention_kernel
+from cr_jax.models.layers import attention_kernel, row_kernels, triton_obstacle
 
 
 @pytest.mark.parametrize(("backend", "dtype", "auto"), [
@@ -27,3 +29,60 @@ def test_cudnn_is_refused_wherever_auto_would_not_take_it(monkeypatch, backend, 
 def test_it_is_one_line_before_anything_is_trained():
     with pytest.raises(UserError, match="use auto"):
         models.count_parameters(dataclasses.replace(TINY, attention="cudnn"))
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Where the Triton kernels run; called with what is different, where they may not."""
+
+    def make(backend="gpu", devices=1, capability="9.0"):
+        device = types.SimpleNamespace(compute_capability=capability)
+        monkeypatch.setattr(jax, "default_backend", lambda: backend)
+        monkeypatch.setattr(jax, "devices", lambda: [device] * devices)
+        monkeypatch.setattr(jax, "device_count", lambda: devices)
+
+    make()
+    return make
+
+
+HALF = dataclasses.replace(TINY, dtype="bfloat16")
+
+
+def refuses(model, words):
+    """`auto` is plain, `triton` is one line that says why, `xla` is asked nothing."""
+    assert words in triton_obstacle(model)
+    form = lambda name: row_kernels(dataclasses.replace(model, kernels=name))
+    assert form("auto") == form("xla") == "xla"
+    with pytest.raises(UserError, match=f"kernels=triton cannot run here: .*{words}.*; use auto"):
+        form("triton")
+
+
+@pytest.mark.parametrize("capability", ["8.0", "9.0", "12.1"])
+def test_triton_runs_on_one_gpu(gpu, capability):
+    gpu(capability=capability)
+    form = lambda name: row_kernels(dataclasses.replace(HALF, kernels=name))
+    assert not triton_obstacle(HALF)
+    assert form("auto") == form("triton") == "triton" and form("xla") == "xla"
+
+
+@pytest.mark.parametrize("there,words", [
+    ({"backend": "cpu"}, "no GPU"), ({"backend": "tpu"}, "no GPU"), ({"devices": 8}, "8 devices"),
+    ({"capability": "7.5"}, "capability 7.5 is below 8"), ({"capability": "gfx942"}, "gfx942")])
+def test_triton_is_refused_elsewhere(gpu, there, words):
+    gpu(**there)
+    refuses(HALF, words)
+
+
+@pytest.mark.parametrize("changes,words", [
+    ({"dtype": "float32"}, "float32"), ({"d_model": 24, "heads": 3}, "24 is no power of two")])
+def test_triton_is_refused_for_other_models(gpu, changes, words):
+    refuses(dataclasses.replace(HALF, **changes), words)
+
+
+def test_a_jax_without_pallas_for_triton_runs_the_plain_forms(gpu, monkeypatch):
+    def gone():
+        raise ImportError("cannot import name 'CompilerParams'")
+
+    assert not kernels.missing()
+    monkeypatch.setattr("cr_jax.kernels.rows._triton", gone)
+    refuses(HALF, "no Pallas for Triton")

@@ -45,10 +45,11 @@ def test_a_run_says_what_it_will_do_and_where_the_time_went(tmp_path):
     tiny_run.write(tmp_path)
     e, said = tiny_run.experiment(tmp_path, steps=3, checkpoint_every=0.0), []
     done = tiny_run.train(e, tmp_path, devices=jax.devices()[:4], fsdp=2, say=said.append)
-    layout, length, time = said
+    layout, chosen, length, time = said
     assert layout.startswith("jit over data 2 x fsdp 2 x expert 1; 96 tokens per step and expert, "
                              "192 in all")
     assert re.search(r"[\d.]+ MiB per device \([\d.]+ MiB of it the state\)", layout)
+    assert chosen == "float32, attention xla, row kernels xla (no GPU)"
     assert length == "3 steps, at step 0: the time left shows after the first steps"
     assert re.fullmatch(r"time: (\w+ [\d.]+ %(, |$))+", time) and "compile" in time
     assert done.phases.keys() == PHASES.keys() and done.phases["checkpoint"] > 0
@@ -79,7 +80,7 @@ def test_the_time_that_is_known_before_the_first_step(monkeypatch, train, elapse
     plan = parallel.make_plan("jit", 2, 8, 1, jax.devices()[:1])
     clock = Clock(train, 12, (), elapsed=elapsed)
     found = banner.lines(plan, None, tiny_run.MODEL, train, clock, step)
-    assert re.search(words, found[1]) and "per device" not in found[0]
+    assert re.search(words, found[2]) and "per device" not in found[0]
 
 
 def test_text_that_will_be_read_too_often_is_named():

@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cr_jax import parallel
 from cr_jax.config import Experiment, ModelConfig
-from cr_jax.models.layers import Stack, compute_dtype, rms_norm
+from cr_jax.kernels import rms_norm
+from cr_jax.models.layers import Stack, compute_dtype
 from cr_jax.studies.baselines import stacked_training
 from cr_jax.studies.baselines.interface import Baseline, Budget, TrainingText, cut
 

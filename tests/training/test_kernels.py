@@ -1,0 +1,92 @@
+"""A training step with Triton's row kernels, interpreted, is the step with the plain ones."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_model import small, windows
+
+from cr_jax import models
+from cr_jax.config import OptimizerConfig, TrainConfig
+from cr_jax.mapping import over_experts
+from cr_jax.models import layers
+from cr_jax.training import banner
+from cr_jax.training.step import init_state, make_train_step
+
+EXPERTS = 2
+DRAWS = TrainConfig(batch=4, steps=1, loss_chunk=20, nested=0.5, hidden=0.5, short=0.5)
+OPTIMIZER = OptimizerConfig(name="adamw")
+MODELS = {"predictive": small(predictive=True, kernels="xla"),
+          "loops": small(encoder_blocks=2, scan=True, remat=True, kernels="xla")}
+
+
+@pytest.fixture(autouse=True)
+def _can(monkeypatch):
+    monkeypatch.setattr(layers, "triton_obstacle", lambda config: "")
+
+
+@functools.cache
+def step(model, experts=1):
+    """(optimiser's state, weights, sums) of one step, and the number of Pallas calls in it.
+
+    AdamW's first moments are the clipped gradients' tenths.  Experts start from their own weights.
+    """
+    make = functools.partial(init_state, model, OPTIMIZER, DRAWS)
+    state = jax.jit(jax.vmap(make))(jax.random.split(jax.random.key(0), experts))
+    batch = {"tokens": jnp.stack([windows(model, seed=i) for i in range(experts)])}
+    run = over_experts(make_train_step(model, OPTIMIZER, DRAWS), experts, "vmap")
+    traced = jax.jit(run).trace(state, batch, jnp.full(experts, 0.5))
+    state, sums = jax.device_get(traced.lower().compile()(state, batch, np.full(experts, 0.5)))
+    return (state.opt_state, state.params, sums), str(traced.jaxpr).count("pallas_call[")
+
+
+def check_same(found, wanted):
+    for a, b in zip(jax.tree.leaves(found[0]), jax.tree.leaves(wanted[0]), strict=True):
+        assert np.linalg.norm(a - b) <= 2e-5 * np.linalg.norm(b) + 1e-9
+    assert found[2].keys() == wanted[2].keys()
+    for key, value in wanted[2].items():
+        np.testing.assert_allclose(found[2][key], value, rtol=1e-5)
+
+
+def triton(model):
+    return dataclasses.replace(model, kernels="triton")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_and_sums_are_those_of_the_plain_step(name):
+    (plain, none), (found, some) = step(MODELS[name]), step(triton(MODELS[name]))
+    assert none == 0 < some
+    check_same(found, plain)
+    shapes = [jax.tree.map(jnp.shape, x[1]) for x in (plain, found)]
+    assert shapes[0] == shapes[1]  # a checkpoint of one is a checkpoint of the other
+
+
+def test_stacked_experts():
+    """And the comparison sees a difference: the experts exchanged."""
+    model = MODELS["predictive"]
+    plain, found = step(model, EXPERTS)[0], step(triton(model), EXPERTS)[0]
+    check_same(found, plain)
+    with pytest.raises(AssertionError):
+        check_same(found, jax.tree.map(lambda x: x[::-1], plain))
+
+
+def test_a_language_model_has_the_same_states():
+    model = small(kernels="xla")
+    params = jax.jit(models.init_lm, static_argnums=0)(model, jax.random.key(0))
+    states = jax.jit(lambda c, t: models.CausalLm(c).apply(params, t), static_argnums=0)
+    tokens = windows(model)
+    np.testing.assert_allclose(
+        states(triton(model), tokens), states(model, tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_the_banner_names_the_kernels_and_why(monkeypatch):
+    monkeypatch.setattr(banner, "triton_obstacle", layers.triton_obstacle)
+    assert banner._kernels(small()) == "float32, attention xla, row kernels triton"
+    assert banner._kernels(small(kernels="xla")) == (
+        "float32, attention xla, row kernels xla (config.model.kernels)")
+    monkeypatch.setattr(layers, "triton_obstacle", lambda config: "8 devices")
+    monkeypatch.setattr(banner, "triton_obstacle", layers.triton_obstacle)
+    assert banner._kernels(small()) == "float32, attention xla, row kernels xla (8 devices)"
