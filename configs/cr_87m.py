@@ -4,8 +4,8 @@ Claim: near-lossless reconstruction of held-out code at 64x (paper section 1: TR
 Command: python main.py --config=configs/cr_87m.py --workdir=runs/cr_87m \
     --config.data.root=DATA --config.tokenizer.folder=GPT2_FOLDER
 Hardware: one H100 80 GB.
-status: measured 2026-11-22 by benchmarks/record, seconds 170-175 (test TRA 99.72 and 99.82 %);
-  by this command not run
+status: measured 2026-11-22 by benchmarks/record, seconds 170-175 (test TRA 99.72 and 99.82 %),
+  before newton_schulz="bfloat16" and Triton row kernels; by this command not run
 """
 
 from cr_jax.config import default, domain
@@ -20,7 +20,7 @@ def get_config():
     config.data.unseen = {"wikitext": domain(test="jsonl:{root}/wikitext/valid.jsonl.zst")}
     config.tokenizer.update(kind="gpt2", folder="gpt2")
     config.model.update(vocab_size=50304, heads=4)  # 50,257 rounded up for the matrix units
-    config.optimizer.learning_rate = 3e-3
+    config.optimizer.update(learning_rate=3e-3, newton_schulz="bfloat16")
     config.train.update(batch=128, tokens=120_000_000, loss_chunk=32768, log_every=50)
     config.eval.update(windows=0, batch=256)
     return config

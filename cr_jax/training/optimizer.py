@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from cr_jax.config import OptimizerConfig
+from cr_jax.training.muon import half_precision_muon
 
 # Leaf names of Attention and SwiGlu: [..., in, out] matrices that Muon orthogonalises.
 BLOCK_MATRICES = ("qkv", "out", "up", "down")
@@ -26,6 +27,8 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     if config.name == "adamw":
         return optax.chain(clip, optax.adamw(
             config.learning_rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay))
+    if config.newton_schulz == "bfloat16":
+        return optax.chain(clip, half_precision_muon(config, muon_dimensions))
     muon = optax.contrib.muon(
         config.muon_learning_rate, adam_learning_rate=config.learning_rate,
         adam_b1=config.b1, adam_b2=config.b2, weight_decay=config.weight_decay,
@@ -37,8 +40,9 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 def _half_precision_products(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     """`tx` with its matrix products in bfloat16, added up in float32, where the backend is a GPU.
 
-    Newton-Schulz iterations only bring singular values near 1 and are made for bfloat16; a GPU's
-    default for float32 products is half as fast.  TPUs do this by default, CPUs gain nothing.
+    What lies between the products stays float32.  Newton-Schulz iterations only bring singular
+    values near 1 and are made for bfloat16; a GPU's default for float32 products is half as fast.
+    TPUs do this by default, CPUs gain nothing.
     """
 
     def update(grads, state, params=None):

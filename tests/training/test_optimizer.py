@@ -1,5 +1,8 @@
 """Which optimiser takes what; the schedule's shape."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,7 @@ from tiny_model import FORMS, fresh, small
 
 from cr_jax import models
 from cr_jax.config import OptimizerConfig
+from cr_jax.training.muon import newton_schulz
 from cr_jax.training.optimizer import make_optimizer, muon_dimensions, rate
 
 
@@ -124,3 +128,46 @@ def test_constant_stays_and_final_is_the_floor():
     assert shape(schedule="constant", final=0.1)(1.0, 1.5) == [0.0, 0.0]
     assert shape(cooldown=0.0)(0.5, 0.99) == [1.0, 1.0]
     assert all(np.isfinite(shape(warmup=1.0)(0.0, 0.5, 1.0)))
+
+
+def test_half_precision_muon_has_the_state_and_on_a_cpu_the_updates_of_optax():
+    """Weight decay, clipping and both orientations included; a checkpoint serves either."""
+    params = fresh(small())
+    plain = OptimizerConfig(weight_decay=0.1, momentum_dtype="bfloat16")
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def three(config, gradients):
+        tx = make_optimizer(config)
+        state, weights = tx.init(params), params
+        for gradient in gradients:
+            updates, state = tx.update(gradient, state, weights)
+            weights = optax.apply_updates(weights, updates)
+        return state, weights
+
+    leaves, tree = jax.tree.flatten(params)
+    random = np.random.default_rng(0)
+    gradients = [tree.unflatten([random.normal(size=x.shape).astype(np.float32) for x in leaves])
+                 for _ in range(3)]
+    a, b = (three(c, gradients) for c in (
+        plain, dataclasses.replace(plain, newton_schulz="bfloat16")))
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y, start in zip(jax.tree.leaves(a[1]), jax.tree.leaves(b[1]), leaves, strict=True):
+        assert np.abs(x - start).max() > 1e-3
+        np.testing.assert_allclose(x, y, atol=2e-5)
+    for x, y in zip(jax.tree.leaves(a[0]), jax.tree.leaves(b[0]), strict=True):
+        assert x.dtype == y.dtype and np.array_equal(x, y)
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 40), (40, 24)])
+def test_half_precision_iterations_orthogonalise(shape):
+    x = np.random.default_rng(0).normal(size=shape)
+    x = x / np.linalg.norm(x, axis=(-2, -1), keepdims=True)
+    found = {t: jax.jit(newton_schulz, static_argnums=1)(jnp.asarray(x, jnp.float32), t)
+             for t in (jnp.dtype("float32"), jnp.dtype("bfloat16"))}
+    wide, half = (np.asarray(y, np.float64) for y in found.values())
+    for values in (np.linalg.svd(y, compute_uv=False) for y in (wide, half)):
+        assert values.min() > 0.6 and values.max() < 1.3
+    assert [y.dtype for y in found.values()] == list(found) and half.shape == shape
+    # The same directions, to half precision's rounding; the input's were far from orthogonal.
+    apart = lambda a, b: np.linalg.norm(a - b) / np.linalg.norm(b)
+    assert apart(half, wide) < 0.08 and apart(x * np.linalg.norm(wide), wide) > 0.2
