@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import rows, search, timing, workload
 from cr_jax import models
 from cr_jax.config import ModelConfig, TrainConfig
-from cr_jax.models.layers import attention_kernel, compute_dtype
+from cr_jax.models.layers import attention_kernel, compute_dtype, row_kernels
 from cr_jax.training.step import init_state, make_train_step
 
 
@@ -100,7 +100,8 @@ def train_row(
         peak_memory_gib=peak if own else planned,
         peak_memory_from="memory_stats" if own else "compiled plan",
         planned_memory_gib=planned, compile_seconds=compiled.seconds, nll=nll, loss_chunk=chunk,
-        dtype=str(compute_dtype(model)), variant=f"attention {attention_kernel(model)}")
+        dtype=str(compute_dtype(model)), kernels=row_kernels(model),
+        variant=f"attention {attention_kernel(model)}, kernels {row_kernels(model)}")
 
 
 def release() -> None:
@@ -110,25 +111,28 @@ def release() -> None:
     gc.collect()
 
 
-def run(name: str, model: ModelConfig, batches: list, optimizers: list, chunk: int,
+def run(name: str, model: ModelConfig, batches: list, optimizers: list, forms: list, chunk: int,
         trial_seconds: float, budget: timing.Budget, matmul_size: int) -> None:
-    """The last optimiser at the batches in turn, the others at its fastest batch.
+    """The last optimiser at the batches in turn, all others at its fastest batch.
 
-    Stops when the time is up; rows go out as they come.
+    forms: of `config.model.kernels`; the first goes through the batches too.  Stops when the time
+    is up; rows go out as they come.
     """
     matmul = matmul_tflops(matmul_size)
     rows.emit("note", {"text": f"jax {name}: {models.count_parameters(model):,} parameters, "
                                f"matmul {matmul:.1f} TFLOP/s"})
     found = search.BatchSearch()
 
-    def trial(batch, optimizer) -> float | None:
+    def trial(batch, optimizer, form) -> float | None:
         """Tokens/s; 0 out of memory, None not tried."""
-        what = {"model": name, "framework": "jax", "optimizer": optimizer, "batch": batch.windows}
+        what = {"model": name, "framework": "jax", "optimizer": optimizer, "kernels": form,
+                "batch": batch.windows}
         if not budget.fits():
             return rows.emit("skipped", {**what, "why": "time"})
         start, rate = time.perf_counter(), 0.0
         try:
-            done = train_row(name, model, optimizer, batch, chunk, trial_seconds, matmul)
+            chosen = dataclasses.replace(model, kernels=form)
+            done = train_row(name, chosen, optimizer, batch, chunk, trial_seconds, matmul)
             rows.emit("row", done)
             rate = done["tokens_per_s"]
         except Exception as error:
@@ -141,9 +145,10 @@ def run(name: str, model: ModelConfig, batches: list, optimizers: list, chunk: i
 
     for batch in batches:
         if found.worth(batch):
-            rate = trial(batch, optimizers[-1])
+            rate = trial(batch, optimizers[-1], forms[0])
             if rate is not None:
                 found.add(batch, rate)
     if found.best():
-        for optimizer in optimizers[:-1]:
-            trial(found.best(), optimizer)
+        for form in forms:
+            for optimizer in optimizers[:-1] if form == forms[0] else optimizers:
+                trial(found.best(), optimizer, form)

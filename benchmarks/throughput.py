@@ -35,6 +35,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--models", default="87m,10m,350m,1b", help="sizes, in this order")
     p.add_argument("--framework", default="both", choices=("both", "jax", "torch"))
     p.add_argument("--optimizers", default="muon,adamw", help="of the JAX side")
+    p.add_argument("--kernels", default="", help="of the JAX side: auto (unless --set says "
+                   "another), xla, triton; auto,xla times the plain ones beside the usual ones")
     p.add_argument("--batches", default="", help="windows per step, such as 128,64r (r: "
                    "rematerialised blocks); empty: each size's own list")
     p.add_argument("--chunk", type=int, default=32768, help="tokens whose logits stand in memory")
@@ -64,12 +66,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     except (re.error, ValueError) as error:
         raise UserError(f"--pieces or --chunks: {error}") from error
     a.models, a.optimizers = a.models.split(","), a.optimizers.split(",")
+    a.kernels = a.kernels.split(",") if a.kernels else []
     a.matmul_size = 512 if a.quick else 8192
     if a.chunk < 1 or min(a.chunks) < 1:
         raise UserError("--chunk and --chunks must be at least 1")
     for name in a.optimizers:
         if name not in ("muon", "adamw"):
             raise UserError(f"--optimizers: unknown '{name}'; there are muon, adamw")
+    for name in a.kernels:
+        if name not in ("auto", "xla", "triton"):
+            raise UserError(f"--kernels: unknown '{name}'; there are auto, xla, triton")
     for name in a.models:
         workload.size(name, tuple(a.set))
         batches_of(a, name)
@@ -95,8 +101,8 @@ def child(a: argparse.Namespace) -> None:
                         a.matmul_size, a.torch_compile)
     elif framework == "jax":
         from benchmarks import jax_bench
-        jax_bench.run(name, model, batches, a.optimizers, a.chunk, a.trial_seconds, budget,
-                      a.matmul_size)
+        jax_bench.run(name, model, batches, a.optimizers, a.kernels or [model.kernels], a.chunk,
+                      a.trial_seconds, budget, a.matmul_size)
     else:
         from benchmarks import breakdown
         optimizers = a.optimizers[-1:] if a.quick else a.optimizers

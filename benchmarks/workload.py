@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from cr_jax.config import ModelConfig, OptimizerConfig, check_model
+from cr_jax.config import ModelConfig, OptimizerConfig, model_config, to_dict
 from cr_jax.errors import UserError
 
 # `87m` is the paper's size, as `configs/cr_87m.py` trains it.  Heads are 128 wide from there on.
@@ -61,6 +61,7 @@ def size(name: str, changes: tuple[str, ...] = ()) -> ModelConfig:
 
 def changed(config: ModelConfig, changes) -> ModelConfig:
     """`config` with `field=value` changes.  Raises `UserError` naming what is wrong."""
+    fields = to_dict(config)
     for change in changes:
         field, _, value = change.partition("=")
         if not value or not hasattr(config, field):
@@ -76,14 +77,13 @@ def changed(config: ModelConfig, changes) -> ModelConfig:
             new = int(value)
         else:
             new = value
-        config = dataclasses.replace(config, **{field: new})
-    check_model(config)
-    return config
+        fields[field] = new
+    return model_config(fields)
 
 
 def optimizer(name: str) -> OptimizerConfig:
     """The settings that both sides train with: `configs/cr_87m.py`'s."""
-    return OptimizerConfig(name=name, learning_rate=3e-3)
+    return OptimizerConfig(name=name, learning_rate=3e-3, newton_schulz="bfloat16")
 
 
 def draw_tokens(config: ModelConfig, batch: int, sets: int, seed: int = 0) -> np.ndarray:

@@ -33,12 +33,16 @@ def test_rows_are_merged_and_written_as_they_come(tmp_path):
     assert {r["peak_tflops_measured"] for r in found["rows"]} == {800.0}
     assert found["rows"][0]["mfu"] == pytest.approx(350 / 800)
     assert found["skipped"] == [{"model": "1b", "why": "time"}]
+    # Plain kernels have a row of their own, and the ratio stays the faster one's.
+    results.add("row", {**row("jax", "adamw", 290.0, 700.0, 330.0), "kernels": "xla"})
+    assert len(read()["rows"]) == 4 and read()["torch_ratio_87m"] == pytest.approx(1.5)
     assert [p.name for p in out.parent.iterdir()] == ["results.json"]
 
 
 @pytest.mark.parametrize("bad", [
     ["--models", "90m"], ["--batches", "many"], ["--set", "remat=1"], ["--optimizers", "sgd"],
-    ["--chunk", "0"], ["--chunks", "a"], ["--pieces", "("]])
+    ["--kernels", "cuda"], ["--set", "kernels=cuda"], ["--chunk", "0"], ["--chunks", "a"],
+    ["--pieces", "("]])
 def test_bad_arguments_are_one_line_and_status_2(bad, capsys):
     with pytest.raises(UserError):
         throughput.parse_arguments(bad)
