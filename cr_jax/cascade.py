@@ -27,6 +27,7 @@ from cr_jax.router import SHORTEST, Text, Totals
 from cr_jax.routes import Route, WindowRoutes
 from cr_jax.scoring import lowest, residual_means
 from cr_jax.spool import Spool
+from cr_jax.stopping import LOOK, check_stop
 
 AT_LEAST = 0.999  # agreement with exact routing that `choose_keep` asks for
 
@@ -89,20 +90,23 @@ class Cascade:
         cascade_record.write(self.bank.folder, self.scouts.folder, self.choice, self.head)
 
     def route(self, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
-              tra_of_all: bool = False, expert_chunk: int = 4, batch: int = 64,
-              chunk: int = 8192, on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
+              stop: float = 0.0, tra_of_all: bool = False, expert_chunk: int = 4,
+              batch: int = 64, chunk: int = 8192,
+              on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
         """`router.route` among the experts whose scouts rebuild the document best.
 
         Scouts read the text once (its first `head` windows), then the kept experts read all of
         it; in between its tokens lie in memory or, if they are many, in a temporary file.  The
         Route's `scouts` holds every scout's nats/token, its other fields the kept experts' only.
         head: windows of the text that are read at all, 0: all; the scouts still read no more than
-        their own.  tra_of_all: as in `router.route`, of the kept experts.  on_block: called with
-        each block once the kept experts have scored it.
+        their own.  stop, tra_of_all: as in `router.route`, of the kept experts; scouts do not stop.
+        on_block: called with each block once the kept experts have scored it.
         `UserError` as in `router.route`.
         """
         router.check_alpha(alpha)
         calls.check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
+        check_stop(stop)
+        batch = min(batch, LOOK) if stop else batch
         nats, tokens, seen, rows = np.zeros(len(self.bank.names)), 0, 0, None
         with Spool(router.blocks(self.bank, text, batch, head)) as spool:
             first = None
@@ -123,7 +127,7 @@ class Cascade:
             # In the bank's order: ties are then broken as in exact routing.
             kept = np.sort(np.argsort(nats, kind="stable")[:self.keep])
             found = router.judge(
-                calls.selected(self.bank, kept), spool, alpha=alpha,
+                calls.selected(self.bank, kept), spool, alpha=alpha, stop=stop,
                 tra_of_all=tra_of_all or self.bank.scoring == SEEN, expert_chunk=expert_chunk,
                 batch=batch, chunk=chunk, on_block=on_block)
         by_scout = dict(zip(self.bank.names, map(float, nats / tokens), strict=True))

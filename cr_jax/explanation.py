@@ -51,7 +51,7 @@ class Telling(NamedTuple):
 class Explanation:
     """A route with the residual of every token by every expert.
 
-    route: of the whole text; alpha: below it a p-value is unknown; names: the E experts, lowest
+    route: of the text; alpha: below it a p-value is unknown; names: the E experts, lowest
     residual first; tokens: ids of the first `windows` windows; nll: nats of each of them by each
     expert under the bank's scoring rule (what routing compares), rows as in `names`; spans: cover
     the tokens in order, and their texts joined are the text; shortest: tokens below which the
@@ -80,9 +80,12 @@ class Explanation:
 
     @property
     def size(self) -> str:
-        """The whole text's windows and tokens, in words."""
-        counts = ((self.route.windows, "window"), (self.route.tokens, "token"))
-        return ", ".join(f"{n:,} {what}{'s' * (n != 1)}" for n, what in counts)
+        """The windows and tokens that were scored, in words."""
+        found = self.route
+        total = found.windows if found.of_windows is None else found.of_windows
+        of = "" if found.of_windows is None else f"{found.windows:,} of "
+        return (f"{of}{total:,} window{'s' * (total != 1)}, "
+                f"{found.tokens:,} token{'s' * (found.tokens != 1)}")
 
     @property
     def words(self) -> Wording:
@@ -165,30 +168,32 @@ class Explanation:
 
 
 def explain(bank: ExpertBank, text: Text, *, alpha: float = 0.05, head: int = 0,
-            windows: int = WINDOWS, expert_chunk: int = 4, batch: int = 64, chunk: int = 8192,
+            stop: float = 0.0, windows: int = WINDOWS, expert_chunk: int = 4, batch: int = 64,
+            chunk: int = 8192,
             on_block: Callable[[Windows], Any] = lambda block: None,
             cascade: Cascade | None = None) -> Explanation:
-    """`router.route` of the whole text, and the residuals of its first `windows` windows.
+    """`router.route` of the text, and the residuals of the first `windows` windows that it scores.
 
     cascade: one over this bank routes instead; the experts that it kept are explained.
-    text, alpha, head, on_block: as in `route`; the text is read once and in bounded memory.
+    text, alpha, head, stop, on_block: as in `route`; the text is read once and in bounded memory.
     `UserError` as in `route`, or when `windows` is below 1.  Not in the paper.
     """
     if windows < 1:
         raise UserError(f"at least one window is explained, got windows={windows}")
-    windows = min(windows, head) if head > 0 else windows
     size = windows * bank.model.window * int(bank.tokenizer.token_bytes.max())
     # PIECE more: the last piece of a cut text may be cut elsewhere than in the whole text, and so
     # have other tokens; all pieces that start before `size` are then whole.
     start = _Start(text, size + PIECE)
     options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-    how = {"alpha": alpha, "head": head, "tra_of_all": True, "on_block": on_block, **options}
+    how = {"alpha": alpha, "head": head, "stop": stop, "tra_of_all": True, "on_block": on_block,
+           **options}
     if cascade is None:
         found = route(bank, start, **how)
     else:
         found = cascade.route(start, **how)
         bank = bank.select(found.residuals)
-    block = next(windows_of_text(bank.tokenizer, start.kept, bank.model.window, windows))
+    block = next(windows_of_text(bank.tokenizer, start.kept, bank.model.window,
+                                 min(windows, found.windows)))
     names = tuple(sorted(found.residuals, key=found.residuals.get))
     rows = [bank.index(name) for name in names]
     tokens = block.tokens[block.mask]

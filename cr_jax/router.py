@@ -7,6 +7,7 @@ Letters: E experts, B windows, L tokens per window.  Sees no files.
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,7 @@ from cr_jax.errors import UserError
 from cr_jax.routes import Route, WindowRoutes
 from cr_jax.scoring import Scores, lowest, residual_means, residual_sums, scored
 from cr_jax.spool import Spool
+from cr_jax.stopping import LOOK, LeaderTest, check_stop
 from cr_jax.text_windows import windows_of_text
 
 Text = str | os.PathLike | Iterable[str]
@@ -104,13 +106,15 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *, scoring: Sco
 
 
 def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
-          tra_of_all: bool = False, expert_chunk: int = 4, batch: int = 64, chunk: int = 8192,
-          on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
+          stop: float = 0.0, tra_of_all: bool = False, expert_chunk: int = 4, batch: int = 64,
+          chunk: int = 8192, on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
     """Sends one document to the expert with the lowest residual (paper, routing rule).
 
     text: a str is the text itself, a `pathlib.Path` a file; pieces of str, or windows.  Files and
     pieces may be of any size: memory is bounded.  head: judge by the first so many windows and
-    read no further; 0: by all.  tra_of_all: TRA by every expert, not by the nearest alone; only
+    read no further; 0: by all.  stop: score no further once the winner is certain to so much
+    (`cr_jax.stopping`; 0.99, say); the rest is only counted, and all else that the route says is of
+    the windows scored.  tra_of_all: TRA by every expert, not by the nearest alone; only
     under the paper's rule, whose residual sees all tokens too, is it free, and then always there.
     on_block: called with each block of windows once all experts have scored it.  "Unknown"
     when even the winner's p-value is below `alpha` (Not in the paper: the paper says only that
@@ -120,35 +124,49 @@ def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: 
     _check_bank(bank)
     check_alpha(alpha)
     check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
+    check_stop(stop)
+    batch = min(batch, LOOK) if stop else batch
     cut, tra_of_all = blocks(bank, text, batch, head), tra_of_all or bank.scoring == SEEN
     with contextlib.nullcontext(cut) if tra_of_all else Spool(cut) as document:
-        return judge(bank, document, alpha=alpha, tra_of_all=tra_of_all,
+        return judge(bank, document, alpha=alpha, stop=stop, tra_of_all=tra_of_all,
                      expert_chunk=expert_chunk, batch=batch, chunk=chunk, on_block=on_block)
 
 
-def judge(bank: ExpertBank, document: Iterable[Windows], *, alpha: float, tra_of_all: bool,
-          expert_chunk: int, batch: int, chunk: int, on_block: Callable[[Windows], Any]) -> Route:
+def judge(bank: ExpertBank, document: Iterable[Windows], *, alpha: float, stop: float,
+          tra_of_all: bool, expert_chunk: int, batch: int, chunk: int,
+          on_block: Callable[[Windows], Any]) -> Route:
     """`route` of a document's blocks, which must be a `Spool` unless `tra_of_all`."""
-    totals, rows = Totals(bank), None
-    for block in document:
+    totals, test, rows = Totals(bank), LeaderTest(len(bank.names), stop), None
+    unread, read = iter(document), 0
+    for block in unread:
         # The first block says how large blocks are: only the last can be smaller.
         rows = rows or rows_per_call(len(block.tokens), batch)
+        correct = None
         if tra_of_all:
             scores = score_rows(bank, block, rows, expert_chunk, chunk)
-            totals.add(block, *residual_sums(scores.residual, block.mask, bank.scoring),
-                       (scores.correct & block.mask).sum(-1))
+            nats, counts = residual_sums(scores.residual, block.mask, bank.scoring)
+            correct = (scores.correct & block.mask).sum(-1)
         else:
-            totals.add(block, *residual_rows(
-                bank.model, bank.params, block, rows, scoring=bank.scoring,
-                expert_chunk=expert_chunk, chunk=chunk))
+            nats, counts = residual_rows(bank.model, bank.params, block, rows,
+                                         scoring=bank.scoring, expert_chunk=expert_chunk,
+                                         chunk=chunk)
+        totals.add(block, nats, counts, correct)
+        read += 1
         on_block(block)
+        if stop:
+            test.add(nats[:, counts > 0])
+            if test.certain():
+                break
     found = totals.route(alpha)
+    if stop:
+        left = sum(int(block.mask.any(-1).sum()) for block in unread)
+        found = dataclasses.replace(found, of_windows=found.windows + left)
     if tra_of_all:
         return found
     # The winner is known only now, so the text is read again, by one expert.
     one = selected(bank, np.array([bank.index(found.nearest)]))
     right = sum(int(rebuilt_rows(one.model, one.params, block, rows, chunk=chunk).sum())
-                for block in document)
+                for block in itertools.islice(document, read))
     return dataclasses.replace(found, tra={found.nearest: right / found.tokens})
 
 

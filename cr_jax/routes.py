@@ -32,8 +32,9 @@ class Route:
     rebuilt exactly, by the nearest expert, and by all where that was asked for or cost nothing
     (`router.route`); margin: second best minus best residual, nats/token (infinite with one
     expert); p_values: how usual such a residual is in the expert's own domain; nearest: the expert
-    with the lowest residual, known or not.  scouts: None where all experts were scored; after a
-    cascade the nats/token of every expert's scout, and the other fields know only the experts
+    with the lowest residual, known or not.  windows, tokens: that were scored; of_windows: of how
+    many, None unless scoring was to stop early.  scouts: None where all experts were scored; after
+    a cascade the nats/token of every expert's scout, and the other fields know only the experts
     that were scored in full.
     """
 
@@ -46,6 +47,7 @@ class Route:
     windows: int
     tokens: int
     scouts: dict[str, float] | None = None
+    of_windows: int | None = None
 
     @property
     def known(self) -> bool | None:

@@ -34,8 +34,12 @@ at a token shows every expert's residual.
 
 Files are UTF-8 text of any size; they are read in pieces.  On a terminal a bar shows how far a
 large one is; --head N judges it by its beginning: N windows of as many tokens as `cr-jax bank list`
-says.  A bad file costs one line on stderr and exit code 2 at the end; the others are routed all the
-same.
+says.  --stop 0.99 scores a text until its winner is certain to 99%, by a t test of the margins of
+the windows so far, looked at after every 8; the line then says how many of the text's windows were
+scored (--json: "windows" and "of_windows"), and a text whose experts stay close is scored to its
+end.  A text that changes its domain later is judged by its beginning.
+
+A bad file costs one line on stderr and exit code 2 at the end; the others are routed all the same.
 """
 
 
@@ -51,6 +55,9 @@ def add_arguments(parser) -> None:
                         help="a p-value below this is unknown (default 0.05)")
     parser.add_argument("--head", type=int, default=0, metavar="N",
                         help="judge by the first N windows and read no further (default 0: all)")
+    parser.add_argument("--stop", type=float, default=0.0, metavar="C",
+                        help="score no further once the winner is certain to C, say 0.99 (default "
+                        "0: score the whole text)")
     parser.add_argument("--explain", action="store_true",
                         help="show what every expert makes of the text, token by token")
     parser.add_argument("--margin", action="store_true",
@@ -69,6 +76,9 @@ def run(args) -> int:
         raise UserError(f"--alpha is a share and must lie in [0, 1], got {args.alpha}")
     if args.head < 0:
         raise UserError(f"--head must be 0 (the whole text) or more windows, got {args.head}")
+    if not 0 <= args.stop < 1:
+        raise UserError("--stop is a confidence, at least 0 (score the whole text) and below 1, "
+                        f"got {args.stop}")
     if args.windows < 1:
         raise UserError(f"--windows must be at least 1, got {args.windows}")
     if args.keep is not None and args.scouts is None:
@@ -106,7 +116,8 @@ def run(args) -> int:
         explanation = None
         try:
             with progress(name, bank.tokenizer, args.head) as on_block:
-                how = {"alpha": args.alpha, "head": args.head, "on_block": on_block, **sizes}
+                how = {"alpha": args.alpha, "head": args.head, "stop": args.stop,
+                       "on_block": on_block, **sizes}
                 if in_lines or args.html is not None:
                     explanation = explain(bank, read_text(name), windows=args.windows,
                                           cascade=cascade, **how)
@@ -172,6 +183,11 @@ def _can_write(text: str) -> bool:
     return True
 
 
+def _size(found) -> str:
+    of = "" if found.of_windows is None else f" of {found.of_windows}"
+    return f"{found.windows}{of} windows, {found.tokens} tokens"
+
+
 def _line(name: str, found) -> str:
     winner = found.expert or f"unknown (nearest {found.nearest})"
     ranked = sorted(found.residuals.items(), key=lambda pair: pair[1])
@@ -181,4 +197,4 @@ def _line(name: str, found) -> str:
         p += "  (too short to judge)"
     return (f"{printable(name)}: {winner}  margin {found.margin:.3f}  "
             f"p {p}  tra {found.tra[found.nearest]:.3f} | "
-            f"{residuals}  ({found.windows} windows, {found.tokens} tokens)")
+            f"{residuals}  ({_size(found)})")

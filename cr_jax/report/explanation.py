@@ -120,7 +120,7 @@ def _text(found: Explanation, at: int) -> str:
     note = "" if found.complete else (
         f'<p class="note">Shown: the first {count(found.windows)} of {count(route.windows)} '
         f"windows ({count(len(found.tokens))} of {count(route.tokens)} tokens). The verdict and "
-        "the bars are of the whole text.</p>")
+        "the bars are of everything scored.</p>")
     return (f'<p class="verdict">{escape(found.verdict)}</p>{_bars(found)}'
             f"<h3>Token by token</h3>{note}{_view(found, at)}"
             f"<h3>The most telling tokens</h3>{note and '<p class=note>Of the tokens above.</p>'}"
@@ -146,7 +146,7 @@ def _bars(found: Explanation) -> str:
             '<th scope="col" class="n">nats/token</th><th></th><th scope="col" class="n">p</th>'
             f'<th scope="col" class="n">TRA</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
             '<p class="note">p: how usual such a residual is for the expert\'s own text, red below '
-            f"alpha = {found.alpha:g}. TRA: share of tokens rebuilt exactly. Whole text: "
+            f"alpha = {found.alpha:g}. TRA: share of tokens rebuilt exactly. Scored: "
             f"{escape(found.size)}.</p>")
 
 

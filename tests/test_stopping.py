@@ -1,0 +1,160 @@
+"""Reading ends when the leader is certain, and hardly ever because of chance."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tiny_bank
+from scipy import stats
+from test_router import TEXT, trained_bank, windows
+from tiny_bank import FLAT, TINY, fresh, in_memory, one
+
+from cr_jax import router
+from cr_jax.bank import ExpertBank
+from cr_jax.cascade import Cascade
+from cr_jax.cli import main
+from cr_jax.config import Scoring
+from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
+from cr_jax.explanation import explain
+from cr_jax.stopping import LOOK, LeaderTest
+
+
+def read(nats, confidence=0.99, step=LOOK):
+    """(windows read, leader) of one document, all windows when it never was certain."""
+    test = LeaderTest(len(nats), confidence)
+    for end in range(step, nats.shape[1] + 1, step):
+        test.add(nats[:, end - step:end])
+        if test.certain():
+            return end, int(nats[:, :end].sum(1).argmin())
+    return nats.shape[1], None
+
+
+def test_one_look_is_student_s_t_by_another_hand():
+    nats = np.random.default_rng(0).normal([[300.0], [306], [308]], 6, (3, 12))
+    order = nats.sum(1).argsort()
+    risk = 2 * max(stats.ttest_rel(nats[rival], nats[order[0]], alternative="greater").pvalue
+                   for rival in order[1:])
+    for share, sure in ((0.9, False), (1.1, True)):
+        test = LeaderTest(3, 1 - 2 * risk * share)  # the first look may spend a half
+        test.add(nats[:, :5])
+        test.add(nats[:, 5:])
+        assert test.certain() == sure
+
+
+def test_the_wrong_expert_wins_no_oftener_than_promised():
+    """Negative control, at its worst: expert 0 is best, but by nothing that could be seen."""
+    random = np.random.default_rng(1)
+    for experts, confidence in ((2, 0.9), (2, 0.6), (6, 0.6), (2, 0.99)):
+        wrong = [read(random.normal(300, 20, (experts, 400)), confidence)[1] not in (0, None)
+                 for _ in range(400)]
+        risk = 1 - confidence  # and three standard deviations of this estimate
+        assert np.mean(wrong) < risk + 3 * np.sqrt(risk * (1 - risk) / 400)
+        if experts == 2 and confidence < 0.99:
+            assert np.mean(wrong) > risk / 4  # and it does happen: the test is no mere refusal
+
+
+def test_clear_documents_end_early_and_closer_ones_later():
+    random = np.random.default_rng(2)
+    draw = lambda margin: random.normal(300, 5, (4, 800)) + margin * (np.arange(4) != 2)[:, None]
+    ends = {margin: [read(draw(margin)) for _ in range(40)] for margin in (30, 4, 1)}
+    mean = {margin: np.mean([end for end, _ in found]) for margin, found in ends.items()}
+    assert mean[30] == LOOK < mean[4] < 80 < mean[1] < 800
+    assert {leader for found in ends.values() for _, leader in found} <= {2, None}
+    # More confidence reads more.
+    document = draw(4)
+    assert read(document, 0.5)[0] < read(document, 0.999999)[0]
+
+
+def test_broken_and_equal_experts():
+    same = np.tile(np.random.default_rng(3).normal(300, 5, 64), (2, 1))
+    assert read(same) == (64, None)
+    assert read(same + [[0.0], [1.0]]) == (LOOK, 0)  # always by the same: no scatter at all
+    assert read(np.stack([same[0] * np.nan, same[0], same[1] + 30, same[0] + np.inf]))[0] == LOOK
+    assert read(np.full((2, 64), np.nan)) == (64, None)
+    assert read(same[:1])[0] == LOOK  # one expert has no rival
+    test = LeaderTest(2, 0.5)
+    test.add(same[:, :1] + [[0.0], [9.0]])
+    assert not test.certain()  # one window has no scatter
+
+
+@pytest.mark.parametrize("rule", [Scoring(), Scoring(parts=4)], ids=["seen", "hidden"])
+def test_a_stopped_route_is_that_of_the_windows_it_read(rule):
+    bank = dataclasses.replace(trained_bank(), scoring=rule)
+    long = windows(201, 5, 97, 107)
+    whole, seen = router.route(bank, long), []
+    for batch in (64, 4):
+        short = router.route(bank, long, stop=0.99, batch=batch, on_block=seen.append)
+        assert 2 <= short.windows < 40 and short.of_windows == 201 == whole.windows
+        assert short.nearest == whole.nearest == "e0"
+        head = router.route(bank, long, head=short.windows, batch=min(batch, LOOK))
+        assert dataclasses.replace(short, of_windows=None) == head
+    assert whole.of_windows is None and whole == router.route(bank, long, stop=0.0)
+    assert sum(map(len, seen)) < 80
+    # A text, of which more is read than is scored, and no more than its head is counted.
+    text = "abcdefghij" * 300
+    assert router.route(bank, text, stop=0.9).of_windows == -(-len(text) // TINY.window)
+    assert router.route(bank, text, stop=0.9, head=50).of_windows == 50
+
+
+def test_an_ambiguous_text_is_read_to_its_end():
+    """Negative control: half the windows are each expert's, and clones never differ."""
+    bank, parts = trained_bank(), [windows(61, i, low, low + 10) for i, low in enumerate((97, 113))]
+    order = np.random.default_rng(0).permutation(120)
+    mixed = Windows(*(np.concatenate([getattr(p, field)[:60] for p in parts])[order]
+                      for field in ("tokens", "mask", "document")))
+    found = router.route(bank, mixed, stop=0.99)
+    assert found.windows == found.of_windows == 120
+    clones = ExpertBank(TINY, bank.tokenizer)
+    for i in range(3):
+        clones = clones.mount(f"clone{i}", one(fresh(1), 0), FLAT)
+    found = router.route(clones, TEXT * 4, stop=0.5)
+    assert found.windows == found.of_windows > 5 * LOOK
+    assert found.residuals == pytest.approx(router.route(clones, TEXT * 4).residuals)
+
+
+def test_the_kept_experts_of_a_cascade_stop():
+    bank = trained_bank()
+    long = windows(201, 5, 97, 107)
+    found = Cascade(bank, bank, 2).route(long, stop=0.99)
+    alone = router.route(bank, long, stop=0.99)
+    assert (found.nearest, found.windows, found.of_windows) == (
+        alone.nearest, alone.windows, alone.of_windows)
+    assert found.residuals == pytest.approx(alone.residuals)
+    assert found.scouts == pytest.approx(router.route(bank, long).residuals)  # these read it all
+
+
+def test_the_command_says_how_many_windows_of_how_many(tmp_path, capsys):
+    made = ExpertBank.create(tmp_path / "bank", TINY, tiny_bank.ByteTokenizer())
+    for name in trained_bank().names:
+        made.add(name, trained_bank().expert_params(name), trained_bank().calibration[name])
+    (tmp_path / "a.txt").write_text("abcdefghij" * 160)
+    words = ["route", "--bank", str(tmp_path / "bank"), str(tmp_path / "a.txt")]
+
+    def call(*more):
+        return main([*words, *more]), *capsys.readouterr()
+
+    said = json.loads(call("--json", "--stop", "0.99")[1])
+    assert (said["expert"], said["of_windows"]) == ("e0", 100) and said["windows"] < 50
+    assert f"({said['windows']} of 100 windows, {said['tokens']} tokens)" in call(
+        "--stop", "0.99")[1]
+    assert "(100 windows, 1600 tokens)" in call()[1]
+    assert json.loads(call("--json")[1])["of_windows"] is None
+    shown = call("--stop", "0.99", "--explain", "--windows", "60")[1]
+    assert f": {said['windows']} of 100 windows, {said['tokens']} tokens" in shown
+    assert "below: the first" not in shown  # all that was scored is explained
+    for bad in ("1", "-0.1", "nan", "x"):
+        status, out, error = call("--stop", bad)
+        assert (status, out) == (2, "") and "--stop" in error and error.count("\n") == 1
+    assert "certain" in (main(["route", "--help"]), capsys.readouterr().out)[1]
+
+
+def test_bad_confidences_are_one_line():
+    bank = in_memory(2)
+    for bad in (1.0, -0.5, float("nan")):
+        for call in (lambda b=bad: router.route(bank, TEXT, stop=b),
+                     lambda b=bad: explain(bank, TEXT, stop=b),
+                     lambda b=bad: Cascade(bank, bank, 1).route(TEXT, stop=b)):
+            with pytest.raises(UserError, match="stop"):
+                call()
