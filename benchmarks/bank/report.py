@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.bank.inputs import read_sets
 from benchmarks.bank.run import GENERALIST
 from benchmarks.results import commit, write
+from cr_jax import handicap
 from cr_jax.cascade import AT_LEAST, agreement, nearest
 from cr_jax.data import load_tokenizer
 from cr_jax.studies import blends, lengths, ood
@@ -28,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--run", required=True, nargs="+",
                    help="paths of NAME.npz without .npz; several runs of the same domains are "
                         "reported as means, each in `by_run`")
+    p.add_argument("--members", nargs="*", default=[], help="further runs of the same domains: "
+                   "each domain then has several experts, whose residuals are averaged")
+    p.add_argument("--plain", action="store_true", help="no handicaps")
     p.add_argument("--tokens", required=True)
     p.add_argument("--rule", required=True, help="rules to add up, such as h50 or seen+h50")
     p.add_argument("--baselines", nargs="*", default=[],
@@ -35,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--scouts", default="", help="run of small experts of the same domains")
     p.add_argument("--scout-rule", default="code8")
     p.add_argument("--without", nargs="*", default=[], metavar="DOMAIN",
-                   help="experts and their windows left out; the files are then NAME_without.json")
+                   help="experts and their windows left out")
+    p.add_argument("--name", default="", help="the files are routing_NAME.json and ood_NAME.json")
     p.add_argument("--out", default="results")
     a = p.parse_args(arguments)
     inputs = {k: v for k, v in read_sets(Path(a.tokens) / "sets.npz").items()
@@ -49,20 +54,25 @@ def main(arguments: list[str] | None = None) -> int:
     for run in a.run:
         record = json.loads(Path(run + ".json").read_text())
         everyone, window = record["spec"]["domains"], record["spec"]["model"]["window"]
-        stored, wide = _read(run, everyone, a.without), _known_to_the_generalist(run, record)
+        stored = _mean([_read(r, everyone, a.without) for r in (run, *a.members)])
+        wide = [d for r in (run, *a.members) for d in _known_to_the_generalist(r)]
         names = [n for n in everyone if n not in a.without]
-        routed = routing(names, window, stored, inputs, a.rule)
+        routed = routing(names, window, stored, inputs, a.rule, not a.plain)
         if a.scouts:
             scouts = _read(a.scouts, everyone, a.without)
-            routed["cascade"] = cascade(names, stored, scouts, a.rule, a.scout_rule)
+            routed["cascade"] = cascade(names, window, stored, scouts, a.rule, a.scout_rule,
+                                        not a.plain)
         found["routing"].append(routed)
         found["ood"].append(unknown(names, stored, inputs, a.rule, tokenizer, wide))
     runs = [Path(run).name for run in a.run]
-    provenance = {"rule": a.rule, "run": " ".join(runs), "device": record["device"],
-                  "run_commit": record["commit"], "commit": commit(),
+    members = [Path(run).name for run in a.members]
+    provenance = {"rule": a.rule, "run": " ".join(runs), "members": members,
+                  "device": record["device"], "run_commit": record["commit"], "commit": commit(),
                   "command": f"python -m benchmarks.bank.report --run {' '.join(runs)} "
                              f"--tokens TOKENS --rule {a.rule}"
-                             + (f" --without {' '.join(a.without)}" if a.without else "")}
+                             + "".join(f" --{k} {' '.join(v)}" for k, v in (
+                                 ("members", members), ("without", a.without)) if v)
+                             + " --plain" * a.plain}
     merged = {"routing": mean(found["routing"]), "ood": ood.merge(found["ood"])}
     brief = {"routing": lambda f: {"accuracy": f["accuracy"], "per_domain": f["per_domain"]},
              "ood": lambda f: {k: f["scores"][merged["ood"]["rule"]][k] for k in
@@ -72,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         result["baselines"] = {k: v.get("ood") if name == "ood" else
                                {n: v[n] for n in map(str, (*lengths.LENGTHS,)) if n in v}
                                for k, v in baselines.items()}
-        write(f"{a.out}/{name}{'_without' if a.without else ''}.json",
+        write(f"{a.out}/{name}{'_' * bool(a.name)}{a.name}.json",
               json.dumps({**result, **provenance}, indent=1) + "\n")
     return 0
 
@@ -89,12 +99,19 @@ def mean(parts):
     return sum(parts) / len(parts) if number and len(set(parts)) > 1 else first
 
 
-def _known_to_the_generalist(run: str, record) -> list[str]:
+def _known_to_the_generalist(run: str) -> list[str]:
     """Domains of the text of the seed that a run's experts began with, if they did."""
-    if not record["spec"].get("start"):
+    spec_of = lambda path: json.loads(path.read_text())["spec"]
+    spec = spec_of(Path(run + ".json"))
+    if not spec.get("start"):
         return []
-    seed = Path(run).parent / f"{record['spec']['start']}.json"
-    return json.loads(seed.read_text())["spec"]["generalist"]
+    return spec_of(Path(run).parent / f"{spec['start']}.json")["generalist"]
+
+
+def _mean(stored: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Residuals of several runs, averaged; what was rebuilt exactly is the first's."""
+    return {k: v if k.endswith(":correct") else np.mean([s[k] for s in stored], 0)
+            for k, v in stored[0].items() if all(k in s for s in stored)}
 
 
 def _read(run: str, names, without) -> dict[str, np.ndarray]:
@@ -105,15 +122,16 @@ def _read(run: str, names, without) -> dict[str, np.ndarray]:
                 if k.partition(":")[0].split("/", 1)[1] not in without}
 
 
-def sums(stored, inputs, rule: str, pattern: str) -> dict[str, Sums]:
-    """{name: sums} of the sets `pattern`/name under a rule."""
+def sums(stored, inputs, rule: str, pattern: str, head_start=0.0) -> dict[str, Sums]:
+    """{name: sums} of the sets `pattern`/name under a rule, less the experts' handicaps [E]."""
     found = {}
     for key, windows in inputs.items():
         group, name = key.split("/", 1)
         if group == pattern and f"{key}:seen:nll" in stored:
             right = stored[f"{key}:seen:correct"].astype(np.int64)
-            found[name] = Sums(residual(stored, key, rule), right,
-                               windows.mask.sum(-1), windows.document)
+            tokens = windows.mask.sum(-1)
+            nll = residual(stored, key, rule) - np.multiply.outer(head_start, tokens)
+            found[name] = Sums(nll, right, tokens, windows.document)
     return found
 
 
@@ -127,22 +145,38 @@ def residual(stored, key: str, rule: str, of: str = "") -> np.ndarray:
     return np.sum(parts, 0, dtype=np.float64)
 
 
-def routing(names, window: int, stored, inputs, rule: str) -> dict:
+def chosen(names, stored, rule: str, window: int) -> tuple[float, np.ndarray]:
+    """(share, handicaps [E]) as `handicap.choose` takes them on the validation windows."""
+    return handicap.choose({n: residual(stored, f"valid/{n}", rule) / window for n in names},
+                           names)
+
+
+def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = True) -> dict:
     """The study of lengths, documents, stopping early and blends, and what fidelity the experts
-    have; beside it the paper's rule."""
-    read = lambda rule, group: sums(stored, inputs, rule, group)
-    by_length = lambda rule: {
-        **{n: read(rule, f"cut{n}") for n in lengths.LENGTHS if read(rule, f"cut{n}")},
-        window: read(rule, "test")}
-    found = lengths.run(names, by_length(rule), read(rule, "doc"), read(rule, "validdoc"))
+    have; beside it the same without handicaps, and the paper's rule."""
+    share, given = (chosen(names, stored, rule, window) if help_weak
+                    else (0.0, np.zeros(len(names))))
+    read = lambda rule, group, given=0.0 * given: sums(stored, inputs, rule, group, given)
+    by_length = lambda rule, given=0.0 * given: {
+        **{n: read(rule, f"cut{n}", given) for n in lengths.LENGTHS if read(rule, f"cut{n}")},
+        window: read(rule, "test", given)}
+    found = lengths.run(names, by_length(rule, given), read(rule, "doc", given),
+                        read(rule, "validdoc", given))
+    without = lengths.run(names, by_length(rule), read(rule, "doc"))
+    on_valid = {k: handicap.accuracy({n: residual(stored, f"valid/{n}", rule) / window
+                                      for n in names}, names, v)
+                for k, v in (("without", 0 * given), ("with", given))}
     plain = lengths.run(names, by_length("seen"), read("seen", "doc"))
     home = read("seen", "test")
     made: dict[tuple[str, str], dict] = {}
-    for key, part in read(rule, "blend").items():
+    for key, part in read(rule, "blend", given).items():
         one, other, layout, percent = key.split(".", 3)
         made.setdefault((one, other), {}).setdefault(layout, {})[float(percent)] = part
     return {
         "experts": names, **found,
+        "handicap": {"share": share, "accuracy_on_valid": on_valid, "nats_per_token": dict(
+            zip(names, map(float, given), strict=True))},
+        "without_handicap": {k: without[k] for k in ("accuracy", "per_domain")},
         "paper_rule": {k: plain[k] for k in ("accuracy", "accuracy_tra", "per_domain")},
         "tra_at_home": {n: float(home[n].correct[e].sum() / home[n].tokens.sum())
                         for e, n in enumerate(names)},
@@ -151,14 +185,21 @@ def routing(names, window: int, stored, inputs, rule: str) -> dict:
         "blends": [blends.run(names, *pair, curves) for pair, curves in made.items()]}
 
 
-def cascade(names, stored, scouts, rule: str, scout_rule: str) -> dict:
-    """Agreement with exact routing, and accuracy, by how many experts the scouts leave."""
+def cascade(names, window, stored, scouts, rule: str, scout_rule: str,
+            help_weak: bool = True) -> dict:
+    """Agreement with exact routing, and accuracy, by how many experts the scouts leave.
+
+    Experts and scouts have each their own handicaps, if any.
+    """
     rows: dict[str, dict] = {str(keep): {} for keep in range(1, len(names) + 1)}
+    given, theirs = (
+        (chosen(names, x, r, window)[1] if help_weak else np.zeros(len(names)))[:, None]
+        for x, r in ((stored, rule), (scouts, scout_rule)))
     for split in ("valid", "test"):
         agree, right = [], []
         for e, name in enumerate(names):
-            exact = residual(stored, f"{split}/{name}", rule)
-            small = residual(scouts, f"{split}/{name}", scout_rule)
+            exact = residual(stored, f"{split}/{name}", rule) / window - given
+            small = residual(scouts, f"{split}/{name}", scout_rule) / window - theirs
             agree.append(agreement(small, exact))
             order = nearest(small, len(names))
             ranked = np.take_along_axis(exact, order, 0)
@@ -166,8 +207,8 @@ def cascade(names, stored, scouts, rule: str, scout_rule: str) -> dict:
             right.append([np.mean(np.take_along_axis(order, at, 0) == e) for at in won])
         for row, same, hit in zip(rows.values(), np.mean(agree, 0), np.mean(right, 0), strict=True):
             row[split] = {"agreement": float(same), "accuracy": float(hit)}
-    chosen = next(int(k) for k, row in rows.items() if row["valid"]["agreement"] >= AT_LEAST)
-    return {"scout_rule": scout_rule, "keep": rows, "keep_chosen_on_valid": chosen}
+    keep = next(int(k) for k, row in rows.items() if row["valid"]["agreement"] >= AT_LEAST)
+    return {"scout_rule": scout_rule, "keep": rows, "keep_chosen_on_valid": keep}
 
 
 def unknown(names, stored, inputs, rule: str, tokenizer, wide=()) -> dict:
@@ -182,19 +223,21 @@ def unknown(names, stored, inputs, rule: str, tokenizer, wide=()) -> dict:
     where = lambda k: k if k.startswith(ood.ATTACK) else (
         f"unseen/{k}" if f"unseen/{k}" in inputs else f"test/{k}")
 
+    reference = any(k.endswith(f":{GENERALIST}") for k in stored)
+
     def signals(found, key):
         made = ood.signals(found, {k: inputs[key(k)] for k in found}, tokenizer)
-        if not wide:
+        if not reference:
             return made
         means = {k: residual(stored, key(k), rule, GENERALIST) / found[k].tokens for k in found}
         return {k: dataclasses.replace(s, residual=np.concatenate([s.residual, means[k]]))
                 for k, s in made.items()}
 
     both = signals(valid, lambda k: f"valid/{k}"), signals(test, where)
-    if not wide:
-        return ood.run(names, *both)
-    return ood.run([*names, GENERALIST], *both, generalist=GENERALIST,
-                   left_out=[n for n in names if n not in wide])
+    left_out = [n for n in names if n not in wide]
+    if not reference:
+        return ood.run(names, *both, left_out=left_out)
+    return ood.run([*names, GENERALIST], *both, generalist=GENERALIST, left_out=left_out)
 
 
 if __name__ == "__main__":

@@ -126,6 +126,34 @@ def test_several_runs_are_reported_as_means(folder, tmp_path):
     assert unknown["auroc"] == pytest.approx(np.mean(alone))
 
 
+def test_members_vote_by_their_mean_residual(folder, tmp_path):
+    one, other = ({k: v for k, v in report._read(str(folder / f"runs/{n}"), NAMES, []).items()}
+                  for n in ("bank_s0", "scouts_s0"))
+    both, key = report._mean([one, other]), "test/up:code:residual"
+    np.testing.assert_allclose(both[key], (one[key] + other[key]) / 2)
+    assert report.main(["--run", str(folder / "runs/bank_s0"), "--members",
+                        str(folder / "runs/scouts_s0"), "--tokens", str(folder), "--rule", "code",
+                        "--out", str(tmp_path), "--name", "two"]) == 0
+    found = json.loads((tmp_path / "routing_two.json").read_text())
+    assert found["members"] == ["scouts_s0"] and found["accuracy"][str(WINDOW)] > 0.9
+
+
+def test_a_head_start_is_chosen_on_valid_and_reported_beside_the_plain_rule(folder, tmp_path):
+    stored = report._read(str(folder / "runs/bank_s0"), NAMES, [])
+    # an expert that lost forty nats a token on everything, its own text included
+    lost = np.array([[0.0], [0.0], [40.0 * WINDOW]])
+    weak = {k: v + lost if k.endswith(":code:residual") else v for k, v in stored.items()}
+    inputs = read_sets(folder / "sets.npz")
+    plain = report.routing(NAMES, WINDOW, weak, inputs, "code", help_weak=False)
+    helped = report.routing(NAMES, WINDOW, weak, inputs, "code")
+    size = str(WINDOW)
+    assert plain["per_domain"][size]["leaps"] < 0.5 < 0.8 < helped["per_domain"][size]["leaps"]
+    assert helped["without_handicap"]["accuracy"] == plain["accuracy"]
+    given = helped["handicap"]["nats_per_token"]
+    assert given["leaps"] > 1 and given["up"] == given["down"] == 0
+    assert helped["paper_rule"] == plain["paper_rule"]
+
+
 def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path):
     whole, part = (report._read(str(folder / "runs/branch_s0"), NAMES, left)
                    for left in ([], ["down"]))
@@ -135,7 +163,8 @@ def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path):
     assert len(part["test/up:code:generalist"]) == 1
     assert report.main(["--run", str(folder / "runs/bank_s0"), "--tokens", str(folder),
                         "--rule", "code", "--scouts", str(folder / "runs/scouts_s0"),
-                        "--scout-rule", "code2", "--out", str(tmp_path), "--without", "none"]) == 0
+                        "--scout-rule", "code2", "--out", str(tmp_path), "--without", "none",
+                        "--name", "without"]) == 0
     whole = json.loads((tmp_path / "routing_without.json").read_text())
     assert whole["experts"] == [*NAMES] and "--without none" in whole["command"]
     with pytest.raises(UserError, match="at least three known"):  # of two, none can be left out
