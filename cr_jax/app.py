@@ -228,16 +228,16 @@ def _make_bank(experiment, model, text, names, trained, folder, say) -> ExpertBa
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
             "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype)
     if final.exists():
+        aside = old
         try:
             for name in [n for n in BankFolder(final).names if n not in names]:
                 import_expert(place, final / "experts" / name)
                 say(f"{name}: added to the bank earlier, kept")
         except UserError as error:
-            kept = folder / "bank.damaged"
-            shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(final, kept)
-            say(f"warning: {error}; the bank is written anew, the old one kept in {kept}")
-        final.rename(old)
+            aside = folder / "bank.damaged"
+            shutil.rmtree(aside, ignore_errors=True)
+            say(f"warning: {error}; the bank is written anew, the old one kept in {aside}")
+        final.rename(aside)
     place.rename(final)
     shutil.rmtree(old, ignore_errors=True)
     bank.folder = final
