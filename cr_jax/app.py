@@ -27,11 +27,11 @@ from cr_jax.report import write_report
 from cr_jax.router import calibrate
 from cr_jax.studies import ablation, examples, fingerprint, geometry, routing
 from cr_jax.studies.grid import make_grid
-from cr_jax.training import banner
+from cr_jax.training import banner, loop
 from cr_jax.training.checkpoint import DISK_ERRORS
 from cr_jax.training.loop import Interrupted, train
 from cr_jax.training.metric_writer import read_lines
-from cr_jax.workdir import locked, provenance
+from cr_jax.workdir import locked, provenance, stored_record
 
 
 def main(config: ml_collections.ConfigDict, workdir: str, argv=(),
@@ -98,7 +98,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         _cache_compilations(folder)
         plan = _plan(experiment)  # what cannot be laid out is refused before text is read
         with stage("text"):
-            text = distributed.in_turn(lambda: corpora.prepare(experiment, folder, say))
+            text = distributed.in_turn(lambda: _prepare(experiment, folder, say))
         model = corpora.sized(experiment.model, text.tokenizer)
         names = tuple(text.train)
         with stage("training"):
@@ -165,6 +165,17 @@ def _interrupts():
         yield pressed.is_set
     finally:
         signal.signal(signal.SIGINT, old)
+
+
+def _prepare(experiment, folder, say):
+    """The text.  Other settings than an old workdir's are refused before it is tokenised; what
+    depends on the text is compared when the checkpoint is restored."""
+    if old := stored_record(folder):
+        model = settings.to_dict(experiment.model)
+        model["vocab_size"] = model["vocab_size"] or old["model"]["vocab_size"]  # the tokenizer's
+        loop._same_run(old, {"experiment": settings.to_dict(experiment), "model": model,
+                             "experts": list(experiment.data.domains), "texts": {}})
+    return corpora.prepare(experiment, folder, say)
 
 
 def _plan(experiment):

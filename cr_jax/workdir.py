@@ -2,6 +2,8 @@
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -33,6 +35,24 @@ def locked(path: str | os.PathLike):
             raise UserError(f"another run is using --workdir={path}; wait for it or choose "
                             "another folder") from None
         yield folder
+
+
+def stored_record(folder: Path) -> dict | None:
+    """What the newest checkpoint says of its run, before anything large is read.
+
+    None where there is none or its bytes are not as they were sealed: restoring it tells why.
+    """
+    steps = [int(p.stem) for p in (folder / "checkpoints").glob("*.json") if p.stem.isdigit()]
+    if not steps:
+        return None
+    place = folder / "checkpoints" / str(max(steps))
+    try:
+        seal = json.loads(place.with_name(f"{place.name}.json").read_bytes())
+        raw = (place / "record" / "metadata").read_bytes()
+        whole = seal["record/metadata"] == hashlib.sha256(raw).hexdigest()
+        return json.loads(raw) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def provenance() -> dict:

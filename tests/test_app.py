@@ -20,6 +20,7 @@ from cr_jax import config as settings
 from cr_jax.bank import import_expert
 from cr_jax.data import load_corpus
 from cr_jax.data.windows import Windows, eval_windows
+from cr_jax.errors import UserError
 from cr_jax.studies import routing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -127,12 +128,42 @@ def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys)
     assert cr_jax.ExpertBank.load(bank).names == (*tiny_run.NAMES, "extra")
     # What cannot be taken along is not thrown away.
     (bank / "experts" / "extra" / "params.safetensors").write_bytes(b"")
+    same = bank.stat().st_ino
     app.run(settings.build(tiny_config(folder)), folder / "run")
     assert "warning:" in capsys.readouterr().out
     assert cr_jax.ExpertBank.load(bank).names == tiny_run.NAMES
     assert (folder / "run" / "bank.damaged" / "experts" / "extra").is_dir()
     assert (folder / "run" / "bank.damaged").stat().st_ino == same  # moved: a copy could fail
     assert {p.name for p in (folder / "run").glob("bank*")} == {"bank", "bank.damaged"}
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"train.batch": 16}, "train: batch"), ({"model.d_ff": 40}, "model: d_ff"),
+    ({"seed": 5}, "seed"), ({"tokenizer.kind": "gpt2"}, "tokenizer: kind")],
+    ids=["train", "model", "seed", "tokenizer"])
+def test_other_settings_are_refused_before_the_text_is_read(finished, monkeypatch, change, said):
+    folder, _ = finished
+    reads = []
+    monkeypatch.setattr(app.corpora, "prepare", lambda *a: reads.append(a) or pytest.fail("read"))
+    config = tiny_config(folder)
+    config.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=rf"other settings \({said}"):
+        app.run(settings.build(config), folder / "run")
+    assert not reads
+    # What may change, and a record that is not as it was sealed, go on to the text.
+    longer = tiny_config(folder)
+    longer.train.steps = 61
+    config.eval.alpha = 0.1
+    record = folder / "run" / "checkpoints" / "60" / "record" / "metadata"
+    held = record.read_bytes()
+    try:
+        for given, raw in ((longer, held), (config, held + b" "), (config, b"")):
+            record.write_bytes(raw)
+            with pytest.raises(pytest.fail.Exception):
+                app.run(settings.build(given), folder / "run")
+    finally:
+        record.write_bytes(held)
+    assert len(reads) == 3
 
 
 @pytest.fixture(scope="module")
