@@ -16,10 +16,9 @@ import numpy as np
 from benchmarks.bank.inputs import read_sets
 from benchmarks.bank.run import GENERALIST
 from benchmarks.results import commit, write
-from cr_jax import handicap
 from cr_jax.cascade import AT_LEAST, agreement, nearest
 from cr_jax.data import load_tokenizer
-from cr_jax.studies import blends, lengths, ood
+from cr_jax.studies import blends, lengths, ood, weak_experts
 from cr_jax.studies.sums import Sums
 
 
@@ -146,8 +145,8 @@ def residual(stored, key: str, rule: str, of: str = "") -> np.ndarray:
 
 
 def chosen(names, stored, rule: str, window: int) -> tuple[float, np.ndarray]:
-    """(share, handicaps [E]) as `handicap.choose` takes them on the validation windows."""
-    return handicap.choose({n: residual(stored, f"valid/{n}", rule) / window for n in names},
+    """(share, handicaps [E]) as `weak_experts.choose` takes them on the validation windows."""
+    return weak_experts.choose({n: residual(stored, f"valid/{n}", rule) / window for n in names},
                            names)
 
 
@@ -163,8 +162,9 @@ def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = Tru
     found = lengths.run(names, by_length(rule, given), read(rule, "doc", given),
                         read(rule, "validdoc", given))
     without = lengths.run(names, by_length(rule), read(rule, "doc"))
-    on_valid = {k: handicap.accuracy({n: residual(stored, f"valid/{n}", rule) / window
-                                      for n in names}, names, v)
+    valid, test = ({n: residual(stored, f"{split}/{n}", rule) / window for n in names}
+                   for split in ("valid", "test"))
+    on_valid = {k: weak_experts.accuracy(valid, names, v)
                 for k, v in (("without", 0 * given), ("with", given))}
     plain = lengths.run(names, by_length("seen"), read("seen", "doc"))
     home = read("seen", "test")
@@ -176,6 +176,7 @@ def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = Tru
         "experts": names, **found,
         "handicap": {"share": share, "accuracy_on_valid": on_valid, "nats_per_token": dict(
             zip(names, map(float, given), strict=True))},
+        "excess": weak_experts.excess(valid, test, names),
         "without_handicap": {k: without[k] for k in ("accuracy", "per_domain")},
         "paper_rule": {k: plain[k] for k in ("accuracy", "accuracy_tra", "per_domain")},
         "tra_at_home": {n: float(home[n].correct[e].sum() / home[n].tokens.sum())

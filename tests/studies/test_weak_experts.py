@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cr_jax import handicap
 from cr_jax.errors import UserError
+from cr_jax.studies import weak_experts
 
 NAMES = ("a", "b", "weak")
 
@@ -23,7 +23,7 @@ def world(behind, seed=0, n=400):
 def test_a_share_of_its_own_windows_is_what_an_expert_gets():
     residuals = world(behind=2.0)
     for share in (0.5, 0.8, 0.95):
-        found = handicap.handicaps(residuals, NAMES, share)
+        found = weak_experts.handicaps(residuals, NAMES, share)
         won = (residuals["weak"] - found[:, None]).argmin(0) == 2
         assert won.mean() == pytest.approx(share, abs=0.01)
         assert found[0] == found[1] == 0  # they win at home without
@@ -31,32 +31,49 @@ def test_a_share_of_its_own_windows_is_what_an_expert_gets():
 
 def test_the_weak_expert_wins_its_text_on_new_windows_and_others_keep_theirs():
     fitted, new = world(2.0, seed=0), world(2.0, seed=1)
-    share, found = handicap.choose(fitted, NAMES)
+    share, found = weak_experts.choose(fitted, NAMES)
     plain = np.zeros(3)
     assert share > 0.8
-    assert handicap.accuracy(new, NAMES, plain) < 0.7
-    assert handicap.accuracy(new, NAMES, found) > 0.95
+    assert weak_experts.accuracy(new, NAMES, plain) < 0.7
+    assert weak_experts.accuracy(new, NAMES, found) > 0.95
     assert np.mean((new["a"] - found[:, None]).argmin(0) == 0) > 0.99
 
 
 def test_an_expert_beyond_help_gets_none():
     # what it would need to win at home takes all of its neighbours' text
     residuals = world(behind=8.0)
-    assert handicap.accuracy(residuals, NAMES, handicap.handicaps(residuals, NAMES, 0.5)) < 0.5
-    share, found = handicap.choose(residuals, NAMES)
+    half = weak_experts.handicaps(residuals, NAMES, 0.5)
+    assert weak_experts.accuracy(residuals, NAMES, half) < 0.5
+    share, found = weak_experts.choose(residuals, NAMES)
     assert share == 0 and not found.any()
 
 
 def test_a_strong_bank_needs_none():
-    share, found = handicap.choose({n: r for n, r in world(-4.0).items()}, NAMES)
+    share, found = weak_experts.choose({n: r for n, r in world(-4.0).items()}, NAMES)
     assert share == 0 and not found.any()
 
 
 def test_bad_input_is_refused():
     residuals = world(1.0)
     with pytest.raises(UserError, match=r"share=2 .* must lie in \[0, 1\]"):
-        handicap.handicaps(residuals, NAMES, 2)
+        weak_experts.handicaps(residuals, NAMES, 2)
     with pytest.raises(UserError, match="weak: finite residuals of all 3"):
-        handicap.handicaps({k: residuals[k] for k in "ab"}, NAMES, 0.5)
+        weak_experts.handicaps({k: residuals[k] for k in "ab"}, NAMES, 0.5)
     with pytest.raises(UserError, match="a: finite residuals"):
-        handicap.handicaps(residuals | {"a": residuals["a"] * np.nan}, NAMES, 0.5)
+        weak_experts.handicaps(residuals | {"a": residuals["a"] * np.nan}, NAMES, 0.5)
+
+
+def test_text_beyond_what_is_typical_leaves_the_neighbour():
+    """`weak` needs 6 nats on its own text, b 5: typical of weak, far beyond b's usual 3."""
+    valid, test = world(2.0, seed=0), world(2.0, seed=1)
+    found = weak_experts.excess(valid, test, NAMES)
+    rows = {r["weight"]: r for r in found["rows"]}
+    assert rows[0.0]["per_domain"]["weak"] < 0.1 and found["chosen_on_valid"] > 0
+    assert rows[found["chosen_on_valid"]]["per_domain"]["weak"] > 0.9
+    assert rows[found["chosen_on_valid"]]["per_domain"]["a"] > 0.95
+
+
+def test_excess_leaves_what_is_typical_alone():
+    residual = np.array([[1.0, 3.0], [2.0, 2.5]])
+    found = weak_experts.with_excess(residual, np.array([1.5, 3.0]), 2.0)
+    np.testing.assert_allclose(found, [[1.0, 6.0], [2.0, 2.5]])

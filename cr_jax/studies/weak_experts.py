@@ -1,9 +1,12 @@
-"""A head start for experts that lose their own text: one number each, from validation windows.
+"""Two ways to help an expert that loses even its own text, on residuals: handicaps and excess.
 
-numpy only.  Not in the paper, whose rule compares plain residuals.  An expert that had little text
-overfits and rebuilds even its own domain worse than a neighbour with more: it never wins.  Its
-handicap, in nats/token, is taken off its residual before experts are compared.  No gate is
-trained, and p-values stay as they are.  Compare post-hoc logit adjustment (Menon et al. 2021).
+An expert that had little text overfits and codes its own domain worse than a neighbour with more:
+it never wins.  A handicap, in nats/token, is taken off its residual before experts are compared;
+it is measured against the other experts on validation windows.  Excess needs the expert's own
+calibration alone: what a residual exceeds that expert's own 95th percentile by counts more, so
+that text must be typical of its winner and not only cheap; `config.Scoring.excess` routes so.  No
+gate is trained.  numpy only.  Not in the paper, whose rule compares plain residuals; compare
+post-hoc logit adjustment (Menon et al. 2021).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +17,8 @@ from jaxtyping import Float
 from cr_jax.errors import UserError
 
 SHARES = (0.0, 0.5, 0.8, 0.9, 0.95)
+WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+PERCENTILE = 95
 
 
 def handicaps(residuals: Mapping[str, Float[np.ndarray, "E N"]], names: Sequence[str],
@@ -60,3 +65,34 @@ def accuracy(residuals: Mapping[str, Float[np.ndarray, "E N"]], names: Sequence[
     """Share of windows that go to their own domain's expert, mean over domains."""
     return float(np.mean([np.mean((residuals[n] - handicap[:, None]).argmin(0) == e)
                           for e, n in enumerate(names)]))
+
+
+def limits(residuals: Mapping[str, Float[np.ndarray, "E N"]], names: Sequence[str]
+           ) -> Float[np.ndarray, " E"]:
+    """Each expert's `PERCENTILE` of residuals on its own windows, nats/token."""
+    return np.array([np.percentile(residuals[n][e], PERCENTILE) for e, n in enumerate(names)])
+
+
+def with_excess(residual: Float[np.ndarray, "E N"], limit: Float[np.ndarray, " E"],
+                weight: float) -> Float[np.ndarray, "E N"]:
+    """Residuals, what lies above an expert's limit counted 1 + weight times."""
+    return residual + weight * np.maximum(0, residual - limit[:, None])
+
+
+def excess(valid: Mapping[str, Float[np.ndarray, "E N"]],
+           test: Mapping[str, Float[np.ndarray, "E N"]], names: Sequence[str],
+           weights: Sequence[float] = WEIGHTS) -> dict:
+    """-> {"percentile", "rows": [{"weight", "valid", "test", "per_domain"}], "chosen_on_valid"}.
+
+    Accuracies are means over domains; per_domain is on test.
+    """
+    limit, rows = limits(valid, names), []
+    for weight in weights:
+        counted = [{n: with_excess(r[n], limit, weight) for n in names} for r in (valid, test)]
+        none = np.zeros(len(names))
+        rows.append({"weight": weight, "valid": accuracy(counted[0], names, none),
+                     "test": accuracy(counted[1], names, none),
+                     "per_domain": {n: float(np.mean(counted[1][n].argmin(0) == e))
+                                    for e, n in enumerate(names)}})
+    return {"percentile": PERCENTILE, "rows": rows,
+            "chosen_on_valid": max(rows, key=lambda r: r["valid"])["weight"]}
