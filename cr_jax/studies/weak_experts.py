@@ -21,7 +21,7 @@ WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 PERCENTILE = 95
 
 
-def handicaps(residuals: Mapping[str, Float[np.ndarray, "E N"]], names: Sequence[str],
+def handicaps(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
               share: float) -> Float[np.ndarray, " E"]:
     """The least numbers >= 0 with which each expert, if it alone had one, wins `share` of its own.
 
@@ -43,7 +43,7 @@ def handicaps(residuals: Mapping[str, Float[np.ndarray, "E N"]], names: Sequence
     return found
 
 
-def choose(residuals: Mapping[str, Float[np.ndarray, "E N"]], names: Sequence[str],
+def choose(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
            shares: Sequence[float] = SHARES) -> tuple[float, Float[np.ndarray, " E"]]:
     """(share, handicaps) with the best accuracy on these windows, mean over domains, all experts
     having theirs at once; of equal ones the smaller share.
@@ -60,14 +60,14 @@ def choose(residuals: Mapping[str, Float[np.ndarray, "E N"]], names: Sequence[st
     return best[1:]
 
 
-def accuracy(residuals: Mapping[str, Float[np.ndarray, "E N"]], names: Sequence[str],
+def accuracy(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
              handicap: Float[np.ndarray, " E"]) -> float:
     """Share of windows that go to their own domain's expert, mean over domains."""
     return float(np.mean([np.mean((residuals[n] - handicap[:, None]).argmin(0) == e)
                           for e, n in enumerate(names)]))
 
 
-def limits(residuals: Mapping[str, Float[np.ndarray, "E N"]], names: Sequence[str]
+def limits(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str]
            ) -> Float[np.ndarray, " E"]:
     """Each expert's `PERCENTILE` of residuals on its own windows, nats/token."""
     return np.array([np.percentile(residuals[n][e], PERCENTILE) for e, n in enumerate(names)])
@@ -79,8 +79,8 @@ def with_excess(residual: Float[np.ndarray, "E N"], limit: Float[np.ndarray, " E
     return residual + weight * np.maximum(0, residual - limit[:, None])
 
 
-def excess(valid: Mapping[str, Float[np.ndarray, "E N"]],
-           test: Mapping[str, Float[np.ndarray, "E N"]], names: Sequence[str],
+def excess(valid: Mapping[str, Float[np.ndarray, "E _"]],
+           test: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
            weights: Sequence[float] = WEIGHTS) -> dict:
     """-> {"percentile", "rows": [{"weight", "valid", "test", "per_domain"}], "chosen_on_valid"}.
 
