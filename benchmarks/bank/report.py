@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
                                  ("members", members), ("without", a.without)) if v)
                              + " --plain" * a.plain}
     merged = {"routing": mean(found["routing"]), "ood": ood.merge(found["ood"])}
-    brief = {"routing": lambda f: {"accuracy": f["accuracy"], "per_domain": f["per_domain"]},
+    brief = {"routing": lambda f: {k: f[k] for k in (
+                 "accuracy", "per_domain", "handicap", "excess")},
              "ood": lambda f: {k: f["scores"][merged["ood"]["rule"]][k] for k in
                                ("auroc", "fpr95", "reject_at_1pct", "attack_accept")}}
     for name, result in merged.items():
@@ -159,14 +160,14 @@ def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = Tru
     by_length = lambda rule, given=0.0 * given: {
         **{n: read(rule, f"cut{n}", given) for n in lengths.LENGTHS if read(rule, f"cut{n}")},
         window: read(rule, "test", given)}
-    found = lengths.run(names, by_length(rule, given), read(rule, "doc", given),
-                        read(rule, "validdoc", given))
-    without = lengths.run(names, by_length(rule), read(rule, "doc"))
+    found = lengths.run(names, by_length(rule, given), read(rule, "doc", given) or None,
+                        read(rule, "validdoc", given) or None)
+    without = lengths.run(names, by_length(rule), read(rule, "doc") or None)
     valid, test = ({n: residual(stored, f"{split}/{n}", rule) / window for n in names}
                    for split in ("valid", "test"))
     on_valid = {k: weak_experts.accuracy(valid, names, v)
                 for k, v in (("without", 0 * given), ("with", given))}
-    plain = lengths.run(names, by_length("seen"), read("seen", "doc"))
+    plain = lengths.run(names, by_length("seen"), read("seen", "doc") or None)
     home = read("seen", "test")
     made: dict[tuple[str, str], dict] = {}
     for key, part in read(rule, "blend", given).items():
