@@ -51,7 +51,7 @@ class ExpertBank:
     calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
     about: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     folder: Path | None = None
-    scoring: Scoring = SEEN  # the rule that calibrations were made with
+    scoring: Scoring = SEEN  # its residual_rule is the one that calibrations were made with
 
     def __post_init__(self):
         if not 0 < self.tokenizer.vocab_size <= self.model.vocab_size:
@@ -113,7 +113,7 @@ class ExpertBank:
         with files.adding(name) as draft:
             record = {"format": FORMAT, "tokenizer": self.tokenizer.fingerprint,
                       "model": config.to_dict(self.model), "dtype": dtype, "about": about or {},
-                      "scoring": config.to_dict(self.scoring)}
+                      "scoring": config.to_dict(self.scoring.residual_rule)}
             _write_json(draft / "config.json", record)
             _write_json(draft / "calibration.json", calibration.to_json())
             parameter_files.write(draft / "params.safetensors", rounded, dtype)
@@ -226,6 +226,19 @@ def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLi
     return name
 
 
+def set_excess(bank_folder: str | os.PathLike, excess: float) -> None:
+    """Changes how a stored bank compares residuals (`config.Scoring.excess`).
+
+    Only bank.json is written: experts and their calibrations keep their bytes.  `UserError` when
+    there is no bank, or `excess` is not finite or below 0.  Not in the paper.
+    """
+    files = BankFolder(bank_folder)
+    model = _model(files)
+    rule = dataclasses.replace(_scoring(files, model), excess=float(excess))
+    config.check_scoring(rule, model)
+    files.set_scoring(config.to_dict(rule))
+
+
 def _listed(names: Iterable[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
@@ -267,10 +280,10 @@ def _check_model(folder: Path, model: ModelConfig, scoring: Scoring) -> None:
         if field not in _HOW_TO_RUN and had != wanted[field]:
             raise UserError(f"{folder} has model.{field}={had!r}, the bank has "
                             f"{wanted[field]!r}: train the expert with the bank's model settings")
-    rule = config.scoring_rule(record.get("scoring", {}), model)
-    if rule != scoring:
-        raise UserError(f"{folder} was calibrated for {rule}, the bank compares by {scoring}: "
-                        "calibrate the expert again with the bank's rule")
+    rule = config.scoring_rule(record.get("scoring", {}), model).residual_rule
+    if rule != scoring.residual_rule:
+        raise UserError(f"{folder} was calibrated for {rule}, the bank's residuals are of "
+                        f"{scoring.residual_rule}: calibrate the expert again with the bank's rule")
 
 
 def _read_calibration(folder: Path) -> Calibration:

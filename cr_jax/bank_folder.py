@@ -191,6 +191,12 @@ class BankFolder:
             self._replace({k: v for k, v in self.index["experts"].items() if k != name})
             shutil.rmtree(folder, ignore_errors=True)
 
+    def set_scoring(self, scoring: Mapping[str, Any]) -> None:
+        """Stores another description of the rule in bank.json; the experts are untouched."""
+        with writable(self.path), self._changing():
+            self.index = {**self.index, "scoring": dict(scoring)}
+            write_sealed(self.path / "bank.json", self.index)
+
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
         """Reads bank.json anew and keeps other processes from changing it meanwhile."""

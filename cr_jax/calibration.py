@@ -5,6 +5,7 @@ when *all* experts rebuild an input poorly without saying how poor that is.
 """
 
 import dataclasses
+import functools
 import math
 import types
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from cr_jax.errors import UserError
 
 FORMAT = 1
 MOST = 1000  # residuals kept per length
+PERCENTILE = 95  # of an expert's own residuals: what exceeds it is not typical of the expert
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,14 +55,28 @@ class Calibration:
         windows exchangeable with the calibration's, P(p <= a) <= a for every a.
         """
         residual = np.asarray(residual, np.float64)
-        lengths = np.array(list(self.residuals))
-        at = np.searchsorted(lengths, np.asarray(length), side="right") - 1
+        at = self._place(length)
         p = np.full(residual.shape, np.nan)
         for i, known in enumerate(self.residuals.values()):
             here = at == i
             reached = known.size - np.searchsorted(known, residual[here], side="left")
             p[here] = (1 + reached) / (known.size + 1)
         return p
+
+    def limit(self, length: Int[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
+        """The 95th percentile of the expert's own residuals, nats/token, for windows of `length`
+        real tokens, at the same calibrated length as `p_value`; NaN where it is shorter than all.
+        """
+        at = self._place(length)
+        return np.where(at < 0, np.nan, self._limits[at])
+
+    @functools.cached_property
+    def _limits(self):
+        return np.array([np.percentile(known, PERCENTILE) for known in self.residuals.values()])
+
+    def _place(self, length):
+        """Index of the largest calibrated length that does not exceed it; -1: none."""
+        return np.searchsorted(list(self.residuals), np.asarray(length), side="right") - 1
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types with a format number; `from_json` gives the same object back."""

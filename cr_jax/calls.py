@@ -27,7 +27,7 @@ def score_rows(bank: ExpertBank, windows: Windows, rows: int, expert_chunk: int 
                    for kind in (np.float32, bool, np.float32)))
     for part, *call in _calls(bank.model, windows, rows, bank.scoring):
         scores = compiled(score_experts, bank.model, bank.params, *call, expert_chunk, chunk,
-                          bank.scoring)
+                          bank.scoring.residual_rule)
         for kept, new in zip(out, scores, strict=True):
             kept[:, part] = np.asarray(new)[:, : part.stop - part.start]
     return out
@@ -42,6 +42,7 @@ def residual_rows(
     params: [E, ...].  `residual_sums` of `score_rows` without the pass over seen tokens, which
     only the paper's rule needs.  `UserError` when the windows or the rule are not the model's.
     """
+    scoring = scoring.residual_rule  # static: how residuals are compared compiles nothing anew
     found = [np.zeros((jax.tree.leaves(params)[0].shape[0], 0), np.float32)]
     for part, *call in _calls(model, windows, rows, scoring):
         sums = compiled(residuals_only, model, params, *call, expert_chunk, chunk, scoring)

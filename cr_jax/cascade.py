@@ -128,8 +128,8 @@ class Cascade:
             kept = np.sort(np.argsort(nats, kind="stable")[:self.keep])
             found = router.judge(
                 calls.selected(self.bank, kept), spool, alpha=alpha, stop=stop,
-                tra_of_all=tra_of_all or self.bank.scoring == SEEN, expert_chunk=expert_chunk,
-                batch=batch, chunk=chunk, on_block=on_block)
+                tra_of_all=tra_of_all or self.bank.scoring.residual_rule == SEEN,
+                expert_chunk=expert_chunk, batch=batch, chunk=chunk, on_block=on_block)
         by_scout = dict(zip(self.bank.names, map(float, nats / tokens), strict=True))
         return dataclasses.replace(found, scouts=by_scout)
 
@@ -152,7 +152,7 @@ class Cascade:
                 block = windows.take(here)
                 residuals[e, here] = residual_means(*calls.residual_rows(
                     part.model, part.params, block, rows, scoring=part.scoring, chunk=chunk))[0]
-        return WindowRoutes(residuals, lowest(residuals),
+        return WindowRoutes(residuals, lowest(router.compared(self.bank, residuals, lengths)),
                             router.p_values(self.bank, residuals, lengths))
 
 
@@ -176,8 +176,9 @@ def choose_keep(scouts: ExpertBank, bank: ExpertBank, windows: Mapping[str, Wind
     scouts = scouts.select(bank.names)
     options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
     calls.check_sizes(**options)
-    rows = [agreement(scout_residuals(scouts, windows[n], **options),
-                      router.route_all(bank, windows[n], **options).residuals)
+    exact = lambda w: router.compared(bank, router.route_all(bank, w, **options).residuals,
+                                      w.mask.sum(-1))
+    rows = [agreement(scout_residuals(scouts, windows[n], **options), exact(windows[n]))
             for n in bank.names]
     mean = np.mean(rows, 0)
     keep = int(np.flatnonzero(mean >= at_least)[0]) + 1  # with k = E it is 1
@@ -189,6 +190,7 @@ def agreement(scouts: Float[np.ndarray, "E B"], exact: Float[np.ndarray, "E B"]
               ) -> Float[np.ndarray, " E"]:
     """Share of windows whose exact winner is among the k nearest scouts, for k = 1 ... E.
 
+    exact: what the bank compares (`router.compared`); scouts are compared by plain residuals.
     Windows of which the bank's rule scores no token have no winner and are left out; `UserError`
     when no other is there.
     """

@@ -1,6 +1,7 @@
 """How many experts a cascade keeps, on file beside its scouts.  Knows no arrays.
 
-    SCOUTS/cascade.json    sealed; the choice, and the SHA-256 of every expert of both banks
+    SCOUTS/cascade.json    sealed; the choice, and the SHA-256 of every expert of both banks,
+                           the excess that the bank compared by
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ def write(bank: Path | None, scouts: Path | None, choice: Choice, head: int) -> 
     with writable(scouts):
         write_sealed(scouts / CASCADE, {
             "format": FORMAT, **dataclasses.asdict(choice), "head": head,
-            "bank": _experts(bank), "scouts": _experts(scouts)})
+            "excess": _excess(bank), "bank": _experts(bank), "scouts": _experts(scouts)})
 
 
 def read(bank: Path, scouts: Path) -> tuple[Choice, int]:
@@ -57,12 +58,19 @@ def read(bank: Path, scouts: Path) -> tuple[Choice, int]:
         if raw.get(field) != _experts(folder):
             raise UserError(f"{path} was measured with other experts than {folder} holds now: "
                             "choose again, or give --keep")
+    if raw.get("excess", 0.0) != _excess(bank):
+        raise UserError(f"{path} was measured with another excess (config.scoring.excess) than "
+                        f"{bank} compares by now: choose again, or give --keep")
     try:
         choice = Choice(raw["keep"], raw["at_least"], tuple(raw["agreement"]), raw["windows"])
         head = raw["head"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} lacks {error}: choose again") from error
     return choice, head
+
+
+def _excess(folder: Path) -> float:
+    return BankFolder(folder).index.get("scoring", {}).get("excess", 0.0)
 
 
 def _experts(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Which expert rebuilds a text best, and is that good enough?  Paper, routing rule.
 
-`tokens [B, L] -> nll [E, B, L] -> residual [E] -> argmin`.  No gate is trained.  The scores are
-those of training: the same model and `objective.token_scores`, with a leading expert axis.
+`tokens [B, L] -> nll [E, B, L] -> residual [E] -> compared [E] -> argmin`.  No gate is trained.
+The scores are those of training: the same model and `objective.token_scores`, with a leading
+expert axis.
 Letters: E experts, B windows, L tokens per window.  Sees no files.
 """
 
@@ -29,6 +30,7 @@ from cr_jax.calls import (
     selected,
     whole_number,
 )
+from cr_jax.comparison import compared, excess
 from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
@@ -108,7 +110,8 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *, scoring: Sco
 def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
           stop: float = 0.0, tra_of_all: bool = False, expert_chunk: int = 4, batch: int = 64,
           chunk: int = 8192, on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
-    """Sends one document to the expert with the lowest residual (paper, routing rule).
+    """Sends one document to the expert with the lowest residual (paper, routing rule), or the
+    lowest `compared` where the bank's rule has excess.
 
     text: a str is the text itself, a `pathlib.Path` a file; pieces of str, or windows.  Files and
     pieces may be of any size: memory is bounded.  head: judge by the first so many windows and
@@ -126,7 +129,8 @@ def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: 
     check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
     check_stop(stop)
     batch = min(batch, LOOK) if stop else batch
-    cut, tra_of_all = blocks(bank, text, batch, head), tra_of_all or bank.scoring == SEEN
+    cut, tra_of_all = blocks(bank, text, batch, head), (
+        tra_of_all or bank.scoring.residual_rule == SEEN)
     with contextlib.nullcontext(cut) if tra_of_all else Spool(cut) as document:
         return judge(bank, document, alpha=alpha, stop=stop, tra_of_all=tra_of_all,
                      expert_chunk=expert_chunk, batch=batch, chunk=chunk, on_block=on_block)
@@ -150,7 +154,7 @@ def judge(bank: ExpertBank, document: Iterable[Windows], *, alpha: float, stop: 
             nats, counts = residual_rows(bank.model, bank.params, block, rows,
                                          scoring=bank.scoring, expert_chunk=expert_chunk,
                                          chunk=chunk)
-        totals.add(block, nats, counts, correct)
+        nats = totals.add(block, nats, counts, correct)
         read += 1
         on_block(block)
         if stop:
@@ -182,8 +186,9 @@ def route_all(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batc
     residuals = residual_means(*residual_rows(
         bank.model, bank.params, windows, rows_per_call(len(windows.tokens), batch),
         scoring=bank.scoring, expert_chunk=expert_chunk, chunk=chunk))
-    return WindowRoutes(residuals, lowest(residuals),
-                        p_values(bank, residuals, windows.mask.sum(-1)))
+    lengths = windows.mask.sum(-1)
+    return WindowRoutes(residuals, lowest(compared(bank, residuals, lengths)),
+                        p_values(bank, residuals, lengths))
 
 
 class Totals:
@@ -192,16 +197,18 @@ class Totals:
     def __init__(self, bank: ExpertBank):
         self.bank = bank
         experts = len(bank.names)
-        self.residual, self.correct = np.zeros(experts), None
+        self.residual, self.excess, self.correct = np.zeros(experts), np.zeros(experts), None
         self.windows = self.tokens = self.scored = 0
         self.p = [(0.0, 0, 0)] * experts
 
     def add(self, windows: Windows, residual: Float[np.ndarray, "E B"],
-            counts: Int[np.ndarray, " B"], correct: Int[np.ndarray, "E B"] | None = None) -> None:
+            counts: Int[np.ndarray, " B"], correct: Int[np.ndarray, "E B"] | None = None
+            ) -> Float[np.ndarray, "E B"]:
         """Adds a block of windows, scored by all experts of the bank.
 
         residual: nats over the `counts` scored tokens of each window; correct: its tokens that
-        were rebuilt exactly, where that is known.
+        were rebuilt exactly, where that is known.  -> nats by which experts are compared: the
+        residual, with its excess where the bank's rule has it.
         """
         lengths = windows.mask.sum(-1)
         self.residual += residual.sum(-1)
@@ -210,10 +217,16 @@ class Totals:
             self.correct = correct.sum(-1) + (0 if self.correct is None else self.correct)
         self.windows += int((lengths > 0).sum())
         self.tokens += int(lengths.sum())
-        p = p_values(self.bank, residual_means(residual, counts), lengths)
+        means = residual_means(residual, counts)
+        p = p_values(self.bank, means, lengths)
         parts = [p_sums(row, lengths) for row in p]
         self.p = [(a + x, b + y, max(c, z))
                   for (a, b, c), (x, y, z) in zip(self.p, parts, strict=True)]
+        if not self.bank.scoring.excess:
+            return residual
+        more = counts * excess(self.bank, means, lengths)
+        self.excess += more.sum(-1)
+        return residual + more
 
     def route(self, alpha: float) -> Route:
         """Where the sums say that the document goes; `tra` is empty where it was not counted."""
@@ -226,8 +239,10 @@ class Totals:
         if not np.isfinite(residuals).any():
             raise UserError("no expert of the bank has a finite residual: its parameters are of no "
                             "use; train it again")
-        ranked = np.argsort(residuals, kind="stable")
-        margin = residuals[ranked[1]] - residuals[ranked[0]] if len(ranked) > 1 else math.inf
+        added = self.excess / self.scored
+        ranked_by = residuals + added if self.bank.scoring.excess else residuals
+        ranked = np.argsort(ranked_by, kind="stable")
+        margin = ranked_by[ranked[1]] - ranked_by[ranked[0]] if len(ranked) > 1 else math.inf
         by_name = lambda values: dict(zip(self.bank.names, map(float, values), strict=True))
         p_values = by_name(document_p(*sums) for sums in self.p)
         nearest = self.bank.names[ranked[0]]
@@ -236,7 +251,8 @@ class Totals:
             expert=None if p_values[nearest] < alpha else nearest, nearest=nearest,
             margin=float(margin), residuals=by_name(residuals),
             tra={} if self.correct is None else by_name(self.correct / self.tokens),
-            p_values=p_values, windows=self.windows, tokens=self.tokens)
+            p_values=p_values, windows=self.windows, tokens=self.tokens,
+            excess=by_name(added) if self.bank.scoring.excess else {})
 
 
 def blocks(bank: ExpertBank, text: Text | Windows, batch: int, head: int = 0

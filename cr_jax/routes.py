@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 class WindowRoutes(NamedTuple):
     """Every window routed on its own: residuals in nats/token, index of the winner, p-values.
 
-    expert: -1 where no token is scored, by the bank's rule or because the window is empty.
+    residuals are plain; the winner is that of `router.compared`.  expert: -1 where no token is
+    scored, by the bank's rule or because the window is empty.
     """
 
     residuals: Float[np.ndarray, "E B"]
@@ -30,12 +31,13 @@ class Route:
     its p-value NaN and `known` None.
     residuals: nats/token, the mean over all scored tokens of all windows; tra: share of tokens
     rebuilt exactly, by the nearest expert, and by all where that was asked for or cost nothing
-    (`router.route`); margin: second best minus best residual, nats/token (infinite with one
+    (`router.route`); margin: second best minus best of `compared`, nats/token (infinite with one
     expert); p_values: how usual such a residual is in the expert's own domain; nearest: the expert
-    with the lowest residual, known or not.  windows, tokens: that were scored; of_windows: of how
-    many, None unless scoring was to stop early.  scouts: None where all experts were scored; after
-    a cascade the nats/token of every expert's scout, and the other fields know only the experts
-    that were scored in full.
+    with the lowest of `compared`, known or not.  windows, tokens: that were scored; of_windows: of
+    how many, None unless scoring was to stop early.  scouts: None where all experts were scored;
+    after a cascade the nats/token of every expert's scout, and the other fields know only the
+    experts that were scored in full.  excess: nats/token that are added to each residual before
+    they are compared; empty where the bank's rule has none (`config.Scoring.excess`).
     """
 
     expert: str | None
@@ -48,6 +50,12 @@ class Route:
     tokens: int
     scouts: dict[str, float] | None = None
     of_windows: int | None = None
+    excess: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def compared(self) -> dict[str, float]:
+        """What experts are ranked by, nats/token: residuals, with excess where the rule has it."""
+        return {name: x + self.excess.get(name, 0.0) for name, x in self.residuals.items()}
 
     @property
     def known(self) -> bool | None:

@@ -133,7 +133,7 @@ def score_experts(
     def one(p, own_mask, most):
         h, _ = net.apply(p, tokens, own_mask)
         scores = objective.token_scores(h, models.head(model, p), tokens, most)
-        residual = scores.nll if scoring == SEEN else residual_nll(
+        residual = scores.nll if scoring.residual_rule == SEEN else residual_nll(
             net, p, tokens, own_mask, scoring, most)
         return Scores(scores.nll, scores.correct, residual)
 

@@ -49,6 +49,29 @@ def test_rules_are_told_apart_in_words():
         assert settings.wording(nothing) == found[0]
 
 
+def test_excess_is_named_beside_any_rule_and_is_no_part_of_a_residual():
+    for rule in (settings.SEEN, settings.Scoring(predicted=True)):
+        both = dataclasses.replace(rule, excess=0.5)
+        plain, words = settings.wording(rule), settings.wording(both)
+        assert (words.cost, words.compared) == (plain.cost, f"{plain.cost} + {words.added}")
+        assert words.added.startswith("0.5 x") and not words.paper
+        assert (plain.compared, plain.added) == (plain.cost, "")
+        assert both != rule == both.residual_rule == rule.residual_rule
+        assert settings.wording(settings.to_dict(both)) == words
+        assert settings.scoring_rule(settings.to_dict(both), settings.ModelConfig(
+            predictive=True)) == both
+    for nothing in ("1", True, -1.0, float("nan"), float("inf"), None):
+        assert settings.wording({"excess": nothing}) == settings.wording(settings.SEEN)
+
+
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
+def test_an_excess_that_cannot_be_is_one_line(bad):
+    said = r"config\.scoring\.excess must be a finite number"
+    with pytest.raises(UserError, match=said) as caught:
+        settings.build(raw(scoring__excess=bad))
+    assert "\n" not in str(caught.value)
+
+
 def test_settings_come_back_from_their_own_description():
     built = settings.build(raw())
     assert settings.to_dict(settings.build(settings.to_dict(built))) == settings.to_dict(built)

@@ -30,9 +30,12 @@ def check_model(model: ModelConfig) -> None:
 
 
 def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
-    """Raises `UserError` when a window cannot be dealt like that."""
+    """Raises `UserError` when a window cannot be dealt, or residuals compared, like that."""
     if min(scoring.parts, scoring.rate, scoring.passes) < 0:
         raise UserError("config.scoring: parts, rate and passes cannot be negative")
+    if not 0 <= scoring.excess < float("inf"):  # `not` also catches NaN
+        raise UserError("config.scoring.excess must be a finite number, 0 or more; got "
+                        f"{scoring.excess}")
     if scoring.rate > model.rates:
         unit = "latents" if model.bottleneck == "query" else "channels of a latent"
         raise UserError(f"config.scoring.rate={scoring.rate} must not exceed {model.rates}, the "

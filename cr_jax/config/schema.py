@@ -139,6 +139,9 @@ class Scoring:
     predicted: score each token as the expert's own encoder predicts it from the tokens before it:
     the window's code length under that expert.  Needs model.predictive; nothing is hidden, and
     parts and passes choose the scored sample of positions as above.
+    excess: weight w of what a residual exceeds the expert's own 95th percentile by; 0: plain
+    residuals, the paper's rule.  Says how residuals are compared (`router.compared`), not what
+    they are: `residual_rule` leaves it out.
     """
 
     parts: int = 0
@@ -146,6 +149,12 @@ class Scoring:
     rate: int = 0
     passes: int = 0
     predicted: bool = False
+    excess: float = 0.0
+
+    @property
+    def residual_rule(self) -> "Scoring":
+        """What a residual is made of: the rule that calibrations and compiled scorers belong to."""
+        return dataclasses.replace(self, excess=0.0) if self.excess else self
 
 
 SEEN = Scoring()  # the paper's rule

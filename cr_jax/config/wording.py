@@ -1,6 +1,6 @@
 """A rule of scoring in words: the same ones in the report, in explanations and on a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cr_jax.config.schema import Scoring
@@ -8,7 +8,8 @@ from cr_jax.config.schema import Scoring
 
 class Wording(NamedTuple):
     """verb, done and what: "rebuilds", "rebuilt", "it"; cost: what the residual counts, with its
-    unit; formula: the same in symbols; paper: whether it is the paper's rule."""
+    unit; formula: the same in symbols; paper: whether it is the paper's rule; excess: weight of
+    what a residual exceeds the expert's own 95th percentile by (`Scoring.excess`)."""
 
     verb: str
     done: str
@@ -16,6 +17,18 @@ class Wording(NamedTuple):
     cost: str
     formula: str
     paper: bool = False
+    excess: float = 0.0
+
+    @property
+    def added(self) -> str:
+        """What is added to a residual before experts are compared; empty for plain residuals."""
+        return (f"{self.excess:g} x what exceeds the 95th percentile of the expert's own text"
+                if self.excess else "")
+
+    @property
+    def compared(self) -> str:
+        """`cost`, and what is added to it."""
+        return f"{self.cost} + {self.added}" if self.excess else self.cost
 
 
 _SEEN = Wording("rebuilds", "rebuilt", "it", "nats/token to rebuild the text",
@@ -35,6 +48,13 @@ def wording(rule: Scoring | Any) -> Wording:
     in the paper.
     """
     get = rule.get if isinstance(rule, Mapping) else lambda name: getattr(rule, name, None)
+    found, weight = _residual(get), get("excess")
+    if type(weight) not in (int, float) or not 0 < weight < float("inf"):
+        return found
+    return found._replace(paper=False, excess=float(weight))
+
+
+def _residual(get: Callable[[str], Any]) -> Wording:
     given = lambda name: type(get(name)) is int and get(name) > 0
     if get("predicted") is True:
         return _PREDICTED

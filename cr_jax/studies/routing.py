@@ -11,6 +11,7 @@ import numpy as np
 from cr_jax.bank import ExpertBank
 from cr_jax.config import wording
 from cr_jax.evaluation import DomainScores
+from cr_jax.router import compared
 from cr_jax.studies.detection import auroc, fpr_at_95
 
 
@@ -26,7 +27,7 @@ def run(
     own = [d for d in scores if d in bank.names]
     confusion, per_domain, by_tra = {}, {}, {}
     for domain in own:
-        won = scores[domain].residual.argmin(0)
+        won = _won(bank, scores[domain])
         confusion[domain] = {n: int((won == e).sum()) for e, n in enumerate(bank.names)}
         home = bank.index(domain)
         per_domain[domain] = float((won == home).mean())
@@ -50,7 +51,7 @@ def run(
             "accuracy_tra": float(np.mean(list(by_tra.values()))),
             "chance": 1 / len(bank.names), "per_domain": per_domain, "confusion": confusion,
             "windows": int(sum(len(scores[d].tokens) for d in own)),
-            "rule": f"argmin {wording(bank.scoring).cost}"},
+            "rule": f"argmin {wording(bank.scoring).compared}"},
         "ood": ood}
 
 
@@ -69,8 +70,12 @@ def strangeness(bank: ExpertBank, s: DomainScores) -> np.ndarray:
     return np.stack(rows)
 
 
+def _won(bank: ExpertBank, s: DomainScores) -> np.ndarray:
+    return compared(bank, s.residual, s.tokens).argmin(0)
+
+
 def _winner_p(bank: ExpertBank, s: DomainScores) -> np.ndarray:
     residual = s.residual
     p = np.stack([bank.calibration[n].p_value(residual[e], s.tokens)
                   for e, n in enumerate(bank.names)])
-    return np.take_along_axis(p, residual.argmin(0)[None], 0)[0]
+    return np.take_along_axis(p, _won(bank, s)[None], 0)[0]

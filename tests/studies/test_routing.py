@@ -1,10 +1,13 @@
 """Accuracy, confusion and detection from made-up scores of two made-up experts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny_bank
 
 from cr_jax.calibration import Calibration
+from cr_jax.config import Scoring
 from cr_jax.evaluation import DomainScores
 from cr_jax.studies import routing
 
@@ -71,3 +74,21 @@ def test_without_unknown_text_there_is_no_figure_of_it(bank):
 def test_alpha_moves_the_refusals(bank):
     at = lambda alpha: routing.run(bank, CASE, ("strange",), alpha)["ood"]["false_alarm"]
     assert at(0.0) == 0.0 and at(0.9) > at(0.6) > 0 and at(1.0) == 1.0
+
+
+def test_windows_are_won_as_the_bank_compares_and_its_p_value_decides():
+    """x's own residuals end at 2, y's at 4: windows of 3 and 3.2 are y's own kind of text."""
+    bank = tiny_bank.in_memory(0, rule=Scoring(excess=2.0))
+    for i, (name, low) in enumerate((("x", 1), ("y", 3))):
+        bank = bank.mount(name, tiny_bank.one(tiny_bank.fresh(2), i),
+                          Calibration({TOKENS: low + np.arange(100) / 100}))
+    case = {"x": scores([[1.5, 1.2], [3.0, 3.0]]), "y": scores([[3.0, 1.9], [3.2, 3.1]])}
+    found = routing.run(bank, case, (), 0.05)
+    assert found["routing"]["confusion"] == {"x": {"x": 2, "y": 0}, "y": {"x": 1, "y": 1}}
+    assert found["ood"]["accepted_own"] == {"x": 1.0, "y": 1.0}
+    assert found["routing"]["rule"] == (
+        "argmin nats/token to rebuild the text + 2 x what exceeds the 95th percentile of the "
+        "expert's own text")
+    plain = routing.run(dataclasses.replace(bank, scoring=Scoring()), case, (), 0.05)
+    assert plain["routing"]["per_domain"]["y"] == 0.0  # negative control
+    assert plain["ood"]["accepted_own"]["y"] == 0.5  # x has no such text: refused

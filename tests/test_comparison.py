@@ -1,0 +1,267 @@
+"""Text must be typical of its winner: what exceeds an expert's own 95th percentile counts more."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from test_cascade import SMALL, same_route, spread
+from test_router import TEXT, windows
+from tiny_bank import TINY, fresh, in_memory, on_disk, one
+
+from cr_jax import calls, pretrained, router, scoring
+from cr_jax.bank import ExpertBank, import_expert, set_excess
+from cr_jax.bank_folder import BankFolder, read_json
+from cr_jax.calibration import Calibration
+from cr_jax.cascade import Cascade, choose_keep
+from cr_jax.comparison import compared, excess
+from cr_jax.config import SEEN, Scoring
+from cr_jax.data.tokenizers import ByteTokenizer
+from cr_jax.errors import UserError
+from cr_jax.studies import weak_experts
+
+FULL = np.array([TINY.window])
+
+
+def usual(limit: float) -> Calibration:
+    """An expert whose own residuals are all alike, so that this is their 95th percentile."""
+    return Calibration({8: np.full(20, limit), TINY.window: np.full(20, limit)})
+
+
+def comparing(bank: ExpertBank, weight: float, limits=None) -> ExpertBank:
+    """The same experts, compared with excess, and with hand-made limits."""
+    known = bank.calibration if limits is None else {
+        n: usual(x) for n, x in zip(bank.names, limits, strict=True)}
+    return dataclasses.replace(bank, calibration=known,
+                               scoring=dataclasses.replace(bank.scoring, excess=weight))
+
+
+def test_a_limit_is_the_percentile_at_the_length_that_p_values_use():
+    short, long = np.linspace(2, 9, 40), np.linspace(1, 5, 77)
+    found = Calibration({8: short, 16: long}).limit(np.array([0, 7, 8, 15, 16, 99]))
+    assert np.isnan(found[:2]).all()
+    want = [np.percentile(short, 95)] * 2 + [np.percentile(long, 95)] * 2
+    np.testing.assert_array_equal(found[2:], want)
+
+
+def test_the_router_compares_as_the_study_does():
+    rng, names = np.random.default_rng(0), ("e0", "e1", "e2")
+    valid = {n: rng.gamma(4, (0.5, 1, 2), (200, 3)).T for n in names}
+    residuals, limits = rng.gamma(6, 1, (3, 50)), weak_experts.limits(valid, names)
+    bank = in_memory(3)
+    known = {n: Calibration({TINY.window: np.sort(valid[n][e])}) for e, n in enumerate(names)}
+    bank = dataclasses.replace(bank, calibration=known)
+    lengths = np.full(50, TINY.window)
+    won = set()
+    for weight in (0.0, 0.5, 2.0, 8.0):
+        got = compared(comparing(bank, weight), residuals, lengths)
+        np.testing.assert_allclose(
+            got, weak_experts.with_excess(residuals, limits, weight), rtol=1e-12)
+        won.add(tuple(got.argmin(0)))
+    assert len(won) > 2  # the weight decides
+
+
+def test_an_overfitted_expert_gets_its_own_text_back():
+    """Its text costs the neighbour less, but far more than the neighbour's own text does."""
+    bank, residual = in_memory(2), np.array([[3.0], [3.4]])  # e1's own text
+    won = lambda *how: int(compared(comparing(bank, *how), residual, FULL).argmin())
+    assert won(0.0, (2.0, 3.5)) == 0  # plain residuals: the neighbour's
+    assert won(2.0, (2.0, 3.5)) == 1  # 3 + 2 x (3 - 2) against 3.4
+    # Negative controls: too light a weight, text that is typical of both, or beyond both alike.
+    assert won(0.3, (2.0, 3.5)) == 0
+    assert won(2.0, (3.2, 3.5)) == 0
+    assert won(2.0, (2.0, 2.4)) == 0
+
+
+def test_a_text_goes_to_the_expert_that_it_is_typical_of():
+    plain = router.route(in_memory(2), TEXT)
+    first, second = sorted(plain.residuals, key=plain.residuals.get)
+    low = {first: plain.residuals[first] - 2 * plain.margin, second: 99.0}
+    limits = [low[n] for n in ("e0", "e1")]
+    found = router.route(comparing(in_memory(2), 2.0, limits), TEXT)
+    assert (plain.nearest, found.nearest) == (first, second)
+    assert found.residuals == plain.residuals and found.excess[second] == 0
+    # Windows above and below the limit do not cancel: at least what the mean exceeds it by.
+    assert found.excess[first] >= 4 * plain.margin * (1 - 1e-9)
+    assert found.margin == pytest.approx(found.compared[first] - found.compared[second])
+    high = router.route(comparing(in_memory(2), 2.0, [99.0, 99.0]), TEXT)
+    assert high.nearest == first and not any(high.excess.values())
+
+
+@pytest.mark.parametrize("rule", [SEEN, Scoring(parts=4, passes=1)], ids=["all", "sample"])
+def test_a_document_is_the_mean_of_its_windows_by_scored_tokens(rule):
+    bank = comparing(in_memory(3, rule=rule), 1.5, (5.0, 5.5, 4.5))
+    document = spread()
+    lengths, tokens = document.mask.sum(-1), scoring.counted(document.mask, rule).sum(-1)
+    assert len(set(lengths)) > 1
+    alone = router.route_all(bank, document)
+    each = compared(bank, alone.residuals, lengths)
+    np.testing.assert_array_equal(alone.expert, each.argmin(0))
+    want = np.average(each, axis=1, weights=tokens)
+    for batch in (1, 3, 64):
+        found = router.route(bank, document, batch=batch)
+        assert list(found.compared.values()) == pytest.approx(want, rel=1e-5)
+        assert found.nearest == bank.names[want.argmin()]
+        assert min(found.excess.values()) > 0
+    # By tokens, not by windows: that would be another number.
+    assert each.mean(1) != pytest.approx(want, rel=1e-4)
+
+
+def test_a_text_of_one_window_is_routed_as_that_window():
+    winners = set()
+    for seed in range(6):
+        bank = comparing(in_memory(3, seed=seed), 2.0, (5.0, 6.0, 5.5))
+        window = windows(2, seed, 60, 200).take(slice(1))
+        found, alone = router.route(bank, window), router.route_all(bank, window)
+        assert bank.index(found.nearest) == alone.expert[0]
+        each = compared(bank, alone.residuals, window.mask.sum(-1))[:, 0]
+        assert list(found.compared.values()) == pytest.approx(each, rel=1e-6)
+        winners.add(found.nearest != bank.names[alone.residuals[:, 0].argmin()])
+    assert winners == {True, False}  # excess decides some and not all
+
+
+def test_nothing_is_added_where_nothing_is_known():
+    bank = comparing(in_memory(4), 2.0, (1.0, 1.0, 1.0, 1.0))
+    residuals = np.array([[3.0, 3.0], [np.nan, 3.0], [np.inf, 0.5], [1.0, np.inf]])
+    np.testing.assert_array_equal(excess(bank, residuals, np.array([16, 7])),
+                                  [[4, 0], [0, 0], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(compared(bank, residuals, np.array([16, 16])),
+                                  [[7, 7], [np.nan, 7], [np.inf, 0.5], [1, np.inf]])
+    short = router.route(bank, "abc")
+    assert short.known is None and set(short.excess.values()) == {0.0}
+
+
+def test_a_broken_expert_has_lost_and_adds_nothing():
+    bank = in_memory(3)
+    params = jax.tree.map(lambda x: np.array(x), bank.params)
+    params = jax.tree.map(lambda x: np.concatenate([x[:1] * np.nan, x[1:]]), params)
+    broken = comparing(dataclasses.replace(bank, params=params), 2.0, (1.0, 1.0, 1.0))
+    whole = router.route(comparing(bank, 2.0, (1.0, 1.0, 1.0)).select(["e1", "e2"]), TEXT)
+    found = router.route(broken, TEXT, stop=0.9)
+    assert found.nearest == whole.nearest and found.excess["e0"] == 0
+    assert found.to_json()["residuals"]["e0"] is None
+
+
+def test_without_a_weight_every_bit_is_that_of_plain_sums_and_nothing_is_computed(monkeypatch):
+    monkeypatch.setattr(Calibration, "limit", lambda *a: pytest.fail("a limit was asked for"))
+    bank, document = in_memory(3, rule=Scoring(parts=4)), spread()
+    sums, counts = calls.residual_rows(bank.model, bank.params, document, 16, scoring=bank.scoring)
+    found = router.route(bank, document, batch=16)
+    want = sums.sum(-1) / counts.sum()
+    assert list(found.residuals.values()) == list(found.compared.values()) == want.tolist()
+    first, second = np.sort(want)[:2]
+    assert found.margin == second - first and found.excess == {}
+    assert found.to_json()["excess"] == {}
+    alone = router.route_all(bank, document)
+    assert alone.residuals.tobytes() == (sums / counts[None]).tobytes()
+    np.testing.assert_array_equal(alone.expert, (sums / counts).argmin(0))
+
+
+def test_how_residuals_are_compared_compiles_nothing_anew(monkeypatch):
+    traces, real = [], calls.residuals_only
+    monkeypatch.setattr(calls, "residuals_only", lambda *a: traces.append(a[-1]) or real(*a))
+    jax.clear_caches()
+    bank = in_memory(2, rule=Scoring(parts=4))
+    for weight in (0.0, 0.5, 2.0):
+        router.route_all(comparing(bank, weight), windows(4), batch=4)
+    assert traces == [Scoring(parts=4)]
+
+
+def test_reading_ends_by_what_is_compared():
+    """Clones never differ by residual; by what is typical of them they do at once."""
+    clones = ExpertBank(TINY, ByteTokenizer())
+    for name in ("narrow", "wide"):
+        clones = clones.mount(name, one(fresh(1), 0), usual(1.0))
+    text = TEXT * 4
+    level = router.route(clones, text).residuals["wide"]
+    plain = router.route(clones, text, stop=0.9)
+    assert plain.windows == plain.of_windows > 40
+    with_excess = comparing(clones, 1.0, (level - 3, level + 3))
+    found = router.route(with_excess, text, stop=0.9)
+    assert found.nearest == "wide" and found.windows < 20 and found.of_windows == plain.windows
+    assert router.route(with_excess, text).nearest == "wide"
+    head = router.route(with_excess, text, head=found.windows, batch=8)
+    assert dataclasses.replace(found, of_windows=None) == head
+    # Negative control: excess that both have alike tells nothing either.
+    same = router.route(comparing(clones, 1.0, (level - 3, level - 3)), text, stop=0.9)
+    assert same.windows == same.of_windows
+
+
+def test_a_cascade_that_keeps_all_compares_as_exact_routing_does():
+    plain, scouts = in_memory(4), in_memory(4, SMALL, seed=7)
+    bank, batch = comparing(plain, 2.0, (5.0, 6.5, 4.5, 6.0)), spread()
+    whole = Cascade(scouts, bank, 4)
+    exact, got = router.route_all(bank, batch), whole.route_all(batch)
+    np.testing.assert_array_equal(got.expert, exact.expert)
+    assert (exact.expert != router.route_all(plain, batch).expert).any()
+    a, b = whole.route(TEXT, batch=4), router.route(bank, TEXT, batch=4)
+    same_route(a, b)
+    assert a.excess == pytest.approx(b.excess, rel=1e-5) and any(b.excess.values())
+    assert a.margin == pytest.approx(b.margin, rel=1e-4)
+    # Scouts are compared by plain residuals, whatever their own bank says.
+    other = Cascade(comparing(scouts, 9.0), bank, 2)
+    np.testing.assert_array_equal(other.route_all(batch).expert,
+                                  Cascade(scouts, bank, 2).route_all(batch).expert)
+
+
+def test_the_winner_that_scouts_must_keep_is_that_of_the_rule():
+    bank, batch = in_memory(4), {n: spread() for n in ("e0", "e1", "e2", "e3")}
+    assert choose_keep(bank, bank, batch, at_least=1.0).keep == 1  # plain: its own winner
+    rule = comparing(bank, 2.0, (5.0, 6.5, 4.5, 6.0))
+    plain, typical = (router.route_all(b, batch["e0"]).expert for b in (bank, rule))
+    found = choose_keep(bank, rule, batch, at_least=1.0)
+    assert found.agreement[0] == pytest.approx((plain == typical).mean()) and found.keep > 1
+
+
+def test_a_stored_choice_belongs_to_its_excess(tmp_path):
+    folders = tmp_path / "bank", tmp_path / "scouts"
+    bank, scouts = (on_disk(f, experts=2) for f in folders)
+    Cascade.choose(scouts, bank, {n: spread() for n in bank.names}, at_least=0.0).save()
+    assert Cascade.load(*folders).keep == 1
+    set_excess(folders[0], 2)
+    with pytest.raises(UserError, match="another excess"):
+        Cascade.load(*folders)
+    assert Cascade.load(*folders, keep=2).bank.scoring.excess == 2
+    set_excess(folders[0], 0)
+    assert Cascade.load(*folders).keep == 1
+
+
+def test_a_stored_bank_changes_its_excess_and_no_expert(tmp_path):
+    on_disk(tmp_path / "bank")
+    read = lambda: {p: p.read_bytes() for p in (tmp_path / "bank").rglob("*") if p.is_file()}
+    before = read()
+    set_excess(tmp_path / "bank", 0.5)
+    after = read()
+    assert {p.name for p in after if after[p] != before.get(p)} == {"bank.json"}
+    bank = ExpertBank.load(tmp_path / "bank")
+    assert bank.verify() == [] and bank.scoring == Scoring(excess=0.5)
+    for bad in (-1, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=r"scoring\.excess must be a finite number") as caught:
+            set_excess(tmp_path / "bank", bad)
+        assert "\n" not in str(caught.value)
+    assert read() == after
+    # An expert belongs to every bank with its residuals, however that compares them.
+    on_disk(tmp_path / "other", experts=1)
+    import_expert(tmp_path / "bank", tmp_path / "other" / "experts" / "e0", "more")
+    assert ExpertBank.load(tmp_path / "bank").names == ("e0", "e1", "more")
+    bank.add("last", one(fresh(1), 0), usual(1.0))
+    assert read_json(tmp_path / "bank/experts/last/config.json")["scoring"]["excess"] == 0
+
+
+def test_banks_from_before_there_was_excess_compare_plainly(tmp_path):
+    on_disk(tmp_path / "bank")
+    files = BankFolder(tmp_path / "bank")
+    old = {k: v for k, v in files.index["scoring"].items() if k != "excess"}
+    files.set_scoring(old)
+    assert ExpertBank.load(tmp_path / "bank").scoring == SEEN
+    # The shipped experts were written before; their bank is compared with excess since.
+    expert = read_json(pretrained.folder() / "experts/go/config.json")
+    assert "excess" not in expert["scoring"]
+
+
+def test_a_route_says_what_was_added_in_plain_json():
+    found = router.route(comparing(in_memory(2), 2.0, (1.0, 99.0)), TEXT)
+    said = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert said["excess"] == found.excess and said["excess"]["e1"] == 0 < said["excess"]["e0"]
+    assert found.p_values == router.route(comparing(in_memory(2), 0.0, (1.0, 99.0)), TEXT).p_values
