@@ -1,7 +1,7 @@
 """Why a text went where it went: the route and what every expert makes of every token.
 
 The numbers are the router's own.  Not in the paper, which shows mean errors only.
-Letters: E experts (lowest residual first), T tokens, S spans.
+Letters: E experts (as routing ranks them, nearest first), T tokens, S spans.
 """
 
 import dataclasses
@@ -51,11 +51,11 @@ class Telling(NamedTuple):
 class Explanation:
     """A route with the residual of every token by every expert.
 
-    route: of the text; alpha: below it a p-value is unknown; names: the E experts, lowest
-    residual first; tokens: ids of the first `windows` windows; nll: nats of each of them by each
-    expert under the bank's scoring rule (what routing compares), rows as in `names`; spans: cover
-    the tokens in order, and their texts joined are the text; shortest: tokens below which the
-    nearest expert has no p-value; scoring: the bank's rule.
+    route: of the text; alpha: below it a p-value is unknown; names: the E experts, nearest first
+    (lowest `Route.compared`); tokens: ids of the first `windows` windows; nll: nats of each of
+    them by each expert under the bank's scoring rule (the parts of a residual), rows as in
+    `names`; spans: cover the tokens in order, and their texts joined are the text; shortest:
+    tokens below which the nearest expert has no p-value; scoring: the bank's rule.
     """
 
     route: Route
@@ -75,7 +75,7 @@ class Explanation:
 
     @property
     def runner_up(self) -> str | None:
-        """The expert with the second lowest residual; None when there is just one."""
+        """The expert that routing ranks second; None when there is just one."""
         return self.names[1] if len(self.names) > 1 else None
 
     @property
@@ -97,7 +97,8 @@ class Explanation:
         """The decision and its reason in one sentence."""
         found = self.route
         p = f"p = {found.p_values[found.nearest]:.3f}"  # not shown where it is NaN
-        lead = (f"lowest residual by {found.margin:.2f} nats/token" if self.runner_up else
+        lowest = "lowest residual with its excess" if self.words.excess else "lowest residual"
+        lead = (f"{lowest} by {found.margin:.2f} nats/token" if self.runner_up else
                 "the only expert" if found.scouts is None else
                 f"the only one of {len(found.scouts)} experts that the scouts kept")
         if found.expert is None:
@@ -116,8 +117,8 @@ class Explanation:
     def margins(self) -> Float[np.ndarray, " S"]:
         """Runner-up minus nearest, nats/token, of each span: positive speaks for the nearest.
 
-        Weighted by its tokens, the mean over a complete text is the route's margin.  Zeros when
-        there is just one expert.
+        Weighted by its tokens, the mean over a complete text is the route's margin, but for
+        excess, which belongs to whole windows.  Zeros when there is just one expert.
         """
         if len(self.names) < 2:
             return np.zeros(len(self.spans))
@@ -146,14 +147,14 @@ class Explanation:
         return sorted((one(*group) for group in groups.items()), key=lambda found: -found.nats)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types: the verdict, what a residual counts (`rule`), how much is here, and
+        """Plain JSON types: the verdict, what is compared (`rule`), how much is here, and
         per token ids, text and nats.
 
         texts: of each span; spans: where each starts, in tokens; nll: {expert: [nats] * T}, null
         where a broken expert gives no number.
         """
         return {
-            "verdict": self.verdict, "rule": self.words.cost, "alpha": self.alpha,
+            "verdict": self.verdict, "rule": self.words.compared, "alpha": self.alpha,
             "complete": self.complete, "windows": self.windows, "tokens": self.tokens.tolist(),
             "spans": [span.start for span in self.spans],
             "texts": [span.text for span in self.spans],
@@ -194,7 +195,7 @@ def explain(bank: ExpertBank, text: Text, *, alpha: float = 0.05, head: int = 0,
         bank = bank.select(found.residuals)
     block = next(windows_of_text(bank.tokenizer, start.kept, bank.model.window,
                                  min(windows, found.windows)))
-    names = tuple(sorted(found.residuals, key=found.residuals.get))
+    names = tuple(sorted(found.compared, key=found.compared.get))
     rows = [bank.index(name) for name in names]
     tokens = block.tokens[block.mask]
     # A rule that samples positions leaves tokens out: each is explained by all passes.

@@ -11,6 +11,8 @@ import pytest
 import tiny_bank
 
 import cr_jax
+from cr_jax.bank import set_excess
+from cr_jax.calibration import Calibration
 from cr_jax.cli import main
 from cr_jax.cli.explanation import colours, lines
 from cr_jax.config import Scoring, wording
@@ -256,3 +258,42 @@ def test_page_and_lines_name_what_the_bank_s_rule_counts(bank):
         assert ("not in the paper, whose own is" in page) != paper
         assert f"tokens that {told.names[0]} {verb} worst" in "\n".join(lines("a", told))
         assert f"{cost}, by {told.names[0]}, from:" in "\n".join(lines("a", told, "256"))
+
+
+def test_excess_is_shown_beside_the_residual_and_ranks(tmp_path, capsys, files, bank):
+    plain = explain(bank, TEXT)
+    first, *_, last = plain.names
+    limits = {name: 99.0 for name in plain.names} | {
+        first: plain.route.residuals[first] - 2 * (plain.route.residuals[last] - 1)}
+    limits = {name: max(x, 0.1) for name, x in limits.items()}
+    folder = tmp_path / "typical"
+    made = cr_jax.ExpertBank.create(folder, bank.model, bank.tokenizer)
+    for name in bank.names:
+        own = Calibration({8: np.full(40, limits[name])})
+        made.add(name, bank.expert_params(name), own)
+    set_excess(folder, 2.0)
+    found = explain(cr_jax.ExpertBank.load(folder), TEXT, alpha=0)
+    assert found.names == (*plain.names[1:], first)
+    added = found.route.excess[first]
+    page = tmp_path / "page.html"
+    how = ["route", "--bank", str(folder), "--alpha", "0"]
+    assert main([*how, "--explain", "--html", str(page), files[0]]) == 0
+    out = capsys.readouterr().out
+    rows = re.findall(r"^  (e\d) +([\d.]+) \+ +([\d.]+) (█+[▏▎▍▌▋▊▉]?)(░*) +[\d.]+  [\d.]+$", out,
+                      re.M)
+    assert [(row[0], float(row[1]), float(row[2])) for row in rows] == [
+        (n, round(found.route.residuals[n], 3), round(found.route.excess[n], 3))
+        for n in found.names]
+    assert [bool(row[4]) for row in rows] == [False, False, True]
+    assert out.count(found.words.added) == 1 and "lowest residual with its excess by" in out
+    text = html.unescape(page.read_text())
+    assert text.count(found.words.added) == 2 and f"+ {added:.3f}" in text  # header and legend
+    bars = list(lines("x", found, blocks=False, width=80))[2:5]
+    assert all(line.isascii() for line in bars) and len({len(line) for line in bars}) == 1
+    assert main([*how, files[0]]) == 0
+    line = capsys.readouterr().out
+    assert f"{first} {found.route.residuals[first]:.3f}+{added:.3f}  (" in line
+    assert main(["bank", "list", "--bank", str(folder)]) == 0
+    assert found.words.added in capsys.readouterr().out
+    # Without a weight neither the columns nor the legend are there.
+    assert "excess" not in "\n".join(lines("x", plain)) + render([("x", plain)])

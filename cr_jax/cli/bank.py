@@ -49,10 +49,12 @@ def list_experts(args) -> int:
         for row in rows:
             print_line(json.dumps(row))
         return 0
+    words = wording(files.index.get("scoring"))
     print_line(f"{len(rows)} experts; window {model.get('window')} tokens -> "
                f"{model.get('latents')} latents of {model.get('d_latent')}; "
                f"tokenizer {files.index['tokenizer'][:12]}; a residual is "
-               f"{wording(files.index.get('scoring')).cost}")
+               f"{words.cost}"
+               + (f"; compared with {words.added} added" if words.excess else ""))
     width = max(map(len, files.names), default=0)
     for row in rows:
         size = f"{row['bytes'] / 1e6:8.1f} MB" if row["bytes"] is not None else "missing"

@@ -64,15 +64,22 @@ def lines(name: str, found: Explanation, colour: str = "plain", view: str = "res
 
 def _bars(found: Explanation, columns: int, blocks: bool) -> Iterator[str]:
     route = found.route
-    longest = max(route.residuals.values()) or 1.0
+    longest = max(route.compared.values()) or 1.0
     left = max(map(len, found.names))
-    room = max(8, min(48, columns - left - 34))
-    yield f"  {'':{left}}  nats/token {'':{room}}      p    TRA"
+    room = max(8, min(48, columns - left - (44 if route.excess else 34)))
+    head = "nats/token + excess" if route.excess else "nats/token"
+    yield f"  {'':{left}}  {head} {'':{room}}      p    TRA"
+    pale = "░" if blocks else "+"
     for name in found.names:
         residual = route.residuals[name]
-        bar = _bar(room * residual / longest, blocks)
+        number, bar = f"{residual:10.3f}", _bar(room * residual / longest, blocks)
+        if route.excess:
+            number += f" + {route.excess[name]:6.3f}"
+            bar += pale * (round(room * route.compared[name] / longest) - len(bar))
         p = p_text(route.p_values[name])
-        yield f"  {name:{left}}  {residual:10.3f} {bar:{room}}  {p:>5}  {route.tra[name]:.3f}"
+        yield f"  {name:{left}}  {number} {bar:{room}}  {p:>5}  {route.tra[name]:.3f}"
+    if route.excess:
+        yield f"  {pale} excess: {found.words.added}"
 
 
 def _bar(length: float, blocks: bool) -> str:

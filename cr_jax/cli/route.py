@@ -16,12 +16,13 @@ EPILOG = """\
 Prints one line per file, in order:
   FILE: EXPERT  margin M  p P  tra T | EXPERT R, EXPERT R, ...  (W windows, T tokens)
   EXPERT  the winner, or unknown and the nearest expert
-  margin  second best minus best residual, nats/token: how clear the choice is
+  margin  second best minus best R (+ X), nats/token: how clear the choice is
   p       how usual such a residual is in the winner's own domain; below alpha: unknown;
           "-  (too short to judge)" for a text with fewer tokens than the expert was calibrated
           on: EXPERT is then the nearest one, and neither known nor unknown
   tra     share of tokens that the winner rebuilds exactly; of all experts only with --explain
-  R       residual of each expert in nats/token, best first; `cr-jax bank list` says of what
+  R       residual of each expert in nats/token, best first; `cr-jax bank list` says of what;
+          R+X where the bank's rule adds X to what is not typical of the expert, and ranks by both
 
 With --scouts only the experts that the scouts keep are scored in full, and only these are shown;
 --json has every scout's residual under "scouts".
@@ -190,8 +191,9 @@ def _size(found) -> str:
 
 def _line(name: str, found) -> str:
     winner = found.expert or f"unknown (nearest {found.nearest})"
-    ranked = sorted(found.residuals.items(), key=lambda pair: pair[1])
-    residuals = ", ".join(f"{n} {r:.3f}" for n, r in ranked)
+    ranked = sorted(found.compared, key=found.compared.get)
+    more = {n: f"+{x:.3f}" for n, x in found.excess.items() if x}
+    residuals = ", ".join(f"{n} {found.residuals[n]:.3f}{more.get(n, '')}" for n in ranked)
     p = p_text(found.p_values[found.nearest])
     if found.known is None:
         p += "  (too short to judge)"

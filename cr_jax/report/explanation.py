@@ -32,8 +32,9 @@ _RULES = """
 .bars tbody th{overflow-wrap:break-word;max-width:16em}
 .bars .bar{width:55%;min-width:64px}
 .bars .bar span{display:block;height:12px;border-radius:2px;background:var(--soft);opacity:.55}
+.bars .bar div{display:flex}.bars .bar .more{opacity:.25}
 .bars .nearest th,.bars .nearest td{font-weight:700}
-.bars .nearest .bar span{background:var(--s0);opacity:1}
+.bars .nearest .bar span{background:var(--s0);opacity:1}.bars .nearest .bar .more{opacity:.4}
 .bars .low{color:var(--bad)}
 .view label{margin:0 16px 0 3px;font-size:.92rem;cursor:pointer;overflow-wrap:break-word}
 .view pre{font-size:13.5px;line-height:1.75;tab-size:4}
@@ -89,10 +90,10 @@ def render(texts: Sequence[tuple[str, Explanation]]) -> str:
     nav = f'<nav aria-label="texts">{links}</nav>' if several else ""
     head = "these texts went where they" if several else "this text went where it"
     rules = list(dict.fromkeys(found.words for _, found in texts))
-    rule = escape("; ".join(words.cost for words in rules))
+    rule = escape("; ".join(words.compared for words in rules))
     paper = ("The residual is the paper's; p-values and single tokens are not in it."
              if all(words.paper for words in rules) else
-             "This residual, p-values and single tokens are not in the paper, whose own is "
+             "This rule, p-values and single tokens are not in the paper, whose own is "
              f"{escape(wording(SEEN).cost)}.")
     return document(
         f"Routing of {f'{len(texts)} texts' if several else texts[0][0]}",
@@ -129,24 +130,33 @@ def _text(found: Explanation, at: int) -> str:
 
 def _bars(found: Explanation) -> str:
     route = found.route
-    longest = max(route.residuals.values()) or 1.0
+    longest = max(route.compared.values()) or 1.0
+    share = lambda nats: f"{100 * min(1.0, max(0.0, nats / longest)):.1f}%"
     rows = []
     for name in found.names:
         residual, p = route.residuals[name], route.p_values[name]
         kind = ' class="nearest"' if name == route.nearest else ""
         low = " low" if p < found.alpha else ""
-        width = 100 * min(1.0, max(0.0, residual / longest))
+        bar, more = f'<span style="width:{share(residual)}"></span>', ""
+        if route.excess:
+            added = route.excess[name]
+            more = f'<td class="n">+ {decimal(added, 3)}</td>'
+            bar = f'<div>{bar}<span class="more" style="width:{share(added)}"></span></div>'
         rows.append(
             f'<tr{kind}><th scope="row">{breakable(name)}</th>'
-            f'<td class="n">{decimal(residual, 3)}</td>'
-            f'<td class="bar"><span style="width:{width:.1f}%"></span></td>'
+            f'<td class="n">{decimal(residual, 3)}</td>{more}<td class="bar">{bar}</td>'
             f'<td class="n{low}">{decimal(p, 3)}</td><td class="n">{decimal(route.tra[name], 3)}'
             "</td></tr>")
+    head, legend = "", ""
+    if route.excess:
+        head = '<th scope="col" class="n">+ excess</th>'
+        legend = f"Excess, the pale part of a bar: {escape(found.words.added)}. "
     return ('<table class="bars"><thead><tr><th scope="col">expert</th>'
-            '<th scope="col" class="n">nats/token</th><th></th><th scope="col" class="n">p</th>'
+            f'<th scope="col" class="n">nats/token</th>{head}<th></th>'
+            '<th scope="col" class="n">p</th>'
             f'<th scope="col" class="n">TRA</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
-            '<p class="note">p: how usual such a residual is for the expert\'s own text, red below '
-            f"alpha = {found.alpha:g}. TRA: share of tokens rebuilt exactly. Scored: "
+            f'<p class="note">{legend}p: how usual such a residual is for the expert\'s own text, '
+            f"red below alpha = {found.alpha:g}. TRA: share of tokens rebuilt exactly. Scored: "
             f"{escape(found.size)}.</p>")
 
 

@@ -60,7 +60,7 @@ def introduction(report: dict) -> str:
     return (
         f"<p>{who} trained to rebuild {what} from {through}, each on text of its own domain only. "
         "A new window is given to all of them, and the one with the lowest residual, "
-        f"{escape(rule_of(report).cost)}, gets it: nothing else is trained to route. When even "
+        f"{escape(rule_of(report).compared)}, gets it: nothing else is trained to route. When even "
         "that residual is unusual for the expert's own text, the text is called unknown.</p>"
     )
 
