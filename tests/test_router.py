@@ -204,7 +204,7 @@ def test_a_document_is_the_sum_of_its_windows():
 
 
 @pytest.mark.parametrize("rule", [
-    Scoring(predicted=True), Scoring(parts=4), Scoring(parts=4, hidden=2, passes=1)], ids=str)
+    Scoring(predicted=True), Scoring(parts=4, hidden=2, passes=1)], ids=str)
 def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule):
     model = dataclasses.replace(TINY, predictive=rule.predicted)
     params = {"params": fresh(2, model)["params"] | trained()["params"]}  # a fresh predictor
@@ -216,7 +216,7 @@ def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule
     jax.clear_caches()
     winners = set()
     for text in (TEXT, windows(7, 1, 97, 107), windows(9, 2, 113, 123)):
-        for batch in (64, 4):
+        for batch in (64, 4) if text is TEXT else (4,):
             short = router.route(bank, text, batch=batch)
             full = router.route(bank, text, batch=batch, tra_of_all=True)
             assert list(short.tra) == [short.nearest] and list(full.tra) == list(bank.names)

@@ -46,12 +46,12 @@ def test_one_look_is_student_s_t_by_another_hand():
 def test_the_wrong_expert_wins_no_oftener_than_promised():
     """Negative control, at its worst: expert 0 is best, but by nothing that could be seen."""
     random = np.random.default_rng(1)
-    for experts, confidence in ((2, 0.9), (2, 0.6), (6, 0.6), (2, 0.99)):
-        wrong = [read(random.normal(300, 20, (experts, 400)), confidence)[1] not in (0, None)
-                 for _ in range(400)]
+    for experts, confidence in ((2, 0.9), (2, 0.6), (6, 0.6)):
+        wrong = [read(random.normal(300, 20, (experts, 200)), confidence)[1] not in (0, None)
+                 for _ in range(200)]
         risk = 1 - confidence  # and three standard deviations of this estimate
-        assert np.mean(wrong) < risk + 3 * np.sqrt(risk * (1 - risk) / 400)
-        if experts == 2 and confidence < 0.99:
+        assert np.mean(wrong) < risk + 3 * np.sqrt(risk * (1 - risk) / 200)
+        if experts == 2:
             assert np.mean(wrong) > risk / 4  # and it does happen: the test is no mere refusal
 
 
