@@ -17,7 +17,8 @@ from cr_jax.errors import UserError
 from cr_jax.studies.attacks import attacks as make_attacks
 from cr_jax.studies.detection import auroc, fpr_at_95
 from cr_jax.studies.sums import Sums
-from cr_jax.studies.unknown_scores import Signals, available, complexity, join
+from cr_jax.studies.text_statistics import complexity, repetition
+from cr_jax.studies.unknown_scores import Signals, available, join
 
 ATTACK = "attack/"
 _MEANS = ("auroc", "fpr95", "aupr", "reject_at_1pct")
@@ -40,9 +41,10 @@ def windows(
 
 def signals(sums: Mapping[str, Sums], inputs: Mapping[str, Windows],
             tokenizer: Tokenizer | None = None, compressor: str = "zlib") -> dict[str, Signals]:
-    """Residuals [E, N] and, with a tokenizer, complexities [N] of scored windows."""
+    """Residuals [E, N], how the texts repeat and, with a tokenizer, their complexities [N]."""
     return {n: Signals(s.residual, None if tokenizer is None
-                       else complexity(tokenizer, inputs[n], compressor)) for n, s in sums.items()}
+                       else complexity(tokenizer, inputs[n], compressor),
+                       repetition=repetition(inputs[n])) for n, s in sums.items()}
 
 
 def aupr(known: Real[np.ndarray, " N"], unknown: Real[np.ndarray, " U"]) -> float:
@@ -149,7 +151,8 @@ class _Known:
         rows = [list(names).index(d) for d in domains]
         reference = None if generalist is None else list(names).index(generalist)
         self._active = lambda s: Signals(
-            s.residual[rows], s.complexity, None if reference is None else s.residual[reference])
+            s.residual[rows], s.complexity,
+            None if reference is None else s.residual[reference], s.repetition)
         own = [self._active(valid[d]) for d in domains]
         rules = available(own[0])
         self.scorers = {r: fit(own) for r, fit in rules.items()}

@@ -6,26 +6,14 @@ unknown when *all* compressors rebuild it poorly and gives no rule.
 """
 
 import dataclasses
-import lzma
-import math
-import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from cr_jax.data.token_table import Tokenizer
-from cr_jax.data.windows import Windows
-from cr_jax.errors import UserError
-
 _NEAREST = 10  # neighbours
 _MOST = 256  # validation windows of a domain that neighbours are looked for among
 _BLOCK = 2048
-_COMPRESSORS = {
-    "zlib": lambda data: zlib.compress(data, 9, -15),  # no header: it would count in a window
-    "lzma": lambda data: lzma.compress(data, lzma.FORMAT_RAW,
-                                       filters=[{"id": lzma.FILTER_LZMA2, "preset": 6}]),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +21,14 @@ class Signals:
     """What is known of N windows.
 
     residual: nats/token by each of E experts; generalist: the same by the reference expert;
-    complexity: nats/token by a general-purpose compressor.
+    complexity: nats/token by a general-purpose compressor; repetition: two statistics of the text
+    alone (`text_statistics`).
     """
 
     residual: Float[np.ndarray, "E N"]
     complexity: Float[np.ndarray, " N"] | None = None
     generalist: Float[np.ndarray, " N"] | None = None
+    repetition: Float[np.ndarray, "N 2"] | None = None
 
     def __len__(self) -> int:
         return self.residual.shape[1]
@@ -46,7 +36,8 @@ class Signals:
     def take(self, at) -> "Signals":
         """The windows at `at` (a slice or indices)."""
         part = lambda x: None if x is None else x[at]
-        return Signals(self.residual[:, at], part(self.complexity), part(self.generalist))
+        return Signals(self.residual[:, at], part(self.complexity), part(self.generalist),
+                       part(self.repetition))
 
 
 def join(parts: Sequence[Signals]) -> Signals:
@@ -54,23 +45,8 @@ def join(parts: Sequence[Signals]) -> Signals:
     def along(values):
         return None if values[0] is None else np.concatenate(values)
     return Signals(np.concatenate([p.residual for p in parts], 1),
-                   along([p.complexity for p in parts]), along([p.generalist for p in parts]))
-
-
-def complexity(tokenizer: Tokenizer, windows: Windows, compressor: str = "zlib"
-               ) -> Float[np.ndarray, " N"]:
-    """Size of each window's text after a general-purpose compressor, in nats/token.
-
-    compressor: "zlib" or "lzma".  A text that such a compressor shrinks to little is easy for a
-    reason that is no domain's.  Not in the paper; compare arXiv 1909.11480 for images.
-    """
-    if compressor not in _COMPRESSORS:
-        raise UserError(f"compressor {compressor!r} is unknown; use {' or '.join(_COMPRESSORS)}")
-    squeeze, found = _COMPRESSORS[compressor], np.empty(len(windows))
-    for i, (tokens, mask) in enumerate(zip(windows.tokens, windows.mask, strict=True)):
-        data = tokenizer.decode(tokens[mask]).encode("utf-8", "replace")
-        found[i] = 8 * math.log(2) * len(squeeze(data)) / max(1, mask.sum())
-    return found
+                   along([p.complexity for p in parts]), along([p.generalist for p in parts]),
+                   along([p.repetition for p in parts]))
 
 
 # own[e]: validation windows of active expert e's own domain, scored by all active experts
@@ -104,6 +80,8 @@ def available(signals: Signals) -> dict[str, Rule]:
     fingerprint_complexity: the same with the compressor's size in the vector.
     neighbours: distance of fingerprint's vector, in units of the pooled spread within domains, to
       its 10th nearest validation window.
+    strangeness_repetition: the larger of strangeness and half the distance of the text's repetition
+      from that of the nearest expert's own text, in the same units: easy inputs repeat.
     largest: the larger of strangeness and the last fingerprint at hand, each in units of its upper
       spread over known validation text.
     """
@@ -122,6 +100,8 @@ def available(signals: Signals) -> dict[str, Rule]:
     if signals.complexity is not None:
         rules["fingerprint_complexity"] = last = _fingerprint(
             lambda s: np.column_stack([_vector(s), np.log1p(s.complexity)]))
+    if signals.repetition is not None:
+        rules["strangeness_repetition"] = _strange_or_repetitive
     return rules | {"neighbours": _neighbours, "largest": _largest(_strange("residual"), last)}
 
 
@@ -241,6 +221,27 @@ def _largest(*rules: Rule) -> Rule:
             parts.append((scorer, middle, max(high - middle, 1e-6)))
         return lambda signals: np.max([(f(signals) - m) / unit for f, m, unit in parts], 0)
     return fit
+
+
+def _strange_or_repetitive(own: Own) -> Scorer:
+    middle, high = _quantiles(own, "residual", (0.5, 0.95))
+    shapes = [_gaussian(s.repetition) for s in own]
+
+    def parts(signals):
+        away = (signals.residual - middle) / np.maximum(high - middle, 1e-6)
+        distance = np.stack([_distance(signals.repetition, *shape) for shape in shapes])
+        return away.min(0), distance[away.argmin(0), np.arange(len(signals))]
+
+    units = []
+    for values in parts(join(own)):
+        usual, most = np.quantile(values, [0.5, 0.99])
+        units.append((usual, max(most - usual, 1e-6)))
+    (m, unit), (n, other) = units
+
+    def score(signals):
+        strange, repetitive = parts(signals)
+        return np.maximum((strange - m) / unit, 0.5 * (repetitive - n) / other)
+    return score
 
 
 def _neighbours(own: Own) -> Scorer:
