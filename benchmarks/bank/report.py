@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         found["ood"].append(unknown(names, stored, inputs, a.rule, tokenizer, wide))
     runs = [Path(run).name for run in a.run]
     members = [Path(run).name for run in a.members]
-    provenance = {"rule": a.rule, "run": " ".join(runs), "members": members,
+    provenance = {"scored_by": a.rule, "run": " ".join(runs), "members": members,
                   "device": record["device"], "run_commit": record["commit"], "commit": commit(),
                   "command": f"python -m benchmarks.bank.report --run {' '.join(runs)} "
                              f"--tokens TOKENS --rule {a.rule}"
