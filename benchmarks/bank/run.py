@@ -153,7 +153,7 @@ def scorer(model, expert_chunk, chunk, scoring):
     nll and correct tokens, another its residual alone."""
 
     def sums(params, tokens, mask):
-        if scoring != SEEN:
+        if scoring.residual_rule != SEEN:
             return {"residual": residuals_only(
                 model, params, tokens, mask, expert_chunk, chunk, scoring)}
         scores = score_experts(model, params, tokens, mask, expert_chunk, chunk)
