@@ -4,8 +4,9 @@
 
 TOKENS gets NAME.train.npy (one row of ids per domain, cut to --train-tokens), sets.npz (windows to
 score) and tokenizer/.  Text is tokenised once; the device that trains needs neither it nor the
-sources.  Sets, by key: valid/NAME, test/NAME, cutN/NAME (cut to N tokens), doc/NAME and
-validdoc/NAME (whole documents), attack/KIND, blend/A.B.LAYOUT.PERCENT, unseen/random_tokens.
+sources.  Sets, by key: valid/NAME, test/NAME, cutN/NAME and validcutN/NAME (cut to N tokens; valid
+ones are what a rule is calibrated on at that length), doc/NAME and validdoc/NAME (whole documents),
+attack/KIND, blend/A.B.LAYOUT.PERCENT, unseen/random_tokens.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--work", default="runs/bank_inputs", help="token cache")
     p.add_argument("--out", required=True)
     p.add_argument("--train-tokens", type=int, default=4_200_000, help="per domain, at most")
-    p.add_argument("--cut-windows", type=int, default=64, help="per domain and length")
+    p.add_argument("--cut-windows", type=int, default=128, help="per domain, split and length")
     p.add_argument("--documents", type=int, default=16, help="per domain")
     p.add_argument("--document-tokens", type=int, default=4096, help="at most, of each")
     p.add_argument("--attacks", type=int, default=48, help="windows of each kind")
@@ -69,10 +70,11 @@ def sets(e, text: corpora.Corpora, work: Path, a) -> Iterator[tuple[str, Windows
         for name in names:
             yield f"{split}/{name}", found[name]
     test = {n: text.test[n] for n in names}
-    few = {n: w.spread(a.cut_windows) for n, w in test.items()}
-    for length, domains in lengths.windows(few, [c for c in CUTS if c < window]).items():
-        for name, windows in domains.items():
-            yield f"cut{length}/{name}", windows
+    for group, split in (("cut", test), ("validcut", {n: text.valid[n] for n in names})):
+        few = {n: w.spread(a.cut_windows) for n, w in split.items()}
+        for length, domains in lengths.windows(few, [c for c in CUTS if c < window]).items():
+            for name, windows in domains.items():
+                yield f"{group}{length}/{name}", windows
     for split, kind in (("test", "doc"), ("valid", "validdoc")):
         found = {n: load_corpus([s.replace("{root}", e.data.root) for s in getattr(d, split)],
                                 tokenizer, e.data.cache or work / "cache")

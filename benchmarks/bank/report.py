@@ -151,6 +151,17 @@ def chosen(names, stored, rule: str, window: int) -> tuple[float, np.ndarray]:
                            names)
 
 
+def excess(names, window: int, stored, rule: str) -> dict[str, dict]:
+    """{length: `weak_experts.excess`} of whole windows, and of cut ones calibrated on such."""
+    lengths_of = {window: ("valid", "test")} | {
+        n: (f"validcut{n}", f"cut{n}") for n in lengths.LENGTHS
+        if n != window and f"validcut{n}/{names[0]}:{rule.split('+')[0]}:residual" in stored}
+    means = lambda split, length: {n: residual(stored, f"{split}/{n}", rule) / length
+                                   for n in names}
+    return {str(n): weak_experts.excess(*(means(split, n) for split in splits), names)
+            for n, splits in sorted(lengths_of.items())}
+
+
 def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = True) -> dict:
     """The study of lengths, documents, stopping early and blends, and what fidelity the experts
     have; beside it the same without handicaps, and the paper's rule."""
@@ -163,8 +174,7 @@ def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = Tru
     found = lengths.run(names, by_length(rule, given), read(rule, "doc", given) or None,
                         read(rule, "validdoc", given) or None)
     without = lengths.run(names, by_length(rule), read(rule, "doc") or None)
-    valid, test = ({n: residual(stored, f"{split}/{n}", rule) / window for n in names}
-                   for split in ("valid", "test"))
+    valid = {n: residual(stored, f"valid/{n}", rule) / window for n in names}
     on_valid = {k: weak_experts.accuracy(valid, names, v)
                 for k, v in (("without", 0 * given), ("with", given))}
     plain = lengths.run(names, by_length("seen"), read("seen", "doc") or None)
@@ -177,7 +187,8 @@ def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = Tru
         "experts": names, **found,
         "handicap": {"share": share, "accuracy_on_valid": on_valid, "nats_per_token": dict(
             zip(names, map(float, given), strict=True))},
-        "excess": weak_experts.excess(valid, test, names),
+        "excess": (by_excess := excess(names, window, stored, rule))[str(window)],
+        "excess_by_length": by_excess,
         "without_handicap": {k: without[k] for k in ("accuracy", "per_domain")},
         "paper_rule": {k: plain[k] for k in ("accuracy", "accuracy_tra", "per_domain")},
         "tra_at_home": {n: float(home[n].correct[e].sum() / home[n].tokens.sum())

@@ -126,6 +126,8 @@ def merge(found: Sequence[dict], rule: str | None = None) -> dict:
     over the banks that left it out, and the rule is chosen again."""
     scores = {}
     for r in found[0]["scores"]:
+        if not all(r in f["scores"] for f in found):  # it needs a reference that one bank lacks
+            continue
         parts = [f["scores"][r] for f in found]
         cells = {}
         for name in dict.fromkeys(n for p in parts for n in p["per_domain"]):

@@ -11,7 +11,7 @@ from cr_jax.data import Windows
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
 
-WINDOW, STEPS = 16, {"up": 1, "down": -1, "leaps": 5}
+WINDOW, STEPS = 32, {"up": 1, "down": -1, "leaps": 5}
 NAMES = tuple(STEPS)
 MODEL = dict(vocab_size=384, window=WINDOW, latents=2, d_model=32, d_latent=32, heads=2, d_ff=48,
              encoder_blocks=1, decoder_blocks=1, fold_channels=16, predictive=True)
@@ -31,29 +31,29 @@ def windows(tokens, length=WINDOW):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Inputs, and the residuals of one bank and its scouts."""
+    """Inputs, and the residuals of a bank, of a seed and of a bank that branches from it."""
     tokens = tmp_path_factory.mktemp("tokens")
     sets = {}
     for i, name in enumerate(NAMES):
         np.save(tokens / f"{name}.train.npy", text(name, 400, i).ravel())
         for split, count in (("valid", 60), ("test", 20), ("doc", 4), ("validdoc", 4)):
             sets[f"{split}/{name}"] = windows(text(name, count, 10 + i + count))
-        sets[f"cut16/{name}"] = windows(text(name, 4, 50 + i), 8)
+        for split, count in (("cut16", 8), ("validcut16", 40)):
+            sets[f"{split}/{name}"] = windows(text(name, count, 50 + i + count), 16)
     sets["unseen/random_tokens"] = windows(
         np.random.default_rng(9).integers(0, 256, (8, WINDOW)).astype(np.int32))
     write_sets(tokens / "sets.npz", sets)
     ByteTokenizer().save(tokens / "tokenizer")
-    spec = {"domains": list(NAMES), "seed": 0, "model": MODEL, "rows": 16,
+    spec = {"domains": list(NAMES), "seed": 0, "model": MODEL, "rows": 32,
             "optimizer": {"name": "adamw", "learning_rate": 1e-2},
-            "train": {"batch": 16, "steps": 120, "predict_weight": 1.0},
+            "train": {"batch": 16, "steps": 80, "predict_weight": 1.0},
             "rules": {"seen": {}, "code": CODE}}
-    sample = {"code2": CODE | {"parts": 2, "passes": 1}}
+    sample = {"code2": CODE | {"parts": 2, "passes": 1}}  # the bank as its own cheap scouts
     plan = tokens / "plan.json"
     plan.write_text(json.dumps([
-        {**spec, "name": "bank_s0"},
+        {**spec, "name": "bank_s0", "rules": spec["rules"] | sample},
         {**spec, "name": "seed", "domains": [], "generalist": ["up", "down"], "sets": ["test/*"]},
-        {**spec, "name": "branch_s0", "start": "seed", "train": spec["train"] | {"steps": 20}},
-        {**spec, "name": "scouts_s0", "rules": spec["rules"] | sample}]))
+        {**spec, "name": "branch_s0", "start": "seed", "train": spec["train"] | {"steps": 20}}]))
     assert run.main(["--tokens", str(tokens), "--plan", str(plan), "--out", str(tokens / "runs"),
                      "--commit", "abc"]) == 0
     return tokens
@@ -69,14 +69,14 @@ def test_residuals_of_a_run_tell_the_directions_apart(folder):
         assert (at_home.argmin(0) == e).mean() > 0.9
         assert at_home[e].mean() < 0.7 * np.delete(at_home, e, 0).mean()
     record = json.loads((folder / "runs/bank_s0.json").read_text())
-    assert record["commit"] == "abc" and record["steps"] == 120
+    assert record["commit"] == "abc" and record["steps"] == 80
     assert record["log"][-1]["nll"][0] < record["log"][0]["nll"][0]
 
 
 def test_figures_from_residuals(folder, tmp_path):
     assert report.main([
         "--run", str(folder / "runs/bank_s0"), "--tokens", str(folder), "--rule", "code",
-        "--scouts", str(folder / "runs/scouts_s0"), "--scout-rule", "code2",
+        "--scouts", str(folder / "runs/bank_s0"), "--scout-rule", "code2",
         "--out", str(tmp_path)]) == 0
     routing = json.loads((tmp_path / "routing.json").read_text())
     assert routing["accuracy"][str(WINDOW)] > 0.9 and routing["chance"] == pytest.approx(1 / 3)
@@ -89,7 +89,7 @@ def test_figures_from_residuals(folder, tmp_path):
     assert table.main(["--runs", str(folder / "runs"), "--out", str(tmp_path / "s.json")]) == 0
     rules = {(r["variant"], r["rule"]) for r in
              json.loads((tmp_path / "s.json").read_text())["summary"]}
-    assert {("bank", "code"), ("bank", "seen"), ("scouts", "code2")} <= rules
+    assert {("bank", "code"), ("bank", "code2"), ("branch", "seen")} <= rules
 
 
 def test_branches_begin_with_their_seed_which_is_their_reference(folder, tmp_path):
@@ -115,27 +115,36 @@ def test_branches_begin_with_their_seed_which_is_their_reference(folder, tmp_pat
 
 
 def test_several_runs_are_reported_as_means(folder, tmp_path):
-    runs = [str(folder / f"runs/{name}") for name in ("bank_s0", "scouts_s0")]
+    runs = [str(folder / f"runs/{name}") for name in ("bank_s0", "branch_s0")]
     assert report.main(["--run", *runs, "--tokens", str(folder), "--rule", "code",
                         "--out", str(tmp_path)]) == 0
     both = json.loads((tmp_path / "routing.json").read_text())
-    each = [both["by_run"][n]["accuracy"][str(WINDOW)] for n in ("bank_s0", "scouts_s0")]
+    each = [both["by_run"][n]["accuracy"][str(WINDOW)] for n in ("bank_s0", "branch_s0")]
     assert both["accuracy"][str(WINDOW)] == pytest.approx(np.mean(each))
     unknown = json.loads((tmp_path / "ood.json").read_text())
-    alone = [unknown["by_run"][n]["auroc"] for n in ("bank_s0", "scouts_s0")]
-    assert unknown["auroc"] == pytest.approx(np.mean(alone))
+    rule, auroc = unknown["rule"], []
+    for path in runs:
+        assert report.main(["--run", path, "--tokens", str(folder), "--rule", "code",
+                            "--out", str(tmp_path), "--name", "one"]) == 0
+        alone = json.loads((tmp_path / "ood_one.json").read_text())["scores"][rule]["per_domain"]
+        auroc.append({n: cell["auroc"] for n, cell in alone.items()})
+    # the seed read up and down: of the branches, leaps alone is left out
+    assert set(auroc[0]) - set(auroc[1]) == {"up", "down"}
+    found = {n: cell["auroc"] for n, cell in unknown["per_domain"].items()}
+    assert found["up"] == auroc[0]["up"]
+    assert found["leaps"] == pytest.approx(np.mean([a["leaps"] for a in auroc]))
 
 
 def test_members_vote_by_their_mean_residual(folder, tmp_path):
     one, other = ({k: v for k, v in report._read(str(folder / f"runs/{n}"), NAMES, []).items()}
-                  for n in ("bank_s0", "scouts_s0"))
+                  for n in ("bank_s0", "branch_s0"))
     both, key = report._mean([one, other]), "test/up:code:residual"
     np.testing.assert_allclose(both[key], (one[key] + other[key]) / 2)
     assert report.main(["--run", str(folder / "runs/bank_s0"), "--members",
-                        str(folder / "runs/scouts_s0"), "--tokens", str(folder), "--rule", "code",
+                        str(folder / "runs/branch_s0"), "--tokens", str(folder), "--rule", "code",
                         "--out", str(tmp_path), "--name", "two"]) == 0
     found = json.loads((tmp_path / "routing_two.json").read_text())
-    assert found["members"] == ["scouts_s0"] and found["accuracy"][str(WINDOW)] > 0.9
+    assert found["members"] == ["branch_s0"] and found["accuracy"][str(WINDOW)] > 0.9
 
 
 def test_a_head_start_is_chosen_on_valid_and_reported_beside_the_plain_rule(folder, tmp_path):
@@ -162,7 +171,7 @@ def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path):
                                   whole["test/up:code:residual"][[0, 2]])
     assert len(part["test/up:code:generalist"]) == 1
     assert report.main(["--run", str(folder / "runs/bank_s0"), "--tokens", str(folder),
-                        "--rule", "code", "--scouts", str(folder / "runs/scouts_s0"),
+                        "--rule", "code", "--scouts", str(folder / "runs/bank_s0"),
                         "--scout-rule", "code2", "--out", str(tmp_path), "--without", "none",
                         "--name", "without"]) == 0
     whole = json.loads((tmp_path / "routing_without.json").read_text())
@@ -170,3 +179,16 @@ def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path):
     with pytest.raises(UserError, match="at least three known"):  # of two, none can be left out
         report.main(["--run", str(folder / "runs/bank_s0"), "--tokens", str(folder), "--rule",
                      "code", "--out", str(tmp_path), "--without", "leaps"])
+
+
+def test_excess_is_calibrated_at_each_length(folder):
+    stored = report._read(str(folder / "runs/bank_s0"), NAMES, [])
+    found = report.excess(NAMES, WINDOW, stored, "code")
+    assert list(found) == ["16", str(WINDOW)]
+    plain = [row["test"] for n in found for row in found[n]["rows"] if row["weight"] == 0]
+    means = [np.mean([(stored[f"{split}/{n}:code:residual"].argmin(0) == e).mean()
+                      for e, n in enumerate(NAMES)]) for split in ("cut16", "test")]
+    assert plain == pytest.approx(means)
+    # a length without validation windows of its own has no limits
+    assert report.excess(NAMES, WINDOW, {k: v for k, v in stored.items() if "validcut" not in k},
+                         "code").keys() == {str(WINDOW)}
