@@ -10,7 +10,8 @@ from cr_jax.kernels.triton.launch import call, like
 
 # The fastest of six pairs for 50,304 ids: 2.1 TB/s; others are 6 to 17 % slower.
 BLOCK, WARPS = 8192, 16
-CEILING = 80.0  # nats; the exponential of 88 is infinite in float32
+# nats; float32 holds the exponential of 88, and the sum of 10^10 exponentials of 64.
+CEILING = 64.0
 
 
 def cross_entropy(logits, ids, weights):
