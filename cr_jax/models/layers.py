@@ -18,11 +18,17 @@ from cr_jax.errors import UserError
 from cr_jax.kernels import add_norm, project
 
 
+def _platform() -> str:
+    """"cpu", "gpu" or "tpu": where a program that is traced here will run."""
+    chosen = jax.config.jax_default_device  # of `jax.default_device`: a device or a name
+    return jax.default_backend() if chosen is None else getattr(chosen, "platform", chosen)
+
+
 def compute_dtype(config: ModelConfig):
     """The matmul dtype: bfloat16 on accelerators, float32 on a CPU, unless the config says."""
     if config.dtype != "auto":
         return jnp.dtype(config.dtype)
-    return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    return jnp.dtype("float32" if _platform() == "cpu" else "bfloat16")
 
 
 def attention_kernel(config: ModelConfig) -> str:
@@ -31,7 +37,7 @@ def attention_kernel(config: ModelConfig) -> str:
     `UserError` when the config asks for `cudnn` elsewhere, where JAX would raise.
     """
     half = compute_dtype(config) != jnp.float32
-    able = jax.default_backend() == "gpu" and half
+    able = _platform() == "gpu" and half
     if config.attention == "cudnn" and not able:
         raise UserError("config.model.attention=cudnn needs a GPU and bfloat16; use auto")
     if config.attention != "auto":
@@ -56,7 +62,7 @@ def triton_obstacle(config: ModelConfig) -> str:
     They are written for half precision and powers of two, and know no mesh: where a process sees
     several devices the compiler would collect what it had split.
     """
-    if jax.default_backend() != "gpu":
+    if _platform() != "gpu":
         return "no GPU"
     if jax.device_count() > 1:
         return f"{jax.device_count()} devices"
@@ -68,6 +74,8 @@ def triton_obstacle(config: ModelConfig) -> str:
         return f"computes in {compute_dtype(config)}"
     if config.d_model & (config.d_model - 1):
         return f"d_model {config.d_model} is no power of two"
+    if config.d_ff % 32:  # the gate reads as many numbers of a row at once as divide d_ff
+        return f"d_ff {config.d_ff} is no multiple of 32"
     return kernels.missing()
 
 

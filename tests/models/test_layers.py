@@ -9,7 +9,12 @@ from tiny_bank import TINY
 
 from cr_jax import kernels, models
 from cr_jax.errors import UserError
-from cr_jax.models.layers import attention_kernel, row_kernels, triton_obstacle
+from cr_jax.models.layers import (
+    attention_kernel,
+    compute_dtype,
+    row_kernels,
+    triton_obstacle,
+)
 
 
 @pytest.mark.parametrize(("backend", "dtype", "auto"), [
@@ -74,9 +79,20 @@ def test_triton_is_refused_elsewhere(gpu, there, words):
 
 
 @pytest.mark.parametrize("changes,words", [
-    ({"dtype": "float32"}, "float32"), ({"d_model": 24, "heads": 3}, "24 is no power of two")])
+    ({"dtype": "float32"}, "float32"), ({"d_model": 24, "heads": 3}, "24 is no power of two"),
+    ({"d_ff": 40}, "40 is no multiple of 32")])
 def test_triton_is_refused_for_other_models(gpu, changes, words):
     refuses(dataclasses.replace(HALF, **changes), words)
+
+
+def test_what_is_traced_for_the_cpu_of_such_a_machine_is_plain(gpu):
+    auto = dataclasses.replace(HALF, dtype="auto")
+    assert compute_dtype(auto) == "bfloat16" and attention_kernel(auto) == "cudnn"
+    cpu = jax.local_devices(backend="cpu")[0]
+    for device in (cpu, "cpu"):
+        with jax.default_device(device):
+            refuses(HALF, "no GPU")
+            assert compute_dtype(auto) == "float32" and attention_kernel(auto) == "xla"
 
 
 def test_a_jax_without_pallas_for_triton_runs_the_plain_forms(gpu, monkeypatch):

@@ -1,7 +1,7 @@
 """The Triton forms of `cr_jax.kernels`, one file each; `launch` starts them.
 
-D and K must be powers of two on a GPU (Triton's blocks are).  JAX marks Pallas for Triton as
-deprecated (0.11.2): only this folder imports it, and the plain forms do without.
+D and K must be powers of two on a GPU (Triton's blocks are); an odd F is slow.  JAX marks Pallas
+for Triton as deprecated (0.11.2): only this folder imports it, and the plain forms do without.
 """
 
 from cr_jax.kernels.triton.gate import gated
