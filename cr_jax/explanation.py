@@ -195,7 +195,7 @@ def explain(bank: ExpertBank, text: Text, *, alpha: float = 0.05, head: int = 0,
         bank = bank.select(found.residuals)
     block = next(windows_of_text(bank.tokenizer, start.kept, bank.model.window,
                                  min(windows, found.windows)))
-    names = tuple(sorted(found.compared, key=found.compared.get))
+    names = found.ranked
     rows = [bank.index(name) for name in names]
     tokens = block.tokens[block.mask]
     # A rule that samples positions leaves tokens out: each is explained by all passes.

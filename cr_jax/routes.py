@@ -58,6 +58,12 @@ class Route:
         return {name: x + self.excess.get(name, 0.0) for name, x in self.residuals.items()}
 
     @property
+    def ranked(self) -> tuple[str, ...]:
+        """The experts, nearest first; those without a finite residual come last."""
+        compared = self.compared
+        return tuple(sorted(compared, key=lambda n: (not math.isfinite(compared[n]), compared[n])))
+
+    @property
     def known(self) -> bool | None:
         """Whether the nearest expert's own text has such residuals; None: too short to judge."""
         return None if math.isnan(self.p_values[self.nearest]) else self.expert is not None

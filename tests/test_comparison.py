@@ -255,7 +255,7 @@ def test_banks_from_before_there_was_excess_compare_plainly(tmp_path):
     old = {k: v for k, v in files.index["scoring"].items() if k != "excess"}
     files.set_scoring(old)
     assert ExpertBank.load(tmp_path / "bank").scoring == SEEN
-    # The shipped experts were written before; their bank is compared with excess since.
+    # The shipped experts were written before.
     expert = read_json(pretrained.folder() / "experts/go/config.json")
     assert "excess" not in expert["scoring"]
 

@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import re
 
+import jax
 import numpy as np
 import pytest
 import tiny_bank
 
 from cr_jax import explanation, router, text_windows
+from cr_jax.cli.explanation import lines
 from cr_jax.config import Scoring, wording
 from cr_jax.errors import UserError
 from cr_jax.explanation import explain
+from cr_jax.report.explanation import render
 
 TEXT = "def f(x):\n\treturn x  # é 中文 \U0001f600 \ufffd \u2581 <0xE2> e\u0301\r\n" * 2
 
@@ -155,6 +159,19 @@ def test_json_holds_all_of_it(found):
     assert "".join(said["texts"]) == TEXT and said["complete"]
     assert list(said["nll"]) == list(found.names)
     np.testing.assert_allclose(list(said["nll"].values()), found.nll, atol=1e-4)
+
+
+@pytest.mark.parametrize("excess", [0.0, 2.0])
+def test_an_expert_without_a_finite_residual_comes_last(bank, excess):
+    params = jax.tree.map(lambda x: x.at[0].set(np.nan), bank.params)
+    broken = dataclasses.replace(bank, params=params, scoring=Scoring(excess=excess))
+    found, whole = explain(broken, TEXT), explain(bank.select(bank.names[1:]), TEXT)
+    assert found.route.nearest == found.names[0] and found.names[2] == bank.names[0]
+    assert set(found.names[:2]) == set(whole.names)
+    assert excess or found.names[:2] == whole.names
+    out = "\n".join(lines("x", found, width=100))
+    assert re.search(rf"{bank.names[0]} +nan [^█]*\n", out) and out.count("█") > 2
+    assert f"<th scope=\"row\">{bank.names[0]}" in render([("x", found)])
 
 
 def test_bad_input(bank, found):

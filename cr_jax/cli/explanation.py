@@ -1,5 +1,6 @@
 """An explanation on a terminal, or as plain text where there is none."""
 
+import math
 import os
 import shutil
 import sys
@@ -64,7 +65,7 @@ def lines(name: str, found: Explanation, colour: str = "plain", view: str = "res
 
 def _bars(found: Explanation, columns: int, blocks: bool) -> Iterator[str]:
     route = found.route
-    longest = max(route.compared.values()) or 1.0
+    longest = max(filter(math.isfinite, route.compared.values())) or 1.0
     left = max(map(len, found.names))
     room = max(8, min(48, columns - left - (44 if route.excess else 34)))
     head = "nats/token + excess" if route.excess else "nats/token"
@@ -72,10 +73,12 @@ def _bars(found: Explanation, columns: int, blocks: bool) -> Iterator[str]:
     pale = "░" if blocks else "+"
     for name in found.names:
         residual = route.residuals[name]
-        number, bar = f"{residual:10.3f}", _bar(room * residual / longest, blocks)
+        # No bar for an expert without a finite residual.
+        finite = math.isfinite(residual)
+        number, bar = f"{residual:10.3f}", _bar(room * residual / longest, blocks) if finite else ""
         if route.excess:
             number += f" + {route.excess[name]:6.3f}"
-            bar += pale * (round(room * route.compared[name] / longest) - len(bar))
+            bar += pale * (round(room * route.compared[name] / longest) - len(bar) if finite else 0)
         p = p_text(route.p_values[name])
         yield f"  {name:{left}}  {number} {bar:{room}}  {p:>5}  {route.tra[name]:.3f}"
     if route.excess:

@@ -191,9 +191,8 @@ def _size(found) -> str:
 
 def _line(name: str, found) -> str:
     winner = found.expert or f"unknown (nearest {found.nearest})"
-    ranked = sorted(found.compared, key=found.compared.get)
     more = {n: f"+{x:.3f}" for n, x in found.excess.items() if x}
-    residuals = ", ".join(f"{n} {found.residuals[n]:.3f}{more.get(n, '')}" for n in ranked)
+    residuals = ", ".join(f"{n} {found.residuals[n]:.3f}{more.get(n, '')}" for n in found.ranked)
     p = p_text(found.p_values[found.nearest])
     if found.known is None:
         p += "  (too short to judge)"

@@ -130,7 +130,7 @@ def _text(found: Explanation, at: int) -> str:
 
 def _bars(found: Explanation) -> str:
     route = found.route
-    longest = max(route.compared.values()) or 1.0
+    longest = max(filter(math.isfinite, route.compared.values())) or 1.0
     share = lambda nats: f"{100 * min(1.0, max(0.0, nats / longest)):.1f}%"
     rows = []
     for name in found.names:
