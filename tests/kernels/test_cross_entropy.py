@@ -41,7 +41,7 @@ def found(form, logits, ids, weights, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("size", [1, 2, 16, 17, 37, 48])
+@pytest.mark.parametrize("size", [1, 17, 37, 48])
 def test_it_equals_float64(size, form):
     given = case(size)
     for a, b in zip(found(form, *given), exact(*given), strict=True):
