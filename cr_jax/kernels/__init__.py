@@ -7,6 +7,7 @@ on a CPU.  They know no mesh: arrays that a `jit` splits over devices want the p
 `vmap` over experts works with both.  Not in the paper.
 """
 
+from cr_jax.kernels import trial
 from cr_jax.kernels.rows import (
     Form,
     add_norm,
@@ -21,4 +22,4 @@ from cr_jax.kernels.rows import (
 )
 
 __all__ = ["Form", "add_norm", "cross_entropy", "gated", "heads", "missing", "project", "rms_norm",
-           "rotate", "softmax_terms"]
+           "rotate", "softmax_terms", "trial"]

@@ -60,7 +60,8 @@ def triton_obstacle(config: ModelConfig) -> str:
     """Why the Triton kernels cannot run, in a few words; empty where they can.
 
     They are written for half precision and powers of two, and know no mesh: where a process sees
-    several devices the compiler would collect what it had split.
+    several devices the compiler would collect what it had split.  Where nothing forbids them they
+    are tried once on the device itself.
     """
     if _platform() != "gpu":
         return "no GPU"
@@ -76,7 +77,8 @@ def triton_obstacle(config: ModelConfig) -> str:
         return f"d_model {config.d_model} is no power of two"
     if config.d_ff % 32:  # the gate reads as many numbers of a row at once as divide d_ff
         return f"d_ff {config.d_ff} is no multiple of 32"
-    return kernels.missing()
+    return kernels.missing() or kernels.trial.failure(
+        config.d_model, config.heads, config.d_ff, config.vocab_size)
 
 
 def fan_in(scale: float = 1.0):

@@ -45,6 +45,7 @@ def gpu(monkeypatch):
         monkeypatch.setattr(jax, "default_backend", lambda: backend)
         monkeypatch.setattr(jax, "devices", lambda: [device] * devices)
         monkeypatch.setattr(jax, "device_count", lambda: devices)
+        monkeypatch.setattr(kernels.trial, "failure", lambda *sizes: "")
 
     make()
     return make
@@ -68,6 +69,14 @@ def test_triton_runs_on_one_gpu(gpu, capability):
     form = lambda name: row_kernels(dataclasses.replace(HALF, kernels=name))
     assert not triton_obstacle(HALF)
     assert form("auto") == form("triton") == "triton" and form("xla") == "xla"
+
+
+def test_kernels_that_fail_their_trial_are_not_used(gpu, monkeypatch):
+    tried = []
+    monkeypatch.setattr(kernels.trial, "failure",
+                        lambda *sizes: tried.append(sizes) or "gate is off by 10%")
+    refuses(HALF, "gate is off by 10%")
+    assert set(tried) == {(HALF.d_model, HALF.heads, HALF.d_ff, HALF.vocab_size)}
 
 
 @pytest.mark.parametrize("there,words", [
