@@ -73,8 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
                                  ("members", members), ("without", a.without)) if v)
                              + " --plain" * a.plain}
     merged = {"routing": mean(found["routing"]), "ood": ood.merge(found["ood"])}
+    if len(runs) > 1:  # each run chose for itself
+        for key in ("handicap", "excess", "excess_by_length", "cascade"):
+            merged["routing"].pop(key, None)
     brief = {"routing": lambda f: {k: f[k] for k in (
-                 "accuracy", "per_domain", "handicap", "excess")},
+                 "accuracy", "per_domain", "handicap", "excess", "cascade") if k in f},
              "ood": lambda f: {k: f["scores"][merged["ood"]["rule"]][k] for k in
                                ("auroc", "fpr95", "reject_at_1pct", "attack_accept")}}
     for name, result in merged.items():
