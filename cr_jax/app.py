@@ -173,7 +173,7 @@ def _prepare(experiment, folder, say):
     if old := stored_record(folder):
         model = settings.to_dict(experiment.model)
         model["vocab_size"] = model["vocab_size"] or old["model"]["vocab_size"]  # the tokenizer's
-        loop._same_run(old, {"experiment": settings.to_dict(experiment), "model": model,
+        loop.same_run(old, {"experiment": settings.to_dict(experiment), "model": model,
                              "experts": list(experiment.data.domains), "texts": {}})
     return corpora.prepare(experiment, folder, say)
 

@@ -83,7 +83,7 @@ def train(
         checkpointer = Checkpointer(workdir / "checkpoints", settings.keep_checkpoints)
         opened.callback(checkpointer.close)
         restored = checkpointer.restore(
-            plan.shapes(make_state, keys), lambda old: _same_run(old, record))
+            plan.shapes(make_state, keys), lambda old: same_run(old, record))
         if restored:
             step, held, iterator_state, old = restored
             state = plan.spread(held)
@@ -195,7 +195,7 @@ def _hang_file(process: int) -> str:
     return f"hang-{process}.txt" if process else "hang.txt"
 
 
-def _same_run(old: dict, new: dict) -> None:
+def same_run(old: dict, new: dict) -> None:
     """A workdir belongs to one configuration; only its length, devices, logging and evaluation
     may change.
     """

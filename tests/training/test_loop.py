@@ -253,10 +253,10 @@ def test_settings_that_an_older_version_lacked_were_at_their_defaults():
               "experts": ["a"], "texts": {"a": "1"}}
     older = json.loads(json.dumps(record))
     del older["texts"], older["experiment"]["train"]["max_epochs"], older["model"]["predictive"]
-    loop._same_run(older, record)
+    loop.same_run(older, record)
     older["experiment"]["train"]["predict_weight"] = 0.9
     with pytest.raises(UserError, match="train: predict_weight"):
-        loop._same_run(older, record)
+        loop.same_run(older, record)
 
 
 def test_ctrl_c_in_the_last_step_stops_too(tmp_path):
