@@ -52,7 +52,8 @@ def folder(tmp_path_factory):
     plan = tokens / "plan.json"
     plan.write_text(json.dumps([
         {**spec, "name": "bank_s0", "rules": spec["rules"] | sample},
-        {**spec, "name": "seed", "domains": [], "generalist": ["up", "down"], "sets": ["test/*"]},
+        {**spec, "name": "seed", "domains": [], "generalist": ["up", "down"], "sets": ["test/*"],
+         "rules": {"code": CODE}},
         {**spec, "name": "branch_s0", "start": "seed", "train": spec["train"] | {"steps": 20}}]))
     assert run.main(["--tokens", str(tokens), "--plan", str(plan), "--out", str(tokens / "runs"),
                      "--commit", "abc"]) == 0

@@ -19,8 +19,7 @@ from cr_jax.training.step import init_state, make_train_step
 EXPERTS = 2
 DRAWS = TrainConfig(batch=4, steps=1, loss_chunk=20, nested=0.5, hidden=0.5, short=0.5)
 OPTIMIZER = OptimizerConfig(name="adamw")
-LOOPS = small(encoder_blocks=2, scan=True, remat=True, kernels="xla")
-PREDICTIVE = small(predictive=True, kernels="xla")
+MODEL = small(encoder_blocks=2, scan=True, remat=True, predictive=True, kernels="xla")
 
 
 @pytest.fixture(autouse=True)
@@ -54,19 +53,13 @@ def triton(model):
     return dataclasses.replace(model, kernels="triton")
 
 
-def test_gradients_and_sums_are_those_of_the_plain_step():
-    (plain, none), (found, some) = step(LOOPS), step(triton(LOOPS))
+def test_gradients_and_sums_of_experts_are_those_of_the_plain_step():
+    (plain, none), (found, some) = step(MODEL, EXPERTS), step(triton(MODEL), EXPERTS)
     assert none == 0 < some
     check_same(found, plain)
     shapes = [jax.tree.map(jnp.shape, x[1]) for x in (plain, found)]
     assert shapes[0] == shapes[1]  # a checkpoint of one is a checkpoint of the other
-
-
-def test_stacked_experts_that_predict():
-    """And the comparison sees a difference: the experts exchanged."""
-    plain, found = step(PREDICTIVE, EXPERTS)[0], step(triton(PREDICTIVE), EXPERTS)[0]
-    check_same(found, plain)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError):  # and the comparison sees a difference: experts exchanged
         check_same(found, jax.tree.map(lambda x: x[::-1], plain))
 
 
