@@ -95,8 +95,7 @@ def residual_nll(
         nll = objective.token_scores(h[:, at], kernel, tokens[:, at], chunk).nll
         return jnp.full((rows, window), jnp.nan).at[:, at].set(nll)
     if not scoring.parts:
-        h, _ = net.apply(params, tokens, mask, rate)
-        return objective.token_scores(h, kernel, tokens, chunk).nll
+        return _seen(net, params, tokens, mask, chunk, rate).nll
 
     def one_pass(at):
         hidden = jnp.zeros(window, bool).at[at].set(True)
@@ -131,8 +130,7 @@ def score_experts(
     net = models.Autoencoder(model)
 
     def one(p, own_mask, most):
-        h, _ = net.apply(p, tokens, own_mask)
-        scores = objective.token_scores(h, models.head(model, p), tokens, most)
+        scores = _seen(net, p, tokens, own_mask, most)
         residual = scores.nll if scoring.residual_rule == SEEN else residual_nll(
             net, p, tokens, own_mask, scoring, most)
         return Scores(scores.nll, scores.correct, residual)
@@ -177,11 +175,15 @@ def rebuilt_only(
     net = models.Autoencoder(model)
 
     def one(p, own_mask, most):
-        h, _ = net.apply(p, tokens, own_mask)
-        scores = objective.token_scores(h, models.head(model, p), tokens, most)
-        return jnp.sum(scores.correct & own_mask, -1)
+        return jnp.sum(_seen(net, p, tokens, own_mask, most).correct & own_mask, -1)
 
     return _by_expert(one, params, mask, expert_chunk, chunk)
+
+
+def _seen(net, params, tokens, mask, chunk: int, rate=None):
+    """One expert's token scores where its encoder sees all tokens."""
+    h, _ = net.apply(params, tokens, mask, rate)
+    return objective.token_scores(h, models.head(net.config, params), tokens, chunk)
 
 
 def _by_expert(one, params, mask, expert_chunk: int, chunk: int):

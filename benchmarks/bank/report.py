@@ -148,10 +148,9 @@ def residual(stored, key: str, rule: str, of: str = "") -> np.ndarray:
     return np.sum(parts, 0, dtype=np.float64)
 
 
-def chosen(names, stored, rule: str, window: int) -> tuple[float, np.ndarray]:
-    """(share, handicaps [E]) as `weak_experts.choose` takes them on the validation windows."""
-    return weak_experts.choose({n: residual(stored, f"valid/{n}", rule) / window for n in names},
-                           names)
+def means(names, stored, rule: str, split: str, length: int) -> dict[str, np.ndarray]:
+    """{name: nats/token [E, N]} of the windows of `length` tokens in the sets `split`/name."""
+    return {n: residual(stored, f"{split}/{n}", rule) / length for n in names}
 
 
 def excess(names, window: int, stored, rule: str) -> dict[str, dict]:
@@ -159,16 +158,16 @@ def excess(names, window: int, stored, rule: str) -> dict[str, dict]:
     lengths_of = {window: ("valid", "test")} | {
         n: (f"validcut{n}", f"cut{n}") for n in lengths.LENGTHS
         if n != window and f"validcut{n}/{names[0]}:{rule.split('+')[0]}:residual" in stored}
-    means = lambda split, length: {n: residual(stored, f"{split}/{n}", rule) / length
-                                   for n in names}
-    return {str(n): weak_experts.excess(*(means(split, n) for split in splits), names)
+    return {str(n): weak_experts.excess(
+                *(means(names, stored, rule, split, n) for split in splits), names)
             for n, splits in sorted(lengths_of.items())}
 
 
 def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = True) -> dict:
     """The study of lengths, documents, stopping early and blends, and what fidelity the experts
     have; beside it the same without handicaps, and the paper's rule."""
-    share, given = (chosen(names, stored, rule, window) if help_weak
+    valid = means(names, stored, rule, "valid", window)
+    share, given = (weak_experts.choose(valid, names) if help_weak
                     else (0.0, np.zeros(len(names))))
     read = lambda rule, group, given=0.0 * given: sums(stored, inputs, rule, group, given)
     by_length = lambda rule, given=0.0 * given: {
@@ -177,7 +176,6 @@ def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = Tru
     found = lengths.run(names, by_length(rule, given), read(rule, "doc", given) or None,
                         read(rule, "validdoc", given) or None)
     without = lengths.run(names, by_length(rule), read(rule, "doc") or None)
-    valid = {n: residual(stored, f"valid/{n}", rule) / window for n in names}
     on_valid = {k: weak_experts.accuracy(valid, names, v)
                 for k, v in (("without", 0 * given), ("with", given))}
     plain = lengths.run(names, by_length("seen"), read("seen", "doc") or None)
@@ -208,16 +206,17 @@ def cascade(names, window, stored, scouts, rule: str, scout_rule: str,
     Experts and scouts have each their own handicaps, if any.
     """
     rows: dict[str, dict] = {str(keep): {} for keep in range(1, len(names) + 1)}
+    experts, small = ({split: means(names, x, r, split, window) for split in ("valid", "test")}
+                      for x, r in ((stored, rule), (scouts, scout_rule)))
     given, theirs = (
-        (chosen(names, x, r, window)[1] if help_weak else np.zeros(len(names)))[:, None]
-        for x, r in ((stored, rule), (scouts, scout_rule)))
+        (weak_experts.choose(x["valid"], names)[1] if help_weak else np.zeros(len(names)))[:, None]
+        for x in (experts, small))
     for split in ("valid", "test"):
         agree, right = [], []
         for e, name in enumerate(names):
-            exact = residual(stored, f"{split}/{name}", rule) / window - given
-            small = residual(scouts, f"{split}/{name}", scout_rule) / window - theirs
-            agree.append(agreement(small, exact))
-            order = nearest(small, len(names))
+            exact, near = experts[split][name] - given, small[split][name] - theirs
+            agree.append(agreement(near, exact))
+            order = nearest(near, len(names))
             ranked = np.take_along_axis(exact, order, 0)
             won = [ranked[:keep].argmin(0)[None] for keep in range(1, len(names) + 1)]
             right.append([np.mean(np.take_along_axis(order, at, 0) == e) for at in won])

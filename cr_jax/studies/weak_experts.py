@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from cr_jax.calibration import PERCENTILE
 from cr_jax.errors import UserError
 
 SHARES = (0.0, 0.5, 0.8, 0.9, 0.95)
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
-PERCENTILE = 95
 
 
 def handicaps(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
