@@ -76,8 +76,8 @@ def plan_row(variant: str, e, devices: int, fsdp: int) -> dict:
     from cr_jax.training.step import init_state, make_train_step
 
     model = dataclasses.replace(e.model, dtype="bfloat16", attention="xla")
-    train = dataclasses.replace(e.train, loss_chunk=e.train.loss_chunk * devices)
-    plan = parallel.make_plan("jit", 1, train.batch, 1, jax.devices()[:devices], fsdp)
+    plan = parallel.make_plan("jit", 1, e.train.batch, 1, jax.devices()[:devices], fsdp)
+    train = dataclasses.replace(e.train, loss_chunk=e.train.loss_chunk * plan.devices_seen)
     state = plan.shapes(lambda key: init_state(model, e.optimizer, train, key),
                         parallel.expert_keys(0, ("code",)))
     batch = {"tokens": jax.ShapeDtypeStruct((1, train.batch, model.window), jnp.int32)}

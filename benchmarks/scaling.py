@@ -206,8 +206,7 @@ def prepare(work: Work, devices: list, chunk: int) -> Ready:
     from cr_jax.training.step import init_state, make_train_step
 
     plan, optimizer = work.plan(devices), workload.optimizer("muon")
-    tokens_at_once = chunk * (plan.row_devices if work.parallel == "jit" else 1)
-    train = TrainConfig(batch=work.batch, steps=1, loss_chunk=tokens_at_once)
+    train = TrainConfig(batch=work.batch, steps=1, loss_chunk=chunk * plan.devices_seen)
     start = lambda: plan.init(lambda key: init_state(work.model, optimizer, train, key),
                               parallel.expert_keys(0, [f"e{i}" for i in range(work.experts)]))
     drawn = [workload.draw_tokens(work.model, work.batch, STEPS, seed)

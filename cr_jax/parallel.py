@@ -1,10 +1,12 @@
 """How a step is mapped over experts and devices: the one place that says jit, pmap or mesh.
 
 State leaves carry a leading expert axis [E, ...] and batches are [E, B, L]; E may be 1.
-`jit`: one program over a `Mesh` with axes ("data", "fsdp", "expert"); experts, rows and the parts
-of the state (`cr_jax.partition`) are split, the compiler adds the collectives.  `pmap`: every
-device holds all experts and a share of the rows; gradients are added with `psum`.  All equal a
-single device (tests/test_parallel.py).  Not in the paper.
+`jit`: one program over a `Mesh` with axes ("data", "fsdp", "expert") that split experts, rows and
+the parts of the state (`cr_jax.partition`).  `pmap`: every device holds all experts and a share of
+the rows.  Where devices share no weights, in both, each runs the step of its own experts and rows,
+as a single device would, and gradients are added with `psum`; with "fsdp" the compiler splits one
+step for all and adds the collectives.  All equal a single device (tests/test_parallel.py).  Not in
+the paper.
 """
 
 import dataclasses
@@ -52,6 +54,16 @@ class Plan:
     def row_devices(self) -> int:
         """Over how many devices the rows of one expert are split."""
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+    @property
+    def steps_alone(self) -> bool:
+        """Whether each device runs a step that knows of no other but for sums."""
+        return self.mesh.shape["fsdp"] == 1
+
+    @property
+    def devices_seen(self) -> int:
+        """How many devices' rows a traced step sees: what counts tokens of one is multiplied."""
+        return 1 if self.steps_alone else self.row_devices
 
     @property
     def batch_sharding(self) -> NamedSharding:
@@ -161,18 +173,25 @@ class Plan:
         make_step(axis_name) gives one expert's pure `train_step`; state and batch: arrays in the
         layout of `init` and `put`, or under `jit` shapes.
         """
-        jit = self.mode == "jit"
-        step = over_experts(make_step(None if jit else "data"), self.experts, experts_by,
-                            self.mesh.shape["expert"], "expert" if jit else None)
-        if jit:
+        side_by_side = self.mesh.shape["expert"]
+        own = lambda: over_experts(make_step("data"), self.experts // side_by_side, experts_by)
+        if self.mode == "jit":
             shards = self.shardings(state)
+            if self.steps_alone and jax.device_count() > 1:
+                places = (jax.tree.map(lambda s: s.spec, shards), self.batch_sharding.spec)
+                step = jax.shard_map(
+                    own(), mesh=self.mesh, in_specs=(*places, PartitionSpec("expert")),
+                    out_specs=(places[0], PartitionSpec("expert")), check_vma=False)
+            else:
+                step = rows_stay(over_experts(make_step(None), self.experts, experts_by,
+                                              side_by_side, "expert"), self.mesh)
             compiled = jax.jit(
-                rows_stay(step, self.mesh), donate_argnums=0,
+                step, donate_argnums=0,
                 in_shardings=(shards, self.batch_sharding, self.replicated),
                 out_shardings=(shards, self.replicated)).lower(
                     state, batch, jax.ShapeDtypeStruct((self.experts,), jnp.float32)).compile()
             return Program(compiled, self.experts, _memory(compiled))
-        mapped = jax.pmap(step, "data", in_axes=(0, 0, None), donate_argnums=0,
+        mapped = jax.pmap(own(), "data", in_axes=(0, 0, None), donate_argnums=0,
                           devices=list(self.mesh.devices.flat))
 
         def run(state, batch, progress):

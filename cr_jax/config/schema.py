@@ -27,7 +27,8 @@ class ModelConfig:
     tie_embeddings: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute; parameters stay float32
     attention: Literal["auto", "xla", "cudnn"] = "auto"
-    # Row operations (`cr_jax.kernels`); auto: triton in half precision on a single GPU.
+    # Row operations (`cr_jax.kernels`); auto: triton in half precision on GPUs that
+    # do not share a model.
     kernels: Literal["auto", "xla", "triton"] = "auto"
     remat: bool = False  # recompute each block in the backward pass: less memory, slower
     scan: bool = False  # loop over blocks instead of unrolling: faster compilation, slower

@@ -1,10 +1,11 @@
-"""Row operations of a training step in two forms: plain JAX, and Triton kernels for one GPU.
+"""Row operations of a training step in two forms: plain JAX, and Triton kernels for GPUs.
 
 A form is named by the caller: "xla", or "triton", which reads and writes every row of activations
 once where the compiler makes several passes.  `models.layers.row_kernels` chooses one for a
 config.  The Triton forms are written in Pallas, are imported when first used, and are interpreted
-on a CPU.  They know no mesh: arrays that a `jit` splits over devices want the plain form;
-`vmap` over experts works with both.  Not in the paper.
+on a CPU.  They know no mesh: arrays that a `jit` splits over devices want the plain form, a step
+that each device runs by itself (`shard_map`) takes both, and so does `vmap` over experts.  Not in
+the paper.
 """
 
 from cr_jax.kernels import trial

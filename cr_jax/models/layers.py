@@ -45,28 +45,33 @@ def attention_kernel(config: ModelConfig) -> str:
     return "cudnn" if able else "xla"
 
 
-def row_kernels(config: ModelConfig) -> kernels.Form:
+def row_kernels(config: ModelConfig, alone: bool | None = None) -> kernels.Form:
     """The form of `cr_jax.kernels` that this config takes here: `triton` wherever it can run.
 
-    `UserError` when the config asks for `triton` elsewhere.
+    alone: as for `triton_obstacle`.  `UserError` when the config asks for `triton` elsewhere.
     """
-    obstacle = triton_obstacle(config)
+    obstacle = triton_obstacle(config, alone)
     if config.kernels == "triton" and obstacle:
         raise UserError(f"config.model.kernels=triton cannot run here: {obstacle}; use auto")
     return "xla" if config.kernels == "xla" or obstacle else "triton"
 
 
-def triton_obstacle(config: ModelConfig) -> str:
+def triton_obstacle(config: ModelConfig, alone: bool | None = None) -> str:
     """Why the Triton kernels cannot run, in a few words; empty where they can.
 
-    They are written for half precision and powers of two, and know no mesh: where a process sees
-    several devices the compiler would collect what it had split.  Where nothing forbids them they
-    are tried once on the device itself.
+    They are written for half precision and powers of two, and know no mesh: in a program that the
+    compiler splits over devices it would collect for them what it had split.  Where nothing
+    forbids them they are tried once on the device itself.
+
+    alone: whether the program runs on each device by itself, as under `shard_map`; by default
+    read off the trace that asks.
     """
     if _platform() != "gpu":
         return "no GPU"
-    if jax.device_count() > 1:
-        return f"{jax.device_count()} devices"
+    if jax.process_count() > 1:  # whose trials might differ, and with them their programs
+        return f"{jax.process_count()} processes"
+    if not (_alone() if alone is None else alone):
+        return f"one program for {jax.device_count()} devices"
     capability = str(getattr(jax.devices()[0], "compute_capability", ""))
     major = capability.partition(".")[0]
     if not major.isdecimal() or int(major) < 8:  # AMD's are names
@@ -79,6 +84,12 @@ def triton_obstacle(config: ModelConfig) -> str:
         return f"d_ff {config.d_ff} is no multiple of 32"
     return kernels.missing() or kernels.trial.failure(
         config.d_model, config.heads, config.d_ff, config.vocab_size)
+
+
+def _alone() -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    by_hand = mesh.axis_names and set(mesh.manual_axes) == set(mesh.axis_names)
+    return jax.device_count() == 1 or bool(by_hand)
 
 
 def fan_in(scale: float = 1.0):

@@ -34,7 +34,7 @@ def lines(plan: Plan, memory: dict[str, int] | None, model: ModelConfig, train: 
         held = (f", {_size(sum(memory.values()))} per device ({_size(memory['state'])} of it "
                 "the state)")
     return [f"{plan.mode} over {mesh}" + (f", {processes} processes" if processes > 1 else "")
-            + f"; {per_step}{held}", _kernels(model), _time(plan, model, train, clock, step)]
+            + f"; {per_step}{held}", _kernels(plan, model), _time(plan, model, train, clock, step)]
 
 
 def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[str]:
@@ -58,9 +58,9 @@ def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[
     return found
 
 
-def _kernels(model: ModelConfig) -> str:
-    rows, asked = row_kernels(model), model.kernels == "xla"
-    why = "config.model.kernels" if asked else triton_obstacle(model)
+def _kernels(plan: Plan, model: ModelConfig) -> str:
+    rows, asked = row_kernels(model, plan.steps_alone), model.kernels == "xla"
+    why = "config.model.kernels" if asked else triton_obstacle(model, plan.steps_alone)
     return (f"{compute_dtype(model)}, attention {attention_kernel(model)}, row kernels {rows}"
             + (f" ({why})" if why else ""))
 

@@ -186,9 +186,8 @@ def train(
 
 
 def _chunks_of_a_device(settings: TrainConfig, plan: Plan) -> TrainConfig:
-    """`loss_chunk` counts tokens of one device; under a mesh the program sees those of all."""
-    devices = plan.row_devices if plan.mode == "jit" else 1
-    return dataclasses.replace(settings, loss_chunk=settings.loss_chunk * devices)
+    """`loss_chunk` counts tokens of one device."""
+    return dataclasses.replace(settings, loss_chunk=settings.loss_chunk * plan.devices_seen)
 
 
 def _hang_file(process: int) -> str:

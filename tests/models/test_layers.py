@@ -1,10 +1,10 @@
 """Which attention and which row kernels run where, and what cannot run."""
 
 import dataclasses
-import types
 
 import jax
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 from tiny_bank import TINY
 
 from cr_jax import kernels, models
@@ -36,15 +36,23 @@ def test_it_is_one_line_before_anything_is_trained():
         models.count_parameters(dataclasses.replace(TINY, attention="cudnn"))
 
 
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    compute_capability: str
+    device_kind: str = "gpu"
+    platform: str = "gpu"
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     """Where the Triton kernels run; called with what is different, where they may not."""
 
-    def make(backend="gpu", devices=1, capability="9.0"):
-        device = types.SimpleNamespace(compute_capability=capability)
+    def make(backend="gpu", devices=1, capability="9.0", processes=1):
+        device = Gpu(capability)
         monkeypatch.setattr(jax, "default_backend", lambda: backend)
         monkeypatch.setattr(jax, "devices", lambda: [device] * devices)
         monkeypatch.setattr(jax, "device_count", lambda: devices)
+        monkeypatch.setattr(jax, "process_count", lambda: processes)
         monkeypatch.setattr(kernels.trial, "failure", lambda *sizes: "")
 
     make()
@@ -71,6 +79,16 @@ def test_triton_runs_on_one_gpu(gpu, capability):
     assert form("auto") == form("triton") == "triton" and form("xla") == "xla"
 
 
+def test_triton_runs_on_several_gpus_where_each_has_a_program_of_its_own(gpu):
+    mesh = Mesh(jax.local_devices(backend="cpu"), ("data",))
+    rows, found = PartitionSpec("data"), []
+    gpu(devices=mesh.size)
+    step = lambda x: found.append(row_kernels(HALF)) or x
+    for split in (jax.shard_map(step, mesh=mesh, in_specs=rows, out_specs=rows), step):
+        jax.eval_shape(split, jax.ShapeDtypeStruct((mesh.size,), float))
+    assert found == ["triton", "xla"]
+
+
 def test_kernels_that_fail_their_trial_are_not_used(gpu, monkeypatch):
     tried = []
     monkeypatch.setattr(kernels.trial, "failure",
@@ -80,7 +98,8 @@ def test_kernels_that_fail_their_trial_are_not_used(gpu, monkeypatch):
 
 
 @pytest.mark.parametrize("there,words", [
-    ({"backend": "cpu"}, "no GPU"), ({"backend": "tpu"}, "no GPU"), ({"devices": 8}, "8 devices"),
+    ({"backend": "cpu"}, "no GPU"), ({"backend": "tpu"}, "no GPU"),
+    ({"devices": 8}, "one program for 8 devices"), ({"processes": 2}, "2 processes"),
     ({"capability": "7.5"}, "capability 7.5 is below 8"), ({"capability": "gfx942"}, "gfx942")])
 def test_triton_is_refused_elsewhere(gpu, there, words):
     gpu(**there)

@@ -13,6 +13,7 @@ from cr_jax import models
 from cr_jax.config import OptimizerConfig, TrainConfig
 from cr_jax.mapping import over_experts
 from cr_jax.models import layers
+from cr_jax.parallel import make_plan
 from cr_jax.training import banner
 from cr_jax.training.step import init_state, make_train_step
 
@@ -24,7 +25,7 @@ MODEL = small(encoder_blocks=2, scan=True, remat=True, predictive=True, kernels=
 
 @pytest.fixture(autouse=True)
 def _can(monkeypatch):
-    monkeypatch.setattr(layers, "triton_obstacle", lambda config: "")
+    monkeypatch.setattr(layers, "triton_obstacle", lambda config, alone=None: "")
 
 
 def step(model, experts=1):
@@ -72,11 +73,23 @@ def test_a_language_model_has_the_same_states():
         states(triton(model), tokens), states(model, tokens), rtol=1e-4, atol=1e-5)
 
 
+def test_a_step_over_devices_is_the_plain_one_of_one_device():
+    plan = make_plan("jit", EXPERTS, DRAWS.batch, mesh_expert=2, devices=jax.devices()[:4])
+    model = triton(MODEL)
+    state = plan.init(functools.partial(init_state, model, OPTIMIZER, DRAWS),
+                      jax.random.split(jax.random.key(0), EXPERTS))
+    batch = plan.put({"tokens": np.stack([windows(model, seed=i) for i in range(EXPERTS)])})
+    program = plan.compile_step(
+        functools.partial(make_train_step, model, OPTIMIZER, DRAWS), "vmap", state, batch)
+    state, sums = jax.device_get(program(state, batch, 0.5))
+    check_same((state.opt_state, state.params, sums), step(MODEL, EXPERTS)[0])
+
+
 def test_the_banner_names_the_kernels_and_why(monkeypatch):
+    alone, shared = make_plan("jit", 1, 8), make_plan("jit", 1, 8, mesh_fsdp=8)
+    monkeypatch.setattr(layers, "triton_obstacle", lambda config, alone: "" if alone else "shared")
     monkeypatch.setattr(banner, "triton_obstacle", layers.triton_obstacle)
-    assert banner._kernels(small()) == "float32, attention xla, row kernels triton"
-    assert banner._kernels(small(kernels="xla")) == (
+    assert banner._kernels(alone, small()) == "float32, attention xla, row kernels triton"
+    assert banner._kernels(alone, small(kernels="xla")) == (
         "float32, attention xla, row kernels xla (config.model.kernels)")
-    monkeypatch.setattr(layers, "triton_obstacle", lambda config: "8 devices")
-    monkeypatch.setattr(banner, "triton_obstacle", layers.triton_obstacle)
-    assert banner._kernels(small()) == "float32, attention xla, row kernels xla (8 devices)"
+    assert banner._kernels(shared, small()) == "float32, attention xla, row kernels xla (shared)"
