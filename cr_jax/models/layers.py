@@ -61,18 +61,17 @@ def triton_obstacle(config: ModelConfig, alone: bool | None = None) -> str:
 
     They are written for half precision and powers of two, and know no mesh: in a program that the
     compiler splits over devices it would collect for them what it had split.  Where nothing
-    forbids them they are tried once on the device itself.
+    forbids them they are tried once on the device itself.  `UserError` when that fails on one of
+    several processes: they must run one program.
 
     alone: whether the program runs on each device by itself, as under `shard_map`; by default
     read off the trace that asks.
     """
     if _platform() != "gpu":
         return "no GPU"
-    if jax.process_count() > 1:  # whose trials might differ, and with them their programs
-        return f"{jax.process_count()} processes"
     if not (_alone() if alone is None else alone):
         return f"one program for {jax.device_count()} devices"
-    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))
     major = capability.partition(".")[0]
     if not major.isdecimal() or int(major) < 8:  # AMD's are names
         return f"compute capability {capability or 'unknown'} is below 8"
@@ -82,8 +81,14 @@ def triton_obstacle(config: ModelConfig, alone: bool | None = None) -> str:
         return f"d_model {config.d_model} is no power of two"
     if config.d_ff % 32:  # the gate reads as many numbers of a row at once as divide d_ff
         return f"d_ff {config.d_ff} is no multiple of 32"
-    return kernels.missing() or kernels.trial.failure(
-        config.d_model, config.heads, config.d_ff, config.vocab_size)
+    if kernels.missing():
+        return kernels.missing()
+    failed = kernels.trial.failure(config.d_model, config.heads, config.d_ff, config.vocab_size)
+    if failed and jax.process_count() > 1:
+        raise UserError(f"process {jax.process_index()}: the Triton kernels cannot be used, "
+                        f"{failed}, and all processes must run one program: set "
+                        "config.model.kernels=xla")
+    return failed
 
 
 def _alone() -> bool:

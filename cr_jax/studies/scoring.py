@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cr_jax.studies import weak_experts
 from cr_jax.studies.detection import auroc, fpr_at_95
 
 Residuals = Mapping[str, Float[np.ndarray, "E N"]]  # per domain, nats/token
@@ -22,9 +23,10 @@ def rules(found: Mapping[str, np.ndarray], window: int, experts: list[str]
           ) -> dict[str, dict[str, Residuals]]:
     """{rule: {split: residuals}} of one run's full windows; lower is nearer.
 
-    The measured rules, TRA with its sign changed, sums of rules that share the unit, and, behind
-    "z ", a rule by each expert's own mean and deviation on valid.  "test" also has the unseen: what
-    stands under unseen/ or is no expert's.
+    The measured rules, TRA with its sign changed, sums of rules that share the unit, the code
+    length with the excess that is best on valid (`weak_experts`), and, behind "z ", a rule by each
+    expert's own mean and deviation on valid.  "test" also has the unseen: what stands under unseen/
+    or is no expert's.
     """
     places = sorted({k.split(":")[0] for k in found})
     unseen = [k for k in places if k.startswith("unseen/")
@@ -45,6 +47,8 @@ def rules(found: Mapping[str, np.ndarray], window: int, experts: list[str]
         out["seen + h50"] = add("seen", "h50")
     if len(hidden) > 1:
         out[" + ".join(hidden)] = add(*hidden)
+    if "code" in hidden:
+        out["code, excess"] = exceeding(out["code"], experts)
     return out | {f"z {name}": standardised(out[name], experts) for name in
                   ("seen", *(["h50"] if "h50" in hidden else []))}
 
@@ -55,6 +59,15 @@ def standardised(residuals: Mapping[str, Residuals], experts: list[str]) -> dict
     middle = np.array([x.mean() for x in own])[:, None]
     spread = np.array([max(x.std(), 1e-9) for x in own])[:, None]
     return {split: {d: (r - middle) / spread for d, r in of.items()}
+            for split, of in residuals.items()}
+
+
+def exceeding(residuals: Mapping[str, Residuals], experts: list[str]) -> dict[str, Residuals]:
+    """The residuals with the excess whose weight routes best on valid."""
+    known = lambda split: {name: residuals[split][name] for name in experts}
+    weight = weak_experts.excess(known("valid"), known("test"), experts)["chosen_on_valid"]
+    limit = weak_experts.limits(residuals["valid"], experts)
+    return {split: {d: weak_experts.with_excess(r, limit, weight) for d, r in of.items()}
             for split, of in residuals.items()}
 
 

@@ -50,7 +50,7 @@ def gpu(monkeypatch):
     def make(backend="gpu", devices=1, capability="9.0", processes=1):
         device = Gpu(capability)
         monkeypatch.setattr(jax, "default_backend", lambda: backend)
-        monkeypatch.setattr(jax, "devices", lambda: [device] * devices)
+        monkeypatch.setattr(jax, "local_devices", lambda: [device] * devices)
         monkeypatch.setattr(jax, "device_count", lambda: devices)
         monkeypatch.setattr(jax, "process_count", lambda: processes)
         monkeypatch.setattr(kernels.trial, "failure", lambda *sizes: "")
@@ -80,7 +80,7 @@ def test_triton_runs_on_one_gpu(gpu, capability):
 
 
 def test_triton_runs_on_several_gpus_where_each_has_a_program_of_its_own(gpu):
-    mesh = Mesh(jax.local_devices(backend="cpu"), ("data",))
+    mesh = Mesh(jax.devices(), ("data",))
     rows, found = PartitionSpec("data"), []
     gpu(devices=mesh.size)
     step = lambda x: found.append(row_kernels(HALF)) or x
@@ -95,11 +95,15 @@ def test_kernels_that_fail_their_trial_are_not_used(gpu, monkeypatch):
                         lambda *sizes: tried.append(sizes) or "gate is off by 10%")
     refuses(HALF, "gate is off by 10%")
     assert set(tried) == {(HALF.d_model, HALF.heads, HALF.d_ff, HALF.vocab_size)}
+    gpu(processes=2)  # the other may take them
+    monkeypatch.setattr(kernels.trial, "failure", lambda *sizes: "gate is off by 10%")
+    with pytest.raises(UserError, match=r"process 0: .*off by 10%.*: set config\.model\.kern"):
+        row_kernels(HALF)
 
 
 @pytest.mark.parametrize("there,words", [
     ({"backend": "cpu"}, "no GPU"), ({"backend": "tpu"}, "no GPU"),
-    ({"devices": 8}, "one program for 8 devices"), ({"processes": 2}, "2 processes"),
+    ({"devices": 8}, "one program for 8 devices"),
     ({"capability": "7.5"}, "capability 7.5 is below 8"), ({"capability": "gfx942"}, "gfx942")])
 def test_triton_is_refused_elsewhere(gpu, there, words):
     gpu(**there)
@@ -116,7 +120,7 @@ def test_triton_is_refused_for_other_models(gpu, changes, words):
 def test_what_is_traced_for_the_cpu_of_such_a_machine_is_plain(gpu):
     auto = dataclasses.replace(HALF, dtype="auto")
     assert compute_dtype(auto) == "bfloat16" and attention_kernel(auto) == "cudnn"
-    cpu = jax.local_devices(backend="cpu")[0]
+    cpu = jax.devices("cpu")[0]
     for device in (cpu, "cpu"):
         with jax.default_device(device):
             refuses(HALF, "no GPU")
