@@ -147,7 +147,7 @@ def test_the_table_says_what_the_raw_log_says(path):
     for said in (f"{reached:.1f}" if reached else "not reached", *tra, row["commit"][:7],
                  f"{row['tokens_per_s'] / 1e3:.0f} K", f"{row['train_tokens'] / 1e6:.1f} M"):
         assert said in line, said
-    assert row["tokens"]["valid"] == 1_048_576
+    assert row["tokens"]["valid"] == 2048 * row["L"]
     assert reached is None or row["tra"]["valid"] >= run.TARGET
     assert row["tra"]["random"] <= 0.5
 
