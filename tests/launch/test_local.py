@@ -6,6 +6,7 @@ Each process has one CPU device: with more, gloo's collectives deadlock on few c
 import json
 import os
 import pathlib
+import runpy
 import signal
 import socket
 import subprocess
@@ -14,7 +15,8 @@ import time
 
 import pytest
 
-from cr_jax import distributed
+from cr_jax import app, distributed
+from cr_jax import config as settings
 from cr_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -67,8 +69,7 @@ def metrics(workdir):
 def test_two_processes_have_the_losses_of_one(two, config, tmp_path):
     workdir, done = two
     assert done.returncode == 0, done.stderr
-    alone = call(ROOT / "main.py", f"--config={config}", f"--workdir={tmp_path}")
-    assert alone.returncode == 0, alone.stderr
+    app.run(settings.build(runpy.run_path(str(config))["get_config"]()), tmp_path)
     ours, theirs = metrics(workdir), metrics(tmp_path)
     assert [(m["step"], m["expert"]) for m in ours] == [
         (s, n) for s in range(1, 21) for n in ("novels_en", "statutes")]

@@ -28,6 +28,7 @@ def _can(monkeypatch):
     monkeypatch.setattr(layers, "triton_obstacle", lambda config, alone=None: "")
 
 
+@functools.cache
 def step(model, experts=1):
     """(optimiser's state, weights, sums) of one step, and the number of Pallas calls in it.
 

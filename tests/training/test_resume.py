@@ -94,8 +94,8 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("event, name, seals, left", [
-    ("os.rename", "4", [2, 3], r"4\..+"), ("os.rename", "4.json", [2, 3], "4|4.partial"),
-    ("os.remove", "2.json", [2, 3, 4], "")], ids=["writing", "sealing", "deleting"])
+    ("os.rename", "4", [2, 3], r"4\..+"), ("os.rename", "4.json", [2, 3], "4|4.partial")],
+    ids=["writing", "sealing"])
 def test_killed_while_a_checkpoint_is_written_behind_the_steps(
         folder, quiet, start, event, name, seals, left):
     """The commit of step 4 stands still in the middle; step 5 is trained before the kill."""
@@ -106,5 +106,5 @@ def test_killed_while_a_checkpoint_is_written_behind_the_steps(
     assert sealed(folder) == seals and max(x["step"] for x in logged(folder)) == 5
     names = {p.name for p in (folder / "run" / "checkpoints").iterdir()}
     unfinished = {x for x in names if x.removesuffix(".json") not in map(str, seals)}
-    assert all(re.fullmatch(left, x) for x in unfinished) and bool(unfinished) == bool(left)
+    assert unfinished and all(re.fullmatch(left, x) for x in unfinished)
     resume_and_compare(folder, quiet)
