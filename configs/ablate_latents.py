@@ -17,7 +17,7 @@ each setting's windows searched instead of all measured:
   python -m benchmarks.law.run --tokens TOKENS --uniform --seconds 330 --out OUT
 Hardware: CPU variants 2 cores; gpu variants one H100.
 status: cpu measured 2026-11-22 (L* = 0.32 M^0.98 d_z^0.89 bytes, two predictions within 3 %);
-  gpu measured 2026-11-22 at one window per setting (no law; RESULTS.md); the other cpu axes there too
+  gpu measured 2026-11-22 at one window per setting (no law; RESULTS.md, the other cpu axes too)
 """
 
 from ml_collections import ConfigDict
