@@ -6,29 +6,13 @@ import json
 import jax
 import numpy as np
 import pytest
-import tiny_bank
-from test_router import BYTES, TEXT, trained_bank, windows
-from tiny_bank import FLAT, TINY, fresh, in_memory, one
+from tiny_bank import SAMPLE, SMALL, TEXT, TINY, in_memory, spread, stored, trained_bank, windows
 
-from cr_jax import calls, cascade, models, objective, router, scoring, spool
-from cr_jax.bank import ExpertBank
-from cr_jax.cascade import Cascade, agreement, choose_keep, full_calls
-from cr_jax.cascade_record import Choice
+from cr_jax import calls, router, scoring
+from cr_jax.cascade import Cascade, agreement, full_calls
 from cr_jax.cli import main
 from cr_jax.config import SEEN, Scoring
-from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.text_windows import windows_of_text
-
-SMALL = dataclasses.replace(TINY, d_model=8, d_ff=16, latents=2)
-SAMPLE = Scoring(parts=4, hidden=1, passes=1)
-
-
-def spread(rows=16):
-    """Windows of many alphabets, so that different experts win; some are cut to 9 tokens."""
-    parts = [windows(rows // 4, 10 + i, low, low + 40) for i, low in enumerate((0, 60, 120, 200))]
-    return Windows(*(np.concatenate([getattr(w, field) for w in parts])
-                     for field in ("tokens", "mask", "document")))
 
 
 def same_route(a, b):
@@ -78,13 +62,6 @@ def test_what_cannot_be_judged_or_scored_is_not_by_a_cascade_either():
     assert ((exact == -1) == (got.expert == -1)).all() and np.isnan(got.p_values[:, [1, 6]]).all()
 
 
-def test_windows_without_a_winner_do_not_count_as_agreement():
-    scouts, exact = np.array([[0.0, 1, 0], [1, 0, 1]]), np.array([[0.0, 0, np.nan], [1, 1, np.nan]])
-    assert agreement(scouts, exact).tolist() == [0.5, 1]
-    with pytest.raises(UserError, match="scores no token"):
-        agreement(scouts[:, 2:], exact[:, 2:])
-
-
 def test_scouts_that_are_the_experts_keep_the_winner():
     bank, batch = in_memory(4), spread()
     exact, got = router.route_all(bank, batch), Cascade(bank, bank, 1).route_all(batch)
@@ -122,29 +99,6 @@ def test_random_scouts_keep_the_winner_at_chance():
     rates = [np.mean(Cascade(in_memory(4, SMALL, seed), bank, 1).route_all(batch).expert
                      == exact.expert) for seed in range(2, 12)]
     assert abs(np.mean(rates) - 0.25) < 0.15 and max(rates) < 0.9
-
-
-def test_agreement_by_hand():
-    exact = np.array([[1.0, 5, 5, 5], [2, 1, 9, 9], [3, 2, 1, 1]])  # winners 0, 1, 2, 2
-    scouts = np.array([[1.0, 1, 1, 1], [2, 3, 2, 2], [3, 2, 1.5, 3]])  # ranks 0, 2, 1, 2
-    np.testing.assert_allclose(agreement(scouts, exact), [1 / 4, 2 / 4, 1])
-    np.testing.assert_allclose(agreement(exact, exact), [1, 1, 1])
-
-
-def test_the_fewest_experts_that_agree_are_kept(monkeypatch):
-    bank, scouts = in_memory(3), in_memory(3, SMALL, seed=7)
-    # Places of the exact winner, always e0, among the scouts, for the windows of each expert.
-    places = {"e0": [0] * 10, "e1": [0] * 9 + [1], "e2": [0] * 4 + [2]}
-    mine = {n: windows(len(r)) for n, r in places.items()}
-    by_scout = {0: [0.0, 1, 2], 1: [1.0, 0, 2], 2: [2.0, 0, 1]}
-    for at_least, keep in ((0.8, 1), (0.9, 1), (0.92, 2), (0.95, 3), (1.0, 3)):
-        queue = [np.array([by_scout[k] for k in r]).T for r in places.values()]
-        monkeypatch.setattr(cascade, "scout_residuals", lambda *a, q=queue, **k: q.pop(0))
-        monkeypatch.setattr(router, "route_all", lambda b, w, **k: router.WindowRoutes(
-            np.tile([[0.0], [1.0], [2.0]], len(w.tokens)), w.document, np.zeros((3, 1))))
-        choice = choose_keep(scouts, bank, mine, at_least=at_least)
-        assert choice.agreement == pytest.approx(((1 + 0.9 + 0.8) / 3, (1 + 1 + 0.8) / 3, 1))
-        assert (choice.keep, choice.windows) == (keep, 25)
 
 
 def test_trained_scouts_need_one_expert_and_unknown_text_stays_unknown():
@@ -193,184 +147,6 @@ def test_calls_are_nearly_full_and_cover_every_place():
             assert all(0.75 * rows <= len(at) <= rows for at, rows in calls)
     assert [rows for _, rows in full_calls(np.arange(85), 64)] == [64, 16, 4, 1]
     assert [rows for _, rows in full_calls(np.arange(63), 64)] == [64]
-
-
-def test_a_sample_scores_its_positions_as_the_whole_rule_does():
-    whole, params, batch = Scoring(parts=4, hidden=2), one(in_memory(1, SMALL).params, 0), spread()
-
-    @jax.jit
-    def by_passes(params, tokens, mask):
-        return [scoring.residual_nll(models.Autoencoder(SMALL), params, tokens, mask,
-                                     dataclasses.replace(whole, passes=n)) for n in range(5)]
-
-    got = [np.asarray(x) for x in by_passes(params, batch.tokens, batch.mask)]
-    for passes, count in ((0, 16), (1, 8), (2, 12), (3, 16), (4, 16)):
-        at = scoring.scored(dataclasses.replace(whole, passes=passes), 16)
-        assert at.sum() == count
-        np.testing.assert_array_equal(np.isfinite(got[passes]), np.tile(at, (16, 1)))
-    np.testing.assert_array_equal(got[4], got[0])
-    # What only the first of two passes hides is its own; where both score, the mean counts.
-    first, second = (scoring.places(whole, 16)[i] for i in (0, 1))
-    only, both = np.setdiff1d(first, second), np.intersect1d(first, second)
-    np.testing.assert_allclose(got[2][:, only], got[1][:, only], rtol=1e-5)
-    assert (got[2][:, both] != got[1][:, both]).all()
-
-
-def test_means_and_calibration_of_a_sample_count_scored_tokens_only():
-    bank, batch = in_memory(2, rule=SAMPLE), spread()
-    at = scoring.scored(SAMPLE, 16)
-    residual = router.score_stats(bank, batch).residual
-    by_hand = np.array([[np.mean(r[m & at]) for r, m in zip(e, batch.mask)] for e in residual])
-    np.testing.assert_allclose(router.route_all(bank, batch).residuals, by_hand, rtol=1e-6)
-    full = batch.mask.all(1)
-    made = router.calibrate(TINY, one(bank.params, 0), batch, scoring=SAMPLE)
-    np.testing.assert_allclose(made.residuals[16], np.sort(by_hand[0, full]), rtol=1e-5)
-    found = router.route(bank, batch)
-    assert found.residuals["e1"] == pytest.approx(
-        residual[1][batch.mask & at[None]].mean(), rel=1e-6)
-    with pytest.raises(UserError, match="too short"):
-        router.route(bank, "x" * int(np.flatnonzero(at)[0]))
-
-
-def test_scouts_score_what_single_scouts_score():
-    scouts, batch = in_memory(4, SMALL, seed=7, rule=SAMPLE), spread()
-    sums, counts = cascade.scout_sums(scouts, batch, 4)
-    own = scoring.residual_sums(router.score_stats(scouts, batch).residual, batch.mask, SAMPLE)
-    np.testing.assert_allclose(sums, own[0], rtol=1e-5)
-    np.testing.assert_array_equal(counts, own[1])
-    seen = cascade.scout_sums(in_memory(4, SMALL, seed=7), batch, 4)[0]
-    for e in range(4):
-        alone = np.asarray(score_small(one(scouts.params, e), batch.tokens, batch.mask))
-        np.testing.assert_allclose(seen[e], np.sum(alone * batch.mask, -1), rtol=1e-5)
-
-
-@jax.jit
-def score_small(params, tokens, mask):
-    h, _ = models.Autoencoder(SMALL).apply(params, tokens, mask)
-    return objective.token_scores(h, models.head(SMALL, params), tokens).nll
-
-
-def test_short_texts_are_scored_at_all_positions():
-    scouts, bank = in_memory(4, SMALL, seed=7, rule=SAMPLE), in_memory(4)
-    batch = spread()
-    whole = dataclasses.replace(scouts, scoring=dataclasses.replace(SAMPLE, passes=0))
-    np.testing.assert_allclose(  # 4 of 16 positions are fewer than 8: all passes
-        cascade.scout_residuals(scouts, batch), cascade.scout_residuals(whole, batch), rtol=1e-6)
-    brief = Cascade(scouts, bank, 1).route("ab")
-    want = cascade.scout_residuals(whole, next(windows_of_text(BYTES, "ab", 16, 1)))[:, 0]
-    assert brief.scouts == pytest.approx(dict(zip(bank.names, want, strict=True)))
-    assert brief.nearest == bank.names[want.argmin()]
-
-
-def test_scouts_with_a_smaller_window_read_each_part_alone():
-    narrow = dataclasses.replace(SMALL, window=4)
-    scouts, batch = in_memory(4, narrow, seed=7), spread()
-    parts = Windows(batch.tokens.reshape(-1, 4), batch.mask.reshape(-1, 4), np.zeros(64, np.int64))
-    sums, counts = cascade.scout_sums(scouts, batch, 16)
-    each, of_each = scoring.residual_sums(
-        router.score_stats(scouts, parts).residual, parts.mask, SEEN)
-    np.testing.assert_allclose(sums, each.reshape(4, 16, 4).sum(-1), rtol=1e-5)
-    np.testing.assert_array_equal(counts, of_each.reshape(16, 4).sum(-1))
-    assert np.isfinite(sums).all()
-    found = Cascade(scouts, in_memory(4), 4).route(TEXT, batch=4)
-    assert found.residuals == pytest.approx(router.route(in_memory(4), TEXT, batch=4).residuals)
-
-
-def test_a_document_is_chosen_by_the_sums_over_its_windows():
-    scouts, bank, batch = in_memory(4, SMALL, seed=7), in_memory(4), spread()
-    cut = Cascade(scouts, bank, 2)
-    found = cut.route(batch, batch=4)
-    sums, counts = cascade.scout_sums(scouts, batch, 4)
-    want = dict(zip(bank.names, sums.sum(-1) / counts.sum(), strict=True))
-    assert found.scouts == pytest.approx(want)
-    assert set(found.residuals) == set(sorted(want, key=want.get)[:2])
-    exact = router.route(bank, batch, batch=4)
-    assert found.residuals == pytest.approx({n: exact.residuals[n] for n in found.residuals})
-    for size in (1, 7):
-        parts = (TEXT[i:i + size] for i in range(0, len(TEXT), size))
-        assert cut.route(parts, batch=4) == cut.route(TEXT, batch=4)
-
-
-def test_the_head_is_all_that_scouts_read(monkeypatch):
-    scouts, bank = in_memory(4, SMALL, seed=7), in_memory(4)
-    monkeypatch.setattr(spool, "MOST", 100)  # the rest lies in a file
-    head = Cascade(scouts, bank, 1, head=6).route(TEXT, batch=4)
-    first = Cascade(scouts, bank, 1).route(TEXT[:6 * 16], batch=4)
-    assert head.scouts == first.scouts and head.tokens == len(TEXT)
-    rest = Cascade(scouts, bank, 1).route(TEXT, batch=4)
-    assert rest.scouts != head.scouts
-    assert head.residuals[head.nearest] == pytest.approx(
-        router.route(bank, TEXT, batch=4).residuals[head.nearest])
-
-
-def test_scouts_come_in_any_order():
-    scouts, bank = in_memory(4, SMALL, seed=7), in_memory(4)
-    turned = Cascade(scouts.select(["e2", "e0", "e3", "e1"]), bank, 2)
-    assert turned.route(TEXT) == Cascade(scouts, bank, 2).route(TEXT)
-
-
-def test_scouts_of_another_bank_are_refused():
-    bank, scouts = in_memory(3), in_memory(3, SMALL)
-    cases = {
-        "no scout for e2": lambda: Cascade(in_memory(2, SMALL), bank, 1),
-        "e3": lambda: Cascade(in_memory(4, SMALL), bank, 1),
-        "tokenizer": lambda: Cascade(
-            in_memory(3, SMALL, tokenizer=tiny_bank.OtherTokenizer()), bank, 1),
-        "divide": lambda: Cascade(
-            in_memory(3, dataclasses.replace(SMALL, window=12)), bank, 1),
-        "keep=0": lambda: Cascade(scouts, bank, 0), "keep=4": lambda: Cascade(scouts, bank, 4),
-        "head": lambda: Cascade(scouts, bank, 1, head=-1),
-        "no experts": lambda: Cascade(in_memory(0, SMALL), in_memory(0), 1),
-        "empty": lambda: Cascade(scouts, bank, 1).route(""),
-        "alpha": lambda: Cascade(scouts, bank, 1).route("x", alpha=2.0),
-        "for e1, e2": lambda: choose_keep(scouts, bank, {"e0": windows(3)}),
-        "at_least": lambda: choose_keep(scouts, bank, {}, at_least=1.5),
-        "not measured": lambda: Cascade(scouts, bank, 1).save(),
-        "memory only": lambda: Cascade(scouts, bank, 1, choice=Choice(1, 0.5, (1.0,), 9)).save()}
-    for word, call in cases.items():
-        with pytest.raises(UserError) as caught:
-            call()
-        assert word in str(caught.value) and "\n" not in str(caught.value)
-
-
-def stored(folder, bank):
-    made = ExpertBank.create(folder, bank.model, bank.tokenizer, bank.scoring)
-    for name in bank.names:
-        made.add(name, bank.expert_params(name), bank.calibration[name])
-    return made
-
-
-def test_the_choice_is_stored_with_the_scouts_and_bound_to_both_banks(tmp_path):
-    bank = stored(tmp_path / "bank", in_memory(3))
-    scouts = stored(tmp_path / "scouts", in_memory(3, SMALL, seed=7, rule=SAMPLE))
-    with pytest.raises(UserError, match="how many experts"):
-        Cascade.load(tmp_path / "bank", tmp_path / "scouts")
-    assert Cascade.load(tmp_path / "bank", tmp_path / "scouts", keep=2).keep == 2
-    made = Cascade.choose(scouts, bank, {n: windows(9) for n in bank.names}, at_least=0.5, head=3)
-    made.save()
-    again = Cascade.load(tmp_path / "bank", tmp_path / "scouts")
-    assert (again.keep, again.head, again.choice) == (made.keep, 3, made.choice)
-    assert again.route(TEXT) == made.route(TEXT)
-    assert scouts.verify() == [] == bank.verify()
-    raw = (tmp_path / "scouts" / "cascade.json").read_bytes()
-    (tmp_path / "scouts" / "cascade.json").write_bytes(raw.replace(b'"head": 3', b'"head": 4'))
-    with pytest.raises(UserError, match="changed"):
-        Cascade.load(tmp_path / "bank", tmp_path / "scouts")
-    (tmp_path / "scouts" / "cascade.json").write_bytes(raw)
-    bank.remove("e1")
-    bank.add("e1", one(fresh(9), 8), FLAT)
-    with pytest.raises(UserError, match="other experts"):
-        Cascade.load(tmp_path / "bank", tmp_path / "scouts")
-
-
-@pytest.mark.parametrize("bad", [
-    dict(keep=0), dict(keep=3), dict(keep=True), dict(windows=0), dict(at_least=2.0),
-    dict(agreement=()), dict(agreement=(0.5, float("nan"))), dict(at_least=0.9, keep=1)])
-def test_choices_that_make_no_sense(bad):
-    good = dict(keep=2, at_least=0.6, agreement=(0.5, 1.0), windows=7)
-    Choice(**good)
-    with pytest.raises(UserError, match="choose again"):
-        Choice(**{**good, **bad})
 
 
 def test_the_command_says_what_the_api_says(tmp_path, capsys):

@@ -1,19 +1,47 @@
-"""Tiny experts for tests: windows of 16 bytes, width 16, fresh or trained for a moment."""
+"""Tiny experts for tests: windows of 16 bytes, width 16, fresh or trained for a moment.
+
+Beside them their scouts of width 8, and a text and windows of bytes to route.
+"""
+
+import dataclasses
+import functools
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
-from cr_jax import parameter_files
+from cr_jax import models, objective, parameter_files, router
 from cr_jax.bank import ExpertBank
 from cr_jax.calibration import Calibration
 from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.data.tokenizers import ByteTokenizer
+from cr_jax.data.windows import Windows
 
 TINY = ModelConfig(
     vocab_size=258, window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
     encoder_blocks=1, decoder_blocks=1, fold_channels=8, dtype="float32")
 FLAT = Calibration({8: np.linspace(1, 9, 40), 16: np.linspace(1, 9, 40)})
+SMALL = dataclasses.replace(TINY, d_model=8, d_ff=16, latents=2)
+SAMPLE = Scoring(parts=4, hidden=1, passes=1)
+BYTES = ByteTokenizer()
+TEXT = "def route(text):\n    return min(experts, key=residual)  # it is argmin\n" * 3
+
+
+def windows(rows: int, seed: int = 0, low: int = 97, high: int = 123) -> Windows:
+    """Random bytes from [low, high), every window full but the last, which has 9 tokens."""
+    tokens = np.random.default_rng(seed).integers(low, high, (rows, TINY.window)).astype(np.int32)
+    mask = np.ones(tokens.shape, bool)
+    mask[-1, 9:] = False
+    return Windows(tokens, mask, np.zeros(rows, np.int64))
+
+
+def spread(rows=16):
+    """Windows of many alphabets, so that different experts win; some are cut to 9 tokens."""
+    parts = [windows(rows // 4, 10 + i, low, low + 40) for i, low in enumerate((0, 60, 120, 200))]
+    return Windows(*(np.concatenate([getattr(w, field) for w in parts])
+                     for field in ("tokens", "mask", "document")))
 
 
 def fresh(experts: int, model: ModelConfig = TINY, seed: int = 0):
@@ -43,6 +71,49 @@ def on_disk(folder, experts: int = 2) -> ExpertBank:
     bank = ExpertBank.create(folder, TINY, ByteTokenizer())
     for i in range(experts):
         bank.add(f"e{i}", one(fresh(experts), i), FLAT, {"seed": i})
+    return bank
+
+
+def stored(folder, bank):
+    made = ExpertBank.create(folder, bank.model, bank.tokenizer, bank.scoring)
+    for name in bank.names:
+        made.add(name, bank.expert_params(name), bank.calibration[name])
+    return made
+
+
+@functools.cache
+def trained():
+    """Two experts trained together for a moment: e0 on letters a-j, e1 on letters q-z."""
+
+    def loss(params, tokens):
+        h, _ = models.Autoencoder(TINY).apply(params, tokens)
+        kernel = models.head(TINY, params)
+        return objective.linear_cross_entropy(
+            h, kernel, tokens, jnp.full(tokens.shape, 1 / tokens.size))[0]
+
+    tx = optax.adam(1e-2)
+
+    @jax.jit
+    def step(params, state, tokens):
+        grads = jax.vmap(jax.grad(loss))(params, tokens)
+        updates, state = tx.update(grads, state)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.tree.map(jnp.asarray, fresh(2))
+    state = tx.init(params)
+    for i in range(60):
+        pair = windows(33, 2 * i, 97, 107), windows(33, 2 * i + 1, 113, 123)
+        params, state = step(params, state, jnp.stack([w.tokens[:32] for w in pair]))
+    return jax.tree.map(np.asarray, params)
+
+
+@functools.cache
+def trained_bank() -> ExpertBank:
+    bank = ExpertBank(TINY, BYTES)
+    for i, (low, high) in enumerate(((97, 107), (113, 123))):
+        params = one(trained(), i)
+        calibration = router.calibrate(TINY, params, windows(300, 1000 + i, low, high))
+        bank = bank.mount(f"e{i}", params, calibration)
     return bank
 
 

@@ -1,0 +1,104 @@
+"""Calibration keeps its promise: p-values are uniform at home, merged ones too, and by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_bank import BYTES, TINY, fresh, one, trained_bank, windows
+
+from cr_jax import router
+from cr_jax.bank import ExpertBank
+from cr_jax.calibration import Calibration, document_p, p_sums, too_few
+from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
+
+
+def test_p_values_are_uniform_at_home_at_every_length():
+    bank = trained_bank()
+    fresh_windows = windows(400, 77, 97, 107)
+    for length in (8, 11, 16):
+        mask = np.broadcast_to(np.arange(16) < length, (400, 16))
+        cut = Windows(fresh_windows.tokens, mask, fresh_windows.document)
+        p = router.route_all(bank, cut).p_values[0]
+        if length == 11:
+            assert not np.isnan(p).any()  # compared at length 8: close to uniform, not exact
+            continue
+        for alpha in (0.05, 0.2, 0.5, 0.8):
+            assert abs((p <= alpha).mean() - alpha) < 0.09, (length, alpha)
+
+
+def test_calibration_uses_the_windows_it_is_given():
+    params, own = one(fresh(1), 0), windows(30)
+    made = router.calibrate(TINY, params, own)
+    assert set(made.residuals) == {8, 16}
+    assert {k: v.size for k, v in made.residuals.items()} == {8: 30, 16: 29}
+    bank = ExpertBank(TINY, BYTES).mount("e", params, made)
+    residuals = router.route_all(bank, own).residuals[0, :-1]
+    np.testing.assert_allclose(made.residuals[16], np.sort(residuals), rtol=1e-6)
+    assert {k: v.size for k, v in router.calibrate(TINY, params, own, most=10).residuals.items()} \
+        == {8: 10, 16: 10}
+
+
+def test_conformal_p_values_by_hand():
+    known = Calibration({8: np.array([1.0, 2.0, 2.0, 3.0]), 32: np.array([10.0])})
+    p = lambda r, n: known.p_value(np.array([r]), np.array([n]))[0]
+    assert p(0.5, 8) == 1.0
+    assert p(2.0, 8) == 4 / 5  # ties count as reached
+    assert p(2.5, 31) == 2 / 5
+    assert p(9.0, 8) == 1 / 5
+    assert p(9.0, 32) == p(9.0, 500) == 1.0
+    assert np.isnan(p(9.0, 7))
+    again = Calibration.from_json(json.loads(json.dumps(known.to_json())))
+    assert again.to_json() == known.to_json()
+
+
+def test_p_values_of_synthetic_residuals():
+    random = np.random.default_rng(0)
+    known = Calibration({16: np.sort(random.normal(1, 0.2, 1000))})
+    at = np.full(4000, 16)
+    home = known.p_value(random.normal(1, 0.2, 4000), at)
+    assert np.abs(np.sort(home) - np.linspace(0, 1, 4000)).max() < 0.05
+    away = known.p_value(random.normal(3, 0.2, 4000), at)
+    assert away.max() < 0.01
+    # Documents of 1 to 6 windows, all alike (the worst dependence): still at most alpha.
+    for count in (1, 2, 6):
+        merged = np.array([document_p(*p_sums(np.full(count, p), np.full(count, 16)))
+                           for p in home])
+        assert (merged <= 0.1).mean() <= 0.1 + 0.02
+
+
+def test_too_few_residuals_to_ever_refuse_are_named():
+    of = lambda n: Calibration({8: np.linspace(1, 9, 900), 16: np.linspace(1, 9, n)})
+    for alpha, least in ((0.05, 20), (0.3, 3), (0.5, 2), (1.0, 1), (0.001, 1000)):
+        for n in (least - 1, least, least + 1):
+            if not 0 < n <= 1000:
+                continue
+            p = of(n).p_value(np.array([99.0]), np.array([16]))[0]
+            said = too_few({"a": of(n), "b": of(1000)}, alpha)
+            assert (said is not None) == (p >= alpha) == (n < least)
+            if said:
+                assert f": a {n}; give {least} or more" in said and "\n" not in said
+    assert too_few({"a": of(1)}, 0) is None and too_few({}, 0.05) is None
+
+
+def test_merging_p_values_by_hand():
+    merge = lambda p, n: document_p(*p_sums(np.array(p), np.array(n)))
+    assert merge([0.3], [16]) == pytest.approx(0.3)
+    assert merge([0.1, 0.3], [16, 16]) == pytest.approx(0.4)
+    assert merge([0.9, 0.9], [16, 16]) == 1.0
+    assert merge([0.1, np.nan], [16, 3]) == pytest.approx(0.1)
+    assert np.isnan(merge([np.nan], [3])) and np.isnan(merge([np.nan, np.nan], [3, 4]))
+    assert merge([0.02, 1.0], [90, 10]) == pytest.approx((0.02 * 90 + 10) / 100 / 0.9)
+
+
+@pytest.mark.parametrize("raw", [
+    None, [], {}, {"format": 2, "residuals": {"8": [1.0]}}, {"format": 1, "residuals": {}},
+    {"format": 1, "residuals": {"8": []}}, {"format": 1, "residuals": {"8": [2.0, 1.0]}},
+    {"format": 1, "residuals": {"0": [1.0]}}, {"format": 1, "residuals": {"8": ["x"]}},
+    {"format": 1, "residuals": {"8": [float("inf")]}},
+    {"format": 1, "residuals": {"8": [1.0] * 1001}},
+    {"format": 1, "residuals": {"8": [[1.0]]}}, {"format": 1, "residuals": [8]},
+    {"format": 1, "residuals": {"eight": [1.0]}}])
+def test_damaged_calibrations(raw):
+    with pytest.raises(UserError, match="calibrat"):
+        Calibration.from_json(raw)

@@ -1,0 +1,139 @@
+"""Scores (`cr_jax.scoring`) are those of single experts; a rule scores its own positions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_bank
+from tiny_bank import SAMPLE, SMALL, TINY, fresh, in_memory, one, spread, windows
+
+from cr_jax import models, objective, router, scoring
+from cr_jax.config import SEEN, Scoring
+from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
+
+
+@jax.jit
+def score_alone(params, tokens, mask):
+    h, _ = models.Autoencoder(TINY).apply(params, tokens, mask)
+    return objective.token_scores(h, models.head(TINY, params), tokens)
+
+
+@pytest.mark.parametrize(("experts", "expert_chunk"), [(1, 4), (3, 4), (4, 2), (5, 2)])
+def test_scores_equal_a_loop_over_single_experts(experts, expert_chunk):
+    bank, batch = tiny_bank.in_memory(experts), windows(3)
+    got = router.score_stats(bank, batch, expert_chunk=expert_chunk, chunk=16)
+    assert got.nll.shape == got.correct.shape == (experts, 3, TINY.window)
+    assert got.nll.dtype == np.float32 and got.correct.dtype == bool
+    for e, name in enumerate(bank.names):
+        alone = score_alone(bank.expert_params(name), batch.tokens, batch.mask)
+        np.testing.assert_allclose(got.nll[e], alone.nll, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(got.correct[e], alone.correct)
+    assert np.std(got.nll[:, 0, 0]) > 0 or experts == 1  # the experts differ
+
+
+def test_an_experts_score_does_not_depend_on_another_experts_parameters():
+    params, batch = jax.tree.map(jnp.asarray, fresh(3)), windows(2)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params, e):
+        tokens, mask = jnp.asarray(batch.tokens), jnp.asarray(batch.mask)
+        return jnp.sum(scoring.score_experts(TINY, params, tokens, mask, 2).nll[e] * mask)
+
+    for e in range(3):
+        sizes = sum(np.abs(x).reshape(3, -1).sum(-1)
+                    for x in map(np.asarray, jax.tree.leaves(gradient(params, e))))
+        np.testing.assert_array_equal(sizes > 0, np.arange(3) == e)
+
+
+def test_ids_under_the_padding_mask_change_nothing():
+    bank, batch = tiny_bank.in_memory(2), windows(3)
+    other = Windows(np.where(batch.mask, batch.tokens, 7), batch.mask, batch.document)
+    assert (other.tokens != batch.tokens).any()
+    a, b = router.score(bank, batch), router.score(bank, other)
+    np.testing.assert_array_equal(a[:, batch.mask], b[:, batch.mask])
+    assert router.route(bank, batch) == router.route(bank, other)
+    seen = Windows(np.where(batch.mask, 7, batch.tokens), batch.mask, batch.document)
+    assert router.route(bank, batch) != router.route(bank, seen)
+
+
+def test_experts_spread_over_devices_score_the_same():
+    if len(jax.devices()) < 2:
+        pytest.skip("one device")
+    mesh = jax.make_mesh((2,), ("expert",), axis_types=(jax.sharding.AxisType.Auto,),
+                         devices=jax.devices()[:2])
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("expert"))
+    batch, params = windows(2), fresh(4)
+    tokens, mask = jnp.asarray(batch.tokens), jnp.asarray(batch.mask)
+    call = jax.jit(lambda p: scoring.score_experts(TINY, p, tokens, mask, 2))
+    np.testing.assert_allclose(
+        call(jax.device_put(params, split)).nll, call(params).nll, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rule", "passes"), [
+    (SEEN, (1, 1)), (Scoring(parts=4, hidden=1), (1, 1)), (Scoring(predicted=True), (0, 1))],
+    ids=["seen", "hidden", "predicted"])
+def test_residuals_alone_cost_the_passes_of_their_rule_and_no_other(monkeypatch, rule, passes):
+    model = dataclasses.replace(TINY, predictive=rule.predicted)
+    bank, batch, traced = tiny_bank.in_memory(2, model, rule=rule), windows(20), []
+    for name in ("decode", "_states"):
+        real = getattr(models.Autoencoder, name)
+        monkeypatch.setattr(models.Autoencoder, name, lambda *a, real=real, name=name, **k: (
+            traced.append(name), real(*a, **k))[1])
+
+    def counted(call):
+        """(what it gives, decoders and encoders in the program that it compiles)."""
+        traced.clear()
+        jax.clear_caches()
+        return call(), (traced.count("decode"), traced.count("_states"))
+
+    routes, of_routes = counted(lambda: router.route_all(bank, batch, batch=32))
+    made, of_made = counted(lambda: router.calibrate(
+        model, one(bank.params, 0), batch, scoring=rule, batch=32))
+    assert of_routes == of_made == passes
+    # TRA needs a pass over seen tokens, which is the paper's rule itself.
+    scores, of_scores = counted(lambda: router.score_stats(bank, batch, batch=32))
+    assert of_scores == ((1, 1) if rule == SEEN else (passes[0] + 1, passes[1] + 1))
+    beside = scoring.residual_means(*scoring.residual_sums(scores.residual, batch.mask, rule))
+    np.testing.assert_allclose(routes.residuals, beside, rtol=1e-6)
+    np.testing.assert_allclose(made.residuals[16], np.sort(beside[0, :-1]), rtol=1e-6)
+
+
+def test_a_sample_scores_its_positions_as_the_whole_rule_does():
+    whole, params, batch = Scoring(parts=4, hidden=2), one(in_memory(1, SMALL).params, 0), spread()
+
+    @jax.jit
+    def by_passes(params, tokens, mask):
+        return [scoring.residual_nll(models.Autoencoder(SMALL), params, tokens, mask,
+                                     dataclasses.replace(whole, passes=n)) for n in range(5)]
+
+    got = [np.asarray(x) for x in by_passes(params, batch.tokens, batch.mask)]
+    for passes, count in ((0, 16), (1, 8), (2, 12), (3, 16), (4, 16)):
+        at = scoring.scored(dataclasses.replace(whole, passes=passes), 16)
+        assert at.sum() == count
+        np.testing.assert_array_equal(np.isfinite(got[passes]), np.tile(at, (16, 1)))
+    np.testing.assert_array_equal(got[4], got[0])
+    # What only the first of two passes hides is its own; where both score, the mean counts.
+    first, second = (scoring.places(whole, 16)[i] for i in (0, 1))
+    only, both = np.setdiff1d(first, second), np.intersect1d(first, second)
+    np.testing.assert_allclose(got[2][:, only], got[1][:, only], rtol=1e-5)
+    assert (got[2][:, both] != got[1][:, both]).all()
+
+
+def test_means_and_calibration_of_a_sample_count_scored_tokens_only():
+    bank, batch = in_memory(2, rule=SAMPLE), spread()
+    at = scoring.scored(SAMPLE, 16)
+    residual = router.score_stats(bank, batch).residual
+    by_hand = np.array([[np.mean(r[m & at]) for r, m in zip(e, batch.mask)] for e in residual])
+    np.testing.assert_allclose(router.route_all(bank, batch).residuals, by_hand, rtol=1e-6)
+    full = batch.mask.all(1)
+    made = router.calibrate(TINY, one(bank.params, 0), batch, scoring=SAMPLE)
+    np.testing.assert_allclose(made.residuals[16], np.sort(by_hand[0, full]), rtol=1e-5)
+    found = router.route(bank, batch)
+    assert found.residuals["e1"] == pytest.approx(
+        residual[1][batch.mask & at[None]].mean(), rel=1e-6)
+    with pytest.raises(UserError, match="too short"):
+        router.route(bank, "x" * int(np.flatnonzero(at)[0]))
