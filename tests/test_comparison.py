@@ -6,9 +6,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from test_cascade import SMALL, same_route, spread
-from test_router import TEXT, windows
-from tiny_bank import TINY, fresh, in_memory, on_disk, one
+from test_cascade import same_route
+from tiny_bank import SMALL, TEXT, TINY, fresh, in_memory, on_disk, one, spread, windows
 
 from cr_jax import calls, pretrained, router, scoring
 from cr_jax.bank import ExpertBank, import_expert, set_excess

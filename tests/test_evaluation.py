@@ -2,7 +2,7 @@
 
 import numpy as np
 import tiny_bank
-from test_router import windows
+from tiny_bank import windows
 
 from cr_jax import evaluation
 from cr_jax.scoring import Scores

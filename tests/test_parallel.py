@@ -33,7 +33,11 @@ PROGRESS = np.array([0.0, 0.5, 0.9, 1.0], np.float32)  # an expert handed anothe
 
 
 def plan_of(layout, experts=E):
-    """One device, pmap, or a mesh of (data, fsdp, expert) devices that splits every leaf it can."""
+    """One device, pmap, or a mesh of (data, fsdp, expert) devices that splits every leaf it can.
+
+    One of several devices runs a step of its own, too: tests/training/test_kernels.py compares that
+    with the plain one.
+    """
     if layout == "one":
         return parallel.make_plan("jit", experts, B, 1, jax.devices()[:1])
     if layout == "pmap":
@@ -114,7 +118,7 @@ def test_an_expert_trained_alone_equals_one_trained_beside_others():
     assert apart(alone, (None, jax.tree.map(lambda x: x[1:2], beside[1]))) > 0.5
 
 
-@pytest.mark.parametrize("layout", ["one", (1, 1, 2)], ids=str)
+@pytest.mark.parametrize("layout", ["one", (1, 2, 2)], ids=str)
 def test_experts_by_map_equals_vmap(layout):
     check_same(run("one"), run(layout, dataclasses.replace(DRAWS, experts_by="map")))
 
@@ -185,8 +189,9 @@ def test_sizes_that_do_not_divide_are_one_clear_line(arguments, words):
     assert "\n" not in str(caught.value)
 
 
-def test_micro_batches_must_divide_the_rows_of_a_device(tmp_path):
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_micro_batches_must_divide_the_rows_of_a_device(tmp_path, mode):
     tiny_run.write(tmp_path)
     e = tiny_run.experiment(tmp_path, accumulate=2)
     with pytest.raises(UserError, match="accumulate=2 must divide the 1 rows"):
-        tiny_run.train(e, tmp_path, mode="pmap", devices=jax.devices())
+        tiny_run.train(e, tmp_path, mode=mode, devices=jax.devices())

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tiny_bank
 from scipy import stats
-from test_router import TEXT, trained_bank, windows
-from tiny_bank import FLAT, TINY, fresh, in_memory, one
+from tiny_bank import FLAT, TEXT, TINY, fresh, in_memory, one, trained_bank, windows
 
 from cr_jax import router
 from cr_jax.bank import ExpertBank

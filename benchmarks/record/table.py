@@ -31,6 +31,8 @@ def main():
     # Rows with changed settings, such as fewer latents, are no runs of the record.
     plain = [r for r in rows if not r["changes"]]
     seeds = [r for r in plain if CHIP in r["device"]]
+    if not seeds:
+        p.error(f"none of the logs is of an unchanged run on an {CHIP}")
     times = [r["seconds_to_99_47"] for r in seeds if r["seconds_to_99_47"] is not None]
     record = {"seconds_to_99_47": statistics.mean(times) if times else None, "seeds": len(times),
               "spread": max(times) - min(times) if times else None, "all": times,

@@ -48,12 +48,17 @@ def attention_kernel(config: ModelConfig) -> str:
 def row_kernels(config: ModelConfig, alone: bool | None = None) -> kernels.Form:
     """The form of `cr_jax.kernels` that this config takes here: `triton` wherever it can run.
 
-    alone: as for `triton_obstacle`.  `UserError` when the config asks for `triton` elsewhere.
+    alone: as for `triton_obstacle`.  `UserError` when the config asks for `triton` where no step
+    can take it.
     """
+    if config.kernels == "xla":
+        return "xla"
     obstacle = triton_obstacle(config, alone)
-    if config.kernels == "triton" and obstacle:
+    # Beside a step of several devices (first weights, evaluation) runs the plain form.
+    if config.kernels == "triton" and obstacle and (
+            alone is not None or triton_obstacle(config, True)):
         raise UserError(f"config.model.kernels=triton cannot run here: {obstacle}; use auto")
-    return "xla" if config.kernels == "xla" or obstacle else "triton"
+    return "xla" if obstacle else "triton"
 
 
 def triton_obstacle(config: ModelConfig, alone: bool | None = None) -> str:

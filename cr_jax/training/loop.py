@@ -22,6 +22,7 @@ from cr_jax.config import (
 )
 from cr_jax.data import Corpus, Mixture, content, count_tokens
 from cr_jax.errors import UserError
+from cr_jax.models.layers import row_kernels
 from cr_jax.parallel import Plan, agreed, expert_keys
 from cr_jax.training import banner
 from cr_jax.training.checkpoint import Checkpointer
@@ -70,9 +71,10 @@ def train(
     """
     settings, names, main = experiment.train, tuple(texts), jax.process_index() == 0
     rows = settings.batch // plan.row_devices
-    if plan.mode == "pmap" and rows % settings.accumulate:
+    if plan.steps_alone and rows % settings.accumulate:
         raise UserError(f"config.train.accumulate={settings.accumulate} must divide the {rows} "
-                        "rows that each device holds under pmap")
+                        "rows of an expert that each device holds without config.mesh_fsdp")
+    row_kernels(model, plan.steps_alone)  # refused before anything is made
     make_state = lambda key: init_state(model, experiment.optimizer, settings, key)
     keys = expert_keys(experiment.seed, names)
     record = {"experiment": to_dict(experiment), "model": to_dict(model), "experts": list(names),

@@ -50,8 +50,9 @@ def make_train_step(
 
     batch: {"tokens" int32 [B, L], optional "mask" bool [B, L]}; progress in [0, 1] sets the
     learning rate, and from 1 on the parameters stay.  sums: `objective.score_sums` of the batch,
-    the gradient norm and, for a predictive model, the sum of its predictions' nll.  Under `pmap`,
-    `axis_name` names the data axis that gradients and sums are added over.
+    the gradient norm and, for a predictive model, the sum of its predictions' nll.  Where
+    each device runs a step of its own (`parallel.Plan.steps_alone`), `axis_name` names the data
+    axis that gradients and sums are added over.
     """
     tx = make_optimizer(optimizer)
     net = models.Autoencoder(model)
@@ -89,8 +90,8 @@ def make_train_step(
         if train.accumulate == 1:
             grads, sums = gradient(state.params, tokens, mask, options, count)
         else:
-            # Every accumulate-th row: a block of rows would lie on few of the devices, and all of
-            # them would compute it.
+            # Every accumulate-th row: a block of rows would lie on few of the devices and have to
+            # be moved.
             split = lambda x: x.reshape(-1, train.accumulate, *x.shape[1:]).swapaxes(0, 1)
             pieces = jax.tree.map(split, (tokens, mask, options))
 

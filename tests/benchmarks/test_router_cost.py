@@ -5,8 +5,7 @@ import json
 import jax
 import numpy as np
 import tiny_bank
-from test_cascade import SMALL, stored
-from tiny_bank import in_memory
+from tiny_bank import SMALL, in_memory, stored
 
 from benchmarks import choose_keep, router_cost
 from benchmarks.routing_plan import GIB

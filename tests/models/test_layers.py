@@ -89,6 +89,15 @@ def test_triton_runs_on_several_gpus_where_each_has_a_program_of_its_own(gpu):
     assert found == ["triton", "xla"]
 
 
+def test_a_program_that_several_gpus_share_is_plain(gpu):
+    gpu(devices=8)
+    form = lambda name, alone: row_kernels(dataclasses.replace(HALF, kernels=name), alone)
+    assert form("auto", None) == form("triton", None) == form("auto", False) == "xla"
+    assert form("auto", True) == form("triton", True) == "triton"
+    with pytest.raises(UserError, match="one program for 8 devices; use auto"):
+        form("triton", False)
+
+
 def test_kernels_that_fail_their_trial_are_not_used(gpu, monkeypatch):
     tried = []
     monkeypatch.setattr(kernels.trial, "failure",
@@ -97,13 +106,13 @@ def test_kernels_that_fail_their_trial_are_not_used(gpu, monkeypatch):
     assert set(tried) == {(HALF.d_model, HALF.heads, HALF.d_ff, HALF.vocab_size)}
     gpu(processes=2)  # the other may take them
     monkeypatch.setattr(kernels.trial, "failure", lambda *sizes: "gate is off by 10%")
+    assert row_kernels(dataclasses.replace(HALF, kernels="xla")) == "xla"  # as the line says
     with pytest.raises(UserError, match=r"process 0: .*off by 10%.*: set config\.model\.kern"):
         row_kernels(HALF)
 
 
 @pytest.mark.parametrize("there,words", [
     ({"backend": "cpu"}, "no GPU"), ({"backend": "tpu"}, "no GPU"),
-    ({"devices": 8}, "one program for 8 devices"),
     ({"capability": "7.5"}, "capability 7.5 is below 8"), ({"capability": "gfx942"}, "gfx942")])
 def test_triton_is_refused_elsewhere(gpu, there, words):
     gpu(**there)
