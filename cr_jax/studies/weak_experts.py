@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from cr_jax import head_starts
 from cr_jax.calibration import PERCENTILE
 from cr_jax.errors import UserError
 
@@ -37,9 +38,8 @@ def handicaps(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence
         if r.shape[0] != len(names) or not r.size or not np.isfinite(r).all():
             raise UserError(f"{name}: finite residuals of all {len(names)} experts on at least one "
                             "validation window are needed for handicaps")
-        if share and len(names) > 1:
-            behind = r[e] - np.delete(r, e, 0).min(0)
-            found[e] = max(0.0, np.quantile(behind, share, method="higher"))
+        if share:
+            found[e] = head_starts.least(r, e, share)
     return found
 
 
