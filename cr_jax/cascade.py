@@ -1,15 +1,17 @@
 """Routing among many experts at the cost of a few: tiny scouts say which experts score in full.
 
-    windows -> scouts' residuals [E, B] -> the k nearest -> the bank's residuals of these alone
+    windows -> scouts' residuals [E, B] -> the nearest -> the bank's residuals of these alone
 
 A scout is a compressor of its own domain, trained alone like the expert whose name it bears, but
 much smaller; its rule may score a sample of the positions (`config.Scoring.passes`) and its window
 may be a part of the experts'.  The choice is still made by compression: no gate is trained.  Where
-the exact winner is among the kept, the answer is that of `router.route`.  Not in the paper.
+the exact winner is among the kept, the answer is that of `router.route`.  How many are kept is up
+to how far apart the scouts are (`cr_jax.shortlist`).  Not in the paper.
 Letters: E experts, B windows.
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cr_jax import calls, cascade_record, router
+from cr_jax import calls, cascade_record, router, shortlist
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade_record import Choice
 from cr_jax.config import SEEN
@@ -26,19 +28,24 @@ from cr_jax.errors import UserError
 from cr_jax.router import SHORTEST, Text, Totals
 from cr_jax.routes import Route, WindowRoutes
 from cr_jax.scoring import lowest, residual_means
+from cr_jax.shortlist import column, kept, nearest
 from cr_jax.spool import Spool
 from cr_jax.stopping import LOOK, check_stop
 
 AT_LEAST = 0.999  # agreement with exact routing that `choose_keep` asks for
+KEEP = 4  # experts that it keeps at least
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cascade:
-    """Scouts before a bank.  `keep` experts per window or document are scored in full.
+    """Scouts before a bank.  Scored in full, per window or document: the `keep` experts with the
+    nearest scouts, and all others whose scout lies within `margin` nats/token of the nearest.
 
-    head: windows of a document that the scouts read; 0: all of them.  choice: what `keep` rests
-    on, where it was measured.  `UserError` unless scouts and bank have the same experts and
-    tokenizer, the scouts' window divides the bank's, and keep lies in [1, E].
+    head: windows of a document that the scouts read; 0: all of them.  choice: what the rest
+    comes from, where it was measured.  offsets: expert -> nats/token that are taken off its scout's
+    residual before scouts are compared; None: nothing.  `UserError` unless scouts and bank have
+    the same experts and tokenizer, the scouts' window divides the bank's, keep lies in [1, E],
+    the margin is finite and not negative, and offsets are so too, one for each expert.
     """
 
     scouts: ExpertBank
@@ -46,29 +53,45 @@ class Cascade:
     keep: int
     head: int = 0
     choice: Choice | None = None
+    margin: float = 0.0
+    offsets: Mapping[str, float] | None = None
 
     def __post_init__(self):
+        names = self.bank.names
         _check_pair(self.scouts, self.bank)
-        if not 1 <= self.keep <= len(self.bank.names):
-            raise UserError(f"keep={self.keep} experts: must lie in [1, {len(self.bank.names)}], "
-                            "the number of experts")
+        if not 1 <= self.keep <= len(names):
+            raise UserError(f"keep={self.keep} experts: must lie in [1, {len(names)}], the number "
+                            "of experts")
         if self.head < 0:
             raise UserError(f"head={self.head} windows of a document: give 0 for all, or more")
-        if self.scouts.names != self.bank.names:
-            object.__setattr__(self, "scouts", self.scouts.select(self.bank.names))
+        if not 0 <= self.margin < math.inf:
+            raise UserError(f"margin={self.margin} nats/token above the nearest scout: must be "
+                            "finite and not negative")
+        if self.offsets is not None:
+            if set(self.offsets) != set(names):
+                odd = ", ".join(sorted(set(self.offsets) ^ set(names)))
+                raise UserError("offsets must be those of the bank's experts, one for each: see "
+                                f"{odd}")
+            bad = [f"{n}={x}" for n, x in self.offsets.items() if not 0 <= x < math.inf]
+            if bad:
+                raise UserError("offsets, in nats/token, must be finite and not negative, got "
+                                f"{', '.join(bad)}")
+        if self.scouts.names != names:
+            object.__setattr__(self, "scouts", self.scouts.select(names))
 
     @classmethod
     def choose(cls, scouts: ExpertBank, bank: ExpertBank, windows: Mapping[str, Windows], *,
                at_least: float = AT_LEAST, head: int = 0, **options) -> "Cascade":
         """A cascade that keeps as few experts as `choose_keep` allows; options as there."""
         choice = choose_keep(scouts, bank, windows, at_least=at_least, **options)
-        return cls(scouts, bank, choice.keep, head, choice)
+        return cls._chosen(scouts, bank, choice, head)
 
     @classmethod
     def load(cls, bank_folder: str | os.PathLike, scouts_folder: str | os.PathLike,
              keep: int | None = None) -> "Cascade":
         """Reads both banks and, unless `keep` is given, what `save` wrote.
 
+        keep: so many, exactly, by the scouts' plain residuals of the whole document.
         `UserError` when one of them is damaged, nothing was saved, or either bank has changed
         since: then the choice says nothing about it.
         """
@@ -76,8 +99,11 @@ class Cascade:
         _check_pair(scouts, bank)
         if keep is not None:
             return cls(scouts, bank, keep)
-        choice, head = cascade_record.read(bank.folder, scouts.folder)
-        return cls(scouts, bank, choice.keep, head, choice)
+        return cls._chosen(scouts, bank, *cascade_record.read(bank.folder, scouts.folder))
+
+    @classmethod
+    def _chosen(cls, scouts, bank, choice, head):
+        return cls(scouts, bank, choice.keep, head, choice, choice.margin, choice.offsets)
 
     def save(self) -> None:
         """Writes the choice beside the scouts, sealed with the SHA-256 of both banks' experts.
@@ -97,7 +123,9 @@ class Cascade:
 
         Scouts read the text once (its first `head` windows), then the kept experts read all of
         it; in between its tokens lie in memory or, if they are many, in a temporary file.  The
-        Route's `scouts` holds every scout's nats/token, its other fields the kept experts' only.
+        Route's `scouts` holds every scout's nats/token, offsets not taken off, its other fields
+        the kept experts' only.  Those that the margin adds are filled up by the next nearest to a
+        multiple of `expert_chunk`: documents then share few programs.
         head: windows of the text that are read at all, 0: all; the scouts still read no more than
         their own.  stop, tra_of_all: as in `router.route`, of the kept experts; scouts do not stop.
         on_block: called with each block once the kept experts have scored it.
@@ -124,14 +152,24 @@ class Cascade:
                 sums, counts = scout_sums(_all_passes(self.scouts), first, rows, expert_chunk,
                                           chunk)
                 nats, tokens = sums.sum(-1), int(counts.sum())
-            # In the bank's order: ties are then broken as in exact routing.
-            kept = np.sort(np.argsort(nats, kind="stable")[:self.keep])
+            residuals = nats / tokens
+            kept = self._kept_of_a_document(residuals, expert_chunk)
             found = router.judge(
                 calls.selected(self.bank, kept), spool, alpha=alpha, stop=stop,
                 tra_of_all=tra_of_all or self.bank.scoring.residual_rule == SEEN,
                 expert_chunk=expert_chunk, batch=batch, chunk=chunk, on_block=on_block)
-        by_scout = dict(zip(self.bank.names, map(float, nats / tokens), strict=True))
+        by_scout = dict(zip(self.bank.names, map(float, residuals), strict=True))
         return dataclasses.replace(found, scouts=by_scout)
+
+    def _kept_of_a_document(self, residuals, expert_chunk):
+        near = self._near(residuals[:, None])
+        more = int(kept(near, self.keep, self.margin).sum()) - self.keep
+        count = self.keep + -(-more // expert_chunk) * expert_chunk
+        # In the bank's order: ties are then broken as in exact routing.
+        return np.sort(nearest(near, count)[:, 0])
+
+    def _near(self, residuals):
+        return residuals - column(self.offsets, self.bank.names)
 
     def route_all(self, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
                   chunk: int = 8192) -> WindowRoutes:
@@ -142,11 +180,12 @@ class Cascade:
         """
         options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
         calls.check_sizes(**options)
-        near = nearest(scout_residuals(self.scouts, windows, **options), self.keep)
+        near = self._near(scout_residuals(self.scouts, windows, **options))
+        chosen = kept(near, self.keep, self.margin)
         lengths = windows.mask.sum(-1)
         residuals = np.full((len(self.bank.names), len(windows.tokens)), np.inf)
-        for e in np.unique(near):
-            at = np.flatnonzero((near == e).any(0))
+        for e in np.flatnonzero(chosen.any(1)):
+            at = np.flatnonzero(chosen[e])
             part = calls.selected(self.bank, np.array([e]))
             for here, rows in full_calls(at, batch):
                 block = windows.take(here)
@@ -157,14 +196,17 @@ class Cascade:
 
 
 def choose_keep(scouts: ExpertBank, bank: ExpertBank, windows: Mapping[str, Windows], *,
-                at_least: float = AT_LEAST, expert_chunk: int = 4, batch: int = 64,
-                chunk: int = 8192) -> Choice:
-    """The smallest k whose agreement with exact routing is `at_least`.
+                at_least: float = AT_LEAST, keep: int = KEEP, expert_chunk: int = 4,
+                batch: int = 64, chunk: int = 8192) -> Choice:
+    """`keep` experts at least, and as many more as an agreement of `at_least` with exact routing
+    takes: the least margin that will do, with offsets where these make them fewer
+    (`shortlist.choose`).
 
     windows: per expert, of its own validation split, which no expert was trained on.  Agreement is
     a mean over the experts' windows, then over the experts.  n windows without a miss say, at 95 %
-    confidence, no more than that fewer than 3 / n are missed: give thousands.  `UserError` when an
-    expert has no windows or `at_least` is no share.
+    confidence, no more than that fewer than 3 / n are missed: give thousands.  keep: of a bank
+    with fewer experts, all.  `UserError` when an expert has fewer than two windows, or `at_least`
+    is no share.
     """
     _check_pair(scouts, bank)
     if not 0 <= at_least <= 1:
@@ -175,37 +217,12 @@ def choose_keep(scouts: ExpertBank, bank: ExpertBank, windows: Mapping[str, Wind
                         f"for {', '.join(missing)}")
     scouts = scouts.select(bank.names)
     options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-    calls.check_sizes(**options)
+    calls.check_sizes(keep=keep, **options)
     exact = lambda w: router.compared(bank, router.route_all(bank, w, **options).residuals,
                                       w.mask.sum(-1))
-    rows = [agreement(scout_residuals(scouts, windows[n], **options), exact(windows[n]))
-            for n in bank.names]
-    mean = np.mean(rows, 0)
-    keep = int(np.flatnonzero(mean >= at_least)[0]) + 1  # with k = E it is 1
-    return Choice(keep, float(at_least), tuple(map(float, mean)),
-                  sum(len(windows[n]) for n in bank.names))
-
-
-def agreement(scouts: Float[np.ndarray, "E B"], exact: Float[np.ndarray, "E B"]
-              ) -> Float[np.ndarray, " E"]:
-    """Share of windows whose exact winner is among the k nearest scouts, for k = 1 ... E.
-
-    exact: what the bank compares (`router.compared`); scouts are compared by plain residuals.
-    Windows of which the bank's rule scores no token have no winner and are left out; `UserError`
-    when no other is there.
-    """
-    winner = lowest(exact)
-    at = winner >= 0
-    if not at.any():
-        raise UserError("the bank's rule scores no token of these windows: give longer ones")
-    order = nearest(scouts[:, at], len(scouts))
-    rank = (order == winner[None, at]).argmax(0)
-    return np.cumsum(np.bincount(rank, minlength=len(scouts))) / len(rank)
-
-
-def nearest(residuals: Float[np.ndarray, "E B"], keep: int) -> Int[np.ndarray, "K B"]:
-    """The `keep` experts with the lowest residual, nearest first; of equal ones the first."""
-    return np.argsort(residuals, axis=0, kind="stable")[:keep]
+    return shortlist.choose({n: scout_residuals(scouts, windows[n], **options) for n in bank.names},
+                            {n: exact(windows[n]) for n in bank.names}, bank.names,
+                            min(keep, len(bank.names)), at_least)
 
 
 def scout_residuals(scouts: ExpertBank, windows: Windows, *, expert_chunk: int = 4,

@@ -6,6 +6,7 @@
 
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,30 @@ from cr_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A measured number of experts to keep.
+    """How many experts to keep, as measured (`cr_jax.shortlist`).
 
-    keep: the smallest k with agreement[k - 1] >= at_least; agreement: with exact routing, for
-    k = 1 ... E, over `windows` validation windows of all experts.  `UserError` when they
-    contradict each other.
+    keep: the least number; margin, nats/token: all others whose scout lies so near the nearest;
+    offsets: expert -> nats/token off its scout's residual, or None.  agreement: with exact routing,
+    at least `at_least`, and kept: experts on average, both means over `windows` validation windows
+    of all experts.  `UserError` when they contradict each other.
     """
 
     keep: int
     at_least: float
-    agreement: tuple[float, ...]
+    margin: float
+    offsets: dict[str, float] | None
+    agreement: float
+    kept: float
     windows: int
 
     def __post_init__(self):
-        numbers = (self.at_least, *self.agreement)
-        if (type(self.keep) is not int or type(self.windows) is not int or self.windows < 1
-                or not all(type(x) in (int, float) and 0 <= x <= 1 for x in numbers)
-                or not 1 <= self.keep <= len(self.agreement)
-                or self.agreement[self.keep - 1] < self.at_least):
+        shares, known = (self.at_least, self.agreement), isinstance(self.offsets, dict)
+        nats = (self.margin, *(self.offsets.values() if known else ()))
+        if (type(self.keep) is not int or type(self.windows) is not int
+                or not all(map(_number, (*shares, *nats, self.kept)))
+                or not (known or self.offsets is None)
+                or min(self.keep, self.windows) < 1 or min(nats) < 0 or max(shares) > 1
+                or not 0 <= self.at_least <= self.agreement or self.kept < self.keep):
             raise UserError("the choice of how many experts to keep makes no sense: choose again")
 
 
@@ -62,10 +69,17 @@ def read(bank: Path, scouts: Path) -> tuple[Choice, int]:
         raise UserError(f"{path} was measured with another excess (config.scoring.excess) than "
                         f"{bank} compares by now: choose again, or give --keep")
     try:
-        choice = Choice(raw["keep"], raw["at_least"], tuple(raw["agreement"]), raw["windows"])
+        if isinstance(raw["agreement"], list):  # of k = 1 ... E: from before there was a margin
+            raw |= {"agreement": raw["agreement"][raw["keep"] - 1], "kept": raw["keep"],
+                    "margin": 0.0, "offsets": None}
+        choice = Choice(**{f.name: raw[f.name] for f in dataclasses.fields(Choice)})
         head = raw["head"]
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise UserError(f"{path} lacks {error}: choose again") from error
+    except (TypeError, IndexError) as error:
+        raise UserError(f"{path} makes no sense: choose again") from error
+    if type(head) is not int:
+        raise UserError(f"{path} has head={head!r}, no number of windows: choose again")
     return choice, head
 
 
@@ -76,3 +90,7 @@ def _excess(folder: Path) -> float:
 def _experts(folder: Path) -> dict[str, Any]:
     """{name: SHA-256 of the expert's manifest}."""
     return {name: entry["sha256"] for name, entry in BankFolder(folder).index["experts"].items()}
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

@@ -9,10 +9,11 @@ import pytest
 from tiny_bank import SAMPLE, SMALL, TEXT, TINY, in_memory, spread, stored, trained_bank, windows
 
 from cr_jax import calls, router, scoring
-from cr_jax.cascade import Cascade, agreement, full_calls
+from cr_jax.cascade import Cascade, full_calls
 from cr_jax.cli import main
 from cr_jax.config import SEEN, Scoring
 from cr_jax.errors import UserError
+from cr_jax.shortlist import agreement
 
 
 def same_route(a, b):
@@ -89,6 +90,77 @@ def test_the_kept_experts_score_and_no_others(keep):
         got.expert, np.where(kept, exact.residuals, np.inf).argmin(0))
 
 
+def test_no_margin_and_no_offsets_keep_the_nearest_scouts_alone():
+    """Two ways to the same: the general rule, and the k lowest of plain residuals."""
+    bank, scouts, batch = in_memory(4), in_memory(4, SMALL, seed=7), spread()
+    twins = scouts.mount("twin", scouts.expert_params("e0"), scouts.calibration["e0"])
+    pair = twins, bank.mount("twin", bank.expert_params("e1"), bank.calibration["e1"])
+    by_scout = router.route_all(twins, batch).residuals
+    for keep in (1, 2, 5):  # e0 and its twin are equally near: the first is kept
+        want = np.zeros(by_scout.shape, bool)
+        np.put_along_axis(want, np.argsort(by_scout, 0, kind="stable")[:keep], True, 0)
+        plain, with_zeros = (Cascade(*pair, keep, offsets=o).route_all(batch)
+                             for o in (None, dict.fromkeys(twins.names, 0.0)))
+        np.testing.assert_array_equal(np.isfinite(plain.residuals), want)
+        np.testing.assert_array_equal(plain.residuals, with_zeros.residuals)
+    shifted = Cascade(*pair, 2, offsets=dict.fromkeys(twins.names, 3.0))  # alike for all: nothing
+    assert shifted.route(TEXT) == Cascade(*pair, 2).route(TEXT)
+
+
+def test_the_margin_keeps_what_lies_near_the_nearest_scout():
+    bank, scouts, batch = in_memory(4), in_memory(4, SMALL, seed=7), spread()
+    by_scout, exact = (router.route_all(b, batch).residuals for b in (scouts, bank))
+    above = by_scout - by_scout.min(0)
+    margin, counts = float(np.median(above)), []
+    for m in (0.0, margin / 2, margin, 2 * margin):
+        got = Cascade(scouts, bank, 2, margin=m).route_all(batch)
+        here = np.isfinite(got.residuals)
+        np.testing.assert_array_equal(
+            here, (above < m) | (np.argsort(np.argsort(by_scout, 0), 0) < 2))
+        np.testing.assert_allclose(got.residuals[here], exact[here], rtol=1e-5)
+        counts.append(here.sum(0))
+    assert (np.diff(counts, axis=0) >= 0).all() and len(set(counts[2])) > 1
+    assert (counts[0] == 2).all() and (counts[3] > counts[0]).any()
+
+
+def test_offsets_rescue_a_scout_that_is_dearer_on_everything():
+    bank, batch = in_memory(4), spread()
+    exact = router.route_all(bank, batch)
+    lost = int(np.bincount(exact.expert).argmax())
+    dear = lambda *a, **k: exact.residuals + 2.0 * (np.arange(4) == lost)[:, None]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cr_jax.cascade.scout_residuals", dear)
+        with_offset = Cascade(bank, bank, 1, offsets={
+            n: 2.0 * (e == lost) for e, n in enumerate(bank.names)})
+        turned = Cascade(bank, bank.select(bank.names[::-1]), 1, offsets=with_offset.offsets)
+        without = Cascade(bank, bank, 1).route_all(batch).expert
+        np.testing.assert_array_equal(with_offset.route_all(batch).expert, exact.expert)
+        assert (without[exact.expert == lost] != lost).any()
+        patch.setattr("cr_jax.cascade.scout_residuals", lambda *a, **k: dear()[::-1])
+        np.testing.assert_array_equal(3 - turned.route_all(batch).expert, exact.expert)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_a_document_of_one_window_keeps_what_the_window_keeps(margin):
+    bank, scouts, batch = in_memory(4), in_memory(4, SMALL, seed=7), spread()
+    offsets = {n: 0.1 * i for i, n in enumerate(bank.names)}
+    cut = Cascade(scouts, bank, 1, margin=margin, offsets=offsets)
+    by_window = np.isfinite(cut.route_all(batch).residuals)
+    by_scout = router.route_all(scouts, batch).residuals
+    for i in range(0, len(batch), 4):
+        window = batch.take(np.array([i]))
+        found = cut.route(window, expert_chunk=1)
+        want = {bank.names[e] for e in np.flatnonzero(by_window[:, i])}
+        assert set(found.residuals) == want
+        # offsets choose, and are not said
+        assert list(found.scouts.values()) == pytest.approx(list(by_scout[:, i]), rel=1e-5)
+        filled = cut.route(window, expert_chunk=2)
+        assert want <= set(filled.residuals)
+        assert len(filled.residuals) == min(4, 1 + -(-(len(want) - 1) // 2) * 2)
+    if margin:
+        assert len(set(by_window.sum(0))) > 1
+
+
 def test_random_scouts_keep_the_winner_at_chance():
     """Negative control: what agrees is the scouts' doing, not the cascade's."""
     bank, batch = in_memory(4), spread(400)
@@ -105,8 +177,9 @@ def test_trained_scouts_need_one_expert_and_unknown_text_stays_unknown():
     bank = trained_bank()
     mine = {f"e{i}": windows(100, 500 + i, low, high)
             for i, (low, high) in enumerate(((97, 107), (113, 123)))}
-    cut = Cascade.choose(dataclasses.replace(bank, scoring=SEEN), bank, mine)
-    assert (cut.keep, cut.choice.agreement[0]) == (1, 1.0)
+    cut = Cascade.choose(dataclasses.replace(bank, scoring=SEEN), bank, mine, keep=1)
+    assert (cut.keep, cut.margin, cut.offsets) == (1, 0, None)
+    assert (cut.choice.agreement, cut.choice.kept) == (1, 1)
     assert cut.route("".join(chr(97 + i * i % 10) for i in range(200))).expert == "e0"
     assert cut.route("0123456789" * 20).expert is None
 

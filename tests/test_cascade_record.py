@@ -1,43 +1,16 @@
-"""How many experts a cascade keeps: agreement, the choice made by it, and its record on file."""
+"""How many experts a cascade keeps: the record on file, old and new, and what it refuses."""
 
-import numpy as np
 import pytest
-from tiny_bank import FLAT, SAMPLE, SMALL, TEXT, fresh, in_memory, one, stored, windows
+from tiny_bank import FLAT, SAMPLE, SMALL, TEXT, fresh, in_memory, one, stored
 
-from cr_jax import cascade, router
-from cr_jax.cascade import Cascade, agreement, choose_keep
+from cr_jax import cascade_record
+from cr_jax.bank_folder import read_sealed, write_sealed
+from cr_jax.cascade import Cascade
 from cr_jax.cascade_record import Choice
 from cr_jax.errors import UserError
 
-
-def test_windows_without_a_winner_do_not_count_as_agreement():
-    scouts, exact = np.array([[0.0, 1, 0], [1, 0, 1]]), np.array([[0.0, 0, np.nan], [1, 1, np.nan]])
-    assert agreement(scouts, exact).tolist() == [0.5, 1]
-    with pytest.raises(UserError, match="scores no token"):
-        agreement(scouts[:, 2:], exact[:, 2:])
-
-
-def test_agreement_by_hand():
-    exact = np.array([[1.0, 5, 5, 5], [2, 1, 9, 9], [3, 2, 1, 1]])  # winners 0, 1, 2, 2
-    scouts = np.array([[1.0, 1, 1, 1], [2, 3, 2, 2], [3, 2, 1.5, 3]])  # ranks 0, 2, 1, 2
-    np.testing.assert_allclose(agreement(scouts, exact), [1 / 4, 2 / 4, 1])
-    np.testing.assert_allclose(agreement(exact, exact), [1, 1, 1])
-
-
-def test_the_fewest_experts_that_agree_are_kept(monkeypatch):
-    bank, scouts = in_memory(3), in_memory(3, SMALL, seed=7)
-    # Places of the exact winner, always e0, among the scouts, for the windows of each expert.
-    places = {"e0": [0] * 10, "e1": [0] * 9 + [1], "e2": [0] * 4 + [2]}
-    mine = {n: windows(len(r)) for n, r in places.items()}
-    by_scout = {0: [0.0, 1, 2], 1: [1.0, 0, 2], 2: [2.0, 0, 1]}
-    for at_least, keep in ((0.8, 1), (0.9, 1), (0.92, 2), (0.95, 3), (1.0, 3)):
-        queue = [np.array([by_scout[k] for k in r]).T for r in places.values()]
-        monkeypatch.setattr(cascade, "scout_residuals", lambda *a, q=queue, **k: q.pop(0))
-        monkeypatch.setattr(router, "route_all", lambda b, w, **k: router.WindowRoutes(
-            np.tile([[0.0], [1.0], [2.0]], len(w.tokens)), w.document, np.zeros((3, 1))))
-        choice = choose_keep(scouts, bank, mine, at_least=at_least)
-        assert choice.agreement == pytest.approx(((1 + 0.9 + 0.8) / 3, (1 + 1 + 0.8) / 3, 1))
-        assert (choice.keep, choice.windows) == (keep, 25)
+GOOD = dict(keep=2, at_least=0.6, margin=0.5, offsets={"e0": 0.0, "e1": 0.5, "e2": 0.0},
+            agreement=0.7, kept=2.5, windows=7)
 
 
 def test_the_choice_is_stored_with_the_scouts_and_bound_to_both_banks(tmp_path):
@@ -46,10 +19,13 @@ def test_the_choice_is_stored_with_the_scouts_and_bound_to_both_banks(tmp_path):
     with pytest.raises(UserError, match="how many experts"):
         Cascade.load(tmp_path / "bank", tmp_path / "scouts")
     assert Cascade.load(tmp_path / "bank", tmp_path / "scouts", keep=2).keep == 2
-    made = Cascade.choose(scouts, bank, {n: windows(9) for n in bank.names}, at_least=0.5, head=3)
+    offsets = {"e0": 0.0, "e1": 0.25, "e2": 0.1}
+    choice = Choice(1, 0.5, 1 / 3, offsets, 0.75, 1.5, 12)
+    made = Cascade(scouts, bank, 1, 3, choice, 1 / 3, offsets)
     made.save()
     again = Cascade.load(tmp_path / "bank", tmp_path / "scouts")
     assert (again.keep, again.head, again.choice) == (made.keep, 3, made.choice)
+    assert (again.margin, again.offsets) == (1 / 3, offsets)
     assert again.route(TEXT) == made.route(TEXT)
     assert scouts.verify() == [] == bank.verify()
     raw = (tmp_path / "scouts" / "cascade.json").read_bytes()
@@ -63,11 +39,40 @@ def test_the_choice_is_stored_with_the_scouts_and_bound_to_both_banks(tmp_path):
         Cascade.load(tmp_path / "bank", tmp_path / "scouts")
 
 
+def test_a_choice_from_before_there_was_a_margin_is_read_as_it_was_meant(tmp_path):
+    pair = tmp_path / "bank", tmp_path / "scouts"
+    stored(pair[0], in_memory(3))
+    stored(pair[1], in_memory(3, SMALL, seed=7))
+    cascade_record.write(*pair, Choice(**GOOD), head=5)
+    path = pair[1] / "cascade.json"
+    raw = read_sealed(path)
+    newer = {"margin", "offsets", "kept"}
+    old = {k: v for k, v in raw.items() if k not in newer} | {"agreement": [0.5, 0.7, 1.0]}
+    write_sealed(path, old)
+    made = Cascade.load(*pair)
+    assert (made.keep, made.head, made.margin, made.offsets) == (2, 5, 0, None)
+    assert (made.choice.agreement, made.choice.kept, made.choice.windows) == (0.7, 2, 7)
+    assert made.route(TEXT) == Cascade(made.scouts, made.bank, 2, head=5).route(TEXT)
+    changes = [{"agreement": "0.7"}, {"keep": "2"}, {"keep": 9}, {"agreement": []}, {"head": "all"},
+               {"agreement": [0.1, 0.2, 1.0]}, {"head": None}]
+    changed = [old | x for x in changes] + [raw | x for x in (
+        {"margin": "1"}, {"margin": -1.0}, {"margin": 10**400}, {"offsets": {"e0": 0.1}},
+        {"offsets": {"e0": 0.0, "e1": 0.0, "e2": 0.0, "e3": 0.0}}, {"offsets": [1.0, 1.0, 1.0]},
+        {"offsets": {"e0": 0.0, "e1": 0.0, "e2": "0"}}, {"head": -1}, {"kept": None},
+        {"windows": True})] + [{k: v for k, v in raw.items() if k != x} for x in newer]
+    for value in changed:
+        write_sealed(path, value)
+        with pytest.raises(UserError) as caught:
+            Cascade.load(*pair)
+        assert "\n" not in str(caught.value), value
+
+
 @pytest.mark.parametrize("bad", [
-    dict(keep=0), dict(keep=3), dict(keep=True), dict(windows=0), dict(at_least=2.0),
-    dict(agreement=()), dict(agreement=(0.5, float("nan"))), dict(at_least=0.9, keep=1)])
+    dict(keep=0), dict(keep=True), dict(windows=0), dict(at_least=2.0), dict(agreement=0.5),
+    dict(agreement=float("nan")), dict(agreement=1.5), dict(margin=-0.1), dict(margin=float("nan")),
+    dict(margin=float("inf")), dict(kept=1.9), dict(kept=float("inf")), dict(offsets={"e0": -1.0}),
+    dict(offsets={"e0": float("nan")})])
 def test_choices_that_make_no_sense(bad):
-    good = dict(keep=2, at_least=0.6, agreement=(0.5, 1.0), windows=7)
-    Choice(**good)
+    Choice(**GOOD)
     with pytest.raises(UserError, match="choose again"):
-        Choice(**{**good, **bad})
+        Choice(**{**GOOD, **bad})

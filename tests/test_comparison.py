@@ -206,17 +206,20 @@ def test_a_cascade_that_keeps_all_compares_as_exact_routing_does():
 
 def test_the_winner_that_scouts_must_keep_is_that_of_the_rule():
     bank, batch = in_memory(4), {n: spread() for n in ("e0", "e1", "e2", "e3")}
-    assert choose_keep(bank, bank, batch, at_least=1.0).keep == 1  # plain: its own winner
+    own = choose_keep(bank, bank, batch, at_least=1.0, keep=1)  # plain: its own winner
+    assert (own.kept, own.margin, own.agreement) == (1, 0, 1)
     rule = comparing(bank, 2.0, (5.0, 6.5, 4.5, 6.0))
     plain, typical = (router.route_all(b, batch["e0"]).expert for b in (bank, rule))
-    found = choose_keep(bank, rule, batch, at_least=1.0)
-    assert found.agreement[0] == pytest.approx((plain == typical).mean()) and found.keep > 1
+    found = choose_keep(bank, rule, batch, at_least=1.0, keep=1)
+    assert (plain != typical).any() and found.kept > 1 and found.margin > 0
+    assert choose_keep(bank, rule, batch, at_least=0.0, keep=1).agreement == pytest.approx(
+        (plain == typical)[1::2].mean())
 
 
 def test_a_stored_choice_belongs_to_its_excess(tmp_path):
     folders = tmp_path / "bank", tmp_path / "scouts"
     bank, scouts = (on_disk(f, experts=2) for f in folders)
-    Cascade.choose(scouts, bank, {n: spread() for n in bank.names}, at_least=0.0).save()
+    Cascade.choose(scouts, bank, {n: spread() for n in bank.names}, at_least=0.0, keep=1).save()
     assert Cascade.load(*folders).keep == 1
     set_excess(folders[0], 2)
     with pytest.raises(UserError, match="another excess"):

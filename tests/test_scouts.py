@@ -105,13 +105,24 @@ def test_scouts_of_another_bank_are_refused():
             in_memory(3, dataclasses.replace(SMALL, window=12)), bank, 1),
         "keep=0": lambda: Cascade(scouts, bank, 0), "keep=4": lambda: Cascade(scouts, bank, 4),
         "head": lambda: Cascade(scouts, bank, 1, head=-1),
+        "margin=-0.1": lambda: Cascade(scouts, bank, 1, margin=-0.1),
+        "margin=nan": lambda: Cascade(scouts, bank, 1, margin=float("nan")),
+        "margin=inf": lambda: Cascade(scouts, bank, 1, margin=float("inf")),
+        "see e2, e9": lambda: Cascade(scouts, bank, 1, offsets={"e0": 0.0, "e1": 0.0, "e9": 0.0}),
+        "see e1": lambda: Cascade(scouts, bank, 1, offsets={"e0": 0.0, "e2": 0.0}),
+        "e1=-1.0, e2=nan": lambda: Cascade(
+            scouts, bank, 1, offsets={"e0": 0.0, "e1": -1.0, "e2": float("nan")}),
         "no experts": lambda: Cascade(in_memory(0, SMALL), in_memory(0), 1),
         "empty": lambda: Cascade(scouts, bank, 1).route(""),
         "alpha": lambda: Cascade(scouts, bank, 1).route("x", alpha=2.0),
         "for e1, e2": lambda: choose_keep(scouts, bank, {"e0": windows(3)}),
+        "e0 has a single": lambda: choose_keep(scouts, bank, dict.fromkeys(bank.names, windows(1))),
+        "keep must": lambda: choose_keep(
+            scouts, bank, dict.fromkeys(bank.names, windows(3)), keep=0),
         "at_least": lambda: choose_keep(scouts, bank, {}, at_least=1.5),
         "not measured": lambda: Cascade(scouts, bank, 1).save(),
-        "memory only": lambda: Cascade(scouts, bank, 1, choice=Choice(1, 0.5, (1.0,), 9)).save()}
+        "memory only": lambda: Cascade(
+            scouts, bank, 1, choice=Choice(1, 0.5, 0.0, None, 1.0, 1.0, 9)).save()}
     for word, call in cases.items():
         with pytest.raises(UserError) as caught:
             call()

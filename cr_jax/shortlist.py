@@ -1,0 +1,143 @@
+"""Which experts a cascade's scouts leave to score in full, and how many that takes.
+
+Kept are the `keep` experts with the nearest scouts and every other whose scout lies within
+`margin` nats/token of the nearest: sure scouts keep few, scouts that cannot tell keep many.
+Offsets, one for each scout, are taken off first.  numpy only.  Not in the paper.
+Letters: E experts, B windows.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cr_jax import head_starts
+from cr_jax.cascade_record import Choice
+from cr_jax.errors import UserError
+from cr_jax.scoring import lowest
+
+LEAST = np.finfo(np.float64).tiny  # the margin that keeps a scout as near as one that is kept
+
+
+def nearest(residuals: Float[np.ndarray, "E B"], keep: int) -> Int[np.ndarray, "K B"]:
+    """The `keep` experts with the lowest residual, nearest first; of equal ones the first."""
+    return np.argsort(residuals, axis=0, kind="stable")[:keep]
+
+
+def gaps(residuals: Float[np.ndarray, "E B"], keep: int) -> Float[np.ndarray, "E B"]:
+    """The least margin, nats/token, with which each expert is kept: 0 for the `keep` nearest, for
+    others what their scout lies above the nearest, and infinite without a finite residual.
+
+    residuals: of the scouts, nats/token, less their offsets.
+    """
+    near = nearest(residuals, keep)
+    finite = np.isfinite(residuals)
+    lowest_of = np.where(finite, residuals, np.inf).min(0)
+    above = np.where(finite, residuals, np.inf) - np.where(np.isfinite(lowest_of), lowest_of, 0)
+    found = np.maximum(above, LEAST)  # as near as the last that is kept, and not kept without one
+    np.put_along_axis(found, near, 0.0, 0)
+    return found
+
+
+def kept(residuals: Float[np.ndarray, "E B"], keep: int, margin: float = 0.0
+         ) -> Bool[np.ndarray, "E B"]:
+    """Whether each expert is scored in full: the `keep` nearest, and all within `margin` nats/token
+    of the nearest.  In each window these are its nearest, however many.
+
+    residuals: of the scouts, nats/token, less their offsets.
+    """
+    return gaps(residuals, keep) <= margin
+
+
+def agreement(scouts: Float[np.ndarray, "E B"], exact: Float[np.ndarray, "E B"]
+              ) -> Float[np.ndarray, " E"]:
+    """Share of windows whose exact winner is among the k nearest scouts, for k = 1 ... E.
+
+    exact: what the bank compares (`router.compared`); scouts are compared by plain residuals.
+    Windows of which the bank's rule scores no token have no winner and are left out; `UserError`
+    when no other is there.
+    """
+    at, winner = _won(exact)
+    order = nearest(scouts[:, at], len(scouts))
+    rank = (order == winner[None]).argmax(0)
+    return np.cumsum(np.bincount(rank, minlength=len(scouts))) / len(rank)
+
+
+def measured(scouts: Mapping[str, Float[np.ndarray, "E _"]],
+             exact: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str], keep: int,
+             margin: float = 0.0, offsets: Mapping[str, float] | None = None
+             ) -> tuple[float, float]:
+    """(agreement with exact routing, experts kept): means over windows, then over the domains.
+
+    scouts, exact: as in `agreement`, of the windows of each domain; names: of the domains and, in
+    the order of the rows, of the experts.  `UserError` as in `agreement`.
+    """
+    less = column(offsets, names)
+    agree, count = [], []
+    for name in names:
+        at, winner = _won(exact[name])
+        mask = kept(scouts[name][:, at] - less, keep, margin)
+        agree.append(np.take_along_axis(mask, winner[None], 0).mean())
+        count.append(mask.sum(0).mean())
+    return float(np.mean(agree)), float(np.mean(count))
+
+
+def choose(scouts: Mapping[str, Float[np.ndarray, "E _"]],
+           exact: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str], keep: int,
+           at_least: float) -> Choice:
+    """The least margin, with or without offsets, whose agreement with exact routing is `at_least`.
+
+    Arguments as in `measured`.  Offsets are `head_starts.together` on every other window of each
+    domain, the first ones, for the exact winners of these.  The margin is the least, exactly, that
+    will do on the windows in between, and what the Choice says is of these alone.  Offsets are
+    used if fewer experts are then kept on average.  `UserError` when a domain has fewer than two
+    windows with a winner, or no margin will do because scouts have residuals that are not finite.
+    """
+    fit, judged = [], ({}, {})
+    for name in names:
+        at, winner = _won(exact[name])
+        if len(at) < 2:
+            raise UserError(f"{name} has a single validation window that the bank's rule scores: "
+                            "two are needed, for the offsets and for the margin")
+        fit.append((scouts[name][:, at[::2]], winner[::2]))
+        for part, all_of in zip(judged, (scouts, exact), strict=True):
+            part[name] = all_of[name][:, at[1::2]]
+    found = head_starts.together(*(np.concatenate(x, -1) for x in zip(*fit, strict=True)))
+    best = None
+    for offsets in (None, dict(zip(names, map(float, found), strict=True))):
+        margin = _least_margin(*judged, names, keep, offsets, at_least)
+        agree, count = measured(*judged, names, keep, margin, offsets)
+        if best is None or count < best.kept:
+            best = Choice(keep, float(at_least), margin, offsets, agree, count,
+                          sum(r.shape[1] for r in judged[0].values()))
+    return best
+
+
+def _least_margin(scouts, exact, names, keep, offsets, at_least) -> float:
+    less, needed = column(offsets, names), []
+    for name in names:
+        at, winner = _won(exact[name])
+        above = gaps(scouts[name][:, at] - less, keep)
+        needed.append(np.sort(np.take_along_axis(above, winner[None], 0)[0]))
+    margins = np.unique(np.concatenate([[0.0], *needed]))
+    margins = margins[np.isfinite(margins)]
+    # The same division as a mean of booleans, so that `measured` says the same.
+    agree = np.mean([np.searchsorted(x, margins, side="right") / x.size for x in needed], 0)
+    if agree[-1] < at_least:
+        raise UserError("no margin keeps the exact winners: some scouts have no finite residual, "
+                        "train them again")
+    return float(margins[agree >= at_least][0])
+
+
+def column(offsets: Mapping[str, float] | None, names: Sequence[str]) -> Float[np.ndarray, "E 1"]:
+    """Offsets, nats/token, in the order of the names; zeros for None."""
+    return np.array([[offsets[n] if offsets else 0.0] for n in names])
+
+
+def _won(exact):
+    """-> (the windows that have a winner, it)"""
+    winner = lowest(exact)
+    at = np.flatnonzero(winner >= 0)
+    if not at.size:
+        raise UserError("the bank's rule scores no token of these windows: give longer ones")
+    return at, winner[at]

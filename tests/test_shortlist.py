@@ -1,0 +1,120 @@
+"""Which experts scouts leave, and the least margin that leaves the exact winners among them."""
+
+import numpy as np
+import pytest
+
+from cr_jax import shortlist
+from cr_jax.errors import UserError
+from cr_jax.shortlist import agreement, choose, gaps, kept, measured
+
+NAMES = ("a", "b", "c", "d")
+
+
+def test_windows_without_a_winner_do_not_count_as_agreement():
+    scouts, exact = np.array([[0.0, 1, 0], [1, 0, 1]]), np.array([[0.0, 0, np.nan], [1, 1, np.nan]])
+    assert agreement(scouts, exact).tolist() == [0.5, 1]
+    with pytest.raises(UserError, match="scores no token"):
+        agreement(scouts[:, 2:], exact[:, 2:])
+
+
+def test_agreement_by_hand():
+    exact = np.array([[1.0, 5, 5, 5], [2, 1, 9, 9], [3, 2, 1, 1]])  # winners 0, 1, 2, 2
+    scouts = np.array([[1.0, 1, 1, 1], [2, 3, 2, 2], [3, 2, 1.5, 3]])  # ranks 0, 2, 1, 2
+    np.testing.assert_allclose(agreement(scouts, exact), [1 / 4, 2 / 4, 1])
+    np.testing.assert_allclose(agreement(exact, exact), [1, 1, 1])
+
+
+def test_the_nearest_and_all_within_the_margin_are_kept():
+    residuals = np.array([[1.0, 2, 3], [1.5, 2, np.nan], [3.0, 2, 1], [2.0, 2, np.inf]])
+    of = lambda keep, margin: kept(residuals, keep, margin).astype(int).T.tolist()
+    assert of(1, 0.0) == [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0]]  # of equal ones the first
+    assert of(1, 0.4) == [[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 0]]
+    assert of(1, 1.0) == [[1, 1, 0, 1], [1, 1, 1, 1], [0, 0, 1, 0]]
+    assert of(3, 0.0)[0] == [1, 1, 0, 1]
+    assert of(3, 99.0) == [[1, 1, 1, 1], [1, 1, 1, 1], [1, 0, 1, 1]]  # no residual: never near
+    assert kept(np.full((3, 1), np.nan), 2, 9.0).sum() == 2
+
+
+def test_a_larger_margin_or_least_number_never_keeps_fewer():
+    residuals = np.random.default_rng(0).normal(5, 1, (7, 200))
+    for keep in range(1, 8):
+        found = gaps(residuals, keep)
+        assert ((found == 0).sum(0) == keep).all()
+        assert (found >= gaps(residuals, min(7, keep + 1))).all()
+        # Two ways: each expert is kept from its own gap on, and not before it.
+        for e in range(7):
+            for i in range(0, 200, 40):
+                at = found[e, i]
+                assert kept(residuals[:, [i]], keep, at)[e, 0]
+                assert at == 0 or not kept(residuals[:, [i]], keep, np.nextafter(at, 0))[e, 0]
+
+
+def world(seed, dear=0.0, noise=0.15, n=120):
+    """Residuals of experts and of their noisier scouts; scout d costs `dear` more on everything."""
+    rng = np.random.default_rng(seed)
+    exact, scouts = {}, {}
+    for e, name in enumerate(NAMES):
+        level = 4.0 + rng.gamma(2, 0.3, (4, n))
+        level[e] = 3.8 + 0.1 * rng.standard_normal(n)
+        exact[name] = level
+        scouts[name] = level + 1 + noise * rng.standard_normal(level.shape)
+        scouts[name][3] += dear
+    return scouts, exact
+
+
+def test_the_margin_is_the_least_that_will_do():
+    scouts, exact = world(0, noise=0.4)
+    found = choose(scouts, exact, NAMES, 1, 0.95)
+    half = [{n: r[n][:, 1::2] for n in NAMES} for r in (scouts, exact)]
+    assert found.margin > 0 and found.windows == 240
+    assert measured(*half, NAMES, 1, found.margin, found.offsets) == (found.agreement, found.kept)
+    less = np.nextafter(found.margin, 0)
+    assert measured(*half, NAMES, 1, less, found.offsets)[0] < 0.95 <= found.agreement
+    sure = choose(scouts, exact, NAMES, 1, 1.0)
+    assert sure.agreement == 1 and sure.margin > found.margin and sure.kept > found.kept
+    assert choose(scouts, exact, NAMES, 1, 0.0).margin == 0
+    assert choose(scouts, exact, NAMES, 4, 1.0).kept == 4
+    # What the whole rule says at margin 0 is what `agreement` says of k.
+    fixed = np.mean([agreement(scouts[n], exact[n]) for n in NAMES], 0)
+    assert [measured(scouts, exact, NAMES, k)[0] for k in (1, 2, 3, 4)] == pytest.approx(fixed)
+
+
+def test_offsets_rescue_a_dear_scout_and_are_left_out_where_they_do_not_help():
+    scouts, exact = world(0, dear=1.5)
+    new = world(1, dear=1.5)
+    found = choose(scouts, exact, NAMES, 1, 0.98)
+    assert found.offsets["d"] == pytest.approx(1.2, abs=0.4)
+    assert max(found.offsets[n] for n in "abc") < 0.1
+    with_offsets = measured(*new, NAMES, 1, found.margin, found.offsets)
+    assert with_offsets[0] > 0.96  # of windows that nothing was chosen on
+    assert measured(*new, NAMES, 1, found.margin)[0] < with_offsets[0] - 0.1
+    without = choose(*world(0), NAMES, 1, 0.98)
+    assert without.offsets is None and without.margin < found.margin
+
+
+def test_the_halves_are_kept_apart():
+    """Offsets come from the even windows, the margin and all figures from the odd ones."""
+    scouts, exact = world(0, dear=1.5)
+    found = choose(scouts, exact, NAMES, 1, 0.98)
+    other = {n: r.copy() for n, r in scouts.items()}
+    for r in other.values():
+        r[3, 1::2] += 0.25
+    moved = choose(other, exact, NAMES, 1, 0.98)
+    assert moved.offsets == found.offsets and moved.margin != found.margin
+    for r in other.values():
+        r[:] = scouts["a"][0, 0]
+    for n, r in other.items():
+        r[:, 1::2] = scouts[n][:, 1::2]  # even windows that say nothing: no offsets
+    assert choose(other, exact, NAMES, 1, 0.98).offsets is None
+
+
+def test_scouts_without_a_finite_residual_cannot_be_chosen_by():
+    scouts, exact = world(0)
+    broken = {n: np.where(np.arange(4)[:, None] == 2, np.nan, r) for n, r in scouts.items()}
+    with pytest.raises(UserError, match="no finite residual"):
+        choose(broken, exact, NAMES, 1, 0.9)
+    assert choose(broken, exact, NAMES, 1, 0.7).agreement >= 0.7
+    unscored = {n: np.where(np.arange(r.shape[1]) < 119, np.nan, r) for n, r in exact.items()}
+    with pytest.raises(UserError, match="single validation window"):
+        choose(scouts, unscored, NAMES, 1, 0.9)
+    assert shortlist.column(None, NAMES).shape == (4, 1)
