@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.bank import cascade
 from benchmarks.bank.inputs import read_sets
+from benchmarks.bank.residuals import means, read_run, residual, rules_of
 from benchmarks.bank.run import GENERALIST
 from benchmarks.results import commit, write
-from cr_jax.cascade import AT_LEAST, agreement, nearest
 from cr_jax.data import load_tokenizer
 from cr_jax.studies import blends, lengths, ood, weak_experts
 from cr_jax.studies.sums import Sums
@@ -53,14 +54,16 @@ def main(arguments: list[str] | None = None) -> int:
     for run in a.run:
         record = json.loads(Path(run + ".json").read_text())
         everyone, window = record["spec"]["domains"], record["spec"]["model"]["window"]
-        stored = _mean([_read(r, everyone, a.without) for r in (run, *a.members)])
+        stored = _mean([read_run(r, everyone, a.without) for r in (run, *a.members)])
         wide = [d for r in (run, *a.members) for d in _known_to_the_generalist(r)]
         names = [n for n in everyone if n not in a.without]
         routed = routing(names, window, stored, inputs, a.rule, not a.plain)
         if a.scouts:
-            scouts = _read(a.scouts, everyone, a.without)
-            routed["cascade"] = cascade(names, window, stored, scouts, a.rule, a.scout_rule,
-                                        not a.plain)
+            near = read_run(a.scouts, everyone, a.without)
+            routed["cascade"] = cascade.report(
+                names, *cascade.by_split(names, window, stored, a.rule, rules_of(run)),
+                *cascade.by_split(names, window, near, a.scout_rule, rules_of(a.scouts)),
+                help_weak=not a.plain) | {"scout_rule": a.scout_rule}
         found["routing"].append(routed)
         found["ood"].append(unknown(names, stored, inputs, a.rule, tokenizer, wide))
     runs = [Path(run).name for run in a.run]
@@ -117,14 +120,6 @@ def _mean(stored: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
             for k, v in stored[0].items() if all(k in s for s in stored)}
 
 
-def _read(run: str, names, without) -> dict[str, np.ndarray]:
-    """A run's sums, less the rows and the windows of the domains left out."""
-    rows = [i for i, name in enumerate(names) if name not in without]
-    with np.load(run + ".npz", allow_pickle=False) as stored:
-        return {k: v[rows] if len(v) == len(names) else v for k, v in stored.items()
-                if k.partition(":")[0].split("/", 1)[1] not in without}
-
-
 def sums(stored, inputs, rule: str, pattern: str, head_start=0.0) -> dict[str, Sums]:
     """{name: sums} of the sets `pattern`/name under a rule, less the experts' handicaps [E]."""
     found = {}
@@ -136,21 +131,6 @@ def sums(stored, inputs, rule: str, pattern: str, head_start=0.0) -> dict[str, S
             nll = residual(stored, key, rule) - np.multiply.outer(head_start, tokens)
             found[name] = Sums(nll, right, tokens, windows.document)
     return found
-
-
-def residual(stored, key: str, rule: str, of: str = "") -> np.ndarray:
-    """Sums [E, N] in nats of one set under a rule; several rules are added.
-
-    of: "generalist" for that one's, [1, N].
-    """
-    parts = [stored[f"{key}:{r}:{of or ('nll' if r == 'seen' else 'residual')}"]
-             for r in rule.split("+")]
-    return np.sum(parts, 0, dtype=np.float64)
-
-
-def means(names, stored, rule: str, split: str, length: int) -> dict[str, np.ndarray]:
-    """{name: nats/token [E, N]} of the windows of `length` tokens in the sets `split`/name."""
-    return {n: residual(stored, f"{split}/{n}", rule) / length for n in names}
 
 
 def excess(names, window: int, stored, rule: str) -> dict[str, dict]:
@@ -197,33 +177,6 @@ def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = Tru
         "nll_at_home": {n: float(home[n].nll[e].sum() / home[n].tokens.sum())
                         for e, n in enumerate(names)},
         "blends": [blends.run(names, *pair, curves) for pair, curves in made.items()]}
-
-
-def cascade(names, window, stored, scouts, rule: str, scout_rule: str,
-            help_weak: bool = True) -> dict:
-    """Agreement with exact routing, and accuracy, by how many experts the scouts leave.
-
-    Experts and scouts have each their own handicaps, if any.
-    """
-    rows: dict[str, dict] = {str(keep): {} for keep in range(1, len(names) + 1)}
-    experts, small = ({split: means(names, x, r, split, window) for split in ("valid", "test")}
-                      for x, r in ((stored, rule), (scouts, scout_rule)))
-    given, theirs = (
-        (weak_experts.choose(x["valid"], names)[1] if help_weak else np.zeros(len(names)))[:, None]
-        for x in (experts, small))
-    for split in ("valid", "test"):
-        agree, right = [], []
-        for e, name in enumerate(names):
-            exact, near = experts[split][name] - given, small[split][name] - theirs
-            agree.append(agreement(near, exact))
-            order = nearest(near, len(names))
-            ranked = np.take_along_axis(exact, order, 0)
-            won = [ranked[:keep].argmin(0)[None] for keep in range(1, len(names) + 1)]
-            right.append([np.mean(np.take_along_axis(order, at, 0) == e) for at in won])
-        for row, same, hit in zip(rows.values(), np.mean(agree, 0), np.mean(right, 0), strict=True):
-            row[split] = {"agreement": float(same), "accuracy": float(hit)}
-    keep = next(int(k) for k, row in rows.items() if row["valid"]["agreement"] >= AT_LEAST)
-    return {"scout_rule": scout_rule, "keep": rows, "keep_chosen_on_valid": keep}
 
 
 def unknown(names, stored, inputs, rule: str, tokenizer, wide=()) -> dict:

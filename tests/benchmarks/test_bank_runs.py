@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.bank import report, run, table
+from benchmarks.bank import cascade, report, run, table
 from benchmarks.bank.inputs import read_sets, write_sets
+from benchmarks.bank.residuals import means, read_run, rules_of
 from cr_jax.data import Windows
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
+from cr_jax.studies import weak_experts
 
 WINDOW, STEPS = 32, {"up": 1, "down": -1, "leaps": 5}
 NAMES = tuple(STEPS)
@@ -84,6 +86,9 @@ def test_figures_from_residuals(folder, tmp_path):
     keep = routing["cascade"]["keep"]
     assert keep["3"]["test"] == {"agreement": 1.0, "accuracy": routing["accuracy"][str(WINDOW)]}
     assert keep["1"]["test"]["agreement"] <= 1
+    adaptive = routing["cascade"]["adaptive"]  # of three experts, at least four are all
+    assert (adaptive["keep"], adaptive["margin"], adaptive["offsets"]) == (3, 0, None)
+    assert adaptive["test"] == keep["3"]["test"] | {"kept": 3}
     unknown = json.loads((tmp_path / "ood.json").read_text())
     assert unknown["per_domain"]["random_tokens"]["auroc"] > 0.9
     assert unknown["generalist"] is None and "generalist" not in unknown["scores"]
@@ -91,6 +96,62 @@ def test_figures_from_residuals(folder, tmp_path):
     rules = {(r["variant"], r["rule"]) for r in
              json.loads((tmp_path / "s.json").read_text())["summary"]}
     assert {("bank", "code"), ("bank", "code2"), ("branch", "seen")} <= rules
+
+
+def test_how_many_experts_a_run_needs(folder, tmp_path, capsys):
+    bank = str(folder / "runs/bank_s0")
+    words = ["--run", bank, "--rule", "code", "--scouts", bank, "--scout-rule", "code2"]
+
+    def call(*more):
+        assert cascade.main([*words, "--out", str(tmp_path / "c.json"), *more]) == 0
+        return json.loads((tmp_path / "c.json").read_text())
+
+    found = call("--keep", "1")
+    half, fixed = found["adaptive"], found["keep"]
+    assert half["keep"] == 1 <= half["test"]["kept"] and half["valid"]["agreement"] >= 0.999
+    assert found["run_commit"] == "abc" and "--keep 1" in found["command"]
+    assert found["experts"]["accuracy"]["test"] == pytest.approx(fixed["3"]["test"]["accuracy"])
+    assert np.mean([*found["experts"]["per_domain"].values()]) == pytest.approx(
+        found["experts"]["accuracy"]["test"])
+    # a rule that scores each position is its own scout: the winner is always the nearest
+    words[-1] = "code"
+    own = call("--keep", "1")
+    assert own["adaptive"]["test"] == {"agreement": 1, "kept": 1} | {
+        "accuracy": own["keep"]["1"]["test"]["accuracy"]}
+    assert call("--excess", "2")["excess"] == 2
+    assert "agreement" in capsys.readouterr().out
+    assert cascade.main([*words, "--out", str(tmp_path), "--scout-rule", "h50"]) == 2
+    assert cascade.main([*words, "--out", str(tmp_path), "--run", "none"]) == 2
+    assert cascade.main([*words, "--out", str(tmp_path), "--excess", "-1"]) == 2
+    assert capsys.readouterr().err.count("error: ") == 3
+
+
+def test_excess_is_the_experts_alone():
+    rng = np.random.default_rng(0)
+    drawn = lambda: {n: 3 + rng.gamma(2, 1, (3, 40)) - 1.5 * (np.arange(3) == e)[:, None]
+                     for e, n in enumerate(NAMES)}
+    valid, test, *scouts = (drawn() for _ in range(4))
+    limit = weak_experts.limits(valid, NAMES)
+    added = [{n: r[n] + 2 * np.maximum(0, r[n] - limit[:, None]) for n in NAMES}
+             for r in (valid, test)]
+    rule = dict(least=1, at_least=0.9)
+    found = cascade.report(NAMES, valid, test, *scouts, excess=2.0, **rule)
+    assert found == cascade.report(NAMES, *added, *scouts, **rule)
+    plain = cascade.report(NAMES, valid, test, *scouts, **rule)
+    assert plain["keep"]["1"] != found["keep"]["1"]
+    assert plain["experts"] != found["experts"]
+
+
+def test_sampled_positions_are_means_over_the_sample(folder):
+    stored, scorings = read_run(str(folder / "runs/bank_s0"), NAMES), rules_of(
+        str(folder / "runs/bank_s0"))
+    every, half = (means(NAMES, stored, rule, "test", WINDOW, scorings)["up"]
+                   for rule in ("code", "code2"))
+    assert half.mean() == pytest.approx(every.mean(), rel=0.1)
+    np.testing.assert_allclose(  # negative control: taken over all positions it is half of that
+        means(NAMES, stored, "code2", "test", WINDOW)["up"], half / 2)
+    both = means(NAMES, stored, "code+code2", "test", WINDOW, scorings)["up"]
+    np.testing.assert_allclose(both, every + half)
 
 
 def test_branches_begin_with_their_seed_which_is_their_reference(folder, tmp_path):
@@ -137,7 +198,7 @@ def test_several_runs_are_reported_as_means(folder, tmp_path):
 
 
 def test_members_vote_by_their_mean_residual(folder, tmp_path):
-    one, other = ({k: v for k, v in report._read(str(folder / f"runs/{n}"), NAMES, []).items()}
+    one, other = ({k: v for k, v in read_run(str(folder / f"runs/{n}"), NAMES, []).items()}
                   for n in ("bank_s0", "branch_s0"))
     both, key = report._mean([one, other]), "test/up:code:residual"
     np.testing.assert_allclose(both[key], (one[key] + other[key]) / 2)
@@ -149,7 +210,7 @@ def test_members_vote_by_their_mean_residual(folder, tmp_path):
 
 
 def test_a_head_start_is_chosen_on_valid_and_reported_beside_the_plain_rule(folder, tmp_path):
-    stored = report._read(str(folder / "runs/bank_s0"), NAMES, [])
+    stored = read_run(str(folder / "runs/bank_s0"), NAMES, [])
     # an expert that lost forty nats a token on everything, its own text included
     lost = np.array([[0.0], [0.0], [40.0 * WINDOW]])
     weak = {k: v + lost if k.endswith(":code:residual") else v for k, v in stored.items()}
@@ -165,7 +226,7 @@ def test_a_head_start_is_chosen_on_valid_and_reported_beside_the_plain_rule(fold
 
 
 def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path):
-    whole, part = (report._read(str(folder / "runs/branch_s0"), NAMES, left)
+    whole, part = (read_run(str(folder / "runs/branch_s0"), NAMES, left)
                    for left in ([], ["down"]))
     assert set(whole) - set(part) == {k for k in whole if "/down:" in k} != set()
     np.testing.assert_array_equal(part["test/up:code:residual"],
@@ -183,13 +244,13 @@ def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path):
 
 
 def test_excess_is_calibrated_at_each_length(folder):
-    stored = report._read(str(folder / "runs/bank_s0"), NAMES, [])
+    stored = read_run(str(folder / "runs/bank_s0"), NAMES, [])
     found = report.excess(NAMES, WINDOW, stored, "code")
     assert list(found) == ["16", str(WINDOW)]
     plain = [row["test"] for n in found for row in found[n]["rows"] if row["weight"] == 0]
-    means = [np.mean([(stored[f"{split}/{n}:code:residual"].argmin(0) == e).mean()
-                      for e, n in enumerate(NAMES)]) for split in ("cut16", "test")]
-    assert plain == pytest.approx(means)
+    want = [np.mean([(stored[f"{split}/{n}:code:residual"].argmin(0) == e).mean()
+                     for e, n in enumerate(NAMES)]) for split in ("cut16", "test")]
+    assert plain == pytest.approx(want)
     # a length without validation windows of its own has no limits
     assert report.excess(NAMES, WINDOW, {k: v for k, v in stored.items() if "validcut" not in k},
                          "code").keys() == {str(WINDOW)}

@@ -1,0 +1,60 @@
+"""What `benchmarks.bank.run` stored: sums of residuals per set, rule and window.
+
+Letters: E experts, N windows.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from cr_jax.config import Scoring
+from cr_jax.errors import UserError
+from cr_jax.scoring import scored
+
+
+def read_run(run: str, names: Sequence[str], without: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """A run's sums, less the rows and the windows of the domains left out."""
+    rows = [i for i, name in enumerate(names) if name not in without]
+    with np.load(run + ".npz", allow_pickle=False) as stored:
+        return {k: v[rows] if len(v) == len(names) else v for k, v in stored.items()
+                if k.partition(":")[0].split("/", 1)[1] not in without}
+
+
+def rules_of(run: str) -> dict[str, Scoring]:
+    """The rules that a run was scored by, by the names that its sums are stored under."""
+    spec = json.loads(Path(run + ".json").read_text())["spec"]
+    return {name: Scoring(**settings) for name, settings in spec["rules"].items()}
+
+
+def residual(stored, key: str, rule: str, of: str = "") -> np.ndarray:
+    """Sums [E, N] in nats of one set under a rule; several rules are added.
+
+    of: "generalist" for that one's, [1, N].
+    """
+    return np.sum([_part(stored, key, r, of) for r in rule.split("+")], 0, dtype=np.float64)
+
+
+def means(names: Sequence[str], stored: Mapping[str, np.ndarray], rule: str, split: str,
+          length: int, scorings: Mapping[str, Scoring] | None = None
+          ) -> dict[str, Float[np.ndarray, "E N"]]:
+    """{name: nats/token [E, N]} of the windows of `length` tokens in the sets `split`/name.
+
+    A rule that samples positions was summed over these alone: scorings (`rules_of` the run) say
+    over how many of a whole window, `length` then.  Without them all positions count as scored,
+    which ranks the same.  `UserError` for a rule that the run was not scored by.
+    """
+    parts = rule.split("+")
+    if scorings is not None and (missing := set(parts) - set(scorings)):
+        raise UserError(f"the run was not scored by {', '.join(sorted(missing))}; it has "
+                        f"{', '.join(scorings)}")
+    counts = {r: length if scorings is None
+              else int(scored(scorings[r], length).sum()) for r in parts}
+    return {n: sum(_part(stored, f"{split}/{n}", r).astype(np.float64) / counts[r] for r in parts)
+            for n in names}
+
+
+def _part(stored, key: str, rule: str, of: str = "") -> np.ndarray:
+    return stored[f"{key}:{rule}:{of or ('nll' if rule == 'seen' else 'residual')}"]
