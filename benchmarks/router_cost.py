@@ -7,7 +7,9 @@
 Every row routes windows one by one through the public functions, host work included.  Without
 --bank, parameters are one initialisation with noise: costs are real, decisions are not, so
 `agreement` is null.  With trained banks it is the share of the texts' windows that the cascade
-sends where exact routing does; larger E are then the bank's experts again with noise.
+sends where exact routing does; larger E are then the bank's experts again with noise, whose
+scouts have the offsets of those that they are copies of.  `keep` is the cascade's least number,
+`kept` how many it scores on average: more where its margin says so, which without --bank is 0.
 `relative_cost`: seconds per token over those of one expert scored exactly; `flops_relative` and
 `memory_gib`: see `benchmarks.routing_plan`.
 """
@@ -28,7 +30,7 @@ from benchmarks.timing import time_calls
 from cr_jax import models, router
 from cr_jax.bank import ExpertBank
 from cr_jax.calibration import Calibration
-from cr_jax.cascade import Cascade
+from cr_jax.cascade import KEEP, Cascade
 from cr_jax.config import ModelConfig, Scoring
 from cr_jax.data.sources import read_text
 from cr_jax.data.tokenizers import ByteTokenizer
@@ -50,7 +52,7 @@ QUICK = ModelConfig(vocab_size=4096, window=64, d_model=128, d_latent=128, heads
 QUICK_SCOUT = dataclasses.replace(QUICK, d_model=32, d_latent=32, heads=2, d_ff=64,
                                   fold_channels=8, encoder_blocks=1)
 COLUMNS = ("experts", "mode", "tokens_per_s", "relative_cost", "flops_relative", "memory_gib",
-           "agreement")
+           "kept", "agreement")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,17 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args, command: str) -> list[dict]:
     """All rows, in the order of --experts."""
+    if args.margin and not args.bank:
+        raise UserError("--margin is a distance between scouts that were trained: give --bank and "
+                        "--scouts, or --keep alone")
     bank, scouts = _given(args) if args.bank else _drawn(args.quick)
     counts = args.experts or ((1, 4, 16) if args.quick else (1, 4, 16, 64))
     options = {"expert_chunk": args.expert_chunk, "batch": args.batch or 64,
                "chunk": args.chunk or (1024 if args.quick else 16384)}
     size = args.windows or (16 * options["batch"] if args.quick or args.bank else 1024)
     windows = _texts(bank, args.text, size) if args.text else _random(bank, size)
-    device, rows, keep = jax.devices()[0].device_kind, [], args.keep
-    choice = None
-    if args.bank and args.keep is None:
-        choice = Cascade.load(args.bank, args.scouts).keep
-    keep = keep or choice or 4
+    device, rows = jax.devices()[0].device_kind, []
+    keep, margin, offsets = _rule(args)
     print("  ".join(f"{c:>14}" for c in COLUMNS), flush=True)
     base = None
     for experts in counts:
@@ -91,10 +93,12 @@ def run(args, command: str) -> list[dict]:
                 row = _timed(lambda w, b=whole: router.route_all(b, w, **options), fewer, args)
                 row |= {"memory_gib": routing_plan.exact_memory(whole, options)}
             elif mode == "cascade":
-                cut = Cascade(small, whole, keep)
+                cut = Cascade(small, whole, keep, margin=margin, offsets=of_copies(
+                    offsets, bank.names, whole.names))
                 row = _timed(lambda w, c=cut: c.route_all(w, **options), windows, args)
                 row |= {"memory_gib": routing_plan.cascade_memory(cut, options), "keep": keep,
-                        "agreement": _agreement(cut, windows, options) if trained else None}
+                        "margin": margin, "offsets": cut.offsets,
+                        **_answers(cut, windows, options, trained)}
             else:
                 row = _timed(_classifier(experts), windows, args)
                 row |= {"memory_gib": (1 << ngram.BITS) * experts * 4 / routing_plan.GIB}
@@ -103,15 +107,14 @@ def run(args, command: str) -> list[dict]:
                    "agreement": None, **row, "relative_cost": row["seconds_per_token"] / base,
                    "flops_relative": routing_plan.flops_relative(
                        bank.model, bank.scoring, scouts.model, scouts.scoring, experts,
-                       {"exact": experts, "cascade": keep}[mode], mode == "cascade")
-                   if mode != "ngram" else None}
+                       row.get("kept", experts), mode == "cascade") if mode != "ngram" else None}
             rows.append(row)
-            print("  ".join(f"{_show(row[c]):>14}" for c in COLUMNS), flush=True)
+            print("  ".join(f"{_show(row.get(c)):>14}" for c in COLUMNS), flush=True)
             if args.out:
                 results.write(args.out, json.dumps({
-                    "rows": rows, "trained": bool(args.bank), **_about(bank, scouts, options, keep),
-                    "device": device, "command": command, "commit": results.commit(),
-                    "versions": results.versions()}, indent=1) + "\n")
+                    "rows": rows, "trained": bool(args.bank), "keep": keep, "margin": margin,
+                    **_about(bank, scouts, options), "device": device, "command": command,
+                    "commit": results.commit(), "versions": results.versions()}, indent=1) + "\n")
     return rows
 
 
@@ -144,9 +147,28 @@ def _timed(call, windows: Windows, args) -> dict:
             "windows": len(windows.tokens), "calls_timed": took.calls}
 
 
-def _agreement(cut: Cascade, windows: Windows, options) -> float:
-    exact = router.route_all(cut.bank, windows, **options).expert
-    return float((cut.route_all(windows, **options).expert == exact).mean())
+def of_copies(offsets, names: Sequence[str], copies: Sequence[str]) -> dict[str, float] | None:
+    """Offsets of `replicate`d experts: those of the experts that they are copies of."""
+    return offsets and {new: offsets[names[i % len(names)]] for i, new in enumerate(copies)}
+
+
+def _answers(cut: Cascade, windows: Windows, options, trained: bool) -> dict:
+    """Experts that the cascade scores on average; of trained ones the share of windows that go
+    where exact routing sends them."""
+    found = cut.route_all(windows, **options)
+    kept = float(np.isfinite(found.residuals).sum(0).mean())
+    if not trained:
+        return {"kept": kept, "agreement": None}
+    exact = router.route_all(cut.bank, windows, **options)
+    return {"kept": kept, "agreement": float((found.expert == exact.expert).mean())}
+
+
+def _rule(args) -> tuple[int, float, dict[str, float] | None]:
+    """(keep, margin, offsets) as given, or as stored with the scouts."""
+    if not args.bank or args.keep is not None or args.margin is not None:
+        return args.keep or KEEP, args.margin or 0.0, None
+    stored = Cascade.load(args.bank, args.scouts)
+    return stored.keep, stored.margin, stored.offsets
 
 
 def _classifier(experts: int):
@@ -201,11 +223,11 @@ def _texts(bank: ExpertBank, files: Sequence[str], count: int) -> Windows:
     return Windows(tokens, np.ones(tokens.shape, bool), np.arange(len(tokens), dtype=np.int64))
 
 
-def _about(bank, scouts, options, keep) -> dict:
+def _about(bank, scouts, options) -> dict:
     describe = lambda b: {"model": dataclasses.asdict(b.model),
                           "scoring": dataclasses.asdict(b.scoring),
                           "parameters": models.count_parameters(b.model)}
-    return {"bank": describe(bank), "scouts": describe(scouts), "keep": keep, **options}
+    return {"bank": describe(bank), "scouts": describe(scouts), **options}
 
 
 def _show(value) -> str:
@@ -223,8 +245,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bank", help="folder of trained experts")
     parser.add_argument("--scouts", help="folder of their scouts")
     parser.add_argument("--text", nargs="+", help="UTF-8 files to route; default: random tokens")
-    parser.add_argument("--keep", type=int, help="experts scored in full (default: the scouts' "
-                        "cascade.json, or 4)")
+    parser.add_argument("--keep", type=int, help="experts scored in full, at least (default: the "
+                        f"scouts' cascade.json, or {KEEP})")
+    parser.add_argument("--margin", type=float, help="nats/token above the nearest scout within "
+                        "which experts are scored too, without offsets (default: cascade.json, or "
+                        "0; needs --bank)")
     parser.add_argument("--windows", type=int, help="windows per call of the cascade")
     parser.add_argument("--batch", type=int, help="windows per compiled call")
     parser.add_argument("--chunk", type=int, help="tokens whose logits stand in memory")

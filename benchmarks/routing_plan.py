@@ -9,7 +9,7 @@ vocabulary 32,768, width 256, feed-forward 768, 3 + 3 blocks, window 512: 6.7 M 
     scout of width 64, feed-forward 128, 1 + 1 blocks, window 512: code length of an
       eighth of the positions                                        0.22 + 4.19 / 8     =  0.74 M
     64 scouts                                                                            =  47.6 M
-    64 experts by the cascade, keep=4, over one expert exactly:      4 + 47.6 / 23.6     =   6.0 x
+    64 experts by the cascade, 4 kept, over one expert exactly:      4 + 47.6 / 23.6     =   6.0 x
 
 What does not shrink with a scout's width is the softmax over its logits, and on a GPU that is
 memory traffic: sample positions before making scouts narrower.
@@ -43,11 +43,12 @@ def scoring_flops(model: ModelConfig, scoring: Scoring) -> float:
     return passes * (blocks + vocabulary * scoring.hidden / scoring.parts)
 
 
-def flops_relative(model, scoring, scout, scout_scoring, experts: int, keep: int,
+def flops_relative(model, scoring, scout, scout_scoring, experts: int, kept: float,
                    scouted: bool = True) -> float:
-    """FLOP of scoring `keep` of `experts`, after their scouts, over one expert exactly."""
+    """FLOP of scoring `kept` of `experts`, on average, after their scouts, over one expert exactly.
+    """
     one = scoring_flops(model, scoring)
-    return keep + scouted * experts * scoring_flops(scout, scout_scoring) / one
+    return kept + scouted * experts * scoring_flops(scout, scout_scoring) / one
 
 
 def exact_memory(bank: ExpertBank, options) -> float:

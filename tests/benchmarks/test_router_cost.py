@@ -11,6 +11,7 @@ from benchmarks import choose_keep, router_cost
 from benchmarks.routing_plan import GIB
 from cr_jax import models
 from cr_jax.cascade import Cascade
+from cr_jax.cascade_record import Choice
 from cr_jax.config import Scoring
 
 
@@ -40,6 +41,7 @@ def test_rows_of_a_run(tmp_path, capsys, monkeypatch):
     grown = rows[3, "exact"]["memory_gib"] - rows[1, "exact"]["memory_gib"]
     assert grown > 1.9 * parameters
     assert not found["trained"] and found["keep"] == 2 and "--quick" in found["command"]
+    assert (rows[3, "cascade"]["keep"], rows[3, "cascade"]["kept"], found["margin"]) == (2, 2, 0)
     assert len(capsys.readouterr().out.splitlines()) == 6
 
 
@@ -59,16 +61,50 @@ def get_config():
 """)
     pair = ["--bank", str(tmp_path / "bank"), "--scouts", str(tmp_path / "scouts")]
     words = ["--config", str(tmp_path / "my.py"), *pair, "--batch", "4"]
-    assert choose_keep.main(words) == 0
-    assert "1 100.0000%  <- kept" in capsys.readouterr().out
+    assert choose_keep.main([*words, "--keep", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "100.0000% with" in said and "1.00 experts on average" in said and "offsets" not in said
     made = Cascade.load(tmp_path / "bank", tmp_path / "scouts")
-    assert made.keep == 1 and made.choice.windows > 100
+    assert (made.keep, made.margin, made.offsets) == (1, 0, None) and made.choice.windows > 50
     out = tmp_path / "cost.json"
     assert router_cost.main([*pair, "--text", str(tmp_path / "e0.txt"), "--experts", "2",
                              "--batch", "4", "--windows", "8", "--seconds", "0.01", "--chunk",
                              "64", f"--out={out}"]) == 0
     rows = {r["mode"]: r for r in json.loads(out.read_text())["rows"]}
-    assert rows["cascade"]["agreement"] == 1.0 and rows["cascade"]["keep"] == 1
+    row = rows["cascade"]
+    assert (row["agreement"], row["keep"], row["kept"]) == (1, 1, 1)
+    assert router_cost.main(["--quick", "--margin", "0.5"]) == 2
+    assert "--margin" in capsys.readouterr().err
+
+
+def test_a_margin_costs_what_it_keeps(tmp_path):
+    bank, scouts = in_memory(2), in_memory(2, SMALL, seed=7)
+    pair = stored(tmp_path / "bank", bank), stored(tmp_path / "scouts", scouts)
+    offsets = {"e0": 0.25, "e1": 0.0}
+    wide = Choice(1, 0.5, 1000.0, offsets, 1.0, 2.0, 9)
+    said = choose_keep.said(wide)
+    assert "1000.000" in said and "0.250 e0" in said and "e1" not in said
+    Cascade(*pair[::-1], 1, choice=wide).save()
+    out = tmp_path / "cost.json"
+    words = ["--bank", str(tmp_path / "bank"), "--scouts", str(tmp_path / "scouts"), "--experts",
+             "3", "--batch", "4", "--windows", "4", "--seconds", "0.01", f"--out={out}"]
+
+    def row(*more):
+        assert router_cost.main([*words, *more]) == 0
+        return next(r for r in json.loads(out.read_text())["rows"] if r["mode"] == "cascade")
+
+    on_file, given, fixed = row(), row("--margin", "1000", "--keep", "2"), row("--keep", "2")
+    assert (on_file["keep"], on_file["margin"], on_file["kept"]) == (1, 1000, 3)
+    assert on_file["offsets"] == offsets | {"e0_2": 0.25}  # a copy has its origin's
+    assert (given["keep"], given["kept"], given["offsets"]) == (2, 3, None)
+    assert (fixed["keep"], fixed["kept"], fixed["margin"]) == (2, 2, 0)
+    assert given["flops_relative"] == on_file["flops_relative"] == fixed["flops_relative"] + 1
+
+
+def test_configs_that_are_none(tmp_path, capsys):
+    pair = ["--bank", str(tmp_path / "bank"), "--scouts", str(tmp_path / "scouts")]
+    for folder in pair[1::2]:
+        stored(folder, in_memory(1))
     assert choose_keep.main(["--config", "no.py", *pair]) == 2
     assert choose_keep.main(["--config", __file__, *pair]) == 2
     assert capsys.readouterr().err.count("error: ") == 2
