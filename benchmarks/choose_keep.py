@@ -3,8 +3,11 @@
     python -m benchmarks.choose_keep --config configs/NAME.py[:VARIANT] --bank BANK --scouts SCOUTS
 
 The config says where each expert's validation text is (`data.domains`); its model is not used.
-Text is cut by the bank's tokenizer and window.  Writes SCOUTS/cascade.json, which
-`cr-jax route --scouts SCOUTS` reads, and prints the agreement with exact routing for every k.
+Text is cut by the bank's tokenizer and window.  Every second window fits an offset for each scout;
+on the others the least margin is found with which, `--keep` experts at least, the exact winner is
+kept as often as `--at-least` says.  Writes SCOUTS/cascade.json, which `cr-jax route --scouts
+SCOUTS` reads, and prints the margin, the offsets if they help, the agreement, and how many experts
+are kept on average.
 """
 
 import argparse
@@ -17,7 +20,8 @@ from pathlib import Path
 
 from cr_jax import config, corpora
 from cr_jax.bank import ExpertBank
-from cr_jax.cascade import AT_LEAST, Cascade
+from cr_jax.cascade import AT_LEAST, KEEP, Cascade
+from cr_jax.cascade_record import Choice
 from cr_jax.config import DomainConfig, Experiment
 from cr_jax.data import eval_windows, load_corpus
 from cr_jax.data.windows import Windows
@@ -25,7 +29,7 @@ from cr_jax.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints k and agreement, one line each; returns the exit status."""
+    """Prints what was chosen; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="a config file, with :VARIANT where it "
@@ -36,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--windows", type=int, default=1000, help="of each expert, at most")
     parser.add_argument("--at-least", type=float, default=AT_LEAST, help="agreement (default "
                         f"{AT_LEAST})")
+    parser.add_argument("--keep", type=int, default=KEEP, help=f"experts at least (default {KEEP})")
     parser.add_argument("--head", type=int, default=0, help="windows of a document that scouts "
                         "read (default 0: all)")
     parser.add_argument("--batch", type=int, default=64)
@@ -47,15 +52,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         root = args.root or experiment.data.root
         made = Cascade.choose(
             scouts, bank, validation(bank, experiment, root, args.windows), head=args.head,
-            at_least=args.at_least, batch=args.batch, expert_chunk=args.expert_chunk)
+            keep=args.keep, at_least=args.at_least, batch=args.batch,
+            expert_chunk=args.expert_chunk)
         made.save()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for k, share in enumerate(made.choice.agreement, 1):
-        print(f"{k:4} {share:9.4%}{'  <- kept' if k == made.keep else ''}")
-    print(f"{made.choice.windows:,} validation windows; {args.scouts}/cascade.json")
+    print(said(made.choice))
+    print(f"{args.scouts}/cascade.json")
     return 0
+
+
+def said(choice: Choice) -> str:
+    """What was chosen and measured, in lines."""
+    lines = [f"keep       {choice.keep} experts at least",
+             f"margin     {choice.margin:.3f} nats/token above the nearest scout",
+             f"agreement  {choice.agreement:.4%} with exact routing ({choice.at_least:.4%} wanted)",
+             f"kept       {choice.kept:.2f} experts on average",
+             f"           ({choice.windows:,} validation windows)"]
+    if choice.offsets:
+        lines += ["offsets    nats/token off each scout's residual",
+                  *(f"           {x:.3f} {name}" for name, x in choice.offsets.items() if x)]
+    return "\n".join(lines)
 
 
 def experiment_of(name: str) -> Experiment:

@@ -35,9 +35,10 @@ class Route:
     expert); p_values: how usual such a residual is in the expert's own domain; nearest: the expert
     with the lowest of `compared`, known or not.  windows, tokens: that were scored; of_windows: of
     how many, None unless scoring was to stop early.  scouts: None where all experts were scored;
-    after a cascade the nats/token of every expert's scout, and the other fields know only the
-    experts that were scored in full.  excess: nats/token that are added to each residual before
-    they are compared; empty where the bank's rule has none (`config.Scoring.excess`).
+    after a cascade the nats/token of every expert's scout, the cascade's offsets not taken off, and
+    the other fields know only the experts that were scored in full.  excess: nats/token that are
+    added to each residual before they are compared; empty where the bank's rule has none
+    (`config.Scoring.excess`).
     """
 
     expert: str | None

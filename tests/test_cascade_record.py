@@ -26,6 +26,8 @@ def test_the_choice_is_stored_with_the_scouts_and_bound_to_both_banks(tmp_path):
     again = Cascade.load(tmp_path / "bank", tmp_path / "scouts")
     assert (again.keep, again.head, again.choice) == (made.keep, 3, made.choice)
     assert (again.margin, again.offsets) == (1 / 3, offsets)
+    exactly = Cascade.load(tmp_path / "bank", tmp_path / "scouts", keep=1)
+    assert (exactly.margin, exactly.offsets, exactly.choice) == (0, None, None)
     assert again.route(TEXT) == made.route(TEXT)
     assert scouts.verify() == [] == bank.verify()
     raw = (tmp_path / "scouts" / "cascade.json").read_bytes()

@@ -24,8 +24,9 @@ Prints one line per file, in order:
   R       residual of each expert in nats/token, best first; `cr-jax bank list` says of what;
           R+X where the bank's rule adds X to what is not typical of the expert, and ranks by both
 
-With --scouts only the experts that the scouts keep are scored in full, and only these are shown;
---json has every scout's residual under "scouts".
+With --scouts only the experts that the scouts keep are scored in full, and only these are shown:
+more where the scouts are near each other, unless --keep says how many.  --json has every scout's
+residual under "scouts".
 
 With --explain, more lines per file: a bar per expert, nearest first, with its residual, p and tra;
 the verdict in a sentence; on a terminal the text, each token coloured by its residual under the
@@ -51,7 +52,8 @@ def add_arguments(parser) -> None:
                         help="bank of small experts of the same names that choose which of the "
                         "bank's score in full")
     parser.add_argument("--keep", type=int, metavar="K",
-                        help="with --scouts, how many (default: what was measured for them)")
+                        help="with --scouts, exactly so many (default: what was measured for "
+                        "them: a least number, and all whose scout is near the nearest)")
     parser.add_argument("--alpha", type=float, default=0.05, metavar="A",
                         help="a p-value below this is unknown (default 0.05)")
     parser.add_argument("--head", type=int, default=0, metavar="N",
