@@ -1,7 +1,10 @@
-"""The law of capacity on one accelerator in minutes: every setting's L*, then predictions.
+r"""The law of capacity on one accelerator in minutes: every setting's L*, then predictions.
 
-    python -m benchmarks.law.run --tokens TOKENS --seconds 330 --out OUT
+    XLA_FLAGS="--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false" \
+    python -m benchmarks.law.run --tokens TOKENS --numbers-per-token 4 --seconds 290 --out OUT
 
+Compiling is most of the work: without the flags a program takes up to 150 s, with them 13-71 s
+(many side by side).
 TOKENS is made by `tokens.py`.  The grids are variants of configs/ablate_latents.py; a setting's
 windows are searched (`search.py`) instead of all being measured.  OUT gets ablation.jsonl (as
 `main.py` writes it; colabs/latent_length_ablation.ipynb loads it), predictions.json, written before
@@ -11,6 +14,7 @@ any held-out setting is trained, and ablation.json.
 import argparse
 import concurrent.futures
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -175,7 +179,8 @@ class Law:
                **ablation.analyse(self.rows, self.thresholds, predictions),
                "predictions": predictions, "cells": len(self.rows),
                "seconds": time.monotonic() - self.began, "versions": versions(),
-               "commit": self.commit, "command": sys.argv[1:]}
+               "commit": self.commit, "command": shlex.join(
+                   ["python", "-m", "benchmarks.law.run", *sys.argv[1:]])}
         write(self.out / ablation.REPORT, json.dumps(out, indent=1))
         for level, law in out["laws"].items():
             bars = {t: (c["value"], c["interval_95"]) for t, c in law["exponents"].items()}

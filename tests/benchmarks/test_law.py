@@ -2,11 +2,12 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.law import run, search, tokens
+from benchmarks.law import plot, run, search, tokens
 from benchmarks.law.program import Program, Rows
 from benchmarks.record.run import load
 from cr_jax.config import ModelConfig, OptimizerConfig, TrainConfig
@@ -203,3 +204,17 @@ def test_a_variant_of_a_config_is_loaded_by_name(folder):
     assert load(f"{folder / 'grid.py'}:grid").model.d_model == 8
     with pytest.raises(UserError, match="no variant 'nosuch'"):
         load(f"{folder / 'grid.py'}:nosuch")
+
+
+def test_a_picture_is_drawn_where_there_is_a_law_and_refused_elsewhere(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    stored = Path(__file__).parents[2] / "results" / "law_gpu" / ablation.LINES
+    lines = stored.read_text().splitlines(keepends=True)
+    for name, kept in (("law", lines), ("none", lines[:6])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ablation.LINES).write_text("".join(kept))
+    assert plot.main([str(tmp_path / "law")]) == 0
+    assert (tmp_path / "law" / "law.png").read_bytes().startswith(b"\x89PNG")
+    assert plot.main([str(tmp_path / "none")]) == 2
+    assert "there is no law to draw" in capsys.readouterr().err
+    assert not (tmp_path / "none" / "law.png").exists()

@@ -1,0 +1,72 @@
+"""What a run measured against what its law says, as a picture.
+
+    python -m benchmarks.law.plot results/law_gpu
+
+Reads ablation.jsonl of the folder, writes law.png beside it.  The law is fitted as the run did it,
+without the held-out settings.
+"""
+
+import sys
+from pathlib import Path
+
+from cr_jax.errors import UserError
+from cr_jax.studies import ablation, capacity, power_law
+
+MARKS = {"": "o", "above": "^", "below": "v"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 1:
+        print("give one folder that holds ablation.jsonl", file=sys.stderr)
+        return 2
+    try:
+        plot(Path(given[0]))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def plot(folder: Path, threshold: float = capacity.THRESHOLD) -> Path:
+    """Draws FOLDER/law.png; needs matplotlib.  `UserError` when there is no law to draw."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = ablation.load(folder / ablation.LINES)
+    points = {held: capacity.capacities([r for r in rows if r["held_out"] == held], threshold)
+              for held in (False, True)}
+    law = power_law.fit(points[False])
+    if law.verdict == "undetermined":
+        raise UserError(f"{folder}: there is no law to draw: {law.reason}")
+    domains = list(dict.fromkeys(p.setting["domain"] for p in (*points[False], *points[True])))
+    colours = dict(zip(domains, plt.cm.tab10.colors, strict=False))
+    figure, axes = plt.subplots(figsize=(6.4, 5.2))
+    for held, found in points.items():
+        for p in found:
+            said = power_law.predict(law, p.setting)
+            bars = [[said["window"] - said["low"]], [said["high"] - said["window"]]]
+            axes.errorbar(said["window"], p.window, xerr=bars if held else None,
+                          fmt=MARKS[p.censored], color=colours[p.setting["domain"]], lw=1,
+                          ms=9 if held else 5, mfc="white" if held else None)
+    ends = [f([p.window for found in points.values() for p in found]) for f in (min, max)]
+    axes.plot(ends, ends, color="grey", lw=1, ls="--")
+    for domain, colour in colours.items():
+        axes.plot([], [], "o", color=colour, label=domain)
+    for mark, label in (("o", "predicted before it was measured"), ("^", "at least"),
+                        ("v", "less than")):
+        axes.plot([], [], mark, color="black", label=label, mfc="white" if mark == "o" else None)
+    axes.set(xscale="log", yscale="log", xlabel="L* by the law, tokens",
+             ylabel=f"L* measured (TRA >= {threshold:.0%}), tokens")
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    path = folder / "law.png"
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())
