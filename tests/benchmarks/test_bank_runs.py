@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.bank import cascade, report, run, table
+from benchmarks.bank import cascade, report, run, table, whole_windows
 from benchmarks.bank.inputs import read_sets, write_sets
 from benchmarks.bank.residuals import means, read_run, rules_of
 from cr_jax.data import Windows
@@ -254,3 +254,19 @@ def test_excess_is_calibrated_at_each_length(folder):
     # a length without validation windows of its own has no limits
     assert report.excess(NAMES, WINDOW, {k: v for k, v in stored.items() if "validcut" not in k},
                          "code").keys() == {str(WINDOW)}
+
+
+def test_whole_windows_alone_give_the_whole_studys_figures(folder, tmp_path, capsys):
+    run, out = str(folder / "runs/bank_s0"), tmp_path / "found.json"
+    assert whole_windows.main(["--run", run, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    whole = report.routing(NAMES, WINDOW, read_run(run, NAMES), read_sets(folder / "sets.npz"),
+                           "code")
+    assert found["plain"]["test"] == whole["without_handicap"]["accuracy"][str(WINDOW)]
+    assert found["handicaps"]["test"] == whole["accuracy"][str(WINDOW)]
+    chosen = found["excess"]["weight"]
+    assert chosen == whole["excess"]["chosen_on_valid"]
+    # averaged with itself, a run routes as alone; with another it need not
+    assert whole_windows.report([run, run], "code")["plain"] == found["plain"]
+    assert whole_windows.main(["--run", run, "--members", run + "x", "--out", str(out)]) == 2
+    assert "there is no run" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""What runs route of whole windows, and nothing else: for runs scored on valid/* and test/* alone.
+
+    python -m benchmarks.bank.whole_windows --run OUT/half_s0 --out results/routing_half.json
+
+Plain residuals, with the excess and with the handicaps that are best on valid
+(`cr_jax.studies.weak_experts`).  --members: further runs of the same domains, whose residuals in
+nats/token are averaged with the first's.  `benchmarks.bank.report` has the whole study.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.bank.residuals import means, read_run, rules_of
+from benchmarks.results import commit, write
+from cr_jax.errors import UserError
+from cr_jax.studies import weak_experts
+
+SPLITS = ("valid", "test")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes --out and prints its short form; returns the exit status."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--run", required=True, help="path of NAME.npz without .npz")
+    p.add_argument("--members", nargs="*", default=[])
+    p.add_argument("--rule", default="code")
+    p.add_argument("--out", required=True)
+    a = p.parse_args(arguments)
+    try:
+        found = report([a.run, *a.members], a.rule)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    command = ["python", "-m", "benchmarks.bank.whole_windows",
+               *(sys.argv[1:] if arguments is None else arguments)]
+    write(a.out, json.dumps(found | {"commit": commit(), "command": shlex.join(command)}, indent=1)
+          + "\n")
+    for way in ("plain", "excess", "handicaps"):
+        print(f"{way:10s} valid {found[way]['valid']:.2%}  test {found[way]['test']:.2%}")
+    return 0
+
+
+def report(runs: list[str], rule: str) -> dict:
+    """Accuracies, mean over domains.  `UserError` when a run is missing or has other domains."""
+    records = []
+    for run in runs:
+        try:
+            records.append(json.loads(Path(run + ".json").read_text()))
+        except OSError:
+            raise UserError(f"there is no run {run}: its .json and .npz are needed") from None
+    names, window = records[0]["spec"]["domains"], records[0]["spec"]["model"]["window"]
+    if other := [r for r, x in zip(runs, records, strict=True) if x["spec"]["domains"] != names]:
+        raise UserError(f"{other[0]} has other domains than {runs[0]}: give runs of the same")
+    of = {s: [means(names, read_run(run, names), rule, s, window, rules_of(run)) for run in runs]
+          for s in SPLITS}
+    valid, test = ({n: np.mean([m[n] for m in of[s]], 0) for n in names} for s in SPLITS)
+    none = np.zeros(len(names))
+    share, given = weak_experts.choose(valid, names)
+    by_excess = weak_experts.excess(valid, test, names)
+    chosen = next(r for r in by_excess["rows"] if r["weight"] == by_excess["chosen_on_valid"])
+    right = lambda handicap: {s: weak_experts.accuracy(x, names, handicap)
+                              for s, x in zip(SPLITS, (valid, test), strict=True)}
+    return {"experts": names, "scored_by": rule,
+            "plain": {**right(none), "per_domain": {
+                n: float(np.mean(test[n].argmin(0) == e)) for e, n in enumerate(names)}},
+            "excess": {k: chosen[k] for k in ("weight", "valid", "test", "per_domain")},
+            "handicaps": {"share": share, **right(given), "nats_per_token": dict(
+                zip(names, map(float, given), strict=True))},
+            "runs": [{"run": Path(run).name, "commit": x["commit"], "device": x["device"],
+                      "train": x["spec"]["train"], "seconds": x["seconds"],
+                      "tra_in_training": float(np.mean(x["log"][-1]["tra"]))}
+                     for run, x in zip(runs, records, strict=True)]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
