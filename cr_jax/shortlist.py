@@ -87,42 +87,51 @@ def choose(scouts: Mapping[str, Float[np.ndarray, "E _"]],
            at_least: float) -> Choice:
     """The least margin, with or without offsets, whose agreement with exact routing is `at_least`.
 
-    Arguments as in `measured`.  Offsets are `head_starts.together` on every other window of each
-    domain, the first ones, for the exact winners of these.  The margin is the least, exactly, that
-    will do on the windows in between, and what the Choice says is of these alone.  Offsets are
-    used if fewer experts are then kept on average.  `UserError` when a domain has fewer than two
-    windows with a winner, or no margin will do because scouts have residuals that are not finite.
+    Arguments as in `measured`.  Offsets are `head_starts.together` of all windows.  The margin,
+    and what the Choice says, rest on offsets that did not see the window they are taken off in:
+    they are fitted on every other window of each domain and judged on those in between, both ways
+    round.  The margin is the least, exactly, that will do.  Offsets are used if fewer experts are
+    then kept on average.  `UserError` when a domain has fewer than two windows with a winner, or
+    no margin will do because scouts have residuals that are not finite.
     """
-    fit, judged = [], ({}, {})
+    near, winners = {}, {}
     for name in names:
-        at, winner = _won(exact[name])
+        at, winners[name] = _won(exact[name])
+        near[name] = scouts[name][:, at]
         if len(at) < 2:
             raise UserError(f"{name} has a single validation window that the bank's rule scores: "
                             "two are needed, for the offsets and for the margin")
-        fit.append((scouts[name][:, at[::2]], winner[::2]))
-        for part, all_of in zip(judged, (scouts, exact), strict=True):
-            part[name] = all_of[name][:, at[1::2]]
-    found = head_starts.together(*(np.concatenate(x, -1) for x in zip(*fit, strict=True)))
+    halves = slice(None, None, 2), slice(1, None, 2)
+    fit = lambda of: head_starts.together(
+        np.concatenate([near[n][:, of] for n in names], -1),
+        np.concatenate([winners[n][of] for n in names]))[:, None]
+    others = [fit(half) for half in reversed(halves)]
+    less = {}
+    for name, residuals in near.items():
+        less[name] = np.empty(residuals.shape)
+        for half, offsets in zip(halves, others, strict=True):
+            less[name][:, half] = residuals[:, half] - offsets
     best = None
-    for offsets in (None, dict(zip(names, map(float, found), strict=True))):
-        margin = _least_margin(*judged, names, keep, offsets, at_least)
-        agree, count = measured(*judged, names, keep, margin, offsets)
+    for judged, offsets in ((near, None), (less, dict(zip(
+            names, map(float, fit(slice(None))[:, 0]), strict=True)))):
+        found = {n: gaps(judged[n], keep) for n in names}
+        needed = [np.take_along_axis(found[n], winners[n][None], 0)[0] for n in names]
+        margin = _least_margin(needed, at_least)
+        agree = float(np.mean([(x <= margin).mean() for x in needed]))
+        count = float(np.mean([(found[n] <= margin).sum(0).mean() for n in names]))
         if best is None or count < best.kept:
             best = Choice(keep, float(at_least), margin, offsets, agree, count,
-                          sum(r.shape[1] for r in judged[0].values()))
+                          sum(map(len, winners.values())))
     return best
 
 
-def _least_margin(scouts, exact, names, keep, offsets, at_least) -> float:
-    less, needed = column(offsets, names), []
-    for name in names:
-        at, winner = _won(exact[name])
-        above = gaps(scouts[name][:, at] - less, keep)
-        needed.append(np.sort(np.take_along_axis(above, winner[None], 0)[0]))
+def _least_margin(needed: Sequence[Float[np.ndarray, " _"]], at_least: float) -> float:
+    """needed: per domain the margin that each window needs, nats/token."""
     margins = np.unique(np.concatenate([[0.0], *needed]))
     margins = margins[np.isfinite(margins)]
     # The same division as a mean of booleans, so that `measured` says the same.
-    agree = np.mean([np.searchsorted(x, margins, side="right") / x.size for x in needed], 0)
+    agree = np.mean([np.searchsorted(np.sort(x), margins, side="right") / x.size
+                     for x in needed], 0)
     if agree[-1] < at_least:
         raise UserError("no margin keeps the exact winners: some scouts have no finite residual, "
                         "train them again")
