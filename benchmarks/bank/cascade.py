@@ -138,7 +138,7 @@ def report(
 def adaptive(names: Sequence[str], exact, scouts, least: int, at_least: float) -> dict:
     """`shortlist.choose` on valid, and what its choice does on test.
 
-    exact, scouts: (valid, test), each by domain.  "valid" is the half of these windows that the
+    exact, scouts: (valid, test), each by domain.  "valid": judged by offsets that did not see
     margin was chosen on.
     """
     found = shortlist.choose(scouts[0], exact[0], names, min(least, len(names)), at_least)
