@@ -138,8 +138,8 @@ def report(
 def adaptive(names: Sequence[str], exact, scouts, least: int, at_least: float) -> dict:
     """`shortlist.choose` on valid, and what its choice does on test.
 
-    exact, scouts: (valid, test), each by domain.  "valid": judged by offsets that did not see
-    margin was chosen on.
+    exact, scouts: (valid, test), each by domain.  "valid" is judged by offsets fitted on
+    other windows.
     """
     found = shortlist.choose(scouts[0], exact[0], names, min(least, len(names)), at_least)
     rule = found.keep, found.margin, found.offsets
