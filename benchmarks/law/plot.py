@@ -6,6 +6,7 @@ Reads ablation.jsonl of the folder, writes law.png beside it.  The law is fitted
 without the held-out settings.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -17,12 +18,11 @@ MARKS = {"": "o", "above": "^", "below": "v"}
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 1:
-        print("give one folder that holds ablation.jsonl", file=sys.stderr)
-        return 2
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("folder", help="holds ablation.jsonl")
+    a = p.parse_args(arguments)
     try:
-        plot(Path(given[0]))
+        plot(Path(a.folder))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
