@@ -103,6 +103,20 @@ def test_offsets_are_judged_on_windows_that_they_were_not_fitted_on():
     assert everywhere.margin < found.margin - 0.5 and everywhere.kept < found.kept - 1
 
 
+@pytest.mark.parametrize("experts, windows, at_least",
+                         [(9, 10, 0.9), (11, 20, 0.95), (20, 10, 0.9)])
+def test_an_agreement_that_is_just_reached_is_reached(experts, windows, at_least):
+    """Scouts lose just as many windows as may be lost: no rounding may cost a margin."""
+    names, lost = tuple(map(str, range(experts))), round(windows * (1 - at_least))
+    exact = {n: np.where(np.arange(experts)[:, None] == e, 1.0, 5.0) * np.ones(windows)
+             for e, n in enumerate(names)}
+    scouts = {n: r.copy() for n, r in exact.items()}
+    for e, n in enumerate(names):
+        scouts[n][e, :lost] = 9.0
+    found = choose(scouts, exact, names, 1, at_least)
+    assert found.margin == 0 and found.agreement >= at_least
+
+
 def test_scouts_without_a_finite_residual_cannot_be_chosen_by():
     scouts, exact = world(0)
     broken = {n: np.where(np.arange(4)[:, None] == 2, np.nan, r) for n, r in scouts.items()}
