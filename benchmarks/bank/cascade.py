@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from benchmarks.bank.residuals import means, read_run, rules_of
+from benchmarks.bank.residuals import means, read_run, record_of, rules_of
 from benchmarks.results import commit, write
 from cr_jax import shortlist
 from cr_jax.cascade import AT_LEAST, KEEP
@@ -71,7 +71,7 @@ def _found(a) -> dict:
     if not 0 <= a.excess < np.inf or not 0 <= a.at_least <= 1 or a.keep < 1:
         raise UserError("--excess must be finite and not negative, --at-least a share, --keep at "
                         "least 1")
-    record, small = (_record(run) for run in (a.run, a.scouts))
+    record, small = (record_of(run) for run in (a.run, a.scouts))
     names, window = record["spec"]["domains"], record["spec"]["model"]["window"]
     if small["spec"]["domains"] != names:
         raise UserError(f"{a.scouts} has other domains than {a.run}: give the run of its scouts")
@@ -86,14 +86,8 @@ def _found(a) -> dict:
             "windows": {s: sum(r.shape[1] for r in x.values())
                         for s, x in zip(SPLITS, stored, strict=True)},
             "run": Path(a.run).name, "scouts": Path(a.scouts).name, "device": record["device"],
-            "run_commit": record["commit"], "scouts_commit": small["commit"], "commit": commit()}
-
-
-def _record(run: str) -> dict:
-    path = Path(run + ".json")
-    if not path.is_file() or not Path(run + ".npz").is_file():
-        raise UserError(f"there is no run {run}: its .json and .npz are needed")
-    return json.loads(path.read_text())
+            "run_commit": record.get("commit"), "scouts_commit": small.get("commit"),
+            "commit": commit()}
 
 
 def by_split(names, window: int, stored, rule: str, scorings) -> tuple[dict, dict]:

@@ -4,6 +4,7 @@ Letters: E experts, N windows.
 """
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,17 +16,37 @@ from cr_jax.errors import UserError
 from cr_jax.scoring import scored
 
 
+def record_of(run: str) -> dict:
+    """What a run says of itself.  `UserError` when its .json or .npz is missing or damaged."""
+    try:
+        record = json.loads(Path(run + ".json").read_text())
+        record["spec"]["domains"], record["spec"]["model"]["window"]
+        return record
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _missing(run) from None
+
+
 def read_run(run: str, names: Sequence[str], without: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """A run's sums, less the rows and the windows of the domains left out."""
+    """A run's sums, less the rows and the windows of the domains left out.  `UserError` as in
+    `record_of`."""
     rows = [i for i, name in enumerate(names) if name not in without]
-    with np.load(run + ".npz", allow_pickle=False) as stored:
-        return {k: v[rows] if len(v) == len(names) else v for k, v in stored.items()
-                if k.partition(":")[0].split("/", 1)[1] not in without}
+    try:
+        # numpy leaves a file that it opened itself and cannot read open.
+        with open(run + ".npz", "rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {k: v[rows] if len(v) == len(names) else v for k, v in stored.items()
+                    if k.partition(":")[0].split("/", 1)[1] not in without}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise _missing(run) from None
+
+
+def _missing(run):
+    return UserError(f"there is no run {run}: its .json and .npz, undamaged, are needed")
 
 
 def rules_of(run: str) -> dict[str, Scoring]:
-    """The rules that a run was scored by, by the names that its sums are stored under."""
-    spec = json.loads(Path(run + ".json").read_text())["spec"]
+    """The rules that a run was scored by, by the names that its sums are stored under.
+    `UserError` as in `record_of`."""
+    spec = record_of(run)["spec"]
     return {name: Scoring(**settings) for name, settings in spec["rules"].items()}
 
 

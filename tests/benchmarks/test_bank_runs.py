@@ -266,6 +266,8 @@ def test_whole_windows_alone_give_the_whole_studys_figures(folder, tmp_path, cap
     assert found["handicaps"]["test"] == whole["accuracy"][str(WINDOW)]
     chosen = found["excess"]["weight"]
     assert chosen == whole["excess"]["chosen_on_valid"]
+    assert [found["excess"]["test"]] == [
+        r["test"] for r in whole["excess"]["rows"] if r["weight"] == chosen]
     # averaged with itself, a run routes as alone; with another it need not
     assert whole_windows.report([run, run], "code")["plain"] == found["plain"]
     assert whole_windows.main(["--run", run, "--members", run + "x", "--out", str(out)]) == 2
