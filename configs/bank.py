@@ -8,6 +8,7 @@ Hardware: one H100 80 GB, 203 s of training.
 status: 1,000 steps measured 2026-11-22 through benchmarks/bank (results/routing.json): 512 tokens
   98.8% with excess 2 (94.4% plain: the logs' expert overfits its 0.95 M tokens and loses its own
   text; 98.9% without the logs); the weight was chosen on valid; TRA at home 97-99.9% (logs 72%);
+  500 steps route as well (98.98% with excess 2; results/routing_half.json);
   1,500 steps with up to twice the text, next-token weight 1 and at most four epochs route worse
   (98.0% with handicaps)
 """
