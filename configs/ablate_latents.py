@@ -15,12 +15,12 @@ each setting's windows searched instead of all measured:
   python -m benchmarks.law.tokens --config configs/ablate_latents.py:gpu_gpt2 --gpt2 GPT2_FOLDER \
     --data DATA --train-tokens 4000000 --work runs/law_gpt2 --out TOKENS
   XLA_FLAGS="--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false" python -m \
-    benchmarks.law.run --tokens TOKENS --uniform --numbers-per-token 4 --seconds 290 \
-    --set model.kernels=xla --out OUT
-Hardware: CPU variants 2 cores; gpu variants one H100.
+    benchmarks.law.run --tokens TOKENS --uniform --numbers-per-token 4 --compilers 22 \
+    --seconds 290 --set model.kernels=xla --out OUT
+Hardware: CPU variants 2 cores; gpu variants one H100 or H200.
 status: cpu measured 2026-11-22 (L* = 0.32 M^0.98 d_z^0.89 bytes, two predictions within 3 %);
-  gpu measured 2026-11-22 on one H200 (M^0.93 d_z^0.83 and more; of ten predictions eight could be
-  measured, all inside their intervals, one lies beyond the windows, one missed; RESULTS.md)
+  gpu measured 2026-11-22 on one H200 (M^0.93 d_z^0.83 and more; of ten predictions eight inside
+  their intervals, one beyond the windows, one missed; RESULTS.md)
 """
 
 from ml_collections import ConfigDict
