@@ -72,6 +72,8 @@ def run(args, command: str) -> list[dict]:
     if args.margin and not args.bank:
         raise UserError("--margin is a distance between scouts that were trained: give --bank and "
                         "--scouts, or --keep alone")
+    if args.keep is not None and args.keep < 1:
+        raise UserError(f"--keep {args.keep}: a cascade scores at least one expert in full")
     bank, scouts = _given(args) if args.bank else _drawn(args.quick)
     counts = args.experts or ((1, 4, 16) if args.quick else (1, 4, 16, 64))
     options = {"expert_chunk": args.expert_chunk, "batch": args.batch or 64,
@@ -166,7 +168,7 @@ def _answers(cut: Cascade, windows: Windows, options, trained: bool) -> dict:
 def _rule(args) -> tuple[int, float, dict[str, float] | None]:
     """(keep, margin, offsets) as given, or as stored with the scouts."""
     if not args.bank or args.keep is not None or args.margin is not None:
-        return args.keep or KEEP, args.margin or 0.0, None
+        return KEEP if args.keep is None else args.keep, args.margin or 0.0, None
     stored = Cascade.load(args.bank, args.scouts)
     return stored.keep, stored.margin, stored.offsets
 
@@ -246,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scouts", help="folder of their scouts")
     parser.add_argument("--text", nargs="+", help="UTF-8 files to route; default: random tokens")
     parser.add_argument("--keep", type=int, help="experts scored in full, at least (default: the "
-                        f"scouts' cascade.json, or {KEEP})")
+                        f"scouts' cascade.json; without --bank {KEEP})")
     parser.add_argument("--margin", type=float, help="nats/token above the nearest scout within "
                         "which experts are scored too, without offsets (default: cascade.json, or "
                         "0; needs --bank)")

@@ -43,6 +43,8 @@ def test_rows_of_a_run(tmp_path, capsys, monkeypatch):
     assert not found["trained"] and found["keep"] == 2 and "--quick" in found["command"]
     assert (rows[3, "cascade"]["keep"], rows[3, "cascade"]["kept"], found["margin"]) == (2, 2, 0)
     assert len(capsys.readouterr().out.splitlines()) == 6
+    assert router_cost.main(["--quick", "--keep", "0"]) == 2
+    assert "--keep 0" in capsys.readouterr().err
 
 
 def test_the_choice_and_the_agreement_of_trained_banks(tmp_path, capsys, monkeypatch):
