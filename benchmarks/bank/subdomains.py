@@ -1,11 +1,12 @@
-"""Sixty-four narrow domains, cut from the twenty of configs/bank.py by author, package or source.
+"""Sixty-four narrow domains, cut from nineteen of configs/bank.py by author, package or source.
 
     python -m benchmarks.bank.subdomains --data DATA --tokenizer TOKENS/tokenizer --out TOKENS64
 
 TOKENS64 is what `benchmarks.bank.run` takes, as `inputs.py` writes it, with the sets valid/NAME and
-test/NAME alone.  Documents (files, chapters, articles) of one domain are divided 80/10/10 by a hash
-of file and line: unlike the twenty domains, train and test share authors and packages.  What a
-bank of 64 is for: whether a cascade still finds the exact winner among experts this near.
+test/NAME alone.  The logs are left out.  Documents (files, chapters, articles) of one domain are
+divided 80/10/10 by a hash of file and line: unlike the twenty domains, train and test share authors
+and packages.  What a bank of 64 is for: whether a cascade still finds the exact winner among
+experts this near.
 """
 
 import argparse
@@ -71,16 +72,21 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         make(Path(a.data), load_tokenizer(a.tokenizer), Path(a.out), a.train_tokens, a.windows)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def make(data: Path, tokenizer: Tokenizer, out: Path, train_tokens: int, count: int) -> None:
-    """Writes the folder.  Raises `UserError` as the data room does, or for a domain without text.
+    """Writes the folder, when all text is there.  Raises `UserError` as the data room does, for a
+    domain with less than two windows of a split, or for arguments that allow no more.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    sets = {}
+    if count < 2 or train_tokens < 2 * WINDOW:
+        raise UserError(f"--windows must be at least 2, --train-tokens at least {2 * WINDOW:,}")
+    if tokenizer.vocab_size > 1 << 16:
+        raise UserError(f"--tokenizer: its {tokenizer.vocab_size:,} ids do not fit into the 16 "
+                        "bits of an array; give one of at most 65,536")
+    train, sets = {}, {}
     for domain, (key, patterns) in TABLE.items():
         need = {"train": train_tokens, "valid": count * WINDOW, "test": count * WINDOW}
         found = read(data / domain, key, patterns, tokenizer, need)
@@ -90,9 +96,12 @@ def make(data: Path, tokenizer: Tokenizer, out: Path, train_tokens: int, count: 
             if lack:
                 raise UserError(f"{data / domain}: {full} has {len(rows[lack[0]])} tokens for "
                                 f"{lack[0]}; change its pattern in subdomains.py")
-            np.save(out / f"{full}.train.npy", rows["train"], allow_pickle=False)
+            train[full] = rows["train"]
             sets |= {f"{s}/{full}": windows(rows[s]) for s in ("valid", "test")}
             print(full, {s: len(x) for s, x in rows.items()}, flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for full, ids in train.items():
+        np.save(out / f"{full}.train.npy", ids, allow_pickle=False)
     tokenizer.save(out / "tokenizer")
     write_sets(out / "sets.npz", sets)
 
