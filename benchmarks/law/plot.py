@@ -7,6 +7,7 @@ without the held-out settings.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -24,25 +25,32 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         plot(Path(a.folder))
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def plot(folder: Path, threshold: float = capacity.THRESHOLD) -> Path:
-    """Draws FOLDER/law.png; needs matplotlib.  `UserError` when there is no law to draw."""
+    """Draws FOLDER/law.png; needs matplotlib.  `UserError` when the law is undetermined, or
+    its lines lack what a law is fitted on."""
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     rows = ablation.load(folder / ablation.LINES)
-    points = {held: capacity.capacities([r for r in rows if r["held_out"] == held], threshold)
-              for held in (False, True)}
+    try:
+        points = {held: capacity.capacities([r for r in rows if r["held_out"] == held], threshold)
+                  for held in (False, True)}
+    except KeyError as error:
+        raise UserError(f"{folder / ablation.LINES}: a line has no {error}; give the folder of "
+                        "benchmarks.law.run or of a run of configs/ablate_latents.py") from None
     law = power_law.fit(points[False])
     if law.verdict == "undetermined":
         raise UserError(f"{folder}: there is no law to draw: {law.reason}")
     domains = list(dict.fromkeys(p.setting["domain"] for p in (*points[False], *points[True])))
-    colours = dict(zip(domains, plt.cm.tab10.colors, strict=False))
+    # Ten colours that are told apart easily; of more, each its own.
+    colours = dict(zip(domains, plt.cm.tab10.colors if len(domains) <= 10
+                       else plt.cm.turbo([i / len(domains) for i in range(len(domains))])))
     figure, axes = plt.subplots(figsize=(6.4, 5.2))
     for held, found in points.items():
         for p in found:
@@ -63,8 +71,16 @@ def plot(folder: Path, threshold: float = capacity.THRESHOLD) -> Path:
     axes.legend(fontsize=8)
     figure.tight_layout()
     path = folder / "law.png"
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(draft, dpi=120, format="png")
+        os.replace(draft, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; give a folder that you can write "
+                        "to") from error
+    finally:
+        draft.unlink(missing_ok=True)
+        plt.close(figure)
     return path
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,7 @@ def test_a_run_predicts_before_it_measures_and_leaves_lines_that_the_study_reads
     assert law == report["laws"]["0.99"] and law["verdict"] == "law"
     assert law["exponents"]["latents"]["value"] == pytest.approx(1, abs=0.05)
     assert law["exponents"]["xz_bits"]["value"] < 0
+    assert report["xla_flags"] == os.environ.get("XLA_FLAGS", "")
     # A second call would mix two runs in one file.
     assert run.main(arguments) == 2
 
@@ -206,15 +208,49 @@ def test_a_variant_of_a_config_is_loaded_by_name(folder):
         load(f"{folder / 'grid.py'}:nosuch")
 
 
-def test_a_picture_is_drawn_where_there_is_a_law_and_refused_elsewhere(tmp_path, capsys):
+@pytest.fixture
+def stored():
+    """Lines of the run that RESULTS.md reports."""
     pytest.importorskip("matplotlib")
-    stored = Path(__file__).parents[2] / "results" / "law_gpu" / ablation.LINES
-    lines = stored.read_text().splitlines(keepends=True)
-    for name, kept in (("law", lines), ("none", lines[:6])):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / ablation.LINES).write_text("".join(kept))
-    assert plot.main([str(tmp_path / "law")]) == 0
+    text = (Path(__file__).parents[2] / "results" / "law_gpu" / ablation.LINES).read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def drawn(folder, rows):
+    folder.mkdir()
+    (folder / ablation.LINES).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return plot.main([str(folder)])
+
+
+def test_a_picture_is_drawn_where_there_is_a_law_and_refused_elsewhere(tmp_path, capsys, stored):
+    assert drawn(tmp_path / "law", stored) == 0
     assert (tmp_path / "law" / "law.png").read_bytes().startswith(b"\x89PNG")
-    assert plot.main([str(tmp_path / "none")]) == 2
-    assert "there is no law to draw" in capsys.readouterr().err
-    assert not (tmp_path / "none" / "law.png").exists()
+    assert drawn(tmp_path / "none", stored[:6]) == 2
+    assert "error: " in (said := capsys.readouterr().err) and "there is no law to draw" in said
+    bare = [{k: v for k, v in r.items() if k != "held_out"} for r in stored]
+    assert drawn(tmp_path / "bare", bare) == 2
+    assert "a line has no 'held_out'" in capsys.readouterr().err
+    left = {n: {f.name for f in (tmp_path / n).iterdir()} for n in ("law", "none", "bare")}
+    assert left == {"law": {ablation.LINES, "law.png"}, "none": {ablation.LINES},
+                    "bare": {ablation.LINES}}
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch, stored):
+    figure = pytest.importorskip("matplotlib.figure").Figure
+
+    def broken(self, path, **settings):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    assert drawn(tmp_path / "law", stored) == 0
+    old = (tmp_path / "law" / "law.png").read_bytes()
+    monkeypatch.setattr(figure, "savefig", broken)
+    assert plot.main([str(tmp_path / "law")]) == 2
+    assert (tmp_path / "law" / "law.png").read_bytes() == old
+    assert len([*(tmp_path / "law").iterdir()]) == 2
+
+
+def test_more_domains_than_colours_can_be_drawn(tmp_path, stored):
+    more = [r | {"domain": f"{r['domain']}{i}"} for i in range(4) for r in stored]
+    assert len({r["domain"] for r in more}) > 10
+    assert drawn(tmp_path / "law", more) == 0
