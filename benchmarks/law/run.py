@@ -14,6 +14,7 @@ any held-out setting is trained, and ablation.json.
 import argparse
 import concurrent.futures
 import json
+import os
 import shlex
 import sys
 import time
@@ -179,7 +180,8 @@ class Law:
                **ablation.analyse(self.rows, self.thresholds, predictions),
                "predictions": predictions, "cells": len(self.rows),
                "seconds": time.monotonic() - self.began, "versions": versions(),
-               "commit": self.commit, "command": shlex.join(
+               "commit": self.commit, "xla_flags": os.environ.get("XLA_FLAGS", ""),
+               "command": shlex.join(
                    ["python", "-m", "benchmarks.law.run", *sys.argv[1:]])}
         write(self.out / ablation.REPORT, json.dumps(out, indent=1))
         for level, law in out["laws"].items():
