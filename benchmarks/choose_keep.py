@@ -3,11 +3,11 @@
     python -m benchmarks.choose_keep --config configs/NAME.py[:VARIANT] --bank BANK --scouts SCOUTS
 
 The config says where each expert's validation text is (`data.domains`); its model is not used.
-Text is cut by the bank's tokenizer and window.  Every second window fits an offset for each scout;
-on the others the least margin is found with which, `--keep` experts at least, the exact winner is
-kept as often as `--at-least` says.  Writes SCOUTS/cascade.json, which `cr-jax route --scouts
-SCOUTS` reads, and prints the margin, the offsets if they help, the agreement, and how many experts
-are kept on average.
+Text is cut by the bank's tokenizer and window.  Offsets for the scouts are fitted on all windows;
+the least margin with which, `--keep` experts at least, the exact winner is kept as often as
+`--at-least` says is found with offsets that did not see the window (fitted on every other one, both
+ways round).  Writes SCOUTS/cascade.json, which `cr-jax route --scouts SCOUTS` reads, and prints the
+margin, the offsets if they help, the agreement, and how many experts are kept on average.
 """
 
 import argparse
