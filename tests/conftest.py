@@ -37,7 +37,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 # Most of the suite's time is compilation, and many tests compile the same program.
 CACHE = pathlib.Path(tempfile.gettempdir(), f"cr_jax-tests-{os.getuid()}")
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 if not flags.FLAGS.is_parsed():
     flags.FLAGS(["pytest"])  # Grain reads absl's flags
@@ -55,7 +55,7 @@ def _own_jax_settings():
     """What a test, or the application under test, sets in JAX's configuration ends with it."""
     yield
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(scope="session", autouse=True)
