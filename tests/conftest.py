@@ -24,6 +24,9 @@ os.environ["XLA_FLAGS"] = " ".join([
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two test processes on two cores: OpenMP threads that spin for each other cost half a minute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# JAX counts its cache's folder among XLA's flags, and takes a program of another folder for another
+# one: runs in folders of their own, here and in processes that tests start, would compile it again.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 
 import jax
 import jaxtyping
