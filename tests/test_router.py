@@ -76,7 +76,6 @@ def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule
     monkeypatch.setattr(calls, "rebuilt_only", lambda model, params, tokens, *more: (
         rebuilt.append((jax.tree.leaves(params)[0].shape[0], len(tokens))),
         real(model, params, tokens, *more))[1])
-    jax.clear_caches()
     winners = set()
     for text in (TEXT, windows(7, 1, 97, 107), windows(9, 2, 113, 123)):
         for batch in (64, 4) if text is TEXT else (4,):

@@ -9,7 +9,7 @@ import pytest
 import tiny_bank
 from tiny_bank import SAMPLE, SMALL, TINY, fresh, in_memory, one, spread, windows
 
-from cr_jax import models, objective, router, scoring
+from cr_jax import calls, models, objective, router, scoring
 from cr_jax.calibrating import calibrate
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.windows import Windows
@@ -88,7 +88,7 @@ def test_residuals_alone_cost_the_passes_of_their_rule_and_no_other(monkeypatch,
     def counted(call):
         """(what it gives, decoders and encoders in the program that it compiles)."""
         traced.clear()
-        jax.clear_caches()
+        calls.compiled.clear_cache()
         return call(), (traced.count("decode"), traced.count("_states"))
 
     routes, of_routes = counted(lambda: router.route_all(bank, batch, batch=32))
