@@ -19,12 +19,12 @@ from cr_jax import config as settings
 from cr_jax import corpora, distributed, evaluation, models, parallel, parameter_files
 from cr_jax.bank import ExpertBank, import_expert
 from cr_jax.bank_folder import BankFolder
+from cr_jax.calibrating import calibrate
 from cr_jax.calibration import too_few
 from cr_jax.config import Experiment
 from cr_jax.data import WindowBatches, count_tokens, train_iterator
 from cr_jax.errors import UserError
 from cr_jax.report import write_report
-from cr_jax.router import calibrate
 from cr_jax.studies import ablation, examples, fingerprint, geometry, routing
 from cr_jax.studies.grid import make_grid
 from cr_jax.training import banner, loop
@@ -234,6 +234,7 @@ def _make_bank(experiment, model, text, names, trained, folder, say) -> ExpertBa
         params = parameter_files.rounded(
             jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params), experiment.bank_dtype)
         calibration = calibrate(model, params, text.valid[name], scoring=scoring,
+                                documents=text.valid_documents.get(name),
                                 batch=experiment.eval.batch)
         bank.add(name, params, calibration, {
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,

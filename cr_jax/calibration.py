@@ -17,7 +17,10 @@ from jaxtyping import Float, Int
 from cr_jax.errors import UserError
 
 FORMAT = 1
+SHORTEST = 8  # tokens; a residual over fewer says too little to calibrate
 MOST = 1000  # residuals kept per length
+COUNTS = (2, 4, 8, 16)  # windows of a document that it is judged by
+FEWEST = 20  # documents: with fewer none could have p < 0.05
 PERCENTILE = 95  # of an expert's own residuals: what exceeds it is not typical of the expert
 
 
@@ -25,14 +28,17 @@ PERCENTILE = 95  # of an expert's own residuals: what exceeds it is not typical 
 class Calibration:
     """Sorted mean residuals (nats/token) of windows of an expert's own validation split.
 
-    `residuals[l]`: float64 [n], one number per window cut to its first l tokens.  Raises
-    `UserError` when a length is below 1, empty, too long, not finite or not sorted.
+    `residuals[l]`: float64 [n], one number per window cut to its first l tokens.  `documents[k]`:
+    sorted too, one number for the first k windows of a whole validation document, the mean of
+    their p-values weighted by tokens; empty where there were too few documents.  Raises `UserError`
+    when a length is below 1, empty, too long, not finite or not sorted, or a mean no share.
     """
 
     residuals: Mapping[int, Float[np.ndarray, " n"]]
+    documents: Mapping[int, Float[np.ndarray, " _"]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        kept = {}
+        kept, documents = {}, {}
         for length in sorted(self.residuals):
             values = np.asarray(self.residuals[length], np.float64)
             if (length < 1 or values.ndim != 1 or not 0 < values.size <= MOST
@@ -43,7 +49,16 @@ class Calibration:
             kept[int(length)] = values
         if not kept:
             raise UserError("calibration is empty; calibrate the expert on its validation windows")
+        for count in sorted(self.documents):
+            values = np.asarray(self.documents[count], np.float64)
+            if (count < 1 or values.ndim != 1 or not 0 < values.size <= MOST
+                    or not ((values >= 0) & (values <= 1)).all() or (np.diff(values) < 0).any()):
+                raise UserError(f"calibration of documents of {count} windows: 1 to {MOST} sorted "
+                                "shares are needed; calibrate the expert again")
+            values.setflags(write=False)
+            documents[int(count)] = values
         object.__setattr__(self, "residuals", types.MappingProxyType(kept))
+        object.__setattr__(self, "documents", types.MappingProxyType(documents))
 
     def p_value(
         self, residual: Float[np.ndarray, " B"], length: Int[np.ndarray, " B"]
@@ -63,6 +78,22 @@ class Calibration:
             p[here] = (1 + reached) / (known.size + 1)
         return p
 
+    def document_p(self, weighted: float, total: int, most: int, count: int) -> float:
+        """A document's p-value from the totals of `p_sums`; NaN when none of its windows has one.
+
+        (1 + #{validation documents with as low a mean}) / (n + 1), at the largest calibrated number
+        of windows that it has: documents vary as wholes, and windows of one of them alike.  Below
+        all of them, where this could say no less than 1 / (n + 1), `merged_p` if it is less; and
+        `merged_p` where there were too few validation documents, or windows in it.
+        """
+        at = max((k for k in self.documents if k <= count), default=0)
+        if not at or not total:
+            return merged_p(weighted, total, most)
+        known = self.documents[at]
+        low = int(np.searchsorted(known, weighted / total, side="right"))
+        p = (1 + low) / (known.size + 1)
+        return p if low else min(p, merged_p(weighted, total, most))
+
     def limit(self, length: Int[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
         """The 95th percentile of the expert's own residuals, nats/token, for windows of `length`
         real tokens, at the same calibrated length as `p_value`; NaN where it is shorter than all.
@@ -80,8 +111,9 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types with a format number; `from_json` gives the same object back."""
-        return {"format": FORMAT, "unit": "nats/token",
-                "residuals": {str(k): [float(x) for x in v] for k, v in self.residuals.items()}}
+        plain = lambda of: {str(k): [float(x) for x in v] for k, v in of.items()}
+        return {"format": FORMAT, "unit": "nats/token", "residuals": plain(self.residuals),
+                **({"documents": plain(self.documents)} if self.documents else {})}
 
     @classmethod
     def from_json(cls, raw: Any) -> "Calibration":
@@ -90,7 +122,8 @@ class Calibration:
             if raw["format"] != FORMAT:
                 raise UserError(f"calibration has format {raw['format']!r}, this version reads "
                                 f"{FORMAT}; calibrate the expert again or upgrade cr_jax")
-            return cls({int(k): np.array(v, np.float64) for k, v in raw["residuals"].items()})
+            arrays = lambda of: {int(k): np.array(v, np.float64) for k, v in of.items()}
+            return cls(arrays(raw["residuals"]), arrays(raw.get("documents", {})))
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise UserError("calibration cannot be read; calibrate the expert again") from error
 
@@ -109,21 +142,23 @@ def too_few(calibrations: Mapping[str, Calibration], alpha: float) -> str | None
             f"{', '.join(few)}; give {math.floor(1 / alpha)} or more to each expert")
 
 
-def p_sums(p: Float[np.ndarray, " B"], tokens: Int[np.ndarray, " B"]) -> tuple[float, int, int]:
-    """(sum of tokens * p, sum of tokens, most tokens in one window), windows with NaN left out.
-
-    Totals of several parts of a document: add, add and take the larger.
+def p_sums(p: Float[np.ndarray, " B"], tokens: Int[np.ndarray, " B"]
+           ) -> tuple[float, int, int, int]:
+    """(sum of tokens * p, sum of tokens, most tokens in one window, windows), without those whose p
+    is NaN.  Totals of several parts of a document: add, add, take the larger, add.
     """
-    tokens = np.where(np.isnan(p), 0, tokens)
-    return float(np.sum(tokens * np.nan_to_num(p))), int(tokens.sum()), int(tokens.max(initial=0))
+    known = ~np.isnan(p)
+    tokens = np.where(known, tokens, 0)
+    return (float(np.sum(tokens * np.nan_to_num(p))), int(tokens.sum()),
+            int(tokens.max(initial=0)), int(known.sum()))
 
 
-def document_p(weighted: float, total: int, most: int) -> float:
-    """Totals of `p_sums` -> the document's p-value, valid however its windows depend on each other.
+def merged_p(weighted: float, total: int, most: int) -> float:
+    """Totals of `p_sums` -> a document's p-value, valid however its windows depend on each other.
 
     Mean of the windows' p weighted by their share w of the tokens, times min(2, 1 / max w) (Vovk &
     Wang 2020, "Combining p-values via averaging"): twice the mean for many full windows, p itself
-    for one, and a short last window hardly counts.  NaN when no window has a p-value: nothing can
-    be said.
+    for one, and a short last window hardly counts.  Cautious: of texts that it calls unknown at
+    alpha far fewer than alpha are known.  NaN when no window has a p-value.
     """
     return min(1.0, weighted / total * min(2.0, total / most)) if total else math.nan

@@ -21,11 +21,12 @@ from jaxtyping import Float, Int
 
 from cr_jax import calls, cascade_record, router, shortlist
 from cr_jax.bank import ExpertBank
+from cr_jax.calibration import SHORTEST
 from cr_jax.cascade_record import Choice
 from cr_jax.config import SEEN
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.router import SHORTEST, Text, Totals
+from cr_jax.router import Text, Totals
 from cr_jax.routes import Route, WindowRoutes
 from cr_jax.scoring import lowest, residual_means
 from cr_jax.shortlist import column, kept, nearest

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from cr_jax.calibration import COUNTS
 from cr_jax.config import Experiment, ModelConfig
 from cr_jax.data import (
     ByteTokenizer,
@@ -13,6 +14,7 @@ from cr_jax.data import (
     Mixture,
     Tokenizer,
     Windows,
+    document_windows,
     documents,
     eval_windows,
     load_corpus,
@@ -33,6 +35,7 @@ class Corpora:
     train: Mapping[str, Corpus | Mixture]
     valid: Mapping[str, Windows]
     test: Mapping[str, Windows]  # also unseen domains and, last, RANDOM
+    valid_documents: Mapping[str, Windows] = dataclasses.field(default_factory=dict)
 
 
 def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
@@ -71,7 +74,14 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
             for n, d in [*data.domains.items(), *data.unseen.items()]}
     count = e.eval.windows or max(len(w) for w in test.values())
     test[RANDOM] = random_windows(count, e.model.window, tokenizer.vocab_size, e.seed)
-    return Corpora(tokenizer, train, valid, test)
+    documents = {}
+    if e.eval.calibration_documents:
+        for name, d in data.domains.items():
+            documents[name] = document_windows(
+                load_corpus(place(d.valid), tokenizer, cache), e.model.window, tokenizer.pad_id,
+                limit=e.eval.calibration_documents, most_tokens=COUNTS[-1] * e.model.window,
+                least_tokens=e.model.window + 1)
+    return Corpora(tokenizer, train, valid, test, documents)
 
 
 def weighted(spec: str) -> tuple[float | None, str]:

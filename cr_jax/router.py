@@ -14,13 +14,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from cr_jax.bank import ExpertBank
-from cr_jax.calibration import MOST, Calibration, document_p, p_sums
+from cr_jax.calibration import p_sums
 from cr_jax.calls import (
     check_sizes,
     rebuilt_rows,
@@ -31,17 +29,16 @@ from cr_jax.calls import (
     whole_number,
 )
 from cr_jax.comparison import compared, excess
-from cr_jax.config import SEEN, ModelConfig, Scoring
+from cr_jax.config import SEEN
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.routes import Route, WindowRoutes
-from cr_jax.scoring import Scores, lowest, residual_means, residual_sums, scored
+from cr_jax.scoring import Scores, lowest, residual_means, residual_sums
 from cr_jax.spool import Spool
 from cr_jax.stopping import LOOK, LeaderTest, check_stop
 from cr_jax.text_windows import windows_of_text
 
 Text = str | os.PathLike | Iterable[str]
-SHORTEST = 8  # tokens; a residual over fewer says too little to calibrate
 
 
 def score(bank: ExpertBank, text: Text | Windows, *, expert_chunk: int = 4, batch: int = 64,
@@ -76,35 +73,6 @@ def score_stats(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, ba
     check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
     return score_rows(bank, windows, rows_per_call(len(windows.tokens), batch), expert_chunk,
                       chunk)
-
-
-def calibrate(model: ModelConfig, params: Any, windows: Windows, *, scoring: Scoring = SEEN,
-              most: int = MOST, batch: int = 64, chunk: int = 8192) -> Calibration:
-    """One expert's residuals on windows of its OWN validation split, at several lengths.
-
-    params: without the expert axis.  Lengths: the window L and powers of two from 8 up to it; a
-    window is cut to its first tokens and the rest is padding, as in the last window of a document.
-    At most `most` windows, evenly spaced.  An error rate of alpha needs more than 1 / alpha of
-    them.  `UserError` when there are none.  Not in the paper.
-    """
-    check_sizes(most=most, batch=batch, chunk=chunk)
-    real = windows.mask.sum(-1)
-    stacked = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
-    lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
-    found = {}
-    for length in lengths:
-        at = np.flatnonzero(real >= length)
-        if not at.size or not scored(scoring, model.window)[:length].any():
-            continue
-        at = at[np.linspace(0, at.size - 1, min(most, MOST, at.size)).astype(int)]
-        mask = windows.mask[at] & (np.arange(model.window)[None] < length)
-        cut = Windows(windows.tokens[at], mask, windows.document[at])
-        found[length] = np.sort(residual_means(*residual_rows(
-            model, stacked, cut, rows_per_call(at.size, batch), scoring=scoring, chunk=chunk))[0])
-    if not found:
-        raise UserError("no validation window is long enough to calibrate on: give at least "
-                        f"{min(SHORTEST, model.window)} tokens of validation text per expert")
-    return Calibration(found)
 
 
 def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
@@ -199,7 +167,7 @@ class Totals:
         experts = len(bank.names)
         self.residual, self.excess, self.correct = np.zeros(experts), np.zeros(experts), None
         self.windows = self.tokens = self.scored = 0
-        self.p = [(0.0, 0, 0)] * experts
+        self.p = [(0.0, 0, 0, 0)] * experts
 
     def add(self, windows: Windows, residual: Float[np.ndarray, "E B"],
             counts: Int[np.ndarray, " B"], correct: Int[np.ndarray, "E B"] | None = None
@@ -220,8 +188,8 @@ class Totals:
         means = residual_means(residual, counts)
         p = p_values(self.bank, means, lengths)
         parts = [p_sums(row, lengths) for row in p]
-        self.p = [(a + x, b + y, max(c, z))
-                  for (a, b, c), (x, y, z) in zip(self.p, parts, strict=True)]
+        self.p = [(a + x, b + y, max(c, z), n + m)
+                  for (a, b, c, n), (x, y, z, m) in zip(self.p, parts, strict=True)]
         if not self.bank.scoring.excess:
             return residual
         more = counts * excess(self.bank, means, lengths)
@@ -244,7 +212,8 @@ class Totals:
         ranked = np.argsort(ranked_by, kind="stable")
         margin = ranked_by[ranked[1]] - ranked_by[ranked[0]] if len(ranked) > 1 else math.inf
         by_name = lambda values: dict(zip(self.bank.names, map(float, values), strict=True))
-        p_values = by_name(document_p(*sums) for sums in self.p)
+        p_values = by_name(self.bank.calibration[name].document_p(*sums)
+                           for name, sums in zip(self.bank.names, self.p, strict=True))
         nearest = self.bank.names[ranked[0]]
         return Route(
             # not >=: a text that cannot be judged (NaN) is not called unknown

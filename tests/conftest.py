@@ -7,11 +7,16 @@
 - a warning is an error (`filterwarnings` in pyproject.toml names the exceptions)
 """
 
+import gc
 import os
 import pathlib
 import pkgutil
 import sys
 import tempfile
+
+# Tracing makes many objects that live on: to look through all of them as often as Python does by
+# default is a tenth of the suite's time.
+gc.set_threshold(50_000, 20, 50)
 
 DEVICES = 8
 os.environ["XLA_FLAGS"] = " ".join([
@@ -19,6 +24,9 @@ os.environ["XLA_FLAGS"] = " ".join([
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two test processes on two cores: OpenMP threads that spin for each other cost half a minute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# JAX counts its cache's folder among XLA's flags, and takes a program of another folder for another
+# one: runs in folders of their own, here and in processes that tests start, would compile it again.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 
 import jax
 import jaxtyping
@@ -32,7 +40,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 # Most of the suite's time is compilation, and many tests compile the same program.
 CACHE = pathlib.Path(tempfile.gettempdir(), f"cr_jax-tests-{os.getuid()}")
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 if not flags.FLAGS.is_parsed():
     flags.FLAGS(["pytest"])  # Grain reads absl's flags
@@ -50,7 +58,7 @@ def _own_jax_settings():
     """What a test, or the application under test, sets in JAX's configuration ends with it."""
     yield
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,8 @@ from tiny_bank import BYTES, TINY, fresh, one, trained_bank, windows
 
 from cr_jax import router
 from cr_jax.bank import ExpertBank
-from cr_jax.calibration import Calibration, document_p, p_sums, too_few
+from cr_jax.calibrating import calibrate
+from cr_jax.calibration import Calibration, merged_p, p_sums, too_few
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 
@@ -29,13 +30,13 @@ def test_p_values_are_uniform_at_home_at_every_length():
 
 def test_calibration_uses_the_windows_it_is_given():
     params, own = one(fresh(1), 0), windows(30)
-    made = router.calibrate(TINY, params, own)
+    made = calibrate(TINY, params, own)
     assert set(made.residuals) == {8, 16}
     assert {k: v.size for k, v in made.residuals.items()} == {8: 30, 16: 29}
     bank = ExpertBank(TINY, BYTES).mount("e", params, made)
     residuals = router.route_all(bank, own).residuals[0, :-1]
     np.testing.assert_allclose(made.residuals[16], np.sort(residuals), rtol=1e-6)
-    assert {k: v.size for k, v in router.calibrate(TINY, params, own, most=10).residuals.items()} \
+    assert {k: v.size for k, v in calibrate(TINY, params, own, most=10).residuals.items()} \
         == {8: 10, 16: 10}
 
 
@@ -62,7 +63,7 @@ def test_p_values_of_synthetic_residuals():
     assert away.max() < 0.01
     # Documents of 1 to 6 windows, all alike (the worst dependence): still at most alpha.
     for count in (1, 2, 6):
-        merged = np.array([document_p(*p_sums(np.full(count, p), np.full(count, 16)))
+        merged = np.array([merged_p(*p_sums(np.full(count, p), np.full(count, 16))[:3])
                            for p in home])
         assert (merged <= 0.1).mean() <= 0.1 + 0.02
 
@@ -82,7 +83,7 @@ def test_too_few_residuals_to_ever_refuse_are_named():
 
 
 def test_merging_p_values_by_hand():
-    merge = lambda p, n: document_p(*p_sums(np.array(p), np.array(n)))
+    merge = lambda p, n: merged_p(*p_sums(np.array(p), np.array(n))[:3])
     assert merge([0.3], [16]) == pytest.approx(0.3)
     assert merge([0.1, 0.3], [16, 16]) == pytest.approx(0.4)
     assert merge([0.9, 0.9], [16, 16]) == 1.0
@@ -91,7 +92,71 @@ def test_merging_p_values_by_hand():
     assert merge([0.02, 1.0], [90, 10]) == pytest.approx((0.02 * 90 + 10) / 100 / 0.9)
 
 
+def documents_of(count, documents, spread, level=0.0, seed=0):
+    """Windows' residuals [D, K]: windows of one document vary together, documents much more."""
+    random = np.random.default_rng(seed)
+    return (level + random.normal(1, spread, (documents, 1))
+            + random.normal(0, 0.1, (documents, count)))
+
+
+def by_documents(spread, seed=0):
+    own = documents_of(16, 800, spread, seed=seed)
+    windows_only = Calibration({16: np.sort(own.ravel()[::16])})
+    sums = lambda r, k: p_sums(windows_only.p_value(r[:k], np.full(k, 16)), np.full(k, 16))
+    means = {k: np.sort([a / b for a, b, *_ in (sums(r, k) for r in own)]) for k in (2, 16)}
+    made = Calibration(windows_only.residuals, means)
+    return made, lambda rows, k: np.array([made.document_p(*sums(r, k)) for r in rows])
+
+
+def test_documents_are_judged_by_documents():
+    """Where documents vary more than their windows, p-values by documents are uniform at home and
+    tell strange documents that the cautious merging lets pass."""
+    made, p_of = by_documents(spread=0.3)
+    for k in (2, 7, 16):
+        home = p_of(documents_of(16, 600, 0.3, seed=1), k)
+        for alpha in (0.05, 0.2, 0.5):
+            assert abs((home <= alpha).mean() - alpha) < (0.06 if k != 7 else 0.12), (k, alpha)
+    away = documents_of(16, 300, 0.05, level=0.55, seed=2)
+    sums = [p_sums(made.p_value(r, np.full(16, 16)), np.full(16, 16)) for r in away]
+    cautious = np.array([merged_p(*s[:3]) for s in sums])
+    assert (p_of(away, 16) < 0.05).mean() > 0.8 > 0.2 > (cautious < 0.05).mean()
+
+
+def test_documents_by_hand():
+    made = Calibration({8: np.array([1.0, 2.0])}, {2: np.array([0.1, 0.2, 0.4]),
+                                                   8: np.array([0.5, 0.6])})
+    p = lambda mean, count: made.document_p(mean * 100, 100, 100 // count, count)
+    assert p(0.05, 2) == pytest.approx(0.1) and p(0.09, 7) == pytest.approx(0.18)  # merged: less
+    assert p(0.099999, 1) == pytest.approx(0.099999) and p(0.49, 8) == 1 / 3
+    assert p(0.2, 3) == 3 / 4 and p(0.9, 2) == 1.0
+    assert p(0.5, 8) == p(0.55, 99) == 2 / 3
+    assert p(0.3, 1) == pytest.approx(0.3)  # a single window is judged as a window
+    assert np.isnan(made.document_p(0.0, 0, 0, 0))
+    again = Calibration.from_json(json.loads(json.dumps(made.to_json())))
+    assert again.to_json() == made.to_json() and set(again.documents) == {2, 8}
+    for bad in ({0: [0.5]}, {2: []}, {2: [0.5, 0.4]}, {2: [1.5]}, {2: [np.nan]}):
+        with pytest.raises(UserError, match="calibrat"):
+            Calibration(made.residuals, {k: np.array(v, float) for k, v in bad.items()})
+
+
+def test_calibration_on_documents_needs_enough_of_them():
+    params, own = one(fresh(1), 0), windows(90, 5)
+    whole = lambda count: Windows(own.tokens[:2 * count], own.mask[:2 * count],
+                                  np.repeat(np.arange(count), 2))
+    few = calibrate(TINY, params, own, documents=whole(19))
+    assert not few.documents and few.to_json() == calibrate(TINY, params, own).to_json()
+    made = calibrate(TINY, params, own, documents=whole(20))
+    assert {k: v.size for k, v in made.documents.items()} == {2: 20}
+    bank = ExpertBank(TINY, BYTES).mount("e", params, made)
+    rows = whole(20)
+    found = [router.route(bank, rows.take(slice(i, i + 2))).p_values["e"] for i in range(0, 40, 2)]
+    # Its own documents take every rank from 1 to 20 once, but for ties.
+    assert np.sort(found) == pytest.approx(np.arange(2, 22) / 21, abs=2 / 21)
+
+
 @pytest.mark.parametrize("raw", [
+    {"format": 1, "residuals": {"8": [1.0]}, "documents": {"2": [2.0]}},
+    {"format": 1, "residuals": {"8": [1.0]}, "documents": [2]},
     None, [], {}, {"format": 2, "residuals": {"8": [1.0]}}, {"format": 1, "residuals": {}},
     {"format": 1, "residuals": {"8": []}}, {"format": 1, "residuals": {"8": [2.0, 1.0]}},
     {"format": 1, "residuals": {"0": [1.0]}}, {"format": 1, "residuals": {"8": ["x"]}},

@@ -1,6 +1,5 @@
 """Calls of one shape: one program serves all batches, and no call is of no size."""
 
-import jax
 import numpy as np
 import pytest
 import tiny_bank
@@ -14,7 +13,6 @@ def test_one_trace_serves_all_batches(monkeypatch):
     traces, real = [], calls.score_experts
     monkeypatch.setattr(
         calls, "score_experts", lambda *a: traces.append(a[2].shape) or real(*a))
-    jax.clear_caches()
     bank = tiny_bank.in_memory(2)
     whole = router.score(bank, windows(11), batch=4)
     assert traces == [(4, TINY.window)]

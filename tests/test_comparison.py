@@ -160,7 +160,6 @@ def test_without_a_weight_every_bit_is_that_of_plain_sums_and_nothing_is_compute
 def test_how_residuals_are_compared_compiles_nothing_anew(monkeypatch):
     traces, real = [], calls.residuals_only
     monkeypatch.setattr(calls, "residuals_only", lambda *a: traces.append(a[-1]) or real(*a))
-    jax.clear_caches()
     bank = in_memory(2, rule=Scoring(parts=4))
     for weight in (0.0, 0.5, 2.0):
         router.route_all(comparing(bank, weight), windows(4), batch=4)

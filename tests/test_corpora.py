@@ -36,6 +36,20 @@ def test_a_tokenizer_sees_every_source_of_a_domain(tmp_path):
     assert all(next(documents(s)).text.startswith(x) for s, x in zip(specs, seen, strict=True))
 
 
+def test_whole_validation_documents_are_there_unless_none_are_wanted(tmp_path):
+    tiny_run.write(tmp_path)
+    e = tiny_run.experiment(tmp_path)
+    found = corpora.prepare(e, tmp_path / "run")
+    assert set(found.valid_documents) == set(found.valid)
+    # One file is one document, of which the first sixteen windows are read.
+    assert all(w.mask.all() and len(w) == 16 for w in found.valid_documents.values())
+    raw = settings.to_dict(e)
+    none = settings.build({**raw, "eval": {**raw["eval"], "calibration_documents": 0}})
+    assert not corpora.prepare(none, tmp_path / "run").valid_documents
+    with pytest.raises(UserError, match="calibration_documents must be a finite number, 0 or"):
+        settings.build({**raw, "eval": {**raw["eval"], "calibration_documents": -1}})
+
+
 def test_a_vocabulary_holds_the_tokenizers_ids():
     assert corpora.sized(ModelConfig(), ByteTokenizer()).vocab_size == 384
     assert corpora.sized(ModelConfig(vocab_size=300), ByteTokenizer()).vocab_size == 300

@@ -11,7 +11,8 @@ from tiny_bank import BYTES, FLAT, TEXT, TINY, fresh, one, trained, trained_bank
 
 from cr_jax import calls, router, scoring
 from cr_jax.bank import ExpertBank
-from cr_jax.calibration import document_p, p_sums
+from cr_jax.calibrating import calibrate
+from cr_jax.calibration import p_sums
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
@@ -57,7 +58,7 @@ def test_a_document_is_the_sum_of_its_windows():
         mean = np.sum(each.residuals[e] * lengths) / len(ids)
         assert whole.residuals[name] == pytest.approx(mean, rel=1e-6)
         assert whole.p_values[name] == pytest.approx(
-            document_p(*p_sums(each.p_values[e], lengths)))
+            bank.calibration[name].document_p(*p_sums(each.p_values[e], lengths)))
         hits = router.score_stats(bank, cut).correct[e][cut.mask]
         assert whole.tra[name] == pytest.approx(hits.mean())
     ranked = sorted(whole.residuals.values())
@@ -75,7 +76,6 @@ def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule
     monkeypatch.setattr(calls, "rebuilt_only", lambda model, params, tokens, *more: (
         rebuilt.append((jax.tree.leaves(params)[0].shape[0], len(tokens))),
         real(model, params, tokens, *more))[1])
-    jax.clear_caches()
     winners = set()
     for text in (TEXT, windows(7, 1, 97, 107), windows(9, 2, 113, 123)):
         for batch in (64, 4) if text is TEXT else (4,):
@@ -219,7 +219,7 @@ def test_bad_input_is_one_line():
         "to score": [lambda: router.score(bank, "")],
         "16 tokens": [lambda: router.score(bank, narrow)],
         "token ids": [lambda: router.score(bank, high)],
-        "8 tokens": [lambda: router.calibrate(TINY, one(fresh(1), 0), empty)],
+        "8 tokens": [lambda: calibrate(TINY, one(fresh(1), 0), empty)],
     }
     for word, tried in cases.items():
         for call in tried:

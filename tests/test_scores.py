@@ -9,7 +9,8 @@ import pytest
 import tiny_bank
 from tiny_bank import SAMPLE, SMALL, TINY, fresh, in_memory, one, spread, windows
 
-from cr_jax import models, objective, router, scoring
+from cr_jax import calls, models, objective, router, scoring
+from cr_jax.calibrating import calibrate
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
@@ -87,11 +88,11 @@ def test_residuals_alone_cost_the_passes_of_their_rule_and_no_other(monkeypatch,
     def counted(call):
         """(what it gives, decoders and encoders in the program that it compiles)."""
         traced.clear()
-        jax.clear_caches()
+        calls.compiled.clear_cache()
         return call(), (traced.count("decode"), traced.count("_states"))
 
     routes, of_routes = counted(lambda: router.route_all(bank, batch, batch=32))
-    made, of_made = counted(lambda: router.calibrate(
+    made, of_made = counted(lambda: calibrate(
         model, one(bank.params, 0), batch, scoring=rule, batch=32))
     assert of_routes == of_made == passes
     # TRA needs a pass over seen tokens, which is the paper's rule itself.
@@ -130,7 +131,7 @@ def test_means_and_calibration_of_a_sample_count_scored_tokens_only():
     by_hand = np.array([[np.mean(r[m & at]) for r, m in zip(e, batch.mask)] for e in residual])
     np.testing.assert_allclose(router.route_all(bank, batch).residuals, by_hand, rtol=1e-6)
     full = batch.mask.all(1)
-    made = router.calibrate(TINY, one(bank.params, 0), batch, scoring=SAMPLE)
+    made = calibrate(TINY, one(bank.params, 0), batch, scoring=SAMPLE)
     np.testing.assert_allclose(made.residuals[16], np.sort(by_hand[0, full]), rtol=1e-5)
     found = router.route(bank, batch)
     assert found.residuals["e1"] == pytest.approx(

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cr_jax import models, objective, parameter_files, router
+from cr_jax import models, objective, parameter_files
 from cr_jax.bank import ExpertBank
+from cr_jax.calibrating import calibrate
 from cr_jax.calibration import Calibration
 from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.data.tokenizers import ByteTokenizer
@@ -112,7 +113,7 @@ def trained_bank() -> ExpertBank:
     bank = ExpertBank(TINY, BYTES)
     for i, (low, high) in enumerate(((97, 107), (113, 123))):
         params = one(trained(), i)
-        calibration = router.calibrate(TINY, params, windows(300, 1000 + i, low, high))
+        calibration = calibrate(TINY, params, windows(300, 1000 + i, low, high))
         bank = bank.mount(f"e{i}", params, calibration)
     return bank
 

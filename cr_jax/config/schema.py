@@ -122,6 +122,7 @@ class EvalConfig:
     batch: int = 64
     windows: int = 512  # test windows per domain; 0: all
     calibration_windows: int = 512  # of each expert's own valid split
+    calibration_documents: int = 100  # likewise, their first 16 windows; fewer than 20: unused
     alpha: float = 0.05  # a p-value below this is "unknown"
     expert_chunk: int = 4  # experts scored side by side in memory
     examples: int = 2  # sample windows per expert in the report

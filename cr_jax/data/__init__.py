@@ -17,7 +17,13 @@ from cr_jax.data.tokenizers import (
     load_tokenizer,
     train_sentencepiece,
 )
-from cr_jax.data.windows import Windows, eval_windows, random_windows, windows_of
+from cr_jax.data.windows import (
+    Windows,
+    document_windows,
+    eval_windows,
+    random_windows,
+    windows_of,
+)
 
 __all__ = [
     "ByteTokenizer",
@@ -31,6 +37,7 @@ __all__ = [
     "Windows",
     "content",
     "count_tokens",
+    "document_windows",
     "documents",
     "eval_windows",
     "load_corpus",

@@ -75,6 +75,28 @@ def windows_of(ids: Integer[np.ndarray, " T"], window: int, pad_id: int) -> Wind
     return _cut(ids, bounds, starts, np.minimum(window, len(ids) - starts), window, pad_id)
 
 
+def document_windows(
+    corpus: Corpus, window: int, pad_id: int, *, limit: int, most_tokens: int, least_tokens: int = 1
+) -> Windows:
+    """Windows of whole documents, each cut on its own: `document` tells them apart.
+
+    At most `limit` documents, evenly spread, of at least `least_tokens` tokens and cut after
+    `most_tokens`; the last window of a document is padded.  Without `end_id`s; none when no
+    document is that long.
+    """
+    sizes = np.diff(corpus.starts) - 1
+    long = np.flatnonzero(sizes >= max(1, least_tokens))
+    chosen = long[np.linspace(0, long.size - 1, min(limit, long.size)).astype(int)]
+    parts = [windows_of(corpus.tokens[s:s + min(size, most_tokens)], window, pad_id)
+             for s, size in zip(corpus.starts[chosen], sizes[chosen], strict=True)]
+    if not parts:
+        return Windows(np.zeros((0, window), np.int32), np.zeros((0, window), bool),
+                       np.zeros(0, np.int64))
+    return Windows(
+        np.concatenate([p.tokens for p in parts]), np.concatenate([p.mask for p in parts]),
+        np.repeat(chosen.astype(np.int64), [len(p) for p in parts]))
+
+
 def random_windows(n: int, window: int, vocab_size: int, seed: int) -> Windows:
     """`n` windows of ids drawn uniformly from range(vocab_size). Paper, results: random tokens."""
     _check(window, n)

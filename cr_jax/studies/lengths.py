@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cr_jax.data.corpus import Corpus
-from cr_jax.data.windows import Windows, windows_of
+from cr_jax.data.windows import Windows, document_windows
 from cr_jax.errors import UserError
 from cr_jax.studies.sequential import curve, fit_evidence, prefixes
 from cr_jax.studies.sums import Sums
@@ -47,23 +47,13 @@ def documents(
     corpora: Mapping[str, Corpus], window: int, pad_id: int, *, limit: int = 64,
     most_tokens: int = 8192, least_tokens: int = 64,
 ) -> dict[str, Windows]:
-    """Windows of whole documents, each on its own: `document` tells them apart.
-
-    At most `limit` documents of a corpus, evenly spread, of at least `least_tokens` tokens and cut
-    after `most_tokens`; the last window of a document is padded.  Without the corpus's `end_id`s.
-    """
+    """`data.document_windows` of each domain.  `UserError` for one without a document that long."""
     found = {}
     for name, corpus in corpora.items():
-        sizes = np.diff(corpus.starts) - 1
-        long = np.flatnonzero(sizes >= least_tokens)
-        if not long.size:
+        found[name] = document_windows(corpus, window, pad_id, limit=limit,
+                                       most_tokens=most_tokens, least_tokens=least_tokens)
+        if not len(found[name]):
             raise UserError(f"{name}: no test document has {least_tokens} tokens; ask for less")
-        chosen = long[np.linspace(0, long.size - 1, min(limit, long.size)).astype(int)]
-        parts = [windows_of(corpus.tokens[s:s + min(size, most_tokens)], window, pad_id)
-                 for s, size in zip(corpus.starts[chosen], sizes[chosen], strict=True)]
-        found[name] = Windows(
-            np.concatenate([p.tokens for p in parts]), np.concatenate([p.mask for p in parts]),
-            np.repeat(chosen.astype(np.int64), [len(p) for p in parts]))
     return found
 
 

@@ -4,9 +4,17 @@ import json
 
 import pytest
 
-from benchmarks import scaling
+from benchmarks import jax_bench, scaling
 
 QUICK = ["--quick"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _keep_programs():
+    """Those of all other tests would be freed between the rows, too, and compiled again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax_bench, "release", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cr_jax.data.corpus import Corpus
-from cr_jax.data.windows import eval_windows, random_windows, windows_of
+from cr_jax.data.windows import document_windows, eval_windows, random_windows, windows_of
 from cr_jax.errors import UserError
 
 CORPUS = Corpus(np.arange(100, 147, dtype=np.uint16), np.array([0, 3, 13, 13 + 34]), 47, "x",
@@ -26,6 +26,19 @@ def test_padded_windows_are_the_documents_without_their_ends():
     assert (windows.tokens[~windows.mask] == 7).all()
     assert windows.tokens[windows.mask].tolist() == [
         *range(100, 102), *range(103, 112), *range(113, 146)]
+
+
+def test_whole_documents_are_cut_each_on_its_own():
+    of = lambda **more: document_windows(CORPUS, 8, 7, **{"limit": 9, "most_tokens": 16, **more})
+    found = of()
+    assert found.document.tolist() == [0, 1, 1, 2, 2]
+    assert found.mask.sum(1).tolist() == [2, 8, 1, 8, 8]  # the third is cut after 16 of its 33
+    assert found.tokens[found.mask].tolist() == [*range(100, 102), *range(103, 112),
+                                                 *range(113, 129)]
+    assert of(least_tokens=3).document.tolist() == [1, 1, 2, 2]
+    assert of(limit=2).document.tolist() == [0, 2, 2]
+    none = of(least_tokens=34)
+    assert len(none) == 0 and none.tokens.shape == (0, 8)
 
 
 def test_a_short_corpus_is_one_padded_window():

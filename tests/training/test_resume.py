@@ -29,7 +29,7 @@ def start():
         environ = {
             **os.environ, "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "PYTHONPATH": str(PROGRAM.parents[1])}
         children.append(subprocess.Popen(
             [sys.executable, str(PROGRAM), str(folder), str(STEPS), str(pause), *held],
