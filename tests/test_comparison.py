@@ -9,7 +9,7 @@ import pytest
 from test_cascade import same_route
 from tiny_bank import SMALL, TEXT, TINY, fresh, in_memory, on_disk, one, spread, windows
 
-from cr_jax import calls, pretrained, router, scoring
+from cr_jax import calls, router, scoring
 from cr_jax.bank import ExpertBank, import_expert, set_excess
 from cr_jax.bank_folder import BankFolder, read_json
 from cr_jax.calibration import Calibration
@@ -256,9 +256,6 @@ def test_banks_from_before_there_was_excess_compare_plainly(tmp_path):
     old = {k: v for k, v in files.index["scoring"].items() if k != "excess"}
     files.set_scoring(old)
     assert ExpertBank.load(tmp_path / "bank").scoring == SEEN
-    # The shipped experts were written before.
-    expert = read_json(pretrained.folder() / "experts/go/config.json")
-    assert "excess" not in expert["scoring"]
 
 
 def test_a_route_says_what_was_added_in_plain_json():
