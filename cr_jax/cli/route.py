@@ -17,7 +17,8 @@ Prints one line per file, in order:
   FILE: EXPERT  margin M  p P  tra T | EXPERT R, EXPERT R, ...  (W windows, T tokens)
   EXPERT  the winner, or unknown and the nearest expert
   margin  second best minus best R (+ X), nats/token: how clear the choice is
-  p       how usual such a residual is in the winner's own domain; below alpha: unknown;
+  p       how usual such a residual is in the winner's own domain, among its whole documents, or
+          for a single window among its windows; below alpha: unknown;
           "-  (too short to judge)" for a text with fewer tokens than the expert was calibrated
           on: EXPERT is then the nearest one, and neither known nor unknown
   tra     share of tokens that the winner rebuilds exactly; of all experts only with --explain
