@@ -11,6 +11,7 @@ attack/KIND, blend/A.B.LAYOUT.PERCENT, unseen/random_tokens.
 
 import argparse
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -106,8 +107,13 @@ def write_sets(path: Path, found: Mapping[str, Windows]) -> None:
 
 
 def read_sets(path: Path) -> dict[str, Windows]:
-    """What `write_sets` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
+    """What `write_sets` wrote.  `UserError` when it cannot be read."""
+    try:
+        opened = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        raise UserError(f"--tokens: cannot read {path}; make it with benchmarks.bank.inputs"
+                        ) from None
+    with opened as stored:
         found = {}
         for key in dict.fromkeys(name.rsplit(":", 1)[0] for name in stored.files):
             tokens = stored[f"{key}:tokens"].astype(np.int32)

@@ -15,10 +15,11 @@ import numpy as np
 
 from benchmarks.bank import cascade
 from benchmarks.bank.inputs import read_sets
-from benchmarks.bank.residuals import means, read_run, residual, rules_of
+from benchmarks.bank.residuals import means, read_run, record_of, residual, rules_of
 from benchmarks.bank.run import GENERALIST
 from benchmarks.results import commit, write
 from cr_jax.data import load_tokenizer
+from cr_jax.errors import UserError
 from cr_jax.studies import blends, lengths, ood, weak_experts
 from cr_jax.studies.sums import Sums
 
@@ -42,17 +43,28 @@ def main(arguments: list[str] | None = None) -> int:
                    help="experts and their windows left out")
     p.add_argument("--name", default="", help="the files are routing_NAME.json and ood_NAME.json")
     p.add_argument("--out", default="results")
-    a = p.parse_args(arguments)
+    try:
+        _report(p.parse_args(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _report(a) -> None:
     inputs = {k: v for k, v in read_sets(Path(a.tokens) / "sets.npz").items()
               if k.split("/", 1)[1] not in a.without}
     tokenizer = load_tokenizer(Path(a.tokens) / "tokenizer")
     baselines = {}
     for path in a.baselines:
-        read = json.loads(Path(path).read_text())
+        try:
+            read = json.loads(Path(path).read_text())
+        except (OSError, ValueError):
+            raise UserError(f"--baselines: cannot read {path}; give the JSON of a study") from None
         baselines |= read.get("baselines", read)
     found: dict[str, list] = {"routing": [], "ood": []}
     for run in a.run:
-        record = json.loads(Path(run + ".json").read_text())
+        record = record_of(run)
         everyone, window = record["spec"]["domains"], record["spec"]["model"]["window"]
         stored = _mean([read_run(r, everyone, a.without) for r in (run, *a.members)])
         wide = [d for r in (run, *a.members) for d in _known_to_the_generalist(r)]
@@ -90,7 +102,6 @@ def main(arguments: list[str] | None = None) -> int:
                                for k, v in baselines.items()}
         write(f"{a.out}/{name}{'_' * bool(a.name)}{a.name}.json",
               json.dumps({**result, **provenance}, indent=1) + "\n")
-    return 0
 
 
 def mean(parts):
@@ -107,11 +118,11 @@ def mean(parts):
 
 def _known_to_the_generalist(run: str) -> list[str]:
     """Domains of the text of the seed that a run's experts began with, if they did."""
-    spec_of = lambda path: json.loads(path.read_text())["spec"]
-    spec = spec_of(Path(run + ".json"))
+    spec = record_of(run)["spec"]
     if not spec.get("start"):
         return []
-    return spec_of(Path(run).parent / f"{spec['start']}.json")["generalist"]
+    seed = Path(run).parent / f"{spec['start']}.json"
+    return json.loads(seed.read_text())["spec"]["generalist"]
 
 
 def _mean(stored: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

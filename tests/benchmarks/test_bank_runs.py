@@ -10,7 +10,6 @@ from benchmarks.bank.inputs import read_sets, write_sets
 from benchmarks.bank.residuals import means, read_run, rules_of
 from cr_jax.data import Windows
 from cr_jax.data.tokenizers import ByteTokenizer
-from cr_jax.errors import UserError
 from cr_jax.studies import weak_experts
 
 WINDOW, STEPS = 32, {"up": 1, "down": -1, "leaps": 5}
@@ -225,7 +224,7 @@ def test_a_head_start_is_chosen_on_valid_and_reported_beside_the_plain_rule(fold
     assert helped["paper_rule"] == plain["paper_rule"]
 
 
-def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path):
+def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path, capsys):
     whole, part = (read_run(str(folder / "runs/branch_s0"), NAMES, left)
                    for left in ([], ["down"]))
     assert set(whole) - set(part) == {k for k in whole if "/down:" in k} != set()
@@ -238,9 +237,12 @@ def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path):
                         "--name", "without"]) == 0
     whole = json.loads((tmp_path / "routing_without.json").read_text())
     assert whole["experts"] == [*NAMES] and "--without none" in whole["command"]
-    with pytest.raises(UserError, match="at least three known"):  # of two, none can be left out
-        report.main(["--run", str(folder / "runs/bank_s0"), "--tokens", str(folder), "--rule",
-                     "code", "--out", str(tmp_path), "--without", "leaps"])
+    for named, name, tokens, left in (
+            ("at least three known", "bank_s0", folder, "leaps"),  # of two, none can be left out
+            ("there is no run", "none", folder, "down"), ("sets.npz", "bank_s0", tmp_path, "down")):
+        assert report.main(["--run", str(folder / "runs" / name), "--tokens", str(tokens), "--rule",
+                            "code", "--out", str(tmp_path), "--without", left]) == 2
+        assert named in capsys.readouterr().err
 
 
 def test_excess_is_calibrated_at_each_length(folder):
