@@ -69,4 +69,6 @@ def _of_documents(made: Calibration, means: Float[np.ndarray, " B"], documents: 
             if at.size >= count:
                 weighted, total, *_ = p_sums(p[at[:count]], tokens[at[:count]])
                 found[count].append(weighted / total)
-    return {k: np.sort(np.round(v, 4))[:MOST] for k, v in found.items() if len(v) >= FEWEST}
+    # Of more than are kept the evenly spread ones: the lowest alone would make every p-value large.
+    spread = lambda v: v[np.linspace(0, len(v) - 1, min(MOST, len(v))).astype(int)]
+    return {k: spread(np.sort(np.round(v, 4))) for k, v in found.items() if len(v) >= FEWEST}

@@ -8,7 +8,7 @@ from tiny_bank import BYTES, TINY, fresh, one, trained_bank, windows
 
 from cr_jax import router
 from cr_jax.bank import ExpertBank
-from cr_jax.calibrating import calibrate
+from cr_jax.calibrating import _of_documents, calibrate
 from cr_jax.calibration import Calibration, merged_p, p_sums, too_few
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
@@ -152,6 +152,16 @@ def test_calibration_on_documents_needs_enough_of_them():
     found = [router.route(bank, rows.take(slice(i, i + 2))).p_values["e"] for i in range(0, 40, 2)]
     # Its own documents take every rank from 1 to 20 once, but for ties.
     assert np.sort(found) == pytest.approx(np.arange(2, 22) / 21, abs=2 / 21)
+
+
+def test_of_more_documents_than_are_kept_the_high_ones_stay_too():
+    made = Calibration({16: np.arange(1.0, 1001.0)})
+    means = np.repeat(np.linspace(0, 1001, 1500), 2)
+    full = np.ones((3000, 16), bool)
+    many = Windows(full.astype(np.int32), full, np.repeat(np.arange(1500), 2))
+    kept = _of_documents(made, means, many)[2]
+    assert len(kept) == 1000
+    np.testing.assert_allclose(np.quantile(kept, [0, 0.5, 1]), [0, 0.5, 1], atol=0.002)
 
 
 @pytest.mark.parametrize("raw", [
