@@ -38,25 +38,11 @@ class Calibration:
     documents: Mapping[int, Float[np.ndarray, " _"]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        kept, documents = {}, {}
-        for length in sorted(self.residuals):
-            values = np.asarray(self.residuals[length], np.float64)
-            if (length < 1 or values.ndim != 1 or not 0 < values.size <= MOST
-                    or not np.isfinite(values).all() or (np.diff(values) < 0).any()):
-                raise UserError(f"calibration at length {length}: 1 to {MOST} sorted finite "
-                                "residuals are needed; calibrate the expert again")
-            values.setflags(write=False)
-            kept[int(length)] = values
+        kept = _sorted_arrays(self.residuals, np.isfinite, "at length {}", "finite residuals")
         if not kept:
             raise UserError("calibration is empty; calibrate the expert on its validation windows")
-        for count in sorted(self.documents):
-            values = np.asarray(self.documents[count], np.float64)
-            if (count < 1 or values.ndim != 1 or not 0 < values.size <= MOST
-                    or not ((values >= 0) & (values <= 1)).all() or (np.diff(values) < 0).any()):
-                raise UserError(f"calibration of documents of {count} windows: 1 to {MOST} sorted "
-                                "shares are needed; calibrate the expert again")
-            values.setflags(write=False)
-            documents[int(count)] = values
+        documents = _sorted_arrays(self.documents, lambda x: (x >= 0) & (x <= 1),
+                                   "of documents of {} windows", "shares")
         object.__setattr__(self, "residuals", types.MappingProxyType(kept))
         object.__setattr__(self, "documents", types.MappingProxyType(documents))
 
@@ -128,6 +114,20 @@ class Calibration:
             raise UserError("calibration cannot be read; calibrate the expert again") from error
 
 
+def _sorted_arrays(given, allowed, where: str, what: str) -> dict[int, np.ndarray]:
+    """Read-only float64 arrays by length or count, ascending.  `UserError` for what is none."""
+    kept = {}
+    for size in sorted(given):
+        values = np.asarray(given[size], np.float64)
+        if (size < 1 or values.ndim != 1 or not 0 < values.size <= MOST
+                or not allowed(values).all() or (np.diff(values) < 0).any()):
+            raise UserError(f"calibration {where.format(size)}: 1 to {MOST} sorted {what} are "
+                            "needed; calibrate the expert again")
+        values.setflags(write=False)
+        kept[int(size)] = values
+    return kept
+
+
 def too_few(calibrations: Mapping[str, Calibration], alpha: float) -> str | None:
     """One line where experts have too few residuals of whole windows to call any window unknown.
 
@@ -158,7 +158,7 @@ def merged_p(weighted: float, total: int, most: int) -> float:
 
     Mean of the windows' p weighted by their share w of the tokens, times min(2, 1 / max w) (Vovk &
     Wang 2020, "Combining p-values via averaging"): twice the mean for many full windows, p itself
-    for one, and a short last window hardly counts.  Cautious: of texts that it calls unknown at
-    alpha far fewer than alpha are known.  NaN when no window has a p-value.
+    for one, and a short last window hardly counts.  Cautious: it calls far fewer than a share alpha
+    of known documents unknown at alpha.  NaN when no window has a p-value.
     """
     return min(1.0, weighted / total * min(2.0, total / most)) if total else math.nan

@@ -52,8 +52,7 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
         say(f"{name} {split}: {len(found.tokens):,} tokens in {len(found.names):,} documents")
         return found
 
-    def windows(name, split, specs, limit):
-        found = corpus(name, split, specs)
+    def windows(found, limit):
         return eval_windows(found, e.model.window, limit=limit, mode=data.mode,
                             pad_id=tokenizer.pad_id, seed=e.seed)
 
@@ -68,20 +67,17 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
                         for s, w in zip(plain, shares, strict=True)], shares)
 
     train = {n: training(n, d.train) for n, d in data.domains.items()}
-    valid = {n: windows(n, "valid", d.valid, e.eval.calibration_windows)
-             for n, d in data.domains.items()}
-    test = {n: windows(n, "test", d.test, e.eval.windows or None)
+    held_out = {n: corpus(n, "valid", d.valid) for n, d in data.domains.items()}
+    valid = {n: windows(found, e.eval.calibration_windows) for n, found in held_out.items()}
+    whole = {n: document_windows(
+                 found, e.model.window, tokenizer.pad_id, limit=e.eval.calibration_documents,
+                 most_tokens=COUNTS[-1] * e.model.window, least_tokens=e.model.window + 1)
+             for n, found in held_out.items() if e.eval.calibration_documents}
+    test = {n: windows(corpus(n, "test", d.test), e.eval.windows or None)
             for n, d in [*data.domains.items(), *data.unseen.items()]}
     count = e.eval.windows or max(len(w) for w in test.values())
     test[RANDOM] = random_windows(count, e.model.window, tokenizer.vocab_size, e.seed)
-    documents = {}
-    if e.eval.calibration_documents:
-        for name, d in data.domains.items():
-            documents[name] = document_windows(
-                load_corpus(place(d.valid), tokenizer, cache), e.model.window, tokenizer.pad_id,
-                limit=e.eval.calibration_documents, most_tokens=COUNTS[-1] * e.model.window,
-                least_tokens=e.model.window + 1)
-    return Corpora(tokenizer, train, valid, test, documents)
+    return Corpora(tokenizer, train, valid, test, whole)
 
 
 def weighted(spec: str) -> tuple[float | None, str]:

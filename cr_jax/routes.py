@@ -37,9 +37,8 @@ class Route:
     windows, tokens: that were scored; of_windows: of how many, None unless scoring was to stop
     early.  scouts: None where all experts were scored; after a cascade the nats/token of every
     expert's scout, the cascade's offsets not taken off, and the other fields know only the experts
-    that were scored in full.  excess: nats/token that are
-    added to each residual before they are compared; empty where the bank's rule has none
-    (`config.Scoring.excess`).
+    that were scored in full.  excess: nats/token that are added to each residual before they are
+    compared; empty where the bank's rule has none (`config.Scoring.excess`).
     """
 
     expert: str | None

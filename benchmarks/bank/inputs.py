@@ -109,17 +109,18 @@ def write_sets(path: Path, found: Mapping[str, Windows]) -> None:
 def read_sets(path: Path) -> dict[str, Windows]:
     """What `write_sets` wrote.  `UserError` when it cannot be read."""
     try:
-        opened = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile):
+        # numpy leaves a file that it opened itself and cannot read open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         raise UserError(f"--tokens: cannot read {path}; make it with benchmarks.bank.inputs"
                         ) from None
-    with opened as stored:
-        found = {}
-        for key in dict.fromkeys(name.rsplit(":", 1)[0] for name in stored.files):
-            tokens = stored[f"{key}:tokens"].astype(np.int32)
-            mask = np.arange(tokens.shape[1]) < stored[f"{key}:lengths"][:, None]
-            found[key] = Windows(tokens, mask, stored[f"{key}:document"].astype(np.int64))
-        return found
+    found = {}
+    for key in dict.fromkeys(name.rsplit(":", 1)[0] for name in arrays):
+        tokens = arrays[f"{key}:tokens"].astype(np.int32)
+        mask = np.arange(tokens.shape[1]) < arrays[f"{key}:lengths"][:, None]
+        found[key] = Windows(tokens, mask, arrays[f"{key}:document"].astype(np.int64))
+    return found
 
 
 def draw(rows, rng: np.random.Generator, batch: int, window: int) -> np.ndarray:

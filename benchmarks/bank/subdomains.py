@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bank.inputs import write_sets
+from benchmarks.record import tokens
 from cr_jax.data import Tokenizer, Windows, load_tokenizer
 from cr_jax.data.records import json_lines
 from cr_jax.data.sources import split_of
@@ -133,7 +134,7 @@ def records(folder: Path) -> Iterator[tuple[str, Mapping]]:
 
 def windows(ids: np.ndarray) -> Windows:
     """Consecutive whole windows."""
-    rows = ids[:len(ids) // WINDOW * WINDOW].reshape(-1, WINDOW).astype(np.int32)
+    rows = tokens.windows(ids, WINDOW, limit=0).astype(np.int32)
     return Windows(rows, np.ones(rows.shape, bool), np.arange(len(rows)))
 
 
