@@ -21,10 +21,12 @@ from cr_jax.bank import ExpertBank, import_expert
 from cr_jax.bank_folder import BankFolder
 from cr_jax.calibrating import calibrate
 from cr_jax.calibration import too_few
+from cr_jax.cascade import KEEP, Cascade
 from cr_jax.config import Experiment
-from cr_jax.data import WindowBatches, count_tokens, train_iterator
+from cr_jax.data import WindowBatches, count_tokens, sample, train_iterator
 from cr_jax.errors import UserError
 from cr_jax.report import write_report
+from cr_jax.scouts import COUNTED, count
 from cr_jax.studies import ablation, examples, fingerprint, geometry, routing
 from cr_jax.studies.grid import make_grid
 from cr_jax.training import banner, loop
@@ -228,17 +230,26 @@ def _make_bank(experiment, model, text, names, trained, folder, say) -> ExpertBa
         old.rename(final)
     for litter in (place, old):
         shutil.rmtree(litter, ignore_errors=True)
-    scoring = experiment.scoring
-    bank = ExpertBank.create(place, model, text.tokenizer, scoring)
+    bank = ExpertBank.create(place, model, text.tokenizer, experiment.scoring)
     for e, name in enumerate(names):
         params = parameter_files.rounded(
             jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params), experiment.bank_dtype)
-        calibration = calibrate(model, params, text.valid[name], scoring=scoring,
+        calibration = calibrate(model, params, text.valid[name], scoring=experiment.scoring,
                                 documents=text.valid_documents.get(name),
                                 batch=experiment.eval.batch)
+        own = sample(name, text.train[name], model.window, seed=experiment.seed, tokens=COUNTED,
+                     mode=experiment.data.mode, pad_id=text.tokenizer.pad_id)
         bank.add(name, params, calibration, {
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
-            "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype)
+            "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype,
+            count(*own, model.vocab_size))
+    if len(names) > KEEP:
+        cascade = Cascade.choose(bank, text.valid, batch=experiment.eval.batch,
+                                 expert_chunk=experiment.eval.expert_chunk)
+        cascade.save()
+        say(f"cascade: {cascade.choice.kept:.1f} of {len(names)} experts are scored in full, "
+            f"{cascade.choice.agreement:.2%} of validation windows go where exact routing sends "
+            "them")
     if final.exists():
         aside = old
         try:

@@ -5,9 +5,7 @@ Here frozen means the same bytes: `mount` and `add` never touch another expert's
 """
 
 import dataclasses
-import json
 import os
-import shutil
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,30 +16,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from cr_jax import config, parameter_files
-from cr_jax.bank_folder import (
-    FORMAT,
-    BankFolder,
-    check_manifest,
-    check_name,
-    create_folder,
-    read_json,
-    readable,
-    write_manifest,
-)
+from cr_jax.bank_folder import BankFolder, check_manifest, check_name, create_folder, read_json
 from cr_jax.calibration import Calibration
 from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.errors import UserError
-
-_HOW_TO_RUN = ("dtype", "attention", "kernels", "remat", "scan")  # not part of what an expert is
+from cr_jax.expert_folder import (
+    bank_model,
+    bank_scoring,
+    check_belongs,
+    copy_expert,
+    read_calibration,
+    read_scout,
+    write_expert,
+)
+from cr_jax.scouts import Scout
 
 
 @dataclasses.dataclass(eq=False)
 class ExpertBank:
     """Experts that share one tokenizer and one model shape.
 
-    names: E of them; params: pytree of float32 arrays [E, ...], None when E is 0; calibration and
-    about: per expert.  Arrays are immutable.  `mount`, `unmount` and `select` give a new bank that
-    lives in memory; `add`, `remove` and `verify` also work on `folder`, where there is one.
+    names: E of them; params: pytree of float32 arrays [E, ...], None when E is 0; calibration,
+    about and, where it was stored, scout (`cr_jax.scouts`): per expert.  Arrays are immutable.
+    `mount`, `unmount` and `select` give a new bank that lives in memory; `add`, `remove` and
+    `verify` also work on `folder`, where there is one.
     """
 
     model: ModelConfig
@@ -52,6 +50,7 @@ class ExpertBank:
     about: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     folder: Path | None = None
     scoring: Scoring = SEEN  # its residual_rule is the one that calibrations were made with
+    scouts: Mapping[str, Scout] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if not 0 < self.tokenizer.vocab_size <= self.model.vocab_size:
@@ -81,27 +80,30 @@ class ExpertBank:
         files = BankFolder(folder)
         names = files.names if names is None else _listed(names)
         folders = [files.expert(name) for name in names]
-        model = _model(files)
-        scoring = _scoring(files, model)
+        model = bank_model(files)
+        scoring = bank_scoring(files, model)
         files.check_tokenizer()
         tokenizer = _tokenizer(files)
         for name, path in zip(names, folders, strict=True):
             files.check_expert(name) if verify else check_name(name)
-            _check_model(path, model, scoring)
+            check_belongs(path, model, scoring)
+        scouts = {n: read_scout(p, model) for n, p in zip(names, folders, strict=True)}
         return cls(
             model, tokenizer, names, parameter_files.read_stacked(folders, model),
-            {n: _read_calibration(p) for n, p in zip(names, folders, strict=True)},
+            {n: read_calibration(p) for n, p in zip(names, folders, strict=True)},
             {n: read_json(p / "config.json").get("about", {})
              for n, p in zip(names, folders, strict=True)},
-            files.path, scoring)
+            files.path, scoring, {n: s for n, s in scouts.items() if s is not None})
 
     def add(self, name: str, params: Any, calibration: Calibration,
-            about: Mapping[str, Any] | None = None, dtype: str = "float32") -> None:
+            about: Mapping[str, Any] | None = None, dtype: str = "float32",
+            scout: Scout | None = None) -> None:
         """Stores one expert (params without the expert axis) in the folder and mounts it here.
 
-        All or nothing.  `about` is provenance in JSON types.  dtype "bfloat16" halves the file,
-        "int8" quarters it; what is mounted is what the file holds.  `UserError` as in `mount`, or
-        when the folder has the name already, cannot be written, or has another tokenizer by now.
+        All or nothing.  `about` is provenance in JSON types; scout: for a cascade.  dtype
+        "bfloat16" halves the file, "int8" quarters it; what is mounted is what the file holds.
+        `UserError` as in `mount`, or when the folder has the name already, cannot be written, or
+        has another tokenizer by now.
         """
         if dtype not in parameter_files.DTYPES:
             raise UserError(f"an expert is stored as {' or '.join(parameter_files.DTYPES)}, not "
@@ -109,15 +111,11 @@ class ExpertBank:
         files = self._files()
         given = parameter_files.checked(f"expert {name!r}", params, self.model)
         rounded = parameter_files.rounded(given, dtype)
-        mounted = self.mount(name, rounded, calibration, about)
+        mounted = self.mount(name, rounded, calibration, about, scout)
         with files.adding(name) as draft:
-            record = {"format": FORMAT, "tokenizer": self.tokenizer.fingerprint,
-                      "model": config.to_dict(self.model), "dtype": dtype, "about": about or {},
-                      "scoring": config.to_dict(self.scoring.residual_rule)}
-            _write_json(draft / "config.json", record)
-            _write_json(draft / "calibration.json", calibration.to_json())
-            parameter_files.write(draft / "params.safetensors", rounded, dtype)
-            write_manifest(draft, self.tokenizer.fingerprint)
+            write_expert(draft, rounded, calibration, scout, model=self.model,
+                         scoring=self.scoring, fingerprint=self.tokenizer.fingerprint,
+                         about=about, dtype=dtype)
         self._become(mounted)
 
     def remove(self, name: str) -> None:
@@ -132,7 +130,8 @@ class ExpertBank:
         return self._files().verify()
 
     def mount(self, name: str, params: Any, calibration: Calibration,
-              about: Mapping[str, Any] | None = None) -> "ExpertBank":
+              about: Mapping[str, Any] | None = None, scout: Scout | None = None
+              ) -> "ExpertBank":
         """A new bank with one more expert, last; the others' parameters are the same bytes.
 
         `UserError` when the name is bad or taken, or shapes or numbers are not a model's.
@@ -148,7 +147,8 @@ class ExpertBank:
             join = lambda a, x: jnp.asarray(np.concatenate([np.asarray(a), x[None]]))
             stacked = jax.tree.map(join, self.params, given)
         return self._with(self.names + (name,), stacked, {**self.calibration, name: calibration},
-                          {**self.about, name: dict(about or {})})
+                          {**self.about, name: dict(about or {})},
+                          {**self.scouts, **({} if scout is None else {name: scout})})
 
     def unmount(self, name: str) -> "ExpertBank":
         """A new bank without one expert."""
@@ -164,7 +164,8 @@ class ExpertBank:
         pick = lambda x: jnp.asarray(np.asarray(x)[rows])
         params = jax.tree.map(pick, self.params) if names else None
         return self._with(names, params, {n: self.calibration[n] for n in names},
-                          {n: self.about[n] for n in names})
+                          {n: self.about[n] for n in names},
+                          {n: self.scouts[n] for n in names if n in self.scouts})
 
     def expert_params(self, name: str) -> Any:
         """One expert's parameters, without the expert axis."""
@@ -178,14 +179,15 @@ class ExpertBank:
                             f"{', '.join(self.names) or 'none yet'}")
         return self.names.index(name)
 
-    def _with(self, names, params, calibration, about):
+    def _with(self, names, params, calibration, about, scouts):
         frozen = types.MappingProxyType
         return ExpertBank(self.model, self.tokenizer, names, params, frozen(calibration),
-                          frozen(about), scoring=self.scoring)
+                          frozen(about), scoring=self.scoring, scouts=frozen(scouts))
 
     def _become(self, other: "ExpertBank") -> None:
         self.names, self.params = other.names, other.params
         self.calibration, self.about = other.calibration, other.about
+        self.scouts = other.scouts
 
     def _files(self) -> BankFolder:
         if self.folder is None:
@@ -210,16 +212,15 @@ def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLi
     if not os.path.isdir(source):  # pathlib raises for names too long
         raise UserError(f"no expert at {source}: give a folder with manifest.json, as in "
                         "BANK/experts/NAME")
-    model = _model(files)
+    model = bank_model(files)
     with files.adding(name) as draft:
-        for file in ("config.json", "params.safetensors", "calibration.json", "manifest.json"):
-            with readable(source / file):
-                shutil.copyfile(source / file, draft / file)
         # The copy is checked, not the source: nothing can change in between.
         try:
+            copy_expert(source, draft)
             check_manifest(draft, files.index["tokenizer"])
-            _check_model(draft, model, _scoring(files, model))
-            _read_calibration(draft)
+            check_belongs(draft, model, bank_scoring(files, model))
+            read_calibration(draft)
+            read_scout(draft, model)
             parameter_files.read_stacked([draft], model)
         except UserError as error:
             raise UserError(str(error).replace(str(draft), str(source))) from error
@@ -233,23 +234,14 @@ def set_excess(bank_folder: str | os.PathLike, excess: float) -> None:
     there is no bank, or `excess` is not finite or below 0.  Not in the paper.
     """
     files = BankFolder(bank_folder)
-    model = _model(files)
-    rule = dataclasses.replace(_scoring(files, model), excess=float(excess))
+    model = bank_model(files)
+    rule = dataclasses.replace(bank_scoring(files, model), excess=float(excess))
     config.check_scoring(rule, model)
     files.set_scoring(config.to_dict(rule))
 
 
 def _listed(names: Iterable[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _model(files: BankFolder) -> ModelConfig:
-    try:
-        model = config.model_config(files.index["model"])
-        # How it was trained is not how it must run: cuDNN and Triton are on GPUs only.
-        return dataclasses.replace(model, attention="auto", kernels="auto")
-    except UserError as error:
-        raise UserError(f"{files.path / 'bank.json'}: {error}") from error
 
 
 def _tokenizer(files: BankFolder):
@@ -260,41 +252,3 @@ def _tokenizer(files: BankFolder):
         raise UserError(f"{files.path / 'tokenizer'} is not the tokenizer that the experts were "
                         "trained with (its fingerprint differs): restore it from a copy")
     return tokenizer
-
-
-def _scoring(files: BankFolder, model: ModelConfig) -> Scoring:
-    # Banks written before there was a choice have the paper's rule.
-    return config.scoring_rule(files.index.get("scoring", {}), model)
-
-
-def _check_model(folder: Path, model: ModelConfig, scoring: Scoring) -> None:
-    """`UserError` unless the expert's config.json describes the bank's model and scoring."""
-    record = read_json(folder / "config.json")
-    raw = record.get("model") if isinstance(record, dict) else None
-    if not isinstance(raw, dict):
-        raise UserError(f"{folder / 'config.json'} describes no model: write the expert again")
-    wanted = config.to_dict(model)
-    for field in wanted:
-        # Experts written before a field came have its default.
-        had = raw.get(field, getattr(ModelConfig, field))
-        if field not in _HOW_TO_RUN and had != wanted[field]:
-            raise UserError(f"{folder} has model.{field}={had!r}, the bank has "
-                            f"{wanted[field]!r}: train the expert with the bank's model settings")
-    rule = config.scoring_rule(record.get("scoring", {}), model).residual_rule
-    if rule != scoring.residual_rule:
-        raise UserError(f"{folder} was calibrated for {rule}, the bank's residuals are of "
-                        f"{scoring.residual_rule}: calibrate the expert again with the bank's rule")
-
-
-def _read_calibration(folder: Path) -> Calibration:
-    try:
-        return Calibration.from_json(read_json(folder / "calibration.json"))
-    except UserError as error:
-        raise UserError(f"{folder / 'calibration.json'}: {error}") from error
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{path.name} of an expert must hold JSON types only: {error}") from error

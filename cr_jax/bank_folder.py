@@ -2,7 +2,9 @@
 
     bank.json                 sealed; names, tokenizer, model, SHA-256 of everything below
     tokenizer/*               what the tokenizer saved
-    experts/NAME/             config.json, params.safetensors, calibration.json, manifest.json
+    experts/NAME/             config.json, params.safetensors, calibration.json, manifest.json,
+                              scout.safetensors (experts of earlier versions have none)
+    cascade.json              sealed; how many experts its scouts keep (cascade_record)
 
 A *sealed* JSON file holds the SHA-256 of its own canonical text, so a changed byte shows there
 too.  An expert is written to a hidden folder, renamed into place, and exists only once bank.json
@@ -23,8 +25,9 @@ from typing import Any
 from cr_jax.errors import UserError
 
 FORMAT = 1
-CASCADE = "cascade.json"  # beside scouts: how many experts they keep (cascade_record)
+CASCADE = "cascade.json"
 EXPERT_FILES = ("config.json", "params.safetensors", "calibration.json")
+SCOUT = "scout.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
 
@@ -156,7 +159,7 @@ class BankFolder:
         known = {self.path / "bank.json", self.path / CASCADE}
         known |= {self.path / "tokenizer" / n for n in self.index["tokenizer_files"]}
         known |= {self.path / "experts" / n / f for n in self.names
-                  for f in (*EXPERT_FILES, "manifest.json")}
+                  for f in (*_listed(self.path / "experts" / n), "manifest.json")}
         problems += [f"{path} belongs to no expert of the bank: delete it" for path in
                      sorted(self.path.rglob("*")) if not path.is_dir() and path not in known]
         return problems
@@ -250,7 +253,25 @@ def write_manifest(folder: Path, fingerprint: str) -> None:
     """Seals the expert files in `folder`: their SHA-256 and the tokenizer's fingerprint."""
     write_sealed(folder / "manifest.json", {
         "format": FORMAT, "tokenizer": fingerprint,
-        "files": {name: sha256(folder / name) for name in EXPERT_FILES}})
+        "files": {name: sha256(folder / name) for name in (*EXPERT_FILES, SCOUT)
+                  if name != SCOUT or (folder / name).exists()}})
+
+
+def listed_files(folder: Path) -> tuple[str, ...]:
+    """The expert's files by its manifest, which is not among them.  `UserError` when the manifest
+    is missing or damaged, or lists others than an expert has."""
+    files = read_sealed(folder / "manifest.json").get("files")
+    if not isinstance(files, dict) or set(files) - {SCOUT} != set(EXPERT_FILES):
+        raise UserError(f"{folder / 'manifest.json'} lists other files than "
+                        f"{', '.join((*EXPERT_FILES, SCOUT))}: write the expert again")
+    return tuple(files)
+
+
+def _listed(folder: Path) -> tuple[str, ...]:
+    try:
+        return listed_files(folder)
+    except UserError:
+        return EXPERT_FILES
 
 
 def check_manifest(folder: Path, fingerprint: str) -> None:
@@ -260,11 +281,8 @@ def check_manifest(folder: Path, fingerprint: str) -> None:
         raise UserError(f"{folder} was trained with another tokenizer (fingerprint "
                         f"{str(manifest.get('tokenizer'))[:12]}) than the bank's "
                         f"({fingerprint[:12]}): train it with the bank's tokenizer")
-    files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) != set(EXPERT_FILES):
-        raise UserError(f"{folder / 'manifest.json'} lists other files than "
-                        f"{', '.join(EXPERT_FILES)}: write the expert again")
-    _check_files(folder, files)
+    listed_files(folder)
+    _check_files(folder, manifest["files"])
 
 
 def _check_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -42,14 +42,26 @@ def residual_rows(
     params: [E, ...].  `residual_sums` of `score_rows` without the pass over seen tokens, which
     only the paper's rule needs.  `UserError` when the windows or the rule are not the model's.
     """
+    return residual_rows_begun(model, params, windows, rows, scoring=scoring,
+                               expert_chunk=expert_chunk, chunk=chunk)()
+
+
+def residual_rows_begun(
+    model: ModelConfig, params: Any, windows: Windows, rows: int, *, scoring: Scoring = SEEN,
+    expert_chunk: int = 4, chunk: int = 8192,
+) -> Callable[[], tuple[Float[np.ndarray, "E B"], Int[np.ndarray, " B"]]]:
+    """`residual_rows` that does not wait for the device: what it gives back, called, does."""
     scoring = scoring.residual_rule  # static: how residuals are compared compiles nothing anew
     found = [np.zeros((jax.tree.leaves(params)[0].shape[0], 0), np.float32)]
     for part, *call in _calls(model, windows, rows, scoring):
         sums = compiled(residuals_only, model, params, *call, expert_chunk, chunk, scoring)
         found.append(sums[:, : part.stop - part.start])
-    # Read once all calls are on their way.
-    sums = np.concatenate([np.asarray(x, np.float64) for x in found], 1)
-    return sums, counted(windows.mask, scoring).sum(-1)
+
+    def read():
+        sums = np.concatenate([np.asarray(x, np.float64) for x in found], 1)
+        return sums, counted(windows.mask, scoring).sum(-1)
+
+    return read
 
 
 def rebuilt_rows(model: ModelConfig, params: Any, windows: Windows, rows: int, *,
@@ -96,10 +108,14 @@ def check_windows(model: ModelConfig, tokens: Int[np.ndarray, "B L"],
 
 def _calls(model: ModelConfig, windows: Windows, rows: int, scoring: Scoring
            ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    check_windows(model, np.asarray(windows.tokens), np.asarray(windows.mask))
+    check_scoring(scoring, model)
+    return filled(windows, rows)
+
+
+def filled(windows: Windows, rows: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """(which windows, tokens, mask), `rows` at a time; the last call repeats one as filling."""
     tokens, mask = np.asarray(windows.tokens, np.int32), np.asarray(windows.mask, bool)
-    check_windows(model, tokens, mask)
-    check_scoring(scoring, model)
     for i in range(0, len(tokens), rows):
         part = slice(i, min(i + rows, len(tokens)))
         fill = [(0, rows - (part.stop - i)), (0, 0)]
@@ -121,7 +137,8 @@ def selected(bank: ExpertBank, rows: Int[np.ndarray, " K"]) -> ExpertBank:
     return dataclasses.replace(
         bank, names=names, params=_pick(bank.params, np.asarray(rows, np.int32)), folder=None,
         calibration={n: bank.calibration[n] for n in names},
-        about={n: bank.about[n] for n in names})
+        about={n: bank.about[n] for n in names},
+        scouts={n: bank.scouts[n] for n in names if n in bank.scouts})
 
 
 @jax.jit

@@ -1,7 +1,7 @@
-"""How many experts a cascade keeps, on file beside its scouts.  Knows no arrays.
+"""How many experts a cascade keeps, on file in its bank.  Knows no arrays.
 
-    SCOUTS/cascade.json    sealed; the choice, and the SHA-256 of every expert of both banks,
-                           the excess that the bank compared by
+    BANK/cascade.json    sealed; the choice, the SHA-256 of every expert, and the excess that the
+                         bank compared by
 """
 
 import dataclasses
@@ -43,40 +43,35 @@ class Choice:
             raise UserError("the choice of how many experts to keep makes no sense: choose again")
 
 
-def write(bank: Path | None, scouts: Path | None, choice: Choice, head: int) -> None:
-    """Stores the choice in the scouts' folder.  `UserError` when a bank is in memory only."""
-    if bank is None or scouts is None:
-        raise UserError("a cascade is stored beside its scouts, but one of its banks lives in "
-                        "memory only: load both from folders")
-    with writable(scouts):
-        write_sealed(scouts / CASCADE, {
-            "format": FORMAT, **dataclasses.asdict(choice), "head": head,
-            "excess": _excess(bank), "bank": _experts(bank), "scouts": _experts(scouts)})
+def write(bank: Path | None, choice: Choice, head: int) -> None:
+    """Stores the choice in the bank's folder.  `UserError` when it is in memory only."""
+    if bank is None:
+        raise UserError("a cascade is stored in its bank, but this one lives in memory only: load "
+                        "it from a folder")
+    with writable(bank):
+        write_sealed(bank / CASCADE, {"format": FORMAT, **dataclasses.asdict(choice), "head": head,
+                                      "excess": _excess(bank), "experts": _experts(bank)})
 
 
-def read(bank: Path, scouts: Path) -> tuple[Choice, int]:
+def read(bank: Path) -> tuple[Choice, int]:
     """-> (choice, head) as written.  `UserError` when missing, damaged, or of other experts."""
-    path = scouts / CASCADE
+    path = bank / CASCADE
     if not os.path.isfile(path):
-        raise UserError(f"{scouts} does not say how many experts to keep: choose it with "
+        raise UserError(f"{bank} does not say how many experts its scouts keep: choose it with "
                         "Cascade.choose and save, or give --keep")
     raw = read_sealed(path)
-    for folder, field in ((bank, "bank"), (scouts, "scouts")):
-        if raw.get(field) != _experts(folder):
-            raise UserError(f"{path} was measured with other experts than {folder} holds now: "
-                            "choose again, or give --keep")
-    if raw.get("excess", 0.0) != _excess(bank):
+    if raw.get("experts") != _experts(bank):
+        raise UserError(f"{path} was measured with other experts than {bank} holds now: choose "
+                        "again, or give --keep")
+    if raw.get("excess") != _excess(bank):
         raise UserError(f"{path} was measured with another excess (config.scoring.excess) than "
                         f"{bank} compares by now: choose again, or give --keep")
     try:
-        if isinstance(raw["agreement"], list):  # of k = 1 ... E: from before there was a margin
-            raw |= {"agreement": raw["agreement"][raw["keep"] - 1], "kept": raw["keep"],
-                    "margin": 0.0, "offsets": None}
         choice = Choice(**{f.name: raw[f.name] for f in dataclasses.fields(Choice)})
         head = raw["head"]
     except KeyError as error:
         raise UserError(f"{path} lacks {error}: choose again") from error
-    except (TypeError, IndexError) as error:
+    except TypeError as error:
         raise UserError(f"{path} makes no sense: choose again") from error
     if type(head) is not int:
         raise UserError(f"{path} has head={head!r}, no number of windows: choose again")

@@ -1,17 +1,16 @@
 """A cascade answers as exact routing does wherever its scouts keep the exact winner."""
 
-import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
-from tiny_bank import SAMPLE, SMALL, TEXT, TINY, in_memory, spread, stored, trained_bank, windows
+from tiny_bank import SAMPLE, TEXT, TINY, in_memory, spread, stored, trained_bank, windows
 
-from cr_jax import calls, router, scoring
+from cr_jax import calls, cascade, router, scoring, scouts
 from cr_jax.cascade import Cascade, full_calls
 from cr_jax.cli import main
-from cr_jax.config import SEEN, Scoring
+from cr_jax.config import Scoring
 from cr_jax.errors import UserError
 from cr_jax.shortlist import agreement
 
@@ -23,9 +22,20 @@ def same_route(a, b):
             assert getattr(a, field)[name] == pytest.approx(getattr(b, field)[name], rel=1e-5)
 
 
+def by_scouts(bank, batch):
+    """nats/token of the windows by the bank's scouts, each asked alone."""
+    return np.concatenate([cascade.scout_residuals(scouts.table([bank.scouts[n]]), batch)
+                           for n in bank.names])
+
+
+def asked_first(patch, residuals):
+    """Replaces what the scouts say of windows."""
+    patch.setattr("cr_jax.cascade.scout_residuals", lambda *a: residuals)
+
+
 def test_keeping_all_experts_is_exact_routing():
-    bank, scouts = in_memory(4), in_memory(4, SMALL, seed=7)
-    whole, batch = Cascade(scouts, bank, 4), spread()
+    bank = in_memory(4)
+    whole, batch = Cascade(bank, 4), spread()
     exact, got = router.route_all(bank, batch), whole.route_all(batch)
     np.testing.assert_allclose(got.residuals, exact.residuals, rtol=1e-5)
     np.testing.assert_array_equal(got.expert, exact.expert)
@@ -39,8 +49,8 @@ def test_keeping_all_experts_is_exact_routing():
 
 def test_a_cascade_counts_the_winners_tra_alone():
     rule = Scoring(parts=4)
-    bank, scouts = in_memory(4, rule=rule), in_memory(4, SMALL, seed=7)
-    cut = Cascade(scouts, bank, 3)
+    bank = in_memory(4, rule=rule)
+    cut = Cascade(bank, 3)
     found, full = cut.route(TEXT, batch=4), cut.route(TEXT, batch=4, tra_of_all=True)
     assert found.tra == {full.nearest: full.tra[full.nearest]}
     assert list(full.tra) == list(full.residuals) and len(full.tra) == 3
@@ -51,38 +61,47 @@ def test_a_cascade_counts_the_winners_tra_alone():
 
 
 def test_what_cannot_be_judged_or_scored_is_not_by_a_cascade_either():
-    bank, scouts = in_memory(3, rule=SAMPLE), in_memory(3, SMALL, seed=7)
-    short = Cascade(scouts, in_memory(3), 2).route("abc", alpha=1)
+    bank = in_memory(3, rule=SAMPLE)
+    short = Cascade(in_memory(3), 2).route("abc", alpha=1)
     assert short.known is None and short.expert == short.nearest
     assert set(short.to_json()["p_values"].values()) == {None}
     batch = spread()
     batch.mask[1] = batch.tokens[1] < 0  # empty
     batch.mask[6, int(np.flatnonzero(scoring.scored(SAMPLE, TINY.window))[0]):] = False
-    exact, got = router.route_all(bank, batch).expert, Cascade(scouts, bank, 2).route_all(batch)
+    exact, got = router.route_all(bank, batch).expert, Cascade(bank, 2).route_all(batch)
     assert np.flatnonzero(got.expert == -1).tolist() == [1, 6]
     assert ((exact == -1) == (got.expert == -1)).all() and np.isnan(got.p_values[:, [1, 6]]).all()
 
 
-def test_scouts_that_are_the_experts_keep_the_winner():
+def test_scouts_that_say_what_experts_say_keep_the_winner(monkeypatch):
     bank, batch = in_memory(4), spread()
-    exact, got = router.route_all(bank, batch), Cascade(bank, bank, 1).route_all(batch)
+    exact = router.route_all(bank, batch)
+    asked_first(monkeypatch, exact.residuals)
+    got = Cascade(bank, 1).route_all(batch)
     np.testing.assert_array_equal(got.expert, exact.expert)
     assert (np.isfinite(got.residuals).sum(0) == 1).all()
     assert (np.isfinite(got.p_values) == np.isfinite(got.residuals)).all()
     at = got.expert, np.arange(len(got.expert))
     np.testing.assert_allclose(got.residuals[at], exact.residuals.min(0), rtol=1e-5)
     np.testing.assert_array_equal(got.p_values[at], exact.p_values[at])
-    found = Cascade(bank, bank, 1).route(TEXT)
-    same_route(found, router.route(bank, TEXT))
-    assert list(found.residuals) == [found.nearest] and found.margin == np.inf
+
+
+def test_one_kept_expert_is_all_that_a_route_knows():
+    bank = trained_bank()
+    text = "".join(chr(97 + i * i % 10) for i in range(200))
+    found = Cascade(bank, 1).route(text)
+    exact = router.route(bank, text)
+    assert (found.expert, found.nearest) == (exact.expert, exact.nearest) == ("e0", "e0")
+    assert list(found.residuals) == ["e0"] and found.margin == np.inf
+    assert found.residuals["e0"] == pytest.approx(exact.residuals["e0"], rel=1e-5)
     assert json.loads(json.dumps(found.to_json()))["scouts"].keys() == set(bank.names)
 
 
 @pytest.mark.parametrize("keep", [1, 3])
 def test_the_kept_experts_score_and_no_others(keep):
-    bank, scouts, batch = in_memory(4), in_memory(4, SMALL, seed=7), spread()
-    by_scout = router.route_all(scouts, batch).residuals
-    exact, got = router.route_all(bank, batch), Cascade(scouts, bank, keep).route_all(batch)
+    bank, batch = in_memory(4), spread()
+    by_scout = by_scouts(bank, batch)
+    exact, got = router.route_all(bank, batch), Cascade(bank, keep).route_all(batch)
     kept = np.argsort(np.argsort(by_scout, 0), 0) < keep
     np.testing.assert_array_equal(np.isfinite(got.residuals), kept)
     np.testing.assert_allclose(got.residuals[kept], exact.residuals[kept], rtol=1e-5)
@@ -92,28 +111,28 @@ def test_the_kept_experts_score_and_no_others(keep):
 
 def test_no_margin_and_no_offsets_keep_the_nearest_scouts_alone():
     """Two ways to the same: the general rule, and the k lowest of plain residuals."""
-    bank, scouts, batch = in_memory(4), in_memory(4, SMALL, seed=7), spread()
-    twins = scouts.mount("twin", scouts.expert_params("e0"), scouts.calibration["e0"])
-    pair = twins, bank.mount("twin", bank.expert_params("e1"), bank.calibration["e1"])
-    by_scout = router.route_all(twins, batch).residuals
+    plain, batch = in_memory(4), spread()
+    bank = plain.mount("twin", plain.expert_params("e1"), plain.calibration["e1"],
+                       scout=plain.scouts["e0"])
+    by_scout = by_scouts(bank, batch)
     for keep in (1, 2, 5):  # e0 and its twin are equally near: the first is kept
         want = np.zeros(by_scout.shape, bool)
         np.put_along_axis(want, np.argsort(by_scout, 0, kind="stable")[:keep], True, 0)
-        plain, with_zeros = (Cascade(*pair, keep, offsets=o).route_all(batch)
-                             for o in (None, dict.fromkeys(twins.names, 0.0)))
-        np.testing.assert_array_equal(np.isfinite(plain.residuals), want)
-        np.testing.assert_array_equal(plain.residuals, with_zeros.residuals)
-    shifted = Cascade(*pair, 2, offsets=dict.fromkeys(twins.names, 3.0))  # alike for all: nothing
-    assert shifted.route(TEXT) == Cascade(*pair, 2).route(TEXT)
+        got, with_zeros = (Cascade(bank, keep, offsets=o).route_all(batch)
+                           for o in (None, dict.fromkeys(bank.names, 0.0)))
+        np.testing.assert_array_equal(np.isfinite(got.residuals), want)
+        np.testing.assert_array_equal(got.residuals, with_zeros.residuals)
+    shifted = Cascade(bank, 2, offsets=dict.fromkeys(bank.names, 3.0))  # alike for all: nothing
+    assert shifted.route(TEXT) == Cascade(bank, 2).route(TEXT)
 
 
 def test_the_margin_keeps_what_lies_near_the_nearest_scout():
-    bank, scouts, batch = in_memory(4), in_memory(4, SMALL, seed=7), spread()
-    by_scout, exact = (router.route_all(b, batch).residuals for b in (scouts, bank))
+    bank, batch = in_memory(4), spread()
+    by_scout, exact = by_scouts(bank, batch), router.route_all(bank, batch).residuals
     above = by_scout - by_scout.min(0)
     margin, counts = float(np.median(above)), []
     for m in (0.0, margin / 2, margin, 2 * margin):
-        got = Cascade(scouts, bank, 2, margin=m).route_all(batch)
+        got = Cascade(bank, 2, margin=m).route_all(batch)
         here = np.isfinite(got.residuals)
         np.testing.assert_array_equal(
             here, (above < m) | (np.argsort(np.argsort(by_scout, 0), 0) < 2))
@@ -123,30 +142,29 @@ def test_the_margin_keeps_what_lies_near_the_nearest_scout():
     assert (counts[0] == 2).all() and (counts[3] > counts[0]).any()
 
 
-def test_offsets_rescue_a_scout_that_is_dearer_on_everything():
+def test_offsets_rescue_a_scout_that_is_dearer_on_everything(monkeypatch):
     bank, batch = in_memory(4), spread()
     exact = router.route_all(bank, batch)
     lost = int(np.bincount(exact.expert).argmax())
-    dear = lambda *a, **k: exact.residuals + 2.0 * (np.arange(4) == lost)[:, None]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cr_jax.cascade.scout_residuals", dear)
-        with_offset = Cascade(bank, bank, 1, offsets={
-            n: 2.0 * (e == lost) for e, n in enumerate(bank.names)})
-        turned = Cascade(bank, bank.select(bank.names[::-1]), 1, offsets=with_offset.offsets)
-        without = Cascade(bank, bank, 1).route_all(batch).expert
-        np.testing.assert_array_equal(with_offset.route_all(batch).expert, exact.expert)
-        assert (without[exact.expert == lost] != lost).any()
-        patch.setattr("cr_jax.cascade.scout_residuals", lambda *a, **k: dear()[::-1])
-        np.testing.assert_array_equal(3 - turned.route_all(batch).expert, exact.expert)
+    dear = exact.residuals + 2.0 * (np.arange(4) == lost)[:, None]
+    asked_first(monkeypatch, dear)
+    offsets = {n: 2.0 * (e == lost) for e, n in enumerate(bank.names)}
+    without = Cascade(bank, 1).route_all(batch).expert
+    np.testing.assert_array_equal(
+        Cascade(bank, 1, offsets=offsets).route_all(batch).expert, exact.expert)
+    assert (without[exact.expert == lost] != lost).any()
+    turned = Cascade(bank.select(bank.names[::-1]), 1, offsets=offsets)
+    asked_first(monkeypatch, dear[::-1])
+    np.testing.assert_array_equal(3 - turned.route_all(batch).expert, exact.expert)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.5])
 def test_a_document_of_one_window_keeps_what_the_window_keeps(margin):
-    bank, scouts, batch = in_memory(4), in_memory(4, SMALL, seed=7), spread()
+    bank, batch = in_memory(4), spread()
     offsets = {n: 0.1 * i for i, n in enumerate(bank.names)}
-    cut = Cascade(scouts, bank, 1, margin=margin, offsets=offsets)
+    cut = Cascade(bank, 1, margin=margin, offsets=offsets)
     by_window = np.isfinite(cut.route_all(batch).residuals)
-    by_scout = router.route_all(scouts, batch).residuals
+    by_scout = by_scouts(bank, batch)
     for i in range(0, len(batch), 4):
         window = batch.take(np.array([i]))
         found = cut.route(window, expert_chunk=1)
@@ -168,7 +186,7 @@ def test_random_scouts_keep_the_winner_at_chance():
     shuffled = np.random.default_rng(0).permuted(exact.residuals, axis=0)
     np.testing.assert_allclose(agreement(shuffled, exact.residuals), [0.25, 0.5, 0.75, 1],
                                atol=0.08)
-    rates = [np.mean(Cascade(in_memory(4, SMALL, seed), bank, 1).route_all(batch).expert
+    rates = [np.mean(Cascade(in_memory(4, scouts_from=10 * seed), 1).route_all(batch).expert
                      == exact.expert) for seed in range(2, 12)]
     assert abs(np.mean(rates) - 0.25) < 0.15 and max(rates) < 0.9
 
@@ -177,7 +195,7 @@ def test_trained_scouts_need_one_expert_and_unknown_text_stays_unknown():
     bank = trained_bank()
     mine = {f"e{i}": windows(100, 500 + i, low, high)
             for i, (low, high) in enumerate(((97, 107), (113, 123)))}
-    cut = Cascade.choose(dataclasses.replace(bank, scoring=SEEN), bank, mine, keep=1)
+    cut = Cascade.choose(bank, mine, keep=1)
     assert (cut.keep, cut.margin, cut.offsets) == (1, 0, None)
     assert (cut.choice.agreement, cut.choice.kept) == (1, 1)
     assert cut.route("".join(chr(97 + i * i % 10) for i in range(200))).expert == "e0"
@@ -185,11 +203,13 @@ def test_trained_scouts_need_one_expert_and_unknown_text_stays_unknown():
 
 
 def test_no_expert_is_compiled_twice(monkeypatch):
-    full, scout, whole, picks = [], [], [], []
+    some = Cascade(in_memory(6), 2)
+    full, asked, whole, picks = [], [], [], []
     real, real_whole, real_take = calls.residuals_only, calls.score_experts, calls.jnp.take
+    real_hashes = scouts.pair_hashes
 
     def residuals_only(model, params, tokens, *more):
-        (scout if model == SMALL else full).append(tokens.shape)
+        full.append(tokens.shape)
         return real(model, params, tokens, *more)
 
     monkeypatch.setattr(calls, "residuals_only", residuals_only)
@@ -197,18 +217,21 @@ def test_no_expert_is_compiled_twice(monkeypatch):
         calls, "score_experts", lambda *a: whole.append(a[2].shape) or real_whole(*a))
     monkeypatch.setattr(calls.jnp, "take",
                         lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k))
-    calls._pick.clear_cache()  # the others are traced anew as they are: their function is another
-    some = Cascade(in_memory(6, SMALL, seed=7), in_memory(6), 2)
+    monkeypatch.setattr(scouts, "pair_hashes",
+                        lambda *a: asked.append(a[0].shape) or real_hashes(*a))
+    # The others are traced anew as they are: their function is another.
+    calls._pick.clear_cache()
+    scouts.residuals.clear_cache()
     some.route_all(spread(), batch=4)
-    assert set(full) == {(4, 16), (1, 16)} and len(full) == 2 and scout == [(4, 16)]
+    assert set(full) == {(4, 16), (1, 16)} and len(full) == 2 and asked == [(4, 15)]
     leaves = len(jax.tree.leaves(some.bank.params))
     assert picks == [(1,)] * leaves
     some.route_all(spread(160), batch=4)
-    assert (len(full), len(scout), len(picks)) == (2, 1, leaves) and not whole
+    assert (len(full), len(asked), len(picks)) == (2, 1, leaves) and not whole
     some.route(TEXT, batch=4)  # two experts side by side, and their TRA: one program more
     some.route(TEXT.upper(), batch=4)
     some.route("0" * 500, batch=4)
-    assert (len(full), len(scout), len(whole)) == (2, 1, 1)
+    assert (len(full), len(asked), len(whole)) == (2, 1, 1)
     assert picks == [(1,)] * leaves + [(2,)] * leaves
 
 
@@ -223,32 +246,33 @@ def test_calls_are_nearly_full_and_cover_every_place():
 
 
 def test_the_command_says_what_the_api_says(tmp_path, capsys):
-    stored(tmp_path / "bank", in_memory(3))
-    stored(tmp_path / "scouts", in_memory(3, SMALL, seed=7))
+    bank = stored(tmp_path / "bank", in_memory(3))
     (tmp_path / "a.txt").write_text(TEXT)
     words = ["route", "--bank", str(tmp_path / "bank"), str(tmp_path / "a.txt")]
-    pair = ["--scouts", str(tmp_path / "scouts")]
 
     def call(*more):
         return main([*words, *more]), *capsys.readouterr()
 
-    status, _, error = call(*pair)  # no choice was stored
+    status, _, error = call("--cascade")  # no choice was stored
     assert status == 2 and "how many experts" in error and error.count("\n") == 1
-    status, _, error = call("--keep", "1")
-    assert status == 2 and "--scouts" in error
-    want = Cascade.load(tmp_path / "bank", tmp_path / "scouts", keep=2).route(TEXT)
-    status, out, error = call(*pair, "--keep", "2", "--json")
+    status, _, error = call("--keep", "9")
+    assert status == 2 and "keep=9" in error
+    want = Cascade.load(tmp_path / "bank", keep=2).route(TEXT)
+    status, out, error = call("--keep", "2", "--json")
     assert (status, error) == (0, "")
     said = json.loads(out)
     assert {k: said[k] for k in want.to_json()} == want.to_json()
     assert len(said["residuals"]) == 2 and len(said["scouts"]) == 3
-    status, out, _ = call(*pair, "--keep", "1", "--explain")
+    Cascade.choose(bank, {n: spread() for n in bank.names}, at_least=0.0, keep=2).save()
+    status, chosen, _ = call("--cascade", "--json")
+    assert status == 0 and chosen == out
+    status, out, _ = call("--keep", "1", "--explain")
     assert status == 0 and "the only one of 3 experts that the scouts kept" in out
     assert "scouts" not in call()[1]
 
 
 def test_a_cascade_reads_a_head_and_refuses_calls_of_no_size():
-    cut = Cascade(in_memory(3, SMALL, seed=7), in_memory(3), 2)
+    cut = Cascade(in_memory(3), 2)
     seen = []
     found = cut.route(TEXT, head=3, batch=2, on_block=seen.append)
     assert found == cut.route(TEXT[:3 * TINY.window], batch=2)

@@ -1,72 +1,160 @@
-"""What scouts score of windows, of a document and of its head, and whose scouts they may be."""
+"""A scout is a distribution counted on one text; look-ups say what plain arithmetic says."""
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 import tiny_bank
-from tiny_bank import BYTES, SAMPLE, SMALL, TEXT, in_memory, one, spread, windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_bank import TEXT, in_memory, scout, spread, windows
 
-from cr_jax import cascade, models, objective, router, scoring, spool
+from cr_jax import cascade, router, scouts
+from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade, choose_keep
 from cr_jax.cascade_record import Choice
-from cr_jax.config import SEEN
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.text_windows import windows_of_text
+
+V = 40
 
 
-@jax.jit
-def score_small(params, tokens, mask):
-    h, _ = models.Autoencoder(SMALL).apply(params, tokens, mask)
-    return objective.token_scores(h, models.head(SMALL, params), tokens).nll
+def text(seed=0, rows=30, length=16, zipf=1.3):
+    """Windows of a skewed alphabet, some of them cut short, and their mask."""
+    rng = np.random.default_rng(seed)
+    tokens = np.minimum(rng.zipf(zipf, (rows, length)) - 1, V - 1) * 7 % V
+    mask = np.arange(length) < rng.integers(1, length + 1, (rows, 1))
+    return tokens.astype(np.int32), mask
 
 
-def test_scouts_score_what_single_scouts_score():
-    scouts, batch = in_memory(4, SMALL, seed=7, rule=SAMPLE), spread()
-    sums, counts = cascade.scout_sums(scouts, batch, 4)
-    own = scoring.residual_sums(router.score_stats(scouts, batch).residual, batch.mask, SAMPLE)
-    np.testing.assert_allclose(sums, own[0], rtol=1e-5)
-    np.testing.assert_array_equal(counts, own[1])
-    seen = cascade.scout_sums(in_memory(4, SMALL, seed=7), batch, 4)[0]
-    for e in range(4):
-        alone = np.asarray(score_small(one(scouts.params, e), batch.tokens, batch.mask))
-        np.testing.assert_allclose(seen[e], np.sum(alone * batch.mask, -1), rtol=1e-5)
+def by_hand(tokens, mask, pairs=None):
+    """P(w | v) [V, V] and P(w) [V] by the formulas of the module, `pairs` of them known."""
+    ones, twos = np.zeros(V), np.zeros((V, V))
+    for row, real in zip(tokens, mask):
+        for i in np.flatnonzero(real):
+            ones[row[i]] += 1
+            if i and real[i - 1]:
+                twos[row[i - 1], row[i]] += 1
+    kinds = (ones > 0).sum()
+    alone = (ones + kinds / V) / (ones.sum() + kinds)
+    n, t = twos.sum(1, keepdims=True), (twos > 0).sum(1, keepdims=True)
+    whole = (twos + t * alone) / np.maximum(n + t, 1)
+    if pairs is not None:
+        saved = np.where(twos > 0, twos * np.log(np.maximum(whole, 1e-9) / np.maximum(
+            t / np.maximum(n + t, 1) * alone, 1e-9)), -np.inf)
+        kept = saved >= np.sort(saved.ravel())[-pairs]
+        rest = t + np.where(kept, 0, twos).sum(1, keepdims=True)
+        whole = (np.where(kept, twos, 0) + rest * alone) / np.maximum(n + t, 1)
+    return np.where(n > 0, whole, alone), alone
 
 
-def test_short_texts_are_scored_at_all_positions():
-    scouts, bank = in_memory(4, SMALL, seed=7, rule=SAMPLE), in_memory(4)
+def said(found, tokens, mask):
+    return np.asarray(scouts.residuals(scouts.table([found]), tokens, mask))[0]
+
+
+@pytest.mark.parametrize("pairs", [None, 12])
+def test_look_ups_say_what_the_formulas_say(pairs):
+    found = scouts.count(*text(), V, *(() if pairs is None else (pairs,)))
+    assert found.keys.size == (pairs or len(np.unique(_pairs(*text()))))
+    after, alone = by_hand(*text(), pairs)
+    np.testing.assert_allclose(after.sum(1), 1)  # a distribution after every token, kept or not
+    assert alone.sum() == pytest.approx(1)
+    tokens, mask = text(seed=1, zipf=1.1)
+    want = [sum(-np.log(alone[r[i]] if i == 0 else after[r[i - 1], r[i]])
+                for i in np.flatnonzero(real)) for r, real in zip(tokens, mask)]
+    np.testing.assert_allclose(said(found, tokens, mask), want, rtol=2e-3)
+
+
+def _pairs(tokens, mask):
+    inside = mask[:, 1:] & mask[:, :-1]
+    return tokens[:, :-1][inside] * V + tokens[:, 1:][inside]
+
+
+def test_a_scout_expects_its_own_text_and_forgets_order_only_with_its_pairs():
+    tokens, mask = text(rows=400)
+    tokens[:, 1::2] = (tokens[:, ::2] + 3) % V  # every second token follows from the one before
+    own = said(scouts.count(tokens, mask, V), tokens, mask).sum()
+    other = said(scouts.count(*text(seed=5, rows=400), V), tokens, mask).sum()
+    alone = said(scouts.count(tokens, mask, V, pairs=0), tokens, mask).sum()
+    assert own < 0.8 * alone and own < 0.8 * other
+    shuffled = np.random.default_rng(0).permuted(tokens, axis=1)
+    full = np.ones_like(mask)  # negative control: without pairs order says nothing
+    without = scouts.count(tokens, full, V, pairs=0)
+    np.testing.assert_allclose(said(without, shuffled, full), said(without, tokens, full),
+                               rtol=2e-2)
+    assert said(scouts.count(tokens, full, V), shuffled, full).sum() > 1.2 * own
+
+
+def test_each_says_beside_others_what_it_says_alone():
+    made = [scout(0), scouts.count(*text(), tiny_bank.TINY.vocab_size, 5),
+            scouts.count(*text(rows=1, length=1), tiny_bank.TINY.vocab_size)]
     batch = spread()
-    whole = dataclasses.replace(scouts, scoring=dataclasses.replace(SAMPLE, passes=0))
-    np.testing.assert_allclose(  # 4 of 16 positions are fewer than 8: all passes
-        cascade.scout_residuals(scouts, batch), cascade.scout_residuals(whole, batch), rtol=1e-6)
-    brief = Cascade(scouts, bank, 1).route("ab")
-    want = cascade.scout_residuals(whole, next(windows_of_text(BYTES, "ab", 16, 1)))[:, 0]
-    assert brief.scouts == pytest.approx(dict(zip(bank.names, want, strict=True)))
-    assert brief.nearest == bank.names[want.argmin()]
+    stacked = scouts.table(made)
+    for together in (1, 2, 3):
+        all_of_them = scouts.residuals(stacked, batch.tokens, batch.mask, together)
+        for found, row in zip(made, all_of_them, strict=True):
+            np.testing.assert_array_equal(said(found, batch.tokens, batch.mask), row)
+    changed = np.where(batch.mask, batch.tokens, 0)  # ids of padding change nothing
+    np.testing.assert_array_equal(scouts.residuals(stacked, changed, batch.mask, 3), all_of_them)
 
 
-def test_scouts_with_a_smaller_window_read_each_part_alone():
-    narrow = dataclasses.replace(SMALL, window=4)
-    scouts, batch = in_memory(4, narrow, seed=7), spread()
-    parts = Windows(batch.tokens.reshape(-1, 4), batch.mask.reshape(-1, 4), np.zeros(64, np.int64))
-    sums, counts = cascade.scout_sums(scouts, batch, 16)
-    each, of_each = scoring.residual_sums(
-        router.score_stats(scouts, parts).residual, parts.mask, SEEN)
-    np.testing.assert_allclose(sums, each.reshape(4, 16, 4).sum(-1), rtol=1e-5)
-    np.testing.assert_array_equal(counts, of_each.reshape(16, 4).sum(-1))
-    assert np.isfinite(sums).all()
-    found = Cascade(scouts, in_memory(4), 4).route(TEXT, batch=4)
-    assert found.residuals == pytest.approx(router.route(in_memory(4), TEXT, batch=4).residuals)
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 5000), st.integers(0, 5000), st.integers(0, 9))
+def test_no_slot_holds_more_pairs_than_are_looked_at(distinct, pairs, seed):
+    hashes = np.random.default_rng(seed).integers(0, 1 << 32, distinct, np.uint32)
+    kept = scouts._fit(hashes, np.arange(distinct, 0, -1.0), pairs)
+    keys = np.sort(hashes[kept])
+    assert kept.sum() <= pairs and len(np.unique(keys)) == len(keys)
+    assert kept.sum() >= 0.9 * min(pairs, len(np.unique(hashes)))
+    assert scouts._bits_without_loss(keys) <= scouts._slot_bits(keys.size) + 2
+
+
+def test_pairs_of_small_ids_have_hashes_of_their_own():
+    ids = np.random.default_rng(0).integers(0, 1 << 16, (2, 100_000), np.uint32)
+    hashes = scouts.pair_hashes(*ids)
+    assert len(np.unique(hashes)) == len(np.unique(ids[0].astype(np.uint64) << 16 | ids[1]))
+    spread_out = np.bincount(hashes >> np.uint32(28), minlength=16)
+    assert spread_out.min() > 0.9 * spread_out.max()
+    large = np.random.default_rng(1).integers(0, 1 << 18, (2, 10_000), np.uint32)
+    assert len(np.unique(scouts.pair_hashes(*large))) > 9_990
+
+
+def test_a_stored_scout_is_the_scout_and_a_spoilt_one_is_refused(tmp_path):
+    file, made = tmp_path / "scout.safetensors", scouts.count(*text(), V)
+    scouts.write(file, made)
+    for a, b in zip(made, scouts.read(file, V), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+    half = np.float16
+    spoilt = {
+        "keys": [made.keys[::-1], made.keys[:3], np.arange(made.keys.size, dtype=np.uint32),
+                 made.keys.astype(np.int64)],
+        "nats": [made.nats[:, None], made.nats.astype(np.float32), -made.nats,
+                 np.full_like(made.nats, np.nan)],
+        "alone": [made.alone[1:], np.full(V, np.inf, half)], "after": [np.zeros((V, 1), half)]}
+    for field, values in spoilt.items():
+        for value in values:
+            scouts.write(file, made._replace(**{field: value}))
+            with pytest.raises(UserError, match="no scout of 40 tokens"):
+                scouts.read(file, V)
+    scouts.write(file, made)
+    with pytest.raises(UserError, match="no scout of 41"):
+        scouts.read(file, 41)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match="whole safetensors"):
+        scouts.read(file, V)
+    with pytest.raises(UserError, match="below 30"):
+        scouts.count(*text(), 30)
+    with pytest.raises(UserError, match="real tokens"):
+        scouts.count(*text()[:1], np.zeros((30, 16), bool), V)
 
 
 def test_a_document_is_chosen_by_the_sums_over_its_windows():
-    scouts, bank, batch = in_memory(4, SMALL, seed=7), in_memory(4), spread()
-    cut = Cascade(scouts, bank, 2)
+    bank, batch = in_memory(4), spread()
+    cut = Cascade(bank, 2)
     found = cut.route(batch, batch=4)
-    sums, counts = cascade.scout_sums(scouts, batch, 4)
-    want = dict(zip(bank.names, sums.sum(-1) / counts.sum(), strict=True))
+    sums = cascade.scout_sums(scouts.table(bank.scouts.values()), batch, 4)
+    want = dict(zip(bank.names, sums.sum(-1) / batch.mask.sum(), strict=True))
     assert found.scouts == pytest.approx(want)
     assert set(found.residuals) == set(sorted(want, key=want.get)[:2])
     exact = router.route(bank, batch, batch=4)
@@ -77,52 +165,71 @@ def test_a_document_is_chosen_by_the_sums_over_its_windows():
 
 
 def test_the_head_is_all_that_scouts_read(monkeypatch):
-    scouts, bank = in_memory(4, SMALL, seed=7), in_memory(4)
-    monkeypatch.setattr(spool, "MOST", 100)  # the rest lies in a file
-    head = Cascade(scouts, bank, 1, head=6).route(TEXT, batch=4)
-    first = Cascade(scouts, bank, 1).route(TEXT[:6 * 16], batch=4)
+    bank = in_memory(4)
+    monkeypatch.setattr("cr_jax.spool.MOST", 100)  # the rest lies in a file
+    head = Cascade(bank, 1, head=6).route(TEXT, batch=4)
+    first = Cascade(bank, 1).route(TEXT[:6 * 16], batch=4)
     assert head.scouts == first.scouts and head.tokens == len(TEXT)
-    rest = Cascade(scouts, bank, 1).route(TEXT, batch=4)
+    rest = Cascade(bank, 1).route(TEXT, batch=4)
     assert rest.scouts != head.scouts
     assert head.residuals[head.nearest] == pytest.approx(
         router.route(bank, TEXT, batch=4).residuals[head.nearest])
 
 
-def test_scouts_come_in_any_order():
-    scouts, bank = in_memory(4, SMALL, seed=7), in_memory(4)
-    turned = Cascade(scouts.select(["e2", "e0", "e3", "e1"]), bank, 2)
-    assert turned.route(TEXT) == Cascade(scouts, bank, 2).route(TEXT)
+def test_a_scout_goes_where_its_expert_goes(tmp_path):
+    bank = tiny_bank.stored(tmp_path / "bank", in_memory(3))
+    bank.add("plain", tiny_bank.one(tiny_bank.fresh(9), 8), tiny_bank.FLAT)
+    again = ExpertBank.load(tmp_path / "bank")
+    assert set(again.scouts) == {"e0", "e1", "e2"} == set(bank.scouts) and not again.verify()
+    for a, b in zip(again.scouts["e1"], in_memory(3).scouts["e1"], strict=True):
+        np.testing.assert_array_equal(a, b)
+    turned = again.select(["e2", "e0"])
+    assert set(turned.scouts) == {"e0", "e2"} and set(turned.unmount("e2").scouts) == {"e0"}
+    order = Cascade(turned, 1).route(TEXT)
+    assert order.scouts == pytest.approx({
+        n: x for n, x in Cascade(in_memory(3), 1).route(TEXT).scouts.items() if n != "e1"})
+    with pytest.raises(UserError, match="no scout for plain"):
+        Cascade(again, 1)
+    file = tmp_path / "bank" / "experts" / "e0" / "scout.safetensors"
+    raw = file.read_bytes()
+    file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    with pytest.raises(UserError, match="changed"):
+        ExpertBank.load(tmp_path / "bank")
+    assert len(again.verify()) == 1
+    file.write_bytes(raw)
+    stray = tmp_path / "bank" / "experts" / "plain" / "scout.safetensors"
+    stray.write_bytes(raw)  # not sealed with its expert: not read, and named
+    assert "plain" not in ExpertBank.load(tmp_path / "bank").scouts
+    assert "belongs to no expert" in again.verify()[0]
 
 
-def test_scouts_of_another_bank_are_refused():
-    bank, scouts = in_memory(3), in_memory(3, SMALL)
+def test_cascades_that_cannot_be_are_refused():
+    bank = in_memory(3)
+    bare = dataclasses.replace(bank, scouts={"e0": bank.scouts["e0"]})
     cases = {
-        "no scout for e2": lambda: Cascade(in_memory(2, SMALL), bank, 1),
-        "e3": lambda: Cascade(in_memory(4, SMALL), bank, 1),
-        "tokenizer": lambda: Cascade(
-            in_memory(3, SMALL, tokenizer=tiny_bank.OtherTokenizer()), bank, 1),
-        "divide": lambda: Cascade(
-            in_memory(3, dataclasses.replace(SMALL, window=12)), bank, 1),
-        "keep=0": lambda: Cascade(scouts, bank, 0), "keep=4": lambda: Cascade(scouts, bank, 4),
-        "head": lambda: Cascade(scouts, bank, 1, head=-1),
-        "margin=-0.1": lambda: Cascade(scouts, bank, 1, margin=-0.1),
-        "margin=nan": lambda: Cascade(scouts, bank, 1, margin=float("nan")),
-        "margin=inf": lambda: Cascade(scouts, bank, 1, margin=float("inf")),
-        "see e2, e9": lambda: Cascade(scouts, bank, 1, offsets={"e0": 0.0, "e1": 0.0, "e9": 0.0}),
-        "see e1": lambda: Cascade(scouts, bank, 1, offsets={"e0": 0.0, "e2": 0.0}),
+        "no scout for e1, e2": lambda: Cascade(bare, 1),
+        "keep=0": lambda: Cascade(bank, 0), "keep=4": lambda: Cascade(bank, 4),
+        "head": lambda: Cascade(bank, 1, head=-1),
+        "margin=-0.1": lambda: Cascade(bank, 1, margin=-0.1),
+        "margin=nan": lambda: Cascade(bank, 1, margin=float("nan")),
+        "margin=inf": lambda: Cascade(bank, 1, margin=float("inf")),
+        "see e2, e9": lambda: Cascade(bank, 1, offsets={"e0": 0.0, "e1": 0.0, "e9": 0.0}),
+        "see e1": lambda: Cascade(bank, 1, offsets={"e0": 0.0, "e2": 0.0}),
         "e1=-1.0, e2=nan": lambda: Cascade(
-            scouts, bank, 1, offsets={"e0": 0.0, "e1": -1.0, "e2": float("nan")}),
-        "no experts": lambda: Cascade(in_memory(0, SMALL), in_memory(0), 1),
-        "empty": lambda: Cascade(scouts, bank, 1).route(""),
-        "alpha": lambda: Cascade(scouts, bank, 1).route("x", alpha=2.0),
-        "for e1, e2": lambda: choose_keep(scouts, bank, {"e0": windows(3)}),
-        "e0 has a single": lambda: choose_keep(scouts, bank, dict.fromkeys(bank.names, windows(1))),
-        "keep must": lambda: choose_keep(
-            scouts, bank, dict.fromkeys(bank.names, windows(3)), keep=0),
-        "at_least": lambda: choose_keep(scouts, bank, {}, at_least=1.5),
-        "not measured": lambda: Cascade(scouts, bank, 1).save(),
+            bank, 1, offsets={"e0": 0.0, "e1": -1.0, "e2": float("nan")}),
+        "no experts": lambda: Cascade(in_memory(0), 1),
+        "empty": lambda: Cascade(bank, 1).route(""),
+        "alpha": lambda: Cascade(bank, 1).route("x", alpha=2.0),
+        "for e1, e2": lambda: choose_keep(bank, {"e0": windows(3)}),
+        "scout for e1": lambda: choose_keep(bare, dict.fromkeys(bank.names, windows(3))),
+        "e0 has a single": lambda: choose_keep(bank, dict.fromkeys(bank.names, windows(1))),
+        "keep must": lambda: choose_keep(bank, dict.fromkeys(bank.names, windows(3)), keep=0),
+        "at_least": lambda: choose_keep(bank, {}, at_least=1.5),
+        "not measured": lambda: Cascade(bank, 1).save(),
         "memory only": lambda: Cascade(
-            scouts, bank, 1, choice=Choice(1, 0.5, 0.0, None, 1.0, 1.0, 9)).save()}
+            bank, 1, choice=Choice(1, 0.5, 0.0, None, 1.0, 1.0, 9)).save(),
+        "tokens": lambda: Cascade(bank, 1).route_all(Windows(
+            np.zeros((1, 9), np.int32), np.ones((1, 9), bool), np.zeros(1, np.int64)))}
     for word, call in cases.items():
         with pytest.raises(UserError) as caught:
             call()

@@ -1,9 +1,8 @@
 """Tiny experts for tests: windows of 16 bytes, width 16, fresh or trained for a moment.
 
-Beside them their scouts of width 8, and a text and windows of bytes to route.
+Beside them scouts of as little, and a text and windows of bytes to route.
 """
 
-import dataclasses
 import functools
 
 import flax.traverse_util
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cr_jax import models, objective, parameter_files
+from cr_jax import models, objective, parameter_files, scouts
 from cr_jax.bank import ExpertBank
 from cr_jax.calibrating import calibrate
 from cr_jax.calibration import Calibration
@@ -24,7 +23,6 @@ TINY = ModelConfig(
     vocab_size=258, window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
     encoder_blocks=1, decoder_blocks=1, fold_channels=8, dtype="float32")
 FLAT = Calibration({8: np.linspace(1, 9, 40), 16: np.linspace(1, 9, 40)})
-SMALL = dataclasses.replace(TINY, d_model=8, d_ff=16, latents=2)
 SAMPLE = Scoring(parts=4, hidden=1, passes=1)
 BYTES = ByteTokenizer()
 TEXT = "def route(text):\n    return min(experts, key=residual)  # it is argmin\n" * 3
@@ -58,12 +56,21 @@ def one(params, index: int):
     return jax.tree.map(lambda x: x[index], params)
 
 
+def scout(seed: int = 0) -> scouts.Scout:
+    """Of a text of its own: bytes that stay near those before them, from a range that wanders."""
+    rng = np.random.default_rng(seed)
+    steps = rng.integers(-3, 4, (40, TINY.window))
+    text = (np.cumsum(steps, 1) + rng.integers(0, 256, (40, 1))) % 256
+    return scouts.count(text, np.ones(text.shape, bool), TINY.vocab_size)
+
+
 def in_memory(experts: int = 3, model: ModelConfig = TINY, seed: int = 0, rule: Scoring = SEEN,
-              tokenizer=None) -> ExpertBank:
-    """A bank of untrained experts e0, e1, ... that lives in memory."""
+              tokenizer=None, scouts_from: int = 70) -> ExpertBank:
+    """A bank of untrained experts e0, e1, ..., and scouts of other text, that lives in memory."""
     bank = ExpertBank(model, tokenizer or ByteTokenizer(), scoring=rule)
     for i in range(experts):
-        bank = bank.mount(f"e{i}", one(fresh(experts, model, seed), i), FLAT)
+        bank = bank.mount(f"e{i}", one(fresh(experts, model, seed), i), FLAT,
+                          scout=scout(scouts_from + i))
     return bank
 
 
@@ -78,7 +85,8 @@ def on_disk(folder, experts: int = 2) -> ExpertBank:
 def stored(folder, bank):
     made = ExpertBank.create(folder, bank.model, bank.tokenizer, bank.scoring)
     for name in bank.names:
-        made.add(name, bank.expert_params(name), bank.calibration[name])
+        made.add(name, bank.expert_params(name), bank.calibration[name],
+                 scout=bank.scouts.get(name))
     return made
 
 
@@ -114,7 +122,9 @@ def trained_bank() -> ExpertBank:
     for i, (low, high) in enumerate(((97, 107), (113, 123))):
         params = one(trained(), i)
         calibration = calibrate(TINY, params, windows(300, 1000 + i, low, high))
-        bank = bank.mount(f"e{i}", params, calibration)
+        own = windows(300, 2000 + i, low, high)
+        bank = bank.mount(f"e{i}", params, calibration, scout=scouts.count(
+            own.tokens, own.mask, TINY.vocab_size))
     return bank
 
 

@@ -25,9 +25,10 @@ Prints one line per file, in order:
   R       residual of each expert in nats/token, best first; `cr-jax bank list` says of what;
           R+X where the bank's rule adds X to what is not typical of the expert, and ranks by both
 
-With --scouts only the experts that the scouts keep are scored in full, and only these are shown:
-more where the scouts are near each other, unless --keep says how many.  --json has every scout's
-residual under "scouts".
+With --cascade scouts, tiny compressors counted on the experts' own text, go first; only the experts
+with the nearest scouts are scored in full and shown: as many as was measured for the bank, more
+where scouts are near each other; with --keep K exactly K.  --json has every scout's residual under
+"scouts".
 
 With --explain, more lines per file: a bar per expert, nearest first, with its residual, p and tra;
 the verdict in a sentence; on a terminal the text, each token coloured by its residual under the
@@ -49,12 +50,11 @@ A bad file costs one line on stderr and exit code 2 at the end; the others are r
 def add_arguments(parser) -> None:
     """The flags of `cr-jax route`."""
     parser.add_argument("--json", action="store_true", help="one JSON object per file and line")
-    parser.add_argument("--scouts", metavar="DIR",
-                        help="bank of small experts of the same names that choose which of the "
-                        "bank's score in full")
+    parser.add_argument("--cascade", action="store_true",
+                        help="score in full only the experts that their scouts keep")
     parser.add_argument("--keep", type=int, metavar="K",
-                        help="with --scouts, exactly so many (default: what was measured for "
-                        "them: a least number, and all whose scout is near the nearest)")
+                        help="cascade that keeps exactly so many (default: what was measured for "
+                        "the bank: a least number, and all whose scout is near the nearest)")
     parser.add_argument("--alpha", type=float, default=0.05, metavar="A",
                         help="a p-value below this is unknown (default 0.05)")
     parser.add_argument("--head", type=int, default=0, metavar="N",
@@ -85,13 +85,9 @@ def run(args) -> int:
                         f"got {args.stop}")
     if args.windows < 1:
         raise UserError(f"--windows must be at least 1, got {args.windows}")
-    if args.keep is not None and args.scouts is None:
-        raise UserError("--keep says how many experts score after the scouts: give --scouts too")
     if args.html is not None:
         _check_page(args.html, args.files)
     BankFolder(args.bank)
-    if args.scouts is not None:
-        BankFolder(args.scouts)
     status, good = 0, []
     for name in args.files:
         try:
@@ -107,12 +103,12 @@ def run(args) -> int:
     from cr_jax.data.sources import read_text
     from cr_jax.explanation import explain
 
-    if args.scouts is None:
+    if args.cascade or args.keep is not None:
+        cascade = Cascade.load(args.bank, args.keep)
+        route, bank = cascade.route, cascade.bank
+    else:
         cascade, bank = None, ExpertBank.load(args.bank)
         route = functools.partial(router.route, bank)
-    else:
-        cascade = Cascade.load(args.bank, args.scouts, args.keep)
-        route, bank = cascade.route, cascade.bank
     sizes = _sizes()
     in_lines = args.explain or args.margin
     explained = []

@@ -5,6 +5,7 @@ from cr_jax.data.batches import (
     WindowBatches,
     content,
     count_tokens,
+    sample,
     train_iterator,
 )
 from cr_jax.data.corpus import Corpus, load_corpus
@@ -44,6 +45,7 @@ __all__ = [
     "load_tokenizer",
     "random_windows",
     "read_text",
+    "sample",
     "train_iterator",
     "train_sentencepiece",
     "windows_of",

@@ -215,6 +215,24 @@ class WindowBatches:
         return batch
 
 
+def sample(
+    name: str, source: Corpus | Mixture, window: int, *, tokens: int = 0, seed: int = 0,
+    mode: str = "packed", pad_id: int = 0,
+) -> tuple[Int32[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
+    """(tokens, mask) of an expert's first training windows: one epoch, each token at most once.
+
+    `tokens`: at most about so many; 0: all of them.  The other arguments are those of
+    `WindowBatches`, of one expert.
+    """
+    rows = max(1, count_tokens(source) // window)
+    if tokens:
+        rows = min(rows, max(1, tokens // window))
+    batch = WindowBatches({name: source}, batch=rows, window=window, seed=seed, mode=mode,
+                          pad_id=pad_id)[0]
+    found = batch["tokens"][0]
+    return found, batch["mask"][0] if "mask" in batch else np.ones(found.shape, bool)
+
+
 def train_iterator(batches: WindowBatches, start_step: int = 0) -> "grain.DatasetIterator":
     """Iterates over the batches from `start_step` on.
 

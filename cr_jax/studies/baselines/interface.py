@@ -13,7 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int32
 
-from cr_jax.data import Corpus, Mixture, Tokenizer, WindowBatches, count_tokens, train_iterator
+from cr_jax.data import Corpus, Mixture, Tokenizer, WindowBatches, sample, train_iterator
 
 
 @runtime_checkable
@@ -78,21 +78,14 @@ class TrainingText:
 
         `tokens`: at most about so many; 0: all of them.
         """
-        rows = max(1, count_tokens(self.corpora[domain]) // self.window)
-        if tokens:
-            rows = min(rows, max(1, tokens // self.window))
-        batch = self._batches({self.names[domain]: self.corpora[domain]}, rows)[0]
-        found = batch["tokens"][0]
-        return found, batch["mask"][0] if "mask" in batch else np.ones(found.shape, bool)
+        return sample(self.names[domain], self.corpora[domain], self.window, tokens=tokens,
+                      seed=self.seed, mode=self.mode, pad_id=self.tokenizer.pad_id)
 
     def batches(self, batch: int):
         """Endless {"tokens" [E, B, L], in padded mode "mask"}, as the compressors' own training."""
         every = dict(zip(self.names, self.corpora, strict=True))
-        return train_iterator(self._batches(every, batch))
-
-    def _batches(self, corpora, rows: int) -> WindowBatches:
-        return WindowBatches(corpora, batch=rows, window=self.window, seed=self.seed,
-                             mode=self.mode, pad_id=self.tokenizer.pad_id)
+        return train_iterator(WindowBatches(every, batch=batch, window=self.window, seed=self.seed,
+                                            mode=self.mode, pad_id=self.tokenizer.pad_id))
 
 
 def cut(mask: Bool[np.ndarray, "N L"], length: int) -> Bool[np.ndarray, "N L"]:
