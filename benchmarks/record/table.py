@@ -3,8 +3,10 @@
     python -m benchmarks.record.table results/record/*seed?.json results/record/*[0-9]s.json \
         --swap results/record/*swap*.json
 
-Runs of the record are those without changed settings on the record's chip (rule 8); those on
-another stand beside it.  `--swap`: an expert of another domain.
+The record is of runs without changed settings, by one command, on the record's chip (rules 7 and
+8): those that agree in device, commit and every setting, seconds of training included, and all
+meet the target, at least two seeds; the fastest such command.  The others stand beside it.
+`--swap`: an expert of another domain.
 """
 
 import argparse
@@ -27,18 +29,19 @@ def main():
     p.add_argument("--swap", help="raw JSON of an expert trained on other text")
     p.add_argument("--out", default="results/paper.json")
     args = p.parse_args()
-    rows = [named(json.loads(Path(path).read_text())) for path in args.logs]
+    raws = [json.loads(Path(path).read_text()) for path in args.logs]
+    rows = [named(raw) for raw in raws]
     # Rows with changed settings, such as fewer latents, are no runs of the record.
     plain = [r for r in rows if not r["changes"]]
-    seeds = [r for r in plain if CHIP in r["device"]]
-    if not seeds:
-        p.error(f"none of the logs is of an unchanged run on an {CHIP}")
-    times = [r["seconds_to_99_47"] for r in seeds if r["seconds_to_99_47"] is not None]
-    record = {"seconds_to_99_47": statistics.mean(times) if times else None, "seeds": len(times),
-              "spread": max(times) - min(times) if times else None, "all": times,
+    seeds = record_runs(raws)
+    if seeds is None:
+        p.error(f"none of the commands has two seeds on an {CHIP}, unchanged, all at the target")
+    times = [r["seconds_to_99_47"] for r in seeds]
+    record = {"seconds_to_99_47": statistics.mean(times), "seeds": len(times),
+              "spread": max(times) - min(times), "all": times,
               "device": seeds[0]["device"], "commit": seeds[0]["commit"],
-              "elsewhere": [{k: r[k] for k in ("seed", "seconds_to_99_47", "device", "commit")}
-                            for r in plain if r not in seeds]}
+              "others": [{k: r[k] for k in ("seed", "seconds_to_99_47", "train_seconds", "device",
+                                            "commit")} for r in plain if r not in seeds]}
     swap = named(json.loads(Path(args.swap).read_text())) if args.swap else None
     Path(args.out).write_text(json.dumps({"rows": rows, "record": record, "swap": swap}, indent=1))
     for r in rows:
@@ -48,6 +51,19 @@ def main():
               + f" | {r['nll']['code_test']:.3f} / {r['nll']['wikitext_valid']:.2f} | "
               f"{r['window_exact']['code_test']:.1%} | "
               f"{r['seconds_to_99_47'] or float('nan'):.0f} s |")
+
+
+def record_runs(raws):
+    """The rows of the fastest command that rule 7 allows; None if there is none."""
+    commands = {}
+    for raw in raws:
+        if not raw["changes"] and CHIP in raw["device"]:
+            key = raw["device"], raw["commit"], json.dumps(raw["settings"], sort_keys=True)
+            commands.setdefault(key, []).append(named(raw))
+    counted = [rows for rows in commands.values() if len({r["seed"] for r in rows}) > 1
+               and None not in [r["seconds_to_99_47"] for r in rows]]
+    return min(counted, default=None,
+               key=lambda rows: statistics.mean(r["seconds_to_99_47"] for r in rows))
 
 
 def named(raw):

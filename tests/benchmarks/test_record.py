@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from benchmarks.record import run, tokens
+from benchmarks.record import run, table, tokens
 from cr_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -150,6 +150,34 @@ def test_the_table_says_what_the_raw_log_says(path):
     assert row["tokens"]["valid"] == 2048 * row["L"]
     assert reached is None or row["tra"]["valid"] >= run.TARGET
     assert row["tra"]["random"] <= 0.5
+
+
+def row(seed, reached, seconds=100.0, **more):
+    """What the table reads of an unchanged run on the record's chip."""
+    groups = {g: {"valid": 0.5} for g in ("tra", "nll", "window_exact", "majority_tra", "tokens")}
+    return dict.fromkeys(table.KEPT) | groups | {
+        "changes": [], "device": "NVIDIA H100", "commit": "abc", "seed": seed,
+        "seconds_to_99_47": reached, "settings": {"train": {"seconds": seconds}}} | more
+
+
+def test_the_record_is_the_fastest_command_whose_seeds_all_met_the_target():
+    found = lambda *rows: [r["seed"] for r in table.record_runs(rows) or ()]
+    slow, fast = [row(0, 90.0), row(1, 80.0)], [row(2, 70.0, 95.0), row(3, 60.0, 95.0)]
+    assert found(*slow) == [0, 1] and found(*slow, *fast) == found(*fast, *slow) == [2, 3]
+    assert found(*slow, *fast, row(4, None, 95.0)) == [0, 1]  # one seed of the faster failed
+    assert found(*slow, row(5, 10.0, 20.0)) == [0, 1]  # one seed alone
+    for other in ({"commit": "def"}, {"device": "NVIDIA H200"}, {"changes": ["model.latents=4"]},
+                  {"seconds": 170.0}):
+        assert found(row(0, 90.0), row(1, 80.0, **other)) == []
+    assert found(row(0, 90.0), row(0, 80.0)) == []
+
+
+def test_the_summary_is_what_the_table_makes_of_the_raw_logs():
+    raws = [json.loads(path.read_text()) for path in RAW]
+    stored = json.loads((ROOT / "results" / "paper.json").read_text())
+    times = [r["seconds_to_99_47"] for r in table.record_runs(raws)]
+    assert sorted(stored["record"]["all"]) == sorted(times)
+    assert all(r in [table.named(raw) for raw in raws] for r in stored["rows"])
 
 
 def test_unreadable_arrays_are_named(tmp_path):
