@@ -234,15 +234,15 @@ def _make_bank(experiment, model, text, names, trained, folder, say) -> ExpertBa
     for e, name in enumerate(names):
         params = parameter_files.rounded(
             jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params), experiment.bank_dtype)
-        calibration = calibrate(model, params, text.valid[name], scoring=experiment.scoring,
-                                documents=text.valid_documents.get(name),
-                                batch=experiment.eval.batch)
         own = sample(name, text.train[name], model.window, seed=experiment.seed, tokens=COUNTED,
                      mode=experiment.data.mode, pad_id=text.tokenizer.pad_id)
+        scout = count(*own, model.vocab_size)
+        calibration = calibrate(model, params, text.valid[name], scoring=experiment.scoring,
+                                documents=text.valid_documents.get(name), scout=scout,
+                                batch=experiment.eval.batch)
         bank.add(name, params, calibration, {
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
-            "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype,
-            count(*own, model.vocab_size))
+            "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype, scout)
     if len(names) > KEEP:
         cascade = Cascade.choose(bank, text.valid, batch=experiment.eval.batch,
                                  expert_chunk=experiment.eval.expert_chunk)

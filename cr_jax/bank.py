@@ -5,6 +5,7 @@ Here frozen means the same bytes: `mount` and `add` never touch another expert's
 """
 
 import dataclasses
+import functools
 import os
 import types
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cr_jax import config, parameter_files
+from cr_jax import config, parameter_files, scouts
 from cr_jax.bank_folder import BankFolder, check_manifest, check_name, create_folder, read_json
 from cr_jax.calibration import Calibration
 from cr_jax.config import SEEN, ModelConfig, Scoring
@@ -87,13 +88,13 @@ class ExpertBank:
         for name, path in zip(names, folders, strict=True):
             files.check_expert(name) if verify else check_name(name)
             check_belongs(path, model, scoring)
-        scouts = {n: read_scout(p, model) for n, p in zip(names, folders, strict=True)}
+        read = {n: read_scout(p, model) for n, p in zip(names, folders, strict=True)}
         return cls(
             model, tokenizer, names, parameter_files.read_stacked(folders, model),
             {n: read_calibration(p) for n, p in zip(names, folders, strict=True)},
             {n: read_json(p / "config.json").get("about", {})
              for n, p in zip(names, folders, strict=True)},
-            files.path, scoring, {n: s for n, s in scouts.items() if s is not None})
+            files.path, scoring, {n: s for n, s in read.items() if s is not None})
 
     def add(self, name: str, params: Any, calibration: Calibration,
             about: Mapping[str, Any] | None = None, dtype: str = "float32",
@@ -167,6 +168,17 @@ class ExpertBank:
                           {n: self.about[n] for n in names},
                           {n: self.scouts[n] for n in names if n in self.scouts})
 
+    @functools.cached_property
+    def weights(self) -> Any:
+        """What residuals are computed from: `params`, under a rule with `pairs` with scouts.
+
+        `UserError` when such a rule finds no scout.
+        """
+        if not self.scoring.pairs or not self.names:
+            return self.params
+        check_scouts(self)
+        return scouts.beside(self.params, (self.scouts[n] for n in self.names))
+
     def expert_params(self, name: str) -> Any:
         """One expert's parameters, without the expert axis."""
         row = self.index(name)
@@ -188,6 +200,7 @@ class ExpertBank:
         self.names, self.params = other.names, other.params
         self.calibration, self.about = other.calibration, other.about
         self.scouts = other.scouts
+        self.__dict__.pop("weights", None)
 
     def _files(self) -> BankFolder:
         if self.folder is None:
@@ -198,6 +211,15 @@ class ExpertBank:
             raise UserError(f"the bank {self.folder} was replaced by one with another tokenizer: "
                             "load it again")
         return files
+
+
+def check_scouts(bank: ExpertBank) -> None:
+    """`UserError` unless every expert has a scout."""
+    lacking = [n for n in bank.names if n not in bank.scouts]
+    if lacking:
+        raise UserError(f"no scout for {', '.join(lacking)}: experts have one if they were trained "
+                        "by this version; or store them again with `ExpertBank.add(..., "
+                        "scout=cr_jax.scouts.count(...))`")
 
 
 def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLike,

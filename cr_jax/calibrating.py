@@ -19,22 +19,27 @@ from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.scoring import residual_means, scored
+from cr_jax.scouts import Scout, beside
 
 
 def calibrate(model: ModelConfig, params: Any, windows: Windows, *,
-              documents: Windows | None = None, scoring: Scoring = SEEN, most: int = MOST,
-              batch: int = 64, chunk: int = 8192) -> Calibration:
+              documents: Windows | None = None, scoring: Scoring = SEEN,
+              scout: Scout | None = None, most: int = MOST, batch: int = 64,
+              chunk: int = 8192) -> Calibration:
     """One expert's residuals on windows of its OWN validation split, at several lengths.
 
     params: without the expert axis.  Lengths: the window L and powers of two from 8 up to it; a
     window is cut to its first tokens and the rest is padding, as in the last window of a document.
     At most `most` windows, evenly spaced.  An error rate of alpha needs more than 1 / alpha of
     them.  documents: windows of whole validation documents (`data.document_windows`), by which a
-    document's p-value is then found.  `UserError` when there are no windows.  Not in the paper.
+    document's p-value is then found.  scout: the expert's, for rules with `pairs`.  `UserError`
+    when there are no windows.  Not in the paper.
     """
     check_sizes(most=most, batch=batch, chunk=chunk)
     real = windows.mask.sum(-1)
     stacked = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
+    if scoring.pairs:
+        stacked = beside(stacked, [scout])
     lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
     found = {}
     for length in lengths:

@@ -26,7 +26,7 @@ def score_rows(bank: ExpertBank, windows: Windows, rows: int, expert_chunk: int 
     out = Scores(*(np.empty((len(bank.names), *windows.tokens.shape), kind)
                    for kind in (np.float32, bool, np.float32)))
     for part, *call in _calls(bank.model, windows, rows, bank.scoring):
-        scores = compiled(score_experts, bank.model, bank.params, *call, expert_chunk, chunk,
+        scores = compiled(score_experts, bank.model, bank.weights, *call, expert_chunk, chunk,
                           bank.scoring.residual_rule)
         for kept, new in zip(out, scores, strict=True):
             kept[:, part] = np.asarray(new)[:, : part.stop - part.start]
@@ -39,8 +39,9 @@ def residual_rows(
 ) -> tuple[Float[np.ndarray, "E B"], Int[np.ndarray, " B"]]:
     """(nats over scored tokens, number of these) of each window, in calls of `rows` windows.
 
-    params: [E, ...].  `residual_sums` of `score_rows` without the pass over seen tokens, which
-    only the paper's rule needs.  `UserError` when the windows or the rule are not the model's.
+    params: [E, ...], of a bank its `weights`.  `residual_sums` of `score_rows` without the pass
+    over seen tokens, which only the paper's rule needs.  `UserError` when the windows or the rule
+    are not the model's.
     """
     return residual_rows_begun(model, params, windows, rows, scoring=scoring,
                                expert_chunk=expert_chunk, chunk=chunk)()
@@ -134,11 +135,14 @@ def compiled(function: Callable, model: ModelConfig, params: Any, tokens: Any, m
 def selected(bank: ExpertBank, rows: Int[np.ndarray, " K"]) -> ExpertBank:
     """`bank.select` by place, without a way through the host's memory."""
     names = tuple(bank.names[e] for e in rows)
-    return dataclasses.replace(
-        bank, names=names, params=_pick(bank.params, np.asarray(rows, np.int32)), folder=None,
+    weights = _pick(bank.weights, np.asarray(rows, np.int32))
+    found = dataclasses.replace(
+        bank, names=names, params={k: weights[k] for k in bank.params}, folder=None,
         calibration={n: bank.calibration[n] for n in names},
         about={n: bank.about[n] for n in names},
         scouts={n: bank.scouts[n] for n in names if n in bank.scouts})
+    found.weights = weights  # not made anew from the scouts
+    return found
 
 
 @jax.jit

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cr_jax import calls, cascade_record, router, scouts, shortlist
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import ExpertBank, check_scouts
 from cr_jax.cascade_record import Choice
 from cr_jax.config import SEEN
 from cr_jax.data.windows import Windows
@@ -186,7 +186,7 @@ class Cascade:
             part = calls.selected(self.bank, np.array([e]))
             for here, rows in full_calls(at, batch):
                 begun.append((e, here, calls.residual_rows_begun(
-                    part.model, part.params, windows.take(here), rows, scoring=part.scoring,
+                    part.model, part.weights, windows.take(here), rows, scoring=part.scoring,
                     chunk=chunk)))
         for e, here, read in begun:
             residuals[e, here] = residual_means(*read())[0]
@@ -259,8 +259,4 @@ def full_calls(at: Int[np.ndarray, " n"], batch: int) -> Iterator[tuple[np.ndarr
 def _check_scouts(bank: ExpertBank) -> None:
     if not bank.names:
         raise UserError("the bank has no experts: train or add one first")
-    lacking = [n for n in bank.names if n not in bank.scouts]
-    if lacking:
-        raise UserError(f"no scout for {', '.join(lacking)}: experts have one if they were trained "
-                        "by this version; or store them again with `ExpertBank.add(..., "
-                        "scout=cr_jax.scouts.count(...))`")
+    check_scouts(bank)

@@ -64,6 +64,9 @@ def check_belongs(folder: Path, model: ModelConfig, scoring: Scoring) -> None:
     if rule != scoring.residual_rule:
         raise UserError(f"{folder} was calibrated for {rule}, the bank's residuals are of "
                         f"{scoring.residual_rule}: calibrate the expert again with the bank's rule")
+    if rule.pairs and SCOUT not in listed_files(folder):
+        raise UserError(f"{folder} has no scout, of which the bank's rule takes a share: store the "
+                        "expert again with one")
 
 
 def read_calibration(folder: Path) -> Calibration:

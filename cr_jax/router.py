@@ -119,7 +119,7 @@ def judge(bank: ExpertBank, document: Iterable[Windows], *, alpha: float, stop: 
             nats, counts = residual_sums(scores.residual, block.mask, bank.scoring)
             correct = (scores.correct & block.mask).sum(-1)
         else:
-            nats, counts = residual_rows(bank.model, bank.params, block, rows,
+            nats, counts = residual_rows(bank.model, bank.weights, block, rows,
                                          scoring=bank.scoring, expert_chunk=expert_chunk,
                                          chunk=chunk)
         nats = totals.add(block, nats, counts, correct)
@@ -152,7 +152,7 @@ def route_all(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batc
     _check_bank(bank)
     check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
     residuals = residual_means(*residual_rows(
-        bank.model, bank.params, windows, rows_per_call(len(windows.tokens), batch),
+        bank.model, bank.weights, windows, rows_per_call(len(windows.tokens), batch),
         scoring=bank.scoring, expert_chunk=expert_chunk, chunk=chunk))
     lengths = windows.mask.sum(-1)
     return WindowRoutes(residuals, lowest(compared(bank, residuals, lengths)),

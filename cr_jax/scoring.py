@@ -5,7 +5,8 @@ domain the better it gets.  It cannot copy what it never saw: the masked residua
 hidden tokens, each rebuilt from a window in which it, and a share of the others, were hidden.
 The code length is the nll of every token as the expert's causal encoder predicts it from those
 before it (`models.Autoencoder.predict`): what the window costs to write down, which no copying
-lowers.  Both Not in the paper, whose rule is the default of `config.Scoring`.
+lowers; its scout may have a share in the prediction.  Both Not in the paper, whose rule is the
+default of `config.Scoring`.
 """
 
 import functools
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from cr_jax import models, objective
+from cr_jax import models, objective, scouts
 from cr_jax.config import SEEN, ModelConfig, Scoring
 
 
@@ -89,10 +90,13 @@ def residual_nll(
     rate = jnp.full(rows, scoring.rate, jnp.int32) if scoring.rate else None
     if scoring.predicted:
         h = net.apply(params, tokens, mask, method="predict")
-        if not scoring.passes:
-            return objective.token_scores(h, kernel, tokens, chunk).nll
-        at = np.flatnonzero(scored(scoring, window))
+        at = np.flatnonzero(scored(scoring, window)) if scoring.passes else slice(None)
         nll = objective.token_scores(h[:, at], kernel, tokens[:, at], chunk).nll
+        if scoring.pairs:
+            counted = scouts.token_nats(scouts.Table(**params[scouts.COLLECTION]), tokens)
+            nll = scouts.mixed(nll, counted[:, at], scoring.pairs)
+        if not scoring.passes:
+            return nll
         return jnp.full((rows, window), jnp.nan).at[:, at].set(nll)
     if not scoring.parts:
         return _seen(net, params, tokens, mask, chunk, rate).nll

@@ -4,7 +4,8 @@
 
 By a look-up in a table a scout says what a window costs to write down by its domain's pairs of
 tokens.  That is a residual like an expert's code length, of one domain's text alone, and almost
-free: good enough to tell which experts are worth asking (`cr_jax.cascade`).  With n counts, t
+free: good enough to tell which experts are worth asking (`cr_jax.cascade`), and to lend experts a
+prediction that is never far off (`config.Scoring.pairs`).  With n counts, t
 numbers of different successors, v and w tokens:
 
     P(w) = (n(w) + t / V) / (n + t)            P(w | v) = (n(vw) + t(v) P(w)) / (n(v) + t(v))
@@ -15,6 +16,7 @@ Letters: B windows, L tokens per window, V vocabulary, E experts, P pairs, S slo
 """
 
 import functools
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +35,7 @@ PAIRS = 65_536  # that a scout keeps: 0.4 MB
 COUNTED = 1 << 24  # tokens of a training text, at most
 WAYS = 8  # pairs that share a slot: 32 bytes, the least that a GPU reads
 TOGETHER = 16  # scouts side by side on an accelerator
+COLLECTION = "scout"  # of a pytree of parameters
 
 
 class Scout(NamedTuple):
@@ -123,7 +126,7 @@ def _slot_bits(pairs: int) -> int:
 
 
 def _slots(hashes, bits: int):
-    return hashes >> np.uint32(32 - bits) if bits else np.zeros_like(hashes)
+    return hashes >> np.uint32(32 - bits) if bits else hashes & np.uint32(0)
 
 
 def table(scouts: Iterable[Scout]) -> Table:
@@ -154,21 +157,32 @@ def residuals(scouts: Table, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"]
 
     `together`: scouts side by side.
     """
+    one = lambda scout: jnp.sum(jnp.where(mask, token_nats(scout, tokens), 0), -1)
+    return jax.lax.map(one, scouts, batch_size=together)
+
+
+def token_nats(scout: Table, tokens: Int[Array, "B L"]) -> Float[Array, "B L"]:
+    """nats of each token after the last by one scout, a `Table` without its axis E."""
     ids = tokens.astype(jnp.uint32)
     hashes = pair_hashes(ids[:, :-1], ids[:, 1:])
-    bits = scouts.keys.shape[1].bit_length() - 1
-    slot = (hashes >> np.uint32(32 - bits) if bits else jnp.zeros_like(hashes)).astype(jnp.int32)
+    slot = _slots(hashes, scout.keys.shape[0].bit_length() - 1).astype(jnp.int32)
+    here = scout.keys[slot] == hashes[..., None]
+    known = jnp.min(jnp.where(here, scout.nats[slot], jnp.inf), -1)
+    alone = scout.alone[tokens].astype(jnp.float32)
+    other = scout.after[tokens[:, :-1]].astype(jnp.float32) + alone[:, 1:]
+    return jnp.concatenate([alone[:, :1], jnp.where(jnp.isfinite(known), known, other)], -1)
 
-    def one(scout):
-        here = scout.keys[slot] == hashes[..., None]
-        known = jnp.min(jnp.where(here, scout.nats[slot], jnp.inf), -1)
-        alone = scout.alone[tokens].astype(jnp.float32)
-        other = scout.after[tokens[:, :-1]].astype(jnp.float32) + alone[:, 1:]
-        later = jnp.where(jnp.isfinite(known), known, other)
-        nats = jnp.concatenate([alone[:, :1], later], -1)
-        return jnp.sum(jnp.where(mask, nats, 0), -1)
 
-    return jax.lax.map(one, scouts, batch_size=together)
+def mixed(nll: Float[Array, "..."], counted: Float[Array, "..."], share: float
+          ) -> Float[Array, "..."]:
+    """nats by the mixture of two predictions, given by theirs; `share` is the second's."""
+    return -jnp.logaddexp(math.log1p(-share) - nll, math.log(share) - counted)
+
+
+def beside(params: Any, scouts: Iterable[Scout]) -> Any:
+    """Stacked parameters with their experts' scouts as one more collection, for rules with `pairs`.
+    """
+    return {**params, COLLECTION: table(scouts)._asdict()}
 
 
 def write(file: Path, scout: Scout) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_bank
-from tiny_bank import SAMPLE, SMALL, TINY, fresh, in_memory, one, spread, windows
+from tiny_bank import SAMPLE, TINY, fresh, in_memory, one, spread, windows
 
 from cr_jax import calls, models, objective, router, scoring
 from cr_jax.calibrating import calibrate
@@ -104,11 +104,11 @@ def test_residuals_alone_cost_the_passes_of_their_rule_and_no_other(monkeypatch,
 
 
 def test_a_sample_scores_its_positions_as_the_whole_rule_does():
-    whole, params, batch = Scoring(parts=4, hidden=2), one(in_memory(1, SMALL).params, 0), spread()
+    whole, params, batch = Scoring(parts=4, hidden=2), one(in_memory(1).params, 0), spread()
 
     @jax.jit
     def by_passes(params, tokens, mask):
-        return [scoring.residual_nll(models.Autoencoder(SMALL), params, tokens, mask,
+        return [scoring.residual_nll(models.Autoencoder(TINY), params, tokens, mask,
                                      dataclasses.replace(whole, passes=n)) for n in range(5)]
 
     got = [np.asarray(x) for x in by_passes(params, batch.tokens, batch.mask)]

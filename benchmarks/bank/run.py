@@ -26,8 +26,9 @@ import numpy as np
 
 from benchmarks.bank.inputs import draw, read_sets
 from benchmarks.results import commit
-from cr_jax import mapping, models, parallel, parameter_files
+from cr_jax import mapping, models, parallel, parameter_files, scouts
 from cr_jax.config import SEEN, ModelConfig, OptimizerConfig, Scoring, TrainConfig
+from cr_jax.errors import UserError
 from cr_jax.scoring import residuals_only, score_experts
 from cr_jax.training.clock import Clock
 from cr_jax.training.step import init_state, make_train_step
@@ -52,6 +53,12 @@ class Run:
         if spec.get("generalist"):
             self.domains = [GENERALIST]
             self.data = [np.concatenate([read(name) for name in spec["generalist"]])]
+        self.table = None
+        if any(rule.pairs for rule in self.rules.values()):
+            if self.start or spec.get("generalist"):
+                raise UserError(f"{self.name}: rules with pairs want a scout for each expert, and "
+                                "a generalist has none")
+            self.table = scouts.table(map(self.scout, self.data))._asdict()
         self.clock = Clock(self.train, self.model.window, [len(x) for x in self.data])
         make = functools.partial(init_state, self.model, self.optimizer, self.train)
         self.init = jax.jit(jax.vmap(make))
@@ -65,6 +72,16 @@ class Run:
     def batch(self):
         return {"tokens": jnp.asarray(
             draw(self.data, self.rng, self.train.batch, self.model.window))}
+
+    def scout(self, tokens):
+        """Of a training text, cut into windows."""
+        rows = tokens[:len(tokens) // self.model.window * self.model.window]
+        rows = rows.reshape(-1, self.model.window)
+        return scouts.count(rows, np.ones(rows.shape, bool), self.model.vocab_size)
+
+    def weights(self, params, rule: Scoring):
+        """What a rule computes residuals from."""
+        return {**params, scouts.COLLECTION: self.table} if rule.pairs else params
 
     def compile(self) -> float:
         """Compiles init, step and every rule's scoring; -> seconds."""
@@ -80,7 +97,7 @@ class Run:
         self.scorers = {
             name: scorer(self.model, self.spec.get("expert_chunk", 10),
                          self.spec.get("chunk", 16384), rule).lower(
-                scored, of(row, jnp.int32), of(row, bool)).compile()
+                self.weights(scored, rule), of(row, jnp.int32), of(row, bool)).compile()
             for name, rule in self.rules.items()}
         return time.perf_counter() - start
 
@@ -123,8 +140,9 @@ class Run:
         out, seconds = {}, {}
         for rule, call in self.scorers.items():
             start, found, pending = time.perf_counter(), [], None
+            weights = self.weights(params, self.rules[rule])
             for i in range(0, len(tokens), self.rows):
-                new = call(params, tokens[i:i + self.rows], mask[i:i + self.rows])
+                new = call(weights, tokens[i:i + self.rows], mask[i:i + self.rows])
                 if pending is not None:
                     found.append(jax.device_get(pending))
                 pending = new
@@ -174,7 +192,11 @@ def main(arguments: list[str] | None = None) -> int:
     a = p.parse_args(arguments)
     out = Path(a.out)
     out.mkdir(parents=True, exist_ok=True)
-    runs = [Run(spec, Path(a.tokens)) for spec in json.loads(Path(a.plan).read_text())]
+    try:
+        runs = [Run(spec, Path(a.tokens)) for spec in json.loads(Path(a.plan).read_text())]
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     sets = read_sets(Path(a.tokens) / "sets.npz")
     # Host cores compile the next runs while the device trains one.
     with concurrent.futures.ThreadPoolExecutor(a.compilers) as pool:

@@ -47,6 +47,9 @@ def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
                               or bool(scoring.parts) != bool(scoring.passes)):
         raise UserError("config.scoring: predicted hides nothing and decodes nothing; leave rate "
                         "at 0 and hidden at 1, and give both or none of parts and passes")
+    if not 0 <= scoring.pairs < 1 or (scoring.pairs and not scoring.predicted):
+        raise UserError(f"config.scoring.pairs={scoring.pairs} is the share of counted pairs in "
+                        "predicted=True: at least 0, below 1, and 0 under other rules")
     if scoring.passes > scoring.parts:
         raise UserError(f"config.scoring.passes={scoring.passes} must not exceed "
                         f"parts={scoring.parts}, the number of passes there are")

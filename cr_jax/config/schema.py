@@ -141,6 +141,8 @@ class Scoring:
     predicted: score each token as the expert's own encoder predicts it from the tokens before it:
     the window's code length under that expert.  Needs model.predictive; nothing is hidden, and
     parts and passes choose the scored sample of positions as above.
+    pairs: share of the expert's scout in that prediction, p = (1 - pairs) encoder + pairs scout:
+    counts of token pairs (`cr_jax.scouts`) are never far off where an encoder is surprised.
     excess: weight w of what a residual exceeds the expert's own 95th percentile by; 0: plain
     residuals, the paper's rule.  Says how residuals are compared (`router.compared`), not what
     they are: `residual_rule` leaves it out.
@@ -152,6 +154,7 @@ class Scoring:
     passes: int = 0
     predicted: bool = False
     excess: float = 0.0
+    pairs: float = 0.0
 
     @property
     def residual_rule(self) -> "Scoring":

@@ -41,6 +41,12 @@ _PREDICTED = Wording("predicts", "predicted", "it",
                      "the encoder’s −mean log p(xᵢ | x₁ … xᵢ₋₁), nats/token")
 
 
+_MIXED = _PREDICTED._replace(
+    cost="nats/token to predict the text, each token from those before it and from counted pairs",
+    formula="−mean log of a mixture of the encoder’s p(xᵢ | x₁ … xᵢ₋₁) and the scout’s "
+            "p(xᵢ | xᵢ₋₁), nats/token")
+
+
 def wording(rule: Scoring | Any) -> Wording:
     """The words for a rule or for its stored description, of which whatever is unknown is ignored.
 
@@ -57,7 +63,7 @@ def wording(rule: Scoring | Any) -> Wording:
 def _residual(get: Callable[[str], Any]) -> Wording:
     given = lambda name: type(get(name)) is int and get(name) > 0
     if get("predicted") is True:
-        return _PREDICTED
+        return _MIXED if type(get("pairs")) is float and get("pairs") > 0 else _PREDICTED
     if given("parts"):
         return _HIDDEN
     if given("rate"):

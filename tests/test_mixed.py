@@ -1,0 +1,90 @@
+"""A scout's share in an expert's predictions: the same mixture wherever residuals are made."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_bank
+
+from cr_jax import router, scouts
+from cr_jax.bank import ExpertBank, import_expert
+from cr_jax.calibrating import calibrate
+from cr_jax.cascade import Cascade
+from cr_jax.config import Scoring, check_scoring
+from cr_jax.errors import UserError
+from cr_jax.scoring import scored
+
+CODE = Scoring(predicted=True)
+
+
+def bank_of(scoring, experts=3):
+    config = dataclasses.replace(tiny_bank.TINY, predictive=True)
+    return tiny_bank.in_memory(experts, config, rule=scoring)
+
+
+def test_pairs_mix_the_encoders_and_the_scouts_predictions():
+    plain, batch = bank_of(CODE), tiny_bank.spread()
+    encoder = router.score_stats(plain, batch).residual
+    for e, name in enumerate(plain.names):
+        table = scouts.table([plain.scouts[name]])
+        counted = scouts.token_nats(jax.tree.map(lambda x: x[0], table), jnp.asarray(batch.tokens))
+        sums = np.sum(np.where(batch.mask, counted, 0), -1)
+        np.testing.assert_allclose(sums, scouts.residuals(table, batch.tokens, batch.mask)[0],
+                                   rtol=1e-5)
+        for share in (0.2, 0.7):
+            got = router.score_stats(bank_of(dataclasses.replace(CODE, pairs=share)), batch)
+            p = (1 - share) * np.exp(-encoder[e].astype(float)) + share * np.exp(-counted)
+            np.testing.assert_allclose(got.residual[e][batch.mask], -np.log(p)[batch.mask],
+                                       rtol=1e-4)
+            np.testing.assert_array_equal(got.nll[e], router.score_stats(plain, batch).nll[e])
+
+
+def test_every_way_to_a_residual_mixes_alike():
+    rule, batch = dataclasses.replace(CODE, pairs=0.4), tiny_bank.spread()
+    bank = bank_of(rule)
+    by_token = router.score_stats(bank, batch).residual
+    means = np.sum(np.where(batch.mask, by_token, 0), -1) / batch.mask.sum(-1)
+    found = router.route_all(bank, batch)
+    np.testing.assert_allclose(found.residuals, means, rtol=1e-5)
+    assert (np.abs(means - router.route_all(bank_of(CODE), batch).residuals) > 0.001).all()
+    whole = Cascade(bank, 3)
+    np.testing.assert_allclose(whole.route_all(batch).residuals, means, rtol=1e-5)
+    chosen = router.route(bank.select(["e2", "e0"]), tiny_bank.TEXT)
+    every = router.route(bank, tiny_bank.TEXT)
+    assert chosen.residuals == pytest.approx({n: every.residuals[n] for n in ("e2", "e0")})
+    cut = Cascade(bank, 1).route(tiny_bank.TEXT)
+    assert cut.residuals[cut.nearest] == pytest.approx(every.residuals[cut.nearest])
+    made = calibrate(bank.model, bank.expert_params("e1"), batch, scoring=rule,
+                     scout=bank.scouts["e1"])
+    np.testing.assert_allclose(made.residuals[16], np.sort(means[1][batch.mask.all(-1)]),
+                               rtol=1e-5)
+    sample = dataclasses.replace(rule, parts=4, passes=1)
+    at = scored(sample, 16)
+    got = router.score_stats(dataclasses.replace(bank, scoring=sample), batch).residual
+    np.testing.assert_allclose(got[:, :, at], by_token[:, :, at], rtol=1e-5)
+    assert np.isnan(got[:, :, ~at]).all()
+
+
+def test_a_rule_with_pairs_wants_a_scout_and_a_prediction(tmp_path):
+    rule = dataclasses.replace(CODE, pairs=0.4)
+    bank = tiny_bank.stored(tmp_path / "bank", bank_of(rule))
+    assert router.route(ExpertBank.load(tmp_path / "bank"), "abc").residuals == pytest.approx(
+        router.route(bank, "abc").residuals)
+    before = router.route(bank, tiny_bank.TEXT)
+    bank.remove("e1")  # the weights of a bank follow its experts
+    after = router.route(bank, tiny_bank.TEXT).residuals
+    assert after == pytest.approx({n: before.residuals[n] for n in ("e0", "e2")})
+    bare = dataclasses.replace(bank_of(rule), scouts={})
+    for call in (lambda: router.route(bare, "abc"), lambda: Cascade(bare, 1)):
+        with pytest.raises(UserError, match="no scout for e0, e1, e2"):
+            call()
+    other = tiny_bank.stored(tmp_path / "other", dataclasses.replace(bank_of(CODE), scouts={}))
+    assert other.verify() == []
+    for bad in (Scoring(pairs=0.5), *(dataclasses.replace(CODE, pairs=x) for x in (-0.1, 1.0)),
+                dataclasses.replace(CODE, pairs=float("nan"))):
+        with pytest.raises(UserError, match=r"scoring\.pairs"):
+            check_scoring(bad, bank.model)
+    with pytest.raises(UserError, match="was calibrated for"):
+        import_expert(tmp_path / "bank", tmp_path / "other" / "experts" / "e1")
