@@ -1,13 +1,13 @@
 """How many experts must a cascade keep?  Measures it on validation text and stores the answer.
 
-    python -m benchmarks.choose_keep --config configs/NAME.py[:VARIANT] --bank BANK --scouts SCOUTS
+    python -m benchmarks.choose_keep --config configs/NAME.py[:VARIANT] --bank BANK
 
 The config says where each expert's validation text is (`data.domains`); its model is not used.
 Text is cut by the bank's tokenizer and window.  Offsets for the scouts are fitted on all windows;
 the least margin with which, `--keep` experts at least, the exact winner is kept as often as
 `--at-least` says is found with offsets that did not see the window (fitted on every other one, both
-ways round).  Writes SCOUTS/cascade.json, which `cr-jax route --scouts SCOUTS` reads, and prints the
-margin, the offsets if they help, the agreement, and how many experts are kept on average.
+ways round).  Writes BANK/cascade.json, which `cr-jax route` reads, and prints the margin, the
+offsets if they help, the agreement, and how many experts are kept on average.
 """
 
 import argparse
@@ -34,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="a config file, with :VARIANT where it "
                         "has some")
-    parser.add_argument("--bank", required=True)
-    parser.add_argument("--scouts", required=True)
+    parser.add_argument("--bank", required=True, help="whose experts have scouts")
     parser.add_argument("--root", default="", help="replaces {root} in source specs")
     parser.add_argument("--windows", type=int, default=1000, help="of each expert, at most")
     parser.add_argument("--at-least", type=float, default=AT_LEAST, help="agreement (default "
@@ -47,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--expert-chunk", type=int, default=4)
     args = parser.parse_args(argv)
     try:
-        bank, scouts = ExpertBank.load(args.bank), ExpertBank.load(args.scouts)
+        bank = ExpertBank.load(args.bank)
         experiment = experiment_of(args.config)
         root = args.root or experiment.data.root
         made = Cascade.choose(
-            scouts, bank, validation(bank, experiment, root, args.windows), head=args.head,
+            bank, validation(bank, experiment, root, args.windows), head=args.head,
             keep=args.keep, at_least=args.at_least, batch=args.batch,
             expert_chunk=args.expert_chunk)
         made.save()
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(said(made.choice))
-    print(f"{args.scouts}/cascade.json")
+    print(f"{args.bank}/cascade.json")
     return 0
 
 

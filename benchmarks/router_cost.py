@@ -2,15 +2,17 @@
 
     python -m benchmarks.router_cost --quick                       # CPU, about two minutes
     python -m benchmarks.router_cost --out results/router_cost.json              # GPU, full size
-    python -m benchmarks.router_cost --bank DIR --scouts DIR --text FILE [FILE ...]
+    python -m benchmarks.router_cost --bank DIR --text FILE [FILE ...]
 
 Every row routes windows one by one through the public functions, host work included.  Without
---bank, parameters are one initialisation with noise: costs are real, decisions are not, so
-`agreement` is null.  With trained banks it is the share of the texts' windows that the cascade
-sends where exact routing does; larger E are then the bank's experts again with noise, whose
-scouts have the offsets of those that they are copies of.  `keep` is the cascade's least number,
-`kept` how many it scores on average: more where its margin says so, which without --bank is 0.
-`relative_cost`: seconds per token over those of one expert scored exactly; `flops_relative` and
+--bank, experts are one initialisation with noise and scouts one table of made-up text with noise:
+costs are real, decisions are not, so `agreement` is null.  With a trained bank it is the share of
+the texts' windows that the cascade sends where exact routing does; larger E are then the bank's
+experts again with noise, whose scouts have the offsets of those that they are copies of.  `keep` is
+the cascade's least number, `kept` how many it scores on average: more where its margin says so,
+which without --bank is 0.  `relative_cost`: seconds per token over those of one expert scored
+exactly.  `flops_relative` is the number of experts scored: scouts look up and multiply nothing.
+What that takes is in `scouts_tokens_per_s`: text that all E scouts read, nothing else done.
 `memory_gib`: see `benchmarks.routing_plan`.
 """
 
@@ -27,7 +29,7 @@ import numpy as np
 
 from benchmarks import results, routing_plan
 from benchmarks.timing import time_calls
-from cr_jax import models, router
+from cr_jax import cascade, models, router, scouts
 from cr_jax.bank import ExpertBank
 from cr_jax.calibration import Calibration
 from cr_jax.cascade import KEEP, Cascade
@@ -42,17 +44,12 @@ from cr_jax.text_windows import windows_of_text
 RULE = Scoring(predicted=True)
 FULL = ModelConfig(vocab_size=32768, d_model=256, d_latent=256, heads=4, d_ff=768,
                    encoder_blocks=3, decoder_blocks=3, predictive=True)
-SCOUT = ModelConfig(vocab_size=32768, latents=8, d_model=64, d_latent=64, heads=2,
-                    d_ff=128, encoder_blocks=1, decoder_blocks=1, fold_channels=16,
-                    tie_embeddings=True, predictive=True)
-SCOUT_RULE = Scoring(predicted=True, parts=8, passes=1)
-# Of the size that ships with the package, and scouts for it.
+# Of the size that ships with the package.
 QUICK = ModelConfig(vocab_size=4096, window=64, d_model=128, d_latent=128, heads=4, d_ff=256,
                     encoder_blocks=2, decoder_blocks=1, tie_embeddings=True, predictive=True)
-QUICK_SCOUT = dataclasses.replace(QUICK, d_model=32, d_latent=32, heads=2, d_ff=64,
-                                  fold_channels=8, encoder_blocks=1)
+TEXT = 1 << 20  # ids that a scout is counted on without --bank
 COLUMNS = ("experts", "mode", "tokens_per_s", "relative_cost", "flops_relative", "memory_gib",
-           "kept", "agreement")
+           "scouts_tokens_per_s", "kept", "agreement")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args, command: str) -> list[dict]:
     """All rows, in the order of --experts."""
     if args.margin and not args.bank:
-        raise UserError("--margin is a distance between scouts that were trained: give --bank and "
-                        "--scouts, or --keep alone")
+        raise UserError("--margin is a distance between scouts of real text: give --bank, or "
+                        "--keep alone")
     if args.keep is not None and args.keep < 1:
         raise UserError(f"--keep {args.keep}: a cascade scores at least one expert in full")
-    bank, scouts = _given(args) if args.bank else _drawn(args.quick)
+    bank = _given(args) if args.bank else _drawn(args.quick)
     counts = args.experts or ((1, 4, 16) if args.quick else (1, 4, 16, 64))
     options = {"expert_chunk": args.expert_chunk, "batch": args.batch or 64,
                "chunk": args.chunk or (1024 if args.quick else 16384)}
@@ -85,7 +82,7 @@ def run(args, command: str) -> list[dict]:
     print("  ".join(f"{c:>14}" for c in COLUMNS), flush=True)
     base = None
     for experts in counts:
-        whole, small = replicate(bank, experts), replicate(scouts, experts)
+        whole = replicate(bank, experts)
         trained = bool(args.bank and args.text) and experts == len(bank.names)
         fewer = windows.take(slice(max(options["batch"], size // experts)))
         for mode in ("exact", "cascade", "ngram"):
@@ -95,10 +92,14 @@ def run(args, command: str) -> list[dict]:
                 row = _timed(lambda w, b=whole: router.route_all(b, w, **options), fewer, args)
                 row |= {"memory_gib": routing_plan.exact_memory(whole, options)}
             elif mode == "cascade":
-                cut = Cascade(small, whole, keep, margin=margin, offsets=of_copies(
+                cut = Cascade(whole, keep, margin=margin, offsets=of_copies(
                     offsets, bank.names, whole.names))
                 row = _timed(lambda w, c=cut: c.route_all(w, **options), windows, args)
-                row |= {"memory_gib": routing_plan.cascade_memory(cut, options), "keep": keep,
+                table = scouts.table(whole.scouts[n] for n in whole.names)
+                alone = _timed(lambda w, t=table: cascade.scout_residuals(t, w, options["batch"]),
+                               windows, args)
+                row |= {"memory_gib": routing_plan.cascade_memory(whole, table, options),
+                        "scouts_tokens_per_s": alone["tokens_per_s"], "keep": keep,
                         "margin": margin, "offsets": cut.offsets,
                         **_answers(cut, windows, options, trained)}
             else:
@@ -107,25 +108,35 @@ def run(args, command: str) -> list[dict]:
             base = base or row["seconds_per_token"]
             row = {"experts": experts, "mode": mode, "device": "CPU" if mode == "ngram" else device,
                    "agreement": None, **row, "relative_cost": row["seconds_per_token"] / base,
-                   "flops_relative": routing_plan.flops_relative(
-                       bank.model, bank.scoring, scouts.model, scouts.scoring, experts,
-                       row.get("kept", experts), mode == "cascade") if mode != "ngram" else None}
+                   "flops_relative": None if mode == "ngram" else row.get("kept", experts)}
             rows.append(row)
             print("  ".join(f"{_show(row.get(c)):>14}" for c in COLUMNS), flush=True)
             if args.out:
                 results.write(args.out, json.dumps({
                     "rows": rows, "trained": bool(args.bank), "keep": keep, "margin": margin,
-                    **_about(bank, scouts, options), "device": device, "command": command,
+                    **_about(bank, options), "device": device, "command": command,
                     "commit": results.commit(), "versions": results.versions()}, indent=1) + "\n")
     return rows
 
 
 def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank:
-    """The bank's first experts, then the same again with relative noise, `experts` in all."""
+    """The bank's first experts, then the same again with relative noise, `experts` in all.
+
+    Scouts too: equal ones would send all windows to the same experts, in full calls.
+    """
     names, have = bank.names, len(bank.names)
     if experts <= have:
         return bank.select(names[:experts])
     rows, random = np.arange(experts) % have, np.random.default_rng(0)
+
+    def noisy(x):
+        near = x + noise * x.std(dtype=np.float32) * random.standard_normal(x.shape, np.float32)
+        return np.maximum(near, 0).astype(x.dtype)
+
+    def scout(e):
+        own = bank.scouts[names[rows[e]]]
+        return own if e < have else own._replace(
+            nats=noisy(own.nats), after=noisy(own.after), alone=noisy(own.alone))
 
     def more(x):
         x = np.asarray(x)
@@ -137,7 +148,8 @@ def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank
     new = tuple(names[i] if i < have else f"{names[rows[i]]}_{i}" for i in range(experts))
     calibration = {n: bank.calibration[names[r]] for n, r in zip(new, rows, strict=True)}
     return dataclasses.replace(bank, names=new, params=jax.tree.map(more, bank.params),
-                               calibration=calibration, about={n: {} for n in new}, folder=None)
+                               calibration=calibration, about={n: {} for n in new}, folder=None,
+                               scouts={n: scout(e) for e, n in enumerate(new)})
 
 
 def _timed(call, windows: Windows, args) -> dict:
@@ -166,10 +178,10 @@ def _answers(cut: Cascade, windows: Windows, options, trained: bool) -> dict:
 
 
 def _rule(args) -> tuple[int, float, dict[str, float] | None]:
-    """(keep, margin, offsets) as given, or as stored with the scouts."""
+    """(keep, margin, offsets) as given, or as stored with the bank."""
     if not args.bank or args.keep is not None or args.margin is not None:
         return KEEP if args.keep is None else args.keep, args.margin or 0.0, None
-    stored = Cascade.load(args.bank, args.scouts)
+    stored = Cascade.load(args.bank)
     return stored.keep, stored.margin, stored.offsets
 
 
@@ -185,25 +197,24 @@ def _classifier(experts: int):
     return call
 
 
-def _given(args) -> tuple[ExpertBank, ExpertBank]:
-    if not args.scouts:
-        raise UserError("--bank needs --scouts, the folder of their small versions")
-    bank, scouts = ExpertBank.load(args.bank), ExpertBank.load(args.scouts)
-    pair = Cascade(scouts, bank, 1)
-    return pair.bank, pair.scouts
+def _given(args) -> ExpertBank:
+    return Cascade(ExpertBank.load(args.bank), 1).bank  # each expert has a scout
 
 
-def _drawn(quick: bool) -> tuple[ExpertBank, ExpertBank]:
-    """A bank and scouts of one untrained expert each."""
-    known = Calibration({(QUICK if quick else FULL).window: np.linspace(1, 12, 100)})
+def _drawn(quick: bool) -> ExpertBank:
+    """A bank of one untrained expert, with a scout of made-up text."""
+    model = QUICK if quick else FULL
+    known = Calibration({model.window: np.linspace(1, 12, 100)})
+    params = jax.jit(models.init, static_argnums=0)(model, jax.random.key(0))
+    return ExpertBank(model, ByteTokenizer(), scoring=RULE).mount(
+        "e0", params, known, scout=made_up(model.vocab_size, model.window))
 
-    def one(model, rule, seed):
-        params = jax.jit(models.init, static_argnums=0)(model, jax.random.key(seed))
-        return ExpertBank(model, ByteTokenizer(), scoring=rule).mount("e0", params, known)
 
-    if quick:
-        return one(QUICK, RULE, 0), one(QUICK_SCOUT, SCOUT_RULE, 1)
-    return one(FULL, RULE, 0), one(SCOUT, SCOUT_RULE, 1)
+def made_up(vocab_size: int, window: int) -> scouts.Scout:
+    """The scout of ids whose frequencies fall off as 1/rank: as many pairs as one keeps."""
+    odds = 1 / np.arange(1, vocab_size + 1)
+    ids = np.random.default_rng(0).choice(vocab_size, (TEXT // window, window), p=odds / odds.sum())
+    return scouts.count(ids, np.ones(ids.shape, bool), vocab_size)
 
 
 def _random(bank: ExpertBank, count: int) -> Windows:
@@ -225,11 +236,12 @@ def _texts(bank: ExpertBank, files: Sequence[str], count: int) -> Windows:
     return Windows(tokens, np.ones(tokens.shape, bool), np.arange(len(tokens), dtype=np.int64))
 
 
-def _about(bank, scouts, options) -> dict:
-    describe = lambda b: {"model": dataclasses.asdict(b.model),
-                          "scoring": dataclasses.asdict(b.scoring),
-                          "parameters": models.count_parameters(b.model)}
-    return {"bank": describe(bank), "scouts": describe(scouts), **options}
+def _about(bank, options) -> dict:
+    return {"bank": {"model": dataclasses.asdict(bank.model),
+                     "scoring": dataclasses.asdict(bank.scoring),
+                     "parameters": models.count_parameters(bank.model),
+                     "flops_per_token": routing_plan.scoring_flops(bank.model, bank.scoring),
+                     "pairs": max(s.keys.size for s in bank.scouts.values())}, **options}
 
 
 def _show(value) -> str:
@@ -244,11 +256,10 @@ def _parser() -> argparse.ArgumentParser:
     whole = lambda text: tuple(int(x) for x in text.split(","))
     parser.add_argument("--quick", action="store_true", help="small models, for a CPU")
     parser.add_argument("--experts", type=whole, help="numbers of experts, such as 1,4,16,64")
-    parser.add_argument("--bank", help="folder of trained experts")
-    parser.add_argument("--scouts", help="folder of their scouts")
+    parser.add_argument("--bank", help="folder of trained experts, each with its scout")
     parser.add_argument("--text", nargs="+", help="UTF-8 files to route; default: random tokens")
     parser.add_argument("--keep", type=int, help="experts scored in full, at least (default: the "
-                        f"scouts' cascade.json; without --bank {KEEP})")
+                        f"bank's cascade.json; without --bank {KEEP})")
     parser.add_argument("--margin", type=float, help="nats/token above the nearest scout within "
                         "which experts are scored too, without offsets (default: cascade.json, or "
                         "0; needs --bank)")

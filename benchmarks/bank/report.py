@@ -1,7 +1,7 @@
 """Runs of `benchmarks.bank.run` -> results/routing.json and results/ood.json, on a CPU.
 
     python -m benchmarks.bank.report --run OUT/bank_a OUT/bank_b --tokens TOKENS --rule code \\
-        --baselines baselines_cpu.json baselines_gpu.json --scouts OUT/scouts_s0 --scout-rule code8
+        --baselines baselines_cpu.json baselines_gpu.json
 """
 
 import argparse
@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.bank import cascade
 from benchmarks.bank.inputs import read_sets
-from benchmarks.bank.residuals import means, read_run, record_of, residual, rules_of
+from benchmarks.bank.residuals import means, read_run, record_of, residual
 from benchmarks.bank.run import GENERALIST
 from benchmarks.results import commit, write
 from cr_jax.data import load_tokenizer
@@ -37,8 +36,6 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--rule", required=True, help="rules to add up, such as h50 or seen+h50")
     p.add_argument("--baselines", nargs="*", default=[],
                    help="JSON of cr_jax.studies.baselines.run, or with it under 'baselines'")
-    p.add_argument("--scouts", default="", help="run of small experts of the same domains")
-    p.add_argument("--scout-rule", default="code8")
     p.add_argument("--without", nargs="*", default=[], metavar="DOMAIN",
                    help="experts and their windows left out")
     p.add_argument("--name", default="", help="the files are routing_NAME.json and ood_NAME.json")
@@ -69,14 +66,7 @@ def _report(a) -> None:
         stored = _mean([read_run(r, everyone, a.without) for r in (run, *a.members)])
         wide = [d for r in (run, *a.members) for d in _known_to_the_generalist(r)]
         names = [n for n in everyone if n not in a.without]
-        routed = routing(names, window, stored, inputs, a.rule, not a.plain)
-        if a.scouts:
-            near = read_run(a.scouts, everyone, a.without)
-            routed["cascade"] = cascade.report(
-                names, *cascade.by_split(names, window, stored, a.rule, rules_of(run)),
-                *cascade.by_split(names, window, near, a.scout_rule, rules_of(a.scouts)),
-                help_weak=not a.plain) | {"scout_rule": a.scout_rule}
-        found["routing"].append(routed)
+        found["routing"].append(routing(names, window, stored, inputs, a.rule, not a.plain))
         found["ood"].append(unknown(names, stored, inputs, a.rule, tokenizer, wide))
     runs = [Path(run).name for run in a.run]
     members = [Path(run).name for run in a.members]
@@ -89,10 +79,10 @@ def _report(a) -> None:
                              + " --plain" * a.plain}
     merged = {"routing": mean(found["routing"]), "ood": ood.merge(found["ood"])}
     if len(runs) > 1:  # each run chose for itself
-        for key in ("handicap", "excess", "excess_by_length", "cascade"):
+        for key in ("handicap", "excess", "excess_by_length"):
             merged["routing"].pop(key, None)
     brief = {"routing": lambda f: {k: f[k] for k in (
-                 "accuracy", "per_domain", "handicap", "excess", "cascade") if k in f},
+                 "accuracy", "per_domain", "handicap", "excess") if k in f},
              "ood": lambda f: {k: f["scores"][merged["ood"]["rule"]][k] for k in
                                ("auroc", "fpr95", "reject_at_1pct", "attack_accept")}}
     for name, result in merged.items():

@@ -10,7 +10,6 @@ from benchmarks.bank.inputs import read_sets, write_sets
 from benchmarks.bank.residuals import means, read_run, rules_of
 from cr_jax.data import Windows
 from cr_jax.data.tokenizers import ByteTokenizer
-from cr_jax.studies import weak_experts
 
 WINDOW, STEPS = 32, {"up": 1, "down": -1, "leaps": 5}
 NAMES = tuple(STEPS)
@@ -49,7 +48,7 @@ def folder(tmp_path_factory):
             "optimizer": {"name": "adamw", "learning_rate": 1e-2},
             "train": {"batch": 16, "steps": 80, "predict_weight": 1.0},
             "rules": {"seen": {}, "code": CODE}}
-    sample = {"code2": CODE | {"parts": 2, "passes": 1}}  # the bank as its own cheap scouts
+    sample = {"code2": CODE | {"parts": 2, "passes": 1}}
     plan = tokens / "plan.json"
     plan.write_text(json.dumps([
         {**spec, "name": "bank_s0", "rules": spec["rules"] | sample},
@@ -78,16 +77,9 @@ def test_residuals_of_a_run_tell_the_directions_apart(folder):
 def test_figures_from_residuals(folder, tmp_path):
     assert report.main([
         "--run", str(folder / "runs/bank_s0"), "--tokens", str(folder), "--rule", "code",
-        "--scouts", str(folder / "runs/bank_s0"), "--scout-rule", "code2",
         "--out", str(tmp_path)]) == 0
     routing = json.loads((tmp_path / "routing.json").read_text())
     assert routing["accuracy"][str(WINDOW)] > 0.9 and routing["chance"] == pytest.approx(1 / 3)
-    keep = routing["cascade"]["keep"]
-    assert keep["3"]["test"] == {"agreement": 1.0, "accuracy": routing["accuracy"][str(WINDOW)]}
-    assert keep["1"]["test"]["agreement"] <= 1
-    adaptive = routing["cascade"]["adaptive"]  # of three experts, at least four are all
-    assert (adaptive["keep"], adaptive["margin"], adaptive["offsets"]) == (3, 0, None)
-    assert adaptive["test"] == keep["3"]["test"] | {"kept": 3}
     unknown = json.loads((tmp_path / "ood.json").read_text())
     assert unknown["per_domain"]["random_tokens"]["auroc"] > 0.9
     assert unknown["generalist"] is None and "generalist" not in unknown["scores"]
@@ -98,47 +90,20 @@ def test_figures_from_residuals(folder, tmp_path):
 
 
 def test_how_many_experts_a_run_needs(folder, tmp_path, capsys):
-    bank = str(folder / "runs/bank_s0")
-    words = ["--run", bank, "--rule", "code", "--scouts", bank, "--scout-rule", "code2"]
-
-    def call(*more):
-        assert cascade.main([*words, "--out", str(tmp_path / "c.json"), *more]) == 0
-        return json.loads((tmp_path / "c.json").read_text())
-
-    found = call("--keep", "1")
-    half, fixed = found["adaptive"], found["keep"]
-    assert half["keep"] == 1 <= half["test"]["kept"] and half["valid"]["agreement"] >= 0.999
-    assert found["run_commit"] == "abc" and "--keep 1" in found["command"]
-    assert found["experts"]["accuracy"]["test"] == pytest.approx(fixed["3"]["test"]["accuracy"])
-    assert np.mean([*found["experts"]["per_domain"].values()]) == pytest.approx(
-        found["experts"]["accuracy"]["test"])
-    # a rule that scores each position is its own scout: the winner is always the nearest
-    words[-1] = "code"
-    own = call("--keep", "1")
-    assert own["adaptive"]["test"] == {"agreement": 1, "kept": 1} | {
-        "accuracy": own["keep"]["1"]["test"]["accuracy"]}
-    assert call("--excess", "2")["excess"] == 2
-    assert "agreement" in capsys.readouterr().out
-    assert cascade.main([*words, "--out", str(tmp_path), "--scout-rule", "h50"]) == 2
-    assert cascade.main([*words, "--out", str(tmp_path), "--run", "none"]) == 2
-    assert cascade.main([*words, "--out", str(tmp_path), "--excess", "-1"]) == 2
-    assert capsys.readouterr().err.count("error: ") == 3
-
-
-def test_excess_is_the_experts_alone():
-    rng = np.random.default_rng(0)
-    drawn = lambda: {n: 3 + rng.gamma(2, 1, (3, 40)) - 1.5 * (np.arange(3) == e)[:, None]
-                     for e, n in enumerate(NAMES)}
-    valid, test, *scouts = (drawn() for _ in range(4))
-    limit = weak_experts.limits(valid, NAMES)
-    added = [{n: r[n] + 2 * np.maximum(0, r[n] - limit[:, None]) for n in NAMES}
-             for r in (valid, test)]
-    rule = dict(least=1, at_least=0.9)
-    found = cascade.report(NAMES, valid, test, *scouts, excess=2.0, **rule)
-    assert found == cascade.report(NAMES, *added, *scouts, **rule)
-    plain = cascade.report(NAMES, valid, test, *scouts, **rule)
-    assert plain["keep"]["1"] != found["keep"]["1"]
-    assert plain["experts"] != found["experts"]
+    assert cascade.main(["--run", str(folder / "runs/bank_s0"), "--rule", "code", "--tokens",
+                         str(folder), "--keep", "1", "--out", str(tmp_path / "c.json")]) == 0
+    found = json.loads((tmp_path / "c.json").read_text())
+    fixed, experts = found["keep"], found["experts"]["accuracy"]
+    assert found["scouts"]["accuracy"] == {"valid": 1, "test": 1}  # pairs tell directions apart
+    # decisive scouts keep the exact winner wherever the experts are right, and there alone
+    for split in ("valid", "test"):
+        assert fixed["1"][split] == {"agreement": pytest.approx(experts[split]), "accuracy": 1}
+        assert fixed["3"][split] == {"agreement": 1, "accuracy": pytest.approx(experts[split])}
+    assert experts["test"] > 0.9 and "agreement" in capsys.readouterr().out
+    assert report.main(["--run", str(folder / "runs/bank_s0"), "--tokens", str(folder), "--rule",
+                        "code", "--plain", "--out", str(tmp_path)]) == 0
+    whole = json.loads((tmp_path / "routing.json").read_text())
+    assert whole["accuracy"][str(WINDOW)] == pytest.approx(experts["test"])
 
 
 def test_sampled_positions_are_means_over_the_sample(folder):
@@ -232,8 +197,7 @@ def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path, capsys):
                                   whole["test/up:code:residual"][[0, 2]])
     assert len(part["test/up:code:generalist"]) == 1
     assert report.main(["--run", str(folder / "runs/bank_s0"), "--tokens", str(folder),
-                        "--rule", "code", "--scouts", str(folder / "runs/bank_s0"),
-                        "--scout-rule", "code2", "--out", str(tmp_path), "--without", "none",
+                        "--rule", "code", "--out", str(tmp_path), "--without", "none",
                         "--name", "without"]) == 0
     whole = json.loads((tmp_path / "routing_without.json").read_text())
     assert whole["experts"] == [*NAMES] and "--without none" in whole["command"]

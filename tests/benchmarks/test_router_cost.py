@@ -5,14 +5,14 @@ import json
 import jax
 import numpy as np
 import tiny_bank
-from tiny_bank import SMALL, in_memory, stored
+from tiny_bank import in_memory, stored, trained_bank
 
 from benchmarks import choose_keep, router_cost
 from benchmarks.routing_plan import GIB
 from cr_jax import models
+from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade
 from cr_jax.cascade_record import Choice
-from cr_jax.config import Scoring
 
 
 def test_copies_of_experts_are_the_experts_with_noise():
@@ -24,11 +24,18 @@ def test_copies_of_experts_are_the_experts_with_noise():
                         jax.tree.leaves(five.expert_params("e0_4"))):
         assert 0 < np.abs(is_ - was).std() < 0.02 * np.std(was)
     assert router_cost.replicate(bank, 1).names == ("e0",)
+    # scouts too, as what may be stored
+    for own, copy in (("e0", "e0_2"), ("e1", "e1_3"), ("e0", "e0_4")):
+        was, is_ = bank.scouts[own], five.scouts[copy]
+        assert five.scouts[own] is was and (was.keys == is_.keys).all()
+        for old, new in zip(was[1:], is_[1:], strict=True):
+            assert old.dtype == new.dtype and (new >= 0).all()
+            assert 0 < np.abs(new.astype(float) - old).std() < 0.02 * np.std(old.astype(float))
+    assert (five.scouts["e0_2"].alone != five.scouts["e0_4"].alone).any()
 
 
 def test_rows_of_a_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(router_cost, "_drawn", lambda quick: (
-        in_memory(1), in_memory(1, SMALL, rule=Scoring(parts=4, passes=1))))
+    monkeypatch.setattr(router_cost, "_drawn", lambda quick: in_memory(1))
     out = tmp_path / "cost.json"
     assert router_cost.main(["--quick", "--experts", "1,3", "--keep", "2", "--batch", "4",
                              "--windows", "8", "--seconds", "0.01", f"--out={out}"]) == 0
@@ -36,6 +43,10 @@ def test_rows_of_a_run(tmp_path, capsys, monkeypatch):
     rows = {(r["experts"], r["mode"]): r for r in found["rows"]}
     assert set(rows) == {(1, "exact"), (1, "ngram"), (3, "exact"), (3, "cascade"), (3, "ngram")}
     assert rows[1, "exact"]["relative_cost"] == rows[1, "exact"]["flops_relative"] == 1
+    assert rows[3, "exact"]["flops_relative"] == 3 and rows[3, "cascade"]["flops_relative"] == 2
+    assert rows[3, "ngram"]["flops_relative"] is None
+    assert rows[3, "cascade"]["scouts_tokens_per_s"] > 0
+    assert "scouts_tokens_per_s" not in rows[3, "exact"]
     assert all(r["agreement"] is None and r["tokens_per_s"] > 0 for r in found["rows"])
     parameters = 4 * models.count_parameters(in_memory(1).model) / GIB
     grown = rows[3, "exact"]["memory_gib"] - rows[1, "exact"]["memory_gib"]
@@ -47,12 +58,12 @@ def test_rows_of_a_run(tmp_path, capsys, monkeypatch):
     assert "--keep 0" in capsys.readouterr().err
 
 
-def test_the_choice_and_the_agreement_of_trained_banks(tmp_path, capsys, monkeypatch):
-    bank = in_memory(2)
+def test_the_choice_and_the_agreement_of_trained_banks(tmp_path, capsys):
+    bank = trained_bank()  # on letters a-j, on letters q-z
     stored(tmp_path / "bank", bank)
-    stored(tmp_path / "scouts", bank)  # scouts that are the experts: one is enough
-    for name in bank.names:
-        (tmp_path / f"{name}.txt").write_text(f"{name} says what it says\n" * 50)
+    for name, letters in (("e0", "abcdefghij"), ("e1", "qrstuvwxyz")):
+        (tmp_path / f"{name}.txt").write_text(
+            "".join(np.random.default_rng(0).choice([*letters], 1200)))
     (tmp_path / "my.py").write_text(f"""
 from cr_jax.config import default, domain
 def get_config():
@@ -61,35 +72,47 @@ def get_config():
     config.data.domains = {{n: domain(*3 * (f"files:{tmp_path}/{{n}}.txt",)) for n in ("e0", "e1")}}
     return config
 """)
-    pair = ["--bank", str(tmp_path / "bank"), "--scouts", str(tmp_path / "scouts")]
-    words = ["--config", str(tmp_path / "my.py"), *pair, "--batch", "4"]
+    at = ["--bank", str(tmp_path / "bank")]
+    words = ["--config", str(tmp_path / "my.py"), *at, "--batch", "4"]
     assert choose_keep.main([*words, "--keep", "1"]) == 0
     said = capsys.readouterr().out
     assert "100.0000% with" in said and "1.00 experts on average" in said and "offsets" not in said
-    made = Cascade.load(tmp_path / "bank", tmp_path / "scouts")
+    assert str(tmp_path / "bank/cascade.json") in said
+    made = Cascade.load(tmp_path / "bank")
     assert (made.keep, made.margin, made.offsets) == (1, 0, None) and made.choice.windows > 50
     out = tmp_path / "cost.json"
-    assert router_cost.main([*pair, "--text", str(tmp_path / "e0.txt"), "--experts", "2",
-                             "--batch", "4", "--windows", "8", "--seconds", "0.01", "--chunk",
-                             "64", f"--out={out}"]) == 0
-    rows = {r["mode"]: r for r in json.loads(out.read_text())["rows"]}
-    row = rows["cascade"]
-    assert (row["agreement"], row["keep"], row["kept"]) == (1, 1, 1)
+
+    def agreement(folder, *more):
+        assert router_cost.main([
+            "--bank", str(folder), "--text", *(str(tmp_path / f"{n}.txt") for n in bank.names),
+            "--experts", "2", "--batch", "4", "--windows", "40", "--seconds", "0.01", "--chunk",
+            "64", f"--out={out}", *more]) == 0
+        rows = {r["mode"]: r for r in json.loads(out.read_text())["rows"]}
+        assert (rows["cascade"]["keep"], rows["cascade"]["kept"]) == (1, 1)
+        return rows["cascade"]["agreement"]
+
+    assert agreement(tmp_path / "bank") == 1
+    # negative control: each with the other's scout, all windows go where exact routing does not
+    turned = ExpertBank(bank.model, bank.tokenizer)
+    for name, other in (("e0", "e1"), ("e1", "e0")):
+        turned = turned.mount(name, bank.expert_params(name), bank.calibration[name],
+                              scout=bank.scouts[other])
+    stored(tmp_path / "turned", turned)
+    assert agreement(tmp_path / "turned", "--keep", "1") == 0
     assert router_cost.main(["--quick", "--margin", "0.5"]) == 2
     assert "--margin" in capsys.readouterr().err
 
 
 def test_a_margin_costs_what_it_keeps(tmp_path):
-    bank, scouts = in_memory(2), in_memory(2, SMALL, seed=7)
-    pair = stored(tmp_path / "bank", bank), stored(tmp_path / "scouts", scouts)
+    bank = stored(tmp_path / "bank", in_memory(2))
     offsets = {"e0": 0.25, "e1": 0.0}
     wide = Choice(1, 0.5, 1000.0, offsets, 1.0, 2.0, 9)
     said = choose_keep.said(wide)
     assert "1000.000" in said and "0.250 e0" in said and "e1" not in said
-    Cascade(*pair[::-1], 1, choice=wide).save()
+    Cascade(bank, 1, choice=wide).save()
     out = tmp_path / "cost.json"
-    words = ["--bank", str(tmp_path / "bank"), "--scouts", str(tmp_path / "scouts"), "--experts",
-             "3", "--batch", "4", "--windows", "4", "--seconds", "0.01", f"--out={out}"]
+    words = ["--bank", str(tmp_path / "bank"), "--experts", "3", "--batch", "4", "--windows", "4",
+             "--seconds", "0.01", f"--out={out}"]
 
     def row(*more):
         assert router_cost.main([*words, *more]) == 0
@@ -103,10 +126,18 @@ def test_a_margin_costs_what_it_keeps(tmp_path):
     assert given["flops_relative"] == on_file["flops_relative"] == fixed["flops_relative"] + 1
 
 
-def test_configs_that_are_none(tmp_path, capsys):
-    pair = ["--bank", str(tmp_path / "bank"), "--scouts", str(tmp_path / "scouts")]
-    for folder in pair[1::2]:
-        stored(folder, in_memory(1))
-    assert choose_keep.main(["--config", "no.py", *pair]) == 2
-    assert choose_keep.main(["--config", __file__, *pair]) == 2
-    assert capsys.readouterr().err.count("error: ") == 2
+def test_input_that_cannot_be(tmp_path, capsys):
+    bare = ExpertBank(in_memory(1).model, in_memory(1).tokenizer).mount(
+        "e0", in_memory(1).expert_params("e0"), tiny_bank.FLAT)
+    for name, bank in (("bank", in_memory(1)), ("bare", bare)):
+        stored(tmp_path / name, bank)
+    at = lambda name: ["--bank", str(tmp_path / name)]
+    no_choice = "how many experts its scouts keep"
+    for word, call in {
+            "no file no.py": lambda: choose_keep.main(["--config", "no.py", *at("bank")]),
+            "has no get_config": lambda: choose_keep.main(["--config", __file__, *at("bank")]),
+            "no scout for e0": lambda: router_cost.main([*at("bare"), "--keep", "1"]),
+            no_choice: lambda: router_cost.main([*at("bank"), "--experts", "1"])}.items():
+        assert call() == 2
+        said = capsys.readouterr().err
+        assert word in said and said.startswith("error: ") and said.count("\n") == 1

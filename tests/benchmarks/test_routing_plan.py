@@ -1,10 +1,15 @@
 """The arithmetic of routing, by hand."""
 
+import numpy as np
 import pytest
+import tiny_bank
 
-from benchmarks.router_cost import FULL, RULE, SCOUT, SCOUT_RULE
-from benchmarks.routing_plan import flops_relative, scoring_flops
+from benchmarks.router_cost import FULL, QUICK, RULE, made_up
+from benchmarks.routing_plan import GIB, cascade_memory, exact_memory, scoring_flops
+from cr_jax import models, scouts
 from cr_jax.config import SEEN, Scoring
+
+OPTIONS = {"batch": 4, "expert_chunk": 1, "chunk": 64}
 
 
 def test_the_arithmetic_of_the_docstring():
@@ -15,12 +20,32 @@ def test_the_arithmetic_of_the_docstring():
     assert scoring_flops(FULL, Scoring(parts=2)) == pytest.approx(2 * blocks + vocabulary, rel=1e-3)
     encoder, predictor = 3 * 2 * (4 * 256**2 + 3 * 256 * 768 + 2 * 512 * 256), 2 * 256**2
     assert scoring_flops(FULL, RULE) == pytest.approx(encoder + predictor + vocabulary, rel=1e-3)
-    small = scoring_flops(SCOUT, SCOUT_RULE)
-    vocabulary = 2 * 64 * 32768 / 8
-    encoder = 2 * (4 * 64**2 + 3 * 64 * 128 + 2 * 512 * 64)
-    assert small == pytest.approx(encoder + 2 * 64**2 + vocabulary, rel=1e-3)
-    for rule in (SEEN, RULE):
-        cost = flops_relative(FULL, rule, SCOUT, SCOUT_RULE, 64, 7)
-        assert cost == pytest.approx(7 + 64 * small / scoring_flops(FULL, rule))
-        assert cost <= 10  # the target of the cascade, with room for keep=7
-    assert flops_relative(FULL, SEEN, SCOUT, SEEN, 64, 64, scouted=False) == 64
+
+
+@pytest.mark.parametrize("model", [QUICK, FULL])
+def test_a_table_has_the_bytes_of_the_docstring(model):
+    """A scout without real text has as many pairs as one of real text, less 1 in 100."""
+    made = made_up(model.vocab_size, model.window)
+    assert 0.98 * scouts.PAIRS < made.keys.size <= scouts.PAIRS
+    table = scouts.table([made, made])
+    assert table.keys.shape[1:] == (16_384, 8)
+    size = sum(x.nbytes for x in table)
+    assert size == 2 * (16_384 * 8 * (4 + 2) + model.vocab_size * (2 + 2))
+
+
+def test_a_cascade_needs_its_bank_its_tables_and_a_call():
+    bank = tiny_bank.in_memory(3)
+    rng = np.random.default_rng(0)
+    wide = scouts.count(rng.integers(0, 258, (2000, 16)), np.ones((2000, 16), bool), 258)
+    small, large = (scouts.table(of) for of in (
+        [bank.scouts[n] for n in bank.names], [wide] * 3))
+    parameters = 4 * models.count_parameters(bank.model) / GIB
+    least = 3 * parameters + sum(x.nbytes for x in small) / GIB
+    found = cascade_memory(bank, small, OPTIONS)
+    assert found > least
+    grown = sum(x.nbytes for x in large) - sum(x.nbytes for x in small)
+    assert cascade_memory(bank, large, OPTIONS) - found >= 0.99 * grown / GIB > 0
+    two = cascade_memory(tiny_bank.in_memory(2), small, OPTIONS)
+    assert found - two == pytest.approx(parameters)
+    # exact scoring holds the same experts, no tables
+    assert exact_memory(bank, OPTIONS) - exact_memory(bank.select("e0"), OPTIONS) > 1.9 * parameters
