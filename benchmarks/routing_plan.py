@@ -56,13 +56,13 @@ def cascade_memory(bank: ExpertBank, table: scouts.Table, options) -> float:
     together = 1 if jax.default_backend() == "cpu" else scouts.TOGETHER  # as they are called
     scouting = _reserved(scouts.residuals.lower(table, tokens, mask, together))
     scoring = _plan(one, options["batch"], 1, options["chunk"])
-    return _gib(bank.params) + max(scouting, _gib(table) + scoring)
+    return _gib(bank.weights) + max(scouting, _gib(table) + scoring)
 
 
 def _plan(bank, rows, expert_chunk, chunk) -> float:
     tokens, mask = _windows(bank, rows)
     return _reserved(calls.compiled.lower(  # the program that is timed
-        residuals_only, bank.model, bank.params, tokens, mask, expert_chunk, chunk, bank.scoring))
+        residuals_only, bank.model, bank.weights, tokens, mask, expert_chunk, chunk, bank.scoring))
 
 
 def _windows(bank, rows):

@@ -23,7 +23,7 @@ except ModuleNotFoundError:
 
 from benchmarks.torture import hostile, watch
 from benchmarks.torture.hostile import Case
-from cr_jax import cli, parameter_files
+from cr_jax import cli, parameter_files, scouts
 from cr_jax.bank import ExpertBank
 from cr_jax.calibration import Calibration
 from cr_jax.config import ModelConfig
@@ -151,7 +151,7 @@ class _Arena:
 
 
 def make_bank(folder: Path, experts: int, model: ModelConfig = MODEL) -> None:
-    """A bank of experts with random weights."""
+    """A bank of experts with random weights, and scouts of random text."""
     bank = ExpertBank.create(folder, model, ByteTokenizer())
     calibration = Calibration({8: np.linspace(1, 9, 40), 16: np.linspace(1, 9, 40)})
     for i in range(experts):
@@ -163,7 +163,9 @@ def make_bank(folder: Path, experts: int, model: ModelConfig = MODEL) -> None:
             for group in groups:
                 place = place.setdefault(group, {})
             place[leaf] = random.normal(0, 0.3, shape).astype(np.float32)
-        bank.add(f"e{i}", tree, calibration, {"seed": i})
+        text = random.integers(0, model.vocab_size, (8, model.window))
+        bank.add(f"e{i}", tree, calibration, {"seed": i},
+                 scout=scouts.count(text, np.ones(text.shape, bool), model.vocab_size))
 
 
 def _generate(strategy, count: int, number: int, check: Callable[[Case], object]) -> None:

@@ -19,6 +19,7 @@ EXPERT = "e0"
 INSIDE = f"experts/{EXPERT}/"
 JSON_FILES = ("bank.json", INSIDE + "config.json", INSIDE + "calibration.json",
               INSIDE + "manifest.json", "tokenizer/tokenizer.json")
+TENSORS = tuple(INSIDE + f for f in ("params.safetensors", bank_folder.SCOUT))
 CLIMBING = ("..", "../..", "../x", "../../etc/passwd", "/etc/passwd", "/", ".", "", "~",
             "a/../../b", "e0/../../../x", "..\\x", "C:\\x", "experts/../../x", ".hidden", "-x",
             "--", "unknown", "e0/", "./e0", "*", "$(x)", "`x`", "e0;x", "con", "e1",
@@ -51,6 +52,7 @@ class Case:
 
 READING = (("route", "--bank", "{bank}", "{input}"),
            ("route", "--json", "--bank", "{bank}", "{input}"),
+           ("route", "--keep", "1", "--bank", "{bank}", "{input}"),
            ("reconstruct", "--bank", "{bank}", "--expert", EXPERT, "{input}"))
 KEEPING = (("bank", "verify", "--bank", "{bank}"), ("bank", "list", "--bank", "{bank}"),
            ("bank", "list", "--json", "--bank", "{bank}"),
@@ -86,8 +88,14 @@ def texts() -> st.SearchStrategy[Case]:
 
 
 def parameters(bank: Path) -> st.SearchStrategy[Case]:
-    """Random bytes as params.safetensors, splices of a good one, forged headers."""
-    good = (bank / INSIDE / "params.safetensors").read_bytes()
+    """Random bytes as parameters or as a scout, splices of good ones, forged headers."""
+    return st.builds(Case, st.just("safetensors"), st.sampled_from(ALL), st.just(b"words"),
+                     st.sampled_from(TENSORS).flatmap(lambda name: _tensors(bank, name)),
+                     st.booleans())
+
+
+def _tensors(bank, name):
+    good = (bank / name).read_bytes()
     (size,) = struct.unpack("<Q", good[:8])
     header = json.loads(good[8:8 + size])
 
@@ -96,9 +104,9 @@ def parameters(bank: Path) -> st.SearchStrategy[Case]:
         return good[:at] + new + good[at + cut:]
 
     def forge(parts):
-        name, field, value, length = parts
-        entry = {**header[name], field: value} if field != "name" else value
-        text = dumps({**header, name: entry})
+        tensor, field, value, length = parts
+        entry = {**header[tensor], field: value} if field != "name" else value
+        text = dumps({**header, tensor: entry})
         return struct.pack("<Q", (len(text) if length is None else length) % 2**64) + text + \
             good[8 + size:]
 
@@ -114,9 +122,7 @@ def parameters(bank: Path) -> st.SearchStrategy[Case]:
                   st.one_of(st.none(), st.sampled_from(SIZES))).map(forge),
         st.tuples(st.integers(0, 2**64 - 1), st.binary(max_size=60)).map(
             lambda pair: struct.pack("<Q", pair[0]) + pair[1]))
-    files = raw.map(lambda data: ((INSIDE + "params.safetensors", data),))
-    return st.builds(Case, st.just("safetensors"), st.sampled_from(ALL), st.just(b"words"),
-                     files, st.booleans())
+    return raw.map(lambda data: ((name, data),))
 
 
 def manifests(bank: Path) -> st.SearchStrategy[Case]:
