@@ -11,7 +11,7 @@ from benchmarks.record import run, table, tokens
 from cr_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-RAW = sorted((ROOT / "results" / "record").glob("*.json"))
+RAW = sorted((ROOT / "results" / "record").glob("20*.json"))  # overlap.json is no run
 TINY = ["model.vocab_size=40", "model.window=16", "model.latents=4", "model.d_model=16",
         "model.d_latent=16", "model.heads=2", "model.d_ff=16", "model.fold_channels=8",
         "model.encoder_blocks=1", "model.decoder_blocks=1", "train.batch=8",
