@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import shutil
 import signal
 import sys
 import threading
@@ -11,22 +10,16 @@ from pathlib import Path
 
 import jax
 import ml_collections
-import numpy as np
 from absl import logging
 from tqdm import tqdm
 
 from cr_jax import config as settings
-from cr_jax import corpora, distributed, evaluation, models, parallel, parameter_files
-from cr_jax.bank import ExpertBank, import_expert
-from cr_jax.bank_folder import BankFolder
-from cr_jax.calibrating import calibrate
+from cr_jax import corpora, distributed, evaluation, finished_bank, models, parallel
 from cr_jax.calibration import too_few
-from cr_jax.cascade import KEEP, Cascade
 from cr_jax.config import Experiment
-from cr_jax.data import WindowBatches, count_tokens, sample, train_iterator
+from cr_jax.data import WindowBatches, count_tokens, train_iterator
 from cr_jax.errors import UserError
 from cr_jax.report import write_report
-from cr_jax.scouts import COUNTED, count
 from cr_jax.studies import ablation, examples, fingerprint, geometry, routing
 from cr_jax.studies.grid import make_grid
 from cr_jax.training import banner, loop
@@ -111,7 +104,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         # Training time of earlier starts counts too.
         seconds["training"] = max(seconds["training"], trained.seconds)
         with stage("calibration"):
-            bank = _make_bank(experiment, model, text, names, trained, folder, say)
+            bank = finished_bank.make(experiment, model, text, trained, folder, say)
             if line := too_few(bank.calibration, experiment.eval.alpha):
                 say(line)
         report = {"name": experiment.name, "summary": _summary(model, names)}
@@ -217,54 +210,6 @@ def _parameter_table(model) -> str:
 
     shapes = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
     return parameter_overview.get_parameter_overview(shapes, include_stats=False) + "\n"
-
-
-def _make_bank(experiment, model, text, names, trained, folder, say) -> ExpertBank:
-    """Calibrates each expert on its own valid windows and stores it in WORKDIR/bank.
-
-    Written beside the bank of an earlier call, which it then replaces: a stop leaves one of them.
-    Experts that were added to that bank since (`cr-jax bank add`) go along.
-    """
-    place, final, old = (folder / name for name in ("bank.partial", "bank", "bank.old"))
-    if old.exists() and not final.exists():  # stopped between the two renames below
-        old.rename(final)
-    for litter in (place, old):
-        shutil.rmtree(litter, ignore_errors=True)
-    bank = ExpertBank.create(place, model, text.tokenizer, experiment.scoring)
-    for e, name in enumerate(names):
-        params = parameter_files.rounded(
-            jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params), experiment.bank_dtype)
-        own = sample(name, text.train[name], model.window, seed=experiment.seed, tokens=COUNTED,
-                     mode=experiment.data.mode, pad_id=text.tokenizer.pad_id)
-        scout = count(*own, model.vocab_size)
-        calibration = calibrate(model, params, text.valid[name], scoring=experiment.scoring,
-                                documents=text.valid_documents.get(name), scout=scout,
-                                batch=experiment.eval.batch)
-        bank.add(name, params, calibration, {
-            "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
-            "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype, scout)
-    if len(names) > KEEP:
-        cascade = Cascade.choose(bank, text.valid, batch=experiment.eval.batch,
-                                 expert_chunk=experiment.eval.expert_chunk)
-        cascade.save()
-        say(f"cascade: {cascade.choice.kept:.1f} of {len(names)} experts are scored in full, "
-            f"{cascade.choice.agreement:.2%} of validation windows go where exact routing sends "
-            "them")
-    if final.exists():
-        aside = old
-        try:
-            for name in [n for n in BankFolder(final).names if n not in names]:
-                import_expert(place, final / "experts" / name)
-                say(f"{name}: added to the bank earlier, kept")
-        except UserError as error:
-            aside = folder / "bank.damaged"
-            shutil.rmtree(aside, ignore_errors=True)
-            say(f"warning: {error}; the bank is written anew, the old one kept in {aside}")
-        final.rename(aside)
-    place.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
-    bank.folder = final
-    return bank
 
 
 def _curves(folder: Path, names) -> dict:

@@ -15,9 +15,10 @@ import pytest
 import tiny_run
 
 import cr_jax
-from cr_jax import app, evaluation
+from cr_jax import app, evaluation, finished_bank
 from cr_jax import config as settings
 from cr_jax.bank import import_expert
+from cr_jax.cascade import Cascade
 from cr_jax.data import load_corpus
 from cr_jax.data.windows import Windows, eval_windows
 from cr_jax.errors import UserError
@@ -47,7 +48,9 @@ def tiny_config(folder):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     tiny_run.write(folder, (*tiny_run.NAMES, "marks"))
-    report = app.run(settings.build(tiny_config(folder)), folder / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finished_bank, "KEEP", 1)  # two experts are then enough for a cascade
+        report = app.run(settings.build(tiny_config(folder)), folder / "run")
     return folder, report
 
 
@@ -99,6 +102,16 @@ def test_the_bank_that_was_written_routes_text(finished):
     assert cr_jax.route(bank, tiny_run.text("marks", seed=9)).expert is None
 
 
+def test_scouts_are_counted_and_a_cascade_is_chosen(finished):
+    folder, _ = finished
+    cascade = Cascade.load(folder / "run" / "bank")
+    assert (cascade.keep, cascade.choice.agreement) == (1, 1)
+    for kind in tiny_run.NAMES:
+        found = cascade.route(tiny_run.text(kind, seed=9))
+        assert found.expert == kind == min(found.scouts, key=found.scouts.get)
+        assert list(found.residuals) == [kind]
+
+
 def test_the_same_call_again_trains_nothing_and_says_the_same(finished):
     folder, report = finished
     weights = {p.name: p.read_bytes() for p in (folder / "run").rglob("params.safetensors")}
@@ -120,6 +133,8 @@ def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys)
     assert again["fingerprint"].keys() == set(tiny_run.NAMES)
     stored = cr_jax.ExpertBank.load(bank)
     assert stored.names == (*tiny_run.NAMES, "extra") and not stored.verify()
+    with pytest.raises(UserError, match="how many experts"):  # chosen without the added one
+        Cascade.load(bank)
     assert (bank / "experts" / "extra" / "params.safetensors").read_bytes() == before
     assert "extra: added to the bank earlier, kept" in capsys.readouterr().out
     # Stopped between putting the old bank aside and the new one in its place.

@@ -219,6 +219,7 @@ def test_no_expert_is_compiled_twice(monkeypatch):
                         lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k))
     monkeypatch.setattr(scouts, "pair_hashes",
                         lambda *a: asked.append(a[0].shape) or real_hashes(*a))
+    monkeypatch.setattr(cascade, "TOKENS", 4 * TINY.window)  # scouts read four windows too
     # The others are traced anew as they are: their function is another.
     calls._pick.clear_cache()
     scouts.residuals.clear_cache()

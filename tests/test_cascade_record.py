@@ -27,7 +27,7 @@ def test_the_choice_is_stored_in_the_bank_and_bound_to_its_experts(tmp_path):
     assert (again.keep, again.head, again.choice) == (made.keep, 3, made.choice)
     assert (again.margin, again.offsets) == (1 / 3, offsets)
     exactly = Cascade.load(folder, keep=1)
-    assert (exactly.margin, exactly.offsets, exactly.choice) == (0, None, None)
+    assert (exactly.margin, exactly.offsets, exactly.choice) == (0, offsets, None)
     assert again.route(TEXT) == made.route(TEXT)
     assert bank.verify() == []
     raw = (folder / "cascade.json").read_bytes()
@@ -40,6 +40,7 @@ def test_the_choice_is_stored_in_the_bank_and_bound_to_its_experts(tmp_path):
     bank.add("e1", one(fresh(9), 8), FLAT, scout=kept)
     with pytest.raises(UserError, match="other experts"):
         Cascade.load(folder)
+    assert Cascade.load(folder, keep=1).offsets is None  # those of other experts are not used
 
 
 def test_records_that_make_no_sense(tmp_path):
