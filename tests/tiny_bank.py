@@ -1,6 +1,7 @@
 """Tiny experts for tests: windows of 16 bytes, width 16, fresh or trained for a moment.
 
-Beside them scouts of as little, and a text and windows of bytes to route.
+Beside them scouts of as little, a text and windows of bytes to route, and how a refusal and a
+folder's files are compared.
 """
 
 import functools
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from cr_jax import models, objective, parameter_files, scouts
 from cr_jax.bank import ExpertBank
@@ -18,6 +20,7 @@ from cr_jax.calibration import Calibration
 from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
 
 TINY = ModelConfig(
     vocab_size=258, window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
@@ -138,3 +141,18 @@ class OtherTokenizer(ByteTokenizer):
     def __init__(self):
         super().__init__()
         self.fingerprint = "another"
+
+
+def contents(folder) -> dict:
+    """Path below the folder -> bytes, of every file."""
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def refuses(call, *words):
+    """`call` raises one line that holds every word."""
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
