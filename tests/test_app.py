@@ -1,14 +1,6 @@
-"""The whole experiment at a tiny size, its negative controls, and what bad input gets."""
+"""The whole experiment at a tiny size, its negative controls, and the same call again."""
 
-import fcntl
 import json
-import os
-import pathlib
-import signal
-import subprocess
-import sys
-import time
-import types
 
 import numpy as np
 import pytest
@@ -24,25 +16,6 @@ from cr_jax.data.windows import Windows, eval_windows
 from cr_jax.errors import UserError
 from cr_jax.studies import routing
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-
-def tiny_config(folder):
-    """Two experts for 60 steps; `marks` is the domain that none was trained on."""
-    config = settings.default()
-    config.data.domains = {
-        name: settings.domain(
-            *(f"files:{folder}/{name}-{split}.txt" for split in ("train", "valid", "test")))
-        for name in tiny_run.NAMES}
-    config.data.unseen = {"marks": settings.domain(test=f"files:{folder}/marks-test.txt")}
-    config.model.update({k: v for k, v in settings.to_dict(tiny_run.MODEL).items()
-                         if k != "vocab_size"})
-    config.tokenizer.kind = "bytes"
-    config.optimizer.update(name="adamw", learning_rate=0.02)
-    config.train.update(batch=tiny_run.BATCH, steps=60, log_every=20)
-    config.eval.update(batch=16, windows=24, calibration_windows=40)
-    return config
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -50,7 +23,7 @@ def finished(tmp_path_factory):
     tiny_run.write(folder, (*tiny_run.NAMES, "marks"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finished_bank, "KEEP", 1)  # two experts are then enough for a cascade
-        report = app.run(settings.build(tiny_config(folder)), folder / "run")
+        report = app.run(settings.build(tiny_run.config(folder)), folder / "run")
     return folder, report
 
 
@@ -75,7 +48,7 @@ def test_the_report_has_what_readers_of_report_json_rely_on(finished):
     assert origin["steps"] == 60 and origin["tokens_per_expert"] == 60 * 8 * 12
     built = settings.build({k: v for k, v in origin["config"].items()})
     assert settings.to_dict(built) == settings.to_dict(
-        settings.build(tiny_config(folder)))  # the run can be repeated from its report
+        settings.build(tiny_run.config(folder)))  # the run can be repeated from its report
     page = (folder / "run" / "report.html").read_text()
     assert page.startswith("<!") and len(page) > 10_000
     assert report["curves"]["digits"]["step"] == [20, 40, 60]
@@ -116,7 +89,7 @@ def test_the_same_call_again_trains_nothing_and_says_the_same(finished):
     folder, report = finished
     weights = {p.name: p.read_bytes() for p in (folder / "run").rglob("params.safetensors")}
     lines = (folder / "run" / "metrics.jsonl").read_bytes()
-    again = app.run(settings.build(tiny_config(folder)), folder / "run")
+    again = app.run(settings.build(tiny_run.config(folder)), folder / "run")
     assert again["fingerprint"] == report["fingerprint"]
     assert again["routing"] == report["routing"]
     assert (folder / "run" / "metrics.jsonl").read_bytes() == lines
@@ -129,7 +102,7 @@ def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys)
     bank = folder / "run" / "bank"
     before = (bank / "experts" / "digits" / "params.safetensors").read_bytes()
     import_expert(bank, bank / "experts" / "digits", "extra")
-    again = app.run(settings.build(tiny_config(folder)), folder / "run")
+    again = app.run(settings.build(tiny_run.config(folder)), folder / "run")
     assert again["fingerprint"].keys() == set(tiny_run.NAMES)
     stored = cr_jax.ExpertBank.load(bank)
     assert stored.names == (*tiny_run.NAMES, "extra") and not stored.verify()
@@ -139,12 +112,12 @@ def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys)
     assert "extra: added to the bank earlier, kept" in capsys.readouterr().out
     # Stopped between putting the old bank aside and the new one in its place.
     bank.rename(folder / "run" / "bank.old")
-    app.run(settings.build(tiny_config(folder)), folder / "run")
+    app.run(settings.build(tiny_run.config(folder)), folder / "run")
     assert cr_jax.ExpertBank.load(bank).names == (*tiny_run.NAMES, "extra")
     # What cannot be taken along is not thrown away.
     (bank / "experts" / "extra" / "params.safetensors").write_bytes(b"")
     same = bank.stat().st_ino
-    app.run(settings.build(tiny_config(folder)), folder / "run")
+    app.run(settings.build(tiny_run.config(folder)), folder / "run")
     assert "warning:" in capsys.readouterr().out
     assert cr_jax.ExpertBank.load(bank).names == tiny_run.NAMES
     assert (folder / "run" / "bank.damaged" / "experts" / "extra").is_dir()
@@ -160,13 +133,13 @@ def test_other_settings_are_refused_before_the_text_is_read(finished, monkeypatc
     folder, _ = finished
     reads = []
     monkeypatch.setattr(app.corpora, "prepare", lambda *a: reads.append(a) or pytest.fail("read"))
-    config = tiny_config(folder)
+    config = tiny_run.config(folder)
     config.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=rf"other settings \({said}"):
         app.run(settings.build(config), folder / "run")
     assert not reads
     # What may change, and a record that is not as it was sealed, go on to the text.
-    longer = tiny_config(folder)
+    longer = tiny_run.config(folder)
     longer.train.steps = 61
     config.eval.alpha = 0.1
     record = folder / "run" / "checkpoints" / "60" / "record" / "metadata"
@@ -220,113 +193,12 @@ def test_shuffled_labels_route_at_chance(test_windows):
     assert abs(accuracy(bank, dealt)[0]["accuracy"] - 0.5) < 0.1
 
 
-@pytest.fixture
-def bad(tmp_path, capsys):
-    """Calls main; -> the one line that it printed to stderr, when it ends with status 2."""
-    tiny_run.write(tmp_path, (*tiny_run.NAMES, "marks"))
-
-    def call(change=lambda config: None, workdir=None, argv=()):
-        config = tiny_config(tmp_path)
-        with config.unlocked():
-            change(config)
-        assert app.main(config, str(workdir or tmp_path / "run"), argv) == 2
-        lines = capsys.readouterr().err.strip().splitlines()
-        assert len(lines) == 1 and lines[0].startswith("error: ")
-        return lines[0]
-
-    return call
-
-
-@pytest.mark.parametrize("change,words", [
-    (lambda c: c.model.update(latent=3), "did you mean 'latents'"),
-    (lambda c: c.train.update(steps=0), "exactly one of steps, tokens, seconds"),
-    (lambda c: c.train.update(batch=12), "multiple of the 8 devices"),
-    (lambda c: c.model.update(heads=3), "multiple of 2 x heads"),
-    (lambda c: c.model.update(vocab_size=100), "does not hold the 258 ids"),
-    (lambda c: c.data.domains.digits.update(train=("files:/nowhere/*.txt",)), "/nowhere"),
-    (lambda c: c.data.domains.digits.update(test=("jsonl:/nowhere.jsonl",)), "/nowhere.jsonl"),
-    (lambda c: c.data.domains.digits.update(train=("stdlib@trains",)), "unknown split"),
-    (lambda c: c.tokenizer.update(kind="sentencepiece", folder="/nowhere"), "/nowhere"),
-    (lambda c: c.update(studies=("astrology",)), "unknown study 'astrology'"),
-], ids=range(10))
-def test_bad_settings_and_missing_files_are_one_line(bad, change, words):
-    assert words in bad(change)
-
-
-def test_empty_text_is_one_line(bad, tmp_path):
-    (tmp_path / "digits-train.txt").write_text("")
-    assert "digits-train.txt" in bad()
-
-
-def test_text_that_is_not_text_is_one_line(bad, tmp_path):
-    (tmp_path / "digits-train.txt").write_bytes(b"abc\xff\xfe\x00" * 99)
-    assert "digits-train.txt" in bad()
-
-
-def test_a_workdir_in_use_is_one_line(bad, tmp_path):
-    (tmp_path / "run").mkdir()
-    with (tmp_path / "run" / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert "another run is using" in bad()
-    assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
-
-
-def test_a_workdir_that_cannot_be_made_is_one_line(bad, tmp_path):
-    (tmp_path / "file").write_text("x")
-    assert "cannot be written" in bad(workdir=tmp_path / "file" / "run")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_workdir_is_one_line(bad, tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    assert "cannot be written" in bad(workdir=tmp_path / "locked" / "run")
-
-
-def test_a_stray_argument_is_one_line(bad):
-    assert "unexpected argument 'train.steps=3'" in bad(argv=("main.py", "train.steps=3"))
-
-
-def test_other_settings_in_an_old_workdir_are_one_line(bad, finished):
+def test_other_settings_in_an_old_workdir_are_one_line(finished, capsys):
     folder, _ = finished
     before = (folder / "run" / "report.json").read_bytes()
-
-    def change(config):
-        config.data = tiny_config(folder).data
-        config.optimizer.learning_rate = 0.5
-
-    assert "optimizer: learning_rate" in bad(change, workdir=folder / "run")
+    config = tiny_run.config(folder)
+    config.optimizer.learning_rate = 0.5
+    assert app.main(config, str(folder / "run")) == 2
+    line, = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and "optimizer: learning_rate" in line
     assert (folder / "run" / "report.json").read_bytes() == before
-
-
-@pytest.mark.parametrize("lost", [False, True])
-def test_ctrl_c_between_stages_is_one_line(tmp_path, capsys, monkeypatch, lost):
-    """Also where a library's callback swallows the exception."""
-    tiny_run.write(tmp_path)
-
-    def pressed(*_):
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
-        except KeyboardInterrupt:
-            if not lost:
-                raise
-        return types.SimpleNamespace(tokenizer=None, train={})
-
-    monkeypatch.setattr(app.corpora, "prepare", pressed)
-    before = signal.getsignal(signal.SIGINT)
-    assert app.main(tiny_config(tmp_path), str(tmp_path / "run")) == 130
-    assert capsys.readouterr().err.strip() == "stopped; run the same command to go on"
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_as_a_program(tmp_path):
-    """A misspelt flag: exit status 2 and one line, no traceback, nothing written."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), f"--config={ROOT / 'configs' / 'quickstart.py'}",
-         f"--workdir={tmp_path / 'run'}", "--config.train.step=3"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1 and "step" in done.stderr
-    assert not (tmp_path / "run").exists()
-
-

@@ -48,6 +48,22 @@ def write(folder, kinds=NAMES, splits=("train", "valid", "test")) -> dict:
             for kind in kinds}
 
 
+def config(folder):
+    """A whole run: two experts for 60 steps; `marks` is the domain that none was trained on."""
+    made = settings.default()
+    made.data.domains = {
+        name: settings.domain(
+            *(f"files:{folder}/{name}-{split}.txt" for split in ("train", "valid", "test")))
+        for name in NAMES}
+    made.data.unseen = {"marks": settings.domain(test=f"files:{folder}/marks-test.txt")}
+    made.model.update({k: v for k, v in settings.to_dict(MODEL).items() if k != "vocab_size"})
+    made.tokenizer.kind = "bytes"
+    made.optimizer.update(name="adamw", learning_rate=0.02)
+    made.train.update(batch=BATCH, steps=60, log_every=20)
+    made.eval.update(batch=16, windows=24, calibration_windows=40)
+    return made
+
+
 def experiment(folder, steps: int = 6, names=NAMES, **train) -> settings.Experiment:
     return settings.build({
         "model": settings.to_dict(MODEL), "tokenizer": {"kind": "bytes"},
