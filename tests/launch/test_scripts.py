@@ -12,60 +12,10 @@ import shutil
 import subprocess
 
 import pytest
+from cluster_scripts import GIVEN, NASTY, main_arguments
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NASTY = "--config.name=it's \"a\" $HOME $(id) ${ARGS} \\ *"
-TPU = ("--name=pod", "--zone=z", "--type=v5litepod-16")
-KUBERNETES = ("--name=exp", "--image=there/img:1", "--claim=disk")
-GIVEN = {
-    "tpu_pod.sh": (*TPU, "--config=c.py", "--workdir=/shared/x y"),
-    "slurm.sh": ("--nodes=2", "--config=c.py", "--workdir=runs/x y"),
-    "kubernetes.sh": (*KUBERNETES, "--config=c.py"),
-}
 SCRIPTS = tuple(GIVEN)
-
-
-@pytest.fixture
-def tools(tmp_path):
-    """tools(name, bash body) puts a stand-in on the PATH; tools.calls() is what was called."""
-    folder = tmp_path / "tools"
-    folder.mkdir()
-    log = tmp_path / "calls"
-
-    def add(name, body):
-        (folder / name).write_text(
-            f'#!/bin/bash\nprintf "%q " {name} "$@" >> {log}; echo >> {log}\n{body}\n')
-        (folder / name).chmod(0o755)
-
-    add.path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    add.calls = lambda: [shlex.split(x) for x in log.read_text().splitlines()] \
-        if log.exists() else []
-    return add
-
-
-@pytest.fixture
-def run(tmp_path):
-    def call(script, *argv, path=os.environ["PATH"], cwd=None):
-        return subprocess.run(
-            ["bash", str(ROOT / "launch" / script), *argv], capture_output=True, text=True,
-            cwd=cwd or tmp_path, env={**os.environ, "PATH": path}, timeout=30, check=False)
-
-    return call
-
-
-def last_argument(line, prefix):
-    """The argument of a printed command that begins with `prefix`, as the shell reads it."""
-    words = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True,
-                           text=True, check=True).stdout.split("\0")
-    return next(w.removeprefix(prefix) for w in words if w.startswith(prefix))
-
-
-def main_arguments(command, tmp_path):
-    """What main.py would receive from a shell command that ends in `PYTHON ... main.py ARGS`."""
-    at = command.rindex("main.py ") + len("main.py ")
-    out = subprocess.run(["bash", "-c", f"printf '%s\\0' {command[at:]}"], cwd=tmp_path,
-                         capture_output=True, text=True, check=True).stdout
-    return out.split("\0")[:-1]
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
@@ -114,87 +64,6 @@ def test_what_is_missing_is_said_in_one_line(run, script, missing):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert flag in done.stderr
-
-
-# TPU
-
-
-def test_tpu_dry_run_creates_installs_and_starts_on_all_workers(run, tmp_path):
-    lines = run("tpu_pod.sh", *GIVEN["tpu_pod.sh"], "--spot", "--project=p", "--setup=mount it",
-                NASTY, "--dry-run").stdout.splitlines()
-    commands = [x for x in lines if not x.startswith("#")]
-    gcloud = [x for x in commands if x.startswith("gcloud compute tpus tpu-vm ")]
-    assert [x.split()[4] for x in gcloud] == ["create", "scp", "ssh", "ssh", "ssh", "delete"]
-    create, copy, install, setup, start, _ = gcloud
-    for part in ("--accelerator-type=v5litepod-16", "--version=v2-alpha-tpuv5-lite", "--spot"):
-        assert part in create.split()
-    assert all("--zone=z" in x.split() and "--project=p" in x.split() for x in gcloud)
-    assert all("--worker=all" in x.split() for x in (copy, install, setup, start))
-    assert '".[tpu]"' in last_argument(install, "--command=")
-    assert last_argument(setup, "--command=") == "mount it"
-    remote = last_argument(start, "--command=")
-    assert main_arguments(remote, tmp_path) == ["--config=c.py", "--workdir=/shared/x y", NASTY]
-
-
-def test_tpu_workdir_must_outlive_the_slice(run):
-    done = run("tpu_pod.sh", *TPU, "--config=c.py", "--workdir=runs/x", "--dry-run")
-    assert done.returncode == 2 and "--workdir" in done.stderr
-
-
-def fake_gcloud(tools, tmp_path, statuses):
-    """A slice that is READY once created; run number n ends with statuses[n], 77: pre-empted."""
-    state, runs = tmp_path / "state", tmp_path / "runs"
-    tools("sleep", "")
-    tools("git", "exit 0")
-    tools("gcloud", f"""
-case "$4" in
-  list) [ ! -s {state} ] || printf 'projects/p/nodes/pod\\t%s\\n' "$(cat {state})" ;;
-  create) echo READY > {state} ;;
-  delete) rm -f {state} ;;
-  ssh)
-    case "$*" in *main.py\\ --config*)
-      echo x >> {runs}
-      statuses=({' '.join(map(str, statuses))})
-      status=${{statuses[$(wc -l < {runs}) - 1]}}
-      if [ "$status" = 77 ]; then echo PREEMPTED > {state}; exit 1; fi
-      exit "$status" ;;
-    esac ;;
-esac""")
-
-
-def verbs(tools):
-    return [c[4] for c in tools.calls() if c[0] == "gcloud" and c[4] != "list"]
-
-
-def test_tpu_goes_on_after_a_preemption(run, tools, tmp_path):
-    fake_gcloud(tools, tmp_path, [77, 255, 0])
-    done = run("tpu_pod.sh", *GIVEN["tpu_pod.sh"], path=tools.path)
-    assert done.returncode == 0, done.stderr
-    stretch = ["scp", "ssh", "ssh"]
-    # Pre-empted: made anew.  Connection lost, slice alive: used again.
-    assert verbs(tools) == ["create", *stretch, "delete", "create", *stretch, *stretch]
-    assert "--delete" in done.stdout.splitlines()[-1]
-
-
-@pytest.mark.parametrize("status", [1, 2])
-def test_tpu_does_not_repeat_a_failure_of_the_program(run, tools, tmp_path, status):
-    fake_gcloud(tools, tmp_path, [status, 0])
-    done = run("tpu_pod.sh", *GIVEN["tpu_pod.sh"], path=tools.path)
-    assert done.returncode == status
-    assert verbs(tools) == ["create", "scp", "ssh", "ssh"]
-
-
-def test_tpu_gives_up_after_the_attempts(run, tools, tmp_path):
-    fake_gcloud(tools, tmp_path, [77, 77, 77])
-    done = run("tpu_pod.sh", *GIVEN["tpu_pod.sh"], "--attempts=2", path=tools.path)
-    assert done.returncode == 2 and "2 attempts" in done.stderr
-    assert verbs(tools).count("create") == 2
-
-
-def test_tpu_delete_deletes_and_nothing_else(run, tools, tmp_path):
-    fake_gcloud(tools, tmp_path, [])
-    assert run("tpu_pod.sh", "--name=pod", "--zone=z", "--delete", path=tools.path).returncode == 0
-    assert verbs(tools) == ["delete"]
 
 
 # SLURM

@@ -1,0 +1,38 @@
+"""The cluster scripts as a user calls them, with stand-ins for the tools that reach a cluster."""
+
+import os
+import pathlib
+import shlex
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tools(tmp_path):
+    """tools(name, bash body) puts a stand-in on the PATH; tools.calls() is what was called."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    log = tmp_path / "calls"
+
+    def add(name, body):
+        (folder / name).write_text(
+            f'#!/bin/bash\nprintf "%q " {name} "$@" >> {log}; echo >> {log}\n{body}\n')
+        (folder / name).chmod(0o755)
+
+    add.path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    add.calls = lambda: [shlex.split(x) for x in log.read_text().splitlines()] \
+        if log.exists() else []
+    return add
+
+
+@pytest.fixture
+def run(tmp_path):
+    def call(script, *argv, path=os.environ["PATH"], cwd=None):
+        return subprocess.run(
+            ["bash", str(ROOT / "launch" / script), *argv], capture_output=True, text=True,
+            cwd=cwd or tmp_path, env={**os.environ, "PATH": path}, timeout=30, check=False)
+
+    return call
