@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cr_jax import config, parameter_files, scouts
+from cr_jax import config, parameter_files
 from cr_jax.bank_folder import BankFolder, check_manifest, check_name, create_folder, read_json
 from cr_jax.calibration import Calibration
 from cr_jax.config import SEEN, ModelConfig, Scoring
@@ -30,7 +30,7 @@ from cr_jax.expert_folder import (
     read_scout,
     write_expert,
 )
-from cr_jax.scouts import Scout
+from cr_jax.scouts import Scout, Table, beside, table
 
 
 @dataclasses.dataclass(eq=False)
@@ -101,7 +101,8 @@ class ExpertBank:
             scout: Scout | None = None) -> None:
         """Stores one expert (params without the expert axis) in the folder and mounts it here.
 
-        All or nothing.  `about` is provenance in JSON types; scout: for a cascade.  dtype
+        All or nothing.  `about` is provenance in JSON types; scout: for a cascade, and for rules
+        with `pairs`.  dtype
         "bfloat16" halves the file, "int8" quarters it; what is mounted is what the file holds.
         `UserError` as in `mount`, or when the folder has the name already, cannot be written, or
         has another tokenizer by now.
@@ -135,12 +136,19 @@ class ExpertBank:
               ) -> "ExpertBank":
         """A new bank with one more expert, last; the others' parameters are the same bytes.
 
-        `UserError` when the name is bad or taken, or shapes or numbers are not a model's.
+        `UserError` when the name is bad or taken, shapes or numbers are not a model's, the scout
+        has another vocabulary, or there is none and the bank's rule has `pairs`.
         """
         if check_name(name) in self.names:
             raise UserError(f"the bank already has an expert {name!r}: unmount it first or choose "
                             "another name")
         given = parameter_files.checked(f"expert {name!r}", params, self.model)
+        if scout is None and self.scoring.pairs:
+            raise UserError(f"expert {name!r} has no scout, of which the bank's rule takes a "
+                            "share: count one from its training text (cr_jax.scouts.count)")
+        if scout is not None and len(scout.alone) != self.model.vocab_size:
+            raise UserError(f"the scout of expert {name!r} knows {len(scout.alone)} tokens, the "
+                            f"bank's model has {self.model.vocab_size}: count it with these")
         # Joined on the host: no compilation, and a copy that the caller cannot change later.
         if self.params is None:
             stacked = jax.tree.map(lambda x: jnp.asarray(np.stack([x])), given)
@@ -176,8 +184,13 @@ class ExpertBank:
         """
         if not self.scoring.pairs or not self.names:
             return self.params
+        return beside(self.params, self.scout_table)
+
+    @functools.cached_property
+    def scout_table(self) -> Table:
+        """All experts' scouts, stacked.  `UserError` unless every expert has one."""
         check_scouts(self)
-        return scouts.beside(self.params, (self.scouts[n] for n in self.names))
+        return table(self.scouts[n] for n in self.names)
 
     def expert_params(self, name: str) -> Any:
         """One expert's parameters, without the expert axis."""
@@ -200,7 +213,8 @@ class ExpertBank:
         self.names, self.params = other.names, other.params
         self.calibration, self.about = other.calibration, other.about
         self.scouts = other.scouts
-        self.__dict__.pop("weights", None)
+        for made in ("weights", "scout_table"):  # of the experts as they were
+            self.__dict__.pop(made, None)
 
     def _files(self) -> BankFolder:
         if self.folder is None:

@@ -19,7 +19,7 @@ from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.scoring import residual_means, scored
-from cr_jax.scouts import Scout, beside
+from cr_jax.scouts import Scout, beside, table
 
 
 def calibrate(model: ModelConfig, params: Any, windows: Windows, *,
@@ -33,13 +33,16 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *,
     At most `most` windows, evenly spaced.  An error rate of alpha needs more than 1 / alpha of
     them.  documents: windows of whole validation documents (`data.document_windows`), by which a
     document's p-value is then found.  scout: the expert's, for rules with `pairs`.  `UserError`
-    when there are no windows.  Not in the paper.
+    when there are no windows, or no scout where the rule wants one.  Not in the paper.
     """
     check_sizes(most=most, batch=batch, chunk=chunk)
     real = windows.mask.sum(-1)
     stacked = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
     if scoring.pairs:
-        stacked = beside(stacked, [scout])
+        if scout is None:
+            raise UserError("the rule takes a share of the expert's scout (config.scoring.pairs): "
+                            "give calibrate its scout")
+        stacked = beside(stacked, table([scout]))
     lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
     found = {}
     for length in lengths:

@@ -11,7 +11,6 @@ Letters: E experts, B windows.
 
 import contextlib
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from jaxtyping import Float, Int
 
 from cr_jax import calls, cascade_record, router, scouts, shortlist
 from cr_jax.bank import ExpertBank, check_scouts
+from cr_jax.bank_folder import CASCADE
 from cr_jax.cascade_record import Choice
 from cr_jax.config import SEEN
 from cr_jax.data.windows import Windows
@@ -62,6 +62,10 @@ class Cascade:
     offsets: Mapping[str, float] | None = None
 
     def __post_init__(self):
+        self._check()
+
+    def _check(self) -> None:
+        """Also before routing: experts may have come to the bank, or left it, since."""
         names = self.bank.names
         _check_scouts(self.bank)
         if not 1 <= self.keep <= len(names):
@@ -92,7 +96,7 @@ class Cascade:
     def load(cls, folder: str | os.PathLike, keep: int | None = None) -> "Cascade":
         """Reads a bank and, unless `keep` is given, what `save` wrote.
 
-        keep: so many, exactly, with the offsets that were saved if any were.
+        keep: so many, exactly, with the offsets and the head that were saved if any were.
         `UserError` when the bank is damaged, nothing was saved, or its experts have changed since:
         then the choice says nothing about them.
         """
@@ -100,8 +104,12 @@ class Cascade:
         _check_scouts(bank)
         if keep is not None:
             with contextlib.suppress(UserError):  # nothing was saved, or for other experts
-                return cls(bank, keep, offsets=cascade_record.read(bank.folder)[0].offsets)
+                choice, head = cascade_record.read(bank.folder)
+                return cls(bank, keep, head, offsets=choice.offsets)
             return cls(bank, keep)
+        if len(bank.names) <= KEEP and not (bank.folder / CASCADE).exists():
+            raise UserError(f"{folder} has {len(bank.names)} experts, no more than a cascade "
+                            "keeps: route without it, or give --keep")
         return cls._chosen(bank, *cascade_record.read(bank.folder))
 
     @classmethod
@@ -111,12 +119,14 @@ class Cascade:
     def save(self) -> None:
         """Writes the choice into the bank's folder, sealed with the SHA-256 of its experts.
 
-        `UserError` when the bank lives in memory only or nothing was measured.
+        `UserError` when the bank lives in memory only or is a part of what is stored, or nothing
+        was measured.
         """
         if self.choice is None:
             raise UserError("how many experts this cascade keeps was not measured: make it with "
                             "Cascade.choose")
-        cascade_record.write(self.bank.folder, self.choice, self.head)
+        cascade_record.write(self.bank.folder, self.choice, self.head, self.bank.names,
+                             self.bank.scoring.excess)
 
     def route(self, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
               stop: float = 0.0, tra_of_all: bool = False, expert_chunk: int = 4,
@@ -134,6 +144,7 @@ class Cascade:
         on_block: called with each block once the kept experts have scored it.
         `UserError` as in `router.route`.
         """
+        self._check()
         router.check_alpha(alpha)
         calls.check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
         check_stop(stop)
@@ -144,7 +155,7 @@ class Cascade:
                 part = block.take(slice(max(0, self.head - seen) if self.head else None))
                 seen += len(block.tokens)
                 if len(part.tokens):
-                    nats = nats + scout_sums(self._table, part, batch).sum(-1)
+                    nats = nats + scout_sums(self.bank.scout_table, part, batch).sum(-1)
                     tokens += int(part.mask.sum())
             if not tokens:
                 return Totals(self.bank).route(alpha)  # the error for a text without tokens
@@ -167,10 +178,6 @@ class Cascade:
     def _near(self, residuals):
         return residuals - column(self.offsets, self.bank.names)
 
-    @functools.cached_property
-    def _table(self):
-        return scouts.table(self.bank.scouts[n] for n in self.bank.names)
-
     def route_all(self, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
                   chunk: int = 8192) -> WindowRoutes:
         """Routes every window on its own, by the experts that its scouts keep.
@@ -180,7 +187,8 @@ class Cascade:
         """
         options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
         calls.check_sizes(**options)
-        near = self._near(scout_residuals(self._table, windows, batch))
+        self._check()
+        near = self._near(scout_residuals(self.bank.scout_table, windows, batch))
         chosen = kept(near, self.keep, self.margin)
         lengths = windows.mask.sum(-1)
         residuals = np.full((len(self.bank.names), len(windows.tokens)), np.inf)
@@ -222,8 +230,8 @@ def choose_keep(bank: ExpertBank, windows: Mapping[str, Windows], *,
     calls.check_sizes(keep=keep, **options)
     exact = lambda w: router.compared(bank, router.route_all(bank, w, **options).residuals,
                                       w.mask.sum(-1))
-    near = scouts.table(bank.scouts[n] for n in bank.names)
-    return shortlist.choose({n: scout_residuals(near, windows[n], batch) for n in bank.names},
+    near = lambda w: scout_residuals(bank.scout_table, w, batch)
+    return shortlist.choose({n: near(windows[n]) for n in bank.names},
                             {n: exact(windows[n]) for n in bank.names}, bank.names,
                             min(keep, len(bank.names)), at_least)
 

@@ -7,6 +7,7 @@
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,19 @@ class Choice:
             raise UserError("the choice of how many experts to keep makes no sense: choose again")
 
 
-def write(bank: Path | None, choice: Choice, head: int) -> None:
-    """Stores the choice in the bank's folder.  `UserError` when it is in memory only."""
+def write(bank: Path | None, choice: Choice, head: int, names: Sequence[str], excess: float
+          ) -> None:
+    """Stores the choice in the bank's folder.
+
+    names, excess: of the bank that it was measured with.  `UserError` when that is in memory only,
+    or another than the folder's.
+    """
     if bank is None:
         raise UserError("a cascade is stored in its bank, but this one lives in memory only: load "
                         "it from a folder")
+    if set(names) != set(_experts(bank)) or excess != _excess(bank):
+        raise UserError("the cascade was measured with other experts or another excess than "
+                        f"{bank} has: load the whole bank and choose again")
     with writable(bank):
         write_sealed(bank / CASCADE, {"format": FORMAT, **dataclasses.asdict(choice), "head": head,
                                       "excess": _excess(bank), "experts": _experts(bank)})

@@ -38,8 +38,8 @@ def make(experiment: Experiment, model: ModelConfig, text: Corpora, trained: Tra
     for e, name in enumerate(names):
         params = parameter_files.rounded(
             jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params), experiment.bank_dtype)
-        own = sample(name, text.train[name], model.window, seed=experiment.seed, tokens=COUNTED,
-                     mode=experiment.data.mode, pad_id=text.tokenizer.pad_id)
+        own = sample(name, text.train[name], model.window, seed=experiment.seed,
+                     tokens=COUNTED, mode=experiment.data.mode, pad_id=text.tokenizer.pad_id)
         scout = count(*own, model.vocab_size)
         calibration = calibrate(model, params, text.valid[name], scoring=experiment.scoring,
                                 documents=text.valid_documents.get(name), scout=scout,
@@ -48,7 +48,11 @@ def make(experiment: Experiment, model: ModelConfig, text: Corpora, trained: Tra
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
             "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype, scout)
     if len(names) > KEEP:
-        say(_choose(bank, text.valid, experiment.eval))
+        say(f"choosing how many of {len(names)} experts a cascade keeps")
+        try:
+            say(_choose(bank, text.valid, experiment.eval))
+        except UserError as error:  # the bank routes without
+            say(f"no cascade: {error}")
     if final.exists():
         aside = old
         try:

@@ -32,6 +32,7 @@ from cr_jax.bank_folder import readable
 from cr_jax.errors import UserError
 
 PAIRS = 65_536  # that a scout keeps: 0.4 MB
+MOST = 16 * PAIRS  # all scouts of a bank get the room of the largest
 COUNTED = 1 << 24  # tokens of a training text, at most
 WAYS = 8  # pairs that share a slot: 32 bytes, the least that a GPU reads
 TOGETHER = 16  # scouts side by side on an accelerator
@@ -65,8 +66,12 @@ def count(tokens: Integer[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], voc
     """The scout of a training text, given as windows; `mask`: True on real tokens.
 
     pairs: kept at most, those that save most nats on this text.  `UserError` when no token is
-    real or an id lies beyond the vocabulary.
+    real, an id lies beyond the vocabulary, or `pairs` is negative or above `MOST`.
     """
+    if not 0 <= pairs <= MOST:
+        raise UserError(f"a scout keeps from 0 to {MOST:,} pairs, not {pairs}")
+    if tokens.shape != mask.shape:
+        raise UserError(f"tokens of shape {tokens.shape} have a mask of shape {mask.shape}")
     real = tokens[mask].astype(np.int64)
     if not real.size or real.min() < 0 or real.max() >= vocab_size:
         raise UserError(f"a scout is counted from real tokens with ids below {vocab_size}: give "
@@ -99,9 +104,13 @@ def count(tokens: Integer[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], voc
 
 
 def pair_hashes(before, last):
-    """uint32 of each pair of tokens, numpy or JAX; different for different ids below 65,536."""
+    """uint32 of each pair of tokens, numpy or JAX; different for different ids below 65,536.
+
+    Larger ids may share one, about as often as random numbers do.
+    """
     u = np.uint32
-    x = ((before << u(16)) | (before >> u(16))) ^ last
+    x = (before << u(16)) ^ last
+    x = x ^ (before >> u(16)) * u(0x9E3779B1) ^ (last >> u(16)) * u(0x85EBCA77)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # MurmurHash3's last step
         x = (x ^ (x >> u(shift))) * u(factor)
     return x ^ (x >> u(16))
@@ -179,10 +188,10 @@ def mixed(nll: Float[Array, "..."], counted: Float[Array, "..."], share: float
     return -jnp.logaddexp(math.log1p(-share) - nll, math.log(share) - counted)
 
 
-def beside(params: Any, scouts: Iterable[Scout]) -> Any:
+def beside(params: Any, scouts: Table) -> Any:
     """Stacked parameters with their experts' scouts as one more collection, for rules with `pairs`.
     """
-    return {**params, COLLECTION: table(scouts)._asdict()}
+    return {**params, COLLECTION: scouts._asdict()}
 
 
 def write(file: Path, scout: Scout) -> None:
@@ -195,20 +204,25 @@ def read(file: Path, vocab_size: int) -> Scout:
     """What `write` wrote.  `UserError` when it is missing, cut short, or no scout of V tokens."""
     with readable(file):
         try:
-            found = safetensors.numpy.load_file(file)
+            with safetensors.safe_open(file, "numpy") as stored:
+                slices = {k: stored.get_slice(k) for k in stored.keys()}  # noqa: SIM118 (no dict)
+                header = {k: (s.get_dtype(), tuple(s.get_shape())) for k, s in slices.items()}
+                # Nothing else is read: the header is checked first.
+                found = Scout(*map(stored.get_tensor, Scout._fields)) if _is_scout(
+                    header, vocab_size) else None
         except safetensors.SafetensorError as error:
             raise UserError(f"{file} is not a whole safetensors file: restore it from a copy or "
                             "write it again") from error
-    pairs = found["keys"].shape if "keys" in found else None
-    wanted: dict[str, tuple[Any, Any]] = {
-        "keys": (np.uint32, pairs), "nats": (np.float16, pairs),
-        "after": (np.float16, (vocab_size,)), "alone": (np.float16, (vocab_size,))}
-    good = set(found) == set(wanted) and all(
-        found[k].dtype == kind and found[k].shape == shape and found[k].ndim == 1
-        for k, (kind, shape) in wanted.items())
-    if not good or not _makes_sense(Scout(**found)):
+    if found is None or not _makes_sense(found):
         raise UserError(f"{file} is no scout of {vocab_size} tokens: store the expert again")
-    return Scout(**found)
+    return found
+
+
+def _is_scout(header, vocab_size: int) -> bool:
+    pairs = header.get("keys", ("", ()))[1]
+    return len(pairs) == 1 and pairs[0] <= MOST and header == {
+        "keys": ("U32", pairs), "nats": ("F16", pairs),
+        "after": ("F16", (vocab_size,)), "alone": ("F16", (vocab_size,))}
 
 
 def _makes_sense(scout: Scout) -> bool:

@@ -133,7 +133,7 @@ def _least_margin(needed: Sequence[Float[np.ndarray, " _"]], at_least: float) ->
                            for x in needed])
     if agree[-1] < at_least:
         raise UserError("no margin keeps the exact winners: some scouts have no finite residual, "
-                        "train them again")
+                        "store them again")
     return float(margins[agree >= at_least][0])
 
 

@@ -255,7 +255,7 @@ def test_the_command_says_what_the_api_says(tmp_path, capsys):
         return main([*words, *more]), *capsys.readouterr()
 
     status, _, error = call("--cascade")  # no choice was stored
-    assert status == 2 and "how many experts" in error and error.count("\n") == 1
+    assert status == 2 and "route without it" in error and error.count("\n") == 1
     status, _, error = call("--keep", "9")
     assert status == 2 and "keep=9" in error
     want = Cascade.load(tmp_path / "bank", keep=2).route(TEXT)

@@ -16,8 +16,10 @@ GOOD = dict(keep=2, at_least=0.6, margin=0.5, offsets={"e0": 0.0, "e1": 0.5, "e2
 def test_the_choice_is_stored_in_the_bank_and_bound_to_its_experts(tmp_path):
     folder = tmp_path / "bank"
     bank = stored(folder, in_memory(3))
-    with pytest.raises(UserError, match="how many experts"):
+    with pytest.raises(UserError, match="route without it"):
         Cascade.load(folder)
+    with pytest.raises(UserError, match="how many experts"):
+        cascade_record.read(folder)
     assert Cascade.load(folder, keep=2).keep == 2
     offsets = {"e0": 0.0, "e1": 0.25, "e2": 0.1}
     choice = Choice(1, 0.5, 1 / 3, offsets, 0.75, 1.5, 12)
@@ -45,7 +47,7 @@ def test_the_choice_is_stored_in_the_bank_and_bound_to_its_experts(tmp_path):
 
 def test_records_that_make_no_sense(tmp_path):
     stored(tmp_path / "bank", in_memory(3))
-    cascade_record.write(tmp_path / "bank", Choice(**GOOD), head=5)
+    cascade_record.write(tmp_path / "bank", Choice(**GOOD), 5, ("e0", "e1", "e2"), 0.0)
     path = tmp_path / "bank" / "cascade.json"
     raw = read_sealed(path)
     assert cascade_record.read(tmp_path / "bank") == (Choice(**GOOD), 5)

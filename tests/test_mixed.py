@@ -10,6 +10,7 @@ import tiny_bank
 
 from cr_jax import router, scouts
 from cr_jax.bank import ExpertBank, import_expert
+from cr_jax.bank_folder import write_manifest
 from cr_jax.calibrating import calibrate
 from cr_jax.cascade import Cascade
 from cr_jax.config import Scoring, check_scoring
@@ -80,8 +81,16 @@ def test_a_rule_with_pairs_wants_a_scout_and_a_prediction(tmp_path):
     for call in (lambda: router.route(bare, "abc"), lambda: Cascade(bare, 1)):
         with pytest.raises(UserError, match="no scout for e0, e1, e2"):
             call()
-    other = tiny_bank.stored(tmp_path / "other", dataclasses.replace(bank_of(CODE), scouts={}))
-    assert other.verify() == []
+    with pytest.raises(UserError, match="'late' has no scout"):
+        bank.add("late", bank.expert_params("e0"), tiny_bank.FLAT)
+    with pytest.raises(UserError, match="give calibrate its scout"):
+        calibrate(bank.model, bank.expert_params("e0"), tiny_bank.windows(3), scoring=rule)
+    stored = tmp_path / "bank" / "experts" / "e0"
+    (stored / "scout.safetensors").unlink()
+    write_manifest(stored, bank.tokenizer.fingerprint)
+    with pytest.raises(UserError, match="has no scout, of which"):
+        import_expert(tmp_path / "bank", stored, "again")
+    tiny_bank.stored(tmp_path / "other", dataclasses.replace(bank_of(CODE), scouts={}))
     for bad in (Scoring(pairs=0.5), *(dataclasses.replace(CODE, pairs=x) for x in (-0.1, 1.0)),
                 dataclasses.replace(CODE, pairs=float("nan"))):
         with pytest.raises(UserError, match=r"scoring\.pairs"):

@@ -13,6 +13,7 @@ from cr_jax import cascade, router, scouts
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade, choose_keep
 from cr_jax.cascade_record import Choice
+from cr_jax.config import Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 
@@ -116,7 +117,10 @@ def test_pairs_of_small_ids_have_hashes_of_their_own():
     spread_out = np.bincount(hashes >> np.uint32(28), minlength=16)
     assert spread_out.min() > 0.9 * spread_out.max()
     large = np.random.default_rng(1).integers(0, 1 << 18, (2, 10_000), np.uint32)
-    assert len(np.unique(scouts.pair_hashes(*large))) > 9_990
+    neighbours = large + np.uint32(1 << 16), large ^ np.uint32(1)
+    for some in (large, *neighbours, (large[0], neighbours[1][1]), (neighbours[0][0], large[1])):
+        both = np.concatenate([scouts.pair_hashes(*large), scouts.pair_hashes(*some)])
+        assert len(np.unique(both)) >= (9_990 if some is large else 19_980)
 
 
 def test_a_stored_scout_is_the_scout_and_a_spoilt_one_is_refused(tmp_path):
@@ -140,9 +144,22 @@ def test_a_stored_scout_is_the_scout_and_a_spoilt_one_is_refused(tmp_path):
     scouts.write(file, made)
     with pytest.raises(UserError, match="no scout of 41"):
         scouts.read(file, 41)
-    file.write_bytes(file.read_bytes()[:100])
+    raw = file.read_bytes()
+    file.write_bytes(raw[:100])
     with pytest.raises(UserError, match="whole safetensors"):
         scouts.read(file, V)
+    # A kind of number that numpy does not have, of the right number of bytes.
+    file.write_bytes(raw.replace(b'"F16","shape":[40]', b'"F8_E4M3","shape":[80]'
+                                 .ljust(len(b'"F16","shape":[40]'))))
+    with pytest.raises(UserError):
+        scouts.read(file, V)
+    many = np.arange(scouts.MOST + 1, dtype=np.uint32) * np.uint32(4000)
+    scouts.write(file, made._replace(keys=many, nats=np.ones(many.size, np.float16)))
+    with pytest.raises(UserError, match="no scout"):
+        scouts.read(file, V)
+    for pairs in (-3, scouts.MOST + 1):
+        with pytest.raises(UserError, match="keeps from 0"):
+            scouts.count(*text(), V, pairs)
     with pytest.raises(UserError, match="below 30"):
         scouts.count(*text(), 30)
     with pytest.raises(UserError, match="real tokens"):
@@ -201,6 +218,48 @@ def test_a_scout_goes_where_its_expert_goes(tmp_path):
     stray.write_bytes(raw)  # not sealed with its expert: not read, and named
     assert "plain" not in ExpertBank.load(tmp_path / "bank").scouts
     assert "belongs to no expert" in again.verify()[0]
+
+
+def test_a_cascade_follows_its_bank(tmp_path):
+    """Experts come and go in place: what was stacked before is made anew, or refused."""
+    bank = tiny_bank.stored(tmp_path / "bank", in_memory(3))
+    cut, offsets = Cascade(bank, 2), Cascade(bank, 2, offsets=dict.fromkeys(bank.names, 0.0))
+    before = cut.route(TEXT).scouts
+    bank.remove("e0")
+    bank.add("e9", tiny_bank.one(tiny_bank.fresh(9), 8), tiny_bank.FLAT, scout=scout(9))
+    after = cut.route(TEXT)
+    assert list(after.scouts) == ["e1", "e2", "e9"] and len(after.residuals) == 2
+    assert {n: after.scouts[n] for n in ("e1", "e2")} == {n: before[n] for n in ("e1", "e2")}
+    assert after.scouts["e9"] == pytest.approx(
+        Cascade(bank.select("e9"), 1).route(TEXT).scouts["e9"])
+    with pytest.raises(UserError, match="see e0, e9"):
+        offsets.route(TEXT)
+    bank.remove("e9")
+    bank.remove("e2")
+    for call in (lambda: cut.route(TEXT), lambda: cut.route_all(spread())):
+        with pytest.raises(UserError, match="keep=2"):
+            call()
+
+
+def test_a_choice_of_a_part_is_not_stored_as_the_whole_banks(tmp_path):
+    bank = tiny_bank.stored(tmp_path / "bank", in_memory(3))
+    mine = {n: spread() for n in bank.names}
+    part = ExpertBank.load(tmp_path / "bank", ["e0", "e1"])
+    with pytest.raises(UserError, match="load the whole bank"):
+        Cascade.choose(part, mine, keep=1).save()
+    with pytest.raises(UserError, match="another excess"):
+        other = dataclasses.replace(
+            ExpertBank.load(tmp_path / "bank"), scoring=Scoring(excess=2.0))
+        Cascade.choose(other, mine, keep=1).save()
+    with pytest.raises(UserError, match="3 experts, no more than"):
+        Cascade.load(tmp_path / "bank")
+
+
+def test_a_bank_takes_no_scout_that_it_cannot_use():
+    bank = in_memory(1)
+    foreign = scouts.count(*text(), V)
+    with pytest.raises(UserError, match="knows 40 tokens"):
+        bank.mount("other", bank.expert_params("e0"), tiny_bank.FLAT, scout=foreign)
 
 
 def test_cascades_that_cannot_be_are_refused():

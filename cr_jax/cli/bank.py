@@ -4,7 +4,7 @@ import contextlib
 import json
 from typing import Any
 
-from cr_jax.bank_folder import BankFolder, read_json
+from cr_jax.bank_folder import SCOUT, BankFolder, read_json
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
 
@@ -44,6 +44,7 @@ def list_experts(args) -> int:
         with contextlib.suppress(OSError):
             record["bytes"] = (folder / "params.safetensors").stat().st_size
         rows.append({"name": name, "sha256": files.index["experts"][name]["sha256"],
+                     "scout": (folder / SCOUT).is_file(),
                      **{k: record.get(k) for k in ("dtype", "bytes", "about")}})
     if args.json:
         for row in rows:
@@ -58,7 +59,8 @@ def list_experts(args) -> int:
     width = max(map(len, files.names), default=0)
     for row in rows:
         size = f"{row['bytes'] / 1e6:8.1f} MB" if row["bytes"] is not None else "missing"
-        print_line(f"{row['name']:{width}}  {row['dtype'] or '?'}  {size}  {row['sha256'][:12]}")
+        print_line(f"{row['name']:{width}}  {row['dtype'] or '?'}  {size}  {row['sha256'][:12]}"
+                   + ("" if row["scout"] else "  no scout"))
     return 0
 
 

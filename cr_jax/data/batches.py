@@ -118,7 +118,7 @@ class _Expert:
                             "give one weight for each")
         if not (np.isfinite(shares).all() and (shares > 0).all()):
             raise UserError("mixture weights must be positive numbers; leave out what gets none")
-        self._parts = [_Rows(corpus, window, mode, int(mix(key, i)))
+        self.parts = [_Rows(corpus, window, mode, int(mix(key, i)))
                        for i, corpus in enumerate(corpora)]
         # Every block of rows has the same number of rows from each corpus, in a random order.
         exact = shares / shares.sum() * (_BLOCK - len(corpora))
@@ -131,14 +131,14 @@ class _Expert:
     def __call__(
         self, rows: Int64[np.ndarray, " N"], pad_id: int
     ) -> tuple[Int32[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
-        if len(self._parts) == 1:
-            return self._parts[0](rows, pad_id)
+        if len(self.parts) == 1:
+            return self.parts[0](rows, pad_id)
         block, place = np.divmod(rows, _BLOCK)
         place = permute(place, _BLOCK, mix(self._key, block))
         part = np.searchsorted(self._bounds, place, side="right")
         inner = block * self._counts[part] + place - (self._bounds - self._counts)[part]
         found = [(part == i, rows_of(inner[part == i], pad_id))
-                 for i, rows_of in enumerate(self._parts)]
+                 for i, rows_of in enumerate(self.parts)]
         tokens = np.empty((len(rows), found[0][1][0].shape[1]), np.int32)
         mask = np.empty(tokens.shape, bool)
         for chosen, (some_tokens, some_mask) in found:
@@ -206,6 +206,10 @@ class WindowBatches:
     def __len__(self) -> int:
         return _STEPS
 
+    def parts(self, expert: int) -> "list[_Rows]":
+        """The rows of each of an expert's corpora."""
+        return self._experts[expert].parts
+
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         rows = int(step) * self._batch + self._rows
         found = [expert(rows, self._pad_id) for expert in self._experts]
@@ -219,18 +223,18 @@ def sample(
     name: str, source: Corpus | Mixture, window: int, *, tokens: int = 0, seed: int = 0,
     mode: str = "packed", pad_id: int = 0,
 ) -> tuple[Int32[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
-    """(tokens, mask) of an expert's first training windows: one epoch, each token at most once.
+    """(tokens, mask) of an expert's training windows in random order, one corpus after the other.
 
-    `tokens`: at most about so many; 0: all of them.  The other arguments are those of
+    Each token comes at most once, whatever a mixture's shares, but where a corpus is shorter than
+    a window.  `tokens`: at most about so many; 0: all of them.  The other arguments are those of
     `WindowBatches`, of one expert.
     """
-    rows = max(1, count_tokens(source) // window)
-    if tokens:
-        rows = min(rows, max(1, tokens // window))
-    batch = WindowBatches({name: source}, batch=rows, window=window, seed=seed, mode=mode,
-                          pad_id=pad_id)[0]
-    found = batch["tokens"][0]
-    return found, batch["mask"][0] if "mask" in batch else np.ones(found.shape, bool)
+    parts = WindowBatches({name: source}, batch=1, window=window, seed=seed, mode=mode,
+                          pad_id=pad_id).parts(0)
+    share = min(1.0, tokens / window / sum(part.count for part in parts)) if tokens else 1.0
+    found = [part(np.arange(max(1, int(part.count * share))), pad_id) for part in parts]
+    rows, mask = (np.concatenate(x) for x in zip(*found, strict=True))
+    return rows, mask
 
 
 def train_iterator(batches: WindowBatches, start_step: int = 0) -> "grain.DatasetIterator":

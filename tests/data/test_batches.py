@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cr_jax.data.batches import Mixture, WindowBatches, train_iterator
+from cr_jax.data.batches import Mixture, WindowBatches, sample, train_iterator
 from cr_jax.data.corpus import Corpus
 from cr_jax.data.permutation import mix, permute
 from cr_jax.errors import UserError
@@ -183,3 +183,25 @@ def test_a_process_that_holds_some_experts_reads_their_rows_of_the_same_batch():
     for all_rows, rows in zip(whole, part):
         np.testing.assert_array_equal(rows["tokens"], all_rows["tokens"][1:3])
         assert not np.array_equal(rows["tokens"][0], all_rows["tokens"][0])
+
+
+@pytest.mark.parametrize("mode", ["packed", "padded"])
+def test_a_sample_is_an_epoch_of_the_experts_own_windows(mode):
+    corpus = corpus_of(500, document=17)
+    tokens, mask = sample("e0", corpus, 16, seed=3, mode=mode, pad_id=9999)
+    seen = np.sort(tokens[mask])
+    assert len(np.unique(seen)) == len(seen)
+    if mode == "packed":
+        assert len(seen) == 496
+    else:  # all but the ends of documents
+        assert len(seen) == 500 - len(corpus.starts) + 1
+    first = batches([corpus], [0], mode=mode, batch=8)[0]["tokens"][0]
+    np.testing.assert_array_equal(tokens[:8], first)
+    few, _ = sample("e0", corpus, 16, tokens=50, seed=3, mode=mode, pad_id=9999)
+    np.testing.assert_array_equal(few, tokens[:3])
+    mixture = Mixture([corpus, corpus_of(300, first=1000)], [1, 3])  # shares repeat in training
+    both, mask = sample("e0", mixture, 16, mode=mode, pad_id=9999)
+    found, counts = np.unique(both[mask], return_counts=True)
+    assert (counts == 1).all() and abs((found < 1000).mean() - 500 / 800) < 0.02
+    half, _ = sample("e0", mixture, 16, tokens=400, mode=mode, pad_id=9999)
+    assert abs(len(half) - 25) <= 2
