@@ -1,5 +1,6 @@
 """The results file: rows merged as they come, with the command, commit and versions behind them."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -7,6 +8,7 @@ import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Iterator
 
 from cr_jax.errors import UserError
 
@@ -61,13 +63,30 @@ class Results:
 def write(path: str, text: str) -> None:
     """Writes beside the file first, so that a reader never sees half of it."""
     target = pathlib.Path(path)
-    try:
+    with writing(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(target.name + ".part")
         beside.write_text(text)
         os.replace(beside, target)
+
+
+@contextlib.contextmanager
+def writing(path: str | pathlib.Path) -> Iterator[None]:
+    """A disk that refuses while `path` is written: `OSError` becomes `UserError`."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another path") from error
+
+
+def check_folder(path: str | pathlib.Path) -> None:
+    """`UserError` unless `path` is a folder that can be written to or made; makes nothing."""
+    path = pathlib.Path(path)
+    there = next(p for p in (path, *path.absolute().parents) if os.path.exists(p))
+    if not there.is_dir():
+        raise UserError(f"cannot write {path}: {there} is no folder; choose another path")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {path}: {there} is read-only; choose another path")
 
 
 def commit() -> str | None:

@@ -12,6 +12,7 @@ the FLOP count that TFLOP/s and MFU rest on; the rules are in benchmarks/README.
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import re
@@ -68,6 +69,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     a.models, a.optimizers = a.models.split(","), a.optimizers.split(",")
     a.kernels = a.kernels.split(",") if a.kernels else []
     a.matmul_size = 512 if a.quick else 8192
+    if not (0 < a.seconds < math.inf and a.trial_seconds > 0):
+        raise UserError("--seconds and --trial-seconds must be above 0")
     if a.chunk < 1 or min(a.chunks) < 1:
         raise UserError("--chunk and --chunks must be at least 1")
     for name in a.optimizers:
@@ -173,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         return parent(a, given)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
 
 

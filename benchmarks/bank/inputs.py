@@ -18,12 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record.run import load
+from benchmarks.results import check_folder, writing
 from cr_jax import corpora
 from cr_jax.config import build
 from cr_jax.data import Corpus, Tokenizer, Windows, load_corpus, load_tokenizer, random_windows
 from cr_jax.errors import UserError
 from cr_jax.studies import blends, lengths, ood
 
+COUNTS = ("train_tokens", "cut_windows", "documents", "document_tokens", "attacks", "blends")
 CUTS = (16, 32, 64, 128)
 BLENDS = (("wiki", "legal"), ("code_python", "literature"), ("code_js", "code_java"))
 
@@ -42,26 +44,38 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--attacks", type=int, default=48, help="windows of each kind")
     p.add_argument("--blends", type=int, default=24, help="windows of each share")
     a = p.parse_args(arguments)
-    config = load(a.config)
-    config.data.root = a.data
     try:
+        check(a)
+        config = load(a.config)
+        config.data.root = a.data
         make(build(config), a)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def check(a: argparse.Namespace) -> None:
+    """Raises `UserError` on counts below 1."""
+    for name in COUNTS:
+        if getattr(a, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got "
+                            f"{getattr(a, name)}")
 
 
 def make(e, a) -> None:
     """Writes the folder.  Raises `UserError` as the data room does."""
     work, out = Path(a.work), Path(a.out)
-    out.mkdir(parents=True, exist_ok=True)
+    check_folder(out)
     text = corpora.prepare(e, work, lambda line: print(line, flush=True))
-    for name, corpus in text.train.items():
-        ids = np.asarray(corpus.tokens[:a.train_tokens])
-        np.save(out / f"{name}.train.npy", ids, allow_pickle=False)
-    text.tokenizer.save(out / "tokenizer")
-    write_sets(out / "sets.npz", dict(sets(e, text, work, a)))
+    found = dict(sets(e, text, work, a))
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, corpus in text.train.items():
+            ids = np.asarray(corpus.tokens[:a.train_tokens])
+            np.save(out / f"{name}.train.npy", ids, allow_pickle=False)
+        text.tokenizer.save(out / "tokenizer")
+        write_sets(out / "sets.npz", found)
 
 
 def sets(e, text: corpora.Corpora, work: Path, a) -> Iterator[tuple[str, Windows]]:

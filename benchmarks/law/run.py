@@ -26,7 +26,7 @@ from benchmarks.law.program import Program
 from benchmarks.law.search import neighbours
 from benchmarks.law.settings import Setting, read_rows, settings
 from benchmarks.record.run import change, load
-from benchmarks.results import commit, versions, write
+from benchmarks.results import check_folder, commit, versions, write, writing
 from cr_jax.config import build
 from cr_jax.errors import UserError
 from cr_jax.studies import ablation, capacity, power_law
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         Law(args).run()
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -66,26 +66,40 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return p.parse_args(arguments)
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raises `UserError` on numbers that cannot be meant."""
+    if not (args.seconds > 0 and 0 < args.fit_share <= 1):
+        raise UserError("--seconds must be above 0, --fit-share above 0 and at most 1")
+    if not (args.numbers_per_token > 0 and args.eval_tokens > 0 and args.compilers > 0):
+        raise UserError("--numbers-per-token, --eval-tokens and --compilers must be above 0")
+
+
 class Law:
     """One run: its settings, what is compiled, what is measured."""
 
     def __init__(self, args: argparse.Namespace):
         """Reads the grids and the text.  Raises `UserError`."""
+        check(args)
         self.args, self.began, self.rows = args, time.monotonic(), []
         self.commit = args.commit or commit()
         self.out = Path(args.out)
         if (self.out / ablation.LINES).exists():
             raise UserError(f"--out: {self.out} already holds a run; give an empty folder")
-        self.out.mkdir(parents=True, exist_ok=True)
+        check_folder(self.out)
         self.settings, self.experiments, self.thresholds = [], {}, None
         for path in args.grids:
             raw = change(load(path), args.set).to_dict()
+            if "ablation" not in raw:
+                raise UserError(f"--grids: {path} has no config.ablation; give variants of "
+                                "configs/ablate_latents.py")
             grid, e = make_grid(raw.pop("ablation")), build(raw)
             self.thresholds = self.thresholds or grid.thresholds
             self.experiments[path] = e
             text = read_rows(Path(args.tokens), e, grid, args.eval_tokens, args.uniform)
             self.settings += settings(path, e, grid, text)
         self.programs = {}
+        with writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> dict:
         """Measures, predicts, measures what was predicted; writes and returns the report."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record.run import load
-from benchmarks.results import write
+from benchmarks.results import check_folder, write, writing
 from cr_jax import corpora
 from cr_jax.config import Experiment, build
 from cr_jax.data import load_corpus
@@ -46,23 +46,28 @@ def main(arguments: list[str] | None = None) -> int:
         raw.pop("ablation", None)
         make(build(raw), Path(a.work), Path(a.out), a.test_tokens)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def make(e: Experiment, work: Path, out: Path, test_tokens: int) -> None:
     """Writes the arrays, sources.json last.  Raises `UserError` as the data room does."""
-    text = corpora.prepare(e, work, lambda line: print(line, flush=True))
-    out.mkdir(parents=True, exist_ok=True)
+    if test_tokens < 1:
+        raise UserError(f"--test-tokens must be at least 1, got {test_tokens}")
+    check_folder(out)
     path = out / "sources.json"
-    sources = json.loads(path.read_text()) if path.exists() else {}
+    sources = read_sources(path) if path.exists() else {}
+    text = corpora.prepare(e, work, lambda line: print(line, flush=True))
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     for name, domain in e.data.domains.items():
         train = np.asarray(text.train[name].tokens)
         test = load_corpus([s.replace("{root}", e.data.root) for s in domain.test], text.tokenizer,
                            e.data.cache or work / "cache", test_tokens)
         for split, ids in (("train", train), ("test", np.asarray(test.tokens[:test_tokens]))):
-            np.save(out / f"{name}.{split}.npy", ids.astype(np.uint16), allow_pickle=False)
+            with writing(out):
+                np.save(out / f"{name}.{split}.npy", ids.astype(np.uint16), allow_pickle=False)
         sample = text.tokenizer.decode(train[:ENTROPY_TOKENS]).encode("utf-8")
         count = len(train[:ENTROPY_TOKENS])
         sources[name] = {
@@ -72,6 +77,17 @@ def make(e: Experiment, work: Path, out: Path, test_tokens: int) -> None:
             "train_tokens": len(train), "test_tokens": len(test.tokens)}
         print(f"{name}: {sources[name]}", flush=True)
     write(path, json.dumps(sources, indent=1))
+
+
+def read_sources(path: Path) -> dict:
+    """What an earlier call wrote.  Raises `UserError` when it is damaged."""
+    try:
+        sources = json.loads(path.read_text())
+    except (OSError, ValueError):
+        sources = None
+    if not isinstance(sources, dict):
+        raise UserError(f"--out: cannot read {path}; delete it or give an empty folder")
+    return sources
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ FOLDER holds train*.npy, valid.npy, test.npy and wikitext.npy (GPT-2 ids, uint16
 
 import argparse
 import functools
-import importlib.util
 import json
+import runpy
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +25,7 @@ from benchmarks.record.tokens import array, windows
 from benchmarks.results import commit, write
 from cr_jax import models, objective
 from cr_jax.config import build, to_dict
+from cr_jax.config.files import blame, check_file
 from cr_jax.errors import UserError
 from cr_jax.training.step import init_state, make_train_step
 
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         row = run(args)
         write(args.out, json.dumps(row, indent=1))
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps({k: v for k, v in row.items() if k not in ("log", "settings")}), flush=True)
     return 0
@@ -49,13 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> dict:
     """Trains for `args.seconds` and evaluates: the run's JSON row.  Raises `UserError`."""
-    if not (args.seconds > 0 and args.look > 0):
-        raise UserError("--seconds and --look must be above 0")
+    check(args)
     config = change(load(args.config), args.set)
     config.train.update(tokens=0, steps=0, seconds=args.seconds)
     e = build(config)
     model, window = e.model, e.model.window
-    train = [array(p, "r") for p in sorted(Path(args.tokens).glob(args.train))]
+    train = [array(p, "r") for p in training_files(Path(args.tokens), args.train)]
     if not train or min(len(t) for t in train) <= window:
         raise UserError(f"--tokens: {args.tokens} needs {args.train} of more than {window} tokens "
                         "each; make them with benchmarks.record.tokens")
@@ -146,20 +146,33 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return p.parse_args(arguments)
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raises `UserError` on options that cannot be meant."""
+    if not (args.seconds > 0 and args.look > 0):
+        raise UserError("--seconds and --look must be above 0")
+    if args.eval_batch < 1 or args.random_windows < 1 or args.seed < 0:
+        raise UserError("--eval-batch and --random-windows must be at least 1, --seed 0 or more")
+    if "valid" not in args.sets.split(","):
+        raise UserError(f"--sets: '{args.sets}' must have valid, on which training is judged")
+
+
+def training_files(folder: Path, pattern: str) -> list[Path]:
+    """Sorted.  Raises `UserError` on a pattern that is none."""
+    try:
+        return sorted(folder.glob(pattern))
+    except (ValueError, NotImplementedError):  # empty, or with a root of its own
+        raise UserError(f"--train: '{pattern}' must be a pattern of names in --tokens") from None
+
+
 def load(path: str) -> ml_collections.ConfigDict:
     """`get_config()` of a file in configs/, of `FILE:VARIANT` its variant.  Raises `UserError`."""
-    path, _, variant = path.partition(":")
-    if not Path(path).is_file():
-        raise UserError(f"--config: {path} is not a file")
-    spec = importlib.util.spec_from_file_location("record_config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"--config: {path} has no get_config()")
+    check_file(path)
+    file, _, variant = path.partition(":")
     try:
-        return module.get_config(*([variant] if variant else []))
-    except (KeyError, TypeError):
-        raise UserError(f"--config: {path} has no variant '{variant}'") from None
+        return runpy.run_path(file)["get_config"](*([variant] if variant else []))
+    except Exception as error:  # whatever the file does
+        said = blame(path, error) or f"--config={path}: {' '.join(str(error).split())}"
+        raise UserError(said) from error
 
 
 def change(

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         make(Path(a.data), Gpt2Tokenizer(a.gpt2), Path(a.out))
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
