@@ -132,7 +132,7 @@ def test_input_that_cannot_be(tmp_path, capsys):
     for name, bank in (("bank", in_memory(1)), ("bare", bare)):
         stored(tmp_path / name, bank)
     at = lambda name: ["--bank", str(tmp_path / name)]
-    no_choice = "how many experts its scouts keep"
+    no_choice = "no more than a cascade keeps"
     for word, call in {
             "no file no.py": lambda: choose_keep.main(["--config", "no.py", *at("bank")]),
             "has no get_config": lambda: choose_keep.main(["--config", __file__, *at("bank")]),
