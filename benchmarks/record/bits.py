@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
         row = fill(row, a.tokens, a.gpt2)
         write(a.row, json.dumps(row, indent=1))
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps({k: row["bits"][k] for k in STREAMS}))
     return 0

@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         if a.out:
             write(a.out, json.dumps(found, indent=1) + "\n")
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0 if good(found) else 1
 
