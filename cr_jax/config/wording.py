@@ -43,8 +43,7 @@ _PREDICTED = Wording("predicts", "predicted", "it",
 
 _MIXED = _PREDICTED._replace(
     cost="nats/token to predict the text, each token from those before it and from counted pairs",
-    formula="−mean log of a mixture of the encoder’s p(xᵢ | x₁ … xᵢ₋₁) and the scout’s "
-            "p(xᵢ | xᵢ₋₁), nats/token")
+    formula="−mean log p(xᵢ | x₁ … xᵢ₋₁), encoder with pairs, nats/token")
 
 
 def wording(rule: Scoring | Any) -> Wording:

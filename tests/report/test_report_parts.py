@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from cr_jax.config import Scoring, wording
 from cr_jax.report.charts import quantile, share_beyond, ticks
 from cr_jax.report.style import STEPS, scale
 from cr_jax.report.text import percent
@@ -38,3 +39,11 @@ def test_ticks_and_percent_round_honestly():
         assert 2 <= len(found) <= 6 and low - 1e-9 <= found[0] and found[-1] <= high * (1 + 1e-9)
     assert percent(0.99999).startswith(">99.9") and percent(1.0).startswith("100.0")
     assert percent(1e-6).startswith("<0.1") and percent(math.nan) == percent(None) == "–"
+
+
+@pytest.mark.parametrize("rule", [
+    Scoring(), Scoring(parts=4), Scoring(rate=4), Scoring(predicted=True),
+    Scoring(predicted=True, pairs=0.4), Scoring(predicted=True, excess=2.0)])
+def test_a_rules_formula_fits_under_its_drawing(rule):
+    """Bold letters of about 8 of the drawing's 510 units, centred at 230."""
+    assert len(f"residual = {wording(rule).formula}") <= 72
