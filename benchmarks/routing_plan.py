@@ -19,7 +19,7 @@ What they need is memory, in bytes for each of 65,536 pairs:
 import jax
 import jax.numpy as jnp
 
-from cr_jax import calls, scouts
+from cr_jax import calls, cascade, scouts
 from cr_jax.bank import ExpertBank
 from cr_jax.config import ModelConfig, Scoring
 from cr_jax.scoring import residuals_only
@@ -52,9 +52,9 @@ def cascade_memory(bank: ExpertBank, table: scouts.Table, options) -> float:
     """GiB of the bank, its scouts' table, and the larger of the two compiled calls: of all scouts
     together and of one expert alone."""
     one = bank.select(bank.names[:1])
-    tokens, mask = _windows(bank, options["batch"])
-    together = 1 if jax.default_backend() == "cpu" else scouts.TOGETHER  # as they are called
-    scouting = _reserved(scouts.residuals.lower(table, tokens, mask, together))
+    rows = cascade.scout_rows(bank.model.window, options["batch"])
+    scouting = _reserved(scouts.residuals.lower(
+        table, *_windows(bank, rows), scouts.side_by_side()))
     scoring = _plan(one, options["batch"], 1, options["chunk"])
     return _gib(bank.weights) + max(scouting, _gib(table) + scoring)
 

@@ -102,10 +102,9 @@ class ExpertBank:
         """Stores one expert (params without the expert axis) in the folder and mounts it here.
 
         All or nothing.  `about` is provenance in JSON types; scout: for a cascade, and for rules
-        with `pairs`.  dtype
-        "bfloat16" halves the file, "int8" quarters it; what is mounted is what the file holds.
-        `UserError` as in `mount`, or when the folder has the name already, cannot be written, or
-        has another tokenizer by now.
+        with `pairs`.  dtype "bfloat16" halves the file, "int8" quarters it; what is mounted is
+        what the file holds.  `UserError` as in `mount`, or when the folder has the name already,
+        cannot be written, or has another tokenizer by now.
         """
         if dtype not in parameter_files.DTYPES:
             raise UserError(f"an expert is stored as {' or '.join(parameter_files.DTYPES)}, not "

@@ -260,11 +260,15 @@ def write_manifest(folder: Path, fingerprint: str) -> None:
 def listed_files(folder: Path) -> tuple[str, ...]:
     """The expert's files by its manifest, which is not among them.  `UserError` when the manifest
     is missing or damaged, or lists others than an expert has."""
-    files = read_sealed(folder / "manifest.json").get("files")
+    return tuple(_digests(folder, read_sealed(folder / "manifest.json")))
+
+
+def _digests(folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    files = manifest.get("files")
     if not isinstance(files, dict) or set(files) - {SCOUT} != set(EXPERT_FILES):
         raise UserError(f"{folder / 'manifest.json'} lists other files than "
                         f"{', '.join((*EXPERT_FILES, SCOUT))}: write the expert again")
-    return tuple(files)
+    return files
 
 
 def _listed(folder: Path) -> tuple[str, ...]:
@@ -281,8 +285,7 @@ def check_manifest(folder: Path, fingerprint: str) -> None:
         raise UserError(f"{folder} was trained with another tokenizer (fingerprint "
                         f"{str(manifest.get('tokenizer'))[:12]}) than the bank's "
                         f"({fingerprint[:12]}): train it with the bank's tokenizer")
-    listed_files(folder)
-    _check_files(folder, manifest["files"])
+    _check_files(folder, _digests(folder, manifest))
 
 
 def _check_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -16,7 +16,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -245,15 +244,19 @@ def scout_residuals(table: scouts.Table, windows: Windows, batch: int = 64
 def scout_sums(table: scouts.Table, windows: Windows, batch: int = 64
                ) -> Float[np.ndarray, "E B"]:
     """nats of each window by every scout, `batch` windows at a time."""
-    together = 1 if jax.default_backend() == "cpu" else scouts.TOGETHER
-    # A table is read from afar: three times faster for 1,024 windows of 64 tokens than for 64.
-    rows = calls.rows_per_call(len(windows), max(batch, TOKENS // windows.tokens.shape[1]))
+    rows = calls.rows_per_call(len(windows), scout_rows(windows.tokens.shape[1], batch))
     found = [np.zeros((len(table.alone), 0))]
     for part, tokens, mask in calls.filled(windows, rows):
-        nats = scouts.residuals(table, tokens, mask, together)
+        nats = scouts.residuals(table, tokens, mask, scouts.side_by_side())
         found.append(nats[:, :part.stop - part.start])
     # Read once all calls are on their way.
     return np.concatenate([np.asarray(x, np.float64) for x in found], 1)
+
+
+def scout_rows(window: int, batch: int) -> int:
+    """The most windows, of `window` tokens, that scouts read in one call."""
+    # A table is read from afar: three times faster for 1,024 windows of 64 tokens than for 64.
+    return max(batch, TOKENS // window)
 
 
 def full_calls(at: Int[np.ndarray, " n"], batch: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -90,7 +90,7 @@ def read_stacked(folders: Sequence[Path], model: ModelConfig) -> Any:
         check_header(file, model)
     stacked = {k: np.empty((len(files), *shape), np.float32) for k, shape in shapes(model).items()}
     for row, file in enumerate(files):
-        with _opened(file) as stored:
+        with opened(file) as stored:
             there = set(stored.keys())
             for path, x in stacked.items():
                 scale = stored.get_tensor(path + _SCALE) if path + _SCALE in there else None
@@ -100,7 +100,7 @@ def read_stacked(folders: Sequence[Path], model: ModelConfig) -> Any:
 
 def check_header(file: Path, model: ModelConfig) -> None:
     """`UserError` unless the file's header lists exactly the model's parameters."""
-    with _opened(file) as stored:
+    with opened(file) as stored:
         slices = {k: stored.get_slice(k) for k in stored.keys()}  # noqa: SIM118 (not a dict)
         given = {k: (tuple(s.get_shape()), s.get_dtype()) for k, s in slices.items()}
         scales = {k: given.pop(k) for k in sorted(given) if k.endswith(_SCALE)}
@@ -147,7 +147,8 @@ def _nested(flat: Mapping[str, Any]) -> Any:
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
-def _opened(file: Path):
+def opened(file: Path):
+    """A safetensors file to read from.  `UserError` when it is missing or not a whole one."""
     with readable(file):
         try:
             return safetensors.safe_open(file, "numpy")

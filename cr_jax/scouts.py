@@ -24,12 +24,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 from jaxtyping import Array, Bool, Float, Float16, Int, Integer, UInt32
 
-from cr_jax.bank_folder import readable
 from cr_jax.errors import UserError
+from cr_jax.parameter_files import opened
 
 PAIRS = 65_536  # that a scout keeps: 0.4 MB
 MOST = 16 * PAIRS  # all scouts of a bank get the room of the largest
@@ -159,6 +158,11 @@ def _bits_without_loss(keys) -> int:
     return bits
 
 
+def side_by_side() -> int:
+    """Scouts that are best asked at once here: a CPU's caches hold one table."""
+    return 1 if jax.default_backend() == "cpu" else TOGETHER
+
+
 @functools.partial(jax.jit, static_argnames="together")
 def residuals(scouts: Table, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"],
               together: int = 1) -> Float[Array, "E B"]:
@@ -202,17 +206,12 @@ def write(file: Path, scout: Scout) -> None:
 
 def read(file: Path, vocab_size: int) -> Scout:
     """What `write` wrote.  `UserError` when it is missing, cut short, or no scout of V tokens."""
-    with readable(file):
-        try:
-            with safetensors.safe_open(file, "numpy") as stored:
-                slices = {k: stored.get_slice(k) for k in stored.keys()}  # noqa: SIM118 (no dict)
-                header = {k: (s.get_dtype(), tuple(s.get_shape())) for k, s in slices.items()}
-                # Nothing else is read: the header is checked first.
-                found = Scout(*map(stored.get_tensor, Scout._fields)) if _is_scout(
-                    header, vocab_size) else None
-        except safetensors.SafetensorError as error:
-            raise UserError(f"{file} is not a whole safetensors file: restore it from a copy or "
-                            "write it again") from error
+    with opened(file) as stored:
+        slices = {k: stored.get_slice(k) for k in stored.keys()}  # noqa: SIM118 (not a dict)
+        header = {k: (s.get_dtype(), tuple(s.get_shape())) for k, s in slices.items()}
+        # Nothing else is read: the header is checked first.
+        found = Scout(*map(stored.get_tensor, Scout._fields)) if _is_scout(
+            header, vocab_size) else None
     if found is None or not _makes_sense(found):
         raise UserError(f"{file} is no scout of {vocab_size} tokens: store the expert again")
     return found

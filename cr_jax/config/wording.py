@@ -39,8 +39,6 @@ _HIDDEN = Wording("rebuilds", "rebuilt", "what was hidden of it",
 _PREDICTED = Wording("predicts", "predicted", "it",
                      "nats/token to predict the text, each token from those before it",
                      "the encoder’s −mean log p(xᵢ | x₁ … xᵢ₋₁), nats/token")
-
-
 _MIXED = _PREDICTED._replace(
     cost="nats/token to predict the text, each token from those before it and from counted pairs",
     formula="−mean log p(xᵢ | x₁ … xᵢ₋₁), encoder with pairs, nats/token")

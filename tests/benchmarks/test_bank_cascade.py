@@ -7,25 +7,13 @@ import json
 
 import numpy as np
 import pytest
+from stepping_text import NAMES, WINDOW, text, windows
 
 from benchmarks.bank import cascade
 from benchmarks.bank.inputs import read_sets, write_sets
-from cr_jax.data import Windows
 from cr_jax.studies import weak_experts
 
-WINDOW, VOCABULARY, STEPS = 32, 384, {"up": 1, "down": -1, "leaps": 5}
-NAMES, COUNTS = tuple(STEPS), {"valid": 60, "test": 20}
-
-
-def text(name, count, seed):
-    """Ids that go on by the domain's step from anywhere: [count, WINDOW]."""
-    first = np.random.default_rng(seed).integers(0, 256, (count, 1))
-    return ((first + np.arange(WINDOW) * STEPS[name]) % 256).astype(np.int32)
-
-
-def windows(tokens, length=WINDOW):
-    mask = np.broadcast_to(np.arange(WINDOW) < length, tokens.shape)
-    return Windows(tokens, mask, np.arange(len(tokens)))
+VOCABULARY, COUNTS = 384, {"valid": 60, "test": 20}
 
 
 def drawn(rng, name, count):

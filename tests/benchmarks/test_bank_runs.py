@@ -4,29 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from stepping_text import NAMES, WINDOW, text, windows
 
 from benchmarks.bank import cascade, report, run, table, whole_windows
 from benchmarks.bank.inputs import read_sets, write_sets
 from benchmarks.bank.residuals import means, read_run, rules_of
-from cr_jax.data import Windows
 from cr_jax.data.tokenizers import ByteTokenizer
 
-WINDOW, STEPS = 32, {"up": 1, "down": -1, "leaps": 5}
-NAMES = tuple(STEPS)
 MODEL = dict(vocab_size=384, window=WINDOW, latents=2, d_model=32, d_latent=32, heads=2, d_ff=48,
              encoder_blocks=1, decoder_blocks=1, fold_channels=16, predictive=True)
 CODE = {"predicted": True}
-
-
-def text(name, count, seed):
-    """Ids that go on by the domain's step from anywhere: [count, WINDOW]."""
-    first = np.random.default_rng(seed).integers(0, 256, (count, 1))
-    return ((first + np.arange(WINDOW) * STEPS[name]) % 256).astype(np.int32)
-
-
-def windows(tokens, length=WINDOW):
-    mask = np.broadcast_to(np.arange(WINDOW) < length, tokens.shape)
-    return Windows(tokens, mask, np.arange(len(tokens)))
 
 
 @pytest.fixture(scope="module")
