@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from cr_jax import config, parameter_files
 from cr_jax.bank_folder import BankFolder, check_manifest, check_name, create_folder, read_json
@@ -224,6 +225,25 @@ class ExpertBank:
             raise UserError(f"the bank {self.folder} was replaced by one with another tokenizer: "
                             "load it again")
         return files
+
+
+def selected(bank: ExpertBank, rows: Int[np.ndarray, " K"]) -> ExpertBank:
+    """`bank.select` by place, without a way through the host's memory."""
+    names = tuple(bank.names[e] for e in rows)
+    weights = _pick(bank.weights, np.asarray(rows, np.int32))
+    found = dataclasses.replace(
+        bank, names=names, params={k: weights[k] for k in bank.params}, folder=None,
+        calibration={n: bank.calibration[n] for n in names},
+        about={n: bank.about[n] for n in names},
+        scouts={n: bank.scouts[n] for n in names if n in bank.scouts})
+    found.weights = weights  # not made anew from the scouts
+    return found
+
+
+@jax.jit
+def _pick(params: Any, rows: Any) -> Any:
+    # The rows are data, so every choice of as many experts is one program.
+    return jax.tree.map(lambda x: jnp.take(x, rows, axis=0), params)
 
 
 def check_scouts(bank: ExpertBank) -> None:

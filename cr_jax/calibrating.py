@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from cr_jax.calibration import COUNTS, FEWEST, MOST, SHORTEST, Calibration, p_sums
+from cr_jax.calibration import FEWEST, MOST, SHORTEST, Calibration, p_sums
 from cr_jax.calls import check_sizes, residual_rows, rows_per_call
-from cr_jax.config import SEEN, ModelConfig, Scoring
+from cr_jax.config import DOCUMENT_WINDOWS, SEEN, ModelConfig, Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.scoring import residual_means, scored
@@ -69,11 +69,11 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *,
 def _of_documents(made: Calibration, means: Float[np.ndarray, " B"], documents: Windows
                   ) -> dict[int, Float[np.ndarray, " _"]]:
     """`Calibration.documents` from the residuals of the documents' windows, nats/token."""
-    tokens, found = documents.mask.sum(-1), {count: [] for count in COUNTS}
+    tokens, found = documents.mask.sum(-1), {count: [] for count in DOCUMENT_WINDOWS}
     p = made.p_value(means, tokens)
     for document in np.unique(documents.document):
         at = np.flatnonzero((documents.document == document) & np.isfinite(p))
-        for count in COUNTS:
+        for count in DOCUMENT_WINDOWS:
             if at.size >= count:
                 weighted, total, *_ = p_sums(p[at[:count]], tokens[at[:count]])
                 found[count].append(weighted / total)

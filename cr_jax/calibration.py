@@ -19,7 +19,6 @@ from cr_jax.errors import UserError
 FORMAT = 1
 SHORTEST = 8  # tokens; a residual over fewer says too little to calibrate
 MOST = 1000  # residuals kept per length
-COUNTS = (2, 4, 8, 16)  # windows of a document that it is judged by
 FEWEST = 20  # documents: with fewer none could have p < 0.05
 PERCENTILE = 95  # of an expert's own residuals: what exceeds it is not typical of the expert
 

@@ -3,31 +3,29 @@
 Letters: E experts, B windows, L tokens per window.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cr_jax.bank import ExpertBank
 from cr_jax.config import SEEN, ModelConfig, Scoring, check_scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.scoring import Scores, counted, rebuilt_only, residuals_only, score_experts
 
 
-def score_rows(bank: ExpertBank, windows: Windows, rows: int, expert_chunk: int = 4,
-               chunk: int = 8192) -> Scores:
-    """`router.score_stats` in calls of exactly `rows` windows, the last filled up."""
-    out = Scores(*(np.empty((len(bank.names), *windows.tokens.shape), kind)
+def score_rows(model: ModelConfig, params: Any, windows: Windows, rows: int, *,
+               scoring: Scoring = SEEN, expert_chunk: int = 4, chunk: int = 8192) -> Scores:
+    """Scores of every token by every expert, in calls of exactly `rows` windows, the last filled
+    up; params as in `residual_rows`."""
+    out = Scores(*(np.empty((jax.tree.leaves(params)[0].shape[0], *windows.tokens.shape), kind)
                    for kind in (np.float32, bool, np.float32)))
-    for part, *call in _calls(bank.model, windows, rows, bank.scoring):
-        scores = compiled(score_experts, bank.model, bank.weights, *call, expert_chunk, chunk,
-                          bank.scoring.residual_rule)
+    for part, *call in _calls(model, windows, rows, scoring):
+        scores = compiled(score_experts, model, params, *call, expert_chunk, chunk,
+                          scoring.residual_rule)
         for kept, new in zip(out, scores, strict=True):
             kept[:, part] = np.asarray(new)[:, : part.stop - part.start]
     return out
@@ -130,22 +128,3 @@ def compiled(function: Callable, model: ModelConfig, params: Any, tokens: Any, m
     """One of `cr_jax.scoring`'s functions of the same arguments, as one program."""
     rule = () if scoring is None else (scoring,)
     return function(model, params, tokens, mask, expert_chunk, chunk, *rule)
-
-
-def selected(bank: ExpertBank, rows: Int[np.ndarray, " K"]) -> ExpertBank:
-    """`bank.select` by place, without a way through the host's memory."""
-    names = tuple(bank.names[e] for e in rows)
-    weights = _pick(bank.weights, np.asarray(rows, np.int32))
-    found = dataclasses.replace(
-        bank, names=names, params={k: weights[k] for k in bank.params}, folder=None,
-        calibration={n: bank.calibration[n] for n in names},
-        about={n: bank.about[n] for n in names},
-        scouts={n: bank.scouts[n] for n in names if n in bank.scouts})
-    found.weights = weights  # not made anew from the scouts
-    return found
-
-
-@jax.jit
-def _pick(params: Any, rows: Any) -> Any:
-    # The rows are data, so every choice of as many experts is one program.
-    return jax.tree.map(lambda x: jnp.take(x, rows, axis=0), params)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cr_jax import calls, cascade_record, router, scouts, shortlist
-from cr_jax.bank import ExpertBank, check_scouts
+from cr_jax.bank import ExpertBank, check_scouts, selected
 from cr_jax.bank_folder import CASCADE
 from cr_jax.cascade_record import Choice
 from cr_jax.config import SEEN
@@ -161,7 +161,7 @@ class Cascade:
             residuals = nats / tokens
             kept = self._kept_of_a_document(residuals, expert_chunk)
             found = router.judge(
-                calls.selected(self.bank, kept), spool, alpha=alpha, stop=stop,
+                selected(self.bank, kept), spool, alpha=alpha, stop=stop,
                 tra_of_all=tra_of_all or self.bank.scoring.residual_rule == SEEN,
                 expert_chunk=expert_chunk, batch=batch, chunk=chunk, on_block=on_block)
         by_scout = dict(zip(self.bank.names, map(float, residuals), strict=True))
@@ -194,7 +194,7 @@ class Cascade:
         begun = []
         for e in np.flatnonzero(chosen.any(1)):
             at = np.flatnonzero(chosen[e])
-            part = calls.selected(self.bank, np.array([e]))
+            part = selected(self.bank, np.array([e]))
             for here, rows in full_calls(at, batch):
                 begun.append((e, here, calls.residual_rows_begun(
                     part.model, part.weights, windows.take(here), rows, scoring=part.scoring,

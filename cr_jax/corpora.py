@@ -5,8 +5,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cr_jax.calibration import COUNTS
-from cr_jax.config import Experiment, ModelConfig
+from cr_jax.config import DOCUMENT_WINDOWS, Experiment, ModelConfig
 from cr_jax.data import (
     ByteTokenizer,
     Corpus,
@@ -71,7 +70,7 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
     valid = {n: windows(found, e.eval.calibration_windows) for n, found in held_out.items()}
     whole = {n: document_windows(
                  found, e.model.window, tokenizer.pad_id, limit=e.eval.calibration_documents,
-                 most_tokens=COUNTS[-1] * e.model.window, least_tokens=e.model.window + 1)
+                 most_tokens=DOCUMENT_WINDOWS[-1] * e.model.window, least_tokens=e.model.window + 1)
              for n, found in held_out.items() if e.eval.calibration_documents}
     test = {n: windows(corpus(n, "test", d.test), e.eval.windows or None)
             for n, d in [*data.domains.items(), *data.unseen.items()]}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cr_jax import config, parameter_files, scouts
+from cr_jax import config, parameter_files, scout_file
 from cr_jax.bank_folder import (
     FORMAT,
     SCOUT,
@@ -36,7 +36,7 @@ def write_expert(draft: Path, params: Any, calibration: Calibration, scout: Scou
     _write_json(draft / "calibration.json", calibration.to_json())
     parameter_files.write(draft / parameter_files.FILE, params, dtype)
     if scout is not None:
-        scouts.write(draft / SCOUT, scout)
+        scout_file.write(draft / SCOUT, scout)
     write_manifest(draft, fingerprint)
 
 
@@ -80,7 +80,7 @@ def read_scout(folder: Path, model: ModelConfig) -> Scout | None:
     """None for an expert that was stored without one."""
     if SCOUT not in listed_files(folder):
         return None
-    return scouts.read(folder / SCOUT, model.vocab_size)
+    return scout_file.read(folder / SCOUT, model.vocab_size)
 
 
 def bank_model(files: BankFolder) -> ModelConfig:

@@ -15,7 +15,8 @@ from jaxtyping import Float, Float32, Int32
 
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade
-from cr_jax.config import SEEN, Scoring, Wording, wording
+from cr_jax.config import SEEN, Scoring
+from cr_jax.config.wording import Wording, wording
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.router import Text, route, score_stats

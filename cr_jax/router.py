@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import ExpertBank, selected
 from cr_jax.calibration import p_sums
 from cr_jax.calls import (
     check_sizes,
@@ -25,7 +25,6 @@ from cr_jax.calls import (
     residual_rows,
     rows_per_call,
     score_rows,
-    selected,
     whole_number,
 )
 from cr_jax.comparison import compared, excess
@@ -71,8 +70,9 @@ def score_stats(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, ba
     """
     _check_bank(bank)
     check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
-    return score_rows(bank, windows, rows_per_call(len(windows.tokens), batch), expert_chunk,
-                      chunk)
+    return score_rows(bank.model, bank.weights, windows,
+                      rows_per_call(len(windows.tokens), batch), scoring=bank.scoring,
+                      expert_chunk=expert_chunk, chunk=chunk)
 
 
 def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
@@ -115,7 +115,8 @@ def judge(bank: ExpertBank, document: Iterable[Windows], *, alpha: float, stop: 
         rows = rows or rows_per_call(len(block.tokens), batch)
         correct = None
         if tra_of_all:
-            scores = score_rows(bank, block, rows, expert_chunk, chunk)
+            scores = score_rows(bank.model, bank.weights, block, rows, scoring=bank.scoring,
+                                expert_chunk=expert_chunk, chunk=chunk)
             nats, counts = residual_sums(scores.residual, block.mask, bank.scoring)
             correct = (scores.correct & block.mask).sum(-1)
         else:

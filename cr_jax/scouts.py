@@ -18,17 +18,14 @@ Letters: B windows, L tokens per window, V vocabulary, E experts, P pairs, S slo
 import functools
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from jaxtyping import Array, Bool, Float, Float16, Int, Integer, UInt32
 
 from cr_jax.errors import UserError
-from cr_jax.parameter_files import opened
 
 PAIRS = 65_536  # that a scout keeps: 0.4 MB
 MOST = 16 * PAIRS  # all scouts of a bank get the room of the largest
@@ -119,7 +116,7 @@ def _fit(hashes, saved, pairs: int):
     """Which pairs are kept: the `pairs` that save most, no two of one hash, no slot overfull."""
     best = np.argsort(-saved, kind="stable")[:pairs]
     best = best[np.sort(np.unique(hashes[best], return_index=True)[1])]
-    slot = _slots(hashes[best], _slot_bits(best.size))
+    slot = _slots(hashes[best], slot_bits(best.size))
     # Place of each among those of its slot, the one that saves most first.
     order = np.argsort(slot, kind="stable")
     first = np.searchsorted(slot[order], slot[order])
@@ -128,7 +125,7 @@ def _fit(hashes, saved, pairs: int):
     return kept
 
 
-def _slot_bits(pairs: int) -> int:
+def slot_bits(pairs: int) -> int:
     """Half full on average: 1 in 100 pairs then finds its slot full."""
     return max(0, (2 * pairs - 1) // WAYS).bit_length()
 
@@ -140,7 +137,7 @@ def _slots(hashes, bits: int):
 def table(scouts: Iterable[Scout]) -> Table:
     """Scouts of one vocabulary, stacked; each says what it says alone."""
     scouts = tuple(scouts)
-    bits = max(_bits_without_loss(s.keys) for s in scouts)
+    bits = max(bits_without_loss(s.keys) for s in scouts)
     keys = np.zeros((len(scouts), 1 << bits, WAYS), np.uint32)
     nats = np.full(keys.shape, np.inf, np.float16)
     for e, scout in enumerate(scouts):
@@ -151,8 +148,8 @@ def table(scouts: Iterable[Scout]) -> Table:
                                     np.stack([s.alone for s in scouts]))))
 
 
-def _bits_without_loss(keys) -> int:
-    bits = _slot_bits(keys.size)
+def bits_without_loss(keys) -> int:
+    bits = slot_bits(keys.size)
     while keys.size and np.unique(_slots(keys, bits), return_counts=True)[1].max() > WAYS:
         bits += 1
     return bits
@@ -196,37 +193,3 @@ def beside(params: Any, scouts: Table) -> Any:
     """Stacked parameters with their experts' scouts as one more collection, for rules with `pairs`.
     """
     return {**params, COLLECTION: scouts._asdict()}
-
-
-def write(file: Path, scout: Scout) -> None:
-    """Stores a scout as safetensors."""
-    safetensors.numpy.save_file(
-        {k: np.ascontiguousarray(v) for k, v in scout._asdict().items()}, file)
-
-
-def read(file: Path, vocab_size: int) -> Scout:
-    """What `write` wrote.  `UserError` when it is missing, cut short, or no scout of V tokens."""
-    with opened(file) as stored:
-        slices = {k: stored.get_slice(k) for k in stored.keys()}  # noqa: SIM118 (not a dict)
-        header = {k: (s.get_dtype(), tuple(s.get_shape())) for k, s in slices.items()}
-        # Nothing else is read: the header is checked first.
-        found = Scout(*map(stored.get_tensor, Scout._fields)) if _is_scout(
-            header, vocab_size) else None
-    if found is None or not _makes_sense(found):
-        raise UserError(f"{file} is no scout of {vocab_size} tokens: store the expert again")
-    return found
-
-
-def _is_scout(header, vocab_size: int) -> bool:
-    pairs = header.get("keys", ("", ()))[1]
-    return len(pairs) == 1 and pairs[0] <= MOST and header == {
-        "keys": ("U32", pairs), "nats": ("F16", pairs),
-        "after": ("F16", (vocab_size,)), "alone": ("F16", (vocab_size,))}
-
-
-def _makes_sense(scout: Scout) -> bool:
-    rising = (np.diff(scout.keys.astype(np.int64)) > 0).all()
-    finite = all(np.isfinite(x).all() and (x >= 0).all() for x in scout[1:])
-    # More bits than this are no hashes, and would be a table of any size.
-    return bool(rising and finite
-                and _bits_without_loss(scout.keys) <= _slot_bits(scout.keys.size) + 2)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_bank import SAMPLE, TEXT, TINY, in_memory, spread, stored, trained_bank, windows
 
+from cr_jax import bank as bank_module
 from cr_jax import calls, cascade, router, scoring, scouts
 from cr_jax.cascade import Cascade, full_calls
 from cr_jax.cli import main
@@ -205,7 +206,7 @@ def test_trained_scouts_need_one_expert_and_unknown_text_stays_unknown():
 def test_no_expert_is_compiled_twice(monkeypatch):
     some = Cascade(in_memory(6), 2)
     full, asked, whole, picks = [], [], [], []
-    real, real_whole, real_take = calls.residuals_only, calls.score_experts, calls.jnp.take
+    real, real_whole, real_take = calls.residuals_only, calls.score_experts, bank_module.jnp.take
     real_hashes = scouts.pair_hashes
 
     def residuals_only(model, params, tokens, *more):
@@ -215,13 +216,13 @@ def test_no_expert_is_compiled_twice(monkeypatch):
     monkeypatch.setattr(calls, "residuals_only", residuals_only)
     monkeypatch.setattr(
         calls, "score_experts", lambda *a: whole.append(a[2].shape) or real_whole(*a))
-    monkeypatch.setattr(calls.jnp, "take",
+    monkeypatch.setattr(bank_module.jnp, "take",
                         lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k))
     monkeypatch.setattr(scouts, "pair_hashes",
                         lambda *a: asked.append(a[0].shape) or real_hashes(*a))
     monkeypatch.setattr(cascade, "TOKENS", 4 * TINY.window)  # scouts read four windows too
     # The others are traced anew as they are: their function is another.
-    calls._pick.clear_cache()
+    bank_module._pick.clear_cache()
     scouts.residuals.clear_cache()
     some.route_all(spread(), batch=4)
     assert set(full) == {(4, 16), (1, 16)} and len(full) == 2 and asked == [(4, 15)]

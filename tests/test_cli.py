@@ -147,7 +147,7 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_files(run, bank, tmp_path, kind, monkeypatch):
     monkeypatch.setattr(  # the last byte of a large file matters here, not its route
-        router, "score_rows", lambda b, w, *_: Scores(
+        router, "score_rows", lambda m, p, w, *_, **__: Scores(
             *(np.ones((2, *w.tokens.shape), kind) for kind in (np.float32, bool, np.float32))))
     data, word = BAD[kind]
     (tmp_path / kind).write_bytes(data)

@@ -15,7 +15,8 @@ from cr_jax.bank import set_excess
 from cr_jax.calibration import Calibration
 from cr_jax.cli import main
 from cr_jax.cli.explanation import colours, lines
-from cr_jax.config import Scoring, wording
+from cr_jax.config import Scoring
+from cr_jax.config.wording import wording
 from cr_jax.explanation import explain
 from cr_jax.report.explanation import (
     MARGIN_EDGES,

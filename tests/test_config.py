@@ -6,6 +6,7 @@ import pytest
 
 from cr_jax import config as settings
 from cr_jax import models
+from cr_jax.config.wording import wording
 from cr_jax.errors import UserError
 
 HOME = {"train": ["a"], "valid": ["b"], "test": ["c"]}
@@ -40,28 +41,28 @@ def test_good_settings_build():
 def test_rules_are_told_apart_in_words():
     rules = [settings.SEEN, settings.Scoring(parts=4), settings.Scoring(predicted=True),
              settings.Scoring(rate=2), settings.Scoring(parts=4, passes=1, predicted=True)]
-    found = [settings.wording(rule) for rule in rules]
+    found = [wording(rule) for rule in rules]
     assert found[4] == found[2] and len({words.cost for words in found}) == 4
     assert [words.paper for words in found] == [True, False, False, False, False]
     assert ["predict" in words.cost for words in found] == [False, False, True, False, True]
-    assert [settings.wording(settings.to_dict(rule)) for rule in rules] == found
+    assert [wording(settings.to_dict(rule)) for rule in rules] == found
     for nothing in (None, {}, [], "x", {"parts": "4", "predicted": 1}):
-        assert settings.wording(nothing) == found[0]
+        assert wording(nothing) == found[0]
 
 
 def test_excess_is_named_beside_any_rule_and_is_no_part_of_a_residual():
     for rule in (settings.SEEN, settings.Scoring(predicted=True)):
         both = dataclasses.replace(rule, excess=0.5)
-        plain, words = settings.wording(rule), settings.wording(both)
+        plain, words = wording(rule), wording(both)
         assert (words.cost, words.compared) == (plain.cost, f"{plain.cost} + {words.added}")
         assert words.added.startswith("0.5 x") and not words.paper
         assert (plain.compared, plain.added) == (plain.cost, "")
         assert both != rule == both.residual_rule == rule.residual_rule
-        assert settings.wording(settings.to_dict(both)) == words
+        assert wording(settings.to_dict(both)) == words
         assert settings.scoring_rule(settings.to_dict(both), settings.ModelConfig(
             predictive=True)) == both
     for nothing in ("1", True, -1.0, float("nan"), float("inf"), None):
-        assert settings.wording({"excess": nothing}) == settings.wording(settings.SEEN)
+        assert wording({"excess": nothing}) == wording(settings.SEEN)
 
 
 @pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])

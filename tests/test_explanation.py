@@ -11,7 +11,8 @@ import tiny_bank
 
 from cr_jax import explanation, router, text_windows
 from cr_jax.cli.explanation import lines
-from cr_jax.config import Scoring, wording
+from cr_jax.config import Scoring
+from cr_jax.config.wording import wording
 from cr_jax.errors import UserError
 from cr_jax.explanation import explain
 from cr_jax.report.explanation import render

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bank import TEXT, in_memory, scout, spread, windows
 
-from cr_jax import cascade, router, scouts
+from cr_jax import cascade, router, scout_file, scouts
 from cr_jax.bank import ExpertBank
 from cr_jax.cascade import Cascade, choose_keep
 from cr_jax.cascade_record import Choice
@@ -107,7 +107,7 @@ def test_no_slot_holds_more_pairs_than_are_looked_at(distinct, pairs, seed):
     keys = np.sort(hashes[kept])
     assert kept.sum() <= pairs and len(np.unique(keys)) == len(keys)
     assert kept.sum() >= 0.9 * min(pairs, len(np.unique(hashes)))
-    assert scouts._bits_without_loss(keys) <= scouts._slot_bits(keys.size) + 2
+    assert scouts.bits_without_loss(keys) <= scouts.slot_bits(keys.size) + 2
 
 
 def test_pairs_of_small_ids_have_hashes_of_their_own():
@@ -125,8 +125,8 @@ def test_pairs_of_small_ids_have_hashes_of_their_own():
 
 def test_a_stored_scout_is_the_scout_and_a_spoilt_one_is_refused(tmp_path):
     file, made = tmp_path / "scout.safetensors", scouts.count(*text(), V)
-    scouts.write(file, made)
-    for a, b in zip(made, scouts.read(file, V), strict=True):
+    scout_file.write(file, made)
+    for a, b in zip(made, scout_file.read(file, V), strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == b.dtype
     half = np.float16
@@ -138,25 +138,25 @@ def test_a_stored_scout_is_the_scout_and_a_spoilt_one_is_refused(tmp_path):
         "alone": [made.alone[1:], np.full(V, np.inf, half)], "after": [np.zeros((V, 1), half)]}
     for field, values in spoilt.items():
         for value in values:
-            scouts.write(file, made._replace(**{field: value}))
+            scout_file.write(file, made._replace(**{field: value}))
             with pytest.raises(UserError, match="no scout of 40 tokens"):
-                scouts.read(file, V)
-    scouts.write(file, made)
+                scout_file.read(file, V)
+    scout_file.write(file, made)
     with pytest.raises(UserError, match="no scout of 41"):
-        scouts.read(file, 41)
+        scout_file.read(file, 41)
     raw = file.read_bytes()
     file.write_bytes(raw[:100])
     with pytest.raises(UserError, match="whole safetensors"):
-        scouts.read(file, V)
+        scout_file.read(file, V)
     # A kind of number that numpy does not have, of the right number of bytes.
     file.write_bytes(raw.replace(b'"F16","shape":[40]', b'"F8_E4M3","shape":[80]'
                                  .ljust(len(b'"F16","shape":[40]'))))
     with pytest.raises(UserError):
-        scouts.read(file, V)
+        scout_file.read(file, V)
     many = np.arange(scouts.MOST + 1, dtype=np.uint32) * np.uint32(4000)
-    scouts.write(file, made._replace(keys=many, nats=np.ones(many.size, np.float16)))
+    scout_file.write(file, made._replace(keys=many, nats=np.ones(many.size, np.float16)))
     with pytest.raises(UserError, match="no scout"):
-        scouts.read(file, V)
+        scout_file.read(file, V)
     for pairs in (-3, scouts.MOST + 1):
         with pytest.raises(UserError, match="keeps from 0"):
             scouts.count(*text(), V, pairs)

@@ -32,7 +32,7 @@ def add_arguments(action) -> None:
 
 def list_experts(args) -> int:
     """One line per expert."""
-    from cr_jax.config import wording
+    from cr_jax.config.wording import wording
 
     files = BankFolder(args.bank)
     model = files.index["model"]

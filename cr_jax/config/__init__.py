@@ -16,6 +16,7 @@ import ml_collections
 
 from cr_jax.config.checks import check, check_model, check_scoring, profile_steps
 from cr_jax.config.schema import (
+    DOCUMENT_WINDOWS,
     SEEN,
     Bottleneck,
     DataConfig,
@@ -28,14 +29,13 @@ from cr_jax.config.schema import (
     TokenizerConfig,
     TrainConfig,
 )
-from cr_jax.config.wording import Wording, wording
 from cr_jax.errors import UserError
 
 __all__ = [
-    "SEEN", "Bottleneck", "DataConfig", "DomainConfig", "EvalConfig", "Experiment", "ModelConfig",
-    "OptimizerConfig", "Scoring", "TokenizerConfig", "TrainConfig", "Wording", "build",
-    "check_model", "check_scoring", "default", "domain", "model_config", "profile_steps",
-    "scoring_rule", "to_dict", "wording",
+    "DOCUMENT_WINDOWS", "SEEN", "Bottleneck", "DataConfig", "DomainConfig", "EvalConfig",
+    "Experiment", "ModelConfig", "OptimizerConfig", "Scoring", "TokenizerConfig",
+    "TrainConfig", "build", "check_model", "check_scoring", "default", "domain",
+    "model_config", "profile_steps", "scoring_rule", "to_dict",
 ]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 Bottleneck = Literal["fold", "query", "query_fold"]
+DOCUMENT_WINDOWS = (2, 4, 8, 16)  # first windows of a document by which it is judged as a whole
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cr_jax.config import SEEN, wording
+from cr_jax.config import SEEN
+from cr_jax.config.wording import wording
 from cr_jax.errors import UserError
 from cr_jax.explanation import Explanation, Telling
 from cr_jax.report.examples import show_white_space

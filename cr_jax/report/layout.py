@@ -1,6 +1,6 @@
 """Pieces that all sections share: the order of domains, captions, charts side by side."""
 
-from cr_jax.config import Wording, wording
+from cr_jax.config.wording import Wording, wording
 from cr_jax.report.style import css
 from cr_jax.report.text import escape, mapping, sequence
 

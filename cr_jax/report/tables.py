@@ -2,7 +2,7 @@
 
 import math
 
-from cr_jax.config import Wording
+from cr_jax.config.wording import Wording
 from cr_jax.report.style import STEPS
 from cr_jax.report.text import DASH, breakable, count, decimal, escape, mapping, number, percent
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cr_jax.bank import ExpertBank
-from cr_jax.config import wording
+from cr_jax.config.wording import wording
 from cr_jax.evaluation import DomainScores
 from cr_jax.router import compared
 from cr_jax.studies.detection import auroc, fpr_at_95

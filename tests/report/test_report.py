@@ -10,7 +10,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from cr_jax.config import Scoring, to_dict, wording
+from cr_jax.config import Scoring, to_dict
+from cr_jax.config.wording import wording
 from cr_jax.errors import UserError
 from cr_jax.report import render, write_report
 from cr_jax.report.examples import MOST_TOKENS, piece_text

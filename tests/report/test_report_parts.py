@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from cr_jax.config import Scoring, wording
+from cr_jax.config import Scoring
+from cr_jax.config.wording import wording
 from cr_jax.report.charts import quantile, share_beyond, ticks
 from cr_jax.report.style import STEPS, scale
 from cr_jax.report.text import percent
