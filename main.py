@@ -22,8 +22,8 @@ flags.register_validator("workdir", lambda path: path != "", "name a folder for 
 
 
 def main(argv):
-    from cr_jax.app import main as run
-    from cr_jax.distributed import Cluster
+    from cr_jax.experiment.run import main as run
+    from cr_jax.parallel.processes import Cluster
 
     given = flags.FLAGS
     cluster = Cluster(given.coordinator, given.processes, given.process, given.connect_seconds)

@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["cr_jax", "cr_jax.*"]),
     package_data={"cr_jax.data.samples": ["*.xz", "*.md"],
-                  "cr_jax.pretrained": ["README.md", "bank/*.json", "bank/tokenizer/*",
+                  "cr_jax.bank.pretrained": ["README.md", "bank/*.json", "bank/tokenizer/*",
                                         "bank/experts/*/*"]},
     install_requires=[
         "absl-py",

@@ -14,8 +14,9 @@ import optax
 
 from benchmarks import hlo, jax_bench, rows, timing, workload
 from benchmarks.results import write
-from cr_jax import kernels, models, objective
+from cr_jax import models
 from cr_jax.config import ModelConfig
+from cr_jax.models import kernels, objective
 from cr_jax.models.layers import (
     Attention,
     Stack,

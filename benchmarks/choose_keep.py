@@ -18,14 +18,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cr_jax import config, corpora
+from cr_jax import config
 from cr_jax.bank import ExpertBank
-from cr_jax.cascade import AT_LEAST, KEEP, Cascade
-from cr_jax.cascade_record import Choice
+from cr_jax.bank.cascade_file import Choice
 from cr_jax.config import DomainConfig, Experiment
-from cr_jax.data import eval_windows, load_corpus
+from cr_jax.data import eval_windows, experiment_text, load_corpus
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.routing.cascade import AT_LEAST, KEEP, Cascade
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +97,8 @@ def validation(bank: ExpertBank, experiment: Experiment, root: str, most: int
     with tempfile.TemporaryDirectory() as cache:
         found = {}
         for name in bank.names:
-            specs = [corpora.weighted(s)[1].replace("{root}", root) for s in domains[name].valid]
+            specs = [experiment_text.weighted(s)[1].replace("{root}", root)
+                     for s in domains[name].valid]
             corpus = load_corpus(specs, bank.tokenizer, Path(cache), None)
             cut = eval_windows(corpus, bank.model.window, limit=most, mode=experiment.data.mode,
                                pad_id=bank.tokenizer.pad_id, seed=experiment.seed)

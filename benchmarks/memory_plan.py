@@ -72,7 +72,8 @@ def plan_row(variant: str, e, devices: int, fsdp: int) -> dict:
     import jax
     import jax.numpy as jnp
 
-    from cr_jax import models, parallel
+    from cr_jax import models
+    from cr_jax.parallel import plan as parallel
     from cr_jax.training.step import init_state, make_train_step
 
     model = dataclasses.replace(e.model, dtype="bfloat16", attention="xla")

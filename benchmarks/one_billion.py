@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from benchmarks import jax_bench, memory_plan, workload
-from cr_jax import models, parallel
+from cr_jax import models
+from cr_jax.parallel import plan as parallel
 from cr_jax.training import speed
 from cr_jax.training.step import init_state, make_train_step
 

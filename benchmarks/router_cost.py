@@ -29,17 +29,20 @@ import numpy as np
 
 from benchmarks import results, routing_plan
 from benchmarks.timing import time_calls
-from cr_jax import cascade, models, router, scouts
+from cr_jax import models
 from cr_jax.bank import ExpertBank
-from cr_jax.calibration import Calibration
-from cr_jax.cascade import KEEP, Cascade
 from cr_jax.config import ModelConfig, Scoring
 from cr_jax.data.sources import read_text
+from cr_jax.data.text_stream import windows_of_text
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.routing import cascade
+from cr_jax.routing import route as router
+from cr_jax.routing.cascade import KEEP, Cascade
+from cr_jax.scoring import bigram
+from cr_jax.scoring.calibration import Calibration
 from cr_jax.studies.baselines import hashed_counts, ngram
-from cr_jax.text_windows import windows_of_text
 
 RULE = Scoring(predicted=True)
 FULL = ModelConfig(vocab_size=32768, d_model=256, d_latent=256, heads=4, d_ff=768,
@@ -95,7 +98,7 @@ def run(args, command: str) -> list[dict]:
                 cut = Cascade(whole, keep, margin=margin, offsets=of_copies(
                     offsets, bank.names, whole.names))
                 row = _timed(lambda w, c=cut: c.route_all(w, **options), windows, args)
-                table = scouts.table(whole.scouts[n] for n in whole.names)
+                table = bigram.table(whole.scouts[n] for n in whole.names)
                 alone = _timed(lambda w, t=table: cascade.scout_residuals(t, w, options["batch"]),
                                windows, args)
                 row |= {"memory_gib": routing_plan.cascade_memory(whole, table, options),
@@ -210,11 +213,11 @@ def _drawn(quick: bool) -> ExpertBank:
         "e0", params, known, scout=made_up(model.vocab_size, model.window))
 
 
-def made_up(vocab_size: int, window: int) -> scouts.Scout:
+def made_up(vocab_size: int, window: int) -> bigram.Scout:
     """The scout of ids whose frequencies fall off as 1/rank: as many pairs as one keeps."""
     odds = 1 / np.arange(1, vocab_size + 1)
     ids = np.random.default_rng(0).choice(vocab_size, (TEXT // window, window), p=odds / odds.sum())
-    return scouts.count(ids, np.ones(ids.shape, bool), vocab_size)
+    return bigram.count(ids, np.ones(ids.shape, bool), vocab_size)
 
 
 def _random(bank: ExpertBank, count: int) -> Windows:

@@ -19,10 +19,11 @@ What they need is memory, in bytes for each of 65,536 pairs:
 import jax
 import jax.numpy as jnp
 
-from cr_jax import calls, cascade, scouts
 from cr_jax.bank import ExpertBank
 from cr_jax.config import ModelConfig, Scoring
-from cr_jax.scoring import residuals_only
+from cr_jax.routing import cascade
+from cr_jax.scoring import batching, bigram
+from cr_jax.scoring.residuals import residuals_only
 from cr_jax.training import speed
 
 GIB = 1 << 30
@@ -48,20 +49,20 @@ def exact_memory(bank: ExpertBank, options) -> float:
     return _plan(bank, options["batch"], options["expert_chunk"], options["chunk"])
 
 
-def cascade_memory(bank: ExpertBank, table: scouts.Table, options) -> float:
+def cascade_memory(bank: ExpertBank, table: bigram.Table, options) -> float:
     """GiB of the bank, its scouts' table, and the larger of the two compiled calls: of all scouts
     together and of one expert alone."""
     one = bank.select(bank.names[:1])
     rows = cascade.scout_rows(bank.model.window, options["batch"])
-    scouting = _reserved(scouts.residuals.lower(
-        table, *_windows(bank, rows), scouts.side_by_side()))
+    scouting = _reserved(bigram.residuals.lower(
+        table, *_windows(bank, rows), bigram.side_by_side()))
     scoring = _plan(one, options["batch"], 1, options["chunk"])
     return _gib(bank.weights) + max(scouting, _gib(table) + scoring)
 
 
 def _plan(bank, rows, expert_chunk, chunk) -> float:
     tokens, mask = _windows(bank, rows)
-    return _reserved(calls.compiled.lower(  # the program that is timed
+    return _reserved(batching.compiled.lower(  # the program that is timed
         residuals_only, bank.model, bank.weights, tokens, mask, expert_chunk, chunk, bank.scoring))
 
 

@@ -94,7 +94,7 @@ class Work:
     batch: int
 
     def plan(self, devices: list):
-        from cr_jax import parallel
+        from cr_jax.parallel import plan as parallel
 
         n = len(devices)
         return parallel.make_plan(
@@ -201,8 +201,8 @@ def prepare(work: Work, devices: list, chunk: int) -> Ready:
     import numpy as np
 
     from benchmarks import workload
-    from cr_jax import parallel
     from cr_jax.config import TrainConfig
+    from cr_jax.parallel import plan as parallel
     from cr_jax.training.step import init_state, make_train_step
 
     plan, optimizer = work.plan(devices), workload.optimizer("muon")

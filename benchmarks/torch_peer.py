@@ -24,7 +24,7 @@ from cr_jax.errors import UserError
 class Variant:
     """How the same function is computed; the benchmark keeps the fastest."""
 
-    loss: str = "plain"  # plain: F.cross_entropy on whole logits; chunked: as in cr_jax.objective
+    loss: str = "plain"  # plain: F.cross_entropy on whole logits; chunked: as in models.objective
     attention: str = "flash"  # flash, cudnn, or math (float32, CPU)
     projection: str = "split"  # split: three products for q, k, v; joined: one
 

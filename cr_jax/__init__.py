@@ -20,7 +20,8 @@ from cr_jax.errors import UserError
 __version__ = "0.1.0"
 __all__ = ["ExpertBank", "UserError", "__version__", "route", "score"]
 
-_HOMES = {"ExpertBank": "cr_jax.bank", "route": "cr_jax.router", "score": "cr_jax.router"}
+_HOMES = {"ExpertBank": "cr_jax.bank", "route": "cr_jax.routing.route",
+          "score": "cr_jax.routing.route"}
 
 
 def __getattr__(name: str):

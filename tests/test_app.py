@@ -7,14 +7,14 @@ import pytest
 import tiny_run
 
 import cr_jax
-from cr_jax import app, evaluation, finished_bank
 from cr_jax import config as settings
 from cr_jax.bank import import_expert
-from cr_jax.cascade import Cascade
 from cr_jax.data import load_corpus
 from cr_jax.data.windows import Windows, eval_windows
 from cr_jax.errors import UserError
-from cr_jax.studies import routing
+from cr_jax.experiment import finished_bank, run
+from cr_jax.routing.cascade import Cascade
+from cr_jax.studies import evaluation, routing
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def finished(tmp_path_factory):
     tiny_run.write(folder, (*tiny_run.NAMES, "marks"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finished_bank, "KEEP", 1)  # two experts are then enough for a cascade
-        report = app.run(settings.build(tiny_run.config(folder)), folder / "run")
+        report = run.run(settings.build(tiny_run.config(folder)), folder / "run")
     return folder, report
 
 
@@ -89,7 +89,7 @@ def test_the_same_call_again_trains_nothing_and_says_the_same(finished):
     folder, report = finished
     weights = {p.name: p.read_bytes() for p in (folder / "run").rglob("params.safetensors")}
     lines = (folder / "run" / "metrics.jsonl").read_bytes()
-    again = app.run(settings.build(tiny_run.config(folder)), folder / "run")
+    again = run.run(settings.build(tiny_run.config(folder)), folder / "run")
     assert again["fingerprint"] == report["fingerprint"]
     assert again["routing"] == report["routing"]
     assert (folder / "run" / "metrics.jsonl").read_bytes() == lines
@@ -102,7 +102,7 @@ def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys)
     bank = folder / "run" / "bank"
     before = (bank / "experts" / "digits" / "params.safetensors").read_bytes()
     import_expert(bank, bank / "experts" / "digits", "extra")
-    again = app.run(settings.build(tiny_run.config(folder)), folder / "run")
+    again = run.run(settings.build(tiny_run.config(folder)), folder / "run")
     assert again["fingerprint"].keys() == set(tiny_run.NAMES)
     stored = cr_jax.ExpertBank.load(bank)
     assert stored.names == (*tiny_run.NAMES, "extra") and not stored.verify()
@@ -112,12 +112,12 @@ def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys)
     assert "extra: added to the bank earlier, kept" in capsys.readouterr().out
     # Stopped between putting the old bank aside and the new one in its place.
     bank.rename(folder / "run" / "bank.old")
-    app.run(settings.build(tiny_run.config(folder)), folder / "run")
+    run.run(settings.build(tiny_run.config(folder)), folder / "run")
     assert cr_jax.ExpertBank.load(bank).names == (*tiny_run.NAMES, "extra")
     # What cannot be taken along is not thrown away.
     (bank / "experts" / "extra" / "params.safetensors").write_bytes(b"")
     same = bank.stat().st_ino
-    app.run(settings.build(tiny_run.config(folder)), folder / "run")
+    run.run(settings.build(tiny_run.config(folder)), folder / "run")
     assert "warning:" in capsys.readouterr().out
     assert cr_jax.ExpertBank.load(bank).names == tiny_run.NAMES
     assert (folder / "run" / "bank.damaged" / "experts" / "extra").is_dir()
@@ -132,11 +132,11 @@ def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys)
 def test_other_settings_are_refused_before_the_text_is_read(finished, monkeypatch, change, said):
     folder, _ = finished
     reads = []
-    monkeypatch.setattr(app.corpora, "prepare", lambda *a: reads.append(a) or pytest.fail("read"))
+    monkeypatch.setattr(run.corpora, "prepare", lambda *a: reads.append(a) or pytest.fail("read"))
     config = tiny_run.config(folder)
     config.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=rf"other settings \({said}"):
-        app.run(settings.build(config), folder / "run")
+        run.run(settings.build(config), folder / "run")
     assert not reads
     # What may change, and a record that is not as it was sealed, go on to the text.
     longer = tiny_run.config(folder)
@@ -148,7 +148,7 @@ def test_other_settings_are_refused_before_the_text_is_read(finished, monkeypatc
         for given, raw in ((longer, held), (config, held + b" "), (config, b"")):
             record.write_bytes(raw)
             with pytest.raises(pytest.fail.Exception):
-                app.run(settings.build(given), folder / "run")
+                run.run(settings.build(given), folder / "run")
     finally:
         record.write_bytes(held)
     assert len(reads) == 3
@@ -198,7 +198,7 @@ def test_other_settings_in_an_old_workdir_are_one_line(finished, capsys):
     before = (folder / "run" / "report.json").read_bytes()
     config = tiny_run.config(folder)
     config.optimizer.learning_rate = 0.5
-    assert app.main(config, str(folder / "run")) == 2
+    assert run.main(config, str(folder / "run")) == 2
     line, = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and "optimizer: learning_rate" in line
     assert (folder / "run" / "report.json").read_bytes() == before

@@ -12,7 +12,7 @@ import types
 import pytest
 import tiny_run
 
-from cr_jax import app
+from cr_jax.experiment import run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -26,7 +26,7 @@ def bad(tmp_path, capsys):
         config = tiny_run.config(tmp_path)
         with config.unlocked():
             change(config)
-        assert app.main(config, str(workdir or tmp_path / "run"), argv) == 2
+        assert run.main(config, str(workdir or tmp_path / "run"), argv) == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1 and lines[0].startswith("error: ")
         return lines[0]
@@ -97,9 +97,9 @@ def test_ctrl_c_between_stages_is_one_line(tmp_path, capsys, monkeypatch, lost):
                 raise
         return types.SimpleNamespace(tokenizer=None, train={})
 
-    monkeypatch.setattr(app.corpora, "prepare", pressed)
+    monkeypatch.setattr(run.corpora, "prepare", pressed)
     before = signal.getsignal(signal.SIGINT)
-    assert app.main(tiny_run.config(tmp_path), str(tmp_path / "run")) == 130
+    assert run.main(tiny_run.config(tmp_path), str(tmp_path / "run")) == 130
     assert capsys.readouterr().err.strip() == "stopped; run the same command to go on"
     assert signal.getsignal(signal.SIGINT) is before
 

@@ -11,8 +11,7 @@ import safetensors.numpy
 import tiny_bank
 from tiny_bank import FLAT, TINY, contents, fresh, leaves, one, refuses
 
-from cr_jax import parameter_files
-from cr_jax.bank import ExpertBank, import_expert
+from cr_jax.bank import ExpertBank, import_expert, parameters
 from cr_jax.data.tokenizers import ByteTokenizer
 
 
@@ -100,7 +99,7 @@ def test_int8_without_its_scales_is_refused(tmp_path):
     for odd in ({k: v for k, v in stored.items() if k != name},
                 {**stored, name: stored[name][..., 0]}, {**stored, "more.scale": stored[name]}):
         safetensors.numpy.save_file(odd, file)
-        refuses(lambda: parameter_files.check_header(file, TINY), "scales")
+        refuses(lambda: parameters.check_header(file, TINY), "scales")
 
 
 def test_mount_and_unmount_leave_the_others_bytes():

@@ -11,8 +11,8 @@ import pytest
 import tiny_bank
 from tiny_bank import FLAT, TINY, contents, fresh, leaves, one, refuses
 
-from cr_jax import bank_folder, parameter_files
-from cr_jax.bank import ExpertBank, import_expert
+from cr_jax.bank import ExpertBank, import_expert, parameters
+from cr_jax.bank import files as bank_folder
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
 
@@ -47,7 +47,7 @@ def test_an_interrupted_addition_leaves_nothing(stored, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(parameter_files, "write", full)
+    monkeypatch.setattr(parameters, "write", full)
     refuses(lambda: bank.add("new", one(fresh(2), 0), FLAT), "No space left")
     assert contents(stored) == before
     assert bank.names == ("e0", "e1")
@@ -157,7 +157,7 @@ def test_a_header_with_absurd_shapes_is_refused_before_allocating(stored, monkey
     (size,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8:8 + size])
     allocated = []
-    monkeypatch.setattr(parameter_files.np, "empty", lambda *a, **k: allocated.append(a))
+    monkeypatch.setattr(parameters.np, "empty", lambda *a, **k: allocated.append(a))
 
     def forged(header):
         text = json.dumps(header).encode()

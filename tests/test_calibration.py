@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from tiny_bank import BYTES, TINY, fresh, one, trained_bank, windows
 
-from cr_jax import router
 from cr_jax.bank import ExpertBank
-from cr_jax.calibrating import _of_documents, calibrate
-from cr_jax.calibration import Calibration, merged_p, p_sums, too_few
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.routing import route as router
+from cr_jax.scoring.calibrate import _of_documents, calibrate
+from cr_jax.scoring.calibration import Calibration, merged_p, p_sums, too_few
 
 
 def test_p_values_are_uniform_at_home_at_every_length():

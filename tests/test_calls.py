@@ -5,14 +5,15 @@ import pytest
 import tiny_bank
 from tiny_bank import TEXT, TINY, windows
 
-from cr_jax import calls, router
 from cr_jax.errors import UserError
+from cr_jax.routing import route as router
+from cr_jax.scoring import batching
 
 
 def test_one_trace_serves_all_batches(monkeypatch):
-    traces, real = [], calls.score_experts
+    traces, real = [], batching.score_experts
     monkeypatch.setattr(
-        calls, "score_experts", lambda *a: traces.append(a[2].shape) or real(*a))
+        batching, "score_experts", lambda *a: traces.append(a[2].shape) or real(*a))
     bank = tiny_bank.in_memory(2)
     whole = router.score(bank, windows(11), batch=4)
     assert traces == [(4, TINY.window)]

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from tiny_bank import SAMPLE, TEXT, TINY, in_memory, spread, stored, trained_bank, windows
 
-from cr_jax import bank as bank_module
-from cr_jax import calls, cascade, router, scoring, scouts
-from cr_jax.cascade import Cascade, full_calls
+from cr_jax.bank import bank as bank_module
 from cr_jax.cli import main
 from cr_jax.config import Scoring
 from cr_jax.errors import UserError
-from cr_jax.shortlist import agreement
+from cr_jax.routing import cascade
+from cr_jax.routing import route as router
+from cr_jax.routing.candidates import agreement
+from cr_jax.routing.cascade import Cascade, full_calls
+from cr_jax.scoring import batching, bigram
+from cr_jax.scoring import residuals as scoring
 
 
 def same_route(a, b):
@@ -25,13 +28,13 @@ def same_route(a, b):
 
 def by_scouts(bank, batch):
     """nats/token of the windows by the bank's scouts, each asked alone."""
-    return np.concatenate([cascade.scout_residuals(scouts.table([bank.scouts[n]]), batch)
+    return np.concatenate([cascade.scout_residuals(bigram.table([bank.scouts[n]]), batch)
                            for n in bank.names])
 
 
 def asked_first(patch, residuals):
     """Replaces what the scouts say of windows."""
-    patch.setattr("cr_jax.cascade.scout_residuals", lambda *a: residuals)
+    patch.setattr("cr_jax.routing.cascade.scout_residuals", lambda *a: residuals)
 
 
 def test_keeping_all_experts_is_exact_routing():
@@ -206,24 +209,25 @@ def test_trained_scouts_need_one_expert_and_unknown_text_stays_unknown():
 def test_no_expert_is_compiled_twice(monkeypatch):
     some = Cascade(in_memory(6), 2)
     full, asked, whole, picks = [], [], [], []
-    real, real_whole, real_take = calls.residuals_only, calls.score_experts, bank_module.jnp.take
-    real_hashes = scouts.pair_hashes
+    real, real_whole = batching.residuals_only, batching.score_experts
+    real_take = bank_module.jnp.take
+    real_hashes = bigram.pair_hashes
 
     def residuals_only(model, params, tokens, *more):
         full.append(tokens.shape)
         return real(model, params, tokens, *more)
 
-    monkeypatch.setattr(calls, "residuals_only", residuals_only)
+    monkeypatch.setattr(batching, "residuals_only", residuals_only)
     monkeypatch.setattr(
-        calls, "score_experts", lambda *a: whole.append(a[2].shape) or real_whole(*a))
+        batching, "score_experts", lambda *a: whole.append(a[2].shape) or real_whole(*a))
     monkeypatch.setattr(bank_module.jnp, "take",
                         lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k))
-    monkeypatch.setattr(scouts, "pair_hashes",
+    monkeypatch.setattr(bigram, "pair_hashes",
                         lambda *a: asked.append(a[0].shape) or real_hashes(*a))
     monkeypatch.setattr(cascade, "TOKENS", 4 * TINY.window)  # scouts read four windows too
     # The others are traced anew as they are: their function is another.
     bank_module._pick.clear_cache()
-    scouts.residuals.clear_cache()
+    bigram.residuals.clear_cache()
     some.route_all(spread(), batch=4)
     assert set(full) == {(4, 16), (1, 16)} and len(full) == 2 and asked == [(4, 15)]
     leaves = len(jax.tree.leaves(some.bank.params))
@@ -240,9 +244,9 @@ def test_no_expert_is_compiled_twice(monkeypatch):
 def test_calls_are_nearly_full_and_cover_every_place():
     for batch in (1, 4, 11, 64):
         for n in range(200):
-            calls = list(full_calls(np.arange(n), batch))
-            assert [i for at, _ in calls for i in at] == list(range(n))
-            assert all(0.75 * rows <= len(at) <= rows for at, rows in calls)
+            batching = list(full_calls(np.arange(n), batch))
+            assert [i for at, _ in batching for i in at] == list(range(n))
+            assert all(0.75 * rows <= len(at) <= rows for at, rows in batching)
     assert [rows for _, rows in full_calls(np.arange(85), 64)] == [64, 16, 4, 1]
     assert [rows for _, rows in full_calls(np.arange(63), 64)] == [64]
 

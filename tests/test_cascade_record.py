@@ -3,11 +3,11 @@
 import pytest
 from tiny_bank import FLAT, TEXT, fresh, in_memory, one, stored
 
-from cr_jax import cascade_record
-from cr_jax.bank_folder import read_sealed, write_sealed
-from cr_jax.cascade import Cascade
-from cr_jax.cascade_record import Choice
+from cr_jax.bank import cascade_file
+from cr_jax.bank.cascade_file import Choice
+from cr_jax.bank.files import read_sealed, write_sealed
 from cr_jax.errors import UserError
+from cr_jax.routing.cascade import Cascade
 
 GOOD = dict(keep=2, at_least=0.6, margin=0.5, offsets={"e0": 0.0, "e1": 0.5, "e2": 0.0},
             agreement=0.7, kept=2.5, windows=7)
@@ -19,7 +19,7 @@ def test_the_choice_is_stored_in_the_bank_and_bound_to_its_experts(tmp_path):
     with pytest.raises(UserError, match="route without it"):
         Cascade.load(folder)
     with pytest.raises(UserError, match="how many experts"):
-        cascade_record.read(folder)
+        cascade_file.read(folder)
     assert Cascade.load(folder, keep=2).keep == 2
     offsets = {"e0": 0.0, "e1": 0.25, "e2": 0.1}
     choice = Choice(1, 0.5, 1 / 3, offsets, 0.75, 1.5, 12)
@@ -47,10 +47,10 @@ def test_the_choice_is_stored_in_the_bank_and_bound_to_its_experts(tmp_path):
 
 def test_records_that_make_no_sense(tmp_path):
     stored(tmp_path / "bank", in_memory(3))
-    cascade_record.write(tmp_path / "bank", Choice(**GOOD), 5, ("e0", "e1", "e2"), 0.0)
+    cascade_file.write(tmp_path / "bank", Choice(**GOOD), 5, ("e0", "e1", "e2"), 0.0)
     path = tmp_path / "bank" / "cascade.json"
     raw = read_sealed(path)
-    assert cascade_record.read(tmp_path / "bank") == (Choice(**GOOD), 5)
+    assert cascade_file.read(tmp_path / "bank") == (Choice(**GOOD), 5)
     changed = [raw | x for x in (
         {"agreement": "0.7"}, {"agreement": [0.5, 0.7, 1.0]}, {"keep": "2"}, {"keep": 9},
         {"head": "all"}, {"head": None}, {"head": -1}, {"margin": "1"}, {"margin": -1.0},

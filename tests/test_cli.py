@@ -13,10 +13,10 @@ import pytest
 import tiny_bank
 
 import cr_jax
-from cr_jax import router
 from cr_jax.cli import main, progress
-from cr_jax.reconstruction import Rebuilt, marked, reconstruct
-from cr_jax.scoring import Scores
+from cr_jax.routing import route as router
+from cr_jax.routing.reconstruct import Rebuilt, marked, reconstruct
+from cr_jax.scoring.residuals import Scores
 
 TEXT = "def route(text):\r\n    return min(experts)\t# ünïcödé 中文\n" * 8
 

@@ -12,12 +12,9 @@ import tiny_bank
 
 import cr_jax
 from cr_jax.bank import set_excess
-from cr_jax.calibration import Calibration
 from cr_jax.cli import main
 from cr_jax.cli.explanation import colours, lines
 from cr_jax.config import Scoring
-from cr_jax.config.wording import wording
-from cr_jax.explanation import explain
 from cr_jax.report.explanation import (
     MARGIN_EDGES,
     RESIDUAL_EDGES,
@@ -25,6 +22,9 @@ from cr_jax.report.explanation import (
     render,
     residual_step,
 )
+from cr_jax.routing.explain import explain
+from cr_jax.scoring.calibration import Calibration
+from cr_jax.scoring.wording import wording
 
 TEXT = "def route(text):\r\n    return min(experts)\t# ünïcödé 中文\n\n" * 2
 HOSTILE = ('"\'></pre><script>alert(1)</script><img src=//x.test onerror=f()> &amp; '

@@ -9,15 +9,17 @@ import pytest
 from test_cascade import same_route
 from tiny_bank import TEXT, TINY, fresh, in_memory, on_disk, one, spread, stored, windows
 
-from cr_jax import calls, router, scoring
 from cr_jax.bank import ExpertBank, import_expert, set_excess
-from cr_jax.bank_folder import BankFolder, read_json
-from cr_jax.calibration import Calibration
-from cr_jax.cascade import Cascade, choose_keep
-from cr_jax.comparison import compared, excess
+from cr_jax.bank.files import BankFolder, read_json
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
+from cr_jax.routing import route as router
+from cr_jax.routing.cascade import Cascade, choose_keep
+from cr_jax.routing.ranking import compared, excess
+from cr_jax.scoring import batching
+from cr_jax.scoring import residuals as scoring
+from cr_jax.scoring.calibration import Calibration
 from cr_jax.studies import weak_experts
 
 FULL = np.array([TINY.window])
@@ -145,7 +147,8 @@ def test_a_broken_expert_has_lost_and_adds_nothing():
 def test_without_a_weight_every_bit_is_that_of_plain_sums_and_nothing_is_computed(monkeypatch):
     monkeypatch.setattr(Calibration, "limit", lambda *a: pytest.fail("a limit was asked for"))
     bank, document = in_memory(3, rule=Scoring(parts=4)), spread()
-    sums, counts = calls.residual_rows(bank.model, bank.params, document, 16, scoring=bank.scoring)
+    sums, counts = batching.residual_rows(
+        bank.model, bank.params, document, 16, scoring=bank.scoring)
     found = router.route(bank, document, batch=16)
     want = sums.sum(-1) / counts.sum()
     assert list(found.residuals.values()) == list(found.compared.values()) == want.tolist()
@@ -158,8 +161,8 @@ def test_without_a_weight_every_bit_is_that_of_plain_sums_and_nothing_is_compute
 
 
 def test_how_residuals_are_compared_compiles_nothing_anew(monkeypatch):
-    traces, real = [], calls.residuals_only
-    monkeypatch.setattr(calls, "residuals_only", lambda *a: traces.append(a[-1]) or real(*a))
+    traces, real = [], batching.residuals_only
+    monkeypatch.setattr(batching, "residuals_only", lambda *a: traces.append(a[-1]) or real(*a))
     bank = in_memory(2, rule=Scoring(parts=4))
     for weight in (0.0, 0.5, 2.0):
         router.route_all(comparing(bank, weight), windows(4), batch=4)
@@ -202,7 +205,7 @@ def test_a_cascade_that_keeps_all_compares_as_exact_routing_does():
 def test_the_winner_that_scouts_must_keep_is_that_of_the_rule(monkeypatch):
     bank, batch = in_memory(4), {n: spread() for n in ("e0", "e1", "e2", "e3")}
     own = router.route_all(bank, batch["e0"])
-    monkeypatch.setattr("cr_jax.cascade.scout_residuals", lambda *a: own.residuals)
+    monkeypatch.setattr("cr_jax.routing.cascade.scout_residuals", lambda *a: own.residuals)
     found = choose_keep(bank, batch, at_least=1.0, keep=1)  # plain: what the scouts say
     assert (found.kept, found.margin, found.agreement) == (1, 0, 1)
     rule = comparing(bank, 2.0, (5.0, 6.5, 4.5, 6.0))

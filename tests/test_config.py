@@ -6,8 +6,8 @@ import pytest
 
 from cr_jax import config as settings
 from cr_jax import models
-from cr_jax.config.wording import wording
 from cr_jax.errors import UserError
+from cr_jax.scoring.wording import wording
 
 HOME = {"train": ["a"], "valid": ["b"], "test": ["c"]}
 

@@ -4,8 +4,8 @@ import numpy as np
 import tiny_bank
 from tiny_bank import windows
 
-from cr_jax import evaluation
-from cr_jax.scoring import Scores
+from cr_jax.scoring.residuals import Scores
+from cr_jax.studies import evaluation
 
 
 def test_padding_that_holds_no_number_costs_nothing(monkeypatch):

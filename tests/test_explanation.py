@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import tiny_bank
 
-from cr_jax import explanation, router, text_windows
 from cr_jax.cli.explanation import lines
 from cr_jax.config import Scoring
-from cr_jax.config.wording import wording
+from cr_jax.data import text_stream
 from cr_jax.errors import UserError
-from cr_jax.explanation import explain
 from cr_jax.report.explanation import render
+from cr_jax.routing import explain as explanation
+from cr_jax.routing import route as router
+from cr_jax.routing.explain import explain
+from cr_jax.scoring.wording import wording
 
 TEXT = "def f(x):\n\treturn x  # é 中文 \U0001f600 \ufffd \u2581 <0xE2> e\u0301\r\n" * 2
 
@@ -99,13 +101,13 @@ class Merging(tiny_bank.ByteTokenizer):
 
 @pytest.mark.parametrize("piece", [5, 16, 31, 32, 33, 1000])
 def test_the_first_tokens_do_not_depend_on_where_the_head_is_cut(bank, monkeypatch, piece):
-    for module in (explanation, text_windows):
+    for module in (explanation, text_stream):
         monkeypatch.setattr(module, "PIECE", piece)
     text = "\na" * 100
     merging = tiny_bank.ExpertBank(bank.model, Merging(), bank.names, bank.params,
                                    bank.calibration, bank.about)
     found = explain(merging, text, windows=1)
-    whole = next(text_windows.windows_of_text(merging.tokenizer, text, 16, 64))
+    whole = next(text_stream.windows_of_text(merging.tokenizer, text, 16, 64))
     assert found.tokens.tolist() == whole.tokens[0].tolist()
     # A piece of 32 characters ends after its 16th line feed, the window's last token.
     assert piece != 32 or found.tokens[15] == ord("\n")

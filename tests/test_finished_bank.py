@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tiny_run
 
-from cr_jax import app, finished_bank
 from cr_jax.bank import ExpertBank
-from cr_jax.calibrating import calibrate
-from cr_jax.cascade import Cascade
 from cr_jax.config import EvalConfig, Scoring
 from cr_jax.data import ByteTokenizer, eval_windows, load_corpus
 from cr_jax.errors import UserError
+from cr_jax.experiment import finished_bank, run
+from cr_jax.routing.cascade import Cascade
+from cr_jax.scoring.calibrate import calibrate
 
 RULE = Scoring(predicted=True, pairs=0.4)
 
@@ -29,7 +29,7 @@ def finished(tmp_path_factory):
         eval=EvalConfig(batch=16, windows=24, calibration_windows=40, examples=0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finished_bank, "KEEP", 1)  # two experts are then enough for a cascade
-        app.run(e, folder / "run")
+        run.run(e, folder / "run")
     return folder, e, ExpertBank.load(folder / "run" / "bank")
 
 
@@ -76,7 +76,7 @@ def test_a_run_that_cannot_choose_a_cascade_still_has_its_bank(finished, monkeyp
 
     monkeypatch.setattr(finished_bank, "KEEP", 1)
     monkeypatch.setattr(finished_bank.Cascade, "choose", choose)
-    app.run(e, folder / "run")
+    run.run(e, folder / "run")
     assert "no cascade: digits has a single validation window" in capsys.readouterr().out
     assert not ExpertBank.load(folder / "run" / "bank").verify()
     with pytest.raises(UserError, match="route without it"):

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import tiny_bank
 
-from cr_jax import router, scouts
 from cr_jax.bank import ExpertBank, import_expert
-from cr_jax.bank_folder import write_manifest
-from cr_jax.calibrating import calibrate
-from cr_jax.cascade import Cascade
+from cr_jax.bank.files import write_manifest
 from cr_jax.config import Scoring, check_scoring
 from cr_jax.errors import UserError
-from cr_jax.scoring import scored
+from cr_jax.routing import route as router
+from cr_jax.routing.cascade import Cascade
+from cr_jax.scoring import bigram
+from cr_jax.scoring.calibrate import calibrate
+from cr_jax.scoring.residuals import scored
 
 CODE = Scoring(predicted=True)
 
@@ -29,10 +30,10 @@ def test_pairs_mix_the_encoders_and_the_scouts_predictions():
     plain, batch = bank_of(CODE), tiny_bank.spread()
     encoder = router.score_stats(plain, batch).residual
     for e, name in enumerate(plain.names):
-        table = scouts.table([plain.scouts[name]])
-        counted = scouts.token_nats(jax.tree.map(lambda x: x[0], table), jnp.asarray(batch.tokens))
+        table = bigram.table([plain.scouts[name]])
+        counted = bigram.token_nats(jax.tree.map(lambda x: x[0], table), jnp.asarray(batch.tokens))
         sums = np.sum(np.where(batch.mask, counted, 0), -1)
-        np.testing.assert_allclose(sums, scouts.residuals(table, batch.tokens, batch.mask)[0],
+        np.testing.assert_allclose(sums, bigram.residuals(table, batch.tokens, batch.mask)[0],
                                    rtol=1e-5)
         for share in (0.2, 0.7):
             got = router.score_stats(bank_of(dataclasses.replace(CODE, pairs=share)), batch)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cr_jax import kernels, objective
+from cr_jax.models import kernels, objective
 
 B, L, D, V = 6, 5, 8, 23
 CHUNKS = (1, 7, 10, 15, 8192)  # 6, 6, 3, 2 and 1 pieces

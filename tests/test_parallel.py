@@ -18,9 +18,9 @@ import pytest
 import tiny_run
 from tiny_model import small
 
-from cr_jax import parallel
 from cr_jax.config import OptimizerConfig, TrainConfig
 from cr_jax.errors import UserError
+from cr_jax.parallel import plan as parallel
 from cr_jax.training.loop import Interrupted
 from cr_jax.training.step import init_state, make_train_step
 

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from cr_jax import pretrained
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.cli import main
-from cr_jax.router import route
+from cr_jax.routing.route import route
 
 CODE = """\
 def parse(lines, strict=False):

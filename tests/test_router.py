@@ -9,13 +9,14 @@ import pytest
 import tiny_bank
 from tiny_bank import BYTES, FLAT, TEXT, TINY, fresh, one, trained, trained_bank, windows
 
-from cr_jax import calls, router, scoring
 from cr_jax.bank import ExpertBank
-from cr_jax.calibrating import calibrate
-from cr_jax.calibration import p_sums
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
+from cr_jax.routing import route as router
+from cr_jax.scoring import batching, residuals
+from cr_jax.scoring.calibrate import calibrate
+from cr_jax.scoring.calibration import p_sums
 
 
 def test_trained_experts_route_their_own_letters_and_refuse_others():
@@ -72,8 +73,8 @@ def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule
     model = dataclasses.replace(TINY, predictive=rule.predicted)
     params = {"params": fresh(2, model)["params"] | trained()["params"]}  # a fresh predictor
     bank = dataclasses.replace(trained_bank(), scoring=rule, model=model, params=params)
-    rebuilt, real = [], calls.rebuilt_only
-    monkeypatch.setattr(calls, "rebuilt_only", lambda model, params, tokens, *more: (
+    rebuilt, real = [], batching.rebuilt_only
+    monkeypatch.setattr(batching, "rebuilt_only", lambda model, params, tokens, *more: (
         rebuilt.append((jax.tree.leaves(params)[0].shape[0], len(tokens))),
         real(model, params, tokens, *more))[1])
     winners = set()
@@ -97,7 +98,7 @@ def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule
 def test_the_papers_rule_counts_all_experts_in_the_same_pass(monkeypatch):
     bank = tiny_bank.in_memory(3)
     for name in ("rebuilt_only", "residuals_only"):
-        monkeypatch.setattr(calls, name, lambda *a: pytest.fail("a second pass"))
+        monkeypatch.setattr(batching, name, lambda *a: pytest.fail("a second pass"))
     monkeypatch.setattr(router, "Spool", lambda *a: pytest.fail("nothing is read again"))
     found = router.route(bank, TEXT)
     assert list(found.tra) == list(bank.names)
@@ -135,7 +136,7 @@ def test_windows_shorter_than_any_calibration_say_nothing():
 def test_a_window_without_scored_tokens_has_no_expert():
     rule = Scoring(parts=8, passes=1)  # scores 2 of 16 positions
     bank, batch = tiny_bank.in_memory(3, rule=rule), windows(6)
-    first = int(np.flatnonzero(scoring.scored(rule, TINY.window))[0])
+    first = int(np.flatnonzero(residuals.scored(rule, TINY.window))[0])
     batch.mask[2, first:] = False
     batch.mask[4] = False
     routes = router.route_all(bank, batch)
@@ -167,7 +168,7 @@ def test_score_takes_what_route_takes_and_means_are_the_route_s():
         np.testing.assert_allclose(mean, list(found.residuals.values()), rtol=1e-6)
         cut = windows_of(BYTES.encode(TEXT[:50]), TINY.window, BYTES.pad_id)
         np.testing.assert_array_equal(got, router.score(bank, cut, batch=2))
-        assert (np.isfinite(got) == scoring.counted(cut.mask, rule)[None]).all()
+        assert (np.isfinite(got) == residuals.counted(cut.mask, rule)[None]).all()
 
 
 def test_a_path_is_a_file_and_a_str_never_is(tmp_path):

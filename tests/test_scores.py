@@ -1,4 +1,4 @@
-"""Scores (`cr_jax.scoring`) are those of single experts; a rule scores its own positions."""
+"""Scores (`scoring.residuals`) are those of single experts; a rule scores its own positions."""
 
 import dataclasses
 
@@ -9,11 +9,14 @@ import pytest
 import tiny_bank
 from tiny_bank import SAMPLE, TINY, fresh, in_memory, one, spread, windows
 
-from cr_jax import calls, models, objective, router, scoring
-from cr_jax.calibrating import calibrate
+from cr_jax import models
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.models import objective
+from cr_jax.routing import route as router
+from cr_jax.scoring import batching, residuals
+from cr_jax.scoring.calibrate import calibrate
 
 
 @jax.jit
@@ -42,7 +45,7 @@ def test_an_experts_score_does_not_depend_on_another_experts_parameters():
     @jax.grad
     def gradient(params, e):
         tokens, mask = jnp.asarray(batch.tokens), jnp.asarray(batch.mask)
-        return jnp.sum(scoring.score_experts(TINY, params, tokens, mask, 2).nll[e] * mask)
+        return jnp.sum(residuals.score_experts(TINY, params, tokens, mask, 2).nll[e] * mask)
 
     for e in range(3):
         sizes = sum(np.abs(x).reshape(3, -1).sum(-1)
@@ -69,7 +72,7 @@ def test_experts_spread_over_devices_score_the_same():
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("expert"))
     batch, params = windows(2), fresh(4)
     tokens, mask = jnp.asarray(batch.tokens), jnp.asarray(batch.mask)
-    call = jax.jit(lambda p: scoring.score_experts(TINY, p, tokens, mask, 2))
+    call = jax.jit(lambda p: residuals.score_experts(TINY, p, tokens, mask, 2))
     np.testing.assert_allclose(
         call(jax.device_put(params, split)).nll, call(params).nll, rtol=1e-5, atol=1e-5)
 
@@ -88,7 +91,7 @@ def test_residuals_alone_cost_the_passes_of_their_rule_and_no_other(monkeypatch,
     def counted(call):
         """(what it gives, decoders and encoders in the program that it compiles)."""
         traced.clear()
-        calls.compiled.clear_cache()
+        batching.compiled.clear_cache()
         return call(), (traced.count("decode"), traced.count("_states"))
 
     routes, of_routes = counted(lambda: router.route_all(bank, batch, batch=32))
@@ -98,7 +101,7 @@ def test_residuals_alone_cost_the_passes_of_their_rule_and_no_other(monkeypatch,
     # TRA needs a pass over seen tokens, which is the paper's rule itself.
     scores, of_scores = counted(lambda: router.score_stats(bank, batch, batch=32))
     assert of_scores == ((1, 1) if rule == SEEN else (passes[0] + 1, passes[1] + 1))
-    beside = scoring.residual_means(*scoring.residual_sums(scores.residual, batch.mask, rule))
+    beside = residuals.residual_means(*residuals.residual_sums(scores.residual, batch.mask, rule))
     np.testing.assert_allclose(routes.residuals, beside, rtol=1e-6)
     np.testing.assert_allclose(made.residuals[16], np.sort(beside[0, :-1]), rtol=1e-6)
 
@@ -108,17 +111,17 @@ def test_a_sample_scores_its_positions_as_the_whole_rule_does():
 
     @jax.jit
     def by_passes(params, tokens, mask):
-        return [scoring.residual_nll(models.Autoencoder(TINY), params, tokens, mask,
+        return [residuals.residual_nll(models.Autoencoder(TINY), params, tokens, mask,
                                      dataclasses.replace(whole, passes=n)) for n in range(5)]
 
     got = [np.asarray(x) for x in by_passes(params, batch.tokens, batch.mask)]
     for passes, count in ((0, 16), (1, 8), (2, 12), (3, 16), (4, 16)):
-        at = scoring.scored(dataclasses.replace(whole, passes=passes), 16)
+        at = residuals.scored(dataclasses.replace(whole, passes=passes), 16)
         assert at.sum() == count
         np.testing.assert_array_equal(np.isfinite(got[passes]), np.tile(at, (16, 1)))
     np.testing.assert_array_equal(got[4], got[0])
     # What only the first of two passes hides is its own; where both score, the mean counts.
-    first, second = (scoring.places(whole, 16)[i] for i in (0, 1))
+    first, second = (residuals.places(whole, 16)[i] for i in (0, 1))
     only, both = np.setdiff1d(first, second), np.intersect1d(first, second)
     np.testing.assert_allclose(got[2][:, only], got[1][:, only], rtol=1e-5)
     assert (got[2][:, both] != got[1][:, both]).all()
@@ -126,7 +129,7 @@ def test_a_sample_scores_its_positions_as_the_whole_rule_does():
 
 def test_means_and_calibration_of_a_sample_count_scored_tokens_only():
     bank, batch = in_memory(2, rule=SAMPLE), spread()
-    at = scoring.scored(SAMPLE, 16)
+    at = residuals.scored(SAMPLE, 16)
     residual = router.score_stats(bank, batch).residual
     by_hand = np.array([[np.mean(r[m & at]) for r, m in zip(e, batch.mask)] for e in residual])
     np.testing.assert_allclose(router.route_all(bank, batch).residuals, by_hand, rtol=1e-6)

@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bank import TEXT, in_memory, scout, spread, windows
 
-from cr_jax import cascade, router, scout_file, scouts
-from cr_jax.bank import ExpertBank
-from cr_jax.cascade import Cascade, choose_keep
-from cr_jax.cascade_record import Choice
+from cr_jax.bank import ExpertBank, bigram_file
+from cr_jax.bank.cascade_file import Choice
 from cr_jax.config import Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.routing import cascade
+from cr_jax.routing import route as router
+from cr_jax.routing.cascade import Cascade, choose_keep
+from cr_jax.scoring import bigram
 
 V = 40
 
@@ -50,12 +52,12 @@ def by_hand(tokens, mask, pairs=None):
 
 
 def said(found, tokens, mask):
-    return np.asarray(scouts.residuals(scouts.table([found]), tokens, mask))[0]
+    return np.asarray(bigram.residuals(bigram.table([found]), tokens, mask))[0]
 
 
 @pytest.mark.parametrize("pairs", [None, 12])
 def test_look_ups_say_what_the_formulas_say(pairs):
-    found = scouts.count(*text(), V, *(() if pairs is None else (pairs,)))
+    found = bigram.count(*text(), V, *(() if pairs is None else (pairs,)))
     assert found.keys.size == (pairs or len(np.unique(_pairs(*text()))))
     after, alone = by_hand(*text(), pairs)
     np.testing.assert_allclose(after.sum(1), 1)  # a distribution after every token, kept or not
@@ -74,59 +76,59 @@ def _pairs(tokens, mask):
 def test_a_scout_expects_its_own_text_and_forgets_order_only_with_its_pairs():
     tokens, mask = text(rows=400)
     tokens[:, 1::2] = (tokens[:, ::2] + 3) % V  # every second token follows from the one before
-    own = said(scouts.count(tokens, mask, V), tokens, mask).sum()
-    other = said(scouts.count(*text(seed=5, rows=400), V), tokens, mask).sum()
-    alone = said(scouts.count(tokens, mask, V, pairs=0), tokens, mask).sum()
+    own = said(bigram.count(tokens, mask, V), tokens, mask).sum()
+    other = said(bigram.count(*text(seed=5, rows=400), V), tokens, mask).sum()
+    alone = said(bigram.count(tokens, mask, V, pairs=0), tokens, mask).sum()
     assert own < 0.8 * alone and own < 0.8 * other
     shuffled = np.random.default_rng(0).permuted(tokens, axis=1)
     full = np.ones_like(mask)  # negative control: without pairs order says nothing
-    without = scouts.count(tokens, full, V, pairs=0)
+    without = bigram.count(tokens, full, V, pairs=0)
     np.testing.assert_allclose(said(without, shuffled, full), said(without, tokens, full),
                                rtol=2e-2)
-    assert said(scouts.count(tokens, full, V), shuffled, full).sum() > 1.2 * own
+    assert said(bigram.count(tokens, full, V), shuffled, full).sum() > 1.2 * own
 
 
 def test_each_says_beside_others_what_it_says_alone():
-    made = [scout(0), scouts.count(*text(), tiny_bank.TINY.vocab_size, 5),
-            scouts.count(*text(rows=1, length=1), tiny_bank.TINY.vocab_size)]
+    made = [scout(0), bigram.count(*text(), tiny_bank.TINY.vocab_size, 5),
+            bigram.count(*text(rows=1, length=1), tiny_bank.TINY.vocab_size)]
     batch = spread()
-    stacked = scouts.table(made)
+    stacked = bigram.table(made)
     for together in (1, 2, 3):
-        all_of_them = scouts.residuals(stacked, batch.tokens, batch.mask, together)
+        all_of_them = bigram.residuals(stacked, batch.tokens, batch.mask, together)
         for found, row in zip(made, all_of_them, strict=True):
             np.testing.assert_array_equal(said(found, batch.tokens, batch.mask), row)
     changed = np.where(batch.mask, batch.tokens, 0)  # ids of padding change nothing
-    np.testing.assert_array_equal(scouts.residuals(stacked, changed, batch.mask, 3), all_of_them)
+    np.testing.assert_array_equal(bigram.residuals(stacked, changed, batch.mask, 3), all_of_them)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 5000), st.integers(0, 5000), st.integers(0, 9))
 def test_no_slot_holds_more_pairs_than_are_looked_at(distinct, pairs, seed):
     hashes = np.random.default_rng(seed).integers(0, 1 << 32, distinct, np.uint32)
-    kept = scouts._fit(hashes, np.arange(distinct, 0, -1.0), pairs)
+    kept = bigram._fit(hashes, np.arange(distinct, 0, -1.0), pairs)
     keys = np.sort(hashes[kept])
     assert kept.sum() <= pairs and len(np.unique(keys)) == len(keys)
     assert kept.sum() >= 0.9 * min(pairs, len(np.unique(hashes)))
-    assert scouts.bits_without_loss(keys) <= scouts.slot_bits(keys.size) + 2
+    assert bigram.bits_without_loss(keys) <= bigram.slot_bits(keys.size) + 2
 
 
 def test_pairs_of_small_ids_have_hashes_of_their_own():
     ids = np.random.default_rng(0).integers(0, 1 << 16, (2, 100_000), np.uint32)
-    hashes = scouts.pair_hashes(*ids)
+    hashes = bigram.pair_hashes(*ids)
     assert len(np.unique(hashes)) == len(np.unique(ids[0].astype(np.uint64) << 16 | ids[1]))
     spread_out = np.bincount(hashes >> np.uint32(28), minlength=16)
     assert spread_out.min() > 0.9 * spread_out.max()
     large = np.random.default_rng(1).integers(0, 1 << 18, (2, 10_000), np.uint32)
     neighbours = large + np.uint32(1 << 16), large ^ np.uint32(1)
     for some in (large, *neighbours, (large[0], neighbours[1][1]), (neighbours[0][0], large[1])):
-        both = np.concatenate([scouts.pair_hashes(*large), scouts.pair_hashes(*some)])
+        both = np.concatenate([bigram.pair_hashes(*large), bigram.pair_hashes(*some)])
         assert len(np.unique(both)) >= (9_990 if some is large else 19_980)
 
 
 def test_a_stored_scout_is_the_scout_and_a_spoilt_one_is_refused(tmp_path):
-    file, made = tmp_path / "scout.safetensors", scouts.count(*text(), V)
-    scout_file.write(file, made)
-    for a, b in zip(made, scout_file.read(file, V), strict=True):
+    file, made = tmp_path / "scout.safetensors", bigram.count(*text(), V)
+    bigram_file.write(file, made)
+    for a, b in zip(made, bigram_file.read(file, V), strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == b.dtype
     half = np.float16
@@ -138,39 +140,39 @@ def test_a_stored_scout_is_the_scout_and_a_spoilt_one_is_refused(tmp_path):
         "alone": [made.alone[1:], np.full(V, np.inf, half)], "after": [np.zeros((V, 1), half)]}
     for field, values in spoilt.items():
         for value in values:
-            scout_file.write(file, made._replace(**{field: value}))
+            bigram_file.write(file, made._replace(**{field: value}))
             with pytest.raises(UserError, match="no scout of 40 tokens"):
-                scout_file.read(file, V)
-    scout_file.write(file, made)
+                bigram_file.read(file, V)
+    bigram_file.write(file, made)
     with pytest.raises(UserError, match="no scout of 41"):
-        scout_file.read(file, 41)
+        bigram_file.read(file, 41)
     raw = file.read_bytes()
     file.write_bytes(raw[:100])
     with pytest.raises(UserError, match="whole safetensors"):
-        scout_file.read(file, V)
+        bigram_file.read(file, V)
     # A kind of number that numpy does not have, of the right number of bytes.
     file.write_bytes(raw.replace(b'"F16","shape":[40]', b'"F8_E4M3","shape":[80]'
                                  .ljust(len(b'"F16","shape":[40]'))))
     with pytest.raises(UserError):
-        scout_file.read(file, V)
-    many = np.arange(scouts.MOST + 1, dtype=np.uint32) * np.uint32(4000)
-    scout_file.write(file, made._replace(keys=many, nats=np.ones(many.size, np.float16)))
+        bigram_file.read(file, V)
+    many = np.arange(bigram.MOST + 1, dtype=np.uint32) * np.uint32(4000)
+    bigram_file.write(file, made._replace(keys=many, nats=np.ones(many.size, np.float16)))
     with pytest.raises(UserError, match="no scout"):
-        scout_file.read(file, V)
-    for pairs in (-3, scouts.MOST + 1):
+        bigram_file.read(file, V)
+    for pairs in (-3, bigram.MOST + 1):
         with pytest.raises(UserError, match="keeps from 0"):
-            scouts.count(*text(), V, pairs)
+            bigram.count(*text(), V, pairs)
     with pytest.raises(UserError, match="below 30"):
-        scouts.count(*text(), 30)
+        bigram.count(*text(), 30)
     with pytest.raises(UserError, match="real tokens"):
-        scouts.count(*text()[:1], np.zeros((30, 16), bool), V)
+        bigram.count(*text()[:1], np.zeros((30, 16), bool), V)
 
 
 def test_a_document_is_chosen_by_the_sums_over_its_windows():
     bank, batch = in_memory(4), spread()
     cut = Cascade(bank, 2)
     found = cut.route(batch, batch=4)
-    sums = cascade.scout_sums(scouts.table(bank.scouts.values()), batch, 4)
+    sums = cascade.scout_sums(bigram.table(bank.scouts.values()), batch, 4)
     want = dict(zip(bank.names, sums.sum(-1) / batch.mask.sum(), strict=True))
     assert found.scouts == pytest.approx(want)
     assert set(found.residuals) == set(sorted(want, key=want.get)[:2])
@@ -183,7 +185,7 @@ def test_a_document_is_chosen_by_the_sums_over_its_windows():
 
 def test_the_head_is_all_that_scouts_read(monkeypatch):
     bank = in_memory(4)
-    monkeypatch.setattr("cr_jax.spool.MOST", 100)  # the rest lies in a file
+    monkeypatch.setattr("cr_jax.data.spool.MOST", 100)  # the rest lies in a file
     head = Cascade(bank, 1, head=6).route(TEXT, batch=4)
     first = Cascade(bank, 1).route(TEXT[:6 * 16], batch=4)
     assert head.scouts == first.scouts and head.tokens == len(TEXT)
@@ -257,7 +259,7 @@ def test_a_choice_of_a_part_is_not_stored_as_the_whole_banks(tmp_path):
 
 def test_a_bank_takes_no_scout_that_it_cannot_use():
     bank = in_memory(1)
-    foreign = scouts.count(*text(), V)
+    foreign = bigram.count(*text(), V)
     with pytest.raises(UserError, match="knows 40 tokens"):
         bank.mount("other", bank.expert_params("e0"), tiny_bank.FLAT, scout=foreign)
 

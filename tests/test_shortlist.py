@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cr_jax import shortlist
 from cr_jax.errors import UserError
-from cr_jax.shortlist import agreement, choose, gaps, kept, measured
+from cr_jax.routing import candidates
+from cr_jax.routing.candidates import agreement, choose, gaps, kept, measured
 
 NAMES = ("a", "b", "c", "d")
 
@@ -126,4 +126,4 @@ def test_scouts_without_a_finite_residual_cannot_be_chosen_by():
     unscored = {n: np.where(np.arange(r.shape[1]) < 119, np.nan, r) for n, r in exact.items()}
     with pytest.raises(UserError, match="single validation window"):
         choose(scouts, unscored, NAMES, 1, 0.9)
-    assert shortlist.column(None, NAMES).shape == (4, 1)
+    assert candidates.column(None, NAMES).shape == (4, 1)

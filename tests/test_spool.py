@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from cr_jax import spool
+from cr_jax.data import spool
+from cr_jax.data.spool import Spool
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.spool import Spool
 
 
 def blocks(drawn, count=6):

@@ -9,15 +9,15 @@ import tiny_bank
 from scipy import stats
 from tiny_bank import FLAT, TEXT, TINY, fresh, in_memory, one, trained_bank, windows
 
-from cr_jax import router
 from cr_jax.bank import ExpertBank
-from cr_jax.cascade import Cascade
 from cr_jax.cli import main
 from cr_jax.config import Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.explanation import explain
-from cr_jax.stopping import LOOK, LeaderTest
+from cr_jax.routing import route as router
+from cr_jax.routing.cascade import Cascade
+from cr_jax.routing.early_stop import LOOK, LeaderTest
+from cr_jax.routing.explain import explain
 
 
 def read(nats, confidence=0.99, step=LOOK):

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from cr_jax.errors import UserError
-from cr_jax.workdir import locked
+from cr_jax.training.workdir import locked
 
 
 def test_an_empty_name_is_not_the_folder_that_we_are_in(tmp_path, monkeypatch):

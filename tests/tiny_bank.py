@@ -13,14 +13,16 @@ import numpy as np
 import optax
 import pytest
 
-from cr_jax import models, objective, parameter_files, scouts
-from cr_jax.bank import ExpertBank
-from cr_jax.calibrating import calibrate
-from cr_jax.calibration import Calibration
+from cr_jax import models
+from cr_jax.bank import ExpertBank, parameters
 from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.models import objective
+from cr_jax.scoring import bigram
+from cr_jax.scoring.calibrate import calibrate
+from cr_jax.scoring.calibration import Calibration
 
 TINY = ModelConfig(
     vocab_size=258, window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
@@ -51,7 +53,7 @@ def fresh(experts: int, model: ModelConfig = TINY, seed: int = 0):
     # Drawn by numpy: compiling the real initialiser takes longer than all tests of the bank.
     draw = [np.random.default_rng(100 * seed + i) for i in range(experts)]
     flat = {path: np.stack([d.normal(0, 0.3, shape).astype(np.float32) for d in draw])
-            for path, shape in parameter_files.shapes(model).items()}
+            for path, shape in parameters.shapes(model).items()}
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -59,12 +61,12 @@ def one(params, index: int):
     return jax.tree.map(lambda x: x[index], params)
 
 
-def scout(seed: int = 0) -> scouts.Scout:
+def scout(seed: int = 0) -> bigram.Scout:
     """Of a text of its own: bytes that stay near those before them, from a range that wanders."""
     rng = np.random.default_rng(seed)
     steps = rng.integers(-3, 4, (40, TINY.window))
     text = (np.cumsum(steps, 1) + rng.integers(0, 256, (40, 1))) % 256
-    return scouts.count(text, np.ones(text.shape, bool), TINY.vocab_size)
+    return bigram.count(text, np.ones(text.shape, bool), TINY.vocab_size)
 
 
 def in_memory(experts: int = 3, model: ModelConfig = TINY, seed: int = 0, rule: Scoring = SEEN,
@@ -126,7 +128,7 @@ def trained_bank() -> ExpertBank:
         params = one(trained(), i)
         calibration = calibrate(TINY, params, windows(300, 1000 + i, low, high))
         own = windows(300, 2000 + i, low, high)
-        bank = bank.mount(f"e{i}", params, calibration, scout=scouts.count(
+        bank = bank.mount(f"e{i}", params, calibration, scout=bigram.count(
             own.tokens, own.mask, TINY.vocab_size))
     return bank
 

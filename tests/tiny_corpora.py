@@ -4,8 +4,8 @@ import numpy as np
 import tiny_run
 
 from cr_jax import config as settings
-from cr_jax.corpora import RANDOM, Corpora
 from cr_jax.data import ByteTokenizer, Corpus, eval_windows, random_windows
+from cr_jax.data.experiment_text import RANDOM, Corpora
 
 WINDOW = 64
 NAMES = ("digits", "letters", "marks")

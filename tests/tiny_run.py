@@ -17,9 +17,9 @@ import jax
 import numpy as np
 
 from cr_jax import config as settings
-from cr_jax import parallel
 from cr_jax.config import ModelConfig
 from cr_jax.data import ByteTokenizer, WindowBatches, load_corpus, train_iterator
+from cr_jax.parallel import plan as parallel
 from cr_jax.training import loop
 
 # No blocks: what is tested here is the loop, and this compiles in a second.

@@ -4,11 +4,11 @@
         --out cascade.json
 
 Reads the sets valid/* and test/* of a run of `benchmarks.bank.run`, and the folder that the run was
-made from: scouts (`cr_jax.scouts`) are counted on its NAME.train.npy and score the same windows,
+made from: scouts (`scoring.bigram`) are counted on its NAME.train.npy and score the same windows,
 those of its sets.npz.  Everything is chosen on valid.  Figures are means over windows, then over
 domains.  `keep`: agreement with exact routing, and accuracy, for every fixed number;
-`keep_with_offsets`: the same with the offsets of `cr_jax.shortlist`, which saw all of valid;
-`adaptive`: by the least number, that number and the margin of `cr_jax.shortlist`; `scouts`: what
+`keep_with_offsets`: the same with the offsets of `routing.candidates`, which saw all of valid;
+`adaptive`: by the least number, that number and the margin of `routing.candidates`; `scouts`: what
 they are, cost, and route alone; `experts`: accuracy without scouts.
 """
 
@@ -27,11 +27,12 @@ from jaxtyping import Float, Integer
 from benchmarks.bank.inputs import read_sets
 from benchmarks.bank.residuals import means, read_run, record_of, rules_of
 from benchmarks.results import commit, write
-from cr_jax import head_starts, shortlist
-from cr_jax.cascade import AT_LEAST, KEEP, scout_residuals
 from cr_jax.data import Windows
 from cr_jax.errors import UserError
-from cr_jax.scouts import COUNTED, PAIRS, Scout, count, table
+from cr_jax.routing import candidates
+from cr_jax.routing.cascade import AT_LEAST, KEEP, scout_residuals
+from cr_jax.scoring import offsets as head_starts
+from cr_jax.scoring.bigram import COUNTED, PAIRS, Scout, count, table
 from cr_jax.studies import weak_experts
 
 SPLITS = ("valid", "test")
@@ -216,7 +217,7 @@ def _fixed(names, exact, scouts) -> dict[str, dict]:
     """{number kept: {split: agreement and accuracy}}"""
     rows: dict[str, dict] = {str(keep): {} for keep in range(1, len(names) + 1)}
     for split, x, small in zip(SPLITS, exact, scouts, strict=True):
-        agree = np.mean([shortlist.agreement(small[n], x[n]) for n in names], 0)
+        agree = np.mean([candidates.agreement(small[n], x[n]) for n in names], 0)
         for keep, row in rows.items():
             row[split] = {"agreement": float(agree[int(keep) - 1]),
                           "accuracy": _accuracy(names, small, x, int(keep))}
@@ -229,9 +230,9 @@ def adaptive(names: Sequence[str], exact, scouts, least: int, at_least: float) -
     exact, scouts: (valid, test), each by domain.  "valid" is judged by offsets fitted on
     other windows.
     """
-    found = shortlist.choose(scouts[0], exact[0], names, min(least, len(names)), at_least)
+    found = candidates.choose(scouts[0], exact[0], names, min(least, len(names)), at_least)
     rule = found.keep, found.margin, found.offsets
-    agree, kept = shortlist.measured(scouts[1], exact[1], names, *rule)
+    agree, kept = candidates.measured(scouts[1], exact[1], names, *rule)
     return {"keep": found.keep, "margin": found.margin, "offsets": found.offsets,
             "valid": {"agreement": found.agreement, "kept": found.kept, "windows": found.windows},
             "test": {"agreement": agree, "kept": kept,
@@ -239,9 +240,9 @@ def adaptive(names: Sequence[str], exact, scouts, least: int, at_least: float) -
 
 
 def _accuracy(names, scouts, exact, keep: int, margin: float = 0.0, offsets=None) -> float:
-    less = shortlist.column(offsets, names)
+    less = candidates.column(offsets, names)
     return float(np.mean([np.mean(np.where(
-        shortlist.kept(scouts[n] - less, keep, margin), exact[n], np.inf).argmin(0) == e)
+        candidates.kept(scouts[n] - less, keep, margin), exact[n], np.inf).argmin(0) == e)
         for e, n in enumerate(names)]))
 
 

@@ -19,11 +19,19 @@ import numpy as np
 
 from benchmarks.record.run import load
 from benchmarks.results import check_folder, writing
-from cr_jax import corpora
 from cr_jax.config import build
-from cr_jax.data import Corpus, Tokenizer, Windows, load_corpus, load_tokenizer, random_windows
+from cr_jax.data import (
+    Corpus,
+    Tokenizer,
+    Windows,
+    experiment_text,
+    load_corpus,
+    load_tokenizer,
+    random_windows,
+)
 from cr_jax.errors import UserError
-from cr_jax.studies import blends, lengths, ood
+from cr_jax.studies import blends, lengths
+from cr_jax.studies.unknown import ood
 
 COUNTS = ("train_tokens", "cut_windows", "documents", "document_tokens", "attacks", "blends")
 CUTS = (16, 32, 64, 128)
@@ -67,7 +75,7 @@ def make(e, a) -> None:
     """Writes the folder.  Raises `UserError` as the data room does."""
     work, out = Path(a.work), Path(a.out)
     check_folder(out)
-    text = corpora.prepare(e, work, lambda line: print(line, flush=True))
+    text = experiment_text.prepare(e, work, lambda line: print(line, flush=True))
     found = dict(sets(e, text, work, a))
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -78,7 +86,7 @@ def make(e, a) -> None:
         write_sets(out / "sets.npz", found)
 
 
-def sets(e, text: corpora.Corpora, work: Path, a) -> Iterator[tuple[str, Windows]]:
+def sets(e, text: experiment_text.Corpora, work: Path, a) -> Iterator[tuple[str, Windows]]:
     """(key, windows) of all that is scored."""
     names, window, tokenizer = tuple(text.train), e.model.window, text.tokenizer
     for split, found in (("valid", text.valid), ("test", text.test)):
@@ -143,7 +151,7 @@ def draw(rows, rng: np.random.Generator, batch: int, window: int) -> np.ndarray:
     return np.stack([row[at(row)] for row in rows]).astype(np.int32)
 
 
-def read_corpora(folder: Path, names: list[str]) -> corpora.Corpora:
+def read_corpora(folder: Path, names: list[str]) -> experiment_text.Corpora:
     """The folder as the corpora that `studies.baselines` take."""
     tokenizer: Tokenizer = load_tokenizer(folder / "tokenizer")
     found = read_sets(folder / "sets.npz")
@@ -154,7 +162,8 @@ def read_corpora(folder: Path, names: list[str]) -> corpora.Corpora:
         return Corpus(ids, starts, int(tokenizer.token_bytes[ids].sum()), name, [name])
 
     of = lambda split: {n: found[f"{split}/{n}"] for n in names}
-    return corpora.Corpora(tokenizer, {n: corpus(n) for n in names}, of("valid"), of("test"))
+    return experiment_text.Corpora(
+        tokenizer, {n: corpus(n) for n in names}, of("valid"), of("test"))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from benchmarks.bank.run import GENERALIST
 from benchmarks.results import commit, write
 from cr_jax.data import load_tokenizer
 from cr_jax.errors import UserError
-from cr_jax.studies import blends, lengths, ood, weak_experts
+from cr_jax.studies import blends, lengths, weak_experts
 from cr_jax.studies.sums import Sums
+from cr_jax.studies.unknown import ood
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from cr_jax.config import Scoring
 from cr_jax.errors import UserError
-from cr_jax.scoring import scored
+from cr_jax.scoring.residuals import scored
 
 
 def record_of(run: str) -> dict:

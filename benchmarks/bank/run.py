@@ -26,10 +26,13 @@ import numpy as np
 
 from benchmarks.bank.inputs import draw, read_sets
 from benchmarks.results import commit
-from cr_jax import mapping, models, parallel, parameter_files, scouts
+from cr_jax import models
+from cr_jax.bank import parameters
 from cr_jax.config import SEEN, ModelConfig, OptimizerConfig, Scoring, TrainConfig
 from cr_jax.errors import UserError
-from cr_jax.scoring import residuals_only, score_experts
+from cr_jax.parallel import over_experts, plan
+from cr_jax.scoring import bigram
+from cr_jax.scoring.residuals import residuals_only, score_experts
 from cr_jax.training.clock import Clock
 from cr_jax.training.step import init_state, make_train_step
 
@@ -58,16 +61,17 @@ class Run:
             if self.start or spec.get("generalist"):
                 raise UserError(f"{self.name}: rules with pairs want a scout for each expert, and "
                                 "a generalist has none")
-            self.table = scouts.table(map(self.scout, self.data))._asdict()
+            self.table = bigram.table(map(self.scout, self.data))._asdict()
         self.clock = Clock(self.train, self.model.window, [len(x) for x in self.data])
         make = functools.partial(init_state, self.model, self.optimizer, self.train)
         self.init = jax.jit(jax.vmap(make))
         one = make_train_step(self.model, self.optimizer, self.train)
-        self.step = jax.jit(mapping.over_experts(one, len(self.domains), self.train.experts_by),
-                            donate_argnums=0)
+        self.step = jax.jit(
+            over_experts.over_experts(one, len(self.domains), self.train.experts_by),
+            donate_argnums=0)
 
     def keys(self):
-        return parallel.expert_keys(self.spec.get("seed", 0), self.domains)
+        return plan.expert_keys(self.spec.get("seed", 0), self.domains)
 
     def batch(self):
         return {"tokens": jnp.asarray(
@@ -77,11 +81,11 @@ class Run:
         """Of a training text, cut into windows."""
         rows = tokens[:len(tokens) // self.model.window * self.model.window]
         rows = rows.reshape(-1, self.model.window)
-        return scouts.count(rows, np.ones(rows.shape, bool), self.model.vocab_size)
+        return bigram.count(rows, np.ones(rows.shape, bool), self.model.vocab_size)
 
     def weights(self, params, rule: Scoring):
         """What a rule computes residuals from."""
-        return {**params, scouts.COLLECTION: self.table} if rule.pairs else params
+        return {**params, bigram.COLLECTION: self.table} if rule.pairs else params
 
     def compile(self) -> float:
         """Compiles init, step and every rule's scoring; -> seconds."""
@@ -203,14 +207,14 @@ def main(arguments: list[str] | None = None) -> int:
         compiled = [pool.submit(run.compile) for run in runs]
         for run, ready in zip(runs, compiled, strict=True):
             print(f"{run.name}: compiled in {ready.result():.0f} s", flush=True)
-            seed = run.start and parameter_files.read_stacked([out / run.start], run.model)
+            seed = run.start and parameters.read_stacked([out / run.start], run.model)
             params, record = run.fit(seed)
             if seed:
                 params = with_seed(params, seed)
             if run.domains == [GENERALIST]:
                 (out / run.name).mkdir(exist_ok=True)
                 one = jax.tree.map(lambda x: np.asarray(x[0]), params)
-                parameter_files.write(out / run.name / parameter_files.FILE, one)
+                parameters.write(out / run.name / parameters.FILE, one)
             print(f"{run.name}: {record['seconds']:.0f} s, {record['tokens_per_s']:,.0f} tokens/s, "
                   f"TRA {np.mean(record['log'][-1]['tra']):.2%}", flush=True)
             sums, seconds = run.score(params, sets)

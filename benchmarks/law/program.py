@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from cr_jax import models, objective
+from cr_jax import models
 from cr_jax.config import ModelConfig, OptimizerConfig, TrainConfig
+from cr_jax.models import objective
 from cr_jax.training.step import init_state, make_train_step
 
 LOG = 16  # entries of a cell's training curve

@@ -29,8 +29,8 @@ from benchmarks.record.run import change, load
 from benchmarks.results import check_folder, commit, versions, write, writing
 from cr_jax.config import build
 from cr_jax.errors import UserError
-from cr_jax.studies import ablation, capacity, power_law
-from cr_jax.studies.grid import make_grid
+from cr_jax.studies.capacity import ablation, capacity, power_law
+from cr_jax.studies.capacity.grid import make_grid
 
 GRIDS = tuple(f"configs/ablate_latents.py:{v}"
               for v in ("gpu", "gpu_tokens", "gpu_width", "gpu_gpt2"))

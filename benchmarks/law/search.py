@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cr_jax.studies.capacity import logit
+from cr_jax.studies.capacity.capacity import logit
 
 FAR = 3.0  # logits from the threshold: two rungs at once
 

@@ -18,8 +18,8 @@ from benchmarks.record.tokens import array
 from cr_jax import models
 from cr_jax.config import DomainConfig, Experiment, ModelConfig, TrainConfig
 from cr_jax.errors import UserError
-from cr_jax.objective import majority_rate
-from cr_jax.studies.grid import Cell, Grid, groups
+from cr_jax.models.objective import majority_rate
+from cr_jax.studies.capacity.grid import Cell, Grid, groups
 
 UNIFORM = "uniform"
 UNIFORM_TOKENS = 4_000_000

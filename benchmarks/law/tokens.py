@@ -17,12 +17,11 @@ import numpy as np
 
 from benchmarks.record.run import load
 from benchmarks.results import check_folder, write, writing
-from cr_jax import corpora
 from cr_jax.config import Experiment, build
-from cr_jax.data import load_corpus
+from cr_jax.data import experiment_text, load_corpus
 from cr_jax.errors import UserError
 
-ENTROPY_TOKENS = 1_000_000  # as in cr_jax.studies.ablation
+ENTROPY_TOKENS = 1_000_000  # as in cr_jax.studies.capacity.ablation
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +57,7 @@ def make(e: Experiment, work: Path, out: Path, test_tokens: int) -> None:
     check_folder(out)
     path = out / "sources.json"
     sources = read_sources(path) if path.exists() else {}
-    text = corpora.prepare(e, work, lambda line: print(line, flush=True))
+    text = experiment_text.prepare(e, work, lambda line: print(line, flush=True))
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     for name, domain in e.data.domains.items():
@@ -71,7 +70,7 @@ def make(e: Experiment, work: Path, out: Path, test_tokens: int) -> None:
         sample = text.tokenizer.decode(train[:ENTROPY_TOKENS]).encode("utf-8")
         count = len(train[:ENTROPY_TOKENS])
         sources[name] = {
-            "vocab_size": corpora.sized(e.model, text.tokenizer).vocab_size,
+            "vocab_size": experiment_text.sized(e.model, text.tokenizer).vocab_size,
             "xz_bits": 8 * len(lzma.compress(sample, preset=6)) / count,
             "bytes_per_token": len(sample) / count, "tokenizer": e.tokenizer.kind,
             "train_tokens": len(train), "test_tokens": len(test.tokens)}

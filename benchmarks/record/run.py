@@ -23,10 +23,11 @@ import numpy as np
 from benchmarks.record import bits
 from benchmarks.record.tokens import array, windows
 from benchmarks.results import commit, write
-from cr_jax import models, objective
+from cr_jax import models
 from cr_jax.config import build, to_dict
 from cr_jax.config.files import blame, check_file
 from cr_jax.errors import UserError
+from cr_jax.models import objective
 from cr_jax.training.step import init_state, make_train_step
 
 TARGET = 0.9947  # Paper 2512.16963, TRA on held-out code

@@ -23,11 +23,12 @@ except ModuleNotFoundError:
 
 from benchmarks.torture import hostile, watch
 from benchmarks.torture.hostile import Case
-from cr_jax import cli, parameter_files, scouts
-from cr_jax.bank import ExpertBank
-from cr_jax.calibration import Calibration
+from cr_jax import cli
+from cr_jax.bank import ExpertBank, parameters
 from cr_jax.config import ModelConfig
 from cr_jax.data.tokenizers import ByteTokenizer
+from cr_jax.scoring import bigram
+from cr_jax.scoring.calibration import Calibration
 
 MODEL = ModelConfig(vocab_size=258, window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
                     encoder_blocks=1, decoder_blocks=1, fold_channels=8, dtype="float32")
@@ -157,7 +158,7 @@ def make_bank(folder: Path, experts: int, model: ModelConfig = MODEL) -> None:
     for i in range(experts):
         random = np.random.default_rng(i)
         tree: dict = {}
-        for path, shape in parameter_files.shapes(model).items():
+        for path, shape in parameters.shapes(model).items():
             *groups, leaf = path.split("/")
             place = tree
             for group in groups:
@@ -165,7 +166,7 @@ def make_bank(folder: Path, experts: int, model: ModelConfig = MODEL) -> None:
             place[leaf] = random.normal(0, 0.3, shape).astype(np.float32)
         text = random.integers(0, model.vocab_size, (8, model.window))
         bank.add(f"e{i}", tree, calibration, {"seed": i},
-                 scout=scouts.count(text, np.ones(text.shape, bool), model.vocab_size))
+                 scout=bigram.count(text, np.ones(text.shape, bool), model.vocab_size))
 
 
 def _generate(strategy, count: int, number: int, check: Callable[[Case], object]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from cr_jax import bank_folder
+from cr_jax.bank import files as bank_folder
 
 EXPERT = "e0"
 INSIDE = f"experts/{EXPERT}/"

@@ -48,10 +48,10 @@ class Notes:
 
 
 def watch(notes: Notes, stop: int) -> None:
-    """Puts the witnesses in the places that `cr_jax.app` and the loop look up."""
+    """Puts the witnesses in the places that `cr_jax.experiment.run` and the loop look up."""
     import jax
 
-    from cr_jax import app as application
+    from cr_jax.experiment import run as application
     from cr_jax.training import loop
 
     make = application.train_iterator

@@ -4,7 +4,7 @@ import contextlib
 import json
 from typing import Any
 
-from cr_jax.bank_folder import SCOUT, BankFolder, read_json
+from cr_jax.bank.files import SCOUT, BankFolder, read_json
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
 
@@ -32,7 +32,7 @@ def add_arguments(action) -> None:
 
 def list_experts(args) -> int:
     """One line per expert."""
-    from cr_jax.config.wording import wording
+    from cr_jax.scoring.wording import wording
 
     files = BankFolder(args.bank)
     model = files.index["model"]

@@ -8,9 +8,9 @@ import unicodedata
 from collections.abc import Callable, Iterator
 
 from cr_jax.cli.output import p_text, printable
-from cr_jax.explanation import Explanation, Telling
 from cr_jax.report.explanation import MARGIN_EDGES, RESIDUAL_EDGES, margin_step, residual_step
 from cr_jax.report.text import visible
+from cr_jax.routing.explain import Explanation, Telling
 
 _RESET = "\x1b[0m"
 # (ink, paper) per step; None keeps the terminal's own.  Nobody tells a program whether the

@@ -7,7 +7,8 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from cr_jax import __version__, pretrained
+from cr_jax import __version__
+from cr_jax.bank import pretrained
 from cr_jax.cli import bank, reconstruct, route
 from cr_jax.cli.jax_start import prepare
 from cr_jax.cli.output import complain, printable

@@ -2,7 +2,7 @@
 
 import sys
 
-from cr_jax.bank_folder import BankFolder
+from cr_jax.bank.files import BankFolder
 from cr_jax.cli.inputs import checked, whole_text
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import print_line
@@ -27,7 +27,7 @@ def run(args) -> int:
     text = whole_text(checked(args.file))
     start_jax()
     from cr_jax.bank import ExpertBank
-    from cr_jax.reconstruction import marked, reconstruct
+    from cr_jax.routing.reconstruct import marked, reconstruct
 
     bank = ExpertBank.load(args.bank, [args.expert])
     tokens, right, nll = 0, 0, 0.0

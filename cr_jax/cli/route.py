@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from cr_jax.bank_folder import BankFolder
+from cr_jax.bank.files import BankFolder
 from cr_jax.cli.inputs import checked
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, p_text, print_line, printable
@@ -97,11 +97,11 @@ def run(args) -> int:
     if not good:
         return status
     start_jax()
-    from cr_jax import router
     from cr_jax.bank import ExpertBank
-    from cr_jax.cascade import Cascade
     from cr_jax.data.sources import read_text
-    from cr_jax.explanation import explain
+    from cr_jax.routing import route as router
+    from cr_jax.routing.cascade import Cascade
+    from cr_jax.routing.explain import explain
 
     if args.cascade or args.keep is not None:
         cascade = Cascade.load(args.bank, args.keep)

@@ -28,7 +28,7 @@ class ModelConfig:
     tie_embeddings: bool = False
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute; parameters stay float32
     attention: Literal["auto", "xla", "cudnn"] = "auto"
-    # Row operations (`cr_jax.kernels`); auto: triton in half precision on GPUs that
+    # Row operations (`cr_jax.models.kernels`); auto: triton in half precision on GPUs that
     # do not share a model.
     kernels: Literal["auto", "xla", "triton"] = "auto"
     remat: bool = False  # recompute each block in the backward pass: less memory, slower
@@ -131,7 +131,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-    """The residual that routing compares (`cr_jax.scoring`).
+    """The residual that routing compares (`cr_jax.scoring.residuals`).
 
     parts: 0 scores every token with all tokens seen (paper, routing rule).  k > 0 deals the
     window's positions at random, but always alike, into k parts and makes k passes; each hides
@@ -143,7 +143,7 @@ class Scoring:
     the window's code length under that expert.  Needs model.predictive; nothing is hidden, and
     parts and passes choose the scored sample of positions as above.
     pairs: share of the expert's scout in that prediction, p = (1 - pairs) encoder + pairs scout:
-    counts of token pairs (`cr_jax.scouts`) are never far off where an encoder is surprised.
+    counts of token pairs (`cr_jax.scoring.bigram`) are never far off where an encoder is surprised.
     excess: weight w of what a residual exceeds the expert's own 95th percentile by; 0: plain
     residuals, the paper's rule.  Says how residuals are compared (`router.compared`), not what
     they are: `residual_rule` leaves it out.

@@ -2,7 +2,7 @@
 
 from cr_jax.models.autoencoder import Autoencoder, count_parameters, head, init
 from cr_jax.models.bottleneck import BOTTLENECKS
-from cr_jax.models.lm import CausalLm, count_lm_parameters, init_lm
+from cr_jax.models.lm.transformer import CausalLm, count_lm_parameters, init_lm
 
 __all__ = ["BOTTLENECKS", "Autoencoder", "CausalLm", "count_lm_parameters", "count_parameters",
            "head", "init", "init_lm"]

@@ -1,7 +1,7 @@
 """The compressor: `tokens [B, L] -> encode -> z [B, M, Dz] -> decode -> h [B, L, D]`.
 
 Paper section 1.  `decode` sees z, positions and how long the window is, nothing else, and runs
-once, in parallel, without teacher forcing.  It stops before the vocabulary: `cr_jax.objective`
+once, in parallel, without teacher forcing.  It stops before the vocabulary: `models.objective`
 multiplies h by `head(params)` in chunks, so [B, L, V] logits never stand in memory at once.
 """
 
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cr_jax.config import ModelConfig, check_model
-from cr_jax.kernels import project, rms_norm
 from cr_jax.models.bottleneck import BOTTLENECKS
+from cr_jax.models.kernels import project, rms_norm
 from cr_jax.models.layers import Stack, compute_dtype, fan_in, row_kernels
 from cr_jax.models.quantizer import Quantizer
 

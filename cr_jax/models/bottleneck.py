@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from cr_jax.config import ModelConfig
-from cr_jax.kernels import project, rms_norm
+from cr_jax.models.kernels import project, rms_norm
 from cr_jax.models.layers import Attention, SwiGlu, fan_in
 
 

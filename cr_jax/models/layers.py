@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cr_jax import kernels
 from cr_jax.config import ModelConfig
 from cr_jax.errors import UserError
-from cr_jax.kernels import add_norm, project
+from cr_jax.models import kernels
+from cr_jax.models.kernels import add_norm, project
 
 
 def _platform() -> str:
@@ -46,7 +46,7 @@ def attention_kernel(config: ModelConfig) -> str:
 
 
 def row_kernels(config: ModelConfig, alone: bool | None = None) -> kernels.Form:
-    """The form of `cr_jax.kernels` that this config takes here: `triton` wherever it can run.
+    """The form of `models.kernels` that this config takes here: `triton` wherever it can run.
 
     alone: as for `triton_obstacle`.  `UserError` when the config asks for `triton` where no step
     can take it.

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cr_jax.config import SEEN
-from cr_jax.config.wording import wording
 from cr_jax.errors import UserError
-from cr_jax.explanation import Explanation, Telling
 from cr_jax.report.examples import show_white_space
 from cr_jax.report.files import write_whole
 from cr_jax.report.layout import document, panel, panels
 from cr_jax.report.tables import plain_table
 from cr_jax.report.text import breakable, count, decimal, escape
+from cr_jax.routing.explain import Explanation, Telling
+from cr_jax.scoring.wording import wording
 
 # Nats/token where the next stronger tint begins; the same for all texts, so that colours compare.
 RESIDUAL_EDGES = (0.1, 0.3, 0.7, 1.2, 2.0, 3.0, 4.5, 6.5, 9.0)

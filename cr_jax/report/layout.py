@@ -1,8 +1,8 @@
 """Pieces that all sections share: the order of domains, captions, charts side by side."""
 
-from cr_jax.config.wording import Wording, wording
 from cr_jax.report.style import css
 from cr_jax.report.text import escape, mapping, sequence
+from cr_jax.scoring.wording import Wording, wording
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 

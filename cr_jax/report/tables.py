@@ -2,9 +2,9 @@
 
 import math
 
-from cr_jax.config.wording import Wording
 from cr_jax.report.style import STEPS
 from cr_jax.report.text import DASH, breakable, count, decimal, escape, mapping, number, percent
+from cr_jax.scoring.wording import Wording
 
 
 def log_steps(values: list[float]):

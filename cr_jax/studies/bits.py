@@ -19,10 +19,10 @@ import numpy as np
 import zstandard
 from jaxtyping import Float, Integer
 
-from cr_jax import models, objective
+from cr_jax import models
 from cr_jax.config import ModelConfig
 from cr_jax.errors import UserError
-from cr_jax.models import quantizer
+from cr_jax.models import objective, quantizer
 from cr_jax.models.layers import compute_dtype
 
 BITS = (8, 6, 5, 4, 3, 2)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from cr_jax import models, objective
+from cr_jax import models
 from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import Windows
+from cr_jax.models import objective
 
 
 def run(bank: ExpertBank, domains: Mapping[str, Windows], count: int) -> dict:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cr_jax.evaluation import DomainScores
+from cr_jax.studies.evaluation import DomainScores
 
 BINS = 40
 

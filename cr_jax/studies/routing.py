@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cr_jax.bank import ExpertBank
-from cr_jax.config.wording import wording
-from cr_jax.evaluation import DomainScores
-from cr_jax.router import compared
-from cr_jax.studies.detection import auroc, fpr_at_95
+from cr_jax.routing.route import compared
+from cr_jax.scoring.wording import wording
+from cr_jax.studies.evaluation import DomainScores
+from cr_jax.studies.unknown.detection import auroc, fpr_at_95
 
 
 def run(

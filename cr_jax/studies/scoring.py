@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cr_jax.studies import weak_experts
-from cr_jax.studies.detection import auroc, fpr_at_95
+from cr_jax.studies.unknown.detection import auroc, fpr_at_95
 
 Residuals = Mapping[str, Float[np.ndarray, "E N"]]  # per domain, nats/token
 

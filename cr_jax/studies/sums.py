@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.evaluation import score_domains
+from cr_jax.studies.evaluation import score_domains
 
 Key = Hashable
 # windows -> (nll [E, N] in nats, tokens rebuilt exactly [E, N]), summed over each window

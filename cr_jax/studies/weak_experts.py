@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from cr_jax import head_starts
-from cr_jax.calibration import PERCENTILE
 from cr_jax.errors import UserError
+from cr_jax.scoring import offsets
+from cr_jax.scoring.calibration import PERCENTILE
 
 SHARES = (0.0, 0.5, 0.8, 0.9, 0.95)
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -39,7 +39,7 @@ def handicaps(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence
             raise UserError(f"{name}: finite residuals of all {len(names)} experts on at least one "
                             "validation window are needed for handicaps")
         if share:
-            found[e] = head_starts.least(r, e, share)
+            found[e] = offsets.least(r, e, share)
     return found
 
 

@@ -6,7 +6,7 @@ import jax
 
 from cr_jax.config import ModelConfig, TrainConfig
 from cr_jax.models.layers import attention_kernel, compute_dtype, row_kernels, triton_obstacle
-from cr_jax.parallel import Plan
+from cr_jax.parallel.plan import Plan
 from cr_jax.training.clock import Clock
 from cr_jax.training.speed import flops_per_token, peak_flops
 

@@ -23,7 +23,7 @@ from cr_jax.config import (
 from cr_jax.data import Corpus, Mixture, content, count_tokens
 from cr_jax.errors import UserError
 from cr_jax.models.layers import row_kernels
-from cr_jax.parallel import Plan, agreed, expert_keys
+from cr_jax.parallel.plan import Plan, agreed, expert_keys
 from cr_jax.training import banner
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.clock import Clock

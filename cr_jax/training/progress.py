@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cr_jax import objective
 from cr_jax.errors import UserError
+from cr_jax.models import objective
 from cr_jax.training.optimizer import rate
 from cr_jax.training.speed import flops_per_token, peak_flops
 

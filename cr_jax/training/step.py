@@ -1,4 +1,4 @@
-"""The pure training step of one expert; `cr_jax.parallel` maps it over experts and devices."""
+"""The pure training step of one expert; `cr_jax.parallel.plan` maps it over experts and devices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from cr_jax import models, objective
+from cr_jax import models
 from cr_jax.config import ModelConfig, OptimizerConfig, TrainConfig
+from cr_jax.models import objective
 from cr_jax.models.layers import row_kernels
 from cr_jax.training.optimizer import make_optimizer, rate
 

@@ -13,7 +13,7 @@ from benchmarks.law.program import Program, Rows
 from benchmarks.record.run import load
 from cr_jax.config import ModelConfig, OptimizerConfig, TrainConfig
 from cr_jax.errors import UserError
-from cr_jax.studies import ablation, capacity
+from cr_jax.studies.capacity import ablation, capacity
 
 LADDER = (16, 24, 32, 48, 64, 96, 128, 192, 256)
 CONFIG = """

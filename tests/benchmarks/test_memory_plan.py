@@ -8,7 +8,9 @@ import pytest
 
 from benchmarks import memory_plan
 from cr_jax import config as settings
-from cr_jax import models, parallel, partition
+from cr_jax import models
+from cr_jax.parallel import partition
+from cr_jax.parallel import plan as parallel
 from cr_jax.training.step import init_state
 
 

@@ -11,8 +11,8 @@ from benchmarks import choose_keep, router_cost
 from benchmarks.routing_plan import GIB
 from cr_jax import models
 from cr_jax.bank import ExpertBank
-from cr_jax.cascade import Cascade
-from cr_jax.cascade_record import Choice
+from cr_jax.bank.cascade_file import Choice
+from cr_jax.routing.cascade import Cascade
 
 
 def test_copies_of_experts_are_the_experts_with_noise():

@@ -6,8 +6,9 @@ import tiny_bank
 
 from benchmarks.router_cost import FULL, QUICK, RULE, made_up
 from benchmarks.routing_plan import GIB, cascade_memory, exact_memory, scoring_flops
-from cr_jax import models, scouts
+from cr_jax import models
 from cr_jax.config import SEEN, Scoring
+from cr_jax.scoring import bigram
 
 OPTIONS = {"batch": 4, "expert_chunk": 1, "chunk": 64}
 
@@ -26,8 +27,8 @@ def test_the_arithmetic_of_the_docstring():
 def test_a_table_has_the_bytes_of_the_docstring(model):
     """A scout without real text has as many pairs as one of real text, less 1 in 100."""
     made = made_up(model.vocab_size, model.window)
-    assert 0.98 * scouts.PAIRS < made.keys.size <= scouts.PAIRS
-    table = scouts.table([made, made])
+    assert 0.98 * bigram.PAIRS < made.keys.size <= bigram.PAIRS
+    table = bigram.table([made, made])
     assert table.keys.shape[1:] == (16_384, 8)
     size = sum(x.nbytes for x in table)
     assert size == 2 * (16_384 * 8 * (4 + 2) + model.vocab_size * (2 + 2))
@@ -36,8 +37,8 @@ def test_a_table_has_the_bytes_of_the_docstring(model):
 def test_a_cascade_needs_its_bank_its_tables_and_a_call():
     bank = tiny_bank.in_memory(3)
     rng = np.random.default_rng(0)
-    wide = scouts.count(rng.integers(0, 258, (2000, 16)), np.ones((2000, 16), bool), 258)
-    small, large = (scouts.table(of) for of in (
+    wide = bigram.count(rng.integers(0, 258, (2000, 16)), np.ones((2000, 16), bool), 258)
+    small, large = (bigram.table(of) for of in (
         [bank.scouts[n] for n in bank.names], [wide] * 3))
     parameters = 4 * models.count_parameters(bank.model) / GIB
     least = 3 * parameters + sum(x.nbytes for x in small) / GIB

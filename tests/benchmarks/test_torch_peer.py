@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cr_jax import models, objective
+from cr_jax import models
 from cr_jax.config import ModelConfig
 from cr_jax.errors import UserError
+from cr_jax.models import objective
 
 torch = pytest.importorskip("torch")
 

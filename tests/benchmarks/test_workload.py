@@ -11,8 +11,9 @@ import pytest
 from benchmarks import hlo, workload
 from benchmarks.search import BatchSearch
 from benchmarks.workload import Batch
-from cr_jax import models, objective
+from cr_jax import models
 from cr_jax.errors import UserError
+from cr_jax.models import objective
 from cr_jax.training import speed
 
 TINY = dataclasses.replace(workload.SIZES["tiny"], dtype="float32", attention="xla")

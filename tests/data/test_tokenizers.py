@@ -116,7 +116,7 @@ def test_training_is_deterministic_and_follows_the_text(texts, trained, tmp_path
 
 
 def test_sentencepiece_chunks_do_not_change_the_ids(trained, texts):
-    from cr_jax.data import sentencepiece_tokenizer as module
+    from cr_jax.data.tokenizers import sentencepiece as module
 
     text = "\n".join(texts)
     assert len(module._line_chunks(text)) > 10

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cr_jax import kernels, objective
-from cr_jax.kernels.triton import loss as triton
+from cr_jax.models import kernels, objective
+from cr_jax.models.kernels.triton import loss as triton
 
 T = 7
 FORMS = ("xla", "triton")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cr_jax import kernels
+from cr_jax.models import kernels
 
 FORMS = ("xla", "triton")
 
@@ -130,7 +130,7 @@ def test_half_precision_is_as_near_as_the_plain_form(name):
 
 def test_the_comparison_sees_a_wrong_kernel(monkeypatch):
     """Negative control: a norm with another epsilon, a gate without its second half."""
-    from cr_jax.kernels.triton import gate, norm
+    from cr_jax.models.kernels.triton import gate, norm
 
     monkeypatch.setattr(norm, "EPS", 1e-3)
     with pytest.raises(AssertionError):
@@ -157,7 +157,7 @@ def test_a_context_takes_the_plain_form():
 
 
 def test_blocks_divide_the_rows_and_fit():
-    from cr_jax.kernels.triton.launch import rows_of
+    from cr_jax.models.kernels.triton.launch import rows_of
 
     assert rows_of(65536, 512, 8192) == 16 and rows_of(65536, 2048, 1024) == 1
     assert rows_of(7, 512, 8192) == 1 and rows_of(12, 512, 8192) == 4

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cr_jax.kernels import rows, trial
+from cr_jax.models.kernels import rows, trial
 
 SIZES = (16, 2, 32, 48)
 

@@ -13,8 +13,9 @@ import time
 
 import pytest
 
-from cr_jax import app, distributed
 from cr_jax.errors import UserError
+from cr_jax.experiment import run
+from cr_jax.parallel import processes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LOCAL = str(ROOT / "launch" / "local.py")
@@ -120,7 +121,7 @@ def test_one_failure_ends_all(launcher, tmp_path):
 
 
 def test_the_process_that_failed_is_told_not_those_that_lost_it(launcher, tmp_path):
-    assert f"\nLOST = {distributed.LOST} " in pathlib.Path(LOCAL).read_text()
+    assert f"\nLOST = {processes.LOST} " in pathlib.Path(LOCAL).read_text()
     # Process 0 ends while the launcher sleeps: it finds both ended, the lost one first.
     command = launcher("if me == 2: os.kill(os.getpid(), 9)\n"
                        "if me == 0:\n"
@@ -187,37 +188,37 @@ def test_gpus_are_shared_out_one_each(tmp_path):
 
 
 @pytest.mark.parametrize("cluster, word", [
-    (distributed.Cluster("nohost", 2, 0), "HOST:PORT"),
-    (distributed.Cluster("host:0", 2, 0), "HOST:PORT"),
-    (distributed.Cluster("", 2, 0), "HOST:PORT"),
-    (distributed.Cluster("host:1", 0, 0), "--processes"),
-    (distributed.Cluster("host:1", 2, 2), "--process=2"),
-    (distributed.Cluster("host:1", 2), "--process=-1"),
+    (processes.Cluster("nohost", 2, 0), "HOST:PORT"),
+    (processes.Cluster("host:0", 2, 0), "HOST:PORT"),
+    (processes.Cluster("", 2, 0), "HOST:PORT"),
+    (processes.Cluster("host:1", 0, 0), "--processes"),
+    (processes.Cluster("host:1", 2, 2), "--process=2"),
+    (processes.Cluster("host:1", 2), "--process=-1"),
 ])
 def test_flags_that_do_not_fit(cluster, word):
     with pytest.raises(UserError, match=word):
-        distributed.start(cluster)
+        processes.start(cluster)
 
 
 def test_a_single_process_joins_nothing(monkeypatch):
-    monkeypatch.setattr(distributed, "_join", lambda *a, **k: pytest.fail("joined"))
-    slurm = dict.fromkeys(distributed._SLURM, "1")
+    monkeypatch.setattr(processes, "_join", lambda *a, **k: pytest.fail("joined"))
+    slurm = dict.fromkeys(processes._SLURM, "1")
     for environ in ({}, {**slurm, "SLURM_NTASKS": "1"}, {"SLURM_NTASKS": "4"},
                     {"TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu"}):
-        distributed.start(None, environ)
-    distributed.start(distributed.Cluster("localhost:1", 1, 0), {})
-    distributed.leave(2)  # or this test would end here
-    assert distributed.in_turn(lambda: 3) == 3 and distributed.is_first()
+        processes.start(None, environ)
+    processes.start(processes.Cluster("localhost:1", 1, 0), {})
+    processes.leave(2)  # or this test would end here
+    assert processes.in_turn(lambda: 3) == 3 and processes.is_first()
 
 
 @pytest.mark.parametrize("environ", [
-    {**dict.fromkeys(distributed._SLURM, "1"), "SLURM_NTASKS": "4"},
+    {**dict.fromkeys(processes._SLURM, "1"), "SLURM_NTASKS": "4"},
     {"TPU_WORKER_HOSTNAMES": "a,b"}])
 def test_clusters_are_found_in_the_environment(monkeypatch, environ):
     joined = []
-    monkeypatch.setattr(distributed, "_join", lambda *a, **k: joined.append(k))
+    monkeypatch.setattr(processes, "_join", lambda *a, **k: joined.append(k))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    distributed.start(None, environ)
+    processes.start(None, environ)
     assert joined == [{}]  # JAX reads addresses and numbers itself
 
 
@@ -225,11 +226,11 @@ def test_clusters_are_found_in_the_environment(monkeypatch, environ):
 def first_words(config, tmp_path, monkeypatch, capsys):
     """(status, what stderr says) of a process that has not joined; it wrote and said nothing else.
     """
-    monkeypatch.setattr(distributed, "_join", lambda *a, **k: pytest.fail("joined"))
+    monkeypatch.setattr(processes, "_join", lambda *a, **k: pytest.fail("joined"))
 
     def call(cluster):
         made = runpy.run_path(str(config))["get_config"]()
-        status, said = app.main(made, str(tmp_path / "w"), (), cluster), capsys.readouterr()
+        status, said = run.main(made, str(tmp_path / "w"), (), cluster), capsys.readouterr()
         assert said.out == "" and not (tmp_path / "w").exists()
         return status, said.err
 
@@ -239,7 +240,7 @@ def first_words(config, tmp_path, monkeypatch, capsys):
 def test_no_process_0_is_one_clear_line(first_words):
     with socket.socket() as probe:  # bound, but nobody listens
         probe.bind(("localhost", 0))
-        status, said = first_words(distributed.Cluster(
+        status, said = first_words(processes.Cluster(
             f"localhost:{probe.getsockname()[1]}", 2, 1, connect_seconds=0.5))
     assert status == 2 and said.count("\n") == 1
     assert said.startswith("error: no process 0 at --coordinator=localhost:")
@@ -250,7 +251,7 @@ def test_a_used_port_is_one_clear_line(first_words):
         probe.bind(("", 0))
         probe.listen()
         port = probe.getsockname()[1]
-        status, said = first_words(distributed.Cluster(f"localhost:{port}", 2, 0))
+        status, said = first_words(processes.Cluster(f"localhost:{port}", 2, 0))
     assert status == 2 and said.count("\n") == 1 and said.startswith(f"error: port {port}")
 
 

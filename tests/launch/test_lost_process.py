@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from cr_jax import distributed
 from cr_jax.errors import lost_peer
+from cr_jax.parallel import processes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Joins, says so, then waits: in Python, or in a collective that the other one never enters.
@@ -59,7 +59,7 @@ def test_without_process_0_the_other_ends_with_one_line(two):
     first, other = two("here", "here")
     first.kill()
     said = other.communicate(timeout=60)[1].splitlines()
-    assert other.returncode == distributed.LOST, said
+    assert other.returncode == processes.LOST, said
     # Its heartbeat noticed: JAX's own stack stands above, Python's does not.
     assert [x for x in said if x.startswith(("error: ", "Traceback"))] == said[-1:]
     assert "start all processes again with the same command" in said[-1]
@@ -71,7 +71,7 @@ def test_process_0_ends_too_when_the_other_is_terminated(two):
     other.terminate()
     assert other.wait(20) == -signal.SIGTERM
     said = first.communicate(timeout=60)[1].splitlines()
-    assert first.returncode == distributed.LOST, said
+    assert first.returncode == processes.LOST, said
     assert len(said) == 1 and said[0].startswith("error: another process of this run is gone (")
 
 

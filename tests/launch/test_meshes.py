@@ -13,8 +13,8 @@ import pytest
 from test_local import CONFIG, LOCAL, call
 
 import cr_jax
-from cr_jax import app
 from cr_jax import config as settings
+from cr_jax.experiment import run
 
 ENDS = 20, 25, 32  # the steps at which the starts of one run end
 
@@ -41,7 +41,7 @@ def runs(tmp_path_factory):
         log, = (two / "processes").iterdir()  # process 0 has none
         assert log.name == "1.log"
         said.append((done.stdout, log.read_text()))
-    app.run(settings.build(runpy.run_path(str(file))["get_config"]()), one)
+    run.run(settings.build(runpy.run_path(str(file))["get_config"]()), one)
     return two, one, said
 
 

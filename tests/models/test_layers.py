@@ -7,8 +7,9 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 from tiny_bank import TINY
 
-from cr_jax import kernels, models
+from cr_jax import models
 from cr_jax.errors import UserError
+from cr_jax.models import kernels
 from cr_jax.models.layers import (
     attention_kernel,
     compute_dtype,
@@ -141,5 +142,5 @@ def test_a_jax_without_pallas_for_triton_runs_the_plain_forms(gpu, monkeypatch):
         raise ImportError("cannot import name 'CompilerParams'")
 
     assert not kernels.missing()
-    monkeypatch.setattr("cr_jax.kernels.rows._triton", gone)
+    monkeypatch.setattr("cr_jax.models.kernels.rows._triton", gone)
     refuses(HALF, "no Pallas for Triton")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tiny_model import SMALL, small, windows
 
-from cr_jax import models, objective
-from cr_jax.models import layers
+from cr_jax import models
+from cr_jax.models import layers, objective
 
 L = SMALL.window
 

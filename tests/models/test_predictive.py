@@ -12,7 +12,7 @@ from tiny_model import FORMS, encode, fresh, prefix_mask, run, small, windows
 from cr_jax import models
 from cr_jax.config import SEEN, OptimizerConfig, Scoring, TrainConfig, check_scoring
 from cr_jax.errors import UserError
-from cr_jax.scoring import residual_nll, residuals_only, score_experts, scored
+from cr_jax.scoring.residuals import residual_nll, residuals_only, score_experts, scored
 from cr_jax.training import step as step_room
 
 CODE = Scoring(predicted=True)

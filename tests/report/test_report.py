@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from cr_jax.config import Scoring, to_dict
-from cr_jax.config.wording import wording
 from cr_jax.errors import UserError
 from cr_jax.report import render, write_report
 from cr_jax.report.examples import MOST_TOKENS, piece_text
+from cr_jax.scoring.wording import wording
 
 HOSTILE = '"><script>alert(1)</script><img src=//x.test onerror=f()>\x00\ud800\u202e</pre>'
 # Section of the dict -> the ids of the page that it alone can fill.

@@ -5,10 +5,10 @@ import math
 import pytest
 
 from cr_jax.config import Scoring
-from cr_jax.config.wording import wording
 from cr_jax.report.charts import quantile, share_beyond, ticks
 from cr_jax.report.style import STEPS, scale
 from cr_jax.report.text import percent
+from cr_jax.scoring.wording import wording
 
 
 @pytest.mark.parametrize("dark", [False, True])

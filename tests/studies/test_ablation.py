@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from cr_jax import app
 from cr_jax.config import (
     DataConfig,
     DomainConfig,
@@ -19,8 +18,9 @@ from cr_jax.config import (
     TrainConfig,
 )
 from cr_jax.errors import UserError
-from cr_jax.studies import ablation
-from cr_jax.studies.grid import Grid
+from cr_jax.experiment import run
+from cr_jax.studies.capacity import ablation
+from cr_jax.studies.capacity.grid import Grid
 from cr_jax.training.loop import Interrupted, Trained
 
 A, B, C = 0.2, 0.9, 0.6
@@ -184,7 +184,7 @@ def test_a_misspelt_axis_ends_the_command_with_one_line(tmp_path, capsys):
 
     config = ablate_latents.get_config("tiny").unlock()
     config.ablation.window = (8,)
-    assert app.main(config, str(tmp_path / "run")) == 2
+    assert run.main(config, str(tmp_path / "run")) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: config.ablation has no field 'window'")
     assert not (tmp_path / "run").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from cr_jax.data import ByteTokenizer, train_sentencepiece
 from cr_jax.errors import UserError
-from cr_jax.studies.attacks import attacks, minify
+from cr_jax.studies.unknown.attacks import attacks, minify
 
 WINDOW, COUNT = 96, 12
 KNOWN = {"prose": ["The quick brown fox jumps over the lazy dog, again and again. " * 9],

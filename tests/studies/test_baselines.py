@@ -8,8 +8,8 @@ import pytest
 import tiny_corpora
 from tiny_corpora import NAMES, TOKENIZER, WINDOW
 
-from cr_jax.corpora import RANDOM, Corpora
 from cr_jax.data import Corpus, Mixture
+from cr_jax.data.experiment_text import RANDOM, Corpora
 from cr_jax.errors import UserError
 from cr_jax.studies import baselines
 from cr_jax.studies.baselines import compression, embedding, hashed_counts, ngram, unknown
@@ -150,7 +150,7 @@ def test_hashed_rows_are_root_counts_of_length_one():
 
 
 def test_bytes_of_windows_and_of_their_prefixes():
-    from cr_jax.data.token_table import TokenTable
+    from cr_jax.data.tokenizers.token_table import TokenTable
 
     class Pieces(TokenTable):
         kind = "made up"

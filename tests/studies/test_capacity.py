@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cr_jax.errors import UserError
-from cr_jax.studies.capacity import (
+from cr_jax.studies.capacity.capacity import (
     BOUND,
     Capacity,
     beside_bound,

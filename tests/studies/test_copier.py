@@ -1,6 +1,6 @@
 """The control that any bottleneck of free numbers must be read against."""
 
-from cr_jax.studies import copier
+from cr_jax.studies.capacity import copier
 
 
 def test_eight_free_numbers_per_token_copy_random_ids_with_nothing_learnt():

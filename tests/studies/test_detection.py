@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cr_jax.errors import UserError
-from cr_jax.studies import detection
+from cr_jax.studies.unknown import detection
 
 
 def auroc(known, unknown):

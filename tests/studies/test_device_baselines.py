@@ -10,11 +10,11 @@ import pytest
 import tiny_corpora
 from tiny_corpora import NAMES, WINDOW
 
-from cr_jax import parallel
 from cr_jax.config import OptimizerConfig
-from cr_jax.corpora import Corpora, sized
 from cr_jax.data import Mixture
+from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
+from cr_jax.parallel import plan as parallel
 from cr_jax.studies import baselines
 from cr_jax.studies.baselines import gate, stacked_training
 from cr_jax.studies.baselines.interface import Budget

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from cr_jax.evaluation import DomainScores
 from cr_jax.studies import fingerprint
+from cr_jax.studies.evaluation import DomainScores
 
 SCORES = {
     "home": DomainScores(*2 * [np.array([[0.0, 4.0], [8.0, 8.0]])], np.array([[4, 2], [1, 0]]),

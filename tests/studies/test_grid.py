@@ -6,7 +6,7 @@ import pytest
 
 from cr_jax.config import DataConfig, DomainConfig, Experiment, ModelConfig, TrainConfig
 from cr_jax.errors import UserError
-from cr_jax.studies.grid import Grid, groups, make_grid
+from cr_jax.studies.capacity.grid import Grid, groups, make_grid
 
 BASE = Experiment(
     model=ModelConfig(window=32, latents=2, d_model=16, d_latent=8, heads=2),

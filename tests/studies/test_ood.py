@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cr_jax.errors import UserError
-from cr_jax.studies import ood
-from cr_jax.studies.unknown_scores import Signals
+from cr_jax.studies.unknown import ood
+from cr_jax.studies.unknown.scores import Signals
 
 NAMES = ("a", "b", "c", "d")
 

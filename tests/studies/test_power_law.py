@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cr_jax.errors import UserError
-from cr_jax.studies.capacity import BOUND, Capacity
-from cr_jax.studies.power_law import bound_law, fit, predict
+from cr_jax.studies.capacity.capacity import BOUND, Capacity
+from cr_jax.studies.capacity.power_law import bound_law, fit, predict
 
 A, B, C = 0.4, 0.9, 0.7
 SETTINGS = [(m, d) for m in (1, 2, 4, 8, 16) for d in (32, 64, 128)]

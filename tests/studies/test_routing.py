@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tiny_bank
 
-from cr_jax.calibration import Calibration
 from cr_jax.config import Scoring
-from cr_jax.evaluation import DomainScores
+from cr_jax.scoring.calibration import Calibration
 from cr_jax.studies import routing
+from cr_jax.studies.evaluation import DomainScores
 
 TOKENS = 10
 

@@ -8,9 +8,10 @@ import tiny_bank
 
 from cr_jax.data import ByteTokenizer, eval_windows, load_corpus
 from cr_jax.errors import UserError
-from cr_jax.evaluation import score_domains
-from cr_jax.studies import blends, lengths, ood
+from cr_jax.studies import blends, lengths
+from cr_jax.studies.evaluation import score_domains
 from cr_jax.studies.sums import measure, scorer
+from cr_jax.studies.unknown import ood
 
 NAMES = ("e0", "e1", "e2", "e3")
 

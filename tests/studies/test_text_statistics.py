@@ -5,7 +5,7 @@ import pytest
 
 from cr_jax.data import ByteTokenizer, Windows, windows_of
 from cr_jax.errors import UserError
-from cr_jax.studies.text_statistics import complexity, repetition
+from cr_jax.studies.capacity.text_statistics import complexity, repetition
 
 
 @pytest.mark.parametrize("compressor", ["zlib", "lzma"])

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cr_jax.studies.unknown_scores import Signals, available, join
+from cr_jax.studies.unknown.scores import Signals, available, join
 
 COUNT = 200
 

@@ -9,8 +9,9 @@ import threading
 import numpy as np
 import pytest
 
-from cr_jax import app, config
+from cr_jax import config
 from cr_jax.errors import UserError
+from cr_jax.experiment import run
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.metric_writer import MetricWriter
 
@@ -94,11 +95,11 @@ def test_the_program_says_what_the_disk_said(tmp_path, monkeypatch, capsys, code
     def refuse(*_):
         raise OSError(code, os.strerror(code), "metrics.jsonl")
 
-    monkeypatch.setattr(app, "_dispatch", refuse)
+    monkeypatch.setattr(run, "_dispatch", refuse)
     if status is None:
         with pytest.raises(OSError, match="metrics"):
-            app.main(config.default(), str(tmp_path))
+            run.main(config.default(), str(tmp_path))
         return
-    assert app.main(config.default(), str(tmp_path)) == status
+    assert run.main(config.default(), str(tmp_path)) == status
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and os.strerror(code) in err and "metrics.jsonl" in err

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from benchmarks.torture import fuzz, hostile, watch
-from cr_jax import bank_folder, cli
+from cr_jax import cli
+from cr_jax.bank import files
 
 
 def test_generated_inputs_are_answered_or_refused():
@@ -76,7 +77,7 @@ def test_names_inside_a_sealed_bank(bank, capsys, name):
         entry = next(iter(index[group].values()))
         changed = {**index, group: {name: entry}}
         changed.pop("sha256")
-        bank_folder.write_sealed(bank / "bank.json", changed)
+        files.write_sealed(bank / "bank.json", changed)
         refused(bank, capsys, *ROUTE)
 
 

@@ -9,7 +9,7 @@ import types
 import pytest
 
 from benchmarks.torture import processes, runs
-from cr_jax import distributed
+from cr_jax.parallel import processes as distributed
 
 
 def test_the_status_is_the_one_that_launch_scripts_know():

@@ -16,8 +16,8 @@ import pytest
 from gate import PATIENCE, Gate, refuse
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cr_jax import parallel
 from cr_jax.errors import UserError
+from cr_jax.parallel import plan as parallel
 from cr_jax.training import checkpoint
 from cr_jax.training.checkpoint import Checkpointer
 

@@ -11,9 +11,9 @@ from tiny_model import small, windows
 
 from cr_jax import models
 from cr_jax.config import OptimizerConfig, TrainConfig
-from cr_jax.mapping import over_experts
 from cr_jax.models import layers
-from cr_jax.parallel import make_plan
+from cr_jax.parallel.over_experts import over_experts
+from cr_jax.parallel.plan import make_plan
 from cr_jax.training import banner
 from cr_jax.training.step import init_state, make_train_step
 

@@ -10,9 +10,9 @@ import pytest
 import tiny_run
 
 from cr_jax import config as settings
-from cr_jax import parallel
 from cr_jax.config import TrainConfig
 from cr_jax.errors import UserError
+from cr_jax.parallel import plan as parallel
 from cr_jax.training import banner, watchdog
 from cr_jax.training.clock import Clock
 from cr_jax.training.phases import PHASES, Phases, shares

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from cr_jax.config import Experiment
-from cr_jax.corpora import Corpora, sized
+from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
 from cr_jax.studies.baselines import (
     compression,

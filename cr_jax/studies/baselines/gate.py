@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from cr_jax import parallel
 from cr_jax.config import Experiment, ModelConfig
-from cr_jax.kernels import rms_norm
+from cr_jax.models.kernels import rms_norm
 from cr_jax.models.layers import Stack, compute_dtype
+from cr_jax.parallel import plan as parallel
 from cr_jax.studies.baselines import stacked_training
 from cr_jax.studies.baselines.interface import Baseline, Budget, TrainingText, cut
 

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cr_jax import models, objective, parallel
+from cr_jax import models
 from cr_jax.config import Experiment, ModelConfig
+from cr_jax.models import objective
+from cr_jax.parallel import plan as parallel
 from cr_jax.studies.baselines import stacked_training
 from cr_jax.studies.baselines.interface import Baseline, Budget, TrainingText, cut
 

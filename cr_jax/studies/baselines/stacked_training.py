@@ -15,7 +15,7 @@ import optax
 
 from cr_jax.config import OptimizerConfig
 from cr_jax.errors import UserError
-from cr_jax.parallel import Plan
+from cr_jax.parallel.plan import Plan
 from cr_jax.training.optimizer import make_optimizer, rate
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int
 
-from cr_jax.studies.detection import auroc, fpr_at_95
+from cr_jax.studies.unknown.detection import auroc, fpr_at_95
 
 
 def strangeness(

@@ -1,0 +1,61 @@
+"""Text <-> token ids without loss: SentencePiece (byte fallback), GPT-2 byte-level BPE, bytes.
+
+The paper uses GPT-2's tokenizer (50,257 ids). The others are not in the paper: SentencePiece is
+small enough to train in seconds, bytes need no training.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt32
+
+from cr_jax.data.tokenizers.gpt2 import Gpt2Tokenizer
+from cr_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
+from cr_jax.data.tokenizers.token_table import NOTE, Tokenizer, TokenTable
+from cr_jax.errors import UserError
+
+__all__ = [
+    "ByteTokenizer", "Gpt2Tokenizer", "SentencePieceTokenizer", "Tokenizer", "load_tokenizer",
+    "train_sentencepiece",
+]
+
+
+class ByteTokenizer(TokenTable):
+    """One id per UTF-8 byte, then `pad` (256) and `end` (257). Not in the paper."""
+
+    kind = "bytes"
+
+    def __init__(self):
+        table = [bytes([byte]) for byte in range(256)] + [b"", b""]
+        super().__init__(table, 257, 256, hashlib.sha256(b"cr_jax bytes 1").hexdigest())
+
+    def encode(self, text: str) -> UInt32[np.ndarray, " N"]:
+        return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.uint32)
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer:
+    """Reads what `save` wrote. UserError when it is missing, damaged, or its bytes were changed."""
+    folder = Path(folder)
+    try:
+        note = json.loads((folder / NOTE).read_text("utf-8"))
+        kind, wanted = note["kind"], note["fingerprint"]
+        if kind == "bytes":
+            found: Tokenizer = ByteTokenizer()
+        elif kind == "sentencepiece":
+            model = (folder / "sentencepiece.model").read_bytes()
+            if hashlib.sha256(model).hexdigest() != wanted:
+                raise UserError(f"the tokenizer in {folder} was changed; restore or retrain it")
+            found = SentencePieceTokenizer(model)
+        elif kind == "gpt2":
+            found = Gpt2Tokenizer(folder)
+        else:
+            raise UserError(f"{folder / NOTE} names an unknown kind of tokenizer, {kind!r}")
+    except OSError as error:
+        raise UserError(f"no tokenizer in {folder}: {error.filename} cannot be read") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{folder / NOTE} is damaged; restore or retrain the tokenizer") from None
+    if found.fingerprint != wanted:
+        raise UserError(f"the tokenizer in {folder} was changed; restore or retrain it")
+    return found

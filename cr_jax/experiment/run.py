@@ -1,0 +1,255 @@
+"""A whole experiment: text -> trained experts -> bank -> studies -> report."""
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import ml_collections
+from absl import logging
+from tqdm import tqdm
+
+from cr_jax import config as settings
+from cr_jax import models
+from cr_jax.config import Experiment
+from cr_jax.data import WindowBatches, count_tokens, experiment_text, train_iterator
+from cr_jax.errors import UserError
+from cr_jax.experiment import finished_bank
+from cr_jax.parallel import plan as parallel
+from cr_jax.parallel import processes
+from cr_jax.report import write_report
+from cr_jax.scoring.calibration import too_few
+from cr_jax.studies import evaluation, examples, fingerprint, geometry, routing
+from cr_jax.studies.capacity import ablation
+from cr_jax.studies.capacity.grid import make_grid
+from cr_jax.training import banner, loop
+from cr_jax.training.checkpoint import DISK_ERRORS
+from cr_jax.training.loop import Interrupted, train
+from cr_jax.training.metric_writer import read_lines
+from cr_jax.training.workdir import locked, provenance, stored_record
+
+
+def main(config: ml_collections.ConfigDict, workdir: str, argv=(),
+         cluster: processes.Cluster | None = None) -> int:
+    """What `main.py` calls: runs the experiment, prints one line per problem; the exit status."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument '{argv[1]}': settings look like "
+                            "--config.train.steps=100")
+        processes.start(cluster)
+        _dispatch(config.to_dict(), workdir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        processes.leave(2)
+        return 2
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"error: cannot write {error.filename or workdir}: {error.strerror}; make room there "
+              "or allow writing, then run the same command to go on", file=sys.stderr)
+        processes.leave(2)
+        return 2
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(f"\n{str(stop) or 'stopped; run the same command to go on'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _dispatch(raw: dict, workdir: str) -> None:
+    """A config with a group `ablation` is a grid of experiments, any other a single one."""
+    axes = raw.pop("ablation", None)
+    experiment = settings.build(raw)
+    if axes is None:
+        run(experiment, workdir)
+        return
+    grid = make_grid(axes)
+    if jax.process_count() > 1:
+        raise UserError("an ablation runs in one process; start each of its settings as a run of "
+                        "its own to use several")
+    _cache_compilations(Path(workdir).expanduser().resolve())
+    ablation.run(experiment, grid, workdir, lambda line: print(line, flush=True))
+
+
+def run(experiment: Experiment, workdir: str | Path) -> dict:
+    """Runs every stage below `workdir` and returns the report's dict.
+
+    Called again, it goes on from the newest checkpoint.  Raises `UserError` for bad input and
+    `training.loop.Interrupted` when it was asked to stop and has saved itself.  Of several
+    processes all train, then process 0 alone evaluates and writes; the others return {}.
+    """
+    say = lambda line: print(line, flush=True) if processes.is_first() else None
+    seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def stage(name):
+        began = time.perf_counter()
+        yield
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+        if interrupted():
+            raise KeyboardInterrupt
+
+    with _entered(workdir) as folder, _interrupts() as interrupted:
+        _cache_compilations(folder)
+        plan = _plan(experiment)  # what cannot be laid out is refused before text is read
+        with stage("text"):
+            text = processes.in_turn(lambda: _prepare(experiment, folder, say))
+        model = experiment_text.sized(experiment.model, text.tokenizer)
+        names = tuple(text.train)
+        with stage("training"):
+            trained = _train(experiment, model, text, names, plan, folder, say)
+        if not processes.is_first():
+            processes.wait("the report is written")
+            return {}
+        # Training time of earlier starts counts too.
+        seconds["training"] = max(seconds["training"], trained.seconds)
+        with stage("calibration"):
+            bank = finished_bank.make(experiment, model, text, trained, folder, say)
+            if line := too_few(bank.calibration, experiment.eval.alpha):
+                say(line)
+        report = {"name": experiment.name, "summary": _summary(model, names)}
+        with stage("evaluation"):
+            total = sum(len(w) for w in text.test.values())
+            with tqdm(total=total, desc="evaluate", unit=" windows", leave=True) as bar:
+                scores = evaluation.score_domains(
+                    bank, text.test, expert_chunk=experiment.eval.expert_chunk,
+                    batch=experiment.eval.batch, on_windows=bar.update)
+        with stage("studies"):
+            if "fingerprint" in experiment.studies:
+                report |= fingerprint.run(names, scores)
+            if "routing" in experiment.studies:
+                report |= routing.run(bank, scores, tuple(experiment.data.unseen),
+                                      experiment.eval.alpha)
+            if "geometry" in experiment.studies:
+                report |= geometry.run(bank, text.test, experiment.seed)
+            report |= examples.run(bank, text.test, experiment.eval.examples)
+        report["curves"] = _curves(folder, names)
+        report["seconds"] = seconds
+        report["provenance"] = {**provenance(), "config": settings.to_dict(experiment),
+                                "steps": trained.step, "tokens_per_expert": trained.tokens}
+        page = write_report(report, folder)
+        _print_summary(report, say)
+        say(f"report: {page}")
+        processes.wait("the report is written")
+    return report
+
+
+@contextlib.contextmanager
+def _entered(workdir: str | Path):
+    """The workdir's absolute path; process 0 holds its lock for all."""
+    folder = Path(workdir).expanduser().resolve()
+    with contextlib.ExitStack() as stack:
+        yield processes.in_turn(
+            lambda: stack.enter_context(locked(workdir)) if processes.is_first() else folder)
+
+
+@contextlib.contextmanager
+def _interrupts():
+    """Tells whether Ctrl-C was pressed: what it raises inside a callback of a library is lost."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def note(number, frame):
+        pressed.set()
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def _prepare(experiment, folder, say):
+    """The text.  Other settings than an old workdir's are refused before it is tokenised; what
+    depends on the text is compared when the checkpoint is restored."""
+    if old := stored_record(folder):
+        model = settings.to_dict(experiment.model)
+        model["vocab_size"] = model["vocab_size"] or old["model"]["vocab_size"]  # the tokenizer's
+        loop.same_run(old, {"experiment": settings.to_dict(experiment), "model": model,
+                             "experts": list(experiment.data.domains), "texts": {}})
+    return experiment_text.prepare(experiment, folder, say)
+
+
+def _plan(experiment):
+    if jax.process_count() > 1 and experiment.train.seconds:
+        # Each process would follow its own clock, with other learning rates and another end.
+        raise UserError("config.train.seconds needs a single process; give config.train.steps or "
+                        "tokens, and seconds=0")
+    return parallel.make_plan(
+        experiment.parallel, len(experiment.data.domains), experiment.train.batch,
+        experiment.mesh_expert, mesh_fsdp=experiment.mesh_fsdp)
+
+
+def _train(experiment, model, text, names, plan, folder, say):
+    say(f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
+        f"{model.window} -> {model.latents} latents, on {len(jax.devices())} "
+        f"{jax.devices()[0].device_kind} device(s); sizes in parameters.txt")
+    sizes = {n: count_tokens(source) for n, source in text.train.items()}
+    for line in banner.repeats(sizes, experiment.train, model.window):
+        say(line)
+    if jax.process_index() == 0:
+        (folder / "parameters.txt").write_text(_parameter_table(model), encoding="utf-8")
+
+    share = plan.share
+
+    def batches(step):
+        return train_iterator(WindowBatches(
+            text.train, batch=experiment.train.batch, window=model.window, seed=experiment.seed,
+            mode=experiment.data.mode, pad_id=text.tokenizer.pad_id,
+            process_index=share.block, process_count=share.blocks, experts=share.experts), step)
+
+    return train(experiment, model, text.train, plan, batches, folder, say=say)
+
+
+def _parameter_table(model) -> str:
+    """Name, shape, type and size of one expert's parameters, without allocating any."""
+    from clu import parameter_overview
+
+    shapes = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
+    return parameter_overview.get_parameter_overview(shapes, include_stats=False) + "\n"
+
+
+def _curves(folder: Path, names) -> dict:
+    curves = {n: {"step": [], "nll": [], "tra": []} for n in names}
+    for line in read_lines(folder / "metrics.jsonl"):
+        for key, values in curves[line["expert"]].items():
+            values.append(line[key])
+    return curves
+
+
+def _summary(model, names) -> dict:
+    return {"experts": len(names), "parameters": models.count_parameters(model),
+            "ratio": model.window / model.latents,
+            **{k: v for k, v in dataclasses.asdict(model).items() if k in (
+                "window", "latents", "d_model", "d_latent", "vocab_size", "bottleneck")}}
+
+
+def _print_summary(report: dict, say) -> None:
+    table = report.get("fingerprint", {})
+    for expert, row in table.items():
+        own = row[expert]
+        others = min((cell["nll"], domain) for domain, cell in row.items() if domain != expert)
+        say(f"  {expert:12} TRA {own['tra']:.1%} at home (majority token {own['majority_tra']:.1%})"
+            f", {own['nll']:.2f} nats/token; nearest other text: {others[1]} {others[0]:.2f}")
+    if "routing" in report:
+        ood = report["ood"]
+        say(f"  routing {report['routing']['accuracy']:.2%} of {report['routing']['windows']:,} "
+            f"windows (chance {report['routing']['chance']:.0%})")
+        for domain, cell in ood["per_domain"].items():
+            say(f"  unknown text {domain}: AUROC {cell['auroc']:.3f}, "
+                f"refused {cell['rejected_at_alpha']:.0%}")
+    say("  seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in report["seconds"].items()))
+
+
+def _cache_compilations(folder: Path) -> None:
+    """A second start of the same run compiles nothing anew."""
+    jax.config.update("jax_compilation_cache_dir", str(folder / "cache" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

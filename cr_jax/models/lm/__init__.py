@@ -1,0 +1,1 @@
+"""Causal language models of an expert's size."""

@@ -1,0 +1,1 @@
+"""The one place that says jit, pmap, mesh or process."""

@@ -1,0 +1,1 @@
+"""Which expert a text goes to, whether any knows it, and why."""

@@ -1,0 +1,236 @@
+"""Why a text went where it went: the route and what every expert makes of every token.
+
+The numbers are the router's own.  Not in the paper, which shows mean errors only.
+Letters: E experts (as routing ranks them, nearest first), T tokens, S spans.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32, Int32
+
+from cr_jax.bank import ExpertBank
+from cr_jax.config import SEEN, Scoring
+from cr_jax.data.text_stream import PIECE, parts, windows_of_text
+from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
+from cr_jax.routing.cascade import Cascade
+from cr_jax.routing.result import Route
+from cr_jax.routing.route import Text, route, score_stats
+from cr_jax.scoring.wording import Wording, wording
+
+WINDOWS = 8  # of a text that are explained token by token
+
+
+class Span(NamedTuple):
+    """Tokens start..end (end left out) and their text: one token, or those of one character."""
+
+    start: int
+    end: int
+    text: str
+
+
+class Telling(NamedTuple):
+    """A piece of text, all its occurrences taken together.
+
+    nats: summed over its tokens, what it is ranked by; nearest and runner_up: mean residual in
+    nats/token under these experts (runner_up NaN with one expert).
+    """
+
+    text: str
+    count: int
+    nats: float
+    nearest: float
+    runner_up: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explanation:
+    """A route with the residual of every token by every expert.
+
+    route: of the text; alpha: below it a p-value is unknown; names: the E experts, nearest first
+    (lowest `Route.compared`); tokens: ids of the first `windows` windows; nll: nats of each of
+    them by each expert under the bank's scoring rule (the parts of a residual), rows as in
+    `names`; spans: cover the tokens in order, and their texts joined are the text; shortest:
+    tokens below which the nearest expert has no p-value; scoring: the bank's rule.
+    """
+
+    route: Route
+    alpha: float
+    names: tuple[str, ...]
+    tokens: Int32[np.ndarray, " T"]
+    nll: Float32[np.ndarray, "E T"]
+    spans: tuple[Span, ...]
+    windows: int
+    shortest: int
+    scoring: Scoring = SEEN
+
+    @property
+    def complete(self) -> bool:
+        """Whether all tokens of the text are here, not only the first ones."""
+        return len(self.tokens) == self.route.tokens
+
+    @property
+    def runner_up(self) -> str | None:
+        """The expert that routing ranks second; None when there is just one."""
+        return self.names[1] if len(self.names) > 1 else None
+
+    @property
+    def size(self) -> str:
+        """The windows and tokens that were scored, in words."""
+        found = self.route
+        total = found.windows if found.of_windows is None else found.of_windows
+        of = "" if found.of_windows is None else f"{found.windows:,} of "
+        return (f"{of}{total:,} window{'s' * (total != 1)}, "
+                f"{found.tokens:,} token{'s' * (found.tokens != 1)}")
+
+    @property
+    def words(self) -> Wording:
+        """What the experts do with the text, and what a residual counts."""
+        return wording(self.scoring)
+
+    @property
+    def verdict(self) -> str:
+        """The decision and its reason in one sentence."""
+        found = self.route
+        p = f"p = {found.p_values[found.nearest]:.3f}"  # not shown where it is NaN
+        lowest = "lowest residual with its excess" if self.words.excess else "lowest residual"
+        lead = (f"{lowest} by {found.margin:.2f} nats/token" if self.runner_up else
+                "the only expert" if found.scouts is None else
+                f"the only one of {len(found.scouts)} experts that the scouts kept")
+        if found.expert is None:
+            return (f"unknown: the nearest expert, {found.nearest} ({lead}), {self.words.verb} "
+                    f"{self.words.what} worse than usual for its own text ({p}, below alpha = "
+                    f"{self.alpha:g})")
+        if found.known is None:
+            return (f"{found.nearest}: {lead}; {found.tokens} tokens are too few to say whether "
+                    f"that is usual for its own text (at least {self.shortest})")
+        return f"{found.nearest}: {lead}; usual for its own text ({p})"
+
+    def residuals(self) -> Float[np.ndarray, "E S"]:
+        """Nats/token of each span by each expert."""
+        return self._sums(self.nll) / self._lengths()
+
+    def margins(self) -> Float[np.ndarray, " S"]:
+        """Runner-up minus nearest, nats/token, of each span: positive speaks for the nearest.
+
+        Weighted by its tokens, the mean over a complete text is the route's margin, but for
+        excess, which belongs to whole windows.  Zeros when there is just one expert.
+        """
+        if len(self.names) < 2:
+            return np.zeros(len(self.spans))
+        residuals = self.residuals()
+        return residuals[1] - residuals[0]
+
+    def telling(self, by: str = "margin") -> list[Telling]:
+        """Every distinct span text, highest sum first.
+
+        by: "margin" sums runner-up minus nearest (its end speaks against the nearest expert);
+        "residual" sums the nearest expert's nats.  `UserError` for anything else.
+        """
+        if by not in ("margin", "residual"):
+            raise UserError(f"tokens are ranked by 'margin' or 'residual', not {by!r}")
+        lengths, residuals = self._lengths(), self.residuals()
+        ranked_by = (self.margins() if by == "margin" else residuals[0]) * lengths
+        groups: dict[str, list[int]] = {}
+        for i, span in enumerate(self.spans):
+            groups.setdefault(span.text, []).append(i)
+
+        def one(text, at):
+            mean = np.sum(residuals[:, at] * lengths[at], -1) / lengths[at].sum()
+            return Telling(text, len(at), float(ranked_by[at].sum()), float(mean[0]),
+                           float(mean[1]) if len(mean) > 1 else float("nan"))
+
+        return sorted((one(*group) for group in groups.items()), key=lambda found: -found.nats)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types: the verdict, what is compared (`rule`), how much is here, and
+        per token ids, text and nats.
+
+        texts: of each span; spans: where each starts, in tokens; nll: {expert: [nats] * T}, null
+        where a broken expert gives no number.
+        """
+        return {
+            "verdict": self.verdict, "rule": self.words.compared, "alpha": self.alpha,
+            "complete": self.complete, "windows": self.windows, "tokens": self.tokens.tolist(),
+            "spans": [span.start for span in self.spans],
+            "texts": [span.text for span in self.spans],
+            "nll": {name: [round(x, 4) if math.isfinite(x) else None for x in row.tolist()]
+                    for name, row in zip(self.names, self.nll, strict=True)}}
+
+    def _lengths(self):
+        return np.array([span.end - span.start for span in self.spans])
+
+    def _sums(self, values):
+        return np.add.reduceat(values.astype(np.float64), [s.start for s in self.spans], axis=-1)
+
+
+def explain(bank: ExpertBank, text: Text, *, alpha: float = 0.05, head: int = 0,
+            stop: float = 0.0, windows: int = WINDOWS, expert_chunk: int = 4, batch: int = 64,
+            chunk: int = 8192,
+            on_block: Callable[[Windows], Any] = lambda block: None,
+            cascade: Cascade | None = None) -> Explanation:
+    """`router.route` of the text, and the residuals of the first `windows` windows that it scores.
+
+    cascade: one over this bank routes instead; the experts that it kept are explained.
+    text, alpha, head, stop, on_block: as in `route`; the text is read once and in bounded memory.
+    `UserError` as in `route`, or when `windows` is below 1.  Not in the paper.
+    """
+    if windows < 1:
+        raise UserError(f"at least one window is explained, got windows={windows}")
+    size = windows * bank.model.window * int(bank.tokenizer.token_bytes.max())
+    # PIECE more: the last piece of a cut text may be cut elsewhere than in the whole text, and so
+    # have other tokens; all pieces that start before `size` are then whole.
+    start = _Start(text, size + PIECE)
+    options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
+    how = {"alpha": alpha, "head": head, "stop": stop, "tra_of_all": True, "on_block": on_block,
+           **options}
+    if cascade is None:
+        found = route(bank, start, **how)
+    else:
+        found = cascade.route(start, **how)
+        bank = bank.select(found.residuals)
+    block = next(windows_of_text(bank.tokenizer, start.kept, bank.model.window,
+                                 min(windows, found.windows)))
+    names = found.ranked
+    rows = [bank.index(name) for name in names]
+    tokens = block.tokens[block.mask]
+    # A rule that samples positions leaves tokens out: each is explained by all passes.
+    whole = dataclasses.replace(bank, scoring=dataclasses.replace(bank.scoring, passes=0))
+    scores = score_stats(whole, block, **options)
+    return Explanation(
+        route=found, alpha=float(alpha), names=names, tokens=tokens,
+        nll=scores.residual[rows][:, block.mask],
+        spans=tuple(_spans(start.kept, bank.tokenizer.token_bytes[tokens])),
+        windows=len(block.tokens), shortest=min(bank.calibration[names[0]].residuals),
+        scoring=bank.scoring)
+
+
+class _Start:
+    """The pieces of a text as they come; the first `size` characters are kept."""
+
+    def __init__(self, text: Text, size: int):
+        self._text, self._size, self.kept = text, size, ""
+
+    def __iter__(self) -> Iterator[str]:
+        for part in parts(self._text):
+            self.kept += part[:max(0, self._size - len(self.kept))]
+            yield part
+
+
+def _spans(text: str, token_bytes) -> Iterator[Span]:
+    """Tokens of `text`, joined where one ends inside a character: a piece of text each."""
+    ends = np.cumsum(token_bytes)
+    # A token has at most as many characters as bytes.
+    data = text[:int(ends[-1])].encode()
+    inner = [end < len(data) and data[end] & 0xC0 == 0x80 for end in ends]
+    stops = [i + 1 for i, inside in enumerate(inner) if not inside]
+    if not stops or stops[-1] < len(ends):  # the last window ends inside a character
+        stops.append(len(ends))
+    for start, end in itertools.pairwise([0, *stops]):
+        first = int(ends[start - 1]) if start else 0
+        yield Span(start, end, data[first:int(ends[end - 1])].decode("utf-8", "replace"))

@@ -1,0 +1,81 @@
+"""Every expert on every domain, once: the per-window sums that all studies read.
+
+    windows -> router.score_stats -> DomainScores [E, N]
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cr_jax.bank import ExpertBank
+from cr_jax.data.windows import Windows
+from cr_jax.models import objective
+from cr_jax.routing.route import score_stats
+from cr_jax.scoring.residuals import residual_means, residual_sums
+
+_BLOCK = 1024  # windows whose per-token scores stand in memory at once
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainScores:
+    """Sums per expert and window of one domain.  E experts, N windows."""
+
+    nll: Float[np.ndarray, "E N"]  # nats, all tokens seen
+    residual_nll: Float[np.ndarray, "E N"]  # nats over scored tokens, by the bank's rule
+    correct: Int[np.ndarray, "E N"]  # tokens rebuilt exactly
+    tokens: Int[np.ndarray, " N"]
+    bytes: Int[np.ndarray, " N"]  # UTF-8 bytes that the tokens stand for
+    majority: float  # TRA of always answering with the domain's most frequent token
+    scored: Int[np.ndarray, " N"] | None = None  # tokens with a residual; None: all
+
+    @property
+    def residual(self) -> Float[np.ndarray, "E N"]:
+        """What routing compares: nats/token of each window; NaN without a scored token."""
+        return residual_means(self.residual_nll,
+                              self.tokens if self.scored is None else self.scored)
+
+    @property
+    def tra(self) -> Float[np.ndarray, "E N"]:
+        """Share of each window's tokens rebuilt exactly (paper section 1)."""
+        return self.correct / self.tokens
+
+    def metrics(self, expert: int) -> dict[str, float]:
+        """One cell of the fingerprint: `objective.metrics` over all windows, all tokens seen, and
+        `residual`, the nats/token that the bank's rule compares."""
+        scored = (self.tokens if self.scored is None else self.scored).sum()
+        return {**objective.metrics({
+            "nll": self.nll[expert].sum(), "correct": self.correct[expert].sum(),
+            "tokens": self.tokens.sum(), "windows": len(self.tokens),
+            "exact": (self.correct[expert] == self.tokens).sum(), "bytes": self.bytes.sum()}),
+            "majority_tra": self.majority,
+            "residual": float(self.residual_nll[expert].sum() / scored) if scored else math.nan}
+
+
+def score_domains(
+    bank: ExpertBank, domains: Mapping[str, Windows], *, expert_chunk: int = 4, batch: int = 64,
+    on_windows=lambda count: None,
+) -> dict[str, DomainScores]:
+    """Scores each domain's windows by every expert; `on_windows(n)` reports progress."""
+    lengths = np.zeros(bank.model.vocab_size, np.int64)
+    lengths[:bank.tokenizer.vocab_size] = bank.tokenizer.token_bytes
+    found = {}
+    for name, windows in domains.items():
+        nll, residual, correct, scored = [], [], [], []
+        for start in range(0, len(windows), _BLOCK):
+            part = windows.take(slice(start, start + _BLOCK))
+            scores = score_stats(bank, part, expert_chunk=expert_chunk, batch=batch)
+            # where, not a product: padding may hold anything
+            nll.append(np.sum(np.where(part.mask[None], scores.nll, 0), -1, dtype=np.float64))
+            sums, counts = residual_sums(scores.residual, part.mask, bank.scoring)
+            residual.append(sums)
+            scored.append(counts)
+            correct.append(np.sum(scores.correct & part.mask, -1))
+            on_windows(len(part))
+        found[name] = DomainScores(
+            *(np.concatenate(x, 1) for x in (nll, residual, correct)), windows.mask.sum(-1),
+            np.sum(lengths[windows.tokens] * windows.mask, -1),
+            objective.majority_rate(windows.tokens, windows.mask), np.concatenate(scored))
+    return found

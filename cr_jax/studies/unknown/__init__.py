@@ -1,0 +1,1 @@
+"""How well text of no trained domain is recognised."""
