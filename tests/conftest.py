@@ -46,7 +46,7 @@ if not flags.FLAGS.is_parsed():
     flags.FLAGS(["pytest"])  # Grain reads absl's flags
 
 _here = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(_here))  # checked, tiny_bank, tiny_run
+sys.path.insert(0, str(_here / "fixtures"))
 # All rooms but the report, which takes no arrays and whose many small calls would cost a minute.
 jaxtyping.install_import_hook(
     [f"cr_jax.{m.name}" for m in pkgutil.iter_modules([str(_here.parent / "cr_jax")])

@@ -49,8 +49,8 @@ def rows_stay(step: Callable, mesh: Mesh) -> Callable:
 
     Left alone, the compiler splits activations by the weights' axis: every device then computes
     with the whole batch and half of a step's memory is activations of other devices' rows.
-    Pinned, it collects each block's weights where they are used (tests/test_partition.py counts
-    both).
+    Pinned, it collects each block's weights where they are used
+    (tests/parallel/test_partition.py counts both).
     The models know nothing of it: what enters and leaves their methods is pinned on the way.
     """
     if mesh.shape["fsdp"] == 1:

@@ -5,7 +5,7 @@ State leaves carry a leading expert axis [E, ...] and batches are [E, B, L]; E m
 the parts of the state (`parallel.partition`).  `pmap`: every device holds all experts and a share
 of the rows.  Where devices share no weights, in both, each runs the step of its own experts and
 rows, as a single device would, and gradients are added with `psum`; with "fsdp" the compiler splits
-one step for all and adds the collectives.  All equal a single device (tests/test_parallel.py).
+one step for all and adds the collectives.  All equal a single device (tests/parallel/test_plan.py).
 Not in the paper.
 """
 

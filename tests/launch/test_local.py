@@ -12,38 +12,13 @@ import sys
 import time
 
 import pytest
+from local_launch import CONFIG, ENVIRONMENT, LOCAL, call
 
 from cr_jax.errors import UserError
 from cr_jax.experiment import run
 from cr_jax.parallel import processes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LOCAL = str(ROOT / "launch" / "local.py")
-CONFIG = """
-from cr_jax.config import default, domain
-
-def get_config():
-    config = default()
-    config.data.domains = {n: domain(*(f"samples/{n}@{s}" for s in ("train", "valid", "test")))
-                           for n in ("novels_en", "statutes")}
-    config.data.max_train_tokens = 5000
-    config.tokenizer.update(vocab_size=400, train_bytes=20000)
-    config.model.update(window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
-                        encoder_blocks=0, decoder_blocks=1, fold_channels=8)
-    config.optimizer.name = "adamw"
-    # Saves are due all the time: processes that decided alone would wait for each other for ever.
-    config.train.update(batch=8, log_every=1, steps=20, checkpoint_every=0.05)
-    config.eval.update(windows=8, calibration_windows=32)
-    config.studies = ("fingerprint",)
-    return config
-"""
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
-    "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
-
-
-def call(*argv, timeout=120, **options):
-    return subprocess.run([sys.executable, *map(str, argv)], capture_output=True, text=True,
-                          env=ENVIRONMENT, timeout=timeout, check=False, **options)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import runpy
 import jax
 import numpy as np
 import pytest
-from test_local import CONFIG, LOCAL, call
+from local_launch import CONFIG, LOCAL, call
 
 import cr_jax
 from cr_jax import config as settings

@@ -22,7 +22,7 @@ STEPS = 8
 
 @pytest.fixture
 def start():
-    """Starts tests/tiny_run.py as a child; at the end of a test none is left."""
+    """Starts tests/fixtures/tiny_run.py as a child; at the end of a test none is left."""
     children = []
 
     def start(folder, pause, *held):
@@ -30,7 +30,7 @@ def start():
             **os.environ, "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "PYTHONPATH": str(PROGRAM.parents[1])}
+            "PYTHONPATH": str(PROGRAM.parents[2])}
         children.append(subprocess.Popen(
             [sys.executable, str(PROGRAM), str(folder), str(STEPS), str(pause), *held],
             env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))

@@ -6,8 +6,18 @@ import json
 import jax
 import numpy as np
 import pytest
-from test_cascade import same_route
-from tiny_bank import TEXT, TINY, fresh, in_memory, on_disk, one, spread, stored, windows
+from tiny_bank import (
+    TEXT,
+    TINY,
+    fresh,
+    in_memory,
+    on_disk,
+    one,
+    same_route,
+    spread,
+    stored,
+    windows,
+)
 
 from cr_jax.bank import ExpertBank, import_expert, set_excess
 from cr_jax.bank.files import BankFolder, read_json

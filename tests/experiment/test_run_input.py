@@ -14,7 +14,7 @@ import tiny_run
 
 from cr_jax.experiment import run
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

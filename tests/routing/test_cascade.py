@@ -5,7 +5,17 @@ import json
 import jax
 import numpy as np
 import pytest
-from tiny_bank import SAMPLE, TEXT, TINY, in_memory, spread, stored, trained_bank, windows
+from tiny_bank import (
+    SAMPLE,
+    TEXT,
+    TINY,
+    in_memory,
+    same_route,
+    spread,
+    stored,
+    trained_bank,
+    windows,
+)
 
 from cr_jax.bank import bank as bank_module
 from cr_jax.cli import main
@@ -17,13 +27,6 @@ from cr_jax.routing.candidates import agreement
 from cr_jax.routing.cascade import Cascade, full_calls
 from cr_jax.scoring import batching, bigram
 from cr_jax.scoring import residuals as scoring
-
-
-def same_route(a, b):
-    assert (a.expert, a.nearest, a.windows, a.tokens) == (b.expert, b.nearest, b.windows, b.tokens)
-    for name in a.residuals:
-        for field in ("residuals", "tra", "p_values"):
-            assert getattr(a, field)[name] == pytest.approx(getattr(b, field)[name], rel=1e-5)
 
 
 def by_scouts(bank, batch):
