@@ -18,9 +18,9 @@ PROGRAM = """
 import sys, time
 import numpy as np
 from jax.experimental import multihost_utils
-from cr_jax import distributed
+from cr_jax.parallel import processes
 place, process, waits = sys.argv[1:]
-distributed.start(distributed.Cluster(place, 2, int(process), 60))
+processes.start(processes.Cluster(place, 2, int(process), 60))
 multihost_utils.process_allgather(np.ones(1))
 print("joined", flush=True)
 if waits == "here":
