@@ -1,7 +1,7 @@
 """Pure Linen modules: encoder, bottleneck, decoder; a causal language model to compare with."""
 
 from cr_jax.models.autoencoder import Autoencoder, count_parameters, head, init
-from cr_jax.models.bottleneck import BOTTLENECKS
+from cr_jax.models.bottlenecks import BOTTLENECKS
 from cr_jax.models.lm import CausalLm, count_lm_parameters, init_lm
 
 __all__ = ["BOTTLENECKS", "Autoencoder", "CausalLm", "count_lm_parameters", "count_parameters",

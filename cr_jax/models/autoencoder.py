@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cr_jax.config import ModelConfig, check_model
 from cr_jax.kernels import project, rms_norm
-from cr_jax.models.bottleneck import BOTTLENECKS
+from cr_jax.models.bottlenecks import BOTTLENECKS
 from cr_jax.models.layers import Stack, compute_dtype, fan_in, row_kernels
 from cr_jax.models.quantizer import Quantizer
 

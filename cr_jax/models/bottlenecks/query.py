@@ -1,86 +1,13 @@
-"""Three bottlenecks behind one interface: L token states -> M latents -> a decoder's start.
-
-`compress(h [B, L, D]) -> z [B, M, Dz]`; `expand(z) -> [B, P + L, D]`, whose first P = `prefix`
-positions are latents laid before the window (`query`) and whose last L positions start the
-decoder.  Nothing else passes: strict isolation (paper section 1).  `rate_mask(rate)` says which
-numbers of z a lower rate keeps, up to `rates`.  To add a form, write these five and name it in
-`BOTTLENECKS`.
-"""
+"""Latent queries that read the window by cross-attention."""
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from cr_jax.config import ModelConfig
 from cr_jax.kernels import project, rms_norm
+from cr_jax.models.bottlenecks.fold import Fold
 from cr_jax.models.layers import Attention, SwiGlu, fan_in
-
-
-class Fold(nn.Module):
-    """Each position has its own linear read-out of its latent (Not in the paper).
-
-    Attention need not learn to address, so copying is learnt in seconds where learned queries
-    wait on a plateau: D -> r channels per token, L/M tokens side by side -> one latent.
-    """
-
-    config: ModelConfig
-
-    @property
-    def span(self) -> int:
-        """Most window positions of a latent; some have one less when M does not divide L."""
-        return -(-self.config.window // self.config.latents)
-
-    def _dealt(self) -> np.ndarray:
-        """[M * span]: the window position of each place in the latents' rows, L where it is empty.
-
-        Latent m has the positions from floor(m L / M) on: none is left without.
-        """
-        c = self.config
-        edges = np.arange(c.latents + 1) * c.window // c.latents
-        places = edges[:-1, None] + np.arange(self.span)
-        return np.where(places < edges[1:, None], places, c.window).reshape(-1)
-
-    @property
-    def prefix(self) -> int:
-        return 0
-
-    @property
-    def rates(self) -> int:
-        """The full rate; rate k keeps the first k channels of every latent."""
-        return self.config.d_latent
-
-    def setup(self):
-        c, row = self.config, self.span * self.config.fold_channels
-        self.narrow = self.param("narrow", fan_in(), (c.d_model, c.fold_channels))
-        self.fold = self.param("fold", fan_in(), (row, c.d_latent))
-        self.unfold = self.param("unfold", fan_in(), (c.d_latent, row))
-        self.widen = self.param("widen", fan_in(), (c.fold_channels, c.d_model))
-        self.positions = self.param(
-            "positions", nn.initializers.normal(0.1), (c.window, c.d_model))
-
-    def compress(
-        self, h: Float[Array, "B L D"], mask: Bool[Array, "B L"] | None = None
-    ) -> Float[Array, "B M Dz"]:
-        c = self.config
-        x = project(h, self.narrow)
-        if mask is not None:
-            x = jnp.where(mask[..., None], x, 0)
-        if c.window % c.latents:
-            x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))[:, self._dealt()]
-        x = x.reshape(x.shape[0], c.latents, self.span * c.fold_channels)
-        return project(x, self.fold)
-
-    def expand(self, z: Float[Array, "B M Dz"]) -> Float[Array, "B L D"]:
-        c = self.config
-        x = project(z, self.unfold)
-        x = x.reshape(z.shape[0], self.span * c.latents, c.fold_channels)
-        if c.window % c.latents:
-            x = x[:, np.flatnonzero(self._dealt() < c.window)]
-        return project(x, self.widen) + self.positions.astype(z.dtype)[None]
-
-    def rate_mask(self, rate: Int[Array, " B"]) -> Bool[Array, "B 1 Dz"]:
-        return (jnp.arange(self.config.d_latent)[None, :] < rate[:, None])[:, None, :]
 
 
 class Refine(nn.Module):
@@ -170,6 +97,3 @@ class QueryFold(Fold):
         z = super().compress(h, mask)
         refined = self.refine(project(z, self.read), h, _lengths(mask))
         return z + project(rms_norm(refined), self.write)
-
-
-BOTTLENECKS = {"fold": Fold, "query": Query, "query_fold": QueryFold}
