@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cr_jax import config, parameter_files
+from cr_jax import config, models, parameter_files
 from cr_jax.bank_folder import BankFolder, check_manifest, check_name, create_folder, read_json
 from cr_jax.calibration import Calibration
 from cr_jax.config import SEEN, ModelConfig, Scoring
@@ -64,6 +64,7 @@ class ExpertBank:
                scoring: Scoring = SEEN) -> "ExpertBank":
         """An empty bank in `folder`, which must be empty or not exist."""
         config.check_scoring(scoring, model)
+        models.check_bottleneck(model, scoring.rate)
         bank = cls(model, tokenizer, scoring=scoring)
         rule = config.to_dict(scoring)
         bank.folder = create_folder(folder, config.to_dict(model), tokenizer, rule).path

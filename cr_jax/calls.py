@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cr_jax import models
 from cr_jax.bank import ExpertBank
 from cr_jax.config import SEEN, ModelConfig, Scoring, check_scoring
 from cr_jax.data.windows import Windows
@@ -111,6 +112,7 @@ def _calls(model: ModelConfig, windows: Windows, rows: int, scoring: Scoring
            ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     check_windows(model, np.asarray(windows.tokens), np.asarray(windows.mask))
     check_scoring(scoring, model)
+    models.check_bottleneck(model, scoring.rate)
     return filled(windows, rows)
 
 

@@ -24,7 +24,7 @@ from cr_jax.errors import UserError
 
 TINY = ModelConfig(
     vocab_size=258, window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
-    encoder_blocks=1, decoder_blocks=1, fold_channels=8, dtype="float32")
+    encoder_blocks=1, decoder_blocks=1, bottleneck="fold", fold_channels=8, dtype="float32")
 FLAT = Calibration({8: np.linspace(1, 9, 40), 16: np.linspace(1, 9, 40)})
 SAMPLE = Scoring(parts=4, hidden=1, passes=1)
 BYTES = ByteTokenizer()

@@ -13,10 +13,13 @@ from cr_jax.config import ModelConfig
 # Latents do not divide the window, so the fold's padding is at work.
 SMALL = ModelConfig(vocab_size=29, window=10, latents=3, d_model=16, d_latent=12, heads=2,
                     d_ff=24, encoder_blocks=1, decoder_blocks=1, fold_channels=6, dtype="float32")
-FORMS = ("fold", "query", "query_fold")
+FORMS = ("fold", "query", "plain_query")
 
 
 def small(form: str = "fold", **changes) -> ModelConfig:
+    """`plain_query`: the control of `query`, without rotary values."""
+    if form == "plain_query":
+        form, changes = "query", {"rotary_values": False, **changes}
     return dataclasses.replace(SMALL, bottleneck=form, **changes)
 
 

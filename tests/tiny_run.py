@@ -24,7 +24,7 @@ from cr_jax.training import loop
 
 # No blocks: what is tested here is the loop, and this compiles in a second.
 MODEL = ModelConfig(vocab_size=258, window=12, latents=3, d_model=16, d_latent=16, heads=2,
-                    d_ff=24, encoder_blocks=0, decoder_blocks=0, fold_channels=8,
+                    d_ff=24, encoder_blocks=0, decoder_blocks=0, bottleneck="fold", fold_channels=8,
                     tie_embeddings=True, dtype="float32")
 BATCH = 8
 NAMES = ("digits", "letters")

@@ -28,7 +28,7 @@ def get_config():
     config.data.max_train_tokens = 5000
     config.tokenizer.update(vocab_size=400, train_bytes=20000)
     config.model.update(window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
-                        encoder_blocks=0, decoder_blocks=1, fold_channels=8)
+                        encoder_blocks=0, decoder_blocks=1, bottleneck="fold", fold_channels=8)
     config.optimizer.name = "adamw"
     # Saves are due all the time: processes that decided alone would wait for each other for ever.
     config.train.update(batch=8, log_every=1, steps=20, checkpoint_every=0.05)

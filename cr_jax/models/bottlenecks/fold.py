@@ -5,19 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from cr_jax.config import ModelConfig
+from cr_jax.errors import UserError
 from cr_jax.kernels import project
+from cr_jax.models.bottlenecks.interface import Bottleneck
 from cr_jax.models.layers import fan_in
 
 
-class Fold(nn.Module):
+class Fold(Bottleneck):
     """Each position has its own linear read-out of its latent (Not in the paper).
 
     Attention need not learn to address, so copying is learnt in seconds where learned queries
     wait on a plateau: D -> r channels per token, L/M tokens side by side -> one latent.
     """
 
-    config: ModelConfig
+    rate_unit = "channels of a latent"
 
     @property
     def span(self) -> int:
@@ -35,13 +36,19 @@ class Fold(nn.Module):
         return np.where(places < edges[1:, None], places, c.window).reshape(-1)
 
     @property
-    def prefix(self) -> int:
-        return 0
-
-    @property
     def rates(self) -> int:
-        """The full rate; rate k keeps the first k channels of every latent."""
         return self.config.d_latent
+
+    def check(self) -> None:
+        if self.config.fold_channels < 1:
+            raise UserError("config.model.fold_channels must be at least 1, got "
+                            f"{self.config.fold_channels}")
+
+    def forward_flops(self) -> float:
+        """2 (2 L d r + 2 M ceil(L/M) r Dz), of r channels per token."""
+        c = self.config
+        per_latent = self.span * c.fold_channels * c.d_latent
+        return 4.0 * (c.window * c.d_model * c.fold_channels + c.latents * per_latent)
 
     def setup(self):
         c, row = self.config, self.span * self.config.fold_channels
@@ -64,7 +71,9 @@ class Fold(nn.Module):
         x = x.reshape(x.shape[0], c.latents, self.span * c.fold_channels)
         return project(x, self.fold)
 
-    def expand(self, z: Float[Array, "B M Dz"]) -> Float[Array, "B L D"]:
+    def expand(
+        self, z: Float[Array, "B M Dz"], rate: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B L D"]:
         c = self.config
         x = project(z, self.unfold)
         x = x.reshape(z.shape[0], self.span * c.latents, c.fold_channels)
