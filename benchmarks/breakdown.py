@@ -108,7 +108,7 @@ def pieces(
         yield Piece(f"one RMSNorm ({form}), forward + backward", with_gradient(norm), (ct, x))
         del q, k, v
 
-    net = models.BOTTLENECKS[c.bottleneck](c)
+    net = models.make_bottleneck(c)
     through = lambda p, y: net.apply(
         {"params": p}, y, method=lambda m, y: m.expand(m.compress(y)))
     wide = jax.eval_shape(through, tree["bottleneck"], x)

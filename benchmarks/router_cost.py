@@ -46,10 +46,11 @@ from cr_jax.studies.baselines import hashed_counts, ngram
 
 RULE = Scoring(predicted=True)
 FULL = ModelConfig(vocab_size=32768, d_model=256, d_latent=256, heads=4, d_ff=768,
-                   encoder_blocks=3, decoder_blocks=3, predictive=True)
+                   encoder_blocks=3, decoder_blocks=3, bottleneck="fold", predictive=True)
 # Of the size that ships with the package.
 QUICK = ModelConfig(vocab_size=4096, window=64, d_model=128, d_latent=128, heads=4, d_ff=256,
-                    encoder_blocks=2, decoder_blocks=1, tie_embeddings=True, predictive=True)
+                    encoder_blocks=2, decoder_blocks=1, bottleneck="fold", tie_embeddings=True,
+                    predictive=True)
 TEXT = 1 << 20  # ids that a scout is counted on without --bank
 COLUMNS = ("experts", "mode", "tokens_per_s", "relative_cost", "flops_relative", "memory_gib",
            "scouts_tokens_per_s", "kept", "agreement")

@@ -112,7 +112,7 @@ def works(a: argparse.Namespace) -> list[Work]:
     # The shape of configs/bank.py.
     small = large if a.quick else ModelConfig(
         vocab_size=32768, d_model=256, d_latent=384, heads=4, d_ff=768, encoder_blocks=3,
-        decoder_blocks=3)
+        decoder_blocks=3, bottleneck="fold")
     known = {"data": Work("data", "jit", large, 1, a.batch),
              "pmap": Work("data", "pmap", large, 1, a.batch),
              "fsdp": Work("fsdp", "jit", large, 1, a.batch),

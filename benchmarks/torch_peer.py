@@ -168,7 +168,7 @@ class Stack(nn.Module):
 
 
 class Fold(nn.Module):
-    """Each position has its own linear read-out of its latent; see `cr_jax.models.bottleneck`."""
+    """Each position has its own linear read-out of its latent; see `cr_jax.models.bottlenecks`."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()

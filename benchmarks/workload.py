@@ -10,19 +10,20 @@ import numpy as np
 from cr_jax.config import ModelConfig, OptimizerConfig, model_config, to_dict
 from cr_jax.errors import UserError
 
+# All have the fold: what was timed, and what the PyTorch peer has.
 # `87m` is the paper's size, as `configs/cr_87m.py` trains it.  Heads are 128 wide from there on.
 # `10m` takes an 8,192-piece vocabulary:
 # with GPT-2's, 10 M parameters would be nearly all embedding.
 SIZES = {
     "10m": ModelConfig(vocab_size=8192, d_model=256, d_latent=256, heads=4, d_ff=768,
-                       fold_channels=32, encoder_blocks=3, decoder_blocks=3),
-    "87m": ModelConfig(vocab_size=50304, heads=4),
+                       bottleneck="fold", fold_channels=32, encoder_blocks=3, decoder_blocks=3),
+    "87m": ModelConfig(vocab_size=50304, heads=4, bottleneck="fold"),
     "350m": ModelConfig(vocab_size=50304, d_model=1024, heads=8, d_ff=3072,
-                        encoder_blocks=9, decoder_blocks=9),
+                        encoder_blocks=9, decoder_blocks=9, bottleneck="fold"),
     "1b": ModelConfig(vocab_size=50304, d_model=2048, heads=16, d_ff=6144,
-                      encoder_blocks=8, decoder_blocks=8),
+                      encoder_blocks=8, decoder_blocks=8, bottleneck="fold"),
     "tiny": ModelConfig(vocab_size=512, window=64, d_model=32, d_latent=16, heads=2, d_ff=96,
-                        fold_channels=8, encoder_blocks=1, decoder_blocks=1),
+                        bottleneck="fold", fold_channels=8, encoder_blocks=1, decoder_blocks=1),
 }
 
 # Windows per step that are tried, in this order; `r`: blocks rematerialised.

@@ -99,7 +99,7 @@ def gpu():
     config.tokenizer.vocab_size = 4096
     # 6,144 tokens a step, which every window of the ladder divides.
     config.model.update(window=512, d_model=256, heads=4, d_ff=768, encoder_blocks=2,
-                        decoder_blocks=2, tie_embeddings=True)
+                        decoder_blocks=2, bottleneck="fold", tie_embeddings=True)
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=12, tokens=3_072_000, log_every=100)
     config.eval.windows = 2048
@@ -150,7 +150,8 @@ def _small():
         *(f"samples/novels_en@{split}" for split in ("train", "valid", "test")))
     config.tokenizer.kind = "bytes"
     config.model.update(window=32, d_model=64, heads=2, d_ff=128, encoder_blocks=1,
-                        decoder_blocks=1, fold_channels=32, tie_embeddings=True)
+                        decoder_blocks=1, bottleneck="fold", fold_channels=32,
+                        tie_embeddings=True)
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=32, log_every=50, checkpoint_every=30.0)
     return config

@@ -31,7 +31,7 @@ def get_config():
     config.data.max_train_tokens = 8_000_000
     config.tokenizer.update(vocab_size=32768, train_bytes=2_000_000)
     config.model.update(window=512, latents=8, d_model=256, d_latent=384, heads=4, d_ff=768,
-                        encoder_blocks=3, decoder_blocks=3, predictive=True)
+                        encoder_blocks=3, decoder_blocks=3, bottleneck="fold", predictive=True)
     config.optimizer.learning_rate = 3e-3
     config.scoring.update(predicted=True, excess=2.0)
     config.train.update(batch=32, tokens=16_000_000, loss_chunk=8192, log_every=50)

@@ -22,7 +22,7 @@ def get_config(variant="1b"):
         "jsonl:{root}/code_python/test.jsonl.zst")}
     config.data.unseen = {"wikitext": domain(test="jsonl:{root}/wikitext/valid.jsonl.zst")}
     config.tokenizer.update(kind="gpt2", folder="gpt2")
-    config.model.update(vocab_size=50304, remat=True, scan=True)
+    config.model.update(vocab_size=50304, bottleneck="fold", remat=True, scan=True)
     # Half the memory of the optimiser's first moment; parameters and second moments stay float32.
     config.optimizer.update(learning_rate=1e-3, muon_learning_rate=0.01,
                             momentum_dtype="bfloat16")

@@ -19,7 +19,8 @@ def get_config():
         "jsonl:{root}/code_python/test.jsonl.zst")}
     config.data.unseen = {"wikitext": domain(test="jsonl:{root}/wikitext/valid.jsonl.zst")}
     config.tokenizer.update(kind="gpt2", folder="gpt2")
-    config.model.update(vocab_size=50304, heads=4)  # 50,257 rounded up for the matrix units
+    # 50,257 ids rounded up for the matrix units.
+    config.model.update(vocab_size=50304, heads=4, bottleneck="fold")
     config.optimizer.update(learning_rate=3e-3, newton_schulz="bfloat16")
     config.train.update(batch=128, tokens=120_000_000, loss_chunk=32768, log_every=50)
     config.eval.update(windows=0, batch=256)

@@ -30,8 +30,8 @@ def get_config():
     config.data.max_train_tokens = 3_000_000
     config.tokenizer.update(vocab_size=4096, train_bytes=1_000_000)
     config.model.update(window=64, latents=8, d_model=128, d_latent=128, heads=4, d_ff=256,
-                        encoder_blocks=2, decoder_blocks=1, tie_embeddings=True,
-                        predictive=True)
+                        encoder_blocks=2, decoder_blocks=1, bottleneck="fold",
+                        tie_embeddings=True, predictive=True)
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=16, log_every=20, steps=1000, checkpoint_every=60.0, short=0.25,
                         predict_weight=0.5)

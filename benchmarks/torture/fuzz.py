@@ -27,12 +27,13 @@ from cr_jax import cli
 from cr_jax.bank import ExpertBank, parameters
 from cr_jax.config import ModelConfig
 from cr_jax.data.tokenizers import ByteTokenizer
+from cr_jax.models import BOTTLENECKS
 from cr_jax.scoring import bigram
 from cr_jax.scoring.calibration import Calibration
 
 MODEL = ModelConfig(vocab_size=258, window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
-                    encoder_blocks=1, decoder_blocks=1, fold_channels=8, dtype="float32")
-BOTTLENECKS = ("fold", "query", "query_fold")
+                    encoder_blocks=1, decoder_blocks=1, bottleneck="fold", fold_channels=8,
+                    dtype="float32")
 SHARES = {"text": 0.29, "safetensors": 0.2, "json": 0.25, "name": 0.14, "size": 0.12}
 SHOWN = 40  # failures kept with their input
 

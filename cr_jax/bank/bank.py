@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from cr_jax import config
+from cr_jax import config, models
 from cr_jax.bank import parameters
 from cr_jax.bank.expert import (
     bank_model,
@@ -72,6 +72,7 @@ class ExpertBank:
                scoring: Scoring = SEEN) -> "ExpertBank":
         """An empty bank in `folder`, which must be empty or not exist."""
         config.check_scoring(scoring, model)
+        models.check_bottleneck(model, scoring.rate)
         bank = cls(model, tokenizer, scoring=scoring)
         rule = config.to_dict(scoring)
         bank.folder = create_folder(folder, config.to_dict(model), tokenizer, rule).path

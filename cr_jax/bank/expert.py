@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cr_jax import config
+from cr_jax import config, models
 from cr_jax.bank import bigram_file, parameters
 from cr_jax.bank.files import (
     FORMAT,
@@ -54,10 +54,9 @@ def check_belongs(folder: Path, model: ModelConfig, scoring: Scoring) -> None:
     raw = record.get("model") if isinstance(record, dict) else None
     if not isinstance(raw, dict):
         raise UserError(f"{folder / 'config.json'} describes no model: write the expert again")
-    wanted = config.to_dict(model)
+    wanted, stored = config.to_dict(model), config.completed(raw)
     for field in wanted:
-        # Experts written before a field came have its default.
-        had = raw.get(field, getattr(ModelConfig, field))
+        had = stored[field]
         if field not in _HOW_TO_RUN and had != wanted[field]:
             raise UserError(f"{folder} has model.{field}={had!r}, the bank has "
                             f"{wanted[field]!r}: train the expert with the bank's model settings")
@@ -88,6 +87,7 @@ def bank_model(files: BankFolder) -> ModelConfig:
     """The model that bank.json describes."""
     try:
         model = config.model_config(files.index["model"])
+        models.check_bottleneck(model)
         # How it was trained is not how it must run: cuDNN and Triton are on GPUs only.
         return dataclasses.replace(model, attention="auto", kernels="auto")
     except UserError as error:
@@ -97,7 +97,9 @@ def bank_model(files: BankFolder) -> ModelConfig:
 def bank_scoring(files: BankFolder, model: ModelConfig) -> Scoring:
     """The rule that bank.json describes."""
     # Banks written before there was a choice have the paper's rule.
-    return config.scoring_rule(files.index.get("scoring", {}), model)
+    rule = config.scoring_rule(files.index.get("scoring", {}), model)
+    models.check_bottleneck(model, rule.rate)
+    return rule
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -18,7 +18,6 @@ from cr_jax.config.checks import check, check_model, check_scoring, profile_step
 from cr_jax.config.schema import (
     DOCUMENT_WINDOWS,
     SEEN,
-    Bottleneck,
     DataConfig,
     DomainConfig,
     EvalConfig,
@@ -32,9 +31,9 @@ from cr_jax.config.schema import (
 from cr_jax.errors import UserError
 
 __all__ = [
-    "DOCUMENT_WINDOWS", "SEEN", "Bottleneck", "DataConfig", "DomainConfig", "EvalConfig",
+    "DOCUMENT_WINDOWS", "SEEN", "DataConfig", "DomainConfig", "EvalConfig",
     "Experiment", "ModelConfig", "OptimizerConfig", "Scoring", "TokenizerConfig",
-    "TrainConfig", "build", "check_model", "check_scoring", "default", "domain",
+    "TrainConfig", "build", "check_model", "check_scoring", "completed", "default", "domain",
     "model_config", "profile_steps", "scoring_rule", "to_dict",
 ]
 
@@ -73,9 +72,18 @@ def build(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Experiment:
 
 def model_config(raw: Mapping[str, Any]) -> ModelConfig:
     """A stored model description -> `ModelConfig`.  Raises `UserError` naming the bad field."""
-    model = _make(ModelConfig, raw, "model")
+    model = _make(ModelConfig, completed(raw), "model")
     check_model(model)
     return model
+
+
+def completed(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored model description with the fields that its writer's version did not have.
+
+    They were at their defaults, but for latent queries, which were plain before there was a choice.
+    """
+    plain = raw.get("bottleneck") == "query"
+    return {**to_dict(ModelConfig()), **({"rotary_values": False} if plain else {}), **raw}
 
 
 def scoring_rule(raw: Mapping[str, Any], model: ModelConfig) -> Scoring:

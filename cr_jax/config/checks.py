@@ -6,7 +6,7 @@ from cr_jax.errors import UserError
 
 def check_model(model: ModelConfig) -> None:
     """Raises `UserError` when the sizes cannot make a model."""
-    for name in ("window", "latents", "d_model", "d_latent", "heads", "d_ff", "fold_channels"):
+    for name in ("window", "latents", "d_model", "d_latent", "heads", "d_ff"):
         if getattr(model, name) < 1:
             raise UserError(f"config.model.{name} must be at least 1, got {getattr(model, name)}")
     for name, value in vars(model).items():
@@ -36,10 +36,6 @@ def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
     if not 0 <= scoring.excess < float("inf"):  # `not` also catches NaN
         raise UserError("config.scoring.excess must be a finite number, 0 or more; got "
                         f"{scoring.excess}")
-    if scoring.rate > model.rates:
-        unit = "latents" if model.bottleneck == "query" else "channels of a latent"
-        raise UserError(f"config.scoring.rate={scoring.rate} must not exceed {model.rates}, the "
-                        f"{unit} that {model.bottleneck} has; 0 gives the decoder all of them")
     if scoring.predicted and not model.predictive:
         raise UserError("config.scoring.predicted needs config.model.predictive=True: only such "
                         "an encoder predicts tokens")

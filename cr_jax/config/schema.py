@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-Bottleneck = Literal["fold", "query", "query_fold"]
 DOCUMENT_WINDOWS = (2, 4, 8, 16)  # first windows of a document by which it is judged as a whole
 
 
@@ -21,8 +20,13 @@ class ModelConfig:
     d_ff: int = 1536
     encoder_blocks: int = 5
     decoder_blocks: int = 5
-    bottleneck: Bottleneck = "fold"
+    bottleneck: str = "query"  # a name in models/bottlenecks
     fold_channels: int = 64  # width per token on the way into and out of the fold
+    # Of `query`; False: plain latent queries, the control.  The next three matter to True only.
+    rotary_values: bool = True
+    positional_bias: Literal["learned", "fixed", "none"] = "learned"
+    value_start: Literal["transform", "random"] = "transform"  # of the value matrices
+    value_frequencies: Literal["odd", "rope", "learned"] = "odd"
     predictive: bool = False  # a causal encoder that also predicts each token (Not in the paper)
     levels: int = 0  # values that each number of z can take (models/quantizer.py); 0: any
     tie_embeddings: bool = False
@@ -33,11 +37,6 @@ class ModelConfig:
     kernels: Literal["auto", "xla", "triton"] = "auto"
     remat: bool = False  # recompute each block in the backward pass: less memory, slower
     scan: bool = False  # loop over blocks instead of unrolling: faster compilation, slower
-
-    @property
-    def rates(self) -> int:
-        """The full rate: latents of the `query` bottleneck, channels of a latent of the others."""
-        return self.latents if self.bottleneck == "query" else self.d_latent
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,6 +64,7 @@ def _dispatch(raw: dict, workdir: str) -> None:
     """A config with a group `ablation` is a grid of experiments, any other a single one."""
     axes = raw.pop("ablation", None)
     experiment = settings.build(raw)
+    models.check_bottleneck(experiment.model, experiment.scoring.rate)
     if axes is None:
         run(experiment, workdir)
         return

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cr_jax.config import ModelConfig, check_model
-from cr_jax.models.bottleneck import BOTTLENECKS
+from cr_jax.models.bottlenecks import check_bottleneck, make_bottleneck
 from cr_jax.models.kernels import project, rms_norm
 from cr_jax.models.layers import Stack, compute_dtype, fan_in, row_kernels
 from cr_jax.models.quantizer import Quantizer
@@ -34,7 +34,7 @@ class Autoencoder(nn.Module):
             # A matrix of its own: the states still carry the token that they stand on.
             self.predictor = self.param("predictor", fan_in(), (c.d_model, c.d_model))
             self.start = self.param("start", nn.initializers.normal(1.0), (c.d_model,))
-        self.bottleneck = BOTTLENECKS[c.bottleneck](c)
+        self.bottleneck = make_bottleneck(c)
         if c.levels:
             self.quantizer = Quantizer(c)
         self.decoder = Stack(c, c.decoder_blocks)
@@ -118,13 +118,13 @@ class Autoencoder(nn.Module):
         """Latents -> states before the vocabulary.
 
         `mask` carries the window's length only.  `rate`: how much of z is kept per window, in
-        the bottleneck's units (`rates`); the rest is set to zero.  None keeps everything.
+        the bottleneck's units (`rates`); the rest is not read.  None keeps everything.
         """
         c, prefix = self.config, self.bottleneck.prefix
         z = z.astype(compute_dtype(c))
         if rate is not None:
             z = jnp.where(self.bottleneck.rate_mask(rate), z, 0)
-        x = self.bottleneck.expand(z)
+        x = self.bottleneck.expand(z, rate)
         lengths = None if mask is None else prefix + jnp.sum(mask, axis=-1, dtype=jnp.int32)
         positions = jnp.arange(-prefix, c.window)
         return rms_norm(self.decoder(x, positions, lengths)[:, prefix:], row_kernels(c))
@@ -141,6 +141,7 @@ def head(config: ModelConfig, params) -> Float[Array, "D V"]:
 def init(config: ModelConfig, key: PRNGKeyArray):
     """Fresh float32 parameters of one compressor; call it under `jax.jit` or `eval_shape`."""
     check_model(config)
+    check_bottleneck(config)
     tokens = jnp.zeros((1, config.window), jnp.int32)
     hidden = jnp.zeros((1, config.window), bool)
     return Autoencoder(config).init(key, tokens, None, None, hidden)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cr_jax import models
 from cr_jax.config import SEEN, ModelConfig, Scoring, check_scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
@@ -115,6 +116,7 @@ def _calls(model: ModelConfig, windows: Windows, rows: int, scoring: Scoring
            ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     check_windows(model, np.asarray(windows.tokens), np.asarray(windows.mask))
     check_scoring(scoring, model)
+    models.check_bottleneck(model, scoring.rate)
     return filled(windows, rows)
 
 

@@ -17,6 +17,7 @@ from cr_jax.config import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
+    completed,
     profile_steps,
     to_dict,
 )
@@ -211,7 +212,7 @@ def same_run(old: dict, new: dict) -> None:
         full = lambda kind, given: {**to_dict(kind()), **given}
         train = full(TrainConfig, experiment["train"])
         return {
-            "model": full(ModelConfig, record["model"]), "experts": record["experts"],
+            "model": completed(record["model"]), "experts": record["experts"],
             "train": {k: v for k, v in train.items() if k not in free},
             "optimizer": full(OptimizerConfig, experiment["optimizer"]),
             "seed": experiment["seed"],

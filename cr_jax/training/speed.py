@@ -8,6 +8,7 @@ import re
 import jax
 
 from cr_jax.config import ModelConfig
+from cr_jax.models import make_bottleneck
 
 # Dense bf16 TFLOP/s of one chip from the vendors' data sheets, by a name within `device_kind`; the
 # longest one found counts.  `benchmarks/throughput.py` measures a large matrix product instead.
@@ -35,12 +36,10 @@ def forward_flops(config: ModelConfig) -> dict[str, float]:
     """Floating-point operations of one window's forward pass, by part.
 
     A product [m, k] x [k, n] is 2 m k n operations.  With width d, feed-forward width f, window
-    L, M latents of Dz, vocabulary V, and T = L (+ M in the `query` decoder):
+    L, vocabulary V, and T positions (L, in the decoder + the bottleneck's `prefix`):
 
         a stack of n blocks     2 n (T (4 d^2 + 3 d f) + 2 T^2 d)
-        fold, r channels        2 (2 L d r + 2 M ceil(L/M) r Dz)
-        cross-attention         2 (2 M d^2 + 2 L d^2 + 2 M L d + 3 M d f)
-        latent projections      2 (2 M d Dz)
+        bottleneck              its own `forward_flops`
         vocabulary              2 L d V
         prediction              2 (L d^2 + L d V), of a predictive model
 
@@ -48,20 +47,16 @@ def forward_flops(config: ModelConfig) -> dict[str, float]:
     gather and the optimiser (also Muon's products) count as nothing.
     """
     c = config
-    d, f, latent, window, m = c.d_model, c.d_ff, c.d_latent, c.window, c.latents
-    span = -(-window // m)
-    decoded = window + (m if c.bottleneck == "query" else 0)
+    d, f, window = c.d_model, c.d_ff, c.window
+    form = make_bottleneck(c)
     stack = lambda n, t: n * (t * (4 * d * d + 3 * d * f) + 2 * t * t * d)
-    fold = 2 * window * d * c.fold_channels + 2 * m * span * c.fold_channels * latent
-    cross = 2 * m * d * d + 2 * window * d * d + 2 * m * window * d + 3 * m * d * f
-    bottleneck = {"fold": fold, "query": cross + 2 * m * d * latent,
-                  "query_fold": fold + cross + 2 * m * d * latent}[c.bottleneck]
     products = {
-        "encoder": stack(c.encoder_blocks, window), "bottleneck": bottleneck,
-        "decoder": stack(c.decoder_blocks, decoded), "vocabulary": window * d * c.vocab_size}
+        "encoder": stack(c.encoder_blocks, window),
+        "decoder": stack(c.decoder_blocks, window + form.prefix),
+        "vocabulary": window * d * c.vocab_size}
     if c.predictive:
         products["prediction"] = window * d * (d + c.vocab_size)
-    return {name: 2.0 * n for name, n in products.items()}
+    return {"bottleneck": form.forward_flops(), **{n: 2.0 * v for n, v in products.items()}}
 
 
 def flops_per_token(model: ModelConfig) -> float:

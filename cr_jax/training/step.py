@@ -146,7 +146,7 @@ def _draw(model, train, state, shape, axis_name, progress):
 
     if train.nested:
         options["rate"] = mine(
-            some(train.nested, 0, models.BOTTLENECKS[model.bottleneck](model).rates))
+            some(train.nested, 0, models.make_bottleneck(model).rates))
     if hides:
         share = jax.random.uniform(
             keys[2], (everyone, 1), minval=train.hidden_low, maxval=train.hidden_high)

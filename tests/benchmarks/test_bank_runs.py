@@ -12,7 +12,8 @@ from benchmarks.bank.residuals import means, read_run, rules_of
 from cr_jax.data.tokenizers import ByteTokenizer
 
 MODEL = dict(vocab_size=384, window=WINDOW, latents=2, d_model=32, d_latent=32, heads=2, d_ff=48,
-             encoder_blocks=1, decoder_blocks=1, fold_channels=16, predictive=True)
+             encoder_blocks=1, decoder_blocks=1, bottleneck="fold", fold_channels=16,
+             predictive=True)
 CODE = {"predicted": True}
 
 

@@ -28,7 +28,7 @@ def get_config(variant="grid"):
                                              for s in ("train", "valid", "test")))
     config.tokenizer.kind = "bytes"
     config.model.update(window=8, d_model=8, d_latent=8, heads=1, d_ff=8, encoder_blocks=1,
-                        decoder_blocks=1, fold_channels=4, tie_embeddings=True)
+                        decoder_blocks=1, bottleneck="fold", fold_channels=4, tie_embeddings=True)
     config.train.update(batch=4, tokens=32)
     config.ablation = ConfigDict(dict(
         windows=(4, 8), latents=(1, 2), d_latent=(8,), seeds=(0, 1), holdout=((2, 8),)))
@@ -87,8 +87,8 @@ def text(step, count=600, window=8):
 
 def test_a_cell_learns_the_same_whatever_is_trained_beside_it():
     model = ModelConfig(vocab_size=64, window=8, latents=2, d_model=16, d_latent=16, heads=2,
-                        d_ff=16, encoder_blocks=1, decoder_blocks=1, fold_channels=8,
-                        tie_embeddings=True)
+                        d_ff=16, encoder_blocks=1, decoder_blocks=1, bottleneck="fold",
+                        fold_channels=8, tie_embeddings=True)
     settings = model, OptimizerConfig(learning_rate=1e-2), TrainConfig(batch=16, steps=1)
     train = np.stack([text(1), text(5)])
     rows = Rows(train, np.array([len(t) for t in train], np.int32),

@@ -18,7 +18,8 @@ from benchmarks.torch_peer import Peer, Variant, from_jax, make_loss  # noqa: E4
 
 # Small, and no two sizes alike.
 CONFIG = ModelConfig(vocab_size=61, window=20, latents=4, d_model=32, d_latent=12, heads=4,
-                     d_ff=40, encoder_blocks=2, decoder_blocks=1, fold_channels=6, dtype="float32")
+                     d_ff=40, encoder_blocks=2, decoder_blocks=1, bottleneck="fold",
+                     fold_channels=6, dtype="float32")
 MATH = Variant(attention="math")
 LEAVES = ("embedding", "encoder.blocks.0.attention.qkv", "encoder.blocks.0.mlp.up",
           "bottleneck.narrow", "bottleneck.fold", "bottleneck.positions",

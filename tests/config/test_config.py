@@ -95,7 +95,7 @@ def test_built_settings_cannot_be_changed():
     ({"model__latents": True}, ["config.model.latents must be int"]),
     ({"model__latents": 4.0}, ["config.model.latents must be int"]),
     ({"model__remat": 1}, ["config.model.remat must be bool"]),
-    ({"model__bottleneck": "folds"}, ["config.model.bottleneck", "fold, query, query_fold"]),
+    ({"model__bottleneck": "folds"}, ["config.model.bottleneck", "fold, query"]),
     ({"model": 3}, ["config.model must be a group"]),
     ({"data__domains": {"d": {**HOME, "train": "a"}}}, ["domains.d.train must be a list"]),
     ({"model__window": 0}, ["config.model.window must be at least 1, got 0"]),

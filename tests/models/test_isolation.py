@@ -88,12 +88,12 @@ def test_padding_gets_no_gradient(form):
 def test_a_lower_rate_keeps_the_first_part_of_z_only(form):
     config = small(form)
     params = fresh(config)
-    full = models.BOTTLENECKS[form](config).rates
-    assert full == (config.latents if form == "query" else config.d_latent)
+    full = models.make_bottleneck(config).rates
+    assert full == (config.d_latent if form == "fold" else config.latents)
     z = encode(config, params, windows(config))
     keep = jnp.asarray([1, 2, full - 1, full], jnp.int32)
     place = np.arange(full)[None] < np.asarray(keep)[:, None]
-    place = place[:, :, None] if form == "query" else place[:, None, :]
+    place = place[:, None, :] if form == "fold" else place[:, :, None]
     low = decode(config, params, z, None, keep)
     rest_replaced = decode(config, params, np.where(place, z, np.float32(7)), None, keep)
     assert np.array_equal(low, rest_replaced)

@@ -36,7 +36,7 @@ def experiment(tmp_path):
     sources = {s: (f"files:{tmp_path}/{s}.txt",) for s in ("train", "valid", "test")}
     return Experiment(
         model=ModelConfig(window=16, latents=2, d_model=16, d_latent=8, heads=2, d_ff=16,
-                          encoder_blocks=1, decoder_blocks=1, fold_channels=4),
+                          encoder_blocks=1, decoder_blocks=1, bottleneck="fold", fold_channels=4),
         tokenizer=TokenizerConfig(kind="bytes"),
         data=DataConfig(domains={"words": DomainConfig(**sources)}),
         optimizer=OptimizerConfig(name="adamw"),
