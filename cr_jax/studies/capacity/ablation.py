@@ -74,12 +74,14 @@ def load(path: str | os.PathLike) -> list[dict]:
 
 def analyse(rows: list[dict], thresholds=(capacity.THRESHOLD,), predictions: Mapping | None = None
             ) -> dict:
-    """Rows -> {"laws", "beside_bound", "misses"}: what ablation.json holds beside provenance.
+    """Rows -> {"settings", "laws", "beside_bound", "misses"}: what ablation.json holds beside
+    provenance.
 
     Held-out rows are kept out of the law and appear in `misses`.  Laws are per threshold.
     """
     fitted = [r for r in rows if not r["held_out"]]
-    out = {"laws": {}, "beside_bound": {}, "bound_law": power_law.bound_law().to_json()}
+    out = {"settings": by_setting(rows),
+           "laws": {}, "beside_bound": {}, "bound_law": power_law.bound_law().to_json()}
     for level in thresholds:
         points = capacity.capacities(fitted, level)
         out["laws"][str(level)] = power_law.fit(points).to_json()
@@ -91,6 +93,29 @@ def analyse(rows: list[dict], thresholds=(capacity.THRESHOLD,), predictions: Map
             capacity.miss({k: line[k] for k in ("window", "low", "high")}, found)
             for line in predictions["points"]
             if (found := [p for p in points if same(p, line["setting"])])]
+    return out
+
+
+def by_setting(rows: list[dict], target: float = 0.99) -> list[dict]:
+    """Rows of equal settings, which differ by their seeds, as one: mean and spread of TRA and nll,
+    and the mean number of steps until `target` of the training tokens came back, None where a seed
+    did not get so far (or the row has no curve).
+    """
+    same = ("domain", "size", "window", "latents", "d_latent", "bottleneck", "budget_tokens",
+            "parameters", "steps")
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(k) for k in same), []).append(row)
+    out = []
+    for key, cells in groups.items():
+        steps = [next((s for s, tra in zip(*row.get("train_curve", ((), ()))) if tra >= target),
+                      None) for row in cells]
+        out.append({
+            **dict(zip(same, key, strict=True)), "seeds": len(cells),
+            **{f"{name}{end}": float(of([row[name] for row in cells]))
+               for name in ("tra", "nll") for end, of in (("", np.mean), ("_std", np.std))},
+            f"steps_to_{round(100 * target)}": (
+                None if None in steps else float(np.mean(steps)))})
     return out
 
 
@@ -146,6 +171,7 @@ class _Study:
         texts = {name: text.train[c.domain] for name, c in cells.items()}
         trained = train(e, model, texts, plan, batches, place)
         scored, parameters = scorer(model, e.eval.batch), models.count_parameters(model)
+        logged = read_lines(place / "metrics.jsonl")
         lines = []
         for n, (name, cell) in enumerate(cells.items()):
             test = text.test[cell.domain]
@@ -158,6 +184,8 @@ class _Study:
                 "domain": cell.domain, "seed": cell.seed, **scored(params, test),
                 "majority_tra": objective.majority_rate(test.tokens, test.mask),
                 "train_tokens": trained.tokens, "steps": trained.step,
+                "train_curve": [[line[k] for line in logged if line["expert"] == name]
+                                for k in ("step", "tra")],
                 "seconds": trained.seconds, "cells_in_program": len(cells),
                 "xz_bits": self._entropy(cell.domain),
                 "device": jax.devices()[0].device_kind, "devices": jax.device_count()})
@@ -230,6 +258,11 @@ class _Study:
                    **settings.to_dict(self.experiment),
                    "ablation": settings.to_dict(self.grid)}}}
         _write(self.folder / REPORT, json.dumps(out, indent=1))
+        for line in out["settings"] if self.grid.sizes else ():
+            steps = line["steps_to_99"]
+            self.say(f"{line['domain']} {line['size']}: TRA {line['tra']:.2%} +- "
+                     f"{line['tra_std']:.2%} over {line['seeds']} seed(s), 99 % of training tokens "
+                     f"{f'after {steps:.0f} steps' if steps else 'not reached'}")
         for level, law in out["laws"].items():
             self.say(f"TRA >= {float(level):.2%}: {law['verdict']}: {law['reason']}")
             for term, cell in law["exponents"].items():
