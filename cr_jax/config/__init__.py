@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import ml_collections
 
-from cr_jax.config.checks import check, check_model, check_scoring, profile_steps
+from cr_jax.config.checks import check, check_lm, check_model, check_scoring, profile_steps
 from cr_jax.config.schema import (
     DOCUMENT_WINDOWS,
     SEEN,
@@ -22,19 +22,21 @@ from cr_jax.config.schema import (
     DomainConfig,
     EvalConfig,
     Experiment,
+    LmConfig,
     ModelConfig,
     OptimizerConfig,
     Scoring,
     TokenizerConfig,
     TrainConfig,
+    TransformerConfig,
 )
 from cr_jax.errors import UserError
 
 __all__ = [
-    "DOCUMENT_WINDOWS", "SEEN", "DataConfig", "DomainConfig", "EvalConfig",
-    "Experiment", "ModelConfig", "OptimizerConfig", "Scoring", "TokenizerConfig",
-    "TrainConfig", "build", "check_model", "check_scoring", "completed", "default", "domain",
-    "model_config", "profile_steps", "scoring_rule", "to_dict",
+    "DOCUMENT_WINDOWS", "SEEN", "DataConfig", "DomainConfig", "EvalConfig", "Experiment",
+    "LmConfig", "ModelConfig", "OptimizerConfig", "Scoring", "TokenizerConfig", "TrainConfig",
+    "TransformerConfig", "build", "check_lm", "check_model", "check_scoring", "completed",
+    "default", "domain", "model_config", "profile_steps", "scoring_rule", "to_dict",
 ]
 
 

@@ -1,6 +1,6 @@
 """Every check of a setting, each with one line that says what to change."""
 
-from cr_jax.config.schema import Experiment, ModelConfig, Scoring
+from cr_jax.config.schema import Experiment, LmConfig, ModelConfig, Scoring
 from cr_jax.errors import UserError
 
 
@@ -27,6 +27,25 @@ def check_model(model: ModelConfig) -> None:
     if model.latents > model.window:
         raise UserError(f"config.model.latents={model.latents} must not exceed "
                         f"window={model.window}: there is nothing to compress")
+
+
+def check_lm(lm: LmConfig) -> None:
+    """Raises `UserError` when the sizes cannot make a language model."""
+    for name in ("d_model", "heads", "d_ff", "blocks"):
+        if getattr(lm, name) < 1:
+            raise UserError(f"config.lm.{name} must be at least 1, got {getattr(lm, name)}")
+    for name, value in vars(lm).items():
+        if type(value) is int and not 0 <= value <= 1 << 24:
+            raise UserError(f"config.lm.{name}={value} must lie in [0, {1 << 24:,}]")
+    if lm.blocks > 1000:
+        raise UserError("config.lm.blocks: more than 1,000 blocks cannot be meant")
+    if lm.d_model % (2 * lm.heads):
+        raise UserError(
+            f"config.lm.d_model={lm.d_model} must be a multiple of 2 x heads={2 * lm.heads}: every "
+            "head needs an even width for its rotary positions")
+    if lm.kv_heads and lm.heads % lm.kv_heads:
+        raise UserError(f"config.lm.kv_heads={lm.kv_heads} must divide heads={lm.heads}; 0 gives "
+                        "every query head keys and values of its own")
 
 
 def check_scoring(scoring: Scoring, model: ModelConfig) -> None:

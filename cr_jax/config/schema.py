@@ -40,6 +40,28 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LmConfig:
+    """Shape of one expert's language model (`models.lm`).  Not in the paper."""
+
+    kind: str = "decoder"  # one of `models.lm.KINDS`
+    vocab_size: int = 0  # 0: the tokenizer's, rounded up to a multiple of 128
+    d_model: int = 512
+    heads: int = 8  # of queries
+    kv_heads: int = 0  # of keys and values, a divisor of heads (grouped queries); 0: as many
+    d_ff: int = 1536
+    blocks: int = 8
+    tie_embeddings: bool = False
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute; parameters stay float32
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    kernels: Literal["auto", "xla", "triton"] = "auto"
+    remat: bool = False
+    scan: bool = False
+
+
+TransformerConfig = ModelConfig | LmConfig  # what Transformer blocks are made from
+
+
+@dataclasses.dataclass(frozen=True)
 class DomainConfig:
     """Where one domain's documents come from; each entry is a source spec (`cr_jax.data`).
 

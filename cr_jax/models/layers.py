@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cr_jax.config import ModelConfig
+from cr_jax.config import TransformerConfig
 from cr_jax.errors import UserError
 from cr_jax.models import kernels
 from cr_jax.models.kernels import add_norm, project
@@ -24,14 +24,14 @@ def _platform() -> str:
     return jax.default_backend() if chosen is None else getattr(chosen, "platform", chosen)
 
 
-def compute_dtype(config: ModelConfig):
+def compute_dtype(config: TransformerConfig):
     """The matmul dtype: bfloat16 on accelerators, float32 on a CPU, unless the config says."""
     if config.dtype != "auto":
         return jnp.dtype(config.dtype)
     return jnp.dtype("float32" if _platform() == "cpu" else "bfloat16")
 
 
-def attention_kernel(config: ModelConfig) -> str:
+def attention_kernel(config: TransformerConfig) -> str:
     """`cudnn` on a GPU in half precision, otherwise `xla`.
 
     `UserError` when the config asks for `cudnn` elsewhere, where JAX would raise.
@@ -45,7 +45,7 @@ def attention_kernel(config: ModelConfig) -> str:
     return "cudnn" if able else "xla"
 
 
-def row_kernels(config: ModelConfig, alone: bool | None = None) -> kernels.Form:
+def row_kernels(config: TransformerConfig, alone: bool | None = None) -> kernels.Form:
     """The form of `models.kernels` that this config takes here: `triton` wherever it can run.
 
     alone: as for `triton_obstacle`.  `UserError` when the config asks for `triton` where no step
@@ -61,7 +61,7 @@ def row_kernels(config: ModelConfig, alone: bool | None = None) -> kernels.Form:
     return "xla" if obstacle else "triton"
 
 
-def triton_obstacle(config: ModelConfig, alone: bool | None = None) -> str:
+def triton_obstacle(config: TransformerConfig, alone: bool | None = None) -> str:
     """Why the Triton kernels cannot run, in a few words; empty where they can.
 
     They are written for half precision and powers of two, and know no mesh: in a program that the
@@ -118,7 +118,7 @@ class Attention(nn.Module):
     `causal`: position i sees positions up to i only (the language model of `models.lm`).
     """
 
-    config: ModelConfig
+    config: TransformerConfig
     out_scale: float = 1.0
     causal: bool = False
 
@@ -148,7 +148,7 @@ class Attention(nn.Module):
 class SwiGlu(nn.Module):
     """Gated feed-forward layer: (silu(x W1) * x W2) W3."""
 
-    config: ModelConfig
+    config: TransformerConfig
     out_scale: float = 1.0
 
     @nn.compact
@@ -166,7 +166,7 @@ class Block(nn.Module):
     added and normalised in one pass.
     """
 
-    config: ModelConfig
+    config: TransformerConfig
     out_scale: float = 1.0
     causal: bool = False
 
@@ -188,7 +188,7 @@ class Stack(nn.Module):
     Stacked, so that Muon orthogonalises all blocks' matrices of a kind in one batch.
     """
 
-    config: ModelConfig
+    config: TransformerConfig
     depth: int
     causal: bool = False
 

@@ -62,12 +62,18 @@ def add_norm(
     return x, rms_norm(x)
 
 
-def rotate(x: Float[Array, "B L H K"], positions: Int[Array, " L"]) -> Float[Array, "B L H K"]:
-    """Rotary position embedding (RoPE), base 10,000, halves rotated against each other."""
+def rotate(
+    x: Float[Array, "B L H K"], positions: Int[Array, " L"] | Int[Array, "B L"]
+) -> Float[Array, "B L H K"]:
+    """Rotary position embedding (RoPE), base 10,000, halves rotated against each other.
+
+    positions: of all rows alike, or of each row.
+    """
     half = x.shape[-1] // 2
     frequency = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions.astype(jnp.float32)[:, None] * frequency[None, :]
-    cos, sin = jnp.cos(angle)[None, :, None, :], jnp.sin(angle)[None, :, None, :]
+    rows = positions[None] if positions.ndim == 1 else positions
+    angle = rows.astype(jnp.float32)[..., None] * frequency[None, None, :]
+    cos, sin = jnp.cos(angle)[:, :, None, :], jnp.sin(angle)[:, :, None, :]
     a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
 
@@ -75,7 +81,7 @@ def rotate(x: Float[Array, "B L H K"], positions: Int[Array, " L"]) -> Float[Arr
 def heads(
     x: Float[Array, "B Q D"],
     kernel: Float[Array, "3 D D"],
-    positions: Int[Array, " Q"],
+    positions: Int[Array, " Q"] | Int[Array, "B Q"],
     count: int,
     form: Form = "xla",
     context: Float[Array, "B S D"] | None = None,
