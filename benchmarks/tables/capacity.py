@@ -20,6 +20,12 @@ def measured(miss: dict) -> str:
     return f"{'> ' if 'above' in miss['censored'] else '< '}{miss['limit']:,.0f}"
 
 
+def numbers(miss: dict) -> str | None:
+    """Latent numbers that a token takes at the measured L*."""
+    at = miss["setting"]
+    return miss["measured"] and f"{at['latents'] * at['d_latent'] / miss['measured']:.1f}"
+
+
 def verdict(miss: dict) -> str:
     """Whether the prediction held; open when only a bound inside the interval is known."""
     if miss["measured"]:
@@ -78,8 +84,9 @@ def law_predictions() -> str:
         at = miss["setting"]
         rows.append([names[at["domain"]], at["latents"], at["d_latent"],
                      interval(*(miss["predicted"][k] for k in ("window", "low", "high"))),
-                     measured(miss), verdict(miss)])
-    return markdown(["text", "M", "d_z", "predicted L* (tokens)", "measured", ""], rows)
+                     measured(miss), numbers(miss), verdict(miss)])
+    return markdown(["text", "M", "d_z", "predicted L* (tokens)", "measured",
+                     "numbers per token", ""], rows)
 
 
 @table("law-capacities")
