@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: install demo test torture lint clean
+.PHONY: install demo tables test torture lint clean
 
 install: $(VENV)/.installed
 
@@ -21,7 +21,11 @@ lint: install
 	$(RUN) -m ruff check .
 	$(VENV)/bin/lint-imports
 
+tables: install
+	$(RUN) -m benchmarks.tables
+
 test: lint
+	$(RUN) -m benchmarks.tables --check
 	$(RUN) -m pytest -q -n 2 --dist worksteal
 
 # Kills, corruption, moves and hostile input: under 20 minutes on two cores.

@@ -20,7 +20,8 @@ each setting's windows searched instead of all measured:
 Hardware: CPU variants 2 cores; gpu variants one H100 or H200.
 status: cpu measured 2026-11-22 (L* = 0.32 M^0.98 d_z^0.89 bytes, two predictions within 3 %);
   gpu measured 2026-11-22 on one H200 (M^0.93 d_z^0.83 and more; of ten predictions eight inside
-  their intervals, one beyond the windows, one missed; RESULTS.md)
+  their intervals, one beyond the windows, one missed;
+  docs/results/2026-11-22-capacity-gpu.md)
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""What `benchmarks.bank.run` stored: sums of residuals per set, rule and window.
+"""What `benchmarks.bank.run` stored, or its packed form: sums of residuals per set, rule, window.
 
 Letters: E experts, N windows.
 """
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from cr_jax.config import Scoring
 from cr_jax.errors import UserError
 from cr_jax.scoring.residuals import scored
+from cr_jax.studies.packed_sums import unpack
 
 
 def record_of(run: str) -> dict:
@@ -33,7 +34,7 @@ def read_run(run: str, names: Sequence[str], without: Sequence[str] = ()) -> dic
     try:
         # numpy leaves a file that it opened itself and cannot read open.
         with open(run + ".npz", "rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {k: v[rows] if len(v) == len(names) else v for k, v in stored.items()
+            return {k: v[rows] if len(v) == len(names) else v for k, v in unpack(stored).items()
                     if k.partition(":")[0].split("/", 1)[1] not in without}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         raise _missing(run) from None

@@ -1,4 +1,4 @@
-"""Raw record logs -> results/paper.json and the rows of RESULTS.md.
+"""Raw record logs -> results/paper.json.
 
     python -m benchmarks.record.table results/record/*seed?.json results/record/*[0-9]s.json \
         --swap results/record/*swap*.json

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cr_jax.studies import weak_experts
+from cr_jax.studies.packed_sums import unpack
 from cr_jax.studies.unknown.detection import auroc, fpr_at_95
 
 Residuals = Mapping[str, Float[np.ndarray, "E N"]]  # per domain, nats/token
@@ -99,7 +100,7 @@ def run(folder: Path, variant_of: Callable[[str], str]) -> list[dict[str, Any]]:
         if not experts:  # the seed of other runs
             continue
         with np.load(path, allow_pickle=False) as stored:
-            found = dict(stored)
+            found = unpack(stored)
         tra = float(np.mean([found[f"test/{d}:seen:correct"][e].mean() / window
                              for e, d in enumerate(experts)]))
         for rule, residuals in rules(found, window, experts).items():

@@ -13,7 +13,7 @@ from cr_jax.training.speed import flops_per_token, peak_flops
 USUAL_MFU = 0.4  # assumed for the time of a run whose chip is known, before its first step
 GIB = 1 << 30
 MANY = 10  # times; an expert that read its text seventeen times found its own domain's new text
-# stranger than its neighbour did (RESULTS.md, twenty experts)
+# stranger than its neighbour did (docs/results/2026-11-22-twenty-experts.md)
 
 
 def lines(plan: Plan, memory: dict[str, int] | None, model: ModelConfig, train: TrainConfig,

@@ -210,7 +210,7 @@ def test_a_variant_of_a_config_is_loaded_by_name(folder):
 
 @pytest.fixture
 def stored():
-    """Lines of the run that RESULTS.md reports."""
+    """Lines of the run that docs/results reports."""
     pytest.importorskip("matplotlib")
     text = (Path(__file__).parents[2] / "results" / "law_gpu" / ablation.LINES).read_text()
     return [json.loads(line) for line in text.splitlines()]
