@@ -56,7 +56,10 @@ def stored_record(folder: Path) -> dict | None:
 
 
 def provenance() -> dict:
-    """Commit, versions, devices and command of this run."""
+    """Commit, versions, devices and command of this run.
+
+    The commit is git's, or, in a copy without git, what the variable CR_JAX_COMMIT says.
+    """
     import importlib.metadata as metadata
 
     import jax
@@ -69,6 +72,7 @@ def provenance() -> dict:
         commit = git("rev-parse", "HEAD") + dirty
     except OSError:
         commit = ""
+    commit = commit or os.environ.get("CR_JAX_COMMIT", "")
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "numpy")
     return {
         "commit": commit or "unknown", "command": " ".join(["python", *sys.argv]),
