@@ -12,6 +12,7 @@ from cr_jax.data import (
     Corpus,
     Gpt2Tokenizer,
     Mixture,
+    Reading,
     Tokenizer,
     Windows,
     document_windows,
@@ -22,6 +23,7 @@ from cr_jax.data import (
     random_windows,
     train_sentencepiece,
 )
+from cr_jax.data.sources import READING
 from cr_jax.errors import UserError
 
 RANDOM = "random_tokens"
@@ -44,11 +46,12 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
     """
     data = e.data
     place = lambda specs: [s.replace("{root}", data.root) for s in specs]
-    tokenizer = _tokenizer(e, workdir, place, say)
+    reading = Reading(data.max_document_bytes)
+    tokenizer = _tokenizer(e, workdir, place, reading, say)
     cache = Path(data.cache) if data.cache else workdir / "cache"
 
     def corpus(name, split, specs, most=None):
-        found = load_corpus(place(specs), tokenizer, cache, most)
+        found = load_corpus(place(specs), tokenizer, cache, most, reading)
         say(f"{name} {split}: {len(found.tokens):,} tokens in {len(found.names):,} documents")
         return found
 
@@ -109,7 +112,7 @@ def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 128) * 128)
 
 
-def _tokenizer(e: Experiment, workdir: Path, place, say) -> Tokenizer:
+def _tokenizer(e: Experiment, workdir: Path, place, reading, say) -> Tokenizer:
     t, own = e.tokenizer, workdir / "tokenizer"
     if t.kind == "bytes":
         return ByteTokenizer()
@@ -123,15 +126,15 @@ def _tokenizer(e: Experiment, workdir: Path, place, say) -> Tokenizer:
     # The same share of text from every domain, so that no language pays for another's size.
     return train_sentencepiece(
         (text for d in e.data.domains.values()
-         for text in _some([weighted(s)[1] for s in place(d.train)], t.train_bytes)),
+         for text in _some([weighted(s)[1] for s in place(d.train)], t.train_bytes, reading)),
         t.vocab_size, own, seed=e.seed, max_bytes=t.train_bytes * len(e.data.domains))
 
 
-def _some(specs, most: int) -> Iterator[str]:
+def _some(specs, most: int, reading: Reading = READING) -> Iterator[str]:
     """Documents of a domain until `most` characters, as many from each source."""
     for spec in specs:
         left = most // len(specs)
-        for document in documents(spec):
+        for document in documents(spec, reading):
             if left <= 0:
                 break
             yield document.text[:left]

@@ -42,12 +42,14 @@ def load_corpus(
     tokenizer: Tokenizer,
     cache_dir: str | Path,
     max_tokens: int | None = None,
+    reading: sources.Reading = sources.READING,
 ) -> Corpus:
     """The corpus of all documents of `specs`, in order; tokenised once, then read from the cache.
 
     The key covers the content of the source files, the specs, the tokenizer and `max_tokens` (the
     corpus is cut there, within a document if need be). An entry is written beside its place and
     then renamed; one that is truncated or damaged (SHA-256) is made anew.
+    reading: as for `sources.documents`.
     UserError when there is no document, when a source is bad, or when the cache cannot be written.
     """
     if isinstance(specs, str):
@@ -65,7 +67,7 @@ def load_corpus(
         Path(cache_dir).mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_dir))
         try:
-            _write(folder, key, specs, tokenizer, max_tokens)
+            _write(folder, key, specs, tokenizer, max_tokens, reading)
             _put(folder, entry, key)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -77,7 +79,8 @@ def load_corpus(
     return found
 
 
-def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, most: int | None):
+def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, most: int | None,
+           reading: sources.Reading):
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     starts, names, total, size = [0], [], 0, 0
     with open(folder / _TOKENS, "wb") as file:
@@ -87,7 +90,7 @@ def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, m
         waiting: list[np.ndarray] = []
         held = 0
         for spec in specs:
-            for document in sources.documents(spec):
+            for document in sources.documents(spec, reading):
                 ids = np.append(tokenizer.encode(document.text), tokenizer.end_id)
                 if most is not None and total + len(ids) > most:
                     ids = ids[: most - total]

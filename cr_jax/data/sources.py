@@ -10,17 +10,19 @@ import hashlib
 import os
 import random
 import re
-import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cr_jax.data import records
+from cr_jax.data.text_files import opened, read_text, readable, whole_file
 from cr_jax.errors import UserError
+
+__all__ = ["SPLITS", "Document", "Reading", "documents", "fingerprint", "parse", "read_text",
+           "split_of"]
 
 SPLITS = ("train", "valid", "test")
 SAMPLES = Path(__file__).parent / "samples"
-PIECE_BYTES = 1 << 20
 
 # Not program text: test data, character tables, and the help texts of `help()`.
 _STDLIB_SKIP = {
@@ -50,6 +52,16 @@ class Source:
     target: str
     field: str = "text"
     split: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How sources are read.  max_document_bytes: of a line of JSON or of a text file, at most."""
+
+    max_document_bytes: int = 1 << 27
+
+
+READING = Reading()
 
 
 def parse(spec: str) -> Source:
@@ -84,18 +96,19 @@ def split_of(group: str) -> str:
     return "train" if digit < 8 else SPLITS[digit - 7]
 
 
-def documents(spec: str) -> Iterator[Document]:
+def documents(spec: str, reading: Reading = READING) -> Iterator[Document]:
     """Yields the documents of `spec` in a fixed order, one at a time; empty ones are left out.
 
     Specs: `stdlib`, `samples/NAME`, `random:SYMBOLS` (2 MB of characters drawn uniformly from so
     many, log2(SYMBOLS) bits each), `files:GLOB` (a folder: all its files but hidden ones),
-    `jsonl:PATH[#field]` (.jsonl, .zst, .xz, .gz, or a glob), `tfds:NAME/SPLIT[#field]`; a suffix
-    `@train`, `@valid` or `@test` keeps one part of an 80/10/10 split by a hash of the group
-    (samples: by their `split` key). UserError when the spec is not understood, nothing matches, or
-    a file is damaged or is not UTF-8 text.
+    `jsonl:PATH[#field]` (.jsonl, .zst, .xz, .gz, .bz2, or a glob), `tfds:NAME/SPLIT[#field]`; a
+    suffix `@train`, `@valid` or `@test` keeps one part of an 80/10/10 split by a hash of the group
+    (samples: by their `split` key). Text is UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+    UserError when the spec is not understood, nothing matches, or a file is damaged, ends early, is
+    too large for `reading` or is not text.
     """
     source = parse(spec)
-    return _keep(source, _READERS[source.kind](source))
+    return _keep(source, _READERS[source.kind](source, reading))
 
 
 def fingerprint(spec: str) -> str:
@@ -109,7 +122,7 @@ def fingerprint(spec: str) -> str:
         return digest.hexdigest()
     for path, name in _files(source):
         digest.update(b"\0" + name.encode("utf-8", "surrogatepass") + b"\0")
-        with _opened(path) as stream:
+        with opened(path) as stream, readable(str(path)):
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 
@@ -161,7 +174,7 @@ def _walk(root: Path, skip: Callable[[str], bool], suffix: str) -> list[tuple[Pa
     return sorted(found, key=lambda pair: pair[1])
 
 
-def _stdlib(source: Source) -> Iterator[tuple[Document, str | None]]:
+def _stdlib(source: Source, reading: Reading) -> Iterator[tuple[Document, str | None]]:
     for path, name in _files(source):
         data = path.read_bytes()
         try:
@@ -171,23 +184,22 @@ def _stdlib(source: Source) -> Iterator[tuple[Document, str | None]]:
         yield Document(text, name, name.split("/")[0].removesuffix(".py")), None
 
 
-def _text_files(source: Source) -> Iterator[tuple[Document, str | None]]:
+def _text_files(source: Source, reading: Reading) -> Iterator[tuple[Document, str | None]]:
     for path, name in _files(source):
-        with _opened(path) as stream:
-            data = stream.read()
-        yield Document(_decode(data, str(path), 0), name, name), None
+        yield Document(whole_file(path, reading.max_document_bytes), name, name), None
 
 
-def _jsonl(source: Source) -> Iterator[tuple[Document, str | None]]:
+def _jsonl(source: Source, reading: Reading) -> Iterator[tuple[Document, str | None]]:
     for path, name in _files(source):
-        for number, record in records.json_lines(path):
+        lines = records.json_lines(path, source.field, reading.max_document_bytes)
+        for number, record in lines:
             text = records.text_of(record, source.field, f"{path} line {number}")
             group = records.group_of(record) or f"{name}:{number}"
             split = record.get("split") if source.kind == "samples" else None
             yield Document(text, f"{name}:{number}", group), split
 
 
-def _random(source: Source) -> Iterator[tuple[Document, str | None]]:
+def _random(source: Source, reading: Reading) -> Iterator[tuple[Document, str | None]]:
     symbols = [chr(33 + n) for n in range(int(source.target))]
     for number in range(RANDOM_DOCUMENTS):
         name = f"random:{number}"
@@ -195,7 +207,7 @@ def _random(source: Source) -> Iterator[tuple[Document, str | None]]:
         yield Document(text, name, name), None
 
 
-def _tfds(source: Source) -> Iterator[tuple[Document, str | None]]:
+def _tfds(source: Source, reading: Reading) -> Iterator[tuple[Document, str | None]]:
     for number, record in enumerate(records.tfds_records(source.target)):
         text = records.text_of(record, source.field, f"{source.spec} record {number}")
         name = f"{source.target}:{number}"
@@ -206,73 +218,3 @@ _READERS = {
     "stdlib": _stdlib, "samples": _jsonl, "random": _random, "files": _text_files,
     "jsonl": _jsonl, "tfds": _tfds,
 }
-
-
-def read_text(path: str | os.PathLike) -> Iterator[str]:
-    """Streams a user's UTF-8 text file (`-` is standard input) in pieces of at most 1 MiB.
-
-    Pieces end at a line's end where there is one in their second half, else between two characters;
-    together they are exactly the file, line ends included.
-    UserError for a file that is missing, empty, binary (a NUL byte) or not UTF-8: it names the file
-    and, for the last two, the byte offset. Pieces before the bad byte may be out by then.
-    """
-    name = "standard input" if str(path) == "-" else str(path)
-    if str(path) == "-":
-        yield from _pieces(sys.stdin.buffer, name)
-        return
-    with _opened(Path(path)) as stream:
-        yield from _pieces(stream, name)
-
-
-def _pieces(stream, name: str) -> Iterator[str]:
-    carry, offset = b"", 0
-    while True:
-        block = stream.read(PIECE_BYTES - len(carry))
-        data = carry + block
-        if not block:
-            break
-        cut = data.rfind(b"\n") + 1
-        if cut <= len(data) // 2:
-            cut = len(data)
-            while cut > len(data) - 4 and cut > 0 and not _whole(data[:cut]):
-                cut -= 1
-        yield _decode(data[:cut], name, offset)
-        offset += cut
-        carry = data[cut:]
-    if data:
-        yield _decode(data, name, offset)
-    elif offset == 0:
-        raise UserError(f"{name} is empty; give a file with text")
-
-
-def _whole(data: bytes) -> bool:
-    """Whether `data` does not stop inside a UTF-8 character."""
-    for back in range(1, min(4, len(data)) + 1):
-        byte = data[-back]
-        if byte & 0xC0 != 0x80:
-            need = 1 if byte < 0xC0 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return back >= need
-    return True
-
-
-def _decode(data: bytes, name: str, offset: int) -> str:
-    nul = data.find(b"\0")
-    if nul >= 0:
-        raise UserError(f"{name} is not a text file: NUL byte at offset {offset + nul}")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{name} is not UTF-8: bad byte at offset {offset + error.start}; convert it first"
-        ) from None
-
-
-def _opened(path: Path):
-    try:
-        return open(path, "rb")
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; give a file") from None
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the path") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None

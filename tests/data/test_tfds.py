@@ -51,3 +51,17 @@ def test_what_is_not_there_is_one_line(folder, monkeypatch, spec):
     with pytest.raises(UserError) as error:
         list(documents(spec))
     assert "\n" not in str(error.value) and "prepare" in str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, 70_000])
+def test_a_file_that_was_cut_short_is_one_line(folder, monkeypatch, size):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
+    (path,) = folder.rglob("*.array_record*")
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="cannot be read") as error:
+            list(documents("tfds:tiny_texts/train"))
+        assert "\n" not in str(error.value)
+    finally:
+        path.write_bytes(whole)
