@@ -53,6 +53,8 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
     def corpus(name, split, specs, most=None):
         found = load_corpus(place(specs), tokenizer, cache, most, reading)
         say(f"{name} {split}: {len(found.tokens):,} tokens in {len(found.names):,} documents")
+        if found.left_out:
+            say(f"{name} {split}: {found.left_out}")
         return found
 
     def windows(found, limit):

@@ -10,13 +10,13 @@ from cr_jax.data import ByteTokenizer, count_tokens, documents
 from cr_jax.errors import UserError
 
 
-def prepared(folder, *train, **data):
+def prepared(folder, *train, say=lambda line: None, **data):
     tiny_run.write(folder)
     e = tiny_run.experiment(folder)
     text = {**settings.to_dict(e)["data"], **data}
     text["domains"] = {"digits": {**text["domains"]["digits"], "train": list(train)}}
     e = settings.build({**settings.to_dict(e), "data": text})
-    return corpora.prepare(e, folder / "run")
+    return corpora.prepare(e, folder / "run", say)
 
 
 def test_the_budget_of_a_domain_is_shared_by_the_sources_of_its_mixture(tmp_path):
@@ -48,6 +48,23 @@ def test_whole_validation_documents_are_there_unless_none_are_wanted(tmp_path):
     assert not corpora.prepare(none, tmp_path / "run").valid_documents
     with pytest.raises(UserError, match="calibration_documents must be a finite number, 0 or"):
         settings.build({**raw, "eval": {**raw["eval"], "calibration_documents": -1}})
+
+
+def test_what_was_left_out_is_said_in_one_line(tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.txt").write_text("some text\n" * 99)
+    (tmp_path / "more" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n\0")
+    said = []
+    prepared(tmp_path, f"files:{tmp_path}/more", say=said.append)
+    assert [line for line in said if "left out" in line] == [
+        "digits train: left out 1 file that is not text (b.png)"]
+
+
+def test_a_line_longer_than_the_setting_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"digits-train\.txt is longer than 99 bytes"):
+        prepared(tmp_path, f"files:{tmp_path}/digits-train.txt", max_document_bytes=99)
+    with pytest.raises(UserError, match="max_document_bytes must be at least 1"):
+        prepared(tmp_path, max_document_bytes=0)
 
 
 def test_a_vocabulary_holds_the_tokenizers_ids():

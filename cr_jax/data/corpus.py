@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int64, UInt16, UInt32
 
 from cr_jax.data import sources
+from cr_jax.data.finding import LeftOut
 from cr_jax.data.tokenizers import Tokenizer
 from cr_jax.errors import UserError
 
@@ -35,6 +36,7 @@ class Corpus:
     bytes: int
     fingerprint: str
     names: list[str]
+    left_out: str = ""  # in words, what of the sources is no text and was not read
 
 
 def load_corpus(
@@ -83,6 +85,7 @@ def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, m
            reading: sources.Reading):
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     starts, names, total, size = [0], [], 0, 0
+    left_out = LeftOut()
     with open(folder / _TOKENS, "wb") as file:
         # The header is padded for any length, so the right one fits over this one at the end.
         np.lib.format.write_array_header_1_0(file, _header(dtype, 0))
@@ -90,7 +93,7 @@ def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, m
         waiting: list[np.ndarray] = []
         held = 0
         for spec in specs:
-            for document in sources.documents(spec, reading):
+            for document in sources.documents(spec, reading, left_out):
                 ids = np.append(tokenizer.encode(document.text), tokenizer.end_id)
                 if most is not None and total + len(ids) > most:
                     ids = ids[: most - total]
@@ -116,7 +119,8 @@ def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, m
         assert file.tell() == begin
     np.save(folder / _STARTS, np.array(starts, np.int64))
     sums = {name: _sha256(folder / name) for name in (_TOKENS, _STARTS)}
-    note = {"key": key, "bytes": size, "specs": list(specs), "sha256": sums, "names": names}
+    note = {"key": key, "bytes": size, "specs": list(specs), "sha256": sums, "names": names,
+            "left_out": left_out.line}
     (folder / _NOTE).write_text(json.dumps(note, ensure_ascii=False), "utf-8", "surrogatepass")
 
 
@@ -148,7 +152,8 @@ def _read(entry: Path, key: str) -> Corpus | None:
             return None
         tokens = np.load(entry / _TOKENS, mmap_mode="r", allow_pickle=False)
         starts = np.load(entry / _STARTS, allow_pickle=False)
-        return Corpus(tokens, starts, int(note["bytes"]), key, list(note["names"]))
+        return Corpus(tokens, starts, int(note["bytes"]), key, list(note["names"]),
+                      str(note.get("left_out", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

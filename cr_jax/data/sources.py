@@ -5,16 +5,16 @@ one document (or one piece of about 1 MB) is held at a time.
 """
 
 import dataclasses
-import glob
 import hashlib
 import os
 import random
-import re
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from cr_jax.data import records
+from cr_jax.data.encodings import NotText
+from cr_jax.data.finding import LeftOut, files_of, walk
 from cr_jax.data.text_files import opened, read_text, readable, whole_file
 from cr_jax.errors import UserError
 
@@ -96,7 +96,8 @@ def split_of(group: str) -> str:
     return "train" if digit < 8 else SPLITS[digit - 7]
 
 
-def documents(spec: str, reading: Reading = READING) -> Iterator[Document]:
+def documents(spec: str, reading: Reading = READING, left_out: LeftOut | None = None
+              ) -> Iterator[Document]:
     """Yields the documents of `spec` in a fixed order, one at a time; empty ones are left out.
 
     Specs: `stdlib`, `samples/NAME`, `random:SYMBOLS` (2 MB of characters drawn uniformly from so
@@ -104,11 +105,14 @@ def documents(spec: str, reading: Reading = READING) -> Iterator[Document]:
     `jsonl:PATH[#field]` (.jsonl, .zst, .xz, .gz, .bz2, or a glob), `tfds:NAME/SPLIT[#field]`; a
     suffix `@train`, `@valid` or `@test` keeps one part of an 80/10/10 split by a hash of the group
     (samples: by their `split` key). Text is UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+    left_out: counts what is no file or, in a `files:` source, not text (images, archives); that is
+    passed over as long as there is something else.
     UserError when the spec is not understood, nothing matches, or a file is damaged, ends early, is
-    too large for `reading` or is not text.
+    too large for `reading` or is text in another encoding.
     """
     source = parse(spec)
-    return _keep(source, _READERS[source.kind](source, reading))
+    return _keep(source, _READERS[source.kind](
+        source, reading, LeftOut() if left_out is None else left_out))
 
 
 def fingerprint(spec: str) -> str:
@@ -120,7 +124,7 @@ def fingerprint(spec: str) -> str:
         return digest.hexdigest()
     if source.kind == "random":
         return digest.hexdigest()
-    for path, name in _files(source):
+    for path, name in _files(source, LeftOut()):
         digest.update(b"\0" + name.encode("utf-8", "surrogatepass") + b"\0")
         with opened(path) as stream, readable(str(path)):
             digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -135,47 +139,33 @@ def _keep(source: Source, found: Iterator[tuple[Document, str | None]]) -> Itera
             yield document
 
 
-def _files(source: Source) -> list[tuple[Path, str]]:
+def _files(source: Source, left_out: LeftOut) -> list[tuple[Path, str]]:
     """Sorted (path, name) pairs; a name does not depend on where the project or the folder lies."""
     if source.kind == "stdlib":
         root = Path(sysconfig.get_path("stdlib"))
-        found = _walk(root, lambda name: name in _STDLIB_SKIP or name.startswith("config-"), ".py")
+        skip = lambda name: name in _STDLIB_SKIP or name.startswith("config-")
+        found = [(Path(entry.path), Path(entry.path).relative_to(root).as_posix())
+                 for _, entries in walk(str(root), skip, follow=False)
+                 for entry in entries if entry.name.endswith(".py")]
         if not found:
             raise UserError(f"data source stdlib: no *.py files in {root}; use files:GLOB")
-        return found
+        return sorted(found, key=lambda pair: pair[1])
     if source.kind == "samples":
         path = SAMPLES / f"{source.target}.jsonl.xz"
         known = sorted(p.name.removesuffix(".jsonl.xz") for p in SAMPLES.glob("*.jsonl.xz"))
         if source.target not in known:
             raise UserError(f"data source {source.spec!r}: the samples are {', '.join(known)}")
         return [(path, path.name)]
-    pattern = os.path.expanduser(source.target)
-    if source.kind == "files" and os.path.isdir(pattern):
-        found = _walk(Path(pattern), lambda name: name.startswith("."), "")
-    else:
-        fixed = pattern if os.path.exists(pattern) else re.split(r"[*?\[]", pattern, maxsplit=1)[0]
-        root = os.path.dirname(fixed)
-        matches = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
-        found = [(Path(m), Path(os.path.relpath(m, root or ".")).as_posix())
-                 for m in sorted(matches) if os.path.isfile(m)]
+    found = files_of(os.path.expanduser(source.target), left_out, folders=source.kind == "files")
     if not found:
-        raise UserError(f"data source {source.spec!r} matches no file; check the path")
+        raise UserError(f"data source {source.spec!r} matches no file; check the path"
+                        + (f" ({left_out.line})" if left_out.line else ""))
     return found
 
 
-def _walk(root: Path, skip: Callable[[str], bool], suffix: str) -> list[tuple[Path, str]]:
-    found = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not skip(name))
-        for name in names:
-            if name.endswith(suffix) and not skip(name):
-                path = Path(folder) / name
-                found.append((path, path.relative_to(root).as_posix()))
-    return sorted(found, key=lambda pair: pair[1])
-
-
-def _stdlib(source: Source, reading: Reading) -> Iterator[tuple[Document, str | None]]:
-    for path, name in _files(source):
+def _stdlib(source: Source, reading: Reading, left_out: LeftOut
+            ) -> Iterator[tuple[Document, str | None]]:
+    for path, name in _files(source, left_out):
         data = path.read_bytes()
         try:
             text = data.decode("utf-8")
@@ -184,13 +174,26 @@ def _stdlib(source: Source, reading: Reading) -> Iterator[tuple[Document, str | 
         yield Document(text, name, name.split("/")[0].removesuffix(".py")), None
 
 
-def _text_files(source: Source, reading: Reading) -> Iterator[tuple[Document, str | None]]:
-    for path, name in _files(source):
-        yield Document(whole_file(path, reading.max_document_bytes), name, name), None
+def _text_files(source: Source, reading: Reading, left_out: LeftOut
+                ) -> Iterator[tuple[Document, str | None]]:
+    files, first, texts = _files(source, left_out), None, 0
+    for path, name in files:
+        try:
+            text = whole_file(path, reading.max_document_bytes)
+        except NotText as error:  # an image beside the texts is no mistake, an image alone is one
+            first = first or error
+            left_out.add(name, "file that is not text")
+            continue
+        texts += 1
+        yield Document(text, name, name), None
+    if not texts:
+        raise first if len(files) == 1 else UserError(
+            f"data source {source.spec!r}: none of its {len(files):,} files is text; {first}")
 
 
-def _jsonl(source: Source, reading: Reading) -> Iterator[tuple[Document, str | None]]:
-    for path, name in _files(source):
+def _jsonl(source: Source, reading: Reading, left_out: LeftOut
+           ) -> Iterator[tuple[Document, str | None]]:
+    for path, name in _files(source, left_out):
         lines = records.json_lines(path, source.field, reading.max_document_bytes)
         for number, record in lines:
             text = records.text_of(record, source.field, f"{path} line {number}")
@@ -199,7 +202,8 @@ def _jsonl(source: Source, reading: Reading) -> Iterator[tuple[Document, str | N
             yield Document(text, f"{name}:{number}", group), split
 
 
-def _random(source: Source, reading: Reading) -> Iterator[tuple[Document, str | None]]:
+def _random(source: Source, reading: Reading, left_out: LeftOut
+            ) -> Iterator[tuple[Document, str | None]]:
     symbols = [chr(33 + n) for n in range(int(source.target))]
     for number in range(RANDOM_DOCUMENTS):
         name = f"random:{number}"
@@ -207,7 +211,8 @@ def _random(source: Source, reading: Reading) -> Iterator[tuple[Document, str | 
         yield Document(text, name, name), None
 
 
-def _tfds(source: Source, reading: Reading) -> Iterator[tuple[Document, str | None]]:
+def _tfds(source: Source, reading: Reading, left_out: LeftOut
+          ) -> Iterator[tuple[Document, str | None]]:
     for number, record in enumerate(records.tfds_records(source.target)):
         text = records.text_of(record, source.field, f"{source.spec} record {number}")
         name = f"{source.target}:{number}"
