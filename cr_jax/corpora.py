@@ -25,6 +25,7 @@ from cr_jax.data import (
 )
 from cr_jax.data.sources import READING
 from cr_jax.errors import UserError
+from cr_jax.paths import expanded
 
 RANDOM = "random_tokens"
 
@@ -45,10 +46,11 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
     room raises it: a missing file, an empty domain, a changed tokenizer.
     """
     data = e.data
-    place = lambda specs: [s.replace("{root}", data.root) for s in specs]
+    root = expanded(data.root)
+    place = lambda specs: [s.replace("{root}", root) for s in specs]
     reading = Reading(data.max_document_bytes)
     tokenizer = _tokenizer(e, workdir, place, reading, say)
-    cache = Path(data.cache) if data.cache else workdir / "cache"
+    cache = Path(expanded(data.cache)) if data.cache else workdir / "cache"
 
     def corpus(name, split, specs, most=None):
         found = load_corpus(place(specs), tokenizer, cache, most, reading)
@@ -116,12 +118,13 @@ def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
 
 def _tokenizer(e: Experiment, workdir: Path, place, reading, say) -> Tokenizer:
     t, own = e.tokenizer, workdir / "tokenizer"
+    folder = expanded(t.folder)
     if t.kind == "bytes":
         return ByteTokenizer()
     if t.kind == "gpt2":
-        return Gpt2Tokenizer(t.folder or None)
-    if t.folder:
-        return load_tokenizer(t.folder)
+        return Gpt2Tokenizer(folder or None)
+    if folder:
+        return load_tokenizer(folder)
     if (own / "tokenizer.json").exists():
         return load_tokenizer(own)
     say(f"training a SentencePiece tokenizer of {t.vocab_size:,} pieces")

@@ -1,12 +1,15 @@
 """A run's text: budgets dealt over sources, a vocabulary that holds the tokenizer's ids."""
 
+import sys
+import types
+
 import pytest
 import tiny_run
 
 from cr_jax import config as settings
 from cr_jax import corpora
 from cr_jax.config import ModelConfig
-from cr_jax.data import ByteTokenizer, count_tokens, documents
+from cr_jax.data import ByteTokenizer, Gpt2Tokenizer, count_tokens, documents
 from cr_jax.errors import UserError
 
 
@@ -65,6 +68,23 @@ def test_a_line_longer_than_the_setting_is_refused(tmp_path):
         prepared(tmp_path, f"files:{tmp_path}/digits-train.txt", max_document_bytes=99)
     with pytest.raises(UserError, match="max_document_bytes must be at least 1"):
         prepared(tmp_path, max_document_bytes=0)
+
+
+def test_the_home_folder_is_expanded_in_every_path_of_the_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    ByteTokenizer().save(tmp_path / "tok")
+    tiny_run.write(tmp_path)
+    raw = settings.to_dict(tiny_run.experiment("{root}"))
+    raw["data"] |= {"root": "~", "cache": "~/tokens"}
+    raw["tokenizer"] = {"kind": "sentencepiece", "folder": "~/tok"}
+    text = corpora.prepare(settings.build(raw), tmp_path / "run")
+    assert text.tokenizer.kind == "bytes" and len(list((tmp_path / "tokens").iterdir())) == 6
+    assert not (tmp_path / "~").exists()
+    monkeypatch.setitem(sys.modules, "tiktoken", types.ModuleType("tiktoken"))
+    monkeypatch.setenv("CR_JAX_GPT2", "~/gpt2")
+    with pytest.raises(UserError, match=f"cannot read {tmp_path}/gpt2/encoder.json"):
+        Gpt2Tokenizer()
 
 
 def test_a_vocabulary_holds_the_tokenizers_ids():

@@ -16,6 +16,7 @@ from cr_jax.data import sources
 from cr_jax.data.finding import LeftOut
 from cr_jax.data.tokenizers import Tokenizer
 from cr_jax.errors import UserError
+from cr_jax.paths import expanded
 
 FORMAT = 1  # raise it when the tokenised form changes, so that old entries are not read
 _TOKENS, _STARTS, _NOTE = "tokens.npy", "starts.npy", "corpus.json"
@@ -61,6 +62,7 @@ def load_corpus(
     parts = [sources.fingerprint(spec) for spec in specs]
     key_of = [FORMAT, tokenizer.fingerprint, max_tokens, parts]
     key = hashlib.sha256(json.dumps(key_of).encode()).hexdigest()
+    cache_dir = expanded(cache_dir)
     entry = Path(cache_dir) / key[:32]
     found = _read(entry, key)
     if found is not None:

@@ -12,6 +12,7 @@ from typing import Any
 from cr_jax.data.encodings import as_utf8
 from cr_jax.data.unpacking import HEAD, Damaged, told, unpacked
 from cr_jax.errors import UserError
+from cr_jax.paths import expanded
 
 GROUP_KEYS = ("group", "repo", "path")
 MOST_BYTES = 1 << 27  # of a line, or of a text file: what is held in memory at once
@@ -206,6 +207,7 @@ def _tfds_builder(target: str):
     try:
         # Named here too: TFDS reads the variable only once, when it is imported.
         data_dir = os.environ.get("TFDS_DATA_DIR")
+        data_dir = expanded(data_dir) if data_dir else None
         return tfds.builder(name, try_gcs=False, data_dir=data_dir), split
     except Exception as error:  # TFDS raises many kinds, none of them public
         raise UserError(

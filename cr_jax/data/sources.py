@@ -6,7 +6,6 @@ one document (or one piece of about 1 MB) is held at a time.
 
 import dataclasses
 import hashlib
-import os
 import random
 import sysconfig
 from collections.abc import Iterator
@@ -15,13 +14,13 @@ from pathlib import Path
 from cr_jax.data import records
 from cr_jax.data.encodings import NotText
 from cr_jax.data.finding import LeftOut, files_of, walk
+from cr_jax.data.specs import SPLITS, Source, located, parse, split_of
 from cr_jax.data.text_files import opened, read_text, readable, whole_file
 from cr_jax.errors import UserError
 
 __all__ = ["SPLITS", "Document", "Reading", "documents", "fingerprint", "parse", "read_text",
            "split_of"]
 
-SPLITS = ("train", "valid", "test")
 SAMPLES = Path(__file__).parent / "samples"
 
 # Not program text: test data, character tables, and the help texts of `help()`.
@@ -30,8 +29,6 @@ _STDLIB_SKIP = {
     "pydoc_data", "ensurepip", "turtledemo", "__pycache__", "__phello__",
 }
 RANDOM_DOCUMENTS, RANDOM_CHARACTERS = 512, 4096  # of each
-_KINDS = ("stdlib, samples/NAME, random:SYMBOLS, files:GLOB, jsonl:PATH[#field], "
-          "tfds:NAME/SPLIT[#field]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +41,6 @@ class Document:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A parsed spec: `kind` and `target` say where, `field` is the text's key, `split` a part."""
-
-    spec: str
-    kind: str
-    target: str
-    field: str = "text"
-    split: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Reading:
     """How sources are read.  max_document_bytes: of a line of JSON or of a text file, at most."""
 
@@ -62,38 +48,6 @@ class Reading:
 
 
 READING = Reading()
-
-
-def parse(spec: str) -> Source:
-    """Reads a spec without touching the disk. UserError when its form is unknown."""
-    body, split = spec.strip(), None
-    head, at, tail = body.rpartition("@")
-    if at and tail in SPLITS:
-        body, split = head, tail
-    elif at and (head == "stdlib" or head.startswith("samples/")):
-        raise UserError(f"data source {spec!r}: unknown split {tail!r}; use {', '.join(SPLITS)}")
-    if body == "stdlib":
-        return Source(spec, "stdlib", "", split=split)
-    if body.startswith("samples/"):
-        return Source(spec, "samples", body.removeprefix("samples/"), split=split)
-    kind, colon, target = body.partition(":")
-    if colon and kind == "random":
-        if not target.isdecimal() or not 2 <= int(target) <= 94:
-            raise UserError(f"data source {spec!r}: random:SYMBOLS takes 2 to 94 printable symbols")
-        return Source(spec, kind, target, split=split)
-    if colon and target and kind == "files":
-        return Source(spec, kind, target, split=split)
-    if colon and target and kind in ("jsonl", "tfds"):
-        target, _, field = target.partition("#")
-        return Source(spec, kind, target, field or "text", split)
-    raise UserError(f"data source {spec!r} is not understood; write one of: {_KINDS}")
-
-
-def split_of(group: str) -> str:
-    """The part ("train" 80 %, "valid" 10 %, "test" 10 %) of a group, by a hash of its name."""
-    digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()
-    digit = int.from_bytes(digest[:8], "big") % 10
-    return "train" if digit < 8 else SPLITS[digit - 7]
 
 
 def documents(spec: str, reading: Reading = READING, left_out: LeftOut | None = None
@@ -104,20 +58,22 @@ def documents(spec: str, reading: Reading = READING, left_out: LeftOut | None = 
     many, log2(SYMBOLS) bits each), `files:GLOB` (a folder: all its files but hidden ones),
     `jsonl:PATH[#field]` (.jsonl, .zst, .xz, .gz, .bz2, or a glob), `tfds:NAME/SPLIT[#field]`; a
     suffix `@train`, `@valid` or `@test` keeps one part of an 80/10/10 split by a hash of the group
-    (samples: by their `split` key). Text is UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+    (samples: by their `split` key). `~` is the home folder, and an existing path wins over `*`,
+    `?`, `[...]`, `#field` and `@split` (`specs.located`). Text is UTF-8, or UTF-16 or UTF-32 with a
+    byte order mark.
     left_out: counts what is no file or, in a `files:` source, not text (images, archives); that is
     passed over as long as there is something else.
     UserError when the spec is not understood, nothing matches, or a file is damaged, ends early, is
     too large for `reading` or is text in another encoding.
     """
-    source = parse(spec)
+    source = located(parse(spec))
     return _keep(source, _READERS[source.kind](
         source, reading, LeftOut() if left_out is None else left_out))
 
 
 def fingerprint(spec: str) -> str:
     """SHA-256 (hex) of the spec and of the bytes of the files behind it (TFDS: sizes and times)."""
-    source = parse(spec)
+    source = located(parse(spec))
     digest = hashlib.sha256(spec.encode("utf-8", "surrogatepass"))
     if source.kind == "tfds":
         digest.update(records.tfds_identity(source.target).encode())
@@ -156,7 +112,7 @@ def _files(source: Source, left_out: LeftOut) -> list[tuple[Path, str]]:
         if source.target not in known:
             raise UserError(f"data source {source.spec!r}: the samples are {', '.join(known)}")
         return [(path, path.name)]
-    found = files_of(os.path.expanduser(source.target), left_out, folders=source.kind == "files")
+    found = files_of(source.target, left_out, folders=source.kind == "files")
     if not found:
         raise UserError(f"data source {source.spec!r} matches no file; check the path"
                         + (f" ({left_out.line})" if left_out.line else ""))
