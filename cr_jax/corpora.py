@@ -23,6 +23,8 @@ from cr_jax.data import (
     random_windows,
     train_sentencepiece,
 )
+from cr_jax.data.overlap import lines as overlap_lines
+from cr_jax.data.overlap import overlap
 from cr_jax.data.sources import READING
 from cr_jax.errors import UserError
 from cr_jax.paths import expanded
@@ -39,16 +41,21 @@ class Corpora:
     valid: Mapping[str, Windows]
     test: Mapping[str, Windows]  # also unseen domains and, last, RANDOM
     valid_documents: Mapping[str, Windows] = dataclasses.field(default_factory=dict)
+    # domain -> split -> how much of it also stands in training text (`cr_jax.data.overlap`)
+    overlap: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(
+        default_factory=dict)
 
 
-def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
+def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool = True) -> Corpora:
     """Trains or loads the tokenizer, tokenises and caches every domain.  `UserError` as the data
     room raises it: a missing file, an empty domain, a changed tokenizer.
+
+    compare: count what of the held-out text stands in training text, and say so.
     """
     data = e.data
     root = expanded(data.root)
     place = lambda specs: [s.replace("{root}", root) for s in specs]
-    reading = Reading(data.max_document_bytes)
+    reading = Reading(data.max_document_bytes, data.group_key)
     tokenizer = _tokenizer(e, workdir, place, reading, say)
     cache = Path(expanded(data.cache)) if data.cache else workdir / "cache"
 
@@ -80,11 +87,21 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
                  found, e.model.window, tokenizer.pad_id, limit=e.eval.calibration_documents,
                  most_tokens=COUNTS[-1] * e.model.window, least_tokens=e.model.window + 1)
              for n, found in held_out.items() if e.eval.calibration_documents}
-    test = {n: windows(corpus(n, "test", d.test), e.eval.windows or None)
-            for n, d in [*data.domains.items(), *data.unseen.items()]}
+    tests = {n: corpus(n, "test", d.test) for n, d in [*data.domains.items(), *data.unseen.items()]}
+    test = {n: windows(found, e.eval.windows or None) for n, found in tests.items()}
     count = e.eval.windows or max(len(w) for w in test.values())
     test[RANDOM] = random_windows(count, e.model.window, tokenizer.vocab_size, e.seed)
-    return Corpora(tokenizer, train, valid, test, whole)
+    found = _overlap(train, held_out, tests, say) if compare else {}
+    return Corpora(tokenizer, train, valid, test, whole, found)
+
+
+def _overlap(train, valid, test, say):
+    corpora = {n: x.corpora if isinstance(x, Mixture) else [x] for n, x in train.items()}
+    found = overlap(corpora, {n: {**({"valid": valid[n]} if n in valid else {}), "test": x}
+                              for n, x in test.items()})
+    for line in overlap_lines(found, train.keys()):
+        say(line)
+    return found
 
 
 def weighted(spec: str) -> tuple[float | None, str]:

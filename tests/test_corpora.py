@@ -92,3 +92,33 @@ def test_a_vocabulary_holds_the_tokenizers_ids():
     assert corpora.sized(ModelConfig(vocab_size=300), ByteTokenizer()).vocab_size == 300
     with pytest.raises(UserError, match="does not hold the 258 ids"):
         corpora.sized(ModelConfig(vocab_size=257), ByteTokenizer())
+
+
+def test_held_out_text_that_is_trained_on_is_said_and_counted(tmp_path):
+    said = []
+    own = prepared(tmp_path, f"files:{tmp_path}/digits-train.txt", say=said.append)
+    assert not [line for line in said if line.startswith("note:")]
+    assert {n: set(splits) for n, splits in own.overlap.items()} == {"digits": {"valid", "test"}}
+    assert own.overlap["digits"]["test"]["documents"] == 0
+    leak = prepared(tmp_path, *(f"files:{tmp_path}/digits-{s}.txt" for s in ("train", "test")),
+                    say=said.append)
+    (line,) = [line for line in said if line.startswith("note:")]
+    assert "digits: 1 of 1 test documents (100 % of their windows of 64 tokens)" in line
+    found = leak.overlap["digits"]["test"]
+    assert found["documents"] == found["of_documents"] == 1
+    assert found["windows"] == found["of_windows"] > 10
+    assert leak.overlap["digits"]["valid"] == own.overlap["digits"]["valid"]
+    mixed = prepared(tmp_path, *(f"1*files:{tmp_path}/digits-{s}.txt" for s in ("train", "test")))
+    assert mixed.overlap == leak.overlap
+
+
+def test_processes_that_do_not_report_do_not_compare(tmp_path):
+    tiny_run.write(tmp_path)
+    e = tiny_run.experiment(tmp_path)
+    assert corpora.prepare(e, tmp_path / "run", compare=False).overlap == {}
+
+
+def test_the_group_key_of_the_settings_reaches_the_sources(tmp_path):
+    with pytest.raises(UserError, match="no field 'owner' to group by"):
+        (tmp_path / "a.jsonl").write_text('{"text": "a", "repo": "b"}\n')
+        prepared(tmp_path, f"jsonl:{tmp_path}/a.jsonl@train", group_key="owner")

@@ -18,7 +18,7 @@ from cr_jax.data.tokenizers import Tokenizer
 from cr_jax.errors import UserError
 from cr_jax.paths import expanded
 
-FORMAT = 1  # raise it when the tokenised form changes, so that old entries are not read
+FORMAT = 2  # raise it when the tokenised form changes, so that old entries are not read
 _TOKENS, _STARTS, _NOTE = "tokens.npy", "starts.npy", "corpus.json"
 _PART = 1 << 20  # tokens per write
 
@@ -60,7 +60,7 @@ def load_corpus(
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"max_tokens is {max_tokens}; make it 1 or more, or leave it out")
     parts = [sources.fingerprint(spec) for spec in specs]
-    key_of = [FORMAT, tokenizer.fingerprint, max_tokens, parts]
+    key_of = [FORMAT, tokenizer.fingerprint, max_tokens, reading.group_key, parts]
     key = hashlib.sha256(json.dumps(key_of).encode()).hexdigest()
     cache_dir = expanded(cache_dir)
     entry = Path(cache_dir) / key[:32]

@@ -14,7 +14,6 @@ from cr_jax.data.unpacking import HEAD, Damaged, told, unpacked
 from cr_jax.errors import UserError
 from cr_jax.paths import expanded
 
-GROUP_KEYS = ("group", "repo", "path")
 MOST_BYTES = 1 << 27  # of a line, or of a text file: what is held in memory at once
 _NAMES = 12  # of fields in a message
 _DEPTH = 64  # of nesting that is looked at where a line is nested too deeply for the reader
@@ -155,15 +154,6 @@ def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
                         f"{error.start + 1} stands a byte that is not UTF-8, or half a surrogate "
                         "pair") from None
     raise UserError(f"{where}: field {field!r} is not text but {_kind(text)}")
-
-
-def group_of(record: Mapping[str, Any]) -> str | None:
-    """The record's group: its `group`, else `repo`, else `path`; None when it has none of them."""
-    for key in GROUP_KEYS:
-        value = record.get(key)
-        if value is not None and str(value):
-            return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return None
 
 
 def tfds_records(target: str) -> Iterator[Mapping[str, Any]]:

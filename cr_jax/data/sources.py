@@ -14,6 +14,7 @@ from pathlib import Path
 from cr_jax.data import records
 from cr_jax.data.encodings import NotText
 from cr_jax.data.finding import LeftOut, files_of, walk
+from cr_jax.data.groups import group_of
 from cr_jax.data.specs import SPLITS, Source, located, parse, split_of
 from cr_jax.data.text_files import opened, read_text, readable, whole_file
 from cr_jax.errors import UserError
@@ -42,9 +43,14 @@ class Document:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How sources are read.  max_document_bytes: of a line of JSON or of a text file, at most."""
+    """How sources are read.
+
+    max_document_bytes: of a line of JSON or of a text file, at most.  group_key: under which a
+    record has its group, which a split keeps whole (`groups.group_of`); empty: the usual ones.
+    """
 
     max_document_bytes: int = 1 << 27
+    group_key: str = ""
 
 
 READING = Reading()
@@ -56,8 +62,9 @@ def documents(spec: str, reading: Reading = READING, left_out: LeftOut | None = 
 
     Specs: `stdlib`, `samples/NAME`, `random:SYMBOLS` (2 MB of characters drawn uniformly from so
     many, log2(SYMBOLS) bits each), `files:GLOB` (a folder: all its files but hidden ones),
-    `jsonl:PATH[#field]` (.jsonl, .zst, .xz, .gz, .bz2, or a glob), `tfds:NAME/SPLIT[#field]`; a
-    suffix `@train`, `@valid` or `@test` keeps one part of an 80/10/10 split by a hash of the group
+    `jsonl:PATH[#field]` (.jsonl, .zst, .xz, .gz, .bz2, or a glob), `tfds:NAME/SPLIT[#field]`, both
+    with `&group=KEY` behind the field where records have their group under an unusual key; a suffix
+    `@train`, `@valid` or `@test` keeps one part of an 80/10/10 split by a hash of the group
     (samples: by their `split` key). `~` is the home folder, and an existing path wins over `*`,
     `?`, `[...]`, `#field` and `@split` (`specs.located`). Text is UTF-8, or UTF-16 or UTF-32 with a
     byte order mark.
@@ -149,13 +156,20 @@ def _text_files(source: Source, reading: Reading, left_out: LeftOut
 
 def _jsonl(source: Source, reading: Reading, left_out: LeftOut
            ) -> Iterator[tuple[Document, str | None]]:
+    key = _group_key(source, reading)
     for path, name in _files(source, left_out):
         lines = records.json_lines(path, source.field, reading.max_document_bytes)
         for number, record in lines:
-            text = records.text_of(record, source.field, f"{path} line {number}")
-            group = records.group_of(record) or f"{name}:{number}"
+            where = f"{path} line {number}"
+            text = records.text_of(record, source.field, where)
             split = record.get("split") if source.kind == "samples" else None
+            group = group_of(record, "" if split else key, where) or f"{name}:{number}"
             yield Document(text, f"{name}:{number}", group), split
+
+
+def _group_key(source: Source, reading: Reading) -> str:
+    """The key that every record must have; without a split no group is needed."""
+    return (source.group_key or reading.group_key) if source.split else ""
 
 
 def _random(source: Source, reading: Reading, left_out: LeftOut
@@ -169,10 +183,11 @@ def _random(source: Source, reading: Reading, left_out: LeftOut
 
 def _tfds(source: Source, reading: Reading, left_out: LeftOut
           ) -> Iterator[tuple[Document, str | None]]:
+    key = _group_key(source, reading)
     for number, record in enumerate(records.tfds_records(source.target)):
-        text = records.text_of(record, source.field, f"{source.spec} record {number}")
-        name = f"{source.target}:{number}"
-        yield Document(text, name, records.group_of(record) or name), None
+        where, name = f"{source.spec} record {number}", f"{source.target}:{number}"
+        text = records.text_of(record, source.field, where)
+        yield Document(text, name, group_of(record, key, where) or name), None
 
 
 _READERS = {
