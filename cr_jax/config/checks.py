@@ -96,7 +96,8 @@ def check(e: Experiment) -> None:
                 "eval.calibration_windows": e.eval.calibration_windows,
                 "mesh_expert": e.mesh_expert, "mesh_fsdp": e.mesh_fsdp,
                 "train.keep_checkpoints": e.train.keep_checkpoints,
-                "tokenizer.train_bytes": e.tokenizer.train_bytes}
+                "tokenizer.train_bytes": e.tokenizer.train_bytes,
+                "data.max_document_bytes": e.data.max_document_bytes}
     for name, value in positive.items():
         if value < 1:
             raise UserError(f"config.{name} must be at least 1, got {value}")

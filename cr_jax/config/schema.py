@@ -87,6 +87,9 @@ class DataConfig:
     root: str = "data"  # replaces {root} in source specs
     cache: str = ""  # tokenised corpora; empty: WORKDIR/cache
     mode: Literal["packed", "padded"] = "packed"
+    # Of a line of JSON or of a text file, which are held in memory whole.
+    max_document_bytes: int = 1 << 27
+    group_key: str = ""  # what @train, @valid, @test keep together; empty: repo, url, path, ...
     max_train_tokens: int = 0  # per domain, dealt by the sources' shares if they have any; 0: all
     domains: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)
     unseen: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)  # test only

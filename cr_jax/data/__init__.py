@@ -9,7 +9,7 @@ from cr_jax.data.batches import (
     train_iterator,
 )
 from cr_jax.data.corpus import Corpus, load_corpus
-from cr_jax.data.sources import Document, documents, read_text
+from cr_jax.data.sources import Document, Reading, documents, read_text
 from cr_jax.data.tokenizers import (
     ByteTokenizer,
     Gpt2Tokenizer,
@@ -32,6 +32,7 @@ __all__ = [
     "Document",
     "Gpt2Tokenizer",
     "Mixture",
+    "Reading",
     "SentencePieceTokenizer",
     "Tokenizer",
     "WindowBatches",

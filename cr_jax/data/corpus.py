@@ -13,10 +13,12 @@ import numpy as np
 from jaxtyping import Int64, UInt16, UInt32
 
 from cr_jax.data import sources
+from cr_jax.data.finding import LeftOut
 from cr_jax.data.tokenizers import Tokenizer
 from cr_jax.errors import UserError
+from cr_jax.paths import expanded
 
-FORMAT = 1  # raise it when the tokenised form changes, so that old entries are not read
+FORMAT = 2  # raise it when the tokenised form changes, so that old entries are not read
 _TOKENS, _STARTS, _NOTE = "tokens.npy", "starts.npy", "corpus.json"
 _PART = 1 << 20  # tokens per write
 
@@ -35,6 +37,7 @@ class Corpus:
     bytes: int
     fingerprint: str
     names: list[str]
+    left_out: str = ""  # in words, what of the sources is no text and was not read
 
 
 def load_corpus(
@@ -42,12 +45,14 @@ def load_corpus(
     tokenizer: Tokenizer,
     cache_dir: str | Path,
     max_tokens: int | None = None,
+    reading: sources.Reading = sources.READING,
 ) -> Corpus:
     """The corpus of all documents of `specs`, in order; tokenised once, then read from the cache.
 
     The key covers the content of the source files, the specs, the tokenizer and `max_tokens` (the
     corpus is cut there, within a document if need be). An entry is written beside its place and
     then renamed; one that is truncated or damaged (SHA-256) is made anew.
+    reading: as for `sources.documents`.
     UserError when there is no document, when a source is bad, or when the cache cannot be written.
     """
     if isinstance(specs, str):
@@ -55,8 +60,9 @@ def load_corpus(
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"max_tokens is {max_tokens}; make it 1 or more, or leave it out")
     parts = [sources.fingerprint(spec) for spec in specs]
-    key_of = [FORMAT, tokenizer.fingerprint, max_tokens, parts]
+    key_of = [FORMAT, tokenizer.fingerprint, max_tokens, reading.group_key, parts]
     key = hashlib.sha256(json.dumps(key_of).encode()).hexdigest()
+    cache_dir = expanded(cache_dir)
     entry = Path(cache_dir) / key[:32]
     found = _read(entry, key)
     if found is not None:
@@ -65,7 +71,7 @@ def load_corpus(
         Path(cache_dir).mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_dir))
         try:
-            _write(folder, key, specs, tokenizer, max_tokens)
+            _write(folder, key, specs, tokenizer, max_tokens, reading)
             _put(folder, entry, key)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -77,9 +83,11 @@ def load_corpus(
     return found
 
 
-def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, most: int | None):
+def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, most: int | None,
+           reading: sources.Reading):
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     starts, names, total, size = [0], [], 0, 0
+    left_out = LeftOut()
     with open(folder / _TOKENS, "wb") as file:
         # The header is padded for any length, so the right one fits over this one at the end.
         np.lib.format.write_array_header_1_0(file, _header(dtype, 0))
@@ -87,7 +95,7 @@ def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, m
         waiting: list[np.ndarray] = []
         held = 0
         for spec in specs:
-            for document in sources.documents(spec):
+            for document in sources.documents(spec, reading, left_out):
                 ids = np.append(tokenizer.encode(document.text), tokenizer.end_id)
                 if most is not None and total + len(ids) > most:
                     ids = ids[: most - total]
@@ -113,7 +121,8 @@ def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, m
         assert file.tell() == begin
     np.save(folder / _STARTS, np.array(starts, np.int64))
     sums = {name: _sha256(folder / name) for name in (_TOKENS, _STARTS)}
-    note = {"key": key, "bytes": size, "specs": list(specs), "sha256": sums, "names": names}
+    note = {"key": key, "bytes": size, "specs": list(specs), "sha256": sums, "names": names,
+            "left_out": left_out.line}
     (folder / _NOTE).write_text(json.dumps(note, ensure_ascii=False), "utf-8", "surrogatepass")
 
 
@@ -145,7 +154,8 @@ def _read(entry: Path, key: str) -> Corpus | None:
             return None
         tokens = np.load(entry / _TOKENS, mmap_mode="r", allow_pickle=False)
         starts = np.load(entry / _STARTS, allow_pickle=False)
-        return Corpus(tokens, starts, int(note["bytes"]), key, list(note["names"]))
+        return Corpus(tokens, starts, int(note["bytes"]), key, list(note["names"]),
+                      str(note.get("left_out", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -11,6 +11,7 @@ from cr_jax.data import (
     Corpus,
     Gpt2Tokenizer,
     Mixture,
+    Reading,
     Tokenizer,
     Windows,
     document_windows,
@@ -21,7 +22,11 @@ from cr_jax.data import (
     random_windows,
     train_sentencepiece,
 )
+from cr_jax.data.overlap import lines as overlap_lines
+from cr_jax.data.overlap import overlap
+from cr_jax.data.sources import READING
 from cr_jax.errors import UserError
+from cr_jax.paths import expanded
 
 RANDOM = "random_tokens"
 
@@ -35,20 +40,29 @@ class Corpora:
     valid: Mapping[str, Windows]
     test: Mapping[str, Windows]  # also unseen domains and, last, RANDOM
     valid_documents: Mapping[str, Windows] = dataclasses.field(default_factory=dict)
+    # domain -> split -> how much of it also stands in training text (`cr_jax.data.overlap`)
+    overlap: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(
+        default_factory=dict)
 
 
-def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
+def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool = True) -> Corpora:
     """Trains or loads the tokenizer, tokenises and caches every domain.  `UserError` as the data
     room raises it: a missing file, an empty domain, a changed tokenizer.
+
+    compare: count what of the held-out text stands in training text, and say so.
     """
     data = e.data
-    place = lambda specs: [s.replace("{root}", data.root) for s in specs]
-    tokenizer = _tokenizer(e, workdir, place, say)
-    cache = Path(data.cache) if data.cache else workdir / "cache"
+    root = expanded(data.root)
+    place = lambda specs: [s.replace("{root}", root) for s in specs]
+    reading = Reading(data.max_document_bytes, data.group_key)
+    tokenizer = _tokenizer(e, workdir, place, reading, say)
+    cache = Path(expanded(data.cache)) if data.cache else workdir / "cache"
 
     def corpus(name, split, specs, most=None):
-        found = load_corpus(place(specs), tokenizer, cache, most)
+        found = load_corpus(place(specs), tokenizer, cache, most, reading)
         say(f"{name} {split}: {len(found.tokens):,} tokens in {len(found.names):,} documents")
+        if found.left_out:
+            say(f"{name} {split}: {found.left_out}")
         return found
 
     def windows(found, limit):
@@ -72,11 +86,21 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
                  found, e.model.window, tokenizer.pad_id, limit=e.eval.calibration_documents,
                  most_tokens=DOCUMENT_WINDOWS[-1] * e.model.window, least_tokens=e.model.window + 1)
              for n, found in held_out.items() if e.eval.calibration_documents}
-    test = {n: windows(corpus(n, "test", d.test), e.eval.windows or None)
-            for n, d in [*data.domains.items(), *data.unseen.items()]}
+    tests = {n: corpus(n, "test", d.test) for n, d in [*data.domains.items(), *data.unseen.items()]}
+    test = {n: windows(found, e.eval.windows or None) for n, found in tests.items()}
     count = e.eval.windows or max(len(w) for w in test.values())
     test[RANDOM] = random_windows(count, e.model.window, tokenizer.vocab_size, e.seed)
-    return Corpora(tokenizer, train, valid, test, whole)
+    found = _overlap(train, held_out, tests, say) if compare else {}
+    return Corpora(tokenizer, train, valid, test, whole, found)
+
+
+def _overlap(train, valid, test, say):
+    corpora = {n: x.corpora if isinstance(x, Mixture) else [x] for n, x in train.items()}
+    found = overlap(corpora, {n: {**({"valid": valid[n]} if n in valid else {}), "test": x}
+                              for n, x in test.items()})
+    for line in overlap_lines(found, train.keys()):
+        say(line)
+    return found
 
 
 def weighted(spec: str) -> tuple[float | None, str]:
@@ -108,29 +132,30 @@ def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 128) * 128)
 
 
-def _tokenizer(e: Experiment, workdir: Path, place, say) -> Tokenizer:
+def _tokenizer(e: Experiment, workdir: Path, place, reading, say) -> Tokenizer:
     t, own = e.tokenizer, workdir / "tokenizer"
+    folder = expanded(t.folder)
     if t.kind == "bytes":
         return ByteTokenizer()
     if t.kind == "gpt2":
-        return Gpt2Tokenizer(t.folder or None)
-    if t.folder:
-        return load_tokenizer(t.folder)
+        return Gpt2Tokenizer(folder or None)
+    if folder:
+        return load_tokenizer(folder)
     if (own / "tokenizer.json").exists():
         return load_tokenizer(own)
     say(f"training a SentencePiece tokenizer of {t.vocab_size:,} pieces")
     # The same share of text from every domain, so that no language pays for another's size.
     return train_sentencepiece(
         (text for d in e.data.domains.values()
-         for text in _some([weighted(s)[1] for s in place(d.train)], t.train_bytes)),
+         for text in _some([weighted(s)[1] for s in place(d.train)], t.train_bytes, reading)),
         t.vocab_size, own, seed=e.seed, max_bytes=t.train_bytes * len(e.data.domains))
 
 
-def _some(specs, most: int) -> Iterator[str]:
+def _some(specs, most: int, reading: Reading = READING) -> Iterator[str]:
     """Documents of a domain until `most` characters, as many from each source."""
     for spec in specs:
         left = most // len(specs)
-        for document in documents(spec):
+        for document in documents(spec, reading):
             if left <= 0:
                 break
             yield document.text[:left]

@@ -112,7 +112,8 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
             bank = finished_bank.make(experiment, model, text, trained, folder, say)
             if line := too_few(bank.calibration, experiment.eval.alpha):
                 say(line)
-        report = {"name": experiment.name, "summary": _summary(model, names)}
+        report = {"name": experiment.name, "summary": _summary(model, names),
+                  "overlap": text.overlap}
         with stage("evaluation"):
             total = sum(len(w) for w in text.test.values())
             with tqdm(total=total, desc="evaluate", unit=" windows", leave=True) as bar:
@@ -175,7 +176,7 @@ def _prepare(experiment, folder, say):
         model["vocab_size"] = model["vocab_size"] or old["model"]["vocab_size"]  # the tokenizer's
         loop.same_run(old, {"experiment": settings.to_dict(experiment), "model": model,
                              "experts": list(experiment.data.domains), "texts": {}})
-    return experiment_text.prepare(experiment, folder, say)
+    return experiment_text.prepare(experiment, folder, say, processes.is_first())
 
 
 def _plan(experiment):

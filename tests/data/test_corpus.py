@@ -112,7 +112,7 @@ def test_a_damaged_entry_is_made_anew(folder, name, damage):
 
 
 def test_a_failure_leaves_nothing_half_written(folder):
-    (folder / "d.txt").write_bytes(b"\0")
+    (folder / "d.txt").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"d\.txt"):
         load(folder)
     assert not list((folder.parent / "cache").iterdir())

@@ -42,6 +42,9 @@ def test_the_report_has_what_readers_of_report_json_rely_on(finished):
     assert {"auroc_unseen_domain", "auroc_random"} <= stored["ood"].keys()
     assert stored["geometry"].keys() >= {
         "explained_variance", "components_95", "linear_probe_accuracy", "points", "labels"}
+    assert stored["overlap"].keys() == domains - {"random_tokens"}
+    assert stored["overlap"]["digits"]["test"].keys() >= {
+        "documents", "of_documents", "windows", "of_windows"}
     assert stored["seconds"].keys() == {"text", "training", "calibration", "evaluation", "studies"}
     origin = stored["provenance"]
     assert {"commit", "versions", "devices", "config"} <= origin.keys()
