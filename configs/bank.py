@@ -6,11 +6,12 @@ encoders also predict each token, and texts are routed by that code length (Not 
 Command: python main.py --config=configs/bank.py --workdir=runs/bank --config.data.root=DATA
 Hardware: one H100 80 GB, 203 s of training.
 status: 1,000 steps measured 2026-11-22 through benchmarks/bank (results/routing.json): 512 tokens
-  98.8% with excess 2 (94.4% plain: the logs' expert overfits its 0.95 M tokens and loses its own
-  text; 98.9% without the logs); the weight was chosen on valid; TRA at home 97-99.9% (logs 72%);
-  500 steps route as well (98.98% with excess 2; results/routing_half.json);
+  98.8% with typicality weight 2 (94.4% plain: the logs' expert overfits its 0.95 M tokens and loses
+  its own text; 98.9% without the logs); the weight was chosen on valid; TRA at home 97-99.9%
+  (logs 72%);
+  500 steps route as well (98.98% with typicality weight 2; results/routing_half.json);
   1,500 steps with up to twice the text, next-token weight 1 and at most four epochs route worse
-  (98.0% with handicaps)
+  (98.0% with offsets)
 """
 
 from cr_jax.config import default, domain
@@ -33,7 +34,7 @@ def get_config():
     config.model.update(window=512, latents=8, d_model=256, d_latent=384, heads=4, d_ff=768,
                         encoder_blocks=3, decoder_blocks=3, bottleneck="fold", predictive=True)
     config.optimizer.learning_rate = 3e-3
-    config.scoring.update(predicted=True, excess=2.0)
+    config.scoring.update(predicted=True, typicality_weight=2.0)
     config.train.update(batch=32, tokens=16_000_000, loss_chunk=8192, log_every=50)
     config.eval.update(windows=256, calibration_windows=256, batch=128)
     return config

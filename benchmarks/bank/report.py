@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
                         "reported as means, each in `by_run`")
     p.add_argument("--members", nargs="*", default=[], help="further runs of the same domains: "
                    "each domain then has several experts, whose residuals are averaged")
-    p.add_argument("--plain", action="store_true", help="no handicaps")
+    p.add_argument("--plain", action="store_true", help="no offsets")
     p.add_argument("--tokens", required=True)
     p.add_argument("--rule", required=True, help="rules to add up, such as h50 or seen+h50")
     p.add_argument("--baselines", nargs="*", default=[],
@@ -80,10 +80,10 @@ def _report(a) -> None:
                              + " --plain" * a.plain}
     merged = {"routing": mean(found["routing"]), "ood": ood.merge(found["ood"])}
     if len(runs) > 1:  # each run chose for itself
-        for key in ("handicap", "excess", "excess_by_length"):
+        for key in ("offset", "typicality", "typicality_by_length"):
             merged["routing"].pop(key, None)
     brief = {"routing": lambda f: {k: f[k] for k in (
-                 "accuracy", "per_domain", "handicap", "excess") if k in f},
+                 "accuracy", "per_domain", "offset", "typicality") if k in f},
              "ood": lambda f: {k: f["scores"][merged["ood"]["rule"]][k] for k in
                                ("auroc", "fpr95", "reject_at_1pct", "attack_accept")}}
     for name, result in merged.items():
@@ -122,32 +122,32 @@ def _mean(stored: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
             for k, v in stored[0].items() if all(k in s for s in stored)}
 
 
-def sums(stored, inputs, rule: str, pattern: str, head_start=0.0) -> dict[str, Sums]:
-    """{name: sums} of the sets `pattern`/name under a rule, less the experts' handicaps [E]."""
+def sums(stored, inputs, rule: str, pattern: str, offset=0.0) -> dict[str, Sums]:
+    """{name: sums} of the sets `pattern`/name under a rule, less the experts' offsets [E]."""
     found = {}
     for key, windows in inputs.items():
         group, name = key.split("/", 1)
         if group == pattern and f"{key}:seen:nll" in stored:
             right = stored[f"{key}:seen:correct"].astype(np.int64)
             tokens = windows.mask.sum(-1)
-            nll = residual(stored, key, rule) - np.multiply.outer(head_start, tokens)
+            nll = residual(stored, key, rule) - np.multiply.outer(offset, tokens)
             found[name] = Sums(nll, right, tokens, windows.document)
     return found
 
 
-def excess(names, window: int, stored, rule: str) -> dict[str, dict]:
-    """{length: `weak_experts.excess`} of whole windows, and of cut ones calibrated on such."""
+def typicality(names, window: int, stored, rule: str) -> dict[str, dict]:
+    """{length: `weak_experts.typicality`} of whole windows, and of cut ones calibrated on such."""
     lengths_of = {window: ("valid", "test")} | {
         n: (f"validcut{n}", f"cut{n}") for n in lengths.LENGTHS
         if n != window and f"validcut{n}/{names[0]}:{rule.split('+')[0]}:residual" in stored}
-    return {str(n): weak_experts.excess(
+    return {str(n): weak_experts.typicality(
                 *(means(names, stored, rule, split, n) for split in splits), names)
             for n, splits in sorted(lengths_of.items())}
 
 
 def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = True) -> dict:
     """The study of lengths, documents, stopping early and blends, and what fidelity the experts
-    have; beside it the same without handicaps, and the paper's rule."""
+    have; beside it the same without offsets, and the paper's rule."""
     valid = means(names, stored, rule, "valid", window)
     share, given = (weak_experts.choose(valid, names) if help_weak
                     else (0.0, np.zeros(len(names))))
@@ -168,10 +168,10 @@ def routing(names, window: int, stored, inputs, rule: str, help_weak: bool = Tru
         made.setdefault((one, other), {}).setdefault(layout, {})[float(percent)] = part
     return {
         "experts": names, **found,
-        "handicap": {"share": share, "accuracy_on_valid": on_valid, "nats_per_token": dict(
+        "offset": {"share": share, "accuracy_on_valid": on_valid, "nats_per_token": dict(
             zip(names, map(float, given), strict=True))},
-        "excess": (by_excess := excess(names, window, stored, rule))[str(window)],
-        "excess_by_length": by_excess,
+        "typicality": (by_typicality := typicality(names, window, stored, rule))[str(window)],
+        "typicality_by_length": by_typicality,
         "without_handicap": {k: without[k] for k in ("accuracy", "per_domain")},
         "paper_rule": {k: plain[k] for k in ("accuracy", "accuracy_tra", "per_domain")},
         "tra_at_home": {n: float(home[n].correct[e].sum() / home[n].tokens.sum())

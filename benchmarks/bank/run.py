@@ -57,11 +57,11 @@ class Run:
             self.domains = [GENERALIST]
             self.data = [np.concatenate([read(name) for name in spec["generalist"]])]
         self.table = None
-        if any(rule.pairs for rule in self.rules.values()):
+        if any(rule.bigram_weight for rule in self.rules.values()):
             if self.start or spec.get("generalist"):
-                raise UserError(f"{self.name}: rules with pairs want a scout for each expert, and "
-                                "a generalist has none")
-            self.table = bigram.table(map(self.scout, self.data))._asdict()
+                raise UserError(f"{self.name}: rules with a bigram_weight want a bigram model for "
+                                "each expert, and a generalist has none")
+            self.table = bigram.table(map(self.bigram, self.data))._asdict()
         self.clock = Clock(self.train, self.model.window, [len(x) for x in self.data])
         make = functools.partial(init_state, self.model, self.optimizer, self.train)
         self.init = jax.jit(jax.vmap(make))
@@ -77,7 +77,7 @@ class Run:
         return {"tokens": jnp.asarray(
             draw(self.data, self.rng, self.train.batch, self.model.window))}
 
-    def scout(self, tokens):
+    def bigram(self, tokens):
         """Of a training text, cut into windows."""
         rows = tokens[:len(tokens) // self.model.window * self.model.window]
         rows = rows.reshape(-1, self.model.window)
@@ -85,7 +85,7 @@ class Run:
 
     def weights(self, params, rule: Scoring):
         """What a rule computes residuals from."""
-        return {**params, bigram.COLLECTION: self.table} if rule.pairs else params
+        return {**params, bigram.COLLECTION: self.table} if rule.bigram_weight else params
 
     def compile(self) -> float:
         """Compiles init, step and every rule's scoring; -> seconds."""

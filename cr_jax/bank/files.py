@@ -3,8 +3,8 @@
     bank.json                 sealed; names, tokenizer, model, SHA-256 of everything below
     tokenizer/*               what the tokenizer saved
     experts/NAME/             config.json, params.safetensors, calibration.json, manifest.json,
-                              scout.safetensors (experts of earlier versions have none)
-    cascade.json              sealed; how many experts its scouts keep (cascade_record)
+                              bigram.safetensors (where the expert has a bigram model)
+    cascade.json              sealed; how many experts a cascade scores (cascade_file)
 
 A *sealed* JSON file holds the SHA-256 of its own canonical text, so a changed byte shows there
 too.  An expert is written to a hidden folder, renamed into place, and exists only once bank.json
@@ -18,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from cr_jax.errors import UserError
 FORMAT = 1
 CASCADE = "cascade.json"
 EXPERT_FILES = ("config.json", "params.safetensors", "calibration.json")
-SCOUT = "scout.safetensors"
+BIGRAM = "bigram.safetensors"
+_BIGRAMS = (BIGRAM, "scout.safetensors")  # the second is the name of version 0.1
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
 
@@ -253,8 +254,8 @@ def write_manifest(folder: Path, fingerprint: str) -> None:
     """Seals the expert files in `folder`: their SHA-256 and the tokenizer's fingerprint."""
     write_sealed(folder / "manifest.json", {
         "format": FORMAT, "tokenizer": fingerprint,
-        "files": {name: sha256(folder / name) for name in (*EXPERT_FILES, SCOUT)
-                  if name != SCOUT or (folder / name).exists()}})
+        "files": {name: sha256(folder / name) for name in (*EXPERT_FILES, BIGRAM)
+                  if name != BIGRAM or (folder / name).exists()}})
 
 
 def listed_files(folder: Path) -> tuple[str, ...]:
@@ -263,11 +264,16 @@ def listed_files(folder: Path) -> tuple[str, ...]:
     return tuple(_digests(folder, read_sealed(folder / "manifest.json")))
 
 
+def bigram_of(listed: Iterable[str]) -> str | None:
+    """The file of the bigram model among an expert's files; None where it has none."""
+    return next((name for name in _BIGRAMS if name in listed), None)
+
+
 def _digests(folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, str]:
     files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) - {SCOUT} != set(EXPERT_FILES):
+    if not isinstance(files, dict) or set(files) - {bigram_of(files)} != set(EXPERT_FILES):
         raise UserError(f"{folder / 'manifest.json'} lists other files than "
-                        f"{', '.join((*EXPERT_FILES, SCOUT))}: write the expert again")
+                        f"{', '.join((*EXPERT_FILES, BIGRAM))}: write the expert again")
     return files
 
 

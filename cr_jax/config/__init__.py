@@ -39,6 +39,9 @@ __all__ = [
     "default", "domain", "model_config", "profile_steps", "scoring_rule", "to_dict",
 ]
 
+# Fields of `Scoring` in version 0.1; stored rules that have them are read for one version more.
+_RENAMED = {"excess": "typicality_weight", "pairs": "bigram_weight"}
+
 
 def default() -> ml_collections.ConfigDict:
     """All settings at their defaults, locked: unknown names raise at once.
@@ -113,6 +116,8 @@ def _make(cls, raw: Any, where: str):
     hints = typing.get_type_hints(cls)
     if not isinstance(raw, Mapping):
         raise UserError(f"{where} must be a group of fields, got {raw!r}")
+    if cls is Scoring:
+        raw = {_RENAMED.get(name, name): value for name, value in raw.items()}
     for name in raw:
         if name not in hints:
             close = difflib.get_close_matches(name, hints, n=1)

@@ -49,12 +49,12 @@ def check_lm(lm: LmConfig) -> None:
 
 
 def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
-    """Raises `UserError` when a window cannot be dealt, or residuals compared, like that."""
+    """Raises `UserError` when a window cannot be dealt, or experts ranked, like that."""
     if min(scoring.parts, scoring.rate, scoring.passes) < 0:
         raise UserError("config.scoring: parts, rate and passes cannot be negative")
-    if not 0 <= scoring.excess < float("inf"):  # `not` also catches NaN
-        raise UserError("config.scoring.excess must be a finite number, 0 or more; got "
-                        f"{scoring.excess}")
+    if not 0 <= scoring.typicality_weight < float("inf"):  # `not` also catches NaN
+        raise UserError("config.scoring.typicality_weight must be a finite number, 0 or more; got "
+                        f"{scoring.typicality_weight}")
     if scoring.predicted and not model.predictive:
         raise UserError("config.scoring.predicted needs config.model.predictive=True: only such "
                         "an encoder predicts tokens")
@@ -62,9 +62,9 @@ def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
                               or bool(scoring.parts) != bool(scoring.passes)):
         raise UserError("config.scoring: predicted hides nothing and decodes nothing; leave rate "
                         "at 0 and hidden at 1, and give both or none of parts and passes")
-    if not 0 <= scoring.pairs < 1 or (scoring.pairs and not scoring.predicted):
-        raise UserError(f"config.scoring.pairs={scoring.pairs} is the share of counted pairs in "
-                        "predicted=True: at least 0, below 1, and 0 under other rules")
+    if not 0 <= scoring.bigram_weight < 1 or (scoring.bigram_weight and not scoring.predicted):
+        raise UserError(f"config.scoring.bigram_weight={scoring.bigram_weight} is the share of "
+                        "bigrams in predicted=True: at least 0, below 1, and 0 under other rules")
     if scoring.passes > scoring.parts:
         raise UserError(f"config.scoring.passes={scoring.passes} must not exceed "
                         f"parts={scoring.parts}, the number of passes there are")

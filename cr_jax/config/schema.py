@@ -166,11 +166,12 @@ class Scoring:
     predicted: score each token as the expert's own encoder predicts it from the tokens before it:
     the window's code length under that expert.  Needs model.predictive; nothing is hidden, and
     parts and passes choose the scored sample of positions as above.
-    pairs: share of the expert's scout in that prediction, p = (1 - pairs) encoder + pairs scout:
-    counts of token pairs (`cr_jax.scoring.bigram`) are never far off where an encoder is surprised.
-    excess: weight w of what a residual exceeds the expert's own 95th percentile by; 0: plain
-    residuals, the paper's rule.  Says how residuals are compared (`router.compared`), not what
-    they are: `residual_rule` leaves it out.
+    bigram_weight: share w of the expert's bigram model in that prediction,
+    p = (1 - w) p_encoder + w p_bigram.  Counts (`cr_jax.scoring.bigram`) help where the encoder is
+    surprised.
+    typicality_weight: weight w of the typicality penalty, w * max(0, residual - the expert's own
+    95th percentile); 0: plain residuals, the paper's rule.  It belongs to the ranking
+    (`routing.ranking`) and not to the residual: `residual_rule` leaves it out.
     """
 
     parts: int = 0
@@ -178,13 +179,13 @@ class Scoring:
     rate: int = 0
     passes: int = 0
     predicted: bool = False
-    excess: float = 0.0
-    pairs: float = 0.0
+    typicality_weight: float = 0.0
+    bigram_weight: float = 0.0
 
     @property
     def residual_rule(self) -> "Scoring":
         """What a residual is made of: the rule that calibrations and compiled scorers belong to."""
-        return dataclasses.replace(self, excess=0.0) if self.excess else self
+        return dataclasses.replace(self, typicality_weight=0.0) if self.typicality_weight else self
 
 
 SEEN = Scoring()  # the paper's rule

@@ -60,8 +60,9 @@ def introduction(report: dict) -> str:
     return (
         f"<p>{who} trained to rebuild {what} from {through}, each on text of its own domain only. "
         "A new window is given to all of them, and the one with the lowest residual, "
-        f"{escape(rule_of(report).compared)}, gets it: nothing else is trained to route. When even "
-        "that residual is unusual for the expert's own text, the text is called unknown.</p>"
+        f"{escape(rule_of(report).ranking_score)}, gets it: nothing else is trained to route. "
+        "When even that residual is unusual for the expert's own text, the text is called "
+        "unknown.</p>"
     )
 
 

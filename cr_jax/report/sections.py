@@ -72,7 +72,7 @@ def fingerprint(report: dict) -> str:
         all(nll(e, e) < r for o in table if o != e and (r := nll(o, e)) is not None) for e in own
     ]
     rule = rule_of(report)
-    other = "" if rule.paper else f" Routing, below, compares another number: {rule.compared}."
+    other = "" if rule.paper else f" Routing, below, compares another number: {rule.ranking_score}."
     run = (
         f"{sum(rows)} of {len(own)} experts have their lowest nll at home, and on "
         f"{sum(columns)} of {len(own)} domains the own expert is the best one."

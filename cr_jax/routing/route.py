@@ -1,6 +1,7 @@
 """Which expert rebuilds a text best, and is that good enough?  Paper, routing rule.
 
-`tokens [B, L] -> nll [E, B, L] -> residual [E] -> compared [E] -> argmin`.  No gate is trained.
+`tokens [B, L] -> nll [E, B, L] -> residual [E] -> ranking score [E] -> argmin`.  No gate is
+trained.
 The scores are those of training: the same model and `objective.token_scores`, with a leading
 expert axis.
 Letters: E experts, B windows, L tokens per window.  Sees no files.
@@ -24,7 +25,7 @@ from cr_jax.data.text_stream import windows_of_text
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.routing.early_stop import LOOK, LeaderTest, check_stop
-from cr_jax.routing.ranking import compared, excess
+from cr_jax.routing.ranking import ranking_score, typicality_penalty
 from cr_jax.routing.result import Route, WindowRoutes
 from cr_jax.scoring.batching import (
     check_sizes,
@@ -75,15 +76,15 @@ def score_stats(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, ba
                       expert_chunk=expert_chunk, chunk=chunk)
 
 
-def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
+def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, max_windows: int = 0,
           stop: float = 0.0, tra_of_all: bool = False, expert_chunk: int = 4, batch: int = 64,
           chunk: int = 8192, on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
     """Sends one document to the expert with the lowest residual (paper, routing rule), or the
-    lowest `compared` where the bank's rule has excess.
+    lowest `ranking_score` where the bank's rule has a typicality penalty.
 
     text: a str is the text itself, a `pathlib.Path` a file; pieces of str, or windows.  Files and
-    pieces may be of any size: memory is bounded.  head: judge by the first so many windows and
-    read no further; 0: by all.  stop: score no further once the winner is certain to so much
+    pieces may be of any size: memory is bounded.  max_windows: judge by the first so many windows
+    and read no further; 0: by all.  stop: score no further once the winner is certain to so much
     (`routing.early_stop`; 0.99, say); the rest is only counted, and all else that the route
     says is of the windows scored.  tra_of_all: TRA by every expert, not by the nearest alone; only
     under the paper's rule, whose residual sees all tokens too, is it free, and then always there.
@@ -97,7 +98,7 @@ def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: 
     check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
     check_stop(stop)
     batch = min(batch, LOOK) if stop else batch
-    cut, tra_of_all = blocks(bank, text, batch, head), (
+    cut, tra_of_all = blocks(bank, text, batch, max_windows), (
         tra_of_all or bank.scoring.residual_rule == SEEN)
     with contextlib.nullcontext(cut) if tra_of_all else Spool(cut) as document:
         return judge(bank, document, alpha=alpha, stop=stop, tra_of_all=tra_of_all,
@@ -156,7 +157,7 @@ def route_all(bank: ExpertBank, windows: Windows, *, expert_chunk: int = 4, batc
         bank.model, bank.weights, windows, rows_per_call(len(windows.tokens), batch),
         scoring=bank.scoring, expert_chunk=expert_chunk, chunk=chunk))
     lengths = windows.mask.sum(-1)
-    return WindowRoutes(residuals, lowest(compared(bank, residuals, lengths)),
+    return WindowRoutes(residuals, lowest(ranking_score(bank, residuals, lengths)),
                         p_values(bank, residuals, lengths))
 
 
@@ -166,7 +167,7 @@ class Totals:
     def __init__(self, bank: ExpertBank):
         self.bank = bank
         experts = len(bank.names)
-        self.residual, self.excess, self.correct = np.zeros(experts), np.zeros(experts), None
+        self.residual, self.penalty, self.correct = np.zeros(experts), np.zeros(experts), None
         self.windows = self.tokens = self.scored = 0
         self.p = [(0.0, 0, 0, 0)] * experts
 
@@ -176,8 +177,8 @@ class Totals:
         """Adds a block of windows, scored by all experts of the bank.
 
         residual: nats over the `counts` scored tokens of each window; correct: its tokens that
-        were rebuilt exactly, where that is known.  -> nats by which experts are compared: the
-        residual, with its excess where the bank's rule has it.
+        were rebuilt exactly, where that is known.  -> nats by which experts are ranked: the
+        residual, plus its typicality penalty where the bank's rule has one.
         """
         lengths = windows.mask.sum(-1)
         self.residual += residual.sum(-1)
@@ -191,10 +192,10 @@ class Totals:
         parts = [p_sums(row, lengths) for row in p]
         self.p = [(a + x, b + y, max(c, z), n + m)
                   for (a, b, c, n), (x, y, z, m) in zip(self.p, parts, strict=True)]
-        if not self.bank.scoring.excess:
+        if not self.bank.scoring.typicality_weight:
             return residual
-        more = counts * excess(self.bank, means, lengths)
-        self.excess += more.sum(-1)
+        more = counts * typicality_penalty(self.bank, means, lengths)
+        self.penalty += more.sum(-1)
         return residual + more
 
     def route(self, alpha: float) -> Route:
@@ -208,8 +209,8 @@ class Totals:
         if not np.isfinite(residuals).any():
             raise UserError("no expert of the bank has a finite residual: its parameters are of no "
                             "use; train it again")
-        added = self.excess / self.scored
-        ranked_by = residuals + added if self.bank.scoring.excess else residuals
+        added = self.penalty / self.scored
+        ranked_by = residuals + added if self.bank.scoring.typicality_weight else residuals
         ranked = np.argsort(ranked_by, kind="stable")
         margin = ranked_by[ranked[1]] - ranked_by[ranked[0]] if len(ranked) > 1 else math.inf
         by_name = lambda values: dict(zip(self.bank.names, map(float, values), strict=True))
@@ -222,20 +223,20 @@ class Totals:
             margin=float(margin), residuals=by_name(residuals),
             tra={} if self.correct is None else by_name(self.correct / self.tokens),
             p_values=p_values, windows=self.windows, tokens=self.tokens,
-            excess=by_name(added) if self.bank.scoring.excess else {})
+            typicality_penalty=by_name(added) if self.bank.scoring.typicality_weight else {})
 
 
-def blocks(bank: ExpertBank, text: Text | Windows, batch: int, head: int = 0
+def blocks(bank: ExpertBank, text: Text | Windows, batch: int, max_windows: int = 0
            ) -> Iterator[Windows]:
-    """A document as blocks of `batch` windows, the last one smaller; `head` windows, 0: all."""
-    if not whole_number(head) or head < 0:
-        raise UserError(f"head={head!r} windows of a text: give 0 for all, or more")
+    """A document as blocks of `batch` windows, the last one smaller; 0 max_windows: all."""
+    if not whole_number(max_windows) or max_windows < 0:
+        raise UserError(f"max_windows={max_windows!r} of a text: give 0 for all, or more")
     found = ((text.take(slice(i, i + batch)) for i in range(0, len(text), batch))
              if isinstance(text, Windows) else
              windows_of_text(bank.tokenizer, text, bank.model.window, batch))
-    left = head
+    left = max_windows
     for block in found:
-        if head and left <= len(block):
+        if max_windows and left <= len(block):
             yield block.take(slice(left))
             return
         left -= len(block)

@@ -17,14 +17,14 @@ from cr_jax.config import DOCUMENT_WINDOWS, SEEN, ModelConfig, Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.scoring.batching import check_sizes, residual_rows, rows_per_call
-from cr_jax.scoring.bigram import Scout, beside, table
+from cr_jax.scoring.bigram import BigramModel, table, with_bigrams
 from cr_jax.scoring.calibration import FEWEST, MOST, SHORTEST, Calibration, p_sums
 from cr_jax.scoring.residuals import residual_means, scored
 
 
 def calibrate(model: ModelConfig, params: Any, windows: Windows, *,
               documents: Windows | None = None, scoring: Scoring = SEEN,
-              scout: Scout | None = None, most: int = MOST, batch: int = 64,
+              bigram: BigramModel | None = None, most: int = MOST, batch: int = 64,
               chunk: int = 8192) -> Calibration:
     """One expert's residuals on windows of its OWN validation split, at several lengths.
 
@@ -32,17 +32,18 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows, *,
     window is cut to its first tokens and the rest is padding, as in the last window of a document.
     At most `most` windows, evenly spaced.  An error rate of alpha needs more than 1 / alpha of
     them.  documents: windows of whole validation documents (`data.document_windows`), by which a
-    document's p-value is then found.  scout: the expert's, for rules with `pairs`.  `UserError`
-    when there are no windows, or no scout where the rule wants one.  Not in the paper.
+    document's p-value is then found.  bigram: the expert's, for rules with a bigram_weight.
+    `UserError` when there are no windows, or no bigram model where the rule wants one.  Not in the
+    paper.
     """
     check_sizes(most=most, batch=batch, chunk=chunk)
     real = windows.mask.sum(-1)
     stacked = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
-    if scoring.pairs:
-        if scout is None:
-            raise UserError("the rule takes a share of the expert's scout (config.scoring.pairs): "
-                            "give calibrate its scout")
-        stacked = beside(stacked, table([scout]))
+    if scoring.bigram_weight:
+        if bigram is None:
+            raise UserError("the rule has a bigram_weight (config.scoring): give calibrate the "
+                            "expert's bigram model")
+        stacked = with_bigrams(stacked, table([bigram]))
     lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
     found = {}
     for length in lengths:

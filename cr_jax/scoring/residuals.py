@@ -5,8 +5,8 @@ domain the better it gets.  It cannot copy what it never saw: the masked residua
 hidden tokens, each rebuilt from a window in which it, and a share of the others, were hidden.
 The code length is the nll of every token as the expert's causal encoder predicts it from those
 before it (`models.Autoencoder.predict`): what the window costs to write down, which no copying
-lowers; its scout may have a share in the prediction.  Both Not in the paper, whose rule is the
-default of `config.Scoring`.
+lowers; its bigram model may have a share in the prediction.  Both are Not in the paper, whose rule
+is the default of `config.Scoring`.
 """
 
 import functools
@@ -94,9 +94,9 @@ def residual_nll(
         h = net.apply(params, tokens, mask, method="predict")
         at = np.flatnonzero(scored(scoring, window)) if scoring.passes else slice(None)
         nll = objective.token_scores(h[:, at], kernel, tokens[:, at], chunk).nll
-        if scoring.pairs:
-            counted = bigram.token_nats(bigram.Table(**params[bigram.COLLECTION]), tokens)
-            nll = bigram.mixed(nll, counted[:, at], scoring.pairs)
+        if scoring.bigram_weight:
+            counted = bigram.token_nats(bigram.BigramTable(**params[bigram.COLLECTION]), tokens)
+            nll = bigram.mixed(nll, counted[:, at], scoring.bigram_weight)
         if not scoring.passes:
             return nll
         return jnp.full((rows, window), jnp.nan).at[:, at].set(nll)

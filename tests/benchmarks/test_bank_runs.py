@@ -79,11 +79,12 @@ def test_figures_from_residuals(folder, tmp_path):
 
 def test_how_many_experts_a_run_needs(folder, tmp_path, capsys):
     assert cascade.main(["--run", str(folder / "runs/bank_s0"), "--rule", "code", "--tokens",
-                         str(folder), "--keep", "1", "--out", str(tmp_path / "c.json")]) == 0
+                         str(folder), "--min-candidates", "1",
+                         "--out", str(tmp_path / "c.json")]) == 0
     found = json.loads((tmp_path / "c.json").read_text())
-    fixed, experts = found["keep"], found["experts"]["accuracy"]
-    assert found["scouts"]["accuracy"] == {"valid": 1, "test": 1}  # pairs tell directions apart
-    # decisive scouts keep the exact winner wherever the experts are right, and there alone
+    fixed, experts = found["fixed"], found["experts"]["accuracy"]
+    assert found["bigrams"]["accuracy"] == {"valid": 1, "test": 1}  # pairs tell directions apart
+    # decisive bigram models keep the exact winner wherever the experts are right, and there alone
     for split in ("valid", "test"):
         assert fixed["1"][split] == {"agreement": pytest.approx(experts[split]), "accuracy": 1}
         assert fixed["3"][split] == {"agreement": 1, "accuracy": pytest.approx(experts[split])}
@@ -172,7 +173,7 @@ def test_a_head_start_is_chosen_on_valid_and_reported_beside_the_plain_rule(fold
     size = str(WINDOW)
     assert plain["per_domain"][size]["leaps"] < 0.1 < 0.6 < helped["per_domain"][size]["leaps"]
     assert helped["without_handicap"]["accuracy"] == plain["accuracy"]
-    given = helped["handicap"]["nats_per_token"]
+    given = helped["offset"]["nats_per_token"]
     assert given["leaps"] > 1 and given["up"] == given["down"] == 0
     assert helped["paper_rule"] == plain["paper_rule"]
 
@@ -197,17 +198,17 @@ def test_a_domain_can_be_left_out_of_the_figures(folder, tmp_path, capsys):
         assert named in capsys.readouterr().err
 
 
-def test_excess_is_calibrated_at_each_length(folder):
+def test_typicality_is_calibrated_at_each_length(folder):
     stored = read_run(str(folder / "runs/bank_s0"), NAMES, [])
-    found = report.excess(NAMES, WINDOW, stored, "code")
+    found = report.typicality(NAMES, WINDOW, stored, "code")
     assert list(found) == ["16", str(WINDOW)]
     plain = [row["test"] for n in found for row in found[n]["rows"] if row["weight"] == 0]
     want = [np.mean([(stored[f"{split}/{n}:code:residual"].argmin(0) == e).mean()
                      for e, n in enumerate(NAMES)]) for split in ("cut16", "test")]
     assert plain == pytest.approx(want)
     # a length without validation windows of its own has no limits
-    assert report.excess(NAMES, WINDOW, {k: v for k, v in stored.items() if "validcut" not in k},
-                         "code").keys() == {str(WINDOW)}
+    whole = {k: v for k, v in stored.items() if "validcut" not in k}
+    assert report.typicality(NAMES, WINDOW, whole, "code").keys() == {str(WINDOW)}
 
 
 def test_whole_windows_alone_give_the_whole_studys_figures(folder, tmp_path, capsys):
@@ -217,11 +218,11 @@ def test_whole_windows_alone_give_the_whole_studys_figures(folder, tmp_path, cap
     whole = report.routing(NAMES, WINDOW, read_run(run, NAMES), read_sets(folder / "sets.npz"),
                            "code")
     assert found["plain"]["test"] == whole["without_handicap"]["accuracy"][str(WINDOW)]
-    assert found["handicaps"]["test"] == whole["accuracy"][str(WINDOW)]
-    chosen = found["excess"]["weight"]
-    assert chosen == whole["excess"]["chosen_on_valid"]
-    assert [found["excess"]["test"]] == [
-        r["test"] for r in whole["excess"]["rows"] if r["weight"] == chosen]
+    assert found["offsets"]["test"] == whole["accuracy"][str(WINDOW)]
+    chosen = found["typicality"]["weight"]
+    assert chosen == whole["typicality"]["chosen_on_valid"]
+    assert [found["typicality"]["test"]] == [
+        r["test"] for r in whole["typicality"]["rows"] if r["weight"] == chosen]
     # averaged with itself, a run routes as alone; with another it need not
     assert whole_windows.report([run, run], "code")["plain"] == found["plain"]
     assert whole_windows.main(["--run", run, "--members", run + "x", "--out", str(out)]) == 2

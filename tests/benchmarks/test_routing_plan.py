@@ -25,9 +25,9 @@ def test_the_arithmetic_of_the_docstring():
 
 @pytest.mark.parametrize("model", [QUICK, FULL])
 def test_a_table_has_the_bytes_of_the_docstring(model):
-    """A scout without real text has as many pairs as one of real text, less 1 in 100."""
+    """A bigram model without real text has as many pairs as one of real text, less 1 in 100."""
     made = made_up(model.vocab_size, model.window)
-    assert 0.98 * bigram.PAIRS < made.keys.size <= bigram.PAIRS
+    assert 0.98 * bigram.MAX_BIGRAMS < made.keys.size <= bigram.MAX_BIGRAMS
     table = bigram.table([made, made])
     assert table.keys.shape[1:] == (16_384, 8)
     size = sum(x.nbytes for x in table)
@@ -39,7 +39,7 @@ def test_a_cascade_needs_its_bank_its_tables_and_a_call():
     rng = np.random.default_rng(0)
     wide = bigram.count(rng.integers(0, 258, (2000, 16)), np.ones((2000, 16), bool), 258)
     small, large = (bigram.table(of) for of in (
-        [bank.scouts[n] for n in bank.names], [wide] * 3))
+        [bank.bigrams[n] for n in bank.names], [wide] * 3))
     parameters = 4 * models.count_parameters(bank.model) / GIB
     least = 3 * parameters + sum(x.nbytes for x in small) / GIB
     found = cascade_memory(bank, small, OPTIONS)

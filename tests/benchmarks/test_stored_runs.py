@@ -85,7 +85,7 @@ def test_a_run_that_names_no_commit_can_be_read(folder, tmp_path):
     assert json.loads(out.read_text())["run_commit"] is None
 
 
-def test_scouts_need_to_know_the_vocabulary(folder, tmp_path, capsys):
+def test_bigram_models_need_to_know_the_vocabulary(folder, tmp_path, capsys):
     record = json.loads((folder / "bank.json").read_text())
     del record["spec"]["model"]["vocab_size"]
     (tmp_path / "old.json").write_text(json.dumps(record))

@@ -102,17 +102,27 @@ def test_a_text_too_short_to_judge(run, bank, tmp_path):
     assert "too short to judge" in run("route", "--help")[1]
 
 
-def test_a_head_is_judged_alone(run, bank, text, tmp_path):
+def test_a_beginning_is_judged_alone(run, bank, text, tmp_path):
     (tmp_path / "start").write_bytes(TEXT.encode()[:32])
     one, other = (json.loads(run("route", "--bank", bank, "--json", *more)[1])
-                  for more in (("--head", 2, text), (tmp_path / "start",)))
+                  for more in (("--max-windows", 2, text), (tmp_path / "start",)))
     assert one | {"file": ""} == other | {"file": ""} and one["windows"] == 2
     assert "16 tokens" in run("bank", "list", "--bank", bank)[1]
-    refused(run("route", "--bank", bank, "--head", "-1", text), "--head")
+    refused(run("route", "--bank", bank, "--max-windows", "-1", text), "--max-windows")
 
 
-@pytest.mark.parametrize("head", [0, 20])
-def test_a_terminal_is_shown_how_far_a_file_is(bank, text, monkeypatch, capsys, head):
+@pytest.mark.parametrize(("old", "new"), [("--head", "--max-windows"),
+                                          ("--keep", "--min-candidates")])
+def test_flags_of_the_last_version_work_and_say_their_new_name(run, tmp_path, text, old, new):
+    bank = tiny_bank.stored(tmp_path / "three", tiny_bank.in_memory(3)).folder
+    status, out, error = run("route", "--bank", bank, old, 2, text)
+    assert run("route", "--bank", bank, new, 2, text) == (0, out, "") and status == 0
+    assert run("route", "--bank", bank, text)[1] != out
+    assert error.count("\n") == 1 and f"{old} is now {new}" in error
+
+
+@pytest.mark.parametrize("few", [0, 20])
+def test_a_terminal_is_shown_how_far_a_file_is(bank, text, monkeypatch, capsys, few):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -120,12 +130,12 @@ def test_a_terminal_is_shown_how_far_a_file_is(bank, text, monkeypatch, capsys, 
     monkeypatch.setattr(progress, "DELAY", 0)
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert main(["route", "--bank", bank, "--head", str(head), text]) == 0
+    assert main(["route", "--bank", bank, "--max-windows", str(few), text]) == 0
     said = terminal.getvalue()
     assert "text.txt" in said and ("100%|" in said)
     tokens = len(TEXT.encode())
-    assert (f"{-(-tokens // 16)} windows" in said) == (head == 0)
-    assert ("20/20" in said) == (head == 20)
+    assert (f"{-(-tokens // 16)} windows" in said) == (few == 0)
+    assert ("20/20" in said) == (few == 20)
     assert capsys.readouterr().out.count("\n") == 1
 
 

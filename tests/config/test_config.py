@@ -50,26 +50,26 @@ def test_rules_are_told_apart_in_words():
         assert wording(nothing) == found[0]
 
 
-def test_excess_is_named_beside_any_rule_and_is_no_part_of_a_residual():
+def test_a_typicality_weight_is_named_beside_any_rule_and_is_no_part_of_a_residual():
     for rule in (settings.SEEN, settings.Scoring(predicted=True)):
-        both = dataclasses.replace(rule, excess=0.5)
+        both = dataclasses.replace(rule, typicality_weight=0.5)
         plain, words = wording(rule), wording(both)
-        assert (words.cost, words.compared) == (plain.cost, f"{plain.cost} + {words.added}")
+        assert (words.cost, words.ranking_score) == (plain.cost, f"{plain.cost} + {words.added}")
         assert words.added.startswith("0.5 x") and not words.paper
-        assert (plain.compared, plain.added) == (plain.cost, "")
+        assert (plain.ranking_score, plain.added) == (plain.cost, "")
         assert both != rule == both.residual_rule == rule.residual_rule
         assert wording(settings.to_dict(both)) == words
         assert settings.scoring_rule(settings.to_dict(both), settings.ModelConfig(
             predictive=True)) == both
     for nothing in ("1", True, -1.0, float("nan"), float("inf"), None):
-        assert wording({"excess": nothing}) == wording(settings.SEEN)
+        assert wording({"typicality_weight": nothing}) == wording(settings.SEEN)
 
 
 @pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
-def test_an_excess_that_cannot_be_is_one_line(bad):
-    said = r"config\.scoring\.excess must be a finite number"
+def test_a_typicality_weight_that_cannot_be_is_one_line(bad):
+    said = r"config\.scoring\.typicality_weight must be a finite number"
     with pytest.raises(UserError, match=said) as caught:
-        settings.build(raw(scoring__excess=bad))
+        settings.build(raw(scoring__typicality_weight=bad))
     assert "\n" not in str(caught.value)
 
 

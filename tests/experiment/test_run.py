@@ -22,7 +22,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     tiny_run.write(folder, (*tiny_run.NAMES, "marks"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finished_bank, "KEEP", 1)  # two experts are then enough for a cascade
+        patch.setattr(finished_bank, "MIN_CANDIDATES", 1)  # two experts then have a cascade
         report = run.run(settings.build(tiny_run.config(folder)), folder / "run")
     return folder, report
 
@@ -78,13 +78,13 @@ def test_the_bank_that_was_written_routes_text(finished):
     assert cr_jax.route(bank, tiny_run.text("marks", seed=9)).expert is None
 
 
-def test_scouts_are_counted_and_a_cascade_is_chosen(finished):
+def test_bigram_models_are_counted_and_a_cascade_is_chosen(finished):
     folder, _ = finished
     cascade = Cascade.load(folder / "run" / "bank")
-    assert (cascade.keep, cascade.choice.agreement) == (1, 1)
+    assert (cascade.min_candidates, cascade.fitted.agreement) == (1, 1)
     for kind in tiny_run.NAMES:
         found = cascade.route(tiny_run.text(kind, seed=9))
-        assert found.expert == kind == min(found.scouts, key=found.scouts.get)
+        assert found.expert == kind == min(found.bigrams, key=found.bigrams.get)
         assert list(found.residuals) == [kind]
 
 

@@ -1,4 +1,4 @@
-"""A cascade answers as exact routing does wherever its scouts keep the exact winner."""
+"""A cascade answers as exact routing does wherever the exact winner is a candidate."""
 
 import json
 
@@ -29,15 +29,15 @@ from cr_jax.scoring import batching, bigram
 from cr_jax.scoring import residuals as scoring
 
 
-def by_scouts(bank, batch):
-    """nats/token of the windows by the bank's scouts, each asked alone."""
-    return np.concatenate([cascade.scout_residuals(bigram.table([bank.scouts[n]]), batch)
+def by_bigrams(bank, batch):
+    """nats/token of the windows by the bank's bigram models, each asked alone."""
+    return np.concatenate([cascade.bigram_residuals(bigram.table([bank.bigrams[n]]), batch)
                            for n in bank.names])
 
 
 def asked_first(patch, residuals):
-    """Replaces what the scouts say of windows."""
-    patch.setattr("cr_jax.routing.cascade.scout_residuals", lambda *a: residuals)
+    """Replaces what the bigram models say of windows."""
+    patch.setattr("cr_jax.routing.cascade.bigram_residuals", lambda *a: residuals)
 
 
 def test_keeping_all_experts_is_exact_routing():
@@ -51,7 +51,7 @@ def test_keeping_all_experts_is_exact_routing():
     a, b = whole.route(TEXT, batch=4), router.route(bank, TEXT, batch=4)
     same_route(a, b)
     assert a.margin == pytest.approx(b.margin, rel=1e-4) and list(a.residuals) == list(b.residuals)
-    assert b.scouts is None and set(a.scouts) == set(bank.names)
+    assert b.bigrams is None and set(a.bigrams) == set(bank.names)
 
 
 def test_a_cascade_counts_the_winners_tra_alone():
@@ -80,7 +80,7 @@ def test_what_cannot_be_judged_or_scored_is_not_by_a_cascade_either():
     assert ((exact == -1) == (got.expert == -1)).all() and np.isnan(got.p_values[:, [1, 6]]).all()
 
 
-def test_scouts_that_say_what_experts_say_keep_the_winner(monkeypatch):
+def test_bigram_models_that_say_what_experts_say_keep_the_winner(monkeypatch):
     bank, batch = in_memory(4), spread()
     exact = router.route_all(bank, batch)
     asked_first(monkeypatch, exact.residuals)
@@ -101,31 +101,31 @@ def test_one_kept_expert_is_all_that_a_route_knows():
     assert (found.expert, found.nearest) == (exact.expert, exact.nearest) == ("e0", "e0")
     assert list(found.residuals) == ["e0"] and found.margin == np.inf
     assert found.residuals["e0"] == pytest.approx(exact.residuals["e0"], rel=1e-5)
-    assert json.loads(json.dumps(found.to_json()))["scouts"].keys() == set(bank.names)
+    assert json.loads(json.dumps(found.to_json()))["bigrams"].keys() == set(bank.names)
 
 
-@pytest.mark.parametrize("keep", [1, 3])
-def test_the_kept_experts_score_and_no_others(keep):
+@pytest.mark.parametrize("few", [1, 3])
+def test_the_candidates_score_and_no_others(few):
     bank, batch = in_memory(4), spread()
-    by_scout = by_scouts(bank, batch)
-    exact, got = router.route_all(bank, batch), Cascade(bank, keep).route_all(batch)
-    kept = np.argsort(np.argsort(by_scout, 0), 0) < keep
-    np.testing.assert_array_equal(np.isfinite(got.residuals), kept)
-    np.testing.assert_allclose(got.residuals[kept], exact.residuals[kept], rtol=1e-5)
+    near = by_bigrams(bank, batch)
+    exact, got = router.route_all(bank, batch), Cascade(bank, few).route_all(batch)
+    chosen = np.argsort(np.argsort(near, 0), 0) < few
+    np.testing.assert_array_equal(np.isfinite(got.residuals), chosen)
+    np.testing.assert_allclose(got.residuals[chosen], exact.residuals[chosen], rtol=1e-5)
     np.testing.assert_array_equal(
-        got.expert, np.where(kept, exact.residuals, np.inf).argmin(0))
+        got.expert, np.where(chosen, exact.residuals, np.inf).argmin(0))
 
 
-def test_no_margin_and_no_offsets_keep_the_nearest_scouts_alone():
+def test_no_margin_and_no_offsets_keep_the_nearest_bigram_models_alone():
     """Two ways to the same: the general rule, and the k lowest of plain residuals."""
     plain, batch = in_memory(4), spread()
     bank = plain.mount("twin", plain.expert_params("e1"), plain.calibration["e1"],
-                       scout=plain.scouts["e0"])
-    by_scout = by_scouts(bank, batch)
-    for keep in (1, 2, 5):  # e0 and its twin are equally near: the first is kept
-        want = np.zeros(by_scout.shape, bool)
-        np.put_along_axis(want, np.argsort(by_scout, 0, kind="stable")[:keep], True, 0)
-        got, with_zeros = (Cascade(bank, keep, offsets=o).route_all(batch)
+                       bigram=plain.bigrams["e0"])
+    near = by_bigrams(bank, batch)
+    for few in (1, 2, 5):  # e0 and its twin are equally near: the first is the candidate
+        want = np.zeros(near.shape, bool)
+        np.put_along_axis(want, np.argsort(near, 0, kind="stable")[:few], True, 0)
+        got, with_zeros = (Cascade(bank, few, offsets=o).route_all(batch)
                            for o in (None, dict.fromkeys(bank.names, 0.0)))
         np.testing.assert_array_equal(np.isfinite(got.residuals), want)
         np.testing.assert_array_equal(got.residuals, with_zeros.residuals)
@@ -133,23 +133,23 @@ def test_no_margin_and_no_offsets_keep_the_nearest_scouts_alone():
     assert shifted.route(TEXT) == Cascade(bank, 2).route(TEXT)
 
 
-def test_the_margin_keeps_what_lies_near_the_nearest_scout():
+def test_the_margin_keeps_what_lies_near_the_nearest_bigram_model():
     bank, batch = in_memory(4), spread()
-    by_scout, exact = by_scouts(bank, batch), router.route_all(bank, batch).residuals
-    above = by_scout - by_scout.min(0)
+    near, exact = by_bigrams(bank, batch), router.route_all(bank, batch).residuals
+    above = near - near.min(0)
     margin, counts = float(np.median(above)), []
     for m in (0.0, margin / 2, margin, 2 * margin):
-        got = Cascade(bank, 2, margin=m).route_all(batch)
+        got = Cascade(bank, 2, candidate_margin=m).route_all(batch)
         here = np.isfinite(got.residuals)
         np.testing.assert_array_equal(
-            here, (above < m) | (np.argsort(np.argsort(by_scout, 0), 0) < 2))
+            here, (above < m) | (np.argsort(np.argsort(near, 0), 0) < 2))
         np.testing.assert_allclose(got.residuals[here], exact[here], rtol=1e-5)
         counts.append(here.sum(0))
     assert (np.diff(counts, axis=0) >= 0).all() and len(set(counts[2])) > 1
     assert (counts[0] == 2).all() and (counts[3] > counts[0]).any()
 
 
-def test_offsets_rescue_a_scout_that_is_dearer_on_everything(monkeypatch):
+def test_offsets_rescue_a_bigram_model_that_is_dearer_on_everything(monkeypatch):
     bank, batch = in_memory(4), spread()
     exact = router.route_all(bank, batch)
     lost = int(np.bincount(exact.expert).argmax())
@@ -169,16 +169,16 @@ def test_offsets_rescue_a_scout_that_is_dearer_on_everything(monkeypatch):
 def test_a_document_of_one_window_keeps_what_the_window_keeps(margin):
     bank, batch = in_memory(4), spread()
     offsets = {n: 0.1 * i for i, n in enumerate(bank.names)}
-    cut = Cascade(bank, 1, margin=margin, offsets=offsets)
+    cut = Cascade(bank, 1, candidate_margin=margin, offsets=offsets)
     by_window = np.isfinite(cut.route_all(batch).residuals)
-    by_scout = by_scouts(bank, batch)
+    near = by_bigrams(bank, batch)
     for i in range(0, len(batch), 4):
         window = batch.take(np.array([i]))
         found = cut.route(window, expert_chunk=1)
         want = {bank.names[e] for e in np.flatnonzero(by_window[:, i])}
         assert set(found.residuals) == want
         # offsets choose, and are not said
-        assert list(found.scouts.values()) == pytest.approx(list(by_scout[:, i]), rel=1e-5)
+        assert list(found.bigrams.values()) == pytest.approx(list(near[:, i]), rel=1e-5)
         filled = cut.route(window, expert_chunk=2)
         assert want <= set(filled.residuals)
         assert len(filled.residuals) == min(4, 1 + -(-(len(want) - 1) // 2) * 2)
@@ -186,25 +186,25 @@ def test_a_document_of_one_window_keeps_what_the_window_keeps(margin):
         assert len(set(by_window.sum(0))) > 1
 
 
-def test_random_scouts_keep_the_winner_at_chance():
-    """Negative control: what agrees is the scouts' doing, not the cascade's."""
+def test_random_bigram_models_keep_the_winner_at_chance():
+    """Negative control: what agrees is the bigram models' doing, not the cascade's."""
     bank, batch = in_memory(4), spread(400)
     exact = router.route_all(bank, batch)
     shuffled = np.random.default_rng(0).permuted(exact.residuals, axis=0)
     np.testing.assert_allclose(agreement(shuffled, exact.residuals), [0.25, 0.5, 0.75, 1],
                                atol=0.08)
-    rates = [np.mean(Cascade(in_memory(4, scouts_from=10 * seed), 1).route_all(batch).expert
+    rates = [np.mean(Cascade(in_memory(4, bigrams_from=10 * seed), 1).route_all(batch).expert
                      == exact.expert) for seed in range(2, 12)]
     assert abs(np.mean(rates) - 0.25) < 0.15 and max(rates) < 0.9
 
 
-def test_trained_scouts_need_one_expert_and_unknown_text_stays_unknown():
+def test_trained_bigram_models_need_one_expert_and_unknown_text_stays_unknown():
     bank = trained_bank()
     mine = {f"e{i}": windows(100, 500 + i, low, high)
             for i, (low, high) in enumerate(((97, 107), (113, 123)))}
-    cut = Cascade.choose(bank, mine, keep=1)
-    assert (cut.keep, cut.margin, cut.offsets) == (1, 0, None)
-    assert (cut.choice.agreement, cut.choice.kept) == (1, 1)
+    cut = Cascade.fit(bank, mine, min_candidates=1)
+    assert (cut.min_candidates, cut.candidate_margin, cut.offsets) == (1, 0, None)
+    assert (cut.fitted.agreement, cut.fitted.mean_candidates) == (1, 1)
     assert cut.route("".join(chr(97 + i * i % 10) for i in range(200))).expert == "e0"
     assert cut.route("0123456789" * 20).expert is None
 
@@ -227,7 +227,7 @@ def test_no_expert_is_compiled_twice(monkeypatch):
                         lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k))
     monkeypatch.setattr(bigram, "pair_hashes",
                         lambda *a: asked.append(a[0].shape) or real_hashes(*a))
-    monkeypatch.setattr(cascade, "TOKENS", 4 * TINY.window)  # scouts read four windows too
+    monkeypatch.setattr(cascade, "TOKENS", 4 * TINY.window)  # bigram models read four windows too
     # The others are traced anew as they are: their function is another.
     bank_module._pick.clear_cache()
     bigram.residuals.clear_cache()
@@ -244,7 +244,7 @@ def test_no_expert_is_compiled_twice(monkeypatch):
     assert picks == [(1,)] * leaves + [(2,)] * leaves
 
 
-def test_calls_are_nearly_full_and_cover_every_place():
+def test_batches_are_nearly_full_and_cover_every_place():
     for batch in (1, 4, 11, 64):
         for n in range(200):
             batching = list(full_calls(np.arange(n), batch))
@@ -262,28 +262,28 @@ def test_the_command_says_what_the_api_says(tmp_path, capsys):
     def call(*more):
         return main([*words, *more]), *capsys.readouterr()
 
-    status, _, error = call("--cascade")  # no choice was stored
+    status, _, error = call("--cascade")  # no fit was stored
     assert status == 2 and "route without it" in error and error.count("\n") == 1
-    status, _, error = call("--keep", "9")
-    assert status == 2 and "keep=9" in error
-    want = Cascade.load(tmp_path / "bank", keep=2).route(TEXT)
-    status, out, error = call("--keep", "2", "--json")
+    status, _, error = call("--min-candidates", "9")
+    assert status == 2 and "min_candidates=9" in error
+    want = Cascade.load(tmp_path / "bank", min_candidates=2).route(TEXT)
+    status, out, error = call("--min-candidates", "2", "--json")
     assert (status, error) == (0, "")
     said = json.loads(out)
     assert {k: said[k] for k in want.to_json()} == want.to_json()
-    assert len(said["residuals"]) == 2 and len(said["scouts"]) == 3
-    Cascade.choose(bank, {n: spread() for n in bank.names}, at_least=0.0, keep=2).save()
+    assert len(said["residuals"]) == 2 and len(said["bigrams"]) == 3
+    Cascade.fit(bank, {n: spread() for n in bank.names}, at_least=0.0, min_candidates=2).save()
     status, chosen, _ = call("--cascade", "--json")
     assert status == 0 and chosen == out
-    status, out, _ = call("--keep", "1", "--explain")
-    assert status == 0 and "the only one of 3 experts that the scouts kept" in out
-    assert "scouts" not in call()[1]
+    status, out, _ = call("--min-candidates", "1", "--explain")
+    assert status == 0 and "the only one of 3 experts that the bigram models left" in out
+    assert "bigrams" not in call()[1]
 
 
-def test_a_cascade_reads_a_head_and_refuses_calls_of_no_size():
+def test_a_cascade_reads_a_beginning_and_refuses_batches_of_no_size():
     cut = Cascade(in_memory(3), 2)
     seen = []
-    found = cut.route(TEXT, head=3, batch=2, on_block=seen.append)
+    found = cut.route(TEXT, max_windows=3, batch=2, on_block=seen.append)
     assert found == cut.route(TEXT[:3 * TINY.window], batch=2)
     assert [len(block) for block in seen] == [2, 1]
     for call in (lambda: cut.route(TEXT, batch=0), lambda: cut.route_all(spread(), expert_chunk=0)):

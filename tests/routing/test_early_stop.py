@@ -87,14 +87,14 @@ def test_a_stopped_route_is_that_of_the_windows_it_read(rule):
         short = router.route(bank, long, stop=0.99, batch=batch, on_block=seen.append)
         assert 2 <= short.windows < 40 and short.of_windows == 201 == whole.windows
         assert short.nearest == whole.nearest == "e0"
-        head = router.route(bank, long, head=short.windows, batch=min(batch, LOOK))
-        assert dataclasses.replace(short, of_windows=None) == head
+        start = router.route(bank, long, max_windows=short.windows, batch=min(batch, LOOK))
+        assert dataclasses.replace(short, of_windows=None) == start
     assert whole.of_windows is None and whole == router.route(bank, long, stop=0.0)
     assert sum(map(len, seen)) < 80
-    # A text, of which more is read than is scored, and no more than its head is counted.
+    # A text, of which more is read than is scored, and no more than its beginning is counted.
     text = "abcdefghij" * 300
     assert router.route(bank, text, stop=0.9).of_windows == -(-len(text) // TINY.window)
-    assert router.route(bank, text, stop=0.9, head=50).of_windows == 50
+    assert router.route(bank, text, stop=0.9, max_windows=50).of_windows == 50
 
 
 def test_an_ambiguous_text_is_read_to_its_end():
@@ -121,7 +121,7 @@ def test_the_kept_experts_of_a_cascade_stop():
     assert (found.nearest, found.windows, found.of_windows) == (
         alone.nearest, alone.windows, alone.of_windows)
     assert found.residuals == pytest.approx(alone.residuals)
-    assert found.scouts == Cascade(bank, 2).route(long).scouts  # these read it all
+    assert found.bigrams == Cascade(bank, 2).route(long).bigrams  # these read it all
 
 
 def test_the_command_says_how_many_windows_of_how_many(tmp_path, capsys):

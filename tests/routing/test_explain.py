@@ -54,8 +54,8 @@ def test_the_nats_are_those_of_the_bank_s_own_rule(bank, found):
 
 
 def test_a_head_is_all_that_is_explained(bank):
-    found = explain(bank, TEXT, head=2)
-    assert found.route == router.route(bank, TEXT, head=2)
+    found = explain(bank, TEXT, max_windows=2)
+    assert found.route == router.route(bank, TEXT, max_windows=2)
     assert found.complete and found.route.windows == found.windows == 2
 
 
@@ -143,7 +143,7 @@ def test_the_verdict_names_what_the_bank_s_rule_counts(found, rule, says):
 
 
 def test_the_most_telling_tokens(found):
-    ranked = found.telling()
+    ranked = found.by_text()
     assert [row.nats for row in ranked] == sorted((r.nats for r in ranked), reverse=True)
     assert {row.text: row.count for row in ranked} == {c: TEXT.count(c) for c in set(TEXT)}
     total = sum(row.nats for row in ranked)
@@ -152,7 +152,7 @@ def test_the_most_telling_tokens(found):
     for row in ranked:
         tokens = row.count * len(row.text.encode())
         assert row.nats == pytest.approx((row.runner_up - row.nearest) * tokens, abs=1e-4)
-    worst = found.telling("residual")
+    worst = found.by_text("residual")
     assert sum(row.nats for row in worst) == pytest.approx(found.nll[0].sum(dtype=float))
     assert [row.text for row in worst] != [row.text for row in ranked]
 
@@ -166,7 +166,7 @@ def test_json_holds_all_of_it(found):
 
 def test_an_expert_without_a_finite_residual_comes_last(bank):
     params = jax.tree.map(lambda x: x.at[0].set(np.nan), bank.params)
-    broken = dataclasses.replace(bank, params=params, scoring=Scoring(excess=2.0))
+    broken = dataclasses.replace(bank, params=params, scoring=Scoring(typicality_weight=2.0))
     found, whole = explain(broken, TEXT), explain(bank.select(bank.names[1:]), TEXT)
     assert found.route.nearest == found.names[0] and found.names[2] == bank.names[0]
     assert set(found.names[:2]) == set(whole.names)
@@ -181,7 +181,7 @@ def test_bad_input(bank, found):
         with pytest.raises(UserError, match=word):
             explain(bank, text, **options)
     with pytest.raises(UserError, match="margin"):
-        found.telling("length")
+        found.by_text("length")
     with pytest.raises(UserError, match="no experts"):
         explain(tiny_bank.in_memory(0), TEXT)
 

@@ -189,17 +189,17 @@ def test_a_head_is_judged_by_its_own_windows_and_the_rest_is_not_read():
             read.append(i)
             yield text[i:i + 1000]
 
-    for head in (1, 3, 4, 7):
+    for few in (1, 3, 4, 7):
         seen = []
-        found = router.route(bank, text, head=head, batch=4, on_block=seen.append)
-        assert found == router.route(bank, text[:head * TINY.window], batch=4)
-        assert sum(len(block) for block in seen) == found.windows == head
-    assert router.route(bank, parts(), head=4, batch=4).windows == 4
+        found = router.route(bank, text, max_windows=few, batch=4, on_block=seen.append)
+        assert found == router.route(bank, text[:few * TINY.window], batch=4)
+        assert sum(len(block) for block in seen) == found.windows == few
+    assert router.route(bank, parts(), max_windows=4, batch=4).windows == 4
     assert len(read) < 150  # of 600
-    short = router.route(bank, TEXT, head=99)
-    assert short == router.route(bank, TEXT, head=0)
+    short = router.route(bank, TEXT, max_windows=99)
+    assert short == router.route(bank, TEXT, max_windows=0)
     batch = windows(9)
-    assert router.route(bank, batch, head=5) == router.route(bank, batch.take(slice(5)))
+    assert router.route(bank, batch, max_windows=5) == router.route(bank, batch.take(slice(5)))
 
 
 def test_bad_input_is_one_line():
@@ -216,7 +216,7 @@ def test_bad_input_is_one_line():
         "surrogate": [lambda: router.route(bank, "\udc80")],
         "alpha": [lambda: router.route(bank, "x", alpha=2.0), lambda: router.route(
             bank, "x", alpha=float("nan"))],
-        "head=-1": [lambda: router.route(bank, TEXT, head=-1)],
+        "max_windows=-1": [lambda: router.route(bank, TEXT, max_windows=-1)],
         "to score": [lambda: router.score(bank, "")],
         "16 tokens": [lambda: router.score(bank, narrow)],
         "token ids": [lambda: router.score(bank, high)],

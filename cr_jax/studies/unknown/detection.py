@@ -1,4 +1,4 @@
-"""How well a score tells unknown from known.  Scores grow with strangeness, as residuals do.
+"""How well a score tells unknown from known.  Scores grow with novelty score, as residuals do.
 
 Not in the paper, which shows the gap between domains but no detection figures.  numpy only.
 """
