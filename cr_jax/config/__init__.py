@@ -14,7 +14,13 @@ from typing import Any, Literal
 
 import ml_collections
 
-from cr_jax.config.checks import check, check_model, check_scoring, profile_steps
+from cr_jax.config.checks import (
+    check,
+    check_model,
+    check_scoring,
+    profile_steps,
+    validation_period,
+)
 from cr_jax.config.schema import (
     DOCUMENT_WINDOWS,
     SEEN,
@@ -35,7 +41,7 @@ __all__ = [
     "DOCUMENT_WINDOWS", "SEEN", "Bottleneck", "DataConfig", "DomainConfig", "EvalConfig",
     "Experiment", "ModelConfig", "OptimizerConfig", "Scoring", "TokenizerConfig",
     "TrainConfig", "build", "check_model", "check_scoring", "default", "domain",
-    "model_config", "profile_steps", "scoring_rule", "to_dict",
+    "model_config", "profile_steps", "scoring_rule", "to_dict", "validation_period",
 ]
 
 

@@ -99,14 +99,11 @@ class TrainConfig:
     tokens: int = 0
     seconds: float = 0.0
     accumulate: int = 1  # micro-batches per step
-    ema: float = 0.0  # decay of an averaged copy of the weights that is evaluated; 0: off
     loss_chunk: int = 8192  # tokens of a device whose logits stand in memory at once
     nested: float = 0.0  # share of windows trained at a random lower rate (Not in the paper)
     hidden: float = 0.0  # share of windows with hidden input tokens (Not in the paper)
-    hidden_final: float = 0.0  # that share at the end of the run; it changes linearly
     hidden_low: float = 0.1  # share of such a window's tokens: between low and high
     hidden_high: float = 0.5
-    hidden_weight: float = 1.0  # of a hidden token's loss, beside 1 for the others
     predict_weight: float = 0.3  # of the predictions' loss, beside 1 for rebuilding
     short: float = 0.0  # share of windows cut to a random length (Not in the paper)
     max_epochs: float = 0.0  # an expert stops learning once it has read its text so often; 0: off
@@ -127,6 +124,10 @@ class EvalConfig:
     alpha: float = 0.05  # a p-value below this is "unknown"
     expert_chunk: int = 4  # experts scored side by side in memory
     examples: int = 2  # sample windows per expert in the report
+    every: str = ""  # validation while training: "200 steps", "2e6 tokens", "10 seconds"; "": never
+    every_windows: int = 512  # windows of each expert for that, at most its calibration windows
+    keep_best: bool = True  # keep the checkpoint of the step with the lowest loss on valid too
+    target_tra: float = 0.0  # note the seconds of steps until this TRA on valid; 0: none
 
 
 @dataclasses.dataclass(frozen=True)

@@ -132,7 +132,8 @@ def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys)
 def test_other_settings_are_refused_before_the_text_is_read(finished, monkeypatch, change, said):
     folder, _ = finished
     reads = []
-    monkeypatch.setattr(run.corpora, "prepare", lambda *a: reads.append(a) or pytest.fail("read"))
+    monkeypatch.setattr(run.experiment_text, "prepare",
+                        lambda *a: reads.append(a) or pytest.fail("read"))
     config = tiny_run.config(folder)
     config.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=rf"other settings \({said}"):

@@ -15,6 +15,7 @@ from cr_jax.errors import UserError
 from cr_jax.parallel import plan as parallel
 from cr_jax.training import banner, watchdog
 from cr_jax.training.clock import Clock
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.phases import PHASES, Phases, shares
 from cr_jax.training.trace import Trace
 
@@ -79,7 +80,7 @@ def test_the_time_that_is_known_before_the_first_step(monkeypatch, train, elapse
     train = TrainConfig(batch=8, **train)
     plan = parallel.make_plan("jit", 2, 8, 1, jax.devices()[:1])
     clock = Clock(train, 12, (), elapsed=elapsed)
-    found = banner.lines(plan, None, tiny_run.MODEL, train, clock, step)
+    found = banner.lines(plan, None, CompressorLoss(tiny_run.MODEL, train), train, clock, step)
     assert re.search(words, found[2]) and "per device" not in found[0]
 
 
