@@ -13,8 +13,8 @@ from cr_jax.training.optimizer import rate
 from cr_jax.training.speed import peak_flops
 
 BAR = "train {percentage:5.1f}% |{bar:24}| {desc}"
-_KEPT = ("what was saved before is kept: lower config.optimizer.learning_rate and "
-         "muon_learning_rate, and start in a new --workdir")
+_KEPT = ("lower config.optimizer.learning_rate and muon_learning_rate; a workdir keeps what was "
+         "saved before, start in a new one")
 
 
 class Progress:
