@@ -83,7 +83,7 @@ class Progress:
         share = done - self.began[0]
         left = ((1 - done) / share * (time.perf_counter() - self.began[1]) if share > 0
                 else float("inf"))
-        until = tqdm.format_interval(left) if np.isfinite(left) else "?"
+        until = tqdm.format_interval(round(left)) if np.isfinite(left) else "?"
         self.bar.set_description_str(
             f"{tqdm.format_interval(passed)} passed, {until} left, {self.text}{self.valid}",
             refresh=False)

@@ -189,7 +189,7 @@ def test_other_settings_are_refused_before_the_text_is_read(finished, monkeypatc
     record = folder / "run" / "checkpoints" / "60" / "record" / "metadata"
     held = record.read_bytes()
     try:
-        for given, raw in ((longer, held), (config, held + b" "), (config, b"")):
+        for given, raw in ((longer, held), (other, held + b" "), (other, b"")):
             record.write_bytes(raw)
             with pytest.raises(pytest.fail.Exception):
                 run.run(settings.build(given), folder / "run")
