@@ -44,6 +44,7 @@ class Job:
     batches(step) -> iterator of {"tokens" [e, b, L], ...}, this process's `plan.share` of the
     batches from that step on; below a workdir with `get_state` and `set_state` (a Grain iterator).
     valid: windows of each model, for `config.eval.every`.
+    start: weights to begin with, stacked [E, ...] on the host, in place of fresh ones.
     """
 
     experiment: Experiment
@@ -52,6 +53,7 @@ class Job:
     batches: Callable[[int], Iterator]
     texts: Mapping[str, Corpus | Mixture | None] = dataclasses.field(default_factory=dict)
     valid: Mapping[str, Windows] | None = None
+    start: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +116,8 @@ def train(
             validation.go_on(old.get("validation"), step)
         else:
             state = plan.init(make_state, keys)
+            if job.start is not None:
+                state = plan.spread(plan.gather(state).replace(params=job.start))
         batches = job.batches(step)
         if restored:
             batches.set_state(iterator_state)
