@@ -37,11 +37,26 @@ def main(argv):
     sys.exit(status)
 
 
+def help_text() -> str:
+    """The flags of this program and every setting of a config."""
+    from cr_jax.config.reference import as_text
+
+    own = [flags.FLAGS[name] for name in ("config", "workdir", "coordinator", "processes",
+                                          "process", "connect_seconds")]
+    listed = "\n".join(f"  --{flag.name:<18} {flag.help}" for flag in own)
+    return (f"{__doc__}\nFlags\n{listed}\n\nSettings, at their defaults; a file in configs/ sets "
+            f"them, the command line overrides it.\n\n{as_text()}")
+
+
 def parse(argv):
     """The flags; one line and exit status 2 when one cannot be understood."""
     from cr_jax.config.files import blame, check_file, config_files
     from cr_jax.errors import UserError
 
+    if any(word.lstrip("-").startswith("help") or word == "-h" for word in argv[1:]
+           if word.startswith("-")):
+        print(help_text())
+        sys.exit(0)
     files = list(config_files(argv[1:]))
     try:
         for file in files:

@@ -6,7 +6,6 @@ Plain residuals, with the typicality penalty and with the offsets that are best 
 (`cr_jax.studies.weak_experts`).  --members: further runs of the same domains, whose residuals in
 nats/token are averaged with the first's: the rules that --rule names, every position that they
 score.  --without: experts left out with their windows, before anything is chosen.
-`benchmarks.bank.report` has the whole study.
 """
 
 import argparse

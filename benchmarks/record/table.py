@@ -25,7 +25,7 @@ NAMES = {"test": "code_test", "valid": "code_valid", "wikitext": "wikitext_valid
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("logs", nargs="+", help="raw JSON of benchmarks.record.run")
+    p.add_argument("logs", nargs="+", help="raw JSON in results/record")
     p.add_argument("--swap", help="raw JSON of an expert trained on other text")
     p.add_argument("--out", default="results/paper.json")
     args = p.parse_args()

@@ -14,7 +14,14 @@ from typing import Any, Literal
 
 import ml_collections
 
-from cr_jax.config.checks import check, check_lm, check_model, check_scoring, profile_steps
+from cr_jax.config.checks import (
+    check,
+    check_lm,
+    check_model,
+    check_scoring,
+    profile_steps,
+    validation_period,
+)
 from cr_jax.config.schema import (
     DOCUMENT_WINDOWS,
     SEEN,
@@ -37,6 +44,7 @@ __all__ = [
     "LmConfig", "ModelConfig", "OptimizerConfig", "Scoring", "TokenizerConfig", "TrainConfig",
     "TransformerConfig", "build", "check_lm", "check_model", "check_scoring", "completed",
     "default", "domain", "model_config", "profile_steps", "scoring_rule", "to_dict",
+    "validation_period",
 ]
 
 # Fields of `Scoring` in version 0.1; stored rules that have them are read for one version more.

@@ -94,6 +94,7 @@ def check(e: Experiment) -> None:
                 "train.loss_chunk": e.train.loss_chunk, "train.log_every": e.train.log_every,
                 "eval.batch": e.eval.batch, "eval.expert_chunk": e.eval.expert_chunk,
                 "eval.calibration_windows": e.eval.calibration_windows,
+                "eval.every_windows": e.eval.every_windows,
                 "mesh_expert": e.mesh_expert, "mesh_fsdp": e.mesh_fsdp,
                 "train.keep_checkpoints": e.train.keep_checkpoints,
                 "tokenizer.train_bytes": e.tokenizer.train_bytes,
@@ -102,6 +103,11 @@ def check(e: Experiment) -> None:
         if value < 1:
             raise UserError(f"config.{name} must be at least 1, got {value}")
     profile_steps(e.train.profile)
+    if e.eval.every:
+        validation_period(e.eval.every)
+    elif e.eval.target_tra:
+        raise UserError(f"config.eval.target_tra={e.eval.target_tra} needs config.eval.every, such "
+                        "as '10 seconds'")
     if e.train.batch % e.train.accumulate:
         raise UserError(f"config.train.batch={e.train.batch} must be a multiple of "
                         f"accumulate={e.train.accumulate}")
@@ -109,9 +115,8 @@ def check(e: Experiment) -> None:
               "optimizer.final": e.optimizer.final, "train.nested": e.train.nested,
               "train.short": e.train.short,
               "train.hidden": e.train.hidden, "train.hidden_low": e.train.hidden_low,
-              "train.hidden_high": e.train.hidden_high, "train.hidden_final": e.train.hidden_final,
-              "eval.alpha": e.eval.alpha,
-              "train.ema": e.train.ema}
+              "train.hidden_high": e.train.hidden_high, "eval.alpha": e.eval.alpha,
+              "eval.target_tra": e.eval.target_tra}
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise UserError(f"config.{name} is a share and must lie in [0, 1], got {value}")
@@ -140,6 +145,26 @@ def check(e: Experiment) -> None:
         if study not in known:
             raise UserError(f"config.studies: unknown study '{study}'; "
                             f"there are {', '.join(known)}")
+
+
+def validation_period(text: str) -> tuple[float, str]:
+    """"200 steps" -> (200.0, "steps"); units are steps, tokens (of one expert) and seconds.
+
+    Raises `UserError` on anything else.
+
+    >>> validation_period("2e6 tokens")
+    (2000000.0, 'tokens')
+    """
+    amount, _, unit = text.strip().partition(" ")
+    try:
+        number = float(amount)
+    except ValueError:
+        number = 0.0
+    whole = unit == "seconds" or (unit in ("steps", "tokens") and number.is_integer())
+    if not (0 < number < float("inf") and whole):
+        raise UserError(f"config.eval.every={text!r} must be a number and one of steps, tokens or "
+                        "seconds, such as '200 steps' or '10 seconds'; '' never validates")
+    return number, unit
 
 
 def profile_steps(text: str) -> tuple[int, int] | None:

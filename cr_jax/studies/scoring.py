@@ -2,7 +2,7 @@
 
 Claim to test (not in the paper): a compressor that also rebuilds tokens it was not shown routes by
 these better the longer it trains, where the paper's residual fades as copying gets perfect.
-Reads what `benchmarks/bank/run.py` wrote: residuals of every expert on every window.
+Reads stored residuals (results/scoring): those of every expert on every window.
 """
 
 import json

@@ -14,6 +14,7 @@ from cr_jax.config import SEEN, OptimizerConfig, Scoring, TrainConfig, check_sco
 from cr_jax.errors import UserError
 from cr_jax.scoring.residuals import residual_nll, residuals_only, score_experts, scored
 from cr_jax.training import step as step_room
+from cr_jax.training.losses import CompressorLoss
 
 CODE = Scoring(predicted=True)
 predictive = functools.partial(small, predictive=True)
@@ -77,10 +78,11 @@ def test_one_pass_for_training_gives_what_two_passes_give():
 def train(model, steps=150, weight=0.3):
     """Windows that count upwards from anywhere: token i + 1 follows from token i."""
     settings = TrainConfig(batch=16, steps=steps, predict_weight=weight)
+    loss = CompressorLoss(model, settings)
     optimizer = OptimizerConfig(name="adamw", learning_rate=1e-2, warmup=0.0)
-    state = jax.jit(functools.partial(step_room.init_state, model, optimizer, settings))(
+    state = jax.jit(functools.partial(step_room.init_state, loss, optimizer))(
         jax.random.key(0))
-    step = jax.jit(step_room.make_train_step(model, optimizer, settings), donate_argnums=0)
+    step = jax.jit(step_room.make_train_step(loss, optimizer), donate_argnums=0)
     rng = np.random.default_rng(0)
     for i in range(steps):
         starts = rng.integers(0, model.vocab_size, (16, 1))
