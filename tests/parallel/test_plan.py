@@ -55,14 +55,14 @@ def batch(step, experts=range(E)):
 
 
 @functools.cache
-def run(layout, train=DRAWS, names=NAMES, seed=0):
+def run(layout, train=DRAWS, names=NAMES, seed=0, model=MODEL):
     """(weights at the start, weights after five steps, sums of each step), on the host."""
     plan = plan_of(layout, len(names))
-    state = plan.init(lambda key: init_state(MODEL, OPTIMIZER, train, key),
+    state = plan.init(lambda key: init_state(model, OPTIMIZER, train, key),
                       parallel.expert_keys(seed, names))
     first = jax.device_get(plan.gather(state).params)
     experts, found = [NAMES.index(n) for n in names], []
-    step = plan.compile_step(lambda axis: make_train_step(MODEL, OPTIMIZER, train, axis),
+    step = plan.compile_step(lambda axis: make_train_step(model, OPTIMIZER, train, axis),
                              train.experts_by, state, plan.put(batch(0, experts)))
     for i in range(STEPS):
         state, sums = step(state, plan.put(batch(i, experts)), PROGRESS[experts])
@@ -103,6 +103,12 @@ def test_eight_devices_equal_one(layout):
 @pytest.mark.parametrize("layout", [(8, 1, 1), (2, 4, 1), "pmap"], ids=str)
 def test_eight_devices_equal_one_for_one_expert(layout):
     check_same(run("one", names=("c",)), run(layout, names=("c",)))
+
+
+@pytest.mark.parametrize("layout", [(2, 2, 2), "pmap"], ids=str)
+def test_eight_devices_equal_one_with_latent_queries(layout):
+    model = dataclasses.replace(MODEL, bottleneck="query")
+    check_same(run("one", model=model), run(layout, model=model))
 
 
 def test_the_comparison_sees_a_difference():
