@@ -1,6 +1,7 @@
 """A bank's folder: what is changed, missing or cut is found; what goes wrong leaves nothing."""
 
 import concurrent.futures
+import dataclasses
 import json
 import os
 import struct
@@ -170,6 +171,32 @@ def test_a_header_with_absurd_shapes_is_refused_before_allocating(stored, monkey
     file.write_bytes(struct.pack("<Q", 1 << 62) + raw[8:])
     refuses(lambda: ExpertBank.load(stored, verify=False), "params.safetensors")
     assert not allocated
+
+
+def test_banks_written_before_rotary_values(tmp_path):
+    """Their latent queries are plain, and a form that is gone is named."""
+    plain = dataclasses.replace(TINY, bottleneck="query", rotary_values=False)
+    bank = tiny_bank.stored(tmp_path / "bank", tiny_bank.in_memory(1, plain))
+
+    def rewrite(change):
+        for file in ("bank.json", "experts/e0/config.json"):
+            raw = json.loads((bank.folder / file).read_text())
+            change(raw["model"])
+            if raw.pop("sha256", None):
+                bank_folder.write_sealed(bank.folder / file, raw)
+            else:
+                (bank.folder / file).write_text(json.dumps(raw))
+
+    def forget(model):
+        for field in ("rotary_values", "positional_bias", "value_start", "value_frequencies"):
+            del model[field]
+
+    rewrite(forget)
+    assert ExpertBank.load(bank.folder, verify=False).model == plain
+    rewrite(lambda model: model.update(rotary_values=True))  # negative control: other parameters
+    refuses(lambda: ExpertBank.load(bank.folder, verify=False), "params.safetensors")
+    rewrite(lambda model: model.update(bottleneck="query_fold"))
+    refuses(lambda: ExpertBank.load(bank.folder, verify=False), "query, fold", "'query_fold'")
 
 
 def test_a_replaced_tokenizer_is_refused(stored, monkeypatch):

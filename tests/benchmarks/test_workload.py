@@ -36,10 +36,10 @@ def traced_flops(jaxpr, times=1):
     return total
 
 
-@pytest.mark.parametrize("bottleneck", ["fold", "query", "query_fold"])
+@pytest.mark.parametrize("bottleneck,rotary", [("fold", True), ("query", True), ("query", False)])
 @pytest.mark.parametrize("latents", [8, 5])
-def test_formula_counts_the_products_of_the_traced_step(bottleneck, latents):
-    c = dataclasses.replace(TINY, bottleneck=bottleneck, latents=latents)
+def test_formula_counts_the_products_of_the_traced_step(bottleneck, rotary, latents):
+    c = dataclasses.replace(TINY, bottleneck=bottleneck, rotary_values=rotary, latents=latents)
     shapes = jax.eval_shape(lambda k: models.init(c, k), jax.random.key(0))
     tokens = jnp.zeros((3, c.window), jnp.int32)
     states = lambda p: models.Autoencoder(c).apply(p, tokens)[0]

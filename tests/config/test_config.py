@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from cr_jax import config as settings
@@ -95,7 +96,7 @@ def test_built_settings_cannot_be_changed():
     ({"model__latents": True}, ["config.model.latents must be int"]),
     ({"model__latents": 4.0}, ["config.model.latents must be int"]),
     ({"model__remat": 1}, ["config.model.remat must be bool"]),
-    ({"model__bottleneck": "folds"}, ["config.model.bottleneck", "fold, query"]),
+    ({"model__bottleneck": 1}, ["config.model.bottleneck must be str"]),
     ({"model": 3}, ["config.model must be a group"]),
     ({"data__domains": {"d": {**HOME, "train": "a"}}}, ["domains.d.train must be a list"]),
     ({"model__window": 0}, ["config.model.window must be at least 1, got 0"]),
@@ -157,8 +158,27 @@ def test_a_stored_model_description_is_checked_too():
 @pytest.mark.parametrize("form", models.BOTTLENECKS)
 def test_a_rate_above_the_bottleneck_s_is_refused(form):
     model = settings.ModelConfig(bottleneck=form, latents=4, d_latent=32)
-    assert model.rates == models.BOTTLENECKS[form](model).rates
-    settings.check_scoring(settings.Scoring(rate=model.rates), model)
-    for rate in (model.rates + 1, 10**6):
-        with pytest.raises(UserError, match=f"rate={rate} must not exceed {model.rates}"):
-            settings.check_scoring(settings.Scoring(rate=rate), model)
+    rates = models.make_bottleneck(model).rates
+    models.check_bottleneck(model, rates)
+    for rate in (rates + 1, 10**6):
+        with pytest.raises(UserError, match=f"rate={rate} must not exceed {rates}"):
+            models.check_bottleneck(model, rate)
+
+
+def test_a_bottleneck_that_does_not_exist_is_refused_with_those_that_do():
+    """By the room that has them, at start-up and before anything is allocated."""
+    model = settings.build(raw(model__bottleneck="folds", model__vocab_size=64)).model
+    for check in (models.check_bottleneck, lambda m: models.init(m, jax.random.key(0))):
+        with pytest.raises(UserError, match="bottleneck must be one of query, fold; got 'folds'"):
+            check(model)
+    with pytest.raises(UserError, match="fold_channels must be at least 1, got 0"):
+        models.check_bottleneck(settings.ModelConfig(bottleneck="fold", fold_channels=0))
+
+
+def test_latent_queries_that_were_stored_before_rotary_values_are_plain():
+    stored = settings.to_dict(settings.ModelConfig())
+    assert settings.model_config(stored).rotary_values
+    del stored["rotary_values"]
+    assert not settings.model_config(stored).rotary_values
+    stored["bottleneck"] = "fold"
+    assert settings.model_config(stored) == settings.ModelConfig(bottleneck="fold")

@@ -36,7 +36,8 @@ def test_a_variant_builds(stem, variant):
         {**settings.to_dict(built.model), "vocab_size": built.model.vocab_size or 2048}))
     assert 1e4 < size < 1e10
     if grid is not None:
-        assert make_grid(grid).windows
+        made = make_grid(grid)
+        assert made.windows or made.sizes
 
 
 @pytest.mark.parametrize("stem", [s for s, f in FILES.items() if hasattr(f, "VARIANTS")])

@@ -56,10 +56,10 @@ def batch(step, experts=range(E)):
 
 
 @functools.cache
-def run(layout, train=DRAWS, names=NAMES, seed=0):
+def run(layout, train=DRAWS, names=NAMES, seed=0, model=MODEL):
     """(weights at the start, weights after five steps, sums of each step), on the host."""
     plan = plan_of(layout, len(names))
-    loss = CompressorLoss(MODEL, train, plan.devices_seen)
+    loss = CompressorLoss(model, train, plan.devices_seen)
     state = plan.init(lambda key: init_state(loss, OPTIMIZER, key),
                       parallel.expert_keys(seed, names))
     first = jax.device_get(plan.gather(state).params)
@@ -105,6 +105,12 @@ def test_eight_devices_equal_one(layout):
 @pytest.mark.parametrize("layout", [(8, 1, 1), (2, 4, 1), "pmap"], ids=str)
 def test_eight_devices_equal_one_for_one_expert(layout):
     check_same(run("one", names=("c",)), run(layout, names=("c",)))
+
+
+@pytest.mark.parametrize("layout", [(2, 2, 2), "pmap"], ids=str)
+def test_eight_devices_equal_one_with_latent_queries(layout):
+    model = dataclasses.replace(MODEL, bottleneck="query")
+    check_same(run("one", model=model), run(layout, model=model))
 
 
 def test_the_comparison_sees_a_difference():

@@ -316,6 +316,17 @@ def test_settings_that_this_version_lacks_must_not_have_mattered(field, harmless
     assert "\n" not in str(caught.value)
 
 
+def test_latent_queries_of_an_older_version_go_on_as_plain_ones_only():
+    record = {"experiment": to_dict(tiny_run.experiment("x")), "experts": ["a"], "texts": {},
+              "model": to_dict(dataclasses.replace(tiny_run.MODEL, bottleneck="query"))}
+    older = json.loads(json.dumps(record))
+    del older["model"]["rotary_values"]
+    with pytest.raises(UserError, match="model: rotary_values"):
+        loop.same_run(older, record)
+    record["model"]["rotary_values"] = False
+    loop.same_run(older, record)
+
+
 def test_ctrl_c_in_the_last_step_stops_too(tmp_path):
     e = tiny_run.experiment(tmp_path, steps=3)
     with pytest.raises(Interrupted, match="step 3"):

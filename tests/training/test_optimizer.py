@@ -36,7 +36,7 @@ BLOCKS = {f"{side}/blocks/{m}" for side in ("encoder", "decoder") for m in MATRI
 
 @pytest.mark.parametrize("form", FORMS)
 def test_muon_takes_the_block_matrices_and_nothing_else(form):
-    refine = set() if form == "fold" else {
+    refine = set() if form != "plain_query" else {
         f"bottleneck/refine/{m}" for m in
         ("Attention_0/qkv", "Attention_0/out", "SwiGlu_0/up", "SwiGlu_0/down")}
     assert taken(form) == BLOCKS | refine

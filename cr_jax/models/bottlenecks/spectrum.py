@@ -1,49 +1,43 @@
-"""Which frequency, channel and slice each number of rotary latent queries starts with.
+"""Which frequency, channel and slice the numbers of rotary latent queries start with.
 
-Letters as in `query`: D model width, H heads, K head width, M latents, L window, S = ceil(L / M).
-The D/2 pairs (k, K/2 + k) of all heads are numbered together.
+Letters as in `query`: D model width, H heads, K head width, L window, M latents, S = ceil(L / M).
+The D/2 pairs (k, K/2 + k) of all heads are numbered together.  Pair g has frequency g mod F and
+channel floor(g / F), F = ceil(S/2): where a head has fewer pairs, a spectrum is shared by heads.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 
-def frequencies(span: int) -> int:
-    """How many odd multiples of pi / S one channel's spectrum has: S/2, an odd S one real more."""
-    return -(-span // 2)
-
-
-def angles(window: int, width: int, span: int) -> Float[np.ndarray, "L pairs"]:
-    """theta_k i of each position i and pair: theta_k = pi (2k + 1) / S, k = pair mod S/2."""
-    odd = 2 * (np.arange(width // 2) % frequencies(span)) + 1
-    # Whole turns are taken off as integers: exact for any window.
-    return np.pi * (np.arange(window)[:, None] * odd % (2 * span)) / span
-
-
-def rope_angles(window: int, width: int, heads: int) -> Float[np.ndarray, "L pairs"]:
-    """The frequencies of rotary position embedding, base 10,000, instead."""
-    half = width // heads // 2
-    theta = np.tile(10_000.0 ** (-np.arange(half) / half), heads)
-    return np.arange(window)[:, None] * theta
+def _odd(width: int, span: int) -> Int[np.ndarray, " pairs"]:
+    """2k + 1 of each pair's frequency pi (2k + 1) / S."""
+    return 2 * (np.arange(width // 2) % -(-span // 2)) + 1
 
 
 def channels(width: int, span: int) -> Int[np.ndarray, " pairs"]:
-    """The channel of each pair: one channel's pairs hold its whole spectrum, across heads."""
-    return np.arange(width // 2) // frequencies(span)
+    """The channel of each pair."""
+    return np.arange(width // 2) // -(-span // 2)
 
 
-def sizes(width: int, span: int) -> Float[np.ndarray, " pairs"]:
-    """1, or sqrt(1/2) at the frequency pi, whose cosines have twice the norm: then the transform
-    of a slice is orthogonal but for one factor."""
-    odd = 2 * (np.arange(width // 2) % frequencies(span)) + 1
-    return np.where(odd == span, 0.5**0.5, 1.0)
+def angles(window: int, width: int, span: int) -> Float[np.ndarray, "L pairs"]:
+    """theta_k i of each position i and pair, without whole turns: exact for any window."""
+    return np.pi * (np.arange(window)[:, None] * _odd(width, span) % (2 * span)) / span
+
+
+def rope_angles(window: int, width: int, heads: int) -> Float[np.ndarray, "L pairs"]:
+    """The same with the frequencies of rotary position embedding, base 10,000."""
+    half = width // heads // 2
+    theta = np.tile(10_000.0 ** (-np.arange(half) / half), heads)
+    return np.arange(window)[:, None] * theta
 
 
 def place(width: int, heads: int) -> Int[np.ndarray, "2 pairs"]:
     """Where the two numbers of each pair stand in concatenated heads."""
     half = width // heads // 2
     head, k = np.divmod(np.arange(width // 2), half)
-    first = head * 2 * half + k
+    first = 2 * half * head + k
     return np.stack([first, first + half])
 
 
@@ -53,6 +47,24 @@ def whole_pairs(width: int, heads: int, latent: int) -> Float[np.ndarray, "D Dz"
     matrix = np.zeros((width, latent), np.float32)
     matrix[kept, np.arange(len(kept))] = 1
     return matrix
+
+
+def one_direction_a_channel(heads: int, span: int):
+    """Initialiser of W_v [D, D]: the pairs of a channel see h along one direction w_c ~ N(0, 1/D).
+
+    A real signal, so their second numbers are 0.  At the frequency pi, which odd S have, cosines
+    have twice the norm, and the signal is sqrt(1/2): then each slice's transform is orthogonal.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        width, _ = shape
+        channel = channels(width, span)
+        directions = jax.random.normal(key, (width, channel[-1] + 1), dtype) * width**-0.5
+        size = np.where(_odd(width, span) == span, 0.5**0.5, 1.0).astype(dtype)
+        first, _ = place(width, heads)
+        return jnp.zeros(shape, dtype).at[:, first].set(directions[:, channel] * size[None])
+
+    return init
 
 
 def slices(window: int, latents: int) -> Int[np.ndarray, " L"]:
