@@ -177,7 +177,7 @@ def token_nats(scout: Table, tokens: Int[Array, "B L"]) -> Float[Array, "B L"]:
     hashes = pair_hashes(ids[:, :-1], ids[:, 1:])
     slot = _slots(hashes, scout.keys.shape[0].bit_length() - 1).astype(jnp.int32)
     here = scout.keys[slot] == hashes[..., None]
-    known = jnp.min(jnp.where(here, scout.nats[slot], jnp.inf), -1)
+    known = jnp.min(jnp.where(here, scout.nats[slot], jnp.inf), -1).astype(jnp.float32)
     alone = scout.alone[tokens].astype(jnp.float32)
     other = scout.after[tokens[:, :-1]].astype(jnp.float32) + alone[:, 1:]
     return jnp.concatenate([alone[:, :1], jnp.where(jnp.isfinite(known), known, other)], -1)

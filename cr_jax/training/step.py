@@ -65,7 +65,7 @@ def make_train_step(
         else:
             (h, _), ahead = net.apply(params, tokens, mask, **options), None
         counted = jnp.ones(tokens.shape, bool) if mask is None else mask
-        weights = counted / count
+        weights = counted.astype(jnp.float32) / count
         if "hidden" in options:
             weights = jnp.where(options["hidden"], train.hidden_weight * weights, weights)
         kernel = models.head(model, params)
@@ -74,8 +74,8 @@ def make_train_step(
         sums = objective.score_sums(scores, counted)
         if ahead is not None:
             more, scores = objective.linear_cross_entropy(
-                ahead, kernel, tokens, train.predict_weight * counted / count, train.loss_chunk,
-                row_kernels(model))
+                ahead, kernel, tokens, train.predict_weight * counted.astype(jnp.float32) / count,
+                train.loss_chunk, row_kernels(model))
             value += more
             sums["predicted_nll"] = jnp.sum(jnp.where(counted, scores.nll, 0.0))
         return value, sums
@@ -110,7 +110,8 @@ def make_train_step(
         average = state.average
         if train.ema:
             # A young average follows the weights closely: decay grows to its final value.
-            decay = jnp.minimum(train.ema, (1.0 + state.step) / (10.0 + state.step))
+            done = state.step.astype(jnp.float32)
+            decay = jnp.minimum(train.ema, (1.0 + done) / (10.0 + done))
             average = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
         sums["gradient_norm"] = optax.tree.norm(grads)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state,
