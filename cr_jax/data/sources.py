@@ -12,7 +12,7 @@ import random
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cr_jax.data import records
@@ -28,6 +28,7 @@ _STDLIB_SKIP = {
     "pydoc_data", "ensurepip", "turtledemo", "__pycache__", "__phello__",
 }
 RANDOM_DOCUMENTS, RANDOM_CHARACTERS = 512, 4096  # of each
+_REGISTERED: dict[str, Callable[[str], Iterable["Document"]]] = {}
 _KINDS = ("stdlib, samples/NAME, random:SYMBOLS, files:GLOB, jsonl:PATH[#field], "
           "tfds:NAME/SPLIT[#field]")
 
@@ -74,7 +75,21 @@ def parse(spec: str) -> Source:
     if colon and target and kind in ("jsonl", "tfds"):
         target, _, field = target.partition("#")
         return Source(spec, kind, target, field or "text", split)
+    if colon and kind in _REGISTERED:
+        return Source(spec, kind, target, split=split)
     raise UserError(f"data source {spec!r} is not understood; write one of: {_KINDS}")
+
+
+def register_source(kind: str, read: Callable[[str], Iterable[Document]]) -> None:
+    """Makes the spec "KIND:TARGET" a source: the documents of `read(TARGET)`, each time the same.
+
+    Raises `UserError` when the kind is taken or no word.  `fingerprint` reads all documents, so
+    that tokens are cached for these texts and no others.
+    """
+    if not kind.isidentifier() or kind in {*_READERS, *_REGISTERED}:
+        raise UserError(f"a data source cannot be named {kind!r}: a name is one word, and taken "
+                        f"are {', '.join([*_READERS, *_REGISTERED])}")
+    _REGISTERED[kind] = read
 
 
 def split_of(group: str) -> str:
@@ -95,6 +110,8 @@ def documents(spec: str) -> Iterator[Document]:
     a file is damaged or is not UTF-8 text.
     """
     source = parse(spec)
+    if source.kind in _REGISTERED:
+        return _keep(source, ((found, None) for found in _REGISTERED[source.kind](source.target)))
     return _keep(source, _READERS[source.kind](source))
 
 
@@ -102,6 +119,10 @@ def fingerprint(spec: str) -> str:
     """SHA-256 (hex) of the spec and of the bytes of the files behind it (TFDS: sizes and times)."""
     source = parse(spec)
     digest = hashlib.sha256(spec.encode("utf-8", "surrogatepass"))
+    if source.kind in _REGISTERED:
+        for document in documents(spec):
+            for part in (document.name, document.text):
+                digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
     if source.kind == "tfds":
         digest.update(records.tfds_identity(source.target).encode())
         return digest.hexdigest()
@@ -124,6 +145,8 @@ def _keep(source: Source, found: Iterator[tuple[Document, str | None]]) -> Itera
 
 def _files(source: Source) -> list[tuple[Path, str]]:
     """Sorted (path, name) pairs; a name does not depend on where the project or the folder lies."""
+    if source.kind in _REGISTERED:
+        return []
     if source.kind == "stdlib":
         root = Path(sysconfig.get_path("stdlib"))
         found = _walk(root, lambda name: name in _STDLIB_SKIP or name.startswith("config-"), ".py")
