@@ -89,8 +89,6 @@ def test_fine_tuning_learns_and_leaves_what_it_started_from():
     (["--bits", "--gpt2", "nowhere"], "encoder.json")])
 def test_bad_options_are_refused_before_training(arrays, tmp_path, capsys, bad, says):
     out = tmp_path / "row.json"
-    if "--gpt2" in bad:
-        pytest.importorskip("tiktoken")
     assert run.main(arguments(arrays, out) + bad) == 2
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1 and says in printed.err
