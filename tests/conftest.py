@@ -3,10 +3,12 @@
 
 - eight devices, so that every way to split a step can be tested without an accelerator
 - rank promotion raises: a missing [None] is an error here, not a wrong sum
+- dtype promotion is strict: a type that mixes with another is cast where a reader sees it
 - every shape in an annotation of `cr_jax` is checked at each call
 - a warning is an error (`filterwarnings` in pyproject.toml names the exceptions)
 """
 
+import functools
 import gc
 import os
 import pathlib
@@ -34,6 +36,18 @@ import pytest
 from absl import flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+_attend = jax.nn.dot_product_attention
+
+
+@functools.wraps(_attend)
+def _attention(*args, **options):
+    """JAX's own attention, which takes the sums of half precision in float32 without a cast."""
+    with jax.numpy_dtype_promotion("standard"):
+        return _attend(*args, **options)
+
+
+jax.nn.dot_product_attention = _attention
 # LLVM's passes cost more time on tiny models than they save; they change sums in the last bits,
 # so equalities between programs are stated with a tolerance, and between runs of one program not.
 jax.config.update("jax_disable_most_optimizations", True)

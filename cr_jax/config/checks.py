@@ -140,11 +140,6 @@ def check(e: Experiment) -> None:
     both = set(e.data.domains) & set(e.data.unseen)
     if both:
         raise UserError(f"config.data: {', '.join(sorted(both))} cannot be both trained and unseen")
-    known = ("fingerprint", "routing", "geometry")
-    for study in e.studies:
-        if study not in known:
-            raise UserError(f"config.studies: unknown study '{study}'; "
-                            f"there are {', '.join(known)}")
 
 
 def validation_period(text: str) -> tuple[float, str]:

@@ -208,4 +208,4 @@ class Experiment:
     eval: EvalConfig = EvalConfig()
     scoring: Scoring = SEEN
     bank_dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of the stored experts
-    studies: tuple[str, ...] = ("fingerprint", "routing", "geometry")  # run after training
+    studies: tuple[str, ...] = ("fingerprint", "routing", "geometry")  # names in studies/registry

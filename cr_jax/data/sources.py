@@ -8,14 +8,14 @@ import dataclasses
 import hashlib
 import random
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cr_jax.data import records
 from cr_jax.data.encodings import NotText
 from cr_jax.data.finding import LeftOut, files_of, walk
 from cr_jax.data.groups import group_of
-from cr_jax.data.specs import SPLITS, Source, located, parse, split_of
+from cr_jax.data.specs import REGISTERED, SPLITS, Source, located, parse, split_of
 from cr_jax.data.text_files import opened, read_text, readable, whole_file
 from cr_jax.errors import UserError
 
@@ -74,14 +74,32 @@ def documents(spec: str, reading: Reading = READING, left_out: LeftOut | None = 
     too large for `reading` or is text in another encoding.
     """
     source = located(parse(spec))
+    if source.kind in REGISTERED:
+        return _keep(source, ((found, None) for found in REGISTERED[source.kind](source.target)))
     return _keep(source, _READERS[source.kind](
         source, reading, LeftOut() if left_out is None else left_out))
+
+
+def register_source(kind: str, read: Callable[[str], Iterable[Document]]) -> None:
+    """Makes the spec "KIND:TARGET" a source: the documents of `read(TARGET)`, each time the same.
+
+    Raises `UserError` when the kind is taken or no word.  `fingerprint` reads all documents, so
+    that tokens are cached for these texts and no others.
+    """
+    if not kind.isidentifier() or kind in {*_READERS, *REGISTERED}:
+        raise UserError(f"a data source cannot be named {kind!r}: a name is one word, and taken "
+                        f"are {', '.join([*_READERS, *REGISTERED])}")
+    REGISTERED[kind] = read
 
 
 def fingerprint(spec: str) -> str:
     """SHA-256 (hex) of the spec and of the bytes of the files behind it (TFDS: sizes and times)."""
     source = located(parse(spec))
     digest = hashlib.sha256(spec.encode("utf-8", "surrogatepass"))
+    if source.kind in REGISTERED:
+        for document in documents(spec):
+            for part in (document.name, document.text):
+                digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
     if source.kind == "tfds":
         digest.update(records.tfds_identity(source.target).encode())
         return digest.hexdigest()
@@ -104,6 +122,8 @@ def _keep(source: Source, found: Iterator[tuple[Document, str | None]]) -> Itera
 
 def _files(source: Source, left_out: LeftOut) -> list[tuple[Path, str]]:
     """Sorted (path, name) pairs; a name does not depend on where the project or the folder lies."""
+    if source.kind in REGISTERED:
+        return []
     if source.kind == "stdlib":
         root = Path(sysconfig.get_path("stdlib"))
         skip = lambda name: name in _STDLIB_SKIP or name.startswith("config-")

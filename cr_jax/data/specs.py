@@ -10,6 +10,7 @@ from cr_jax.paths import expanded
 SPLITS = ("train", "valid", "test")
 _KINDS = ("stdlib, samples/NAME, random:SYMBOLS, files:GLOB, jsonl:PATH[#field][&group=KEY], "
           "tfds:NAME/SPLIT[#field][&group=KEY]")
+REGISTERED: dict[str, object] = {}  # kind -> what `sources.register_source` was given
 _NO_FIELD = frozenset("/*?[")  # they belong to a path
 
 
@@ -63,6 +64,8 @@ def parse(spec: str) -> Source:
             raise UserError(f"data source {spec!r}: after the field comes &group=KEY or nothing, "
                             f"not &{'&'.join(options)}")
         return Source(spec, kind, path, field or "text", split, "".join(keys))
+    if colon and kind in REGISTERED:
+        return Source(spec, kind, target, split=split)
     raise UserError(f"data source {spec!r} is not understood; write one of: {_KINDS}")
 
 

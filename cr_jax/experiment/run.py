@@ -24,7 +24,7 @@ from cr_jax.parallel import plan as parallel
 from cr_jax.parallel import processes
 from cr_jax.report import write_report
 from cr_jax.scoring.calibration import too_few
-from cr_jax.studies import evaluation, examples, fingerprint, geometry, routing
+from cr_jax.studies import evaluation, examples, registry
 from cr_jax.studies.capacity import ablation
 from cr_jax.studies.capacity.grid import make_grid
 from cr_jax.training import banner
@@ -86,6 +86,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
     `training.loop.Interrupted` when it was asked to stop and has saved itself.  Of several
     processes all train, then process 0 alone evaluates and writes; the others return {}.
     """
+    registry.check(experiment)
     say = lambda line: print(line, flush=True) if processes.is_first() else None
     seconds: dict[str, float] = {}
 
@@ -124,13 +125,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
                     bank, text.test, expert_chunk=experiment.eval.expert_chunk,
                     batch=experiment.eval.batch, on_windows=bar.update)
         with stage("studies"):
-            if "fingerprint" in experiment.studies:
-                report |= fingerprint.run(names, scores)
-            if "routing" in experiment.studies:
-                report |= routing.run(bank, scores, tuple(experiment.data.unseen),
-                                      experiment.eval.alpha)
-            if "geometry" in experiment.studies:
-                report |= geometry.run(bank, text.test, experiment.seed)
+            report |= registry.run(registry.Context(experiment, text, bank, scores), say)
             report |= examples.run(bank, text.test, experiment.eval.examples)
         report["curves"] = _curves(folder, names, trained.looks)
         report["training"] = _training(experiment, trained)

@@ -182,7 +182,7 @@ def token_nats(bigram: BigramTable, tokens: Int[Array, "B L"]) -> Float[Array, "
     hashes = pair_hashes(ids[:, :-1], ids[:, 1:])
     slot = _slots(hashes, bigram.keys.shape[0].bit_length() - 1).astype(jnp.int32)
     here = bigram.keys[slot] == hashes[..., None]
-    known = jnp.min(jnp.where(here, bigram.nats[slot], jnp.inf), -1)
+    known = jnp.min(jnp.where(here, bigram.nats[slot], jnp.inf), -1).astype(jnp.float32)
     alone = bigram.alone[tokens].astype(jnp.float32)
     other = bigram.after[tokens[:, :-1]].astype(jnp.float32) + alone[:, 1:]
     return jnp.concatenate([alone[:, :1], jnp.where(jnp.isfinite(known), known, other)], -1)

@@ -108,10 +108,11 @@ class CompressorLoss:
             return objective.linear_cross_entropy(
                 states, kernel, tokens, weights, self.chunk, row_kernels(model))
 
-        value, scores = cross_entropy(h, counted / count)
+        value, scores = cross_entropy(h, counted.astype(jnp.float32) / count)
         sums = objective.score_sums(scores, counted)
         if ahead is not None:
-            more, scores = cross_entropy(ahead, self.train.predict_weight * counted / count)
+            weights = self.train.predict_weight * counted.astype(jnp.float32) / count
+            more, scores = cross_entropy(ahead, weights)
             value += more
             sums["predicted_nll"] = jnp.sum(jnp.where(counted, scores.nll, 0.0))
         return value, sums
@@ -158,7 +159,7 @@ class LanguageModelLoss:
         mask = rows.get("mask", jnp.ones(tokens.shape, bool))
         value, scores = objective.linear_cross_entropy(
             models.CausalLm(self.model).apply(params, tokens), models.head(self.model, params),
-            tokens, mask / count, self.chunk)
+            tokens, mask.astype(jnp.float32) / count, self.chunk)
         return value, objective.score_sums(scores, mask)
 
     def score(self, params, rows):

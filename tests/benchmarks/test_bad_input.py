@@ -45,8 +45,6 @@ CASES = [
     f"{program.__name__.removeprefix('benchmarks.')}-{said}" for program, _, said in CASES])
 def test_bad_input_is_one_line_and_writes_nothing(
         program, words, said, tmp_path, monkeypatch, capsys):
-    if "--gpt2" in words:
-        pytest.importorskip("tiktoken")
     (tmp_path / "file").write_text("x")
     (tmp_path / "text.md").write_text("# words, no program\nIt is text.\n")
     (tmp_path / "wrong.py").write_text("def get_config():\n    return 1 / 0\n")

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import tiny_gpt2
 
 from benchmarks.record import table, tokens
 from cr_jax.errors import UserError
@@ -23,14 +24,7 @@ def test_windows_are_spread_from_the_first_to_the_last():
 @pytest.fixture
 def byte_pieces(tmp_path):
     """A folder in the form of GPT-2's two files whose pieces are the 256 bytes: 'a' has id 64."""
-    shown = [chr(b) for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or b >= 174]
-    pieces = shown + [chr(256 + n) for n in range(256 - len(shown))]
-    folder = tmp_path / "gpt2"
-    folder.mkdir()
-    ids = {piece: i for i, piece in enumerate(pieces)} | {"<|endoftext|>": 256}
-    (folder / "encoder.json").write_text(json.dumps(ids))
-    (folder / "vocab.bpe").write_text("#version: 0.2\n")
-    return folder
+    return tiny_gpt2.write(tmp_path / "gpt2")
 
 
 def text_folders(root, **files):
@@ -43,7 +37,6 @@ def text_folders(root, **files):
 
 
 def test_token_arrays_are_the_documents_with_end_ids(tmp_path, byte_pieces, capsys):
-    pytest.importorskip("tiktoken")
     data = text_folders(
         tmp_path / "data", code_python__train_00=["aab", "b"], code_python__train_01=["bb"],
         code_python__valid=["a"], code_python__test=["ba"], wikitext__valid=["ab", "aa"])
@@ -61,7 +54,6 @@ def test_token_arrays_are_the_documents_with_end_ids(tmp_path, byte_pieces, caps
 
 
 def test_a_missing_split_is_one_line_and_writes_nothing(tmp_path, byte_pieces, capsys):
-    pytest.importorskip("tiktoken")
     data = text_folders(tmp_path / "data", code_python__train=["a"], code_python__valid=["a"])
     assert tokens.main(["--data", str(data), "--gpt2", str(byte_pieces), "--out",
                         str(tmp_path / "out")]) == 2

@@ -121,7 +121,6 @@ def test_built_settings_cannot_be_changed():
     ({"data__domains": {"d": {"train": ["a"]}}}, ["domains.d has no source for: valid, test"]),
     ({"data__unseen": {"u": {"train": ["a"]}}}, ["unseen.u has no source for: test"]),
     ({"data__unseen": {"d": {"test": ["a"]}}}, ["d cannot be both trained and unseen"]),
-    ({"studies": ["colours"]}, ["unknown study 'colours'", "fingerprint"]),
 ], ids=lambda x: next(iter(x)) if isinstance(x, dict) else "")
 def test_a_bad_setting_is_one_line_that_says_what_to_change(changes, words):
     found = complaint(**changes)
