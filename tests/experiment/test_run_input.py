@@ -97,7 +97,7 @@ def test_ctrl_c_between_stages_is_one_line(tmp_path, capsys, monkeypatch, lost):
                 raise
         return types.SimpleNamespace(tokenizer=None, train={})
 
-    monkeypatch.setattr(run.corpora, "prepare", pressed)
+    monkeypatch.setattr(run.experiment_text, "prepare", pressed)
     before = signal.getsignal(signal.SIGINT)
     assert run.main(tiny_run.config(tmp_path), str(tmp_path / "run")) == 130
     assert capsys.readouterr().err.strip() == "stopped; run the same command to go on"
