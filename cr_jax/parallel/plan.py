@@ -202,16 +202,16 @@ class Plan:
                 out_shardings=(shards, self.replicated)).lower(
                     state, batch, jax.ShapeDtypeStruct((self.experts,), jnp.float32)).compile()
             return Program(compiled, self.experts, _memory(compiled))
-        # Compiled here and not at the first call: a run's clock starts with its first step.
-        mapped = jax.pmap(own(), "data", in_axes=(0, 0, None), donate_argnums=0,
-                          devices=list(self.mesh.devices.flat)).lower(
-            state, batch, jax.ShapeDtypeStruct((self.experts,), jnp.float32)).compile()
+        mapped, ahead = jax.pmap(own(), "data", in_axes=(0, 0, None), donate_argnums=0,
+                                 devices=list(self.mesh.devices.flat)), jax.process_count() == 1
+        if ahead:  # of several processes JAX's compiled pmap takes no arrays of one's own devices
+            mapped = mapped.lower(state, batch, np.zeros(self.experts, np.float32)).compile()
 
         def run(state, batch, progress):
             state, sums = mapped(state, batch, progress)
             return state, jax.tree.map(lambda x: x.addressable_shards[0].data[0], sums)
 
-        return Program(run, self.experts, None)
+        return Program(run, self.experts, None, ahead)
 
 
     def compile_sums(self, make_sums: Callable[[str | None], Callable],
@@ -231,8 +231,9 @@ class Plan:
         own = lambda: over_experts(one("data"), self.experts // side_by_side, experts_by)
         if self.mode == "pmap":
             mapped = jax.pmap(own(), "data", in_axes=(0, 0, None),
-                              devices=list(self.mesh.devices.flat)).lower(
-                params, batch, none).compile()
+                              devices=list(self.mesh.devices.flat))
+            if jax.process_count() == 1:
+                mapped = mapped.lower(params, batch, none).compile()
             return lambda params, batch: jax.tree.map(
                 lambda x: x.addressable_shards[0].data[0], mapped(params, batch, none))
         shards = jax.tree.map(lambda x: x.sharding, params)
@@ -256,11 +257,13 @@ class Program:
 
     memory: bytes that the compiler reserves on each device for a call, by what they are for:
     "state" (in and out, the same buffers), "batch" and "temporary"; None under pmap.
+    compiled: whether it is compiled already, or will be in the first call.
     """
 
     run: Callable[[Any, Any, Any], tuple[Any, Any]]
     experts: int
     memory: dict[str, int] | None
+    compiled: bool = True
 
     def __call__(self, state, batch, progress):
         return self.run(state, batch, np.full(self.experts, progress, np.float32))

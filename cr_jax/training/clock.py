@@ -25,6 +25,10 @@ class Clock:
     elapsed: float = 0.0  # seconds of training before this start
     _since: float | None = None
 
+    @property
+    def stands(self) -> bool:
+        return self._since is None
+
     def start(self) -> None:
         self._since = time.perf_counter()
 

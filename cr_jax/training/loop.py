@@ -175,7 +175,8 @@ def train(
             log.start(step)
             if restored and validation.due(step):
                 look()  # the run was stopped before it could
-            clock.start()
+            if program.compiled:
+                clock.start()
         last_save, pending = clock.seconds(), None
         while not finished and not stopped:
             progress = clock.of_experts(step)
@@ -184,10 +185,14 @@ def train(
                 # state before the next step's batch.
                 phases.enter("data")
                 batch = plan.put(next(batches))
-            phases.enter("step")
+            phases.enter("compile" if clock.stands else "step")
             trace.before(step)
             state, sums = program(state, batch, progress)
             step, batch = step + 1, None
+            if clock.stands:  # this step was compiled in its call, and does not count
+                jax.block_until_ready(sums)
+                clock.start()
+                phases.enter("step")
             if jax.default_backend() == "cpu":
                 # Run-ahead gains nothing here and deadlocks several processes on few cores.
                 jax.block_until_ready(sums)

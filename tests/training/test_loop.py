@@ -226,6 +226,16 @@ def test_seconds_are_those_of_the_steps_alone_also_over_a_stop(tmp_path, clocked
     assert (more.step, more.seconds) == (12, 12.0)
 
 
+def test_a_step_that_is_compiled_in_its_call_does_not_count(tmp_path, clocked, monkeypatch):
+    """As under pmap of several processes."""
+    compile_step = Plan.compile_step
+    monkeypatch.setattr(Plan, "compile_step", lambda *arguments: dataclasses.replace(
+        compile_step(*arguments), compiled=False))
+    done = tiny_run.train(tiny_run.experiment(tmp_path, steps=5), tmp_path)
+    assert (done.step, done.seconds) == (5, 4.0)
+    assert (done.phases["step"], done.phases["compile"]) == (4, 1001)
+
+
 @pytest.mark.parametrize("group,field,value", [
     ("optimizer", "learning_rate", 0.5), ("train", "batch", 16), ("train", "nested", 0.5),
     ("data", "mode", "padded"), ("tokenizer", "vocab_size", 300), ("", "seed", 3),
