@@ -31,6 +31,7 @@ from cr_jax.data import Windows
 from cr_jax.errors import UserError
 from cr_jax.routing import candidates
 from cr_jax.routing.cascade import AT_LEAST, MIN_CANDIDATES, bigram_residuals
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.bigram import MAX_BIGRAMS, TRAINING_TOKENS, BigramModel, count, table
 from cr_jax.scoring.offsets import fit_offsets
 from cr_jax.studies import weak_experts
@@ -163,9 +164,10 @@ def scored(
     every = Windows(*(np.concatenate([getattr(w, f) for w in parts])
                       for f in ("tokens", "mask", "document")))
     looked_up = table(counted.values())
-    bigram_residuals(looked_up, every.take(slice(batch)), batch)  # compiles
+    sizes = BatchSizes(windows=batch)
+    bigram_residuals(looked_up, every.take(slice(batch)), sizes)  # compiles
     start = time.perf_counter()
-    residuals = bigram_residuals(looked_up, every, batch)
+    residuals = bigram_residuals(looked_up, every, sizes)
     took = time.perf_counter() - start
     cut = iter(np.split(residuals, np.cumsum([len(w.tokens) for w in parts])[:-1], axis=1))
     found = [{n: next(cut) for n in split} for split in windows]

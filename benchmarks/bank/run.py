@@ -31,8 +31,9 @@ from cr_jax.bank import parameters
 from cr_jax.config import SEEN, ModelConfig, OptimizerConfig, Scoring, TrainConfig
 from cr_jax.errors import UserError
 from cr_jax.parallel import over_experts, plan
+from cr_jax.router import score_windows
 from cr_jax.scoring import bigram
-from cr_jax.scoring.residuals import residuals_only, score_experts
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.training.clock import Clock
 from cr_jax.training.step import init_state, make_train_step
 
@@ -98,9 +99,9 @@ class Run:
             shapes, {"tokens": tokens}, of((len(self.domains),), jnp.float32)).compile()
         row = (self.rows, self.model.window)
         scored = jax.eval_shape(with_seed, shapes.params) if self.start else shapes.params
+        sizes = BatchSizes(self.spec.get("expert_chunk", 10), tokens=self.spec.get("chunk", 16384))
         self.scorers = {
-            name: scorer(self.model, self.spec.get("expert_chunk", 10),
-                         self.spec.get("chunk", 16384), rule).lower(
+            name: scorer(self.model, sizes, rule).lower(
                 self.weights(scored, rule), of(row, jnp.int32), of(row, bool)).compile()
             for name, rule in self.rules.items()}
         return time.perf_counter() - start
@@ -170,17 +171,15 @@ def with_seed(params, seed=None):
 
 
 @functools.cache
-def scorer(model, expert_chunk, chunk, scoring):
+def scorer(model, sizes, scoring):
     """jitted (params, tokens, mask) -> sums per window, each [E, B]; the paper's rule gives
     nll and correct tokens, another its residual alone."""
 
     def sums(params, tokens, mask):
+        found = score_windows(model, params, tokens, mask, scoring.residual_rule, sizes)
         if scoring.residual_rule != SEEN:
-            return {"residual": residuals_only(
-                model, params, tokens, mask, expert_chunk, chunk, scoring)}
-        scores = score_experts(model, params, tokens, mask, expert_chunk, chunk)
-        add = lambda x: jnp.sum(jnp.where(mask[None], x, 0), -1, dtype=jnp.float32)
-        return {"nll": add(scores.nll), "correct": add(scores.correct)}
+            return {"residual": found.residual}
+        return {"nll": found.residual, "correct": found.exact.astype(jnp.float32)}
 
     return jax.jit(sums)
 
