@@ -26,6 +26,7 @@ from cr_jax.data import eval_windows, experiment_text, load_corpus
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.routing.cascade import AT_LEAST, MIN_CANDIDATES, Cascade
+from cr_jax.scoring.batching import BatchSizes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         root = args.root or experiment.data.root
         made = Cascade.fit(
             bank, validation(bank, experiment, root, args.windows),
-            max_windows=args.max_windows, min_candidates=args.min_candidates,
-            at_least=args.at_least, batch=args.batch, expert_chunk=args.expert_chunk)
+            args.at_least, args.min_candidates, args.max_windows,
+            BatchSizes(args.expert_chunk, args.batch))
         made.save()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

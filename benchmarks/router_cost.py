@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks import results, routing_plan
 from benchmarks.timing import time_calls
-from cr_jax import models
+from cr_jax import models, router
 from cr_jax.bank import ExpertBank
 from cr_jax.config import ModelConfig, Scoring
 from cr_jax.data.sources import read_text
@@ -38,9 +38,9 @@ from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.routing import cascade
-from cr_jax.routing import route as router
 from cr_jax.routing.cascade import MIN_CANDIDATES, Cascade
 from cr_jax.scoring import bigram
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.calibration import Calibration
 from cr_jax.studies.baselines import hashed_counts, ngram
 
@@ -78,9 +78,9 @@ def run(args, command: str) -> list[dict]:
                         "expert in full")
     bank = _given(args) if args.bank else _drawn(args.quick)
     counts = args.experts or ((1, 4, 16) if args.quick else (1, 4, 16, 64))
-    options = {"expert_chunk": args.expert_chunk, "batch": args.batch or 64,
-               "chunk": args.chunk or (1024 if args.quick else 16384)}
-    size = args.windows or (16 * options["batch"] if args.quick or args.bank else 1024)
+    sizes = BatchSizes(args.expert_chunk, args.batch or 64,
+                       args.chunk or (1024 if args.quick else 16384))
+    size = args.windows or (16 * sizes.windows if args.quick or args.bank else 1024)
     windows = _texts(bank, args.text, size) if args.text else _random(bank, size)
     device, rows = jax.devices()[0].device_kind, []
     few, margin, offsets = _rule(args)
@@ -89,24 +89,24 @@ def run(args, command: str) -> list[dict]:
     for experts in counts:
         whole = replicate(bank, experts)
         trained = bool(args.bank and args.text) and experts == len(bank.names)
-        fewer = windows.take(slice(max(options["batch"], size // experts)))
+        fewer = windows.take(slice(max(sizes.windows, size // experts)))
         for mode in ("exact", "cascade", "ngram"):
             if mode == "cascade" and experts <= few:
                 continue
             if mode == "exact":
-                row = _timed(lambda w, b=whole: router.route_all(b, w, **options), fewer, args)
-                row |= {"memory_gib": routing_plan.exact_memory(whole, options)}
+                row = _timed(lambda w, b=whole: router.route_windows(b, w, sizes), fewer, args)
+                row |= {"memory_gib": routing_plan.exact_memory(whole, sizes)}
             elif mode == "cascade":
                 cut = Cascade(whole, few, candidate_margin=margin, offsets=of_copies(
                     offsets, bank.names, whole.names))
-                row = _timed(lambda w, c=cut: c.route_all(w, **options), windows, args)
+                row = _timed(lambda w, c=cut: c.route_windows(w, sizes), windows, args)
                 table = bigram.table(whole.bigrams[n] for n in whole.names)
-                alone = _timed(lambda w, t=table: cascade.bigram_residuals(t, w, options["batch"]),
+                alone = _timed(lambda w, t=table: cascade.bigram_residuals(t, w, sizes),
                                windows, args)
-                row |= {"memory_gib": routing_plan.cascade_memory(whole, table, options),
+                row |= {"memory_gib": routing_plan.cascade_memory(whole, table, sizes),
                         "bigrams_tokens_per_s": alone["tokens_per_s"], "min_candidates": few,
                         "candidate_margin": margin, "offsets": cut.offsets,
-                        **_answers(cut, windows, options, trained)}
+                        **_answers(cut, windows, sizes, trained)}
             else:
                 row = _timed(_classifier(experts), windows, args)
                 row |= {"memory_gib": (1 << ngram.BITS) * experts * 4 / routing_plan.GIB}
@@ -121,7 +121,7 @@ def run(args, command: str) -> list[dict]:
                 results.write(args.out, json.dumps({
                     "rows": rows, "trained": bool(args.bank), "min_candidates": few,
                     "candidate_margin": margin,
-                    **_about(bank, options), "device": device, "command": command,
+                    **_about(bank, sizes), "device": device, "command": command,
                     "commit": results.commit(), "versions": results.versions()}, indent=1) + "\n")
     return rows
 
@@ -173,14 +173,14 @@ def of_copies(offsets, names: Sequence[str], copies: Sequence[str]) -> dict[str,
     return offsets and {new: offsets[names[i % len(names)]] for i, new in enumerate(copies)}
 
 
-def _answers(cut: Cascade, windows: Windows, options, trained: bool) -> dict:
+def _answers(cut: Cascade, windows: Windows, sizes, trained: bool) -> dict:
     """Experts that the cascade scores on average; of trained ones the share of windows that go
     where exact routing sends them."""
-    found = cut.route_all(windows, **options)
+    found = cut.route_windows(windows, sizes)
     mean = float(np.isfinite(found.residuals).sum(0).mean())
     if not trained:
         return {"mean_candidates": mean, "agreement": None}
-    exact = router.route_all(cut.bank, windows, **options)
+    exact = router.route_windows(cut.bank, windows, sizes)
     return {"mean_candidates": mean, "agreement": float((found.expert == exact.expert).mean())}
 
 
@@ -244,12 +244,13 @@ def _texts(bank: ExpertBank, files: Sequence[str], count: int) -> Windows:
     return Windows(tokens, np.ones(tokens.shape, bool), np.arange(len(tokens), dtype=np.int64))
 
 
-def _about(bank, options) -> dict:
+def _about(bank, sizes) -> dict:
     return {"bank": {"model": dataclasses.asdict(bank.model),
                      "scoring": dataclasses.asdict(bank.scoring),
                      "parameters": models.count_parameters(bank.model),
                      "flops_per_token": routing_plan.scoring_flops(bank.model, bank.scoring),
-                     "pairs": max(s.keys.size for s in bank.bigrams.values())}, **options}
+                     "pairs": max(s.keys.size for s in bank.bigrams.values())},
+            "batch_sizes": dataclasses.asdict(sizes)}
 
 
 def _show(value) -> str:

@@ -1,6 +1,5 @@
 """`cr-jax route`: which expert a text belongs to."""
 
-import functools
 import json
 import os
 import sys
@@ -15,14 +14,13 @@ from cr_jax.errors import UserError
 
 EPILOG = """\
 Prints one line per file, in order:
-  FILE: EXPERT  margin M  p P  tra T | EXPERT R, EXPERT R, ...  (W windows, T tokens)
+  FILE: EXPERT  margin M  p P | EXPERT R, EXPERT R, ...  (W windows, N tokens)
   EXPERT  the winner, or unknown and the nearest expert
   margin  second best minus best R (+ X), nats/token: how clear the choice is
   p       how usual such a residual is in the winner's own domain, among its whole documents, or
           for a single window among its windows; below alpha: unknown;
           "-  (too short to judge)" for a text with fewer tokens than the expert was calibrated
           on: EXPERT is then the nearest one, and neither known nor unknown
-  tra     share of tokens that the winner rebuilds exactly; of all experts only with --explain
   R       residual of each expert in nats/token, best first; `cr-jax bank list` says of what;
           R+X where the bank's rule adds X to what is not typical of the expert, and ranks by both
 
@@ -32,7 +30,10 @@ scored in full and shown: as many as was measured for the bank, more where bigra
 each other; with --min-candidates K exactly K.  --json has every bigram model's residual under
 "bigrams".
 
-With --explain, more lines per file: a bar per expert, nearest first, with its residual, p and tra;
+With --tra each line also has "tra T", the share of tokens that the winner rebuilds exactly (token
+reconstruction accuracy); it is measured by reading the text once more.
+
+With --explain, more lines per file: a bar per expert, nearest first, with its residual, p and TRA;
 the verdict in a sentence; on a terminal the text, each token coloured by its residual under the
 nearest expert (--margin: by how much more the runner-up pays for it), elsewhere or with NO_COLOR
 the tokens that weigh most.  --html writes the same as one page without scripts, in which pointing
@@ -67,6 +68,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--stop", type=float, default=0.0, metavar="C",
                         help="score no further once the winner is certain to C, say 0.99 (default "
                         "0: score the whole text)")
+    parser.add_argument("--tra", action="store_true",
+                        help="also measure the share of tokens that the winner rebuilds exactly")
     parser.add_argument("--explain", action="store_true",
                         help="show what every expert makes of the text, token by token")
     parser.add_argument("--margin", action="store_true",
@@ -103,33 +106,32 @@ def run(args) -> int:
     if not good:
         return status
     start_jax()
+    from cr_jax import router
     from cr_jax.bank import ExpertBank
     from cr_jax.data.sources import read_text
-    from cr_jax.routing import route as router
     from cr_jax.routing.cascade import Cascade
     from cr_jax.routing.explain import explain
+    from cr_jax.routing.options import RouteOptions
 
-    if args.cascade or args.min_candidates is not None:
-        cascade = Cascade.load(args.bank, args.min_candidates)
-        route, bank = cascade.route, cascade.bank
-    else:
-        cascade, bank = None, ExpertBank.load(args.bank)
-        route = functools.partial(router.route, bank)
-    sizes = _sizes()
+    cascade = args.cascade or args.min_candidates is not None
+    by = (Cascade.load(args.bank, args.min_candidates) if cascade else ExpertBank.load(args.bank))
+    bank = by.bank if cascade else by
+    options = RouteOptions(args.alpha, args.max_windows, args.stop,
+                           "nearest" if args.tra else "none")
     in_lines = args.explain or args.margin
     explained = []
     for name in good:
         explanation = None
         try:
             with progress(name, bank.tokenizer, args.max_windows) as on_block:
-                how = {"alpha": args.alpha, "max_windows": args.max_windows, "stop": args.stop,
-                       "on_block": on_block, **sizes}
                 if in_lines or args.html is not None:
-                    explanation = explain(bank, read_text(name), windows=args.windows,
-                                          cascade=cascade, **how)
+                    explanation = explain(by, read_text(name), options, windows=args.windows,
+                                          on_block=on_block)
                     found = explanation.route
+                elif cascade:
+                    found = by.route(read_text(name), options, on_block=on_block)
                 else:
-                    found = route(read_text(name), **how)
+                    found = router.route(bank, read_text(name), options, on_block=on_block)
         except UserError as error:
             status = complain(error)
             continue
@@ -149,14 +151,6 @@ def run(args) -> int:
 
         write_explanations(explained, args.html)
     return status
-
-
-def _sizes() -> dict[str, int]:
-    """Experts and windows per call.  A CPU gains nothing from larger ones and fills less of the
-    last call with repeats: 1.9 s where the defaults take 3.5 for 92 windows and ten experts."""
-    import jax
-
-    return {"expert_chunk": 2, "batch": 32} if jax.default_backend() == "cpu" else {}
 
 
 def _check_page(path: str, files: list[str]) -> None:
@@ -201,6 +195,6 @@ def _line(name: str, found) -> str:
     p = p_text(found.p_values[found.nearest])
     if found.known is None:
         p += "  (too short to judge)"
-    return (f"{printable(name)}: {winner}  margin {found.margin:.3f}  "
-            f"p {p}  tra {found.tra[found.nearest]:.3f} | "
+    tra = f"  tra {found.tra[found.nearest]:.3f}" if found.tra else ""
+    return (f"{printable(name)}: {winner}  margin {found.margin:.3f}  p {p}{tra} | "
             f"{residuals}  ({_size(found)})")

@@ -9,12 +9,13 @@ import numpy as np
 
 from cr_jax.bank import ExpertBank, import_expert, parameters
 from cr_jax.bank.files import CASCADE, BankFolder
-from cr_jax.config import Experiment, ModelConfig
+from cr_jax.config import EvalConfig, Experiment, ModelConfig
 from cr_jax.data import sample
 from cr_jax.data.experiment_text import Corpora
 from cr_jax.errors import UserError
 from cr_jax.routing.cascade import MIN_CANDIDATES, Cascade
-from cr_jax.scoring.bigram import TRAINING_TOKENS, count
+from cr_jax.scoring.batching import BatchSizes
+from cr_jax.scoring.bigram import TRAINING_TOKENS, count, with_bigram
 from cr_jax.scoring.calibrate import calibrate
 from cr_jax.training.loop import Trained
 
@@ -42,9 +43,9 @@ def make(experiment: Experiment, model: ModelConfig, text: Corpora, trained: Tra
                      tokens=TRAINING_TOKENS, mode=experiment.data.mode,
                      pad_id=text.tokenizer.pad_id)
         bigram = count(*own, model.vocab_size)
-        calibration = calibrate(model, params, text.valid[name], scoring=experiment.scoring,
-                                documents=text.valid_documents.get(name), bigram=bigram,
-                                batch=experiment.eval.batch)
+        weights = with_bigram(params, bigram) if experiment.scoring.bigram_weight else params
+        calibration = calibrate(model, weights, text.valid[name], text.valid_documents.get(name),
+                                experiment.scoring, batch_sizes(experiment.eval))
         bank.add(name, params, calibration, {
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
             "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype, bigram)
@@ -72,10 +73,14 @@ def make(experiment: Experiment, model: ModelConfig, text: Corpora, trained: Tra
     return bank
 
 
+def batch_sizes(settings: EvalConfig) -> BatchSizes:
+    """How much is scored at once, as the config says."""
+    return BatchSizes(settings.expert_chunk, settings.batch)
+
+
 def _choose(bank, valid, settings) -> str:
     """Stores how many experts a cascade scores in full; -> a line about it."""
-    made = Cascade.fit(bank, valid, min_candidates=MIN_CANDIDATES, batch=settings.batch,
-                       expert_chunk=settings.expert_chunk)
+    made = Cascade.fit(bank, valid, min_candidates=MIN_CANDIDATES, sizes=batch_sizes(settings))
     made.save()
     fit = made.fitted
     return (f"cascade: {fit.mean_candidates:.1f} of {len(bank.names)} experts are scored in full "

@@ -122,8 +122,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
             total = sum(len(w) for w in text.test.values())
             with tqdm(total=total, desc="evaluate", unit=" windows", leave=True) as bar:
                 scores = evaluation.score_domains(
-                    bank, text.test, expert_chunk=experiment.eval.expert_chunk,
-                    batch=experiment.eval.batch, on_windows=bar.update)
+                    bank, text.test, finished_bank.batch_sizes(experiment.eval), bar.update)
         with stage("studies"):
             report |= registry.run(registry.Context(experiment, text, bank, scores), say)
             report |= examples.run(bank, text.test, experiment.eval.examples)

@@ -12,6 +12,7 @@ Letters: E experts, B windows.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -20,20 +21,27 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from cr_jax import router
 from cr_jax.bank import ExpertBank, cascade_file, check_bigrams, selected
 from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.bank.files import CASCADE
-from cr_jax.config import SEEN
 from cr_jax.data.spool import Spool
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.routing import candidates, ranking
-from cr_jax.routing import route as router
+from cr_jax.routing import candidates, document, ranking
 from cr_jax.routing.candidates import are_candidates, column, nearest
-from cr_jax.routing.early_stop import LOOK, check_stop
+from cr_jax.routing.document import Text
+from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import Route, WindowRoutes
-from cr_jax.routing.route import Text, Totals
-from cr_jax.scoring import batching, bigram
+from cr_jax.scoring import bigram
+from cr_jax.scoring.batching import (
+    BatchSizes,
+    check_bank,
+    checked,
+    in_batches,
+    start_batches,
+    whole_number,
+)
 from cr_jax.scoring.residuals import lowest, residual_means
 
 AT_LEAST = 0.999  # agreement with exact routing that `fit_candidates` asks for
@@ -90,11 +98,12 @@ class Cascade:
                                 f"{', '.join(bad)}")
 
     @classmethod
-    def fit(cls, bank: ExpertBank, windows: Mapping[str, Windows], *,
-            at_least: float = AT_LEAST, max_windows: int = 0, **options) -> "Cascade":
-        """A cascade with as few candidates as `fit_candidates` allows; options as there."""
-        return cls._of(bank, fit_candidates(bank, windows, at_least=at_least, **options),
-                       max_windows)
+    def fit(cls, bank: ExpertBank, windows: Mapping[str, Windows], at_least: float = AT_LEAST,
+            min_candidates: int = MIN_CANDIDATES, max_windows: int = 0,
+            sizes: BatchSizes | None = None) -> "Cascade":
+        """A cascade with as few candidates as `fit_candidates` allows; arguments as there."""
+        fitted = fit_candidates(bank, windows, at_least, min_candidates, sizes)
+        return cls._of(bank, fitted, max_windows)
 
     @classmethod
     def load(cls, folder: str | os.PathLike, min_candidates: int | None = None) -> "Cascade":
@@ -133,89 +142,83 @@ class Cascade:
         cascade_file.write(self.bank.folder, self.fitted, self.max_windows, self.bank.names,
                            self.bank.scoring.typicality_weight)
 
-    def route(self, text: Text | Windows, *, alpha: float = 0.05, max_windows: int = 0,
-              stop: float = 0.0, tra_of_all: bool = False, expert_chunk: int = 4,
-              batch: int = 64, chunk: int = 8192,
-              on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
+    def route(self, text: Text | Windows, options: RouteOptions | None = None,
+              sizes: BatchSizes | None = None,
+              on_block: Callable[[Windows], Any] | None = None) -> Route:
         """`router.route` among the experts whose bigram models are nearest to the document.
 
-        Bigram models read the text once (its first `self.max_windows` windows), then the candidates
-        read all of it; in between its tokens lie in memory or, if they are many, in a temporary
-        file.  The Route's `bigrams` holds every bigram model's nats/token, offsets not taken off,
-        its other fields those of the candidates only.  To the candidates that the margin adds come
-        the next nearest, up to a multiple of `expert_chunk`: documents then share few programs.
-        max_windows: of the text that are read at all, 0: all; the bigram models still read no more
-        than their own.  stop, tra_of_all: as in `router.route`, of the candidates; bigram models do
-        not stop.  on_block: called with each block once the candidates have scored it.
-        `UserError` as in `router.route`.
+        Bigram models read the text once (its first `self.max_windows` windows, of those that the
+        options let be read), then the candidates read all of it; in between its tokens lie in
+        memory or, if they are many, in a temporary file.  The Route's `bigrams` holds every bigram
+        model's nats/token, offsets not taken off, its other fields those of the candidates only.
+        To the candidates that the margin adds come the next nearest, up to a multiple of
+        `sizes.experts`: documents then share few programs.  Bigram models do not stop early.
+        Arguments and errors as in `router.route`.
         """
         self._check()
-        router.check_alpha(alpha)
-        batching.check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
-        check_stop(stop)
-        batch = min(batch, LOOK) if stop else batch
+        options, sizes = options or RouteOptions(), sizes or BatchSizes.for_device()
         nats, tokens, seen = np.zeros(len(self.bank.names)), 0, 0
-        with Spool(router.blocks(self.bank, text, batch, max_windows)) as spool:
+        sizes = document.block_sizes(options, sizes)
+        cut = document.blocks(self.bank, text, sizes.windows, options.max_windows)
+        with Spool(cut) as spool:
             for block in spool:
                 left = max(0, self.max_windows - seen) if self.max_windows else None
                 part = block.take(slice(left))
                 seen += len(block.tokens)
                 if len(part.tokens):
-                    nats = nats + bigram_sums(self.bank.bigram_table, part, batch).sum(-1)
+                    nats = nats + bigram_sums(self.bank.bigram_table, part, sizes).sum(-1)
                     tokens += int(part.mask.sum())
             if not tokens:
-                return Totals(self.bank).route(alpha)  # the error for a text without tokens
+                return document.Totals(self.bank, options).route()  # raises: there is no text
             residuals = nats / tokens
-            rows = self._candidates_of_document(residuals, expert_chunk)
-            found = router.judge(
-                selected(self.bank, rows), spool, alpha=alpha, stop=stop,
-                tra_of_all=tra_of_all or self.bank.scoring.residual_rule == SEEN,
-                expert_chunk=expert_chunk, batch=batch, chunk=chunk, on_block=on_block)
+            rows = self._candidates_of_document(residuals, sizes.experts)
+            found = document.judge(selected(self.bank, rows), spool, options, router.score_bank,
+                                   sizes, on_block)
         by_bigrams = dict(zip(self.bank.names, map(float, residuals), strict=True))
         return dataclasses.replace(found, bigrams=by_bigrams)
 
-    def _candidates_of_document(self, residuals, expert_chunk):
+    def _candidates_of_document(self, residuals, multiple):
         near = self._near(residuals[:, None])
         few = self.min_candidates
         more = int(are_candidates(near, few, self.candidate_margin).sum()) - few
-        count = few + -(-more // expert_chunk) * expert_chunk
+        count = few + -(-more // multiple) * multiple
         # In the bank's order: ties are then broken as in exact routing.
         return np.sort(nearest(near, count)[:, 0])
 
     def _near(self, residuals):
         return residuals - column(self.offsets, self.bank.names)
 
-    def route_all(self, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
-                  chunk: int = 8192) -> WindowRoutes:
+    def route_windows(self, windows: Windows, sizes: BatchSizes | None = None) -> WindowRoutes:
         """Routes every window on its own, among its candidates.
 
         Residuals are infinite, and p-values NaN, for experts that did not score a window; the
         expert is -1 where the bank's rule scores none of its tokens.
         """
-        options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-        batching.check_sizes(**options)
         self._check()
-        near = self._near(bigram_residuals(self.bank.bigram_table, windows, batch))
+        sizes, rule = checked(self.bank, windows, sizes)
+        near = self._near(bigram_residuals(self.bank.bigram_table, windows, sizes))
         chosen = are_candidates(near, self.min_candidates, self.candidate_margin)
         lengths = windows.mask.sum(-1)
         residuals = np.full((len(self.bank.names), len(windows.tokens)), np.inf)
-        begun = []
+        started = []
         for e in np.flatnonzero(chosen.any(1)):
             at = np.flatnonzero(chosen[e])
-            part = selected(self.bank, np.array([e]))
-            for here, rows in full_calls(at, batch):
-                begun.append((e, here, batching.residual_rows_begun(
-                    part.model, part.weights, windows.take(here), rows, scoring=part.scoring,
-                    chunk=chunk)))
-        for e, here, read in begun:
-            residuals[e, here] = residual_means(*read())[0]
-        return WindowRoutes(residuals, lowest(ranking.ranking_score(self.bank, residuals, lengths)),
-                            router.p_values(self.bank, residuals, lengths))
+            one = selected(self.bank, np.array([e]))
+            score = functools.partial(router.score_windows, one.model, one.weights, rule=rule,
+                                      sizes=sizes)
+            for here, rows in full_batches(at, sizes):
+                started.append((e, here, start_batches(score, windows.take(here), rows)))
+        for e, here, read in started:
+            sums = read()
+            residuals[e, here] = residual_means(sums.residual, sums.scored)[0]
+        score = ranking.ranking_score(self.bank, residuals, lengths)
+        return WindowRoutes(residuals, lowest(score),
+                            ranking.p_values(self.bank, residuals, lengths))
 
 
-def fit_candidates(bank: ExpertBank, windows: Mapping[str, Windows], *,
-                   at_least: float = AT_LEAST, min_candidates: int = MIN_CANDIDATES,
-                   expert_chunk: int = 4, batch: int = 64, chunk: int = 8192) -> CandidateFit:
+def fit_candidates(bank: ExpertBank, windows: Mapping[str, Windows], at_least: float = AT_LEAST,
+                   min_candidates: int = MIN_CANDIDATES, sizes: BatchSizes | None = None
+                   ) -> CandidateFit:
     """`min_candidates` at least, and as many more as an agreement of `at_least` with exact routing
     takes: the least margin that will do, with offsets where these make them fewer
     (`candidates.fit`).
@@ -233,60 +236,59 @@ def fit_candidates(bank: ExpertBank, windows: Mapping[str, Windows], *,
     if missing:
         raise UserError("fitting candidates needs validation windows of each expert: none "
                         f"for {', '.join(missing)}")
-    options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-    batching.check_sizes(min_candidates=min_candidates, **options)
+    if not whole_number(min_candidates) or min_candidates < 1:
+        raise UserError("min_candidates must be a whole number of at least 1, got "
+                        f"{min_candidates!r}")
+    sizes = sizes or BatchSizes.for_device()
 
     def exact(some):
-        residuals = router.route_all(bank, some, **options).residuals
+        residuals = router.route_windows(bank, some, sizes).residuals
         return ranking.ranking_score(bank, residuals, some.mask.sum(-1))
 
     def near(some):
-        return bigram_residuals(bank.bigram_table, some, batch)
+        return bigram_residuals(bank.bigram_table, some, sizes)
 
     return candidates.fit({n: near(windows[n]) for n in bank.names},
                           {n: exact(windows[n]) for n in bank.names}, bank.names,
                           min(min_candidates, len(bank.names)), at_least)
 
 
-def bigram_residuals(table: bigram.BigramTable, windows: Windows, batch: int = 64
-                    ) -> Float[np.ndarray, "E B"]:
+def bigram_residuals(table: bigram.BigramTable, windows: Windows, sizes: BatchSizes
+                     ) -> Float[np.ndarray, "E B"]:
     """nats/token of each window by every bigram model; NaN for a window without tokens."""
-    return residual_means(bigram_sums(table, windows, batch), windows.mask.sum(-1))
+    return residual_means(bigram_sums(table, windows, sizes), windows.mask.sum(-1))
 
 
-def bigram_sums(table: bigram.BigramTable, windows: Windows, batch: int = 64
-               ) -> Float[np.ndarray, "E B"]:
-    """nats of each window by every bigram model, `batch` windows at a time."""
-    rows = batching.rows_per_call(len(windows), bigram_rows(windows.tokens.shape[1], batch))
-    found = [np.zeros((len(table.alone), 0))]
-    for part, tokens, mask in batching.filled(windows, rows):
-        nats = bigram.residuals(table, tokens, mask, bigram.models_side_by_side())
-        found.append(nats[:, :part.stop - part.start])
-    # Read once all calls are on their way.
-    return np.concatenate([np.asarray(x, np.float64) for x in found], 1)
+def bigram_sums(table: bigram.BigramTable, windows: Windows, sizes: BatchSizes
+                ) -> Float[np.ndarray, "E B"]:
+    """nats of each window by every bigram model."""
+    score = functools.partial(bigram.residuals, table,
+                              side_by_side=bigram.models_side_by_side())
+    most = dataclasses.replace(sizes, windows=bigram_rows(windows.tokens.shape[1], sizes))
+    return in_batches(score, windows, most.rows(len(windows))).astype(np.float64)
 
 
-def bigram_rows(window: int, batch: int) -> int:
+def bigram_rows(window: int, sizes: BatchSizes) -> int:
     """The most windows, of `window` tokens, that bigram models read in one call."""
     # A table is read from afar: three times faster for 1,024 windows of 64 tokens than for 64.
-    return max(batch, TOKENS // window)
+    return max(sizes.windows, TOKENS // window)
 
 
-def full_calls(at: Int[np.ndarray, " n"], batch: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Cuts places into calls (places, rows): rows is `batch` or a power of four below it.
+def full_batches(at: Int[np.ndarray, " n"], sizes: BatchSizes
+                 ) -> Iterator[tuple[np.ndarray, int]]:
+    """Cuts places into batches (places, rows): rows is `sizes.windows` or a power of four below it.
 
-    A call is at least three quarters full, so that a pair of window and expert costs at most a
+    A batch is at least three quarters full, so that a pair of window and expert costs at most a
     third more than alone, and few shapes are compiled.
     """
-    shapes = sorted({batching.rows_per_call(n, batch) for n in range(1, batch + 1)})
+    shapes = sorted({sizes.rows(n) for n in range(1, sizes.windows + 1)})
     while at.size:
-        held = next((s for s in shapes if s >= at.size), shapes[-1])
-        rows = held if at.size >= 0.75 * held else max(s for s in shapes if s <= at.size)
+        larger = next((s for s in shapes if s >= at.size), shapes[-1])
+        rows = larger if at.size >= 0.75 * larger else max(s for s in shapes if s <= at.size)
         yield at[:rows], rows
         at = at[rows:]
 
 
 def _check_bigrams(bank: ExpertBank) -> None:
-    if not bank.names:
-        raise UserError("the bank has no experts: train or add one first")
+    check_bank(bank)
     check_bigrams(bank)

@@ -18,9 +18,12 @@ from cr_jax.config import SEEN, Scoring
 from cr_jax.data.text_stream import PIECE, parts, windows_of_text
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.router import route, score_tokens
 from cr_jax.routing.cascade import Cascade
+from cr_jax.routing.document import Text
+from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import Route
-from cr_jax.routing.route import Text, route, score_stats
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.wording import Wording, wording
 
 WINDOWS = 8  # of a text that are explained token by token
@@ -170,32 +173,28 @@ class Explanation:
         return np.add.reduceat(values.astype(np.float64), [s.start for s in self.spans], axis=-1)
 
 
-def explain(bank: ExpertBank, text: Text, *, alpha: float = 0.05, max_windows: int = 0,
-            stop: float = 0.0, windows: int = WINDOWS, expert_chunk: int = 4, batch: int = 64,
-            chunk: int = 8192,
-            on_block: Callable[[Windows], Any] = lambda block: None,
-            cascade: Cascade | None = None) -> Explanation:
+def explain(by: ExpertBank | Cascade, text: Text, options: RouteOptions | None = None,
+            sizes: BatchSizes | None = None, windows: int = WINDOWS,
+            on_block: Callable[[Windows], Any] | None = None) -> Explanation:
     """`router.route` of the text, and the residuals of the first `windows` windows that it scores.
 
-    cascade: one over this bank routes instead; its candidates are explained.
-    text, alpha, max_windows, stop, on_block: as in `route`; the text is read once and in bounded
-    memory.
+    by: what routes; of a cascade the candidates are explained.  text, options, on_block: as in
+    `route`, and TRA is measured for all; the text is taken once and in bounded memory.
     `UserError` as in `route`, or when `windows` is below 1.  Not in the paper.
     """
+    bank = by.bank if isinstance(by, Cascade) else by
+    options = dataclasses.replace(options or RouteOptions(), tra="all")
     if windows < 1:
         raise UserError(f"at least one window is explained, got windows={windows}")
     size = windows * bank.model.window * int(bank.tokenizer.token_bytes.max())
     # PIECE more: the last piece of a cut text may be cut elsewhere than in the whole text, and so
     # have other tokens; all pieces that start before `size` are then whole.
     start = _Start(text, size + PIECE)
-    options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-    how = {"alpha": alpha, "max_windows": max_windows, "stop": stop, "tra_of_all": True,
-           "on_block": on_block, **options}
-    if cascade is None:
-        found = route(bank, start, **how)
-    else:
-        found = cascade.route(start, **how)
+    if isinstance(by, Cascade):
+        found = by.route(start, options, sizes, on_block)
         bank = bank.select(found.residuals)
+    else:
+        found = route(bank, start, options, sizes, on_block)
     block = next(windows_of_text(bank.tokenizer, start.kept, bank.model.window,
                                  min(windows, found.windows)))
     names = found.ranked
@@ -203,9 +202,9 @@ def explain(bank: ExpertBank, text: Text, *, alpha: float = 0.05, max_windows: i
     tokens = block.tokens[block.mask]
     # A rule that samples positions leaves tokens out: each is explained by all passes.
     whole = dataclasses.replace(bank, scoring=dataclasses.replace(bank.scoring, passes=0))
-    scores = score_stats(whole, block, **options)
+    scores = score_tokens(whole, block, sizes)
     return Explanation(
-        route=found, alpha=float(alpha), names=names, tokens=tokens,
+        route=found, alpha=float(options.alpha), names=names, tokens=tokens,
         nll=scores.residual[rows][:, block.mask],
         spans=tuple(_spans(start.kept, bank.tokenizer.token_bytes[tokens])),
         windows=len(block.tokens), shortest=min(bank.calibration[names[0]].residuals),

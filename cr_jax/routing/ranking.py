@@ -1,4 +1,4 @@
-"""What routing ranks experts by: residuals, with a typicality penalty where the rule has one.
+"""What routing ranks experts by, and how usual that is: scores, penalties, p-values.
 
 Letters: E experts, B windows.
 """
@@ -36,3 +36,11 @@ def typicality_penalty(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
     limits = np.stack([bank.calibration[n].limit(lengths) for n in bank.names])
     above = np.maximum(0, residuals - limits)
     return np.where(np.isfinite(above), bank.scoring.typicality_weight * above, 0.0)
+
+
+def p_values(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
+             lengths: Int[np.ndarray, " B"]) -> Float[np.ndarray, "E B"]:
+    """Conformal p-value of each window by each expert; NaN where there is no residual."""
+    p = np.stack([bank.calibration[n].p_value(r, lengths)
+                  for n, r in zip(bank.names, residuals, strict=True)])
+    return np.where(np.isfinite(residuals), p, np.nan)

@@ -29,11 +29,11 @@ class Route:
 
     A text too short for any p-value is neither known nor unknown: `expert` is then the nearest,
     its p-value NaN and `known` None.
-    residuals: nats/token, the mean over all scored tokens of all windows; tra: share of tokens
-    rebuilt exactly, by the nearest expert, and by all where that was asked for or cost nothing
-    (`router.route`); margin: second best minus best `ranking_score`, nats/token (infinite with one
-    expert); p_values: how usual such a residual is in the expert's own domain
-    (`Calibration.document_p`); nearest: the expert with the lowest `ranking_score`, known or not.
+    residuals: nats/token, the mean over all scored tokens of all windows; p_values: how usual such
+    a residual is in the expert's own domain (`Calibration.document_p`); margin: second best minus
+    best `ranking_score`, nats/token (infinite with one expert); nearest: the expert with the lowest
+    `ranking_score`, known or not.  tra: share of tokens rebuilt exactly (token reconstruction
+    accuracy, paper section 1) by the experts that `RouteOptions.tra` asked for: by default none.
     windows, tokens: that were scored; of_windows: of how many, None unless scoring was to stop
     early.  bigrams: None where all experts were scored; after a cascade the nats/token of every
     expert's bigram model, the cascade's offsets not taken off, and the other fields know only the
@@ -45,10 +45,10 @@ class Route:
     nearest: str
     margin: float
     residuals: dict[str, float]
-    tra: dict[str, float]
     p_values: dict[str, float]
     windows: int
     tokens: int
+    tra: dict[str, float] = dataclasses.field(default_factory=dict)
     bigrams: dict[str, float] | None = None
     of_windows: int | None = None
     typicality_penalty: dict[str, float] = dataclasses.field(default_factory=dict)

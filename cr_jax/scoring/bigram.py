@@ -198,3 +198,8 @@ def with_bigrams(params: Any, bigrams: BigramTable) -> Any:
     """Stacked parameters with their experts' bigram models as one more collection, for rules with a
     bigram_weight."""
     return {**params, COLLECTION: bigrams._asdict()}
+
+
+def with_bigram(params: Any, bigram: BigramModel) -> Any:
+    """`with_bigrams` of one expert, without the expert axis."""
+    return with_bigrams(params, BigramTable(*(x[0] for x in table([bigram]))))

@@ -11,6 +11,7 @@ from cr_jax.bank import ExpertBank
 from cr_jax.config import Experiment
 from cr_jax.data.experiment_text import Corpora
 from cr_jax.data.windows import Windows
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies.evaluation import DomainScores
 from cr_jax.studies.sums import Key, Sums, measure, scorer
 
@@ -43,8 +44,8 @@ class Context:
     def measure(self, windows: Mapping[Key, Windows]) -> dict[Key, Sums]:
         """Scores further windows by every expert, as the run's own scoring rule says."""
         settings = self.experiment.eval
-        return measure(scorer(self.bank, expert_chunk=settings.expert_chunk,
-                              batch=settings.batch), windows)
+        sizes = BatchSizes(settings.expert_chunk, settings.batch)
+        return measure(scorer(self.bank, sizes), windows)
 
 
 @dataclasses.dataclass(frozen=True)

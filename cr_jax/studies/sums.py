@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies.evaluation import score_domains
 
 Key = Hashable
@@ -36,10 +37,10 @@ class Sums:
         return self.nll / self.tokens
 
 
-def scorer(bank: ExpertBank, **options) -> Score:
-    """The bank's own scoring; `options` (expert_chunk, batch) go to `evaluation.score_domains`."""
+def scorer(bank: ExpertBank, sizes: BatchSizes | None = None) -> Score:
+    """The bank's own scoring."""
     def score(windows):
-        found = score_domains(bank, {"windows": windows}, **options)["windows"]
+        found = score_domains(bank, {"windows": windows}, sizes)["windows"]
         return found.residual * found.tokens, found.correct
     return score
 

@@ -11,8 +11,8 @@ from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.bank.files import BankFolder, read_json, read_sealed, sha256, write_sealed
 from cr_jax.config import Scoring, scoring_rule
 from cr_jax.errors import UserError
+from cr_jax.router import route
 from cr_jax.routing.cascade import Cascade
-from cr_jax.routing.route import route
 
 MODEL = dataclasses.replace(tiny_bank.TINY, predictive=True)
 RULE = Scoring(predicted=True, bigram_weight=0.4, typicality_weight=2.0)

@@ -9,8 +9,9 @@ from benchmarks.routing_plan import GIB, cascade_memory, exact_memory, scoring_f
 from cr_jax import models
 from cr_jax.config import SEEN, Scoring
 from cr_jax.scoring import bigram
+from cr_jax.scoring.batching import BatchSizes
 
-OPTIONS = {"batch": 4, "expert_chunk": 1, "chunk": 64}
+SIZES = BatchSizes(experts=1, windows=4, tokens=64)
 
 
 def test_the_arithmetic_of_the_docstring():
@@ -42,11 +43,11 @@ def test_a_cascade_needs_its_bank_its_tables_and_a_call():
         [bank.bigrams[n] for n in bank.names], [wide] * 3))
     parameters = 4 * models.count_parameters(bank.model) / GIB
     least = 3 * parameters + sum(x.nbytes for x in small) / GIB
-    found = cascade_memory(bank, small, OPTIONS)
+    found = cascade_memory(bank, small, SIZES)
     assert found > least
     grown = sum(x.nbytes for x in large) - sum(x.nbytes for x in small)
-    assert cascade_memory(bank, large, OPTIONS) - found >= 0.99 * grown / GIB > 0
-    two = cascade_memory(tiny_bank.in_memory(2), small, OPTIONS)
+    assert cascade_memory(bank, large, SIZES) - found >= 0.99 * grown / GIB > 0
+    two = cascade_memory(tiny_bank.in_memory(2), small, SIZES)
     assert found - two == pytest.approx(parameters)
     # exact scoring holds the same experts, no tables
-    assert exact_memory(bank, OPTIONS) - exact_memory(bank.select("e0"), OPTIONS) > 1.9 * parameters
+    assert exact_memory(bank, SIZES) - exact_memory(bank.select("e0"), SIZES) > 1.9 * parameters

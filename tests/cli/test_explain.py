@@ -23,6 +23,7 @@ from cr_jax.report.explanation import (
     residual_step,
 )
 from cr_jax.routing.explain import explain
+from cr_jax.routing.options import RouteOptions
 from cr_jax.scoring.calibration import Calibration
 from cr_jax.scoring.wording import wording
 
@@ -248,7 +249,7 @@ def test_a_page_never_costs_a_text(run, files, tmp_path, name, word):
 
 
 def test_page_and_lines_name_what_the_bank_s_rule_counts(bank):
-    found = explain(bank, TEXT, alpha=1, windows=99)
+    found = explain(bank, TEXT, options=RouteOptions(alpha=1), windows=99)
     for rule, verb, done, paper in ((Scoring(), "rebuilds", "rebuilt", True),
                                     (Scoring(predicted=True), "predicts", "predicted", False)):
         told = dataclasses.replace(found, scoring=rule)
@@ -273,7 +274,7 @@ def test_the_typicality_penalty_is_shown_and_ranks(tmp_path, capsys, files, bank
         own = Calibration({8: np.full(40, limits[name])})
         made.add(name, bank.expert_params(name), own)
     set_typicality_weight(folder, 2.0)
-    found = explain(cr_jax.ExpertBank.load(folder), TEXT, alpha=0)
+    found = explain(cr_jax.ExpertBank.load(folder), TEXT, options=RouteOptions(alpha=0))
     assert found.names == (*plain.names[1:], first)
     added = found.route.typicality_penalty[first]
     page = tmp_path / "page.html"

@@ -13,6 +13,7 @@ from cr_jax.data import ByteTokenizer, eval_windows, load_corpus
 from cr_jax.errors import UserError
 from cr_jax.experiment import finished_bank, run
 from cr_jax.routing.cascade import Cascade
+from cr_jax.scoring.bigram import with_bigram
 from cr_jax.scoring.calibrate import calibrate
 
 RULE = Scoring(predicted=True, bigram_weight=0.4)
@@ -53,9 +54,9 @@ def test_calibrations_are_made_under_the_rule_with_the_bigram_model(finished):
     for row, name in enumerate(tiny_run.NAMES):
         valid = eval_windows(corpus(folder, name, "valid"), e.model.window, limit=40)
         params = jax.tree.map(lambda x, row=row: np.asarray(x[row]), bank.params)
-        want = calibrate(bank.model, params, valid, scoring=RULE, bigram=bank.bigrams[name])
+        want = calibrate(bank.model, with_bigram(params, bank.bigrams[name]), valid, rule=RULE)
         without = calibrate(bank.model, params, valid,
-                            scoring=dataclasses.replace(RULE, bigram_weight=0.0))
+                            rule=dataclasses.replace(RULE, bigram_weight=0.0))
         length = e.model.window
         got = bank.calibration[name].residuals[length]
         np.testing.assert_allclose(got, want.residuals[length], rtol=1e-4)

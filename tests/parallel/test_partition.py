@@ -10,7 +10,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from tiny_model import small
 
-from cr_jax.config import OptimizerConfig, TrainConfig
+from cr_jax import router
+from cr_jax.config import SEEN, OptimizerConfig, TrainConfig
 from cr_jax.parallel import partition
 from cr_jax.parallel import plan as parallel
 from cr_jax.scoring import residuals
@@ -108,8 +109,8 @@ def test_experts_are_scored_where_they_lie():
     assert all(x.sharding.shard_shape(x.shape)[0] == 1 for x in jax.tree.leaves(params))
     tokens = np.random.default_rng(0).integers(0, MODEL.vocab_size, (6, LENGTH), np.int32)
     mask = np.arange(LENGTH) < np.array([[10], [3], [10], [1], [7], [10]])
-    score = jax.jit(lambda p: residuals.score_experts(
-        MODEL, p, jnp.asarray(tokens), jnp.asarray(mask), 8))
+    score = jax.jit(lambda p: router.score_experts(
+        residuals.token_scores, MODEL, p, jnp.asarray(tokens), jnp.asarray(mask), SEEN, (8, 1024)))
     whole = jax.device_put(jax.device_get(params), jax.devices()[0])
     ours, theirs = score(params), score(whole)
     for a, b in zip(ours, theirs):

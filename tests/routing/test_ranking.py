@@ -19,16 +19,17 @@ from tiny_bank import (
     windows,
 )
 
+from cr_jax import router
 from cr_jax.bank import ExpertBank, import_expert, set_typicality_weight
 from cr_jax.bank.files import BankFolder, read_json
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
-from cr_jax.routing import route as router
 from cr_jax.routing.cascade import Cascade, fit_candidates
+from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.ranking import ranking_score, typicality_penalty
-from cr_jax.scoring import batching
 from cr_jax.scoring import residuals as scoring
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.calibration import Calibration
 from cr_jax.studies import weak_experts
 
@@ -106,12 +107,12 @@ def test_a_document_is_the_mean_of_its_windows_by_scored_tokens(rule):
     document = spread()
     lengths, tokens = document.mask.sum(-1), scoring.counted(document.mask, rule).sum(-1)
     assert len(set(lengths)) > 1
-    alone = router.route_all(bank, document)
+    alone = router.route_windows(bank, document)
     each = ranking_score(bank, alone.residuals, lengths)
     np.testing.assert_array_equal(alone.expert, each.argmin(0))
     want = np.average(each, axis=1, weights=tokens)
     for batch in (1, 3, 64):
-        found = router.route(bank, document, batch=batch)
+        found = router.route(bank, document, sizes=BatchSizes(windows=batch))
         assert list(found.ranking_score.values()) == pytest.approx(want, rel=1e-5)
         assert found.nearest == bank.names[want.argmin()]
         assert min(found.typicality_penalty.values()) > 0
@@ -124,7 +125,7 @@ def test_a_text_of_one_window_is_routed_as_that_window():
     for seed in range(6):
         bank = comparing(in_memory(3, seed=seed), 2.0, (5.0, 6.0, 5.5))
         window = windows(2, seed, 60, 200).take(slice(1))
-        found, alone = router.route(bank, window), router.route_all(bank, window)
+        found, alone = router.route(bank, window), router.route_windows(bank, window)
         assert bank.index(found.nearest) == alone.expert[0]
         each = ranking_score(bank, alone.residuals, window.mask.sum(-1))[:, 0]
         assert list(found.ranking_score.values()) == pytest.approx(each, rel=1e-6)
@@ -149,7 +150,7 @@ def test_a_broken_expert_has_lost_and_adds_nothing():
     params = jax.tree.map(lambda x: np.concatenate([x[:1] * np.nan, x[1:]]), params)
     broken = comparing(dataclasses.replace(bank, params=params), 2.0, (1.0, 1.0, 1.0))
     whole = router.route(comparing(bank, 2.0, (1.0, 1.0, 1.0)).select(["e1", "e2"]), TEXT)
-    found = router.route(broken, TEXT, stop=0.9)
+    found = router.route(broken, TEXT, options=RouteOptions(stop=0.9))
     assert found.nearest == whole.nearest and found.typicality_penalty["e0"] == 0
     assert found.to_json()["residuals"]["e0"] is None
 
@@ -157,25 +158,25 @@ def test_a_broken_expert_has_lost_and_adds_nothing():
 def test_without_a_weight_every_bit_is_that_of_plain_sums_and_nothing_is_computed(monkeypatch):
     monkeypatch.setattr(Calibration, "limit", lambda *a: pytest.fail("a limit was asked for"))
     bank, document = in_memory(3, rule=Scoring(parts=4)), spread()
-    sums, counts = batching.residual_rows(
-        bank.model, bank.params, document, 16, scoring=bank.scoring)
-    found = router.route(bank, document, batch=16)
+    scored = router.score_bank(bank, document, BatchSizes(windows=16))
+    sums, counts = scored.residual.astype(np.float64), scored.scored
+    found = router.route(bank, document, sizes=BatchSizes(windows=16))
     want = sums.sum(-1) / counts.sum()
     assert list(found.residuals.values()) == list(found.ranking_score.values()) == want.tolist()
     first, second = np.sort(want)[:2]
     assert found.margin == second - first and found.typicality_penalty == {}
     assert found.to_json()["typicality_penalty"] == {}
-    alone = router.route_all(bank, document)
+    alone = router.route_windows(bank, document)
     assert alone.residuals.tobytes() == (sums / counts[None]).tobytes()
     np.testing.assert_array_equal(alone.expert, (sums / counts).argmin(0))
 
 
 def test_how_experts_are_ranked_compiles_nothing_anew(monkeypatch):
-    traces, real = [], batching.residuals_only
-    monkeypatch.setattr(batching, "residuals_only", lambda *a: traces.append(a[-1]) or real(*a))
+    traces, real = [], scoring.window_sums
+    monkeypatch.setattr(scoring, "window_sums", lambda *a: traces.append(a[-2]) or real(*a))
     bank = in_memory(2, rule=Scoring(parts=4))
     for weight in (0.0, 0.5, 2.0):
-        router.route_all(comparing(bank, weight), windows(4), batch=4)
+        router.route_windows(comparing(bank, weight), windows(4), sizes=BatchSizes(windows=4))
     assert traces == [Scoring(parts=4)]
 
 
@@ -186,16 +187,18 @@ def test_reading_ends_by_the_ranking_score():
         clones = clones.mount(name, one(fresh(1), 0), usual(1.0))
     text = TEXT * 4
     level = router.route(clones, text).residuals["wide"]
-    plain = router.route(clones, text, stop=0.9)
+    plain = router.route(clones, text, options=RouteOptions(stop=0.9))
     assert plain.windows == plain.of_windows > 40
     penalised = comparing(clones, 1.0, (level - 3, level + 3))
-    found = router.route(penalised, text, stop=0.9)
+    found = router.route(penalised, text, options=RouteOptions(stop=0.9))
     assert found.nearest == "wide" and found.windows < 20 and found.of_windows == plain.windows
     assert router.route(penalised, text).nearest == "wide"
-    start = router.route(penalised, text, max_windows=found.windows, batch=8)
+    start = router.route(penalised, text, options=RouteOptions(max_windows=found.windows),
+                         sizes=BatchSizes(windows=8))
     assert dataclasses.replace(found, of_windows=None) == start
     # Negative control: a penalty that both have alike tells nothing either.
-    same = router.route(comparing(clones, 1.0, (level - 3, level - 3)), text, stop=0.9)
+    same = router.route(comparing(clones, 1.0, (level - 3, level - 3)), text,
+                        options=RouteOptions(stop=0.9))
     assert same.windows == same.of_windows
 
 
@@ -203,10 +206,11 @@ def test_a_cascade_that_keeps_all_compares_as_exact_routing_does():
     plain = in_memory(4)
     bank, batch = comparing(plain, 2.0, (5.0, 6.5, 4.5, 6.0)), spread()
     whole = Cascade(bank, 4)
-    exact, got = router.route_all(bank, batch), whole.route_all(batch)
+    exact, got = router.route_windows(bank, batch), whole.route_windows(batch)
     np.testing.assert_array_equal(got.expert, exact.expert)
-    assert (exact.expert != router.route_all(plain, batch).expert).any()
-    a, b = whole.route(TEXT, batch=4), router.route(bank, TEXT, batch=4)
+    assert (exact.expert != router.route_windows(plain, batch).expert).any()
+    options, sizes = RouteOptions(tra="all"), BatchSizes(windows=4)
+    a, b = whole.route(TEXT, options, sizes), router.route(bank, TEXT, options, sizes)
     same_route(a, b)
     assert a.typicality_penalty == pytest.approx(b.typicality_penalty, rel=1e-5)
     assert any(b.typicality_penalty.values())
@@ -215,13 +219,13 @@ def test_a_cascade_that_keeps_all_compares_as_exact_routing_does():
 
 def test_the_winner_that_bigram_models_must_keep_is_that_of_the_rule(monkeypatch):
     bank, batch = in_memory(4), {n: spread() for n in ("e0", "e1", "e2", "e3")}
-    own = router.route_all(bank, batch["e0"])
+    own = router.route_windows(bank, batch["e0"])
     monkeypatch.setattr("cr_jax.routing.cascade.bigram_residuals", lambda *a: own.residuals)
     # Plain residuals: what the bigram models say.
     found = fit_candidates(bank, batch, at_least=1.0, min_candidates=1)
     assert (found.mean_candidates, found.candidate_margin, found.agreement) == (1, 0, 1)
     rule = comparing(bank, 2.0, (5.0, 6.5, 4.5, 6.0))
-    typical = router.route_all(rule, batch["e0"]).expert
+    typical = router.route_windows(rule, batch["e0"]).expert
     found = fit_candidates(rule, batch, at_least=1.0, min_candidates=1)
     assert (own.expert != typical).any()
     assert found.mean_candidates > 1 and found.candidate_margin > 0

@@ -9,15 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bank import TEXT, fresh_bigram, in_memory, spread, windows
 
+from cr_jax import router
 from cr_jax.bank import ExpertBank, bigram_file
 from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.config import Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.routing import cascade
-from cr_jax.routing import route as router
 from cr_jax.routing.cascade import Cascade, fit_candidates
+from cr_jax.routing.options import RouteOptions
 from cr_jax.scoring import bigram
+from cr_jax.scoring.batching import BatchSizes
 
 V = 40
 
@@ -171,28 +173,30 @@ def test_a_stored_bigram_model_is_the_bigram_model_and_a_spoilt_one_is_refused(t
 def test_a_document_is_chosen_by_the_sums_over_its_windows():
     bank, batch = in_memory(4), spread()
     cut = Cascade(bank, 2)
-    found = cut.route(batch, batch=4)
-    sums = cascade.bigram_sums(bigram.table(bank.bigrams.values()), batch, 4)
+    found = cut.route(batch, sizes=BatchSizes(windows=4))
+    sums = cascade.bigram_sums(bigram.table(bank.bigrams.values()), batch,
+                               BatchSizes(windows=4))
     want = dict(zip(bank.names, sums.sum(-1) / batch.mask.sum(), strict=True))
     assert found.bigrams == pytest.approx(want)
     assert set(found.residuals) == set(sorted(want, key=want.get)[:2])
-    exact = router.route(bank, batch, batch=4)
+    exact = router.route(bank, batch, sizes=BatchSizes(windows=4))
     assert found.residuals == pytest.approx({n: exact.residuals[n] for n in found.residuals})
     for size in (1, 7):
         parts = (TEXT[i:i + size] for i in range(0, len(TEXT), size))
-        assert cut.route(parts, batch=4) == cut.route(TEXT, batch=4)
+        four = BatchSizes(windows=4)
+        assert cut.route(parts, sizes=four) == cut.route(TEXT, sizes=four)
 
 
 def test_max_windows_is_all_that_bigram_models_read(monkeypatch):
     bank = in_memory(4)
     monkeypatch.setattr("cr_jax.data.spool.MOST", 100)  # the rest lies in a file
-    start = Cascade(bank, 1, max_windows=6).route(TEXT, batch=4)
-    first = Cascade(bank, 1).route(TEXT[:6 * 16], batch=4)
+    start = Cascade(bank, 1, max_windows=6).route(TEXT, sizes=BatchSizes(windows=4))
+    first = Cascade(bank, 1).route(TEXT[:6 * 16], sizes=BatchSizes(windows=4))
     assert start.bigrams == first.bigrams and start.tokens == len(TEXT)
-    rest = Cascade(bank, 1).route(TEXT, batch=4)
+    rest = Cascade(bank, 1).route(TEXT, sizes=BatchSizes(windows=4))
     assert rest.bigrams != start.bigrams
     assert start.residuals[start.nearest] == pytest.approx(
-        router.route(bank, TEXT, batch=4).residuals[start.nearest])
+        router.route(bank, TEXT, sizes=BatchSizes(windows=4)).residuals[start.nearest])
 
 
 def test_a_bigram_model_goes_where_its_expert_goes(tmp_path):
@@ -238,7 +242,7 @@ def test_a_cascade_follows_its_bank(tmp_path):
         offsets.route(TEXT)
     bank.remove("e9")
     bank.remove("e2")
-    for call in (lambda: cut.route(TEXT), lambda: cut.route_all(spread())):
+    for call in (lambda: cut.route(TEXT), lambda: cut.route_windows(spread())):
         with pytest.raises(UserError, match="min_candidates=2"):
             call()
 
@@ -280,7 +284,7 @@ def test_cascades_that_cannot_be_are_refused():
             bank, 1, offsets={"e0": 0.0, "e1": -1.0, "e2": float("nan")}),
         "no experts": lambda: Cascade(in_memory(0), 1),
         "empty": lambda: Cascade(bank, 1).route(""),
-        "alpha": lambda: Cascade(bank, 1).route("x", alpha=2.0),
+        "alpha": lambda: Cascade(bank, 1).route("x", options=RouteOptions(alpha=2.0)),
         "for e1, e2": lambda: fit_candidates(bank, {"e0": windows(3)}),
         "bigram model for e1": lambda: fit_candidates(bare, dict.fromkeys(bank.names, windows(3))),
         "e0 has a single": lambda: fit_candidates(bank, dict.fromkeys(bank.names, windows(1))),
@@ -290,7 +294,7 @@ def test_cascades_that_cannot_be_are_refused():
         "not measured": lambda: Cascade(bank, 1).save(),
         "memory only": lambda: Cascade(
             bank, 1, fitted=CandidateFit(1, 0.5, 0.0, None, 1.0, 1.0, 9)).save(),
-        "tokens": lambda: Cascade(bank, 1).route_all(Windows(
+        "tokens": lambda: Cascade(bank, 1).route_windows(Windows(
             np.zeros((1, 9), np.int32), np.ones((1, 9), bool), np.zeros(1, np.int64)))}
     for word, call in cases.items():
         with pytest.raises(UserError) as caught:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tiny_bank
 
+from cr_jax import router
 from cr_jax.bank import ExpertBank, import_expert
 from cr_jax.bank.files import write_manifest
 from cr_jax.config import Scoring, check_scoring
 from cr_jax.errors import UserError
-from cr_jax.routing import route as router
 from cr_jax.routing.cascade import Cascade
 from cr_jax.scoring import bigram
 from cr_jax.scoring.calibrate import calibrate
@@ -28,7 +28,7 @@ def bank_of(scoring, experts=3):
 
 def test_pairs_mix_the_encoders_and_the_bigram_models_predictions():
     plain, batch = bank_of(CODE), tiny_bank.spread()
-    encoder = router.score_stats(plain, batch).residual
+    encoder = router.score_tokens(plain, batch).residual
     for e, name in enumerate(plain.names):
         table = bigram.table([plain.bigrams[name]])
         counted = bigram.token_nats(jax.tree.map(lambda x: x[0], table), jnp.asarray(batch.tokens))
@@ -36,35 +36,36 @@ def test_pairs_mix_the_encoders_and_the_bigram_models_predictions():
         np.testing.assert_allclose(sums, bigram.residuals(table, batch.tokens, batch.mask)[0],
                                    rtol=1e-5)
         for share in (0.2, 0.7):
-            got = router.score_stats(bank_of(dataclasses.replace(CODE, bigram_weight=share)), batch)
+            got = router.score_tokens(bank_of(dataclasses.replace(CODE, bigram_weight=share)),
+                                      batch)
             p = (1 - share) * np.exp(-encoder[e].astype(float)) + share * np.exp(-counted)
             np.testing.assert_allclose(got.residual[e][batch.mask], -np.log(p)[batch.mask],
                                        rtol=1e-4)
-            np.testing.assert_array_equal(got.nll[e], router.score_stats(plain, batch).nll[e])
+            np.testing.assert_array_equal(got.nll[e], router.score_tokens(plain, batch).nll[e])
 
 
 def test_every_way_to_a_residual_mixes_alike():
     rule, batch = dataclasses.replace(CODE, bigram_weight=0.4), tiny_bank.spread()
     bank = bank_of(rule)
-    by_token = router.score_stats(bank, batch).residual
+    by_token = router.score_tokens(bank, batch).residual
     means = np.sum(np.where(batch.mask, by_token, 0), -1) / batch.mask.sum(-1)
-    found = router.route_all(bank, batch)
+    found = router.route_windows(bank, batch)
     np.testing.assert_allclose(found.residuals, means, rtol=1e-5)
-    assert (np.abs(means - router.route_all(bank_of(CODE), batch).residuals) > 0.001).all()
+    assert (np.abs(means - router.route_windows(bank_of(CODE), batch).residuals) > 0.001).all()
     whole = Cascade(bank, 3)
-    np.testing.assert_allclose(whole.route_all(batch).residuals, means, rtol=1e-5)
+    np.testing.assert_allclose(whole.route_windows(batch).residuals, means, rtol=1e-5)
     chosen = router.route(bank.select(["e2", "e0"]), tiny_bank.TEXT)
     every = router.route(bank, tiny_bank.TEXT)
     assert chosen.residuals == pytest.approx({n: every.residuals[n] for n in ("e2", "e0")})
     cut = Cascade(bank, 1).route(tiny_bank.TEXT)
     assert cut.residuals[cut.nearest] == pytest.approx(every.residuals[cut.nearest])
-    made = calibrate(bank.model, bank.expert_params("e1"), batch, scoring=rule,
-                     bigram=bank.bigrams["e1"])
+    made = calibrate(bank.model, bigram.with_bigram(bank.expert_params("e1"), bank.bigrams["e1"]),
+                     batch, rule=rule)
     np.testing.assert_allclose(made.residuals[16], np.sort(means[1][batch.mask.all(-1)]),
                                rtol=1e-5)
     sample = dataclasses.replace(rule, parts=4, passes=1)
     at = scored(sample, 16)
-    got = router.score_stats(dataclasses.replace(bank, scoring=sample), batch).residual
+    got = router.score_tokens(dataclasses.replace(bank, scoring=sample), batch).residual
     np.testing.assert_allclose(got[:, :, at], by_token[:, :, at], rtol=1e-5)
     assert np.isnan(got[:, :, ~at]).all()
 
@@ -85,7 +86,7 @@ def test_a_rule_with_pairs_wants_a_bigram_model_and_a_prediction(tmp_path):
     with pytest.raises(UserError, match="'late' has no bigram model"):
         bank.add("late", bank.expert_params("e0"), tiny_bank.FLAT)
     with pytest.raises(UserError, match="give calibrate the expert"):
-        calibrate(bank.model, bank.expert_params("e0"), tiny_bank.windows(3), scoring=rule)
+        calibrate(bank.model, bank.expert_params("e0"), tiny_bank.windows(3), rule=rule)
     stored = tmp_path / "bank" / "experts" / "e0"
     (stored / "bigram.safetensors").unlink()
     write_manifest(stored, bank.tokenizer.fingerprint)
