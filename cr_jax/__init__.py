@@ -14,8 +14,12 @@ imported on first use, so that `import cr_jax` stays light.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from cr_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from cr_jax.bank.bank import ExpertBank as ExpertBank
 
 __version__ = "0.1.0"
 __all__ = ["ExpertBank", "UserError", "__version__", "route", "score"]

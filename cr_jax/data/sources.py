@@ -93,7 +93,11 @@ def register_source(kind: str, read: Callable[[str], Iterable[Document]]) -> Non
 
 
 def split_of(group: str) -> str:
-    """The part ("train" 80 %, "valid" 10 %, "test" 10 %) of a group, by a hash of its name."""
+    """The part ("train" 80 %, "valid" 10 %, "test" 10 %) of a group, by a hash of its name.
+
+    >>> [split_of(name) for name in ("asyncio", "json", "typing")]
+    ['valid', 'train', 'test']
+    """
     digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()
     digit = int.from_bytes(digest[:8], "big") % 10
     return "train" if digit < 8 else SPLITS[digit - 7]
@@ -148,10 +152,10 @@ def _files(source: Source) -> list[tuple[Path, str]]:
     if source.kind in _REGISTERED:
         return []
     if source.kind == "stdlib":
-        root = Path(sysconfig.get_path("stdlib"))
-        found = _walk(root, lambda name: name in _STDLIB_SKIP or name.startswith("config-"), ".py")
+        library = Path(sysconfig.get_path("stdlib"))
+        found = _walk(library, lambda name: name in _STDLIB_SKIP or name.startswith("config-"), ".py")
         if not found:
-            raise UserError(f"data source stdlib: no *.py files in {root}; use files:GLOB")
+            raise UserError(f"data source stdlib: no *.py files in {library}; use files:GLOB")
         return found
     if source.kind == "samples":
         path = SAMPLES / f"{source.target}.jsonl.xz"
