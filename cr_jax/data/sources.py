@@ -153,7 +153,8 @@ def _files(source: Source) -> list[tuple[Path, str]]:
         return []
     if source.kind == "stdlib":
         library = Path(sysconfig.get_path("stdlib"))
-        found = _walk(library, lambda name: name in _STDLIB_SKIP or name.startswith("config-"), ".py")
+        skip = lambda name: name in _STDLIB_SKIP or name.startswith("config-")
+        found = _walk(library, skip, ".py")
         if not found:
             raise UserError(f"data source stdlib: no *.py files in {library}; use files:GLOB")
         return found
