@@ -15,8 +15,12 @@ raises `UserError`.  Names are imported on first use, so that `import cr_jax` st
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from cr_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from cr_jax.bank.bank import ExpertBank as ExpertBank
 
 __version__ = "0.1.0"
 __all__ = ["BatchSizes", "ExpertBank", "RouteOptions", "UserError", "__version__", "route",

@@ -24,6 +24,7 @@ def registries(monkeypatch):
         monkeypatch.setattr(module, "REGISTERED", own)
 
 
+@pytest.mark.slow
 def test_the_blocks_of_extending_run_in_order(registries, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -93,6 +93,8 @@ def readable(path: Path) -> Iterator[None]:
     """Turns the errors of reading `path` into a `UserError`."""
     try:
         yield
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: restore it from a copy or write it again") from error
     except OSError as error:

@@ -86,7 +86,11 @@ def located(source: Source) -> Source:
 
 
 def split_of(group: str) -> str:
-    """The part ("train" 80 %, "valid" 10 %, "test" 10 %) of a group, by a hash of its name."""
+    """The part ("train" 80 %, "valid" 10 %, "test" 10 %) of a group, by a hash of its name.
+
+    >>> [split_of(name) for name in ("asyncio", "json", "typing")]
+    ['valid', 'train', 'test']
+    """
     digest = hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()
     digit = int.from_bytes(digest[:8], "big") % 10
     return "train" if digit < 8 else SPLITS[digit - 7]

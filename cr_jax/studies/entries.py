@@ -75,9 +75,9 @@ def nearest_pair(context: Context) -> tuple[str, str]:
 def blended_windows(context: Context) -> dict:
     """Windows that mix the two nearest domains."""
     a, b = nearest_pair(context)
-    of = [context.own_test[n].spread(BLENDED) for n in (a, b)]
+    of_a, of_b = (context.own_test[n].spread(BLENDED) for n in (a, b))
     curves = {layout: context.measure(blends.windows(
-        *of, layout=layout, seed=context.experiment.seed)) for layout in blends.LAYOUTS}
+        of_a, of_b, layout=layout, seed=context.experiment.seed)) for layout in blends.LAYOUTS}
     return {"blends": blends.run(context.bank.names, a, b, curves)}
 
 

@@ -7,6 +7,7 @@ The scorer decides what a residual is made of (all tokens, or only hidden ones) 
 
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,7 +18,7 @@ from cr_jax.errors import UserError
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies.evaluation import score_domains
 
-Key = Hashable
+Key = TypeVar("Key", bound=Hashable)
 # windows -> (nll [E, N] in nats, tokens rebuilt exactly [E, N]), summed over each window
 Score = Callable[[Windows], tuple[np.ndarray, np.ndarray]]
 

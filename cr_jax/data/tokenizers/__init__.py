@@ -55,6 +55,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             raise UserError(f"{folder / NOTE} names an unknown kind of tokenizer, {kind!r}")
     except OSError as error:
         raise UserError(f"no tokenizer in {folder}: {error.filename} cannot be read") from None
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{folder / NOTE} is damaged; restore or retrain the tokenizer") from None
     if found.fingerprint != wanted:
