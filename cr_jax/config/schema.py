@@ -65,6 +65,7 @@ class TokenizerConfig:
 class DataConfig:
     root: str = "data"  # replaces {root} in source specs
     cache: str = ""  # tokenised corpora; empty: WORKDIR/cache
+    tokens: str = ""  # a folder of `cr-jax tokenize`, read in place of the text; empty: the text
     mode: Literal["packed", "padded"] = "packed"
     max_train_tokens: int = 0  # per domain, dealt by the sources' shares if they have any; 0: all
     domains: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)

@@ -11,6 +11,7 @@ from typing import Any
 
 import zstandard
 
+from cr_jax.data import file_position
 from cr_jax.errors import UserError
 
 GROUP_KEYS = ("group", "repo", "path")
@@ -23,7 +24,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     number = 0
     try:
-        with open(path, "rb") as raw, _decompressed(raw, path.suffix) as stream:
+        with file_position.opened(path) as raw, _decompressed(raw, path.suffix) as stream:
             lines = io.TextIOWrapper(stream, encoding="utf-8", newline="\n")
             for number, line in enumerate(lines, 1):
                 if line.isspace():

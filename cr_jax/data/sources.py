@@ -15,7 +15,7 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cr_jax.data import records
+from cr_jax.data import file_position, records
 from cr_jax.errors import UserError
 
 SPLITS = ("train", "valid", "test")
@@ -112,6 +112,13 @@ def fingerprint(spec: str) -> str:
         with _opened(path) as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def size(spec: str) -> int:
+    """Bytes on the disk of the files behind `spec`; 0 where it has none of its own."""
+    source = parse(spec)
+    return 0 if source.kind in ("tfds", "random") else sum(
+        path.stat().st_size for path, _ in _files(source))
 
 
 def _keep(source: Source, found: Iterator[tuple[Document, str | None]]) -> Iterator[Document]:
@@ -269,7 +276,7 @@ def _decode(data: bytes, name: str, offset: int) -> str:
 
 def _opened(path: Path):
     try:
-        return open(path, "rb")
+        return file_position.opened(path)
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; give a file") from None
     except FileNotFoundError:
