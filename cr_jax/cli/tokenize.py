@@ -22,16 +22,18 @@ def add_arguments(parser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]",
                         help="a file in configs/")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder that is not there")
-    parser.add_argument("--jobs", type=_count, default=0, metavar="N",
+    parser.add_argument("--jobs", metavar="N",
                         help="processes that encode text (default: one per core); any number gives "
                              "the same bytes")
     parser.add_argument("--compress", action="store_true",
                         help="pack the ids with zstd; the first run that reads them unpacks them")
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--jobs={printable(text)} must be a number of processes, 1 or more")
+def _count(text: str | None) -> int:
+    if text is None:
+        return 0
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) <= 1024):
+        raise UserError(f"--jobs={printable(text)} must be a number of processes, 1 to 1024")
     return int(text)
 
 
@@ -41,13 +43,14 @@ def run(args) -> int:
     from cr_jax.config.command_line import load
     from cr_jax.data import token_folder_writer
 
+    jobs = _count(args.jobs)
     raw = load(args.config, args.settings).to_dict()
     raw.pop("ablation", None)  # a grid reads the text of the experiment that it varies
     experiment = settings.build(raw)
     if experiment.data.tokens:
         raise UserError("config.data.tokens names a token folder already: leave it out to "
                         "tokenize text")
-    found = token_folder_writer.write(experiment, args.out, jobs=args.jobs,
+    found = token_folder_writer.write(experiment, args.out, jobs=jobs,
                                       compress=args.compress, say=print_line)
     print_line(f"{printable(str(found.path))}: train with "
                f"--config.data.tokens={printable(str(found.path))}")

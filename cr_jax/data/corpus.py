@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt16, UInt32
 
-from cr_jax.data import sources
+from cr_jax.data import file_position, sources
 from cr_jax.data.corpus_draft import NOTE, STARTS, TOKENS, Draft, file_sum, locked_folder
 from cr_jax.data.encode_worker import id_type
 from cr_jax.data.encoding import Encoder
@@ -61,7 +61,8 @@ def load_corpus(
         specs = [specs]
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"max_tokens is {max_tokens}; make it 1 or more, or leave it out")
-    parts = [sources.fingerprint(spec) for spec in specs]
+    with file_position.told(None):  # a bar shows what is tokenised
+        parts = [sources.fingerprint(spec) for spec in specs]
     key_of = [FORMAT, tokenizer.fingerprint, max_tokens, parts]
     key = hashlib.sha256(json.dumps(key_of).encode()).hexdigest()
     entry = entry_of(cache_dir, key)

@@ -12,8 +12,9 @@ _told: contextvars.ContextVar[Callable[[int], None] | None] = contextvars.Contex
 
 
 @contextlib.contextmanager
-def told(on_bytes: Callable[[int], None]) -> Iterator[None]:
-    """Files that are opened in this block tell `on_bytes` of each read from the disk."""
+def told(on_bytes: Callable[[int], None] | None) -> Iterator[None]:
+    """Files that are opened in this block tell `on_bytes` of each read from the disk; None: no one.
+    """
     before = _told.set(on_bytes)
     try:
         yield

@@ -55,13 +55,10 @@ def write(e: Experiment, out: str | os.PathLike, *, jobs: int = 0, compress: boo
             if os.path.lexists(path):  # another process has just finished it
                 shutil.rmtree(folder)
                 return _already(path, e, say)
-            _same_plan(e, folder)
-            try:
-                _make(e, folder, jobs, compress, say)
-            except UserError:
-                if not any(folder.glob(f"{CORPORA}/*")):  # nothing is there to go on with
-                    shutil.rmtree(folder)
-                raise
+            if (folder / MANIFEST).exists() and not (folder / _PLAN).exists():
+                _already(folder, e, lambda line: None)  # it was stopped right before its renaming
+            else:
+                _go_on(e, folder, jobs, compress, say)
             os.replace(folder, path)
     except BlockingIOError:
         raise UserError(f"another process is writing {path}; wait for it or choose another --out"
@@ -82,6 +79,17 @@ def _already(path: Path, e: Experiment, say: Callable[[str], None]) -> TokenFold
     return found
 
 
+def _go_on(e: Experiment, folder: Path, jobs: int, compress: bool,
+           say: Callable[[str], None]) -> None:
+    _same_plan(e, folder)
+    try:
+        _make(e, folder, jobs, compress, say)
+    except UserError:
+        if not any(folder.glob(f"{CORPORA}/*")):  # nothing is there to go on with
+            shutil.rmtree(folder)
+        raise
+
+
 def _make(e: Experiment, folder: Path, jobs: int, compress: bool,
           say: Callable[[str], None]) -> None:
     specs = all_specs(e)
@@ -94,13 +102,15 @@ def _make(e: Experiment, folder: Path, jobs: int, compress: bool,
     for entry in (folder / CORPORA).iterdir():
         if entry.name not in entries:  # of an earlier text
             shutil.rmtree(entry)
-    (folder / _PLAN).unlink()
+    for part in (*folder.glob(".*"), *folder.glob(f"{TOKENIZER}/.*")):
+        part.unlink()  # what a kill left of a file
     write_sealed(folder / MANIFEST, {
         "format": FORMAT, **FORM,
         "tokenizer": {"fingerprint": tokenizer.fingerprint, "settings": tokenizer_settings(e),
                       "files": {p.name: file_sum(p)
                                 for p in sorted((folder / TOKENIZER).iterdir())}},
         "corpora": [{**record, **files[record["folder"]]} for record in records]})
+    (folder / _PLAN).unlink()
 
 
 def _same_plan(e: Experiment, folder: Path) -> None:
