@@ -1,6 +1,6 @@
 """`cr-jax tokenize`: the text of a run as a folder that trains without the text."""
 
-from cr_jax.cli.output import print_line, printable
+from cr_jax.cli.output import complain, print_line, printable
 from cr_jax.errors import UserError
 
 EPILOG = """\
@@ -50,8 +50,12 @@ def run(args) -> int:
     if experiment.data.tokens:
         raise UserError("config.data.tokens names a token folder already: leave it out to "
                         "tokenize text")
-    found = token_folder_writer.write(experiment, args.out, jobs=jobs,
-                                      compress=args.compress, say=print_line)
+    try:
+        found = token_folder_writer.write(experiment, args.out, jobs=jobs,
+                                          compress=args.compress, say=print_line)
+    except KeyboardInterrupt:
+        complain("interrupted; run the same command to go on")
+        return 130
     print_line(f"{printable(str(found.path))}: train with "
                f"--config.data.tokens={printable(str(found.path))}")
     return 0
