@@ -86,6 +86,7 @@ class TokenizerConfig:
 class DataConfig:
     root: str = "data"  # replaces {root} in source specs
     cache: str = ""  # tokenised corpora; empty: WORKDIR/cache
+    tokens: str = ""  # a folder of `cr-jax tokenize`, read in place of the text; empty: the text
     mode: Literal["packed", "padded"] = "packed"  # padded: no window crosses a document
     # Of a line of JSON or of a text file, which are held in memory whole.
     max_document_bytes: int = 1 << 27

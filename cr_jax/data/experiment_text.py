@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cr_jax.config import DOCUMENT_WINDOWS, Experiment, ModelConfig
@@ -22,11 +22,21 @@ from cr_jax.data import (
     random_windows,
     train_sentencepiece,
 )
+from cr_jax.data.corpus_specs import (
+    CorpusSpec,
+    all_specs,
+    held_out_spec,
+    training_specs,
+    weighted,
+)
+from cr_jax.data.encoding import Encoder
 from cr_jax.data.overlap import lines as overlap_lines
 from cr_jax.data.overlap import overlap
-from cr_jax.data.sources import READING
+from cr_jax.data.sources import READING, size
+from cr_jax.data.token_folder import TokenFolder
+from cr_jax.data.tokenizing_bar import TokenizingBar
 from cr_jax.errors import UserError
-from cr_jax.paths import expanded
+from cr_jax.files import expanded
 
 RANDOM = "random_tokens"
 
@@ -46,48 +56,46 @@ class Corpora:
 
 
 def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool = True) -> Corpora:
-    """Trains or loads the tokenizer, tokenises and caches every domain.  `UserError` as the data
-    room raises it: a missing file, an empty domain, a changed tokenizer.
+    """Trains or loads the tokenizer, tokenises and caches every domain; with `config.data.tokens`
+    reads all of that from there.  `UserError` as the package `data` raises it: a missing file, an
+    empty domain, a changed tokenizer.
 
     compare: count what of the held-out text stands in training text, and say so.
     """
     data = e.data
-    root = expanded(data.root)
-    place = lambda specs: [s.replace("{root}", root) for s in specs]
-    reading = Reading(data.max_document_bytes, data.group_key)
-    tokenizer = _tokenizer(e, workdir, place, reading, say)
-    cache = Path(expanded(data.cache)) if data.cache else workdir / "cache"
+    cache = expanded(data.cache) if data.cache else workdir / "cache"
+    with contextlib.ExitStack() as stack:
+        if data.tokens:
+            folder = TokenFolder(data.tokens)
+            tokenizer = folder.tokenizer(e)
 
-    def corpus(name, split, specs, most=None):
-        found = load_corpus(place(specs), tokenizer, cache, most, reading)
-        say(f"{name} {split}: {len(found.tokens):,} tokens in {len(found.names):,} documents")
-        if found.left_out:
-            say(f"{name} {split}: {found.left_out}")
-        return found
+            def corpus(spec):
+                found = folder.corpus(spec, cache)
+                _tell(spec, found, say)
+                return found
+        else:
+            tokenizer = make_tokenizer(e, workdir, say)
+            corpus = stack.enter_context(tokenised(e, tokenizer, cache, say))
 
-    def windows(found, limit):
-        return eval_windows(found, e.model.window, limit=limit, mode=data.mode,
-                            pad_id=tokenizer.pad_id, seed=e.seed)
+        def windows(found, limit):
+            return eval_windows(found, e.model.window, limit=limit, mode=data.mode,
+                                pad_id=tokenizer.pad_id, seed=e.seed)
 
-    def training(name, specs):
-        most = data.max_train_tokens or None
-        weights, plain = zip(*(weighted(s) for s in specs), strict=True)
-        if all(w is None for w in weights):
-            return corpus(name, "train", plain, most)
-        shares = [1.0 if w is None else w for w in weights]
-        part = lambda w: most and max(1, int(most * w / sum(shares)))
-        return Mixture([corpus(name, "train", [s], part(w))
-                        for s, w in zip(plain, shares, strict=True)], shares)
+        def training(name):
+            specs, shares = training_specs(e, name)
+            found = [corpus(spec) for spec in specs]
+            return found[0] if shares is None else Mixture(found, shares)
 
-    train = {n: training(n, d.train) for n, d in data.domains.items()}
-    held_out = {n: corpus(n, "valid", d.valid) for n, d in data.domains.items()}
-    valid = {n: windows(found, e.eval.calibration_windows) for n, found in held_out.items()}
-    whole = {n: document_windows(
-                 found, e.model.window, tokenizer.pad_id, limit=e.eval.calibration_documents,
-                 most_tokens=DOCUMENT_WINDOWS[-1] * e.model.window, least_tokens=e.model.window + 1)
-             for n, found in held_out.items() if e.eval.calibration_documents}
-    tests = {n: corpus(n, "test", d.test) for n, d in [*data.domains.items(), *data.unseen.items()]}
-    test = {n: windows(found, e.eval.windows or None) for n, found in tests.items()}
+        train = {n: training(n) for n in data.domains}
+        held_out = {n: corpus(held_out_spec(e, n, "valid")) for n in data.domains}
+        valid = {n: windows(found, e.eval.calibration_windows) for n, found in held_out.items()}
+        whole = {n: document_windows(
+                     found, e.model.window, tokenizer.pad_id, limit=e.eval.calibration_documents,
+                     most_tokens=DOCUMENT_WINDOWS[-1] * e.model.window,
+                     least_tokens=e.model.window + 1)
+                 for n, found in held_out.items() if e.eval.calibration_documents}
+        tests = {n: corpus(held_out_spec(e, n, "test")) for n in [*data.domains, *data.unseen]}
+        test = {n: windows(found, e.eval.windows or None) for n, found in tests.items()}
     count = e.eval.windows or max(len(w) for w in test.values())
     test[RANDOM] = random_windows(count, e.model.window, tokenizer.vocab_size, e.seed)
     found = _overlap(train, held_out, tests, say) if compare else {}
@@ -103,20 +111,36 @@ def _overlap(train, valid, test, say):
     return found
 
 
-def weighted(spec: str) -> tuple[float | None, str]:
-    """A training source with its share of rows: "0.3*jsonl:a.jsonl" -> (0.3, "jsonl:a.jsonl").
-
-    Without a share: (None, spec).  When no source of a domain has one, rows follow its tokens;
-    otherwise sources without a share count as 1.
-
-    >>> weighted("3*stdlib@train"), weighted("files:a*b.txt")
-    ((3.0, 'stdlib@train'), (None, 'files:a*b.txt'))
+@contextlib.contextmanager
+def tokenised(e: Experiment, tokenizer: Tokenizer, cache: Path, say: Callable[[str], None],
+              jobs: int = 0) -> Iterator[Callable[[CorpusSpec], Corpus]]:
+    """`with tokenised(...) as corpus:` `corpus(spec)` is one of the experiment's, from the cache
+    or, by `jobs` processes (0: one per core) and with a bar on a terminal, from its text.
     """
-    share, star, rest = spec.partition("*")
-    with contextlib.suppress(ValueError):
-        if star and float(share) > 0:
-            return float(share), rest
-    return None, spec
+    specs = all_specs(e)
+    sizes = [sum(map(size, spec.placed(e.data.root))) for spec in specs]
+    with (Encoder(tokenizer, jobs) as encoder,
+          TokenizingBar(sizes, [spec.max_tokens for spec in specs]) as bar):
+
+        def corpus(spec: CorpusSpec) -> Corpus:
+            with bar.corpus(specs.index(spec), str(spec)) as on_tokens:
+                reading = Reading(e.data.max_document_bytes, spec.group_key)
+                found = load_corpus(spec.placed(e.data.root), tokenizer, cache, spec.max_tokens,
+                                    reading, encoder, on_tokens)
+            with bar.writing():
+                _tell(spec, found, say)
+            return found
+
+        yield corpus
+        if bar.tokens:
+            say(f"tokenised {bar.tokens:,} tokens in {bar.seconds:.1f} s: "
+                f"{bar.tokens / bar.seconds:,.0f} tokens/s with {encoder.jobs} processes")
+
+
+def _tell(spec: CorpusSpec, found: Corpus, say: Callable[[str], None]) -> None:
+    say(f"{spec}: {len(found.tokens):,} tokens in {len(found.names):,} documents")
+    if found.left_out:
+        say(f"{spec}: {found.left_out}")
 
 
 def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
@@ -132,15 +156,20 @@ def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 128) * 128)
 
 
-def _tokenizer(e: Experiment, workdir: Path, place, reading, say) -> Tokenizer:
+def make_tokenizer(e: Experiment, workdir: Path, say=lambda line: None) -> Tokenizer:
+    """The experiment's tokenizer; a SentencePiece model is trained in WORKDIR/tokenizer.
+
+    `UserError` for a bad source, a missing or changed tokenizer, and a folder that is full.
+    """
     t, own = e.tokenizer, workdir / "tokenizer"
-    folder = expanded(t.folder)
+    place = lambda specs: [s.replace("{root}", e.data.root) for s in specs]
+    reading = Reading(e.data.max_document_bytes, e.data.group_key)
     if t.kind == "bytes":
         return ByteTokenizer()
     if t.kind == "gpt2":
-        return Gpt2Tokenizer(folder or None)
-    if folder:
-        return load_tokenizer(folder)
+        return Gpt2Tokenizer(t.folder or None)
+    if t.folder:
+        return load_tokenizer(t.folder)
     if (own / "tokenizer.json").exists():
         return load_tokenizer(own)
     say(f"training a SentencePiece tokenizer of {t.vocab_size:,} pieces")

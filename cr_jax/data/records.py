@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cr_jax.data import file_position
 from cr_jax.data.encodings import as_utf8
 from cr_jax.data.unpacking import HEAD, Damaged, told, unpacked
 from cr_jax.errors import UserError
-from cr_jax.paths import expanded
+from cr_jax.files import expanded
 
 MOST_BYTES = 1 << 27  # of a line, or of a text file: what is held in memory at once
 _NAMES = 12  # of fields in a message
@@ -36,7 +37,7 @@ def json_lines(path: Path, field: str = "text", most: int = MOST_BYTES
     """
     number = 0
     try:
-        with open(path, "rb") as raw:
+        with file_position.opened(path) as raw:
             stream = as_utf8(unpacked(raw, path.suffix))
             while line := stream.readline(most + 1):
                 number += 1
@@ -197,7 +198,7 @@ def _tfds_builder(target: str):
     try:
         # Named here too: TFDS reads the variable only once, when it is imported.
         data_dir = os.environ.get("TFDS_DATA_DIR")
-        data_dir = expanded(data_dir) if data_dir else None
+        data_dir = str(expanded(data_dir)) if data_dir else None
         return tfds.builder(name, try_gcs=False, data_dir=data_dir), split
     except Exception as error:  # TFDS raises many kinds, none of them public
         raise UserError(

@@ -20,7 +20,7 @@ from cr_jax.data.text_files import opened, read_text, readable, whole_file
 from cr_jax.errors import UserError
 
 __all__ = ["SPLITS", "Document", "Reading", "documents", "fingerprint", "parse", "read_text",
-           "split_of"]
+           "size", "split_of"]
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -112,6 +112,18 @@ def fingerprint(spec: str) -> str:
     return digest.hexdigest()
 
 
+def size(spec: str) -> int:
+    """Bytes on the disk of the files behind `spec`; 0 where it has none of its own."""
+    source = located(parse(spec))
+    if source.kind in ("tfds", "random"):
+        return 0
+    total = 0
+    for path, _ in _files(source, LeftOut()):
+        with readable(str(path)):
+            total += path.stat().st_size
+    return total
+
+
 def _keep(source: Source, found: Iterator[tuple[Document, str | None]]) -> Iterator[Document]:
     for document, given_split in found:
         if not document.text:
@@ -149,7 +161,8 @@ def _files(source: Source, left_out: LeftOut) -> list[tuple[Path, str]]:
 def _stdlib(source: Source, reading: Reading, left_out: LeftOut
             ) -> Iterator[tuple[Document, str | None]]:
     for path, name in _files(source, left_out):
-        data = path.read_bytes()
+        with opened(path) as stream, readable(str(path)):
+            data = stream.read()
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:

@@ -5,7 +5,7 @@ import hashlib
 import os
 
 from cr_jax.errors import UserError
-from cr_jax.paths import expanded
+from cr_jax.files import expanded
 
 SPLITS = ("train", "valid", "test")
 _KINDS = ("stdlib, samples/NAME, random:SYMBOLS, files:GLOB, jsonl:PATH[#field][&group=KEY], "
@@ -79,10 +79,10 @@ def located(source: Source) -> Source:
         return source
     whole = source.spec.lstrip().partition(":")[2]
     for path, split in ((whole, None), (whole.rstrip(), None), _without_split(whole.rstrip())):
-        path = expanded(path)
+        path = os.fspath(expanded(path))
         if os.path.lexists(path):
             return dataclasses.replace(source, target=path, field="text", split=split, group_key="")
-    return dataclasses.replace(source, target=expanded(source.target))
+    return dataclasses.replace(source, target=os.fspath(expanded(source.target)))
 
 
 def split_of(group: str) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from cr_jax.data import file_position
 from cr_jax.data.encodings import as_utf8, decoded
 from cr_jax.data.unpacking import Damaged
 from cr_jax.errors import UserError
@@ -94,7 +95,7 @@ def readable(name: str) -> Iterator[None]:
 def opened(path: Path) -> io.BufferedReader:
     """A file's bytes.  `UserError` when it is missing, a folder, or cannot be opened."""
     try:
-        return open(path, "rb")
+        return file_position.opened(path)
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; give a file") from None
     except FileNotFoundError:

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 import zstandard
 
-from cr_jax.data import corpus, records, text_files, tokenizers
+from cr_jax.data import corpus, file_position, tokenizers
 from cr_jax.data.records import json_lines
 from cr_jax.data.sources import Reading, documents
 from cr_jax.errors import UserError
@@ -246,8 +246,8 @@ def test_a_disk_that_fails_is_blamed_on_the_file_not_on_the_cache(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     name = spec.partition(":")[2]
     (tmp_path / name).write_bytes(lines())
-    for module in (text_files, records):
-        monkeypatch.setattr(module, "open", lambda *_: io.BufferedReader(Failing()), raising=False)
+    failing = lambda *_: io.BufferedReader(Failing())
+    monkeypatch.setattr(file_position, "open", failing, raising=False)
     for act in (lambda: list(documents(spec)), lambda: corpus.load_corpus(
             [spec], tokenizers.ByteTokenizer(), tmp_path / "cache")):
         with pytest.raises(UserError, match=f"{name} cannot be read: Input/output error"):

@@ -15,7 +15,7 @@ from cr_jax.data.tokenizers.gpt2 import Gpt2Tokenizer
 from cr_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from cr_jax.data.tokenizers.token_table import NOTE, Tokenizer, TokenTable
 from cr_jax.errors import UserError
-from cr_jax.paths import expanded
+from cr_jax.files import expanded
 
 __all__ = [
     "ByteTokenizer", "Gpt2Tokenizer", "SentencePieceTokenizer", "Tokenizer", "load_tokenizer",
@@ -38,7 +38,7 @@ class ByteTokenizer(TokenTable):
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Reads what `save` wrote. UserError when it is missing, damaged, or its bytes were changed."""
-    folder = Path(expanded(folder))
+    folder = expanded(folder)
     try:
         note = json.loads((folder / NOTE).read_text("utf-8"))
         kind, wanted = note["kind"], note["fingerprint"]
