@@ -91,6 +91,7 @@ class DataConfig:
     # Of a line of JSON or of a text file, which are held in memory whole.
     max_document_bytes: int = 1 << 27
     group_key: str = ""  # what @train, @valid, @test keep together; empty: repo, url, path, ...
+    count_overlap: bool = True  # of held-out with training text; 10 s for 140 M tokens
     max_train_tokens: int = 0  # per domain, dealt by the sources' shares if they have any; 0: all
     # NAME.train, NAME.valid and NAME.test: lists of source specs; one expert each.
     domains: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)

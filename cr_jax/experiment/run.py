@@ -182,7 +182,8 @@ def _prepare(experiment, folder, say):
         partial = folder / "config.json.partial"
         partial.write_text(json.dumps(settings.to_dict(experiment), indent=1), encoding="utf-8")
         partial.replace(folder / "config.json")
-    return experiment_text.prepare(experiment, folder, say, processes.is_first())
+    return experiment_text.prepare(
+        experiment, folder, say, processes.is_first() and experiment.data.count_overlap)
 
 
 def _plan(experiment):
