@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cr_jax.config import DOCUMENT_WINDOWS, Experiment, ModelConfig
+from cr_jax.config.names import RANDOM as RANDOM
 from cr_jax.data import (
     ByteTokenizer,
     Corpus,
@@ -33,12 +34,11 @@ from cr_jax.data.encoding import Encoder
 from cr_jax.data.overlap import lines as overlap_lines
 from cr_jax.data.overlap import overlap
 from cr_jax.data.sources import READING, size
+from cr_jax.data.sources import check as check_source
 from cr_jax.data.token_folder import TokenFolder
 from cr_jax.data.tokenizing_bar import TokenizingBar
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
-
-RANDOM = "random_tokens"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +68,18 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool =
         if data.tokens:
             folder = TokenFolder(data.tokens)
             tokenizer = folder.tokenizer(e)
+            sized(e.model, tokenizer)
 
             def corpus(spec):
                 found = folder.corpus(spec, cache)
                 _tell(spec, found, say)
                 return found
         else:
+            for spec in all_specs(e):  # a missing file is told before another one is read
+                for source in spec.placed(data.root):
+                    check_source(source)
             tokenizer = make_tokenizer(e, workdir, say)
+            sized(e.model, tokenizer)  # refused before text is read
             corpus = stack.enter_context(tokenised(e, tokenizer, cache, say))
 
         def windows(found, limit):
