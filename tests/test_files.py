@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from cr_jax import files, paths
+from cr_jax import files
 from cr_jax.bank.files import BankFolder
-from cr_jax.cli import jax_start
+from cr_jax.cli import jax_start, main
 from cr_jax.config.files import with_homes
 from cr_jax.data import load_corpus, load_tokenizer
 from cr_jax.data.sources import documents, parse
@@ -26,18 +26,20 @@ def home(tmp_path, monkeypatch):
 
 
 def test_a_tilde_in_front_is_the_home_folder_and_no_other_is(home):
-    assert paths.expanded("~/run") == str(home / "run")
-    for name in ("run/~", "./~/run", "a~b", "", "/x/~"):
-        assert paths.expanded(name) == name
+    assert files.expanded("~/run") == home / "run"
+    for name in ("run/~", "a~b", ".", "/x/~"):
+        assert str(files.expanded(name)) == name
+    assert files.expanded("./~/run") == home.parent / "here" / "~" / "run"
 
 
 def test_a_home_that_is_not_known_is_one_line_and_never_a_folder(home, monkeypatch):
-    assert paths.expanded("~nobody-of-this-name") == "~nobody-of-this-name"
+    with pytest.raises(UserError, match="not known here"):
+        files.expanded("~nobody-of-this-name/run")
     monkeypatch.setenv("HOME", "")
-    for place in (lambda: paths.expanded("~/run"), lambda: BankFolder("~/run"),
+    for place in (lambda: files.expanded("~/run"), lambda: BankFolder("~/run"),
                   lambda: with_homes(["main.py", "--workdir=~/run"]),
                   lambda: locked("~/run").__enter__()):
-        with pytest.raises(UserError, match="home folder is not known") as caught:
+        with pytest.raises(UserError, match="home folder that is not known") as caught:
             place()
         assert "\n" not in str(caught.value)
     assert os.listdir() == []
@@ -167,3 +169,10 @@ def test_the_token_cache_has_the_umask_s_modes(tmp_path, umask):
     assert len(found) == 4
     for path in found:
         assert mode(path) == (0o777 if path.is_dir() else 0o666) & ~umask, path.name
+
+
+def test_a_flag_that_names_an_unknown_home_says_why(home, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", "")
+    assert main(["bank", "list", "--bank=~/bank"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "home folder that is not known here" in err

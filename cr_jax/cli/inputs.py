@@ -1,5 +1,6 @@
 """The files a user names: checked before JAX starts."""
 
+import argparse
 import itertools
 import os
 import sys
@@ -11,7 +12,10 @@ from cr_jax.files import expanded
 
 def path(word: str) -> str:
     """An argument that names a file or folder, `~` expanded: shells leave it in --bank=~/bank."""
-    return os.fspath(expanded(word)) if word.startswith("~") else word
+    try:
+        return os.fspath(expanded(word)) if word.startswith("~") else word
+    except UserError as error:  # argparse would take it for any ValueError and drop the reason
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def text_of(name: str) -> Iterator[str]:

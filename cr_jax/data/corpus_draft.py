@@ -45,7 +45,7 @@ class Draft:
         with contextlib.ExitStack() as stack:
             paths = (self.folder / TOKENS, self.folder / _JOURNAL)
             for path in paths:
-                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644))
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666))
             self._tokens, self._journal = (stack.enter_context(open(p, "r+b")) for p in paths)
             head = _header(self.dtype, 0)
             good = 0

@@ -31,6 +31,8 @@ def locked(path: str | os.PathLike):
         _check_name(path, folder)
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
+    except UserError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:  # also links that lead in a circle
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"--workdir={path} cannot be made or cannot be written "
