@@ -1,5 +1,6 @@
 """`cr-jax tokenize`: the text of a run as a folder that trains without the text."""
 
+from cr_jax.cli.inputs import path
 from cr_jax.cli.output import complain, print_line, printable
 from cr_jax.errors import UserError
 
@@ -21,7 +22,8 @@ def add_arguments(parser) -> None:
     """The flags of `cr-jax tokenize`."""
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]",
                         help="a file in configs/")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder that is not there")
+    parser.add_argument("--out", required=True, metavar="FOLDER", type=path,
+                        help="a folder that is not there")
     parser.add_argument("--jobs", metavar="N",
                         help="processes that encode text (default: one per core); any number gives "
                              "the same bytes")
