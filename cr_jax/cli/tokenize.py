@@ -53,8 +53,8 @@ def run(args) -> int:
         raise UserError("config.data.tokens names a token folder already: leave it out to "
                         "tokenize text")
     try:
-        found = token_folder_writer.write(experiment, args.out, jobs=jobs,
-                                          compress=args.compress, say=print_line)
+        found = token_folder_writer.write(experiment, args.out, jobs=jobs, compress=args.compress,
+                                          say=lambda line: print_line(printable(line)))
     except KeyboardInterrupt:
         complain("interrupted; run the same command to go on")
         return 130

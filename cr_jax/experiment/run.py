@@ -18,9 +18,8 @@ from cr_jax import config as settings
 from cr_jax import models
 from cr_jax.config import Experiment
 from cr_jax.config.command_line import no_words
-from cr_jax.console import complain, one_line, printable
 from cr_jax.data import WindowBatches, count_tokens, experiment_text, train_iterator
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, complain, one_line, printable
 from cr_jax.experiment import checks, finished_bank
 from cr_jax.files import DISK_ERRORS, expanded
 from cr_jax.parallel import plan as parallel
@@ -85,7 +84,7 @@ def _dispatch(raw: dict, workdir: str) -> None:
     if jax.process_count() > 1:
         raise UserError("an ablation runs in one process; start each of its settings as a run of "
                         "its own to use several")
-    _cache_compilations(Path(expanded(workdir)).resolve())
+    _cache_compilations(expanded(workdir).resolve())
     ablation.run(experiment, grid, workdir, _say)
 
 
@@ -159,7 +158,7 @@ def _entered(workdir: str | Path):
     """The workdir's absolute path; process 0 holds its lock for all."""
     with contextlib.ExitStack() as stack:
         yield processes.in_turn(lambda: stack.enter_context(locked(workdir))
-                                if processes.is_first() else Path(expanded(workdir)).resolve())
+                                if processes.is_first() else expanded(workdir).resolve())
 
 
 @contextlib.contextmanager

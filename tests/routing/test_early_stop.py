@@ -105,7 +105,7 @@ def test_a_stopped_route_is_that_of_the_windows_it_read(rule):
 
 
 def test_what_is_only_counted_is_not_stored(monkeypatch):
-    """Kind I: the rest of a long text would fill a disk for nothing."""
+    """The rest of a long text would fill a disk for nothing."""
     stored, add = [], Spool._add
     monkeypatch.setattr(Spool, "_add", lambda self, block: (
         stored.append(len(block)), add(self, block))[1])
