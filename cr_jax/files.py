@@ -31,12 +31,7 @@ def sha256(path: Path) -> str:
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """Writes `value` and its SHA-256 as canonical JSON, replacing `path` in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(_seal(value))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, _seal(value))
 
 
 def read_sealed(path: Path, version: int = FORMAT) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from cr_jax.config.command_line import no_words
 from cr_jax.data import WindowBatches, count_tokens, experiment_text, train_iterator
 from cr_jax.errors import UserError, complain, one_line, printable
 from cr_jax.experiment import checks, finished_bank
-from cr_jax.files import DISK_ERRORS, expanded
+from cr_jax.files import DISK_ERRORS, expanded, write_whole
 from cr_jax.parallel import plan as parallel
 from cr_jax.parallel import processes
 from cr_jax.report import write_report
@@ -194,9 +194,7 @@ def _prepare(experiment, folder, say):
     if processes.is_first():
         checks.place(experiment, folder)
         # From the start on: a run that was stopped says what it was, too.
-        partial = folder / "config.json.partial"
-        partial.write_text(json.dumps(settings.to_dict(experiment), indent=1), encoding="utf-8")
-        partial.replace(folder / "config.json")
+        write_whole(folder / "config.json", json.dumps(settings.to_dict(experiment), indent=1))
     return experiment_text.prepare(
         experiment, folder, say, processes.is_first() and experiment.data.count_overlap)
 

@@ -14,6 +14,7 @@ import tiny_run
 from cr_jax import models
 from cr_jax.config import Experiment, default, domain
 from cr_jax.config import names as naming
+from cr_jax.data import sources
 from cr_jax.errors import UserError
 from cr_jax.experiment import checks, run
 
@@ -231,8 +232,6 @@ def test_other_errors_of_a_device_are_not_hidden(tmp_path, monkeypatch):
 
 
 def test_a_source_is_checked_without_reading_it(tmp_path, monkeypatch):
-    from cr_jax.data import sources
-
     (tmp_path / "a.txt").write_bytes(b"\xff\0")  # no text: only reading it would tell
     sources.check(f"files:{tmp_path}/a.txt")
     sources.check("random:4")
@@ -242,3 +241,5 @@ def test_a_source_is_checked_without_reading_it(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match="permissions"):
         sources.check(f"files:{tmp_path}/a.txt")
+    monkeypatch.setitem(sources.REGISTERED, "spoken", lambda target: pytest.fail("it was read"))
+    sources.check("spoken:word@train")
