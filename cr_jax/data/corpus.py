@@ -15,7 +15,7 @@ from jaxtyping import Int64, UInt16, UInt32
 
 from cr_jax.data import file_position, sources
 from cr_jax.data.corpus_draft import NOTE, STARTS, TOKENS, Draft, file_sum, locked_folder
-from cr_jax.data.encode_worker import id_type
+from cr_jax.data.encode_worker import Stopped, id_type
 from cr_jax.data.encoding import Encoder
 from cr_jax.data.finding import LeftOut
 from cr_jax.data.tokenizers import Tokenizer
@@ -95,14 +95,16 @@ def entry_of(cache_dir: str | Path, key: str) -> Path:
 def making(entry: Path, key: str) -> Iterator[Path]:
     """`with making(entry, key) as folder:` write the corpus into `folder`; it is then renamed.
 
-    The folder keeps what was written before a kill, Ctrl-C or a full disk.  When another process
-    was quicker, its entry stands.  `UserError` when nothing can be written there.
+    The folder keeps what was written before a kill, Ctrl-C, a full disk or `Stopped`.  When another
+    process was quicker, its entry stands.  `UserError` when nothing can be written there.
     """
     try:
         with locked_folder(entry.with_name(f".making-{entry.name}")) as folder:
             try:
                 yield folder
-            except UserError:
+            except Stopped:
+                raise
+            except UserError:  # the text is bad: what was made of it is of no use
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             _put(folder, entry, key)

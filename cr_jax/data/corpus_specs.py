@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 
 from cr_jax.config import Experiment
+from cr_jax.files import expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,14 @@ class CorpusSpec:
 
     def placed(self, root: str) -> list[str]:
         """The sources below `root`."""
-        return [spec.replace("{root}", root) for spec in self.specs]
+        return placed(self.specs, root)
+
+
+def placed(specs: Sequence[str], root: str) -> list[str]:
+    """Sources with `root`, whose `~` is expanded, in place of {root}."""
+    # Any other root stays as it is written: the specs are part of the keys of finished corpora.
+    root = os.fspath(expanded(root)) if root.startswith("~") else root
+    return [spec.replace("{root}", root) for spec in specs]
 
 
 def training_specs(e: Experiment, domain: str) -> tuple[list[CorpusSpec], list[float] | None]:

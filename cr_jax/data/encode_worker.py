@@ -27,6 +27,10 @@ _REQUEST, _ANSWER = struct.Struct("<QQ"), struct.Struct("<QQQ")
 _FAILED = (1 << 64) - 1  # in place of the number of documents: a message follows
 _ROOT = Path(__file__).resolve().parents[2]
 
+class Stopped(UserError):
+    """Encoding stopped through no fault of the text: what is finished is kept."""
+
+
 Ids = UInt16[np.ndarray, " T"] | UInt32[np.ndarray, " T"]
 
 
@@ -66,27 +70,31 @@ class EncodeWorker:
                 stream.close()
 
     def encode(self, texts: Sequence[str]) -> tuple[Ids, Int64[np.ndarray, " D"], int]:
-        """As the function `encode`.  `UserError` when the process fails or is killed."""
+        """As the function `encode`.  `Stopped` when the process fails or is killed."""
         data = [text.encode("utf-8") for text in texts]
         lengths = np.array([len(part) for part in data], np.int64)
         try:
             out = self._process.stdin
-            out.write(_REQUEST.pack(len(data), int(lengths.sum())) + lengths.tobytes())
-            out.writelines(data)
-            out.flush()
+            # One that failed at once no longer reads, but its message can be read.
+            with contextlib.suppress(BrokenPipeError):
+                out.write(_REQUEST.pack(len(data), int(lengths.sum())) + lengths.tobytes())
+                out.writelines(data)
+                out.flush()
             answer = self._process.stdout
             count, size, total = _ANSWER.unpack(_exactly(answer, _ANSWER.size))
             if count == _FAILED:
-                raise UserError("a process that encodes text failed: "
-                                + _exactly(answer, size).decode("utf-8", "replace"))
+                raise Stopped("a process that encodes text failed: "
+                              + _exactly(answer, size).decode("utf-8", "replace"))
             lengths = np.frombuffer(_exactly(answer, 8 * count), np.int64)
             return np.frombuffer(_exactly(answer, size), self._dtype), lengths, total
-        except UserError:  # is a ValueError too
+        except Stopped:  # a ValueError, too
             raise
         except (OSError, EOFError, ValueError):
-            raise UserError("a process that encodes text was stopped (exit status "
-                            f"{self._process.poll()}), for example because there is too little "
-                            "memory; run the same command to go on, with fewer of them") from None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)  # for its exit status
+            raise Stopped("a process that encodes text was stopped (exit status "
+                          f"{self._process.poll()}), for example because there is too little "
+                          "memory; run the same command to go on, with fewer of them") from None
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from cr_jax.data.encode_worker import EncodeWorker, Ids, encode, id_type
+from cr_jax.data.encode_worker import EncodeWorker, Ids, Stopped, encode, id_type
 from cr_jax.data.finding import LeftOut
 from cr_jax.data.sources import Document
 from cr_jax.data.tokenizers import (
@@ -133,8 +133,8 @@ class Encoder:
             workers = [self._open.enter_context(EncodeWorker(folder, id_type(self.tokenizer)))
                        for _ in range(self.jobs)]
         except OSError as error:
-            raise UserError(f"cannot start {self.jobs} processes: {error.strerror}; encode with "
-                            "fewer") from error
+            raise Stopped(f"cannot start {self.jobs} processes: {error.strerror}; encode with "
+                          "fewer") from error
         self._idle: queue.SimpleQueue[EncodeWorker] = queue.SimpleQueue()
         for worker in workers:
             self._idle.put(worker)

@@ -27,6 +27,7 @@ from cr_jax.data.corpus_specs import (
     CorpusSpec,
     all_specs,
     held_out_spec,
+    placed,
     training_specs,
     weighted,
 )
@@ -176,7 +177,6 @@ def make_tokenizer(e: Experiment, workdir: Path, say=lambda line: None) -> Token
     `UserError` for a bad source, a missing or changed tokenizer, and a folder that is full.
     """
     t, own = e.tokenizer, workdir / "tokenizer"
-    place = lambda specs: [s.replace("{root}", e.data.root) for s in specs]
     reading = Reading(e.data.max_document_bytes, e.data.group_key)
     if t.kind == "bytes":
         return ByteTokenizer()
@@ -191,7 +191,8 @@ def make_tokenizer(e: Experiment, workdir: Path, say=lambda line: None) -> Token
     # The same share of text from every domain, so that no language pays for another's size.
     return train_sentencepiece(
         (text for d in e.data.domains.values()
-         for text in _some([weighted(s)[1] for s in place(d.train)], t.train_bytes, reading)),
+         for text in _some(placed([weighted(s)[1] for s in d.train], e.data.root),
+                           t.train_bytes, reading)),
         t.vocab_size, own, seed=e.seed, max_bytes=t.train_bytes * len(e.data.domains))
 
 

@@ -10,7 +10,7 @@ import pytest
 from cr_jax.data import ByteTokenizer, encoding, load_corpus
 from cr_jax.data import corpus as corpus_module
 from cr_jax.data.corpus_draft import FILES, Draft, locked_folder
-from cr_jax.data.encoding import Encoded
+from cr_jax.data.encoding import Encoded, Encoder
 from cr_jax.errors import UserError
 
 BYTES = ByteTokenizer()
@@ -98,6 +98,24 @@ def last_line(path) -> int:
     return path.read_bytes()[:-1].rfind(b"\n") + 1
 
 
+def test_a_process_that_is_killed_loses_no_finished_chunk(texts, monkeypatch):
+    monkeypatch.setattr(encoding, "ALONE", 0)
+    load(texts, "whole")
+    with Encoder(BYTES, 2) as encoder:
+
+        def kill(new, total):
+            for worker in [encoder._idle.get() for _ in range(2)]:
+                worker._process.kill()
+                encoder._idle.put(worker)
+
+        with pytest.raises(UserError, match="run the same command to go on"):
+            load(texts, "cache", encoder=encoder, on_tokens=kill)
+    tokenizer = Counting()
+    load(texts, "cache", tokenizer)
+    assert 0 < len(tokenizer.seen) < len(TEXTS)
+    assert entry(texts, "cache") == entry(texts, "whole")
+
+
 @pytest.mark.parametrize("damage, redone", [
     (lambda d: torn(d / "journal.jsonl", 1), 1),
     (lambda d: torn(d / "journal.jsonl", 70), 1),
@@ -152,10 +170,10 @@ def test_at_a_limit_only_what_was_reached_is_left_out(texts, monkeypatch, jobs):
     not_text(texts, "00.png", "09.png")
     monkeypatch.setattr(encoding, "ALONE", 0)  # processes read ahead
     limit = sum(len(t.encode()) + 1 for t in TEXTS[:4])
-    with encoding.Encoder(BYTES, jobs) as encoder:
+    with Encoder(BYTES, jobs) as encoder:
         found = load(texts, "cache", max_tokens=limit, encoder=encoder)
     assert found.left_out == "left out 1 file that is not text (00.png)"
-    with encoding.Encoder(BYTES, jobs) as encoder:
+    with Encoder(BYTES, jobs) as encoder:
         assert load(texts, "cache2", encoder=encoder).left_out.startswith("left out 2 files")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cr_jax.data import ByteTokenizer, Document, Gpt2Tokenizer, encoding, train_sentencepiece
+from cr_jax.data.encode_worker import EncodeWorker
 from cr_jax.data.encoding import Encoded, Encoder
 from cr_jax.errors import UserError
 
@@ -132,7 +133,8 @@ def test_a_killed_process_is_one_line(small):
             worker = encoder._idle.get()
             os.kill(worker._process.pid, signal.SIGKILL)
             encoder._idle.put(worker)
-        with pytest.raises(UserError, match=r"was stopped .*run the same command") as caught:
+        with pytest.raises(UserError, match=r"was stopped \(exit status -9\).*run the same command"
+                           ) as caught:
             list(encoder(documents()))
     assert "\n" not in str(caught.value)
 
@@ -144,6 +146,16 @@ def test_a_failure_in_a_process_is_one_line(small, monkeypatch):
     monkeypatch.setattr(ByteTokenizer, "save", save_nothing)
     with Encoder(ByteTokenizer(), 2) as encoder, pytest.raises(UserError, match="is damaged"):
         list(encoder(documents()))
+
+
+def test_a_process_that_failed_before_it_was_asked_still_says_why(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with EncodeWorker(tmp_path, np.dtype(np.uint16)) as worker:
+        worker._process.wait(60)
+        with pytest.raises(UserError, match="is damaged"):
+            worker.encode(["x" * (1 << 20)])
+        with pytest.raises(UserError, match=r"was stopped \(exit status 0\)"):
+            worker.encode(["x"])
 
 
 def test_no_process_outlives_the_encoder(small):

@@ -15,6 +15,7 @@ from cr_jax.data import (
     documents,
     experiment_text,
 )
+from cr_jax.data.corpus_specs import placed
 from cr_jax.errors import UserError
 
 
@@ -86,6 +87,8 @@ def test_the_home_folder_is_expanded_in_every_path_of_the_settings(tmp_path, mon
     text = experiment_text.prepare(settings.build(raw), tmp_path / "run")
     assert text.tokenizer.kind == "bytes" and len(list((tmp_path / "tokens").iterdir())) == 6
     assert not (tmp_path / "~").exists()
+    assert placed(["files:{root}/a"], "~/b") == [f"files:{tmp_path}/b/a"]
+    assert placed(["files:{root}/a"], "b/") == ["files:b//a"]  # keys of finished corpora stay
     monkeypatch.setitem(sys.modules, "tiktoken", types.ModuleType("tiktoken"))
     monkeypatch.setenv("CR_JAX_GPT2", "~/gpt2")
     with pytest.raises(UserError, match=f"cannot read {tmp_path}/gpt2/encoder.json"):
