@@ -6,6 +6,7 @@ one document (or one piece of about 1 MB) is held at a time.
 
 import dataclasses
 import hashlib
+import os
 import random
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
@@ -19,8 +20,8 @@ from cr_jax.data.specs import REGISTERED, SPLITS, Source, located, parse, split_
 from cr_jax.data.text_files import opened, read_text, readable, whole_file
 from cr_jax.errors import UserError
 
-__all__ = ["SPLITS", "Document", "Reading", "documents", "fingerprint", "parse", "read_text",
-           "size", "split_of"]
+__all__ = ["SPLITS", "Document", "Reading", "check", "documents", "fingerprint", "parse",
+           "read_text", "register_source", "size", "split_of"]
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -90,6 +91,20 @@ def register_source(kind: str, read: Callable[[str], Iterable[Document]]) -> Non
         raise UserError(f"a data source cannot be named {kind!r}: a name is one word, and taken "
                         f"are {', '.join([*_READERS, *REGISTERED])}")
     REGISTERED[kind] = read
+
+
+def check(spec: str) -> None:
+    """`UserError` unless the spec is understood and what it names is there; reads no text.
+
+    A registered source is not called: what it has is known once it is read.
+    """
+    source = located(parse(spec))
+    if source.kind == "tfds":
+        records.tfds_identity(source.target)
+    elif source.kind != "random":
+        for path, _ in _files(source, LeftOut()):
+            if not os.access(path, os.R_OK):
+                raise UserError(f"{path} cannot be read: check its permissions")
 
 
 def fingerprint(spec: str) -> str:
