@@ -81,6 +81,8 @@ class EncodeWorker:
                                 + _exactly(answer, size).decode("utf-8", "replace"))
             lengths = np.frombuffer(_exactly(answer, 8 * count), np.int64)
             return np.frombuffer(_exactly(answer, size), self._dtype), lengths, total
+        except UserError:  # is a ValueError too
+            raise
         except (OSError, EOFError, ValueError):
             raise UserError("a process that encodes text was stopped (exit status "
                             f"{self._process.poll()}), for example because there is too little "
