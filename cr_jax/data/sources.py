@@ -187,7 +187,8 @@ def _stdlib(source: Source, reading: Reading, left_out: LeftOut
 
 def _text_files(source: Source, reading: Reading, left_out: LeftOut
                 ) -> Iterator[tuple[Document, str | None]]:
-    files, first, texts = _files(source, left_out), None, 0
+    files, texts = _files(source, left_out), 0
+    first: NotText | None = None
     for path, name in files:
         try:
             text = whole_file(path, reading.max_document_bytes)
@@ -198,7 +199,9 @@ def _text_files(source: Source, reading: Reading, left_out: LeftOut
         texts += 1
         yield Document(text, name, name), None
     if not texts:
-        raise first if len(files) == 1 else UserError(
+        if first is not None and len(files) == 1:
+            raise first
+        raise UserError(
             f"data source {source.spec!r}: none of its {len(files):,} files is text; {first}")
 
 
@@ -238,7 +241,8 @@ def _tfds(source: Source, reading: Reading, left_out: LeftOut
         yield Document(text, name, group_of(record, key, where) or name), None
 
 
-_READERS = {
+_Read = Callable[[Source, Reading, LeftOut], Iterator[tuple[Document, str | None]]]
+_READERS: dict[str, _Read] = {
     "stdlib": _stdlib, "samples": _jsonl, "random": _random, "files": _text_files,
     "jsonl": _jsonl, "tfds": _tfds,
 }
