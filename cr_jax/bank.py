@@ -20,10 +20,12 @@ from cr_jax import config, parameter_files
 from cr_jax.bank_folder import BankFolder, check_manifest, check_name, create_folder, read_json
 from cr_jax.calibration import Calibration
 from cr_jax.config import SEEN, ModelConfig, Scoring
+from cr_jax.data.text_form import LF_NFC, Form
 from cr_jax.errors import UserError
 from cr_jax.expert_folder import (
     bank_model,
     bank_scoring,
+    bank_text_form,
     check_belongs,
     copy_expert,
     read_calibration,
@@ -52,6 +54,7 @@ class ExpertBank:
     folder: Path | None = None
     scoring: Scoring = SEEN  # its residual_rule is the one that calibrations were made with
     scouts: Mapping[str, Scout] = dataclasses.field(default_factory=dict)
+    text_form: Form = LF_NFC  # of the text that tokens are made of (cr_jax.data.text_form)
 
     def __post_init__(self):
         if not 0 < self.tokenizer.vocab_size <= self.model.vocab_size:
@@ -61,12 +64,12 @@ class ExpertBank:
 
     @classmethod
     def create(cls, folder: str | os.PathLike, model: ModelConfig, tokenizer,
-               scoring: Scoring = SEEN) -> "ExpertBank":
+               scoring: Scoring = SEEN, text_form: Form = LF_NFC) -> "ExpertBank":
         """An empty bank in `folder`, which must be empty or not exist."""
         config.check_scoring(scoring, model)
-        bank = cls(model, tokenizer, scoring=scoring)
+        bank = cls(model, tokenizer, scoring=scoring, text_form=text_form)
         rule = config.to_dict(scoring)
-        bank.folder = create_folder(folder, config.to_dict(model), tokenizer, rule).path
+        bank.folder = create_folder(folder, config.to_dict(model), tokenizer, rule, text_form).path
         return bank
 
     @classmethod
@@ -94,7 +97,8 @@ class ExpertBank:
             {n: read_calibration(p) for n, p in zip(names, folders, strict=True)},
             {n: read_json(p / "config.json").get("about", {})
              for n, p in zip(names, folders, strict=True)},
-            files.path, scoring, {n: s for n, s in read.items() if s is not None})
+            files.path, scoring, {n: s for n, s in read.items() if s is not None},
+            bank_text_form(files))
 
     def add(self, name: str, params: Any, calibration: Calibration,
             about: Mapping[str, Any] | None = None, dtype: str = "float32",
@@ -206,7 +210,8 @@ class ExpertBank:
     def _with(self, names, params, calibration, about, scouts):
         frozen = types.MappingProxyType
         return ExpertBank(self.model, self.tokenizer, names, params, frozen(calibration),
-                          frozen(about), scoring=self.scoring, scouts=frozen(scouts))
+                          frozen(about), scoring=self.scoring, scouts=frozen(scouts),
+                          text_form=self.text_form)
 
     def _become(self, other: "ExpertBank") -> None:
         self.names, self.params = other.names, other.params

@@ -26,6 +26,7 @@ from cr_jax.data import (
 from cr_jax.data.overlap import lines as overlap_lines
 from cr_jax.data.overlap import overlap
 from cr_jax.data.sources import READING
+from cr_jax.data.text_form import text_form
 from cr_jax.errors import UserError
 from cr_jax.paths import expanded
 
@@ -55,7 +56,7 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool =
     data = e.data
     root = expanded(data.root)
     place = lambda specs: [s.replace("{root}", root) for s in specs]
-    reading = Reading(data.max_document_bytes, data.group_key)
+    reading = Reading(data.max_document_bytes, data.group_key, data.text_form)
     tokenizer = _tokenizer(e, workdir, place, reading, say)
     cache = Path(expanded(data.cache)) if data.cache else workdir / "cache"
 
@@ -159,5 +160,6 @@ def _some(specs, most: int, reading: Reading = READING) -> Iterator[str]:
         for document in documents(spec, reading):
             if left <= 0:
                 break
-            yield document.text[:left]
-            left -= len(document.text)
+            text = text_form(document.text, reading.text_form)
+            yield text[:left]
+            left -= len(text)

@@ -19,6 +19,7 @@ from cr_jax.bank_folder import (
 )
 from cr_jax.calibration import Calibration
 from cr_jax.config import ModelConfig, Scoring
+from cr_jax.data.text_form import FORMS, LF_NFC, Form
 from cr_jax.errors import UserError
 from cr_jax.scouts import Scout
 
@@ -97,6 +98,19 @@ def bank_scoring(files: BankFolder, model: ModelConfig) -> Scoring:
     """The rule that bank.json describes."""
     # Banks written before there was a choice have the paper's rule.
     return config.scoring_rule(files.index.get("scoring", {}), model)
+
+
+def bank_text_form(files: BankFolder) -> Form:
+    """The form of the text that bank.json names; `UserError` for one of a later version.
+
+    Banks written before there was a choice were trained on text as it came, nearly all of which has
+    the form "lf_nfc", which changes nothing in it.
+    """
+    form = files.index.get("text_form", LF_NFC)
+    if form not in FORMS:
+        raise UserError(f"{files.path / 'bank.json'} reads text in the form {form!r}, this version "
+                        f"knows {' and '.join(FORMS)}: upgrade cr_jax")
+    return form
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

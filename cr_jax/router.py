@@ -82,11 +82,13 @@ def route(bank: ExpertBank, text: Text | Windows, *, alpha: float = 0.05, head: 
     lowest `compared` where the bank's rule has excess.
 
     text: a str is the text itself, a `pathlib.Path` a file; pieces of str, or windows.  Files and
-    pieces may be of any size: memory is bounded.  head: judge by the first so many windows and
-    read no further; 0: by all.  stop: score no further once the winner is certain to so much
-    (`cr_jax.stopping`; 0.99, say); the rest is only counted, and all else that the route says is of
-    the windows scored.  tra_of_all: TRA by every expert, not by the nearest alone; only
-    under the paper's rule, whose residual sees all tokens too, is it free, and then always there.
+    pieces may be of any size: memory is bounded.  Tokens are made of the bank's form of the text
+    (`data.text_form`): how line ends and accents are written does not matter.  head: judge by the
+    first so many windows and read no further; 0: by all.  stop: score no further once the winner is
+    certain to so much (`cr_jax.stopping`; 0.99, say); the rest is only counted, and all else that
+    the route says is of the windows scored.  tra_of_all: TRA by every expert, not by the nearest
+    alone; only under the paper's rule, whose residual sees all tokens too, is it free, and then
+    always there.
     on_block: called with each block of windows once all experts have scored it.  "Unknown"
     when even the winner's p-value is below `alpha` (Not in the paper: the paper says only that
     all residuals are then high); a text too short for a p-value is not judged (`Route.known`).
@@ -231,7 +233,7 @@ def blocks(bank: ExpertBank, text: Text | Windows, batch: int, head: int = 0
         raise UserError(f"head={head!r} windows of a text: give 0 for all, or more")
     found = ((text.take(slice(i, i + batch)) for i in range(0, len(text), batch))
              if isinstance(text, Windows) else
-             windows_of_text(bank.tokenizer, text, bank.model.window, batch))
+             windows_of_text(bank.tokenizer, text, bank.model.window, batch, bank.text_form))
     left = head
     for block in found:
         if head and left <= len(block):

@@ -77,9 +77,9 @@ def in_memory(experts: int = 3, model: ModelConfig = TINY, seed: int = 0, rule: 
     return bank
 
 
-def on_disk(folder, experts: int = 2) -> ExpertBank:
-    """The same in a folder."""
-    bank = ExpertBank.create(folder, TINY, ByteTokenizer())
+def on_disk(folder, experts: int = 2, **more) -> ExpertBank:
+    """The same in a folder; more: of `ExpertBank.create`."""
+    bank = ExpertBank.create(folder, TINY, ByteTokenizer(), **more)
     for i in range(experts):
         bank.add(f"e{i}", one(fresh(experts), i), FLAT, {"seed": i})
     return bank

@@ -14,6 +14,7 @@ from jaxtyping import Int64, UInt16, UInt32
 
 from cr_jax.data import sources
 from cr_jax.data.finding import LeftOut
+from cr_jax.data.text_form import text_form
 from cr_jax.data.tokenizers import Tokenizer
 from cr_jax.errors import UserError
 from cr_jax.paths import expanded
@@ -60,7 +61,8 @@ def load_corpus(
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"max_tokens is {max_tokens}; make it 1 or more, or leave it out")
     parts = [sources.fingerprint(spec) for spec in specs]
-    key_of = [FORMAT, tokenizer.fingerprint, max_tokens, reading.group_key, parts]
+    key_of = [FORMAT, tokenizer.fingerprint, max_tokens, reading.group_key, reading.text_form,
+              parts]
     key = hashlib.sha256(json.dumps(key_of).encode()).hexdigest()
     cache_dir = expanded(cache_dir)
     entry = Path(cache_dir) / key[:32]
@@ -96,7 +98,10 @@ def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, m
         held = 0
         for spec in specs:
             for document in sources.documents(spec, reading, left_out):
-                ids = np.append(tokenizer.encode(document.text), tokenizer.end_id)
+                text = text_form(document.text, reading.text_form)
+                if not text:
+                    continue  # there was nothing but a byte order mark
+                ids = np.append(tokenizer.encode(text), tokenizer.end_id)
                 if most is not None and total + len(ids) > most:
                     ids = ids[: most - total]
                     ids[-1] = tokenizer.end_id
