@@ -11,8 +11,13 @@ _GONE = re.compile(
 class UserError(Exception):
     """Bad input: its message is one line that says what is wrong and what to change.
 
-    `main.py` and `cr-jax` print the message without a traceback and exit with status 2.
+    `main.py` and `cr-jax` print the message without a traceback and exit with status 2.  File names
+    in it may hold anything: whatever a terminal would not show as a character is escaped.
     """
+
+    def __str__(self) -> str:
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
+                       for c in super().__str__())
 
 
 def lost_peer(error: BaseException | None) -> str | None:

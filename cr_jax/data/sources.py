@@ -17,7 +17,7 @@ from cr_jax.data.finding import LeftOut, files_of, walk
 from cr_jax.data.groups import group_of
 from cr_jax.data.specs import SPLITS, Source, located, parse, split_of
 from cr_jax.data.text_files import opened, read_text, readable, whole_file
-from cr_jax.data.text_form import RAW, Form
+from cr_jax.data.text_form import LF_NFC, Form
 from cr_jax.errors import UserError
 
 __all__ = ["SPLITS", "Document", "Reading", "documents", "fingerprint", "parse", "read_text",
@@ -53,7 +53,7 @@ class Reading:
 
     max_document_bytes: int = 1 << 27
     group_key: str = ""
-    text_form: Form = RAW
+    text_form: Form = LF_NFC
 
 
 READING = Reading()
@@ -132,7 +132,8 @@ def _files(source: Source, left_out: LeftOut) -> list[tuple[Path, str]]:
 def _stdlib(source: Source, reading: Reading, left_out: LeftOut
             ) -> Iterator[tuple[Document, str | None]]:
     for path, name in _files(source, left_out):
-        data = path.read_bytes()
+        with opened(path) as stream, readable(str(path)):
+            data = stream.read()
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
