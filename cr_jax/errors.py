@@ -21,7 +21,8 @@ _GONE = re.compile(
 class UserError(ValueError):
     """Bad input: its message is one line that says what is wrong and what to change.
 
-    `main.py` and `cr-jax` print the message without a traceback and exit with status 2.
+    `main.py` and `cr-jax` print the message without a traceback and exit with status 2.  File names
+    in it may hold anything: whatever a terminal would not show as a character is escaped.
 
     >>> try:
     ...     raise UserError("give a number")
@@ -29,6 +30,10 @@ class UserError(ValueError):
     ...     print(error)
     give a number
     """
+
+    def __str__(self) -> str:
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
+                       for c in super().__str__())
 
 
 def lost_peer(error: BaseException | None) -> str | None:

@@ -22,6 +22,7 @@ from cr_jax.bank import parameters
 from cr_jax.bank.expert import (
     bank_model,
     bank_scoring,
+    bank_text_form,
     check_belongs,
     copy_expert,
     read_bigram,
@@ -36,6 +37,7 @@ from cr_jax.bank.files import (
     read_json,
 )
 from cr_jax.config import SEEN, ModelConfig, Scoring
+from cr_jax.data.text_form import LF_NFC, Form
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
 from cr_jax.scoring.bigram import BigramModel, BigramTable, table, with_bigrams
@@ -61,6 +63,7 @@ class ExpertBank:
     folder: Path | None = None
     scoring: Scoring = SEEN  # its residual_rule is the one that calibrations were made with
     bigrams: Mapping[str, BigramModel] = dataclasses.field(default_factory=dict)
+    text_form: Form = LF_NFC  # of the text that tokens are made of (cr_jax.data.text_form)
 
     def __post_init__(self):
         if not 0 < self.tokenizer.vocab_size <= self.model.vocab_size:
@@ -70,13 +73,13 @@ class ExpertBank:
 
     @classmethod
     def create(cls, folder: str | os.PathLike, model: ModelConfig, tokenizer,
-               scoring: Scoring = SEEN) -> "ExpertBank":
+               scoring: Scoring = SEEN, text_form: Form = LF_NFC) -> "ExpertBank":
         """An empty bank in `folder`, which must be empty or not exist."""
         config.check_scoring(scoring, model)
         models.check_bottleneck(model, scoring.rate)
-        bank = cls(model, tokenizer, scoring=scoring)
+        bank = cls(model, tokenizer, scoring=scoring, text_form=text_form)
         rule = config.to_dict(scoring)
-        bank.folder = create_folder(folder, config.to_dict(model), tokenizer, rule).path
+        bank.folder = create_folder(folder, config.to_dict(model), tokenizer, rule, text_form).path
         return bank
 
     @classmethod
@@ -104,7 +107,8 @@ class ExpertBank:
             {n: read_calibration(p) for n, p in zip(names, folders, strict=True)},
             {n: read_json(p / "config.json").get("about", {})
              for n, p in zip(names, folders, strict=True)},
-            files.path, scoring, {n: s for n, s in read.items() if s is not None})
+            files.path, scoring, {n: s for n, s in read.items() if s is not None},
+            bank_text_form(files))
 
     def add(self, name: str, params: Any, calibration: Calibration,
             about: Mapping[str, Any] | None = None, dtype: str = "float32",
@@ -217,7 +221,8 @@ class ExpertBank:
     def _with(self, names, params, calibration, about, bigrams):
         frozen = types.MappingProxyType
         return ExpertBank(self.model, self.tokenizer, names, params, frozen(calibration),
-                          frozen(about), scoring=self.scoring, bigrams=frozen(bigrams))
+                          frozen(about), scoring=self.scoring, bigrams=frozen(bigrams),
+                          text_form=self.text_form)
 
     def _become(self, other: "ExpertBank") -> None:
         self.names, self.params = other.names, other.params

@@ -20,6 +20,7 @@ from cr_jax.bank.files import (
     write_manifest,
 )
 from cr_jax.config import ModelConfig, Scoring
+from cr_jax.data.text_form import FORMS, LF_NFC, Form
 from cr_jax.errors import UserError
 from cr_jax.scoring.bigram import BigramModel
 from cr_jax.scoring.calibration import Calibration
@@ -100,6 +101,19 @@ def bank_scoring(files: BankFolder, model: ModelConfig) -> Scoring:
     rule = config.scoring_rule(files.index.get("scoring", {}), model)
     models.check_bottleneck(model, rule.rate)
     return rule
+
+
+def bank_text_form(files: BankFolder) -> Form:
+    """The form of the text that bank.json names; `UserError` for one of a later version.
+
+    Banks written before there was a choice were trained on text as it came, nearly all of which has
+    the form "lf_nfc", which changes nothing in it.
+    """
+    form = files.index.get("text_form", LF_NFC)
+    if form not in FORMS:
+        raise UserError(f"{files.path / 'bank.json'} reads text in the form {form!r}, this version "
+                        f"knows {' and '.join(FORMS)}: upgrade cr_jax")
+    return form
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

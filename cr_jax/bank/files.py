@@ -1,6 +1,6 @@
 """The files of a bank: names, checksums, sealed JSON, atomic changes.  Knows no arrays, no JAX.
 
-    bank.json                 sealed; names, tokenizer, model, SHA-256 of everything below
+    bank.json                 sealed; names, tokenizer, model, rules, SHA-256 of everything below
     tokenizer/*               what the tokenizer saved
     experts/NAME/             config.json, params.safetensors, calibration.json, manifest.json,
                               bigram.safetensors (where the expert has a bigram model)
@@ -154,7 +154,7 @@ class BankFolder:
 
 
 def create_folder(folder: str | os.PathLike, model: Mapping[str, Any], tokenizer,
-                  scoring: Mapping[str, Any]) -> BankFolder:
+                  scoring: Mapping[str, Any], text_form: str) -> BankFolder:
     """A bank without experts.  `UserError` when `folder` is not empty or cannot be written."""
     path = expanded(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -169,7 +169,8 @@ def create_folder(folder: str | os.PathLike, model: Mapping[str, Any], tokenizer
             files = {p.name: sha256(p) for p in sorted((draft / "tokenizer").iterdir())}
             write_sealed(draft / "bank.json", {
                 "format": FORMAT, "tokenizer": tokenizer.fingerprint, "tokenizer_files": files,
-                "model": dict(model), "scoring": dict(scoring), "experts": {}})
+                "model": dict(model), "scoring": dict(scoring), "text_form": text_form,
+                "experts": {}})
             os.replace(draft, path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)

@@ -40,3 +40,6 @@ def progress(name: str, tokenizer: Any, max_windows: int = 0
             bar.update(int(tokenizer.token_bytes[block.tokens[block.mask]].sum()))
 
         yield on_block
+        # Tokens are fewer bytes than the file where that has CR LF, or is in UTF-16.
+        bar.miniters = bar.mininterval = 0
+        bar.update(0 if total is None else max(0, total - bar.n))

@@ -39,7 +39,9 @@ nearest expert (--margin: by how much more the runner-up pays for it), elsewhere
 the tokens that weigh most.  --html writes the same as one page without scripts, in which pointing
 at a token shows every expert's residual.
 
-Files are UTF-8 text of any size; they are read in pieces.  On a terminal a bar shows how far a
+Files are text of any size, in UTF-8 or, where a byte order mark says so, UTF-16 or UTF-32; they
+are read in pieces.  Line ends (CR LF, CR) and composed or decomposed accents make no difference,
+unless the bank was trained on raw text.  On a terminal a bar shows how far a
 large one is; --max-windows N judges it by its beginning: N windows of as many tokens as
 `cr-jax bank list` says.  --stop 0.99 scores a text until its winner is certain to 99%, by a t test
 of the margins of the windows so far, looked at after every 8; the line then says how many of the

@@ -90,6 +90,8 @@ class DataConfig:
     mode: Literal["packed", "padded"] = "packed"  # padded: no window crosses a document
     # Of a line of JSON or of a text file, which are held in memory whole.
     max_document_bytes: int = 1 << 27
+    # What tokens are made of: text with LF and in NFC, or as it is (cr_jax.data.text_form).
+    text_form: Literal["lf_nfc", "raw"] = "lf_nfc"
     group_key: str = ""  # what @train, @valid, @test keep together; empty: repo, url, path, ...
     count_overlap: bool = True  # of held-out with training text; 10 s for 140 M tokens
     max_train_tokens: int = 0  # per domain, dealt by the sources' shares if they have any; 0: all

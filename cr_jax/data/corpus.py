@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from cr_jax.data.corpus_draft import NOTE, STARTS, TOKENS, Draft, file_sum, lock
 from cr_jax.data.encode_worker import Stopped, id_type
 from cr_jax.data.encoding import Encoder
 from cr_jax.data.finding import LeftOut
+from cr_jax.data.text_form import Form, text_form
 from cr_jax.data.tokenizers import Tokenizer
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
@@ -68,7 +69,8 @@ def load_corpus(
         raise UserError(f"max_tokens is {max_tokens}; make it 1 or more, or leave it out")
     with file_position.told(None):  # a bar shows what is tokenised
         parts = [sources.fingerprint(spec) for spec in specs]
-    key_of = [FORMAT, tokenizer.fingerprint, max_tokens, reading.group_key, parts]
+    key_of = [FORMAT, tokenizer.fingerprint, max_tokens, reading.group_key, reading.text_form,
+              parts]
     key = hashlib.sha256(json.dumps(key_of).encode()).hexdigest()
     entry = entry_of(expanded(cache_dir), key)
     found = _read(entry, key)
@@ -115,8 +117,8 @@ def making(entry: Path, key: str) -> Iterator[Path]:
 def _write(folder: Path, key: str, specs: Sequence[str], encoder: Encoder, most: int | None,
            reading: sources.Reading, on_tokens: Callable[[int, int], None]) -> None:
     left_out = LeftOut()
-    documents = itertools.chain.from_iterable(
-        sources.documents(spec, reading, left_out) for spec in specs)
+    documents = in_form(itertools.chain.from_iterable(
+        sources.documents(spec, reading, left_out) for spec in specs), reading.text_form)
     with Draft(folder, id_type(encoder.tokenizer)) as draft:
         if draft.total != most:
             left = itertools.islice(documents, len(draft.names), None)
@@ -133,6 +135,13 @@ def _write(folder: Path, key: str, specs: Sequence[str], encoder: Encoder, most:
         if not draft.bytes:
             raise UserError(f"no text in {', '.join(specs)}; check the sources and their split")
         draft.finish(key)
+
+
+def in_form(documents: Iterable[sources.Document], form: Form) -> Iterator[sources.Document]:
+    """Documents with their text in a form; those that were nothing but a byte order mark go."""
+    for document in documents:
+        if text := text_form(document.text, form):
+            yield dataclasses.replace(document, text=text)
 
 
 def _put(folder: Path, entry: Path, key: str) -> None:

@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterator, Sequence
 
 from cr_jax.config import Experiment
+from cr_jax.data.text_form import LF_NFC
 from cr_jax.files import expanded
 
 
 @dataclasses.dataclass(frozen=True)
 class CorpusSpec:
     """One corpus by what makes it.  `specs`: as in the settings, without a share of rows; they may
-    hold {root}.  `max_tokens`: it is cut there.  `group_key`: as in the settings.
+    hold {root}.  `max_tokens`: it is cut there.  `group_key`, `text_form`: as in the
+    settings.
     """
 
     domain: str
@@ -20,6 +22,7 @@ class CorpusSpec:
     specs: tuple[str, ...]
     max_tokens: int | None = None
     group_key: str = ""
+    text_form: str = LF_NFC
 
     def __str__(self) -> str:
         return f"{self.domain} {self.split}"
@@ -41,20 +44,21 @@ def training_specs(e: Experiment, domain: str) -> tuple[list[CorpusSpec], list[f
 
     Without shares all sources are one corpus.  A source without a share counts as 1 beside others.
     """
-    most, key = e.data.max_train_tokens or None, e.data.group_key
+    most, how = e.data.max_train_tokens or None, (e.data.group_key, e.data.text_form)
     found = [weighted(s) for s in e.data.domains[domain].train]
     if all(share is None for share, _ in found):
-        return [CorpusSpec(domain, "train", tuple(s for _, s in found), most, key)], None
+        return [CorpusSpec(domain, "train", tuple(s for _, s in found), most, *how)], None
     shares = [1.0 if share is None else share for share, _ in found]
     return [CorpusSpec(domain, "train", (spec,), most and max(1, int(most * share / sum(shares))),
-                       key)
+                       *how)
             for share, (_, spec) in zip(shares, found, strict=True)], shares
 
 
 def held_out_spec(e: Experiment, domain: str, split: str) -> CorpusSpec:
     """A domain's corpus of the split "valid" or "test"; of an unseen domain "test"."""
     found = e.data.domains.get(domain) or e.data.unseen[domain]
-    return CorpusSpec(domain, split, tuple(getattr(found, split)), group_key=e.data.group_key)
+    return CorpusSpec(domain, split, tuple(getattr(found, split)), group_key=e.data.group_key,
+                      text_form=e.data.text_form)
 
 
 def all_specs(e: Experiment) -> Sequence[CorpusSpec]:

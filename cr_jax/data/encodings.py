@@ -100,7 +100,8 @@ def decoded(data: bytes, name: str, offset: int = 0) -> str:
     kind = None if offset else told(data[:HEAD])
     if kind is not None:
         raise NotText(f"{name} is not a text file but {kind}: "
-                      + (f"NUL byte at offset {at}" if nul >= 0 else f"no UTF-8 at offset {at}"))
+                      + ("NUL byte" if nul >= 0 else "no UTF-8") + f" at offset {at}; unpack or "
+                      "convert it first")
     if nul >= 0:
         wide = _wide(sample)
         if wide is None:

@@ -36,6 +36,7 @@ from cr_jax.data.overlap import lines as overlap_lines
 from cr_jax.data.overlap import overlap
 from cr_jax.data.sources import READING, size
 from cr_jax.data.sources import check as check_source
+from cr_jax.data.text_form import text_form
 from cr_jax.data.token_folder import TokenFolder
 from cr_jax.data.tokenizing_bar import TokenizingBar
 from cr_jax.errors import UserError
@@ -135,7 +136,7 @@ def tokenised(e: Experiment, tokenizer: Tokenizer, cache: Path, say: Callable[[s
 
         def corpus(spec: CorpusSpec) -> Corpus:
             with bar.corpus(specs.index(spec), str(spec)) as on_tokens:
-                reading = Reading(e.data.max_document_bytes, spec.group_key)
+                reading = Reading(e.data.max_document_bytes, spec.group_key, spec.text_form)
                 found = load_corpus(spec.placed(e.data.root), tokenizer, cache, spec.max_tokens,
                                     reading, encoder, on_tokens)
             with bar.writing():
@@ -177,7 +178,7 @@ def make_tokenizer(e: Experiment, workdir: Path, say=lambda line: None) -> Token
     `UserError` for a bad source, a missing or changed tokenizer, and a folder that is full.
     """
     t, own = e.tokenizer, workdir / "tokenizer"
-    reading = Reading(e.data.max_document_bytes, e.data.group_key)
+    reading = Reading(e.data.max_document_bytes, e.data.group_key, e.data.text_form)
     if t.kind == "bytes":
         return ByteTokenizer()
     if t.kind == "gpt2":
@@ -203,5 +204,6 @@ def _some(specs, most: int, reading: Reading = READING) -> Iterator[str]:
         for document in documents(spec, reading):
             if left <= 0:
                 break
-            yield document.text[:left]
-            left -= len(document.text)
+            text = text_form(document.text, reading.text_form)
+            yield text[:left]
+            left -= len(text)

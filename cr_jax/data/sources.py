@@ -18,6 +18,7 @@ from cr_jax.data.finding import LeftOut, files_of, walk
 from cr_jax.data.groups import group_of
 from cr_jax.data.specs import REGISTERED, SPLITS, Source, located, parse, split_of
 from cr_jax.data.text_files import opened, read_text, readable, whole_file
+from cr_jax.data.text_form import LF_NFC, Form
 from cr_jax.errors import UserError
 
 __all__ = ["SPLITS", "Document", "Reading", "check", "documents", "fingerprint", "parse",
@@ -48,10 +49,12 @@ class Reading:
 
     max_document_bytes: of a line of JSON or of a text file, at most.  group_key: under which a
     record has its group, which a split keeps whole (`groups.group_of`); empty: the usual ones.
+    text_form: that tokens are made of; documents themselves are always as they were written.
     """
 
     max_document_bytes: int = 1 << 27
     group_key: str = ""
+    text_form: Form = LF_NFC
 
 
 READING = Reading()

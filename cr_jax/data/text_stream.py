@@ -11,20 +11,23 @@ from typing import Any
 import numpy as np
 
 from cr_jax.data.sources import read_text
+from cr_jax.data.text_form import RAW, Form, formed
 from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
 
 PIECE = 1 << 16  # characters tokenised at a time
 
 
-def windows_of_text(tokenizer: Any, text: Any, window: int, batch: int) -> Iterator[Windows]:
+def windows_of_text(tokenizer: Any, text: Any, window: int, batch: int, form: Form = RAW
+                    ) -> Iterator[Windows]:
     """Blocks of `batch` windows of `window` tokens; the last block is smaller, its end padded.
 
-    text: as in `parts`.  Nothing is yielded for an empty text.  `UserError` when it holds half a
-    character (a lone surrogate) that is not UTF-8 text.
+    text: as in `parts`; form: that its tokens are made of (`data.text_form`).  Nothing is yielded
+    for an empty text.  `UserError` when it holds half a character (a lone surrogate) that is not
+    UTF-8 text.
     """
     size, waiting, count = window * batch, [], 0
-    for piece in pieces(text):
+    for piece in pieces(formed(parts(text), form)):
         try:
             ids = np.asarray(tokenizer.encode(piece), np.int32)
         except UnicodeEncodeError as error:

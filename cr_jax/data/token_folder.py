@@ -30,7 +30,7 @@ MANIFEST, TOKENIZER, CORPORA = "tokens.json", "tokenizer", "corpora"
 PACKED = TOKENS + ".zst"
 # What the numbers mean; a folder in which they mean something else is refused.
 FORM = {
-    "text": "every document as it is in its source, then the tokenizer's end_id",
+    "text": "every document in the form text_form of its corpus, then the tokenizer's end_id",
     "groups": "@train, @valid, @test: the first 8 bytes (big-endian) of the SHA-256 of a group's "
               "name, modulo 10, are 0 to 7, 8, 9; a record's group without another key is the "
               f"first of {', '.join(KEYS)}, also inside meta and metadata",
@@ -44,7 +44,7 @@ def tokenizer_settings(e: Experiment) -> dict[str, Any]:
         return {"kind": t.kind, "trained": None}
     return {"kind": t.kind, "trained": {
         "vocab_size": t.vocab_size, "train_bytes": t.train_bytes, "seed": e.seed,
-        "group_key": e.data.group_key,
+        "group_key": e.data.group_key, "text_form": e.data.text_form,
         "domains": {name: list(d.train) for name, d in e.data.domains.items()}}}
 
 
@@ -82,7 +82,7 @@ class TokenFolder:
         self._entries = {}
         for entry in record["corpora"]:
             spec = CorpusSpec(str(entry["domain"]), str(entry["split"]), tuple(entry["specs"]),
-                              entry["max_tokens"], entry["group_key"])
+                              entry["max_tokens"], entry["group_key"], entry["text_form"])
             self._entries.setdefault((spec.domain, spec.split), []).append((spec, entry))
             place = f"{CORPORA}/{entry['folder']}"
             self._sums |= {f"{place}/{name}": str(digest)
@@ -198,7 +198,8 @@ _WAYS = "tokenize with this config, or train with the one that made the folder"
 def _of(found) -> str:
     return " and ".join(
         ", ".join(spec.specs) + (f" up to {spec.max_tokens:,} tokens" if spec.max_tokens else "")
-        + (f" grouped by {spec.group_key!r}" if spec.group_key else "") for spec, _ in found)
+        + (f" grouped by {spec.group_key!r}" if spec.group_key else "")
+        + f" in the form {spec.text_form}" for spec, _ in found)
 
 
 def _sums(entry: Path) -> dict[str, str] | None:

@@ -35,7 +35,8 @@ def make(experiment: Experiment, model: ModelConfig, text: Corpora, trained: Tra
         old.rename(final)
     for litter in (place, old):
         shutil.rmtree(litter, ignore_errors=True)
-    bank = ExpertBank.create(place, model, text.tokenizer, experiment.scoring)
+    bank = ExpertBank.create(place, model, text.tokenizer, experiment.scoring,
+                             experiment.data.text_form)
     for e, name in enumerate(names):
         params = parameters.rounded(
             jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params), experiment.bank_dtype)

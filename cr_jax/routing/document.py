@@ -43,7 +43,7 @@ def blocks(bank: ExpertBank, text: Text | Windows, size: int, max_windows: int =
     """A document as blocks of `size` windows, the last one smaller; max_windows 0: all of it."""
     found = ((text.take(slice(i, i + size)) for i in range(0, len(text), size))
              if isinstance(text, Windows) else
-             windows_of_text(bank.tokenizer, text, bank.model.window, size))
+             windows_of_text(bank.tokenizer, text, bank.model.window, size, bank.text_form))
     left = max_windows
     for block in found:
         if max_windows and left <= len(block):
@@ -65,7 +65,7 @@ def whole(bank: ExpertBank, text: Text | Windows) -> Windows:
     check_bank(bank)
     if isinstance(text, Windows):
         return text
-    found = list(windows_of_text(bank.tokenizer, text, bank.model.window, READ))
+    found = list(windows_of_text(bank.tokenizer, text, bank.model.window, READ, bank.text_form))
     if not found:
         raise UserError("the text is empty: give at least one token to score")
     return Windows(*(np.concatenate([getattr(block, field) for block in found])

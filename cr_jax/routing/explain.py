@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Int32
 
 from cr_jax.bank import ExpertBank
 from cr_jax.config import SEEN, Scoring
+from cr_jax.data.text_form import LF_NFC, WORDS, Form, formed
 from cr_jax.data.text_stream import PIECE, parts, windows_of_text
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
@@ -58,8 +59,9 @@ class Explanation:
     route: of the text; alpha: below it a p-value is unknown; names: the E experts, nearest first
     (lowest `Route.ranking_score`); tokens: ids of the first `windows` windows; nll: nats of each of
     them by each expert under the bank's scoring rule (the parts of a residual), rows as in
-    `names`; spans: cover the tokens in order, and their texts joined are the text; shortest:
-    tokens below which the nearest expert has no p-value; scoring: the bank's rule.
+    `names`; spans: cover the tokens in order, and their texts joined are the text in the form that
+    the bank reads, text_form; shortest: tokens below which the nearest expert has no p-value;
+    scoring: the bank's rule.
     """
 
     route: Route
@@ -71,6 +73,7 @@ class Explanation:
     windows: int
     shortest: int
     scoring: Scoring = SEEN
+    text_form: Form = LF_NFC
 
     @property
     def complete(self) -> bool:
@@ -84,12 +87,13 @@ class Explanation:
 
     @property
     def size(self) -> str:
-        """The windows and tokens that were scored, in words."""
+        """The windows and tokens that were scored, and the form of the text, in words."""
         found = self.route
         total = found.windows if found.of_windows is None else found.of_windows
         of = "" if found.of_windows is None else f"{found.windows:,} of "
         return (f"{of}{total:,} window{'s' * (total != 1)}, "
-                f"{found.tokens:,} token{'s' * (found.tokens != 1)}")
+                f"{found.tokens:,} token{'s' * (found.tokens != 1)}; "
+                f"text read {WORDS[self.text_form]}")
 
     @property
     def words(self) -> Wording:
@@ -159,7 +163,8 @@ class Explanation:
         where a broken expert gives no number.
         """
         return {
-            "verdict": self.verdict, "rule": self.words.ranking_score, "alpha": self.alpha,
+            "verdict": self.verdict, "rule": self.words.ranking_score,
+            "text_form": self.text_form, "alpha": self.alpha,
             "complete": self.complete, "windows": self.windows, "tokens": self.tokens.tolist(),
             "spans": [span.start for span in self.spans],
             "texts": [span.text for span in self.spans],
@@ -189,7 +194,7 @@ def explain(by: ExpertBank | Cascade, text: Text, options: RouteOptions | None =
     size = windows * bank.model.window * int(bank.tokenizer.token_bytes.max())
     # PIECE more: the last piece of a cut text may be cut elsewhere than in the whole text, and so
     # have other tokens; all pieces that start before `size` are then whole.
-    start = _Start(text, size + PIECE)
+    start = _Start(text, bank.text_form, size + PIECE)
     if isinstance(by, Cascade):
         found = by.route(start, options, sizes, on_block)
         bank = bank.select(found.residuals)
@@ -208,17 +213,17 @@ def explain(by: ExpertBank | Cascade, text: Text, options: RouteOptions | None =
         nll=scores.residual[rows][:, block.mask],
         spans=tuple(_spans(start.kept, bank.tokenizer.token_bytes[tokens])),
         windows=len(block.tokens), shortest=min(bank.calibration[names[0]].residuals),
-        scoring=bank.scoring)
+        scoring=bank.scoring, text_form=bank.text_form)
 
 
 class _Start:
-    """The pieces of a text as they come; the first `size` characters are kept."""
+    """The pieces of a text as they come, in a form; the first `size` characters are kept."""
 
-    def __init__(self, text: Text, size: int):
-        self._text, self._size, self.kept = text, size, ""
+    def __init__(self, text: Text, form: Form, size: int):
+        self._text, self._form, self._size, self.kept = text, form, size, ""
 
     def __iter__(self) -> Iterator[str]:
-        for part in parts(self._text):
+        for part in formed(parts(self._text), self._form):
             self.kept += part[:max(0, self._size - len(self.kept))]
             yield part
 

@@ -36,7 +36,8 @@ SGR = re.compile(r"\x1b\[(\d+(;\d+)*)m")
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explain") / "bank"
-    tiny_bank.on_disk(folder, experts=3)
+    # Raw, so that carriage returns are seen; the other form is in test_text_forms.
+    tiny_bank.on_disk(folder, experts=3, text_form="raw")
     return str(folder)
 
 
@@ -269,7 +270,7 @@ def test_the_typicality_penalty_is_shown_and_ranks(tmp_path, capsys, files, bank
         first: plain.route.residuals[first] - 2 * (plain.route.residuals[last] - 1)}
     limits = {name: max(x, 0.1) for name, x in limits.items()}
     folder = tmp_path / "typical"
-    made = cr_jax.ExpertBank.create(folder, bank.model, bank.tokenizer)
+    made = cr_jax.ExpertBank.create(folder, bank.model, bank.tokenizer, text_form="raw")
     for name in bank.names:
         own = Calibration({8: np.full(40, limits[name])})
         made.add(name, bank.expert_params(name), own)

@@ -1,0 +1,22 @@
+"""A message for the user is one line that steers no terminal."""
+
+import pytest
+
+from cr_jax.data import documents
+from cr_jax.errors import UserError
+
+
+def test_a_message_is_one_line_of_characters():
+    for odd in ("\n", "\r", "\x1b[2J", "\x85", "\u2028", "\udcff", "\u202e", "\0"):
+        message = str(UserError(f"a{odd}b: ä 中 'c'"))
+        assert message.isprintable() and message.startswith("a\\")
+        assert message.endswith("b: ä 中 'c'") and message.encode()
+    assert str(UserError("nothing odd")) == "nothing odd" and str(UserError()) == ""
+
+
+def test_names_of_files_do_not_break_the_line(tmp_path):
+    for name in ("a\nb.jsonl", "\x1b[31m.jsonl", "\udcff.jsonl"):
+        (tmp_path / name).write_bytes(b"no json\n")
+        with pytest.raises(UserError, match="line 1 is not JSON") as error:
+            list(documents(f"jsonl:{tmp_path / name}"))
+        assert str(error.value).isprintable()
