@@ -120,3 +120,49 @@ def copier() -> str:
     return markdown(["bits per number", "bits per token", "TRA on random ids"],
                     [[r["bits_per_number"], r["bits_per_token"], percent(r["tra"], 2)]
                      for r in rows])
+
+
+QUERY = "record/2026-11-30_h200_query_"
+
+
+@table("latent-queries")
+def latent_queries() -> str:
+    """Runs of main.py with latent queries, beside the fold's record."""
+    of = {"latent queries, 8 latents (64x), 50 M tokens": "50m_seed0",
+          "the same, 60 M": "60m_seed0", "**the same, 66 M**": "66m_seed0",
+          "4 latents (128x), 150 M": "m4_150m_seed0"}
+    fold = record("h100_kernels_seed0")
+    rows = [["fold, 8 latents, 160 M tokens (H100)", f"{fold['train_seconds']:.0f} s",
+             *accuracies(fold), f"{fold['nll']['test']:.3f} / {fold['nll']['wikitext']:.2f}",
+             percent(fold["window_exact"]["test"]), f"{fold['seconds_to_99_47']:.1f} s"]]
+    for name, file in of.items():
+        run = read(f"{QUERY}{file}.json")
+        cells, training = run["fingerprint"]["code"], run["training"]
+        valid = run["curves"]["code"]["valid_tra"][-1]
+        met = training["seconds_to_target"]["code"]
+        rows.append([name, f"{training['seconds']:.0f} s", percent(cells["code"]["tra"], 2),
+                     percent(valid, 2), percent(cells["wikitext"]["tra"], 2),
+                     percent(cells["random_tokens"]["tra"], 2),
+                     f"{cells['code']['nll']:.3f} / {cells['wikitext']['nll']:.2f}",
+                     percent(cells["code"]["window_exact"]), f"{met:.1f} s" if met else "not"])
+    return markdown(
+        ["", "seconds of steps", "code test", "code valid", "WikiText", "random ids",
+         "nats/token, code / WikiText", "windows exact", "99.47 % of valid after"], rows)
+
+
+@table("query-ablation")
+def query_ablation() -> str:
+    """One change of the latent queries at a time, on validation text."""
+    rows = {"small": {}, "large": {}}
+    for row in read("query_ablation.json")["rows"]:
+        rows[row["size"].partition(",")[0]][row["change"]] = row
+    order = sorted(rows["large"], key=lambda name: -rows["large"][name]["tra_valid"])
+    small = lambda row: row and f"{percent(row['tra_valid'], 2)} ± {100 * row['tra_valid_std']:.2f}"
+    steps = lambda row: row and (f"{row['steps_to_99']:.0f}" if row["steps_to_99"] else "not")
+    names = {"eight_heads": "eight heads", "full": "**all parts**"}
+    return markdown(
+        ["", "5 M parameters, three seeds", "steps to 99 %", "88 M parameters, one seed",
+         "steps to 99 %"],
+        [[names.get(name, name), small(rows["small"].get(name)),
+          steps(rows["small"].get(name)), percent(rows["large"][name]["tra_valid"], 2),
+          steps(rows["large"][name])] for name in order])
