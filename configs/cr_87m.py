@@ -13,8 +13,8 @@ Valid is looked at every 3 s of steps, 2,048 windows of it; the report's trainin
 is the record's figure: seconds of steps until 99.47 % of valid.
 Hardware: one H200.
 status: measured 2026-11-30 (docs/results/2026-11-30-latent-queries.md): test TRA 99.80 %, 99.47 %
-  of valid after 57 and 54 s (two seeds); m4 99.38 % of test in 145 s; the other variants by an older
-  program with the fold (docs/results/2026-11-22-paper-table.md)
+  of valid after 57 and 54 s (two seeds); m4 99.38 % of test in 145 s; the other variants by an
+  older program with the fold (docs/results/2026-11-22-paper-table.md)
 """
 
 from cr_jax.config import default, domain

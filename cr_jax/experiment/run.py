@@ -295,11 +295,14 @@ def _print_summary(report: dict, say) -> None:
         say(f"  {expert:12} TRA {training['target_tra']:.2%} of valid: {when}")
     if "routing" in report:
         ood = report["ood"]
-        say(f"  routing {report['routing']['accuracy']:.2%} of {report['routing']['windows']:,} "
-            f"windows (chance {report['routing']['chance']:.0%})")
+        found = report["routing"]
+        say(f"  routing: the bank's rule sends {found['accuracy']:.2%} of {found['windows']:,} "
+            f"windows home (chance {found['chance']:.0%}), rebuilding alone (the paper's rule) "
+            f"{found['accuracy_rebuild']:.2%}; {found['rule']}")
         for domain, cell in ood["per_domain"].items():
-            say(f"  unknown text {domain}: AUROC {cell['auroc']:.3f}, "
-                f"refused {cell['rejected_at_alpha']:.0%}")
+            say(f"  unknown text {domain}: AUROC {cell['auroc']:.3f}, refused "
+                f"{cell['rejected_at_alpha']:.0%}; by rebuilding alone AUROC "
+                f"{cell['auroc_rebuild']:.3f}")
     say("  seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in report["seconds"].items()))
 
 

@@ -16,10 +16,10 @@ has the name of its own domain. Shares are fractions 0..1; `nll` is in nats/toke
     fingerprint: {expert: {domain: {tra, nll, bits_per_byte, majority_tra, window_exact,
         residual: float, windows, tokens: int}}}; nll: all tokens seen; residual: by the run's rule;
         domains: the experts' own, unseen ones, "random_tokens"
-    routing: accuracy, accuracy_tra, chance: float; per_domain: {domain: accuracy};
-        confusion: {true: {routed: count}}; windows: int; rule: str ("argmin nats/token to ...")
+    routing: accuracy, accuracy_tra, accuracy_rebuild, chance: float;
+        per_domain: {domain: accuracy}; confusion: {true: {routed: count}}; windows: int; rule: str ("argmin nats/token to ...")
     ood: auroc_unseen_domain, auroc_random, false_alarm, alpha: float;
-        per_domain: {domain: {auroc, fpr95, rejected_at_alpha: float}}
+        per_domain: {domain: {auroc, auroc_rebuild, fpr95, rejected_at_alpha: float}}
     residuals: {expert: {domain: {edges: [float] (n + 1), counts: [int] (n)}}}, in nats/token
     geometry: points: [[x, y]]; labels: [domain] (as many); explained_variance: {expert:
         [cumulative share]}; components_95: {expert: int}; d_latent_total: int (M * Dz);

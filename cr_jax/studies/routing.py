@@ -20,23 +20,29 @@ def run(
 ) -> dict:
     """-> {"routing": accuracy and confusion, "ood": detection of `unseen` and of random tokens}.
 
-    Accuracy is the mean over domains, so a long test set does not count more.  Strangeness of a
-    window, for AUROC and FPR95: `novelty_score`, the least over experts; "rejected" is the router's
-    own rule, the winner's conformal p-value below alpha.
+    Accuracy is the mean over domains, so a long test set does not count more.  What is not known is
+    told by `novelty_score`, the least over experts (AUROC, FPR95); "rejected" is the router's own
+    rule, the winner's conformal p-value below alpha.  Beside the bank's rule stands the paper's:
+    accuracy_rebuild by the least nats/token to rebuild a window, auroc_rebuild by that number.
     """
     own = [d for d in scores if d in bank.names]
-    confusion, per_domain, by_tra = {}, {}, {}
+    confusion, per_domain, by_tra, by_rebuilding = {}, {}, {}, {}
+    rebuilt = {d: s.nll / s.tokens for d, s in scores.items()}
     for domain in own:
         won = _won(bank, scores[domain])
         confusion[domain] = {n: int((won == e).sum()) for e, n in enumerate(bank.names)}
         home = bank.index(domain)
         per_domain[domain] = float((won == home).mean())
         by_tra[domain] = float((scores[domain].tra.argmax(0) == home).mean())
+        by_rebuilding[domain] = float((rebuilt[domain].argmin(0) == home).mean())
     strange = {d: novelty_score(bank, s).min(0) for d, s in scores.items()}
     rejected = {d: float((_winner_p(bank, s) < alpha).mean()) for d, s in scores.items()}
     known = np.concatenate([strange[d] for d in own])
+    known_rebuilt = np.concatenate([rebuilt[d].min(0) for d in own])
     foreign = {d: {"auroc": auroc(known, strange[d]), "fpr95": fpr_at_95(known, strange[d]),
-                   "rejected_at_alpha": rejected[d]} for d in scores if d not in own}
+                   "rejected_at_alpha": rejected[d],
+                   "auroc_rebuild": auroc(known_rebuilt, rebuilt[d].min(0))}
+               for d in scores if d not in own}
     ood = {"per_domain": foreign, "alpha": alpha,
            "false_alarm": float(np.mean([rejected[d] for d in own])),
            "accepted_own": {d: 1 - rejected[d] for d in own}}
@@ -49,6 +55,7 @@ def run(
         "routing": {
             "accuracy": float(np.mean(list(per_domain.values()))),
             "accuracy_tra": float(np.mean(list(by_tra.values()))),
+            "accuracy_rebuild": float(np.mean(list(by_rebuilding.values()))),
             "chance": 1 / len(bank.names), "per_domain": per_domain, "confusion": confusion,
             "windows": int(sum(len(scores[d].tokens) for d in own)),
             "rule": f"argmin {wording(bank.scoring).ranking_score}"},

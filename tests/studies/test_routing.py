@@ -48,6 +48,23 @@ def test_accuracy_is_the_mean_over_domains_and_confusion_counts_windows(bank):
     assert found["rule"] == "argmin nats/token to rebuild the text"
     # All of y's windows tie by TRA: the first expert wins ties.
     assert found["accuracy_tra"] == pytest.approx((0.75 + 0.0) / 2)
+    # By the paper's rule, whatever the bank compares: here both are the same.
+    assert found["accuracy_rebuild"] == found["accuracy"]
+
+
+def test_the_papers_rule_reads_what_rebuilding_costs_and_not_the_banks_residual(bank):
+    def other(domain, nll):
+        nll = np.asarray(nll, float) * TOKENS
+        return dataclasses.replace(CASE[domain], nll=nll)
+
+    case = {**CASE, "y": other("y", [[5.0, 1.0], [1.1, 1.2]]),
+            "strange": other("strange", [[0.9, 6.0], [7.0, 4.0]])}
+    found = routing.run(bank, case, ("strange",), 0.05)
+    assert found["routing"]["per_domain"]["y"] == 1.0  # by the bank's rule, as before
+    assert found["routing"]["accuracy_rebuild"] == (0.75 + 0.5) / 2
+    cell = found["ood"]["per_domain"]["strange"]
+    # Of the two strange windows one is cheaper to rebuild than all six known ones.
+    assert (cell["auroc"], cell["auroc_rebuild"]) == (1.0, 0.5)
 
 
 def test_unknown_text_is_told_by_the_least_strangeness(bank):
