@@ -17,7 +17,8 @@ has the name of its own domain. Shares are fractions 0..1; `nll` is in nats/toke
         residual: float, windows, tokens: int}}}; nll: all tokens seen; residual: by the run's rule;
         domains: the experts' own, unseen ones, "random_tokens"
     routing: accuracy, accuracy_tra, accuracy_rebuild, chance: float;
-        per_domain: {domain: accuracy}; confusion: {true: {routed: count}}; windows: int; rule: str ("argmin nats/token to ...")
+        per_domain: {domain: accuracy};
+        confusion: {true: {routed: count}}; windows: int; rule: str ("argmin nats/token to ...")
     ood: auroc_unseen_domain, auroc_random, false_alarm, alpha: float;
         per_domain: {domain: {auroc, auroc_rebuild, fpr95, rejected_at_alpha: float}}
     residuals: {expert: {domain: {edges: [float] (n + 1), counts: [int] (n)}}}, in nats/token
