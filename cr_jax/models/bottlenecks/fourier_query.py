@@ -1,19 +1,19 @@
 """Latent queries whose values carry Fourier features of their position.
 
 A sum over attended tokens forgets their order.  So the r numbers v_i = W_v h_i of a token are each
-turned by its position, at every frequency theta_f = pi (2f + 1) / L, f < L/2, before latents sum
-them; what latent m holds are F numbers of these spectra, each a mixture of the channels:
+turned by its position, at every frequency theta_f = pi (2f + 1) / L, f < L/2, before a latent sums
+them.  Each pair g of numbers of latent m is one complex number at a frequency f of its own:
 
-    s_mf = sqrt(2/L) sum_i a_mi e^(i theta_f i) v_i,    a_mi = n softmax_i(q_m . h_i / sqrt(D))
-    z_mg = B_mg . s_m,f(m,g)                                         (complex: two numbers of z_m)
-    x_i  = p_i + W_b sqrt(2/L) sum_mg Re(e^(-i theta_f(m,g) i) B'_mg z_mg)
+    s_mf = sqrt(2/L) sum_t a_mt e^(i theta_f t) v_t,    a_mt = n softmax_t(q_m . h_t / sqrt(D))
+    z_mg = B_mg . s_mf                                               B_mg: mixes the r channels
+    x_t  = p_t + W_b sqrt(2/L) sum_mg Re(e^(-i theta_f t) B'_mg z_mg)
 
 n: how many tokens the window has, so that weights are 1 while queries are 0, as at the start.  The
 spectrum of a real channel over the whole window is L numbers, an orthogonal transform of it.  The
 M Dz/2 pairs of all latents are numbered together: pair j starts with frequency j mod L/2 of channel
 floor(j / (L/2)).  So every latent sees the whole window, with M = 1 as with many, and the first k
-latents hold the first channels of every token: a lower rate is what a narrower model starts from.
-Heads attend on their own and have their own channels.  Not in the paper, which has latent queries
+latents hold the first channels of every token: exactly a model of k latents.  Heads attend on
+their own and have their own channels; a position reads all latents, by where it stands alone.  Not in the paper, which has latent queries
 and does not say what keeps their order.
 """
 
@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 from cr_jax.errors import UserError
 from cr_jax.models.bottlenecks.interface import Bottleneck
 from cr_jax.models.kernels import project
+from cr_jax.models.layers import fan_in
 
 
 class FourierQuery(Bottleneck):
@@ -75,7 +76,7 @@ class FourierQuery(Bottleneck):
     def setup(self):
         c, d, r = self.config, self.config.d_model, self.channels
         self.queries = self.param("queries", initializers.zeros, (d, c.heads * c.latents))
-        self.values = self.param("values", initializers.normal(d**-0.5), (d, r))
+        self.values = self.param("values", fan_in(), (d, r))
         self.mix = self.param("mix", lambda key: self._one_channel_a_pair())
         self.unmix = self.param("unmix", lambda key: self._one_channel_a_pair())
         self.back = self.param("back", lambda key: self.values.T)

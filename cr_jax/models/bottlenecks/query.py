@@ -64,8 +64,7 @@ class Query(Bottleneck):
         self.write = self.param("write", self._whole_pairs, (d, latent))
         self.places = self.param("places", query, (c.window, d))
         self.latent_keys = self.param("latent_keys", fan_in(), (latent, d))
-        self.read = self.param(
-            "read", lambda key: spectrum.whole_pairs(d, c.heads, latent).T)
+        self.read = self.param("read", lambda key: spectrum.whole_pairs(d, c.heads, latent).T)
         self.back = self.param("back", lambda key: (
             GAIN * self.values.T if transform else fan_in()(key, (d, d))))
         self.positions = self.param("positions", initializers.normal(0.1), (c.window, d))
@@ -116,8 +115,7 @@ class Query(Bottleneck):
 
     def _turned(self, x, sign):
         """R(sign i) on the pairs of x [B, L, H, K]."""
-        angle = self._split(self._angles())[None]
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        cos, sin = jnp.cos(angle := self._split(self._angles())[None]), jnp.sin(angle)
         a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         turned = [a * cos - b * (sign * sin), b * cos + a * (sign * sin)]
         return jnp.concatenate(turned, axis=-1).astype(x.dtype)
