@@ -13,8 +13,8 @@ spectrum of a real channel over the whole window is L numbers, an orthogonal tra
 M Dz/2 pairs of all latents are numbered together: pair j starts with frequency j mod L/2 of channel
 floor(j / (L/2)).  So every latent sees the whole window, with M = 1 as with many, and the first k
 latents hold the first channels of every token: exactly a model of k latents.  Heads attend on
-their own and have their own channels; a position reads all latents, by where it stands alone.  Not in the paper, which has latent queries
-and does not say what keeps their order.
+their own and have their own channels; a position reads all latents, by where it stands alone.
+Not in the paper, which has latent queries and does not say what keeps their order.
 """
 
 import jax
