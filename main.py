@@ -37,34 +37,30 @@ def main(argv):
     sys.exit(status)
 
 
+def help_text() -> str:
+    """The flags of this program and every setting of a config."""
+    from cr_jax.config.reference import as_text
+
+    own = [flags.FLAGS[name] for name in ("config", "workdir", "coordinator", "processes",
+                                          "process", "connect_seconds")]
+    listed = "\n".join(f"  --{flag.name:<18} {flag.help}" for flag in own)
+    return (f"{__doc__}\nFlags\n{listed}\n\nSettings, at their defaults; a file in configs/ sets "
+            f"them, the command line overrides it.\n\n{as_text()}")
+
+
 def parse(argv):
     """The flags; one line and exit status 2 when one cannot be understood."""
-    from cr_jax.config.files import blame, check_file, config_files
+    from cr_jax.config import command_line
     from cr_jax.errors import UserError
 
-    files = list(config_files(argv[1:]))
+    if any(word.lstrip("-").startswith("help") or word == "-h" for word in argv[1:]
+           if word.startswith("-")):
+        print(help_text())
+        sys.exit(0)
     try:
-        for file in files:
-            check_file(file)
+        return command_line.parse(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    try:
-        rest = flags.FLAGS(argv)
-        _ = flags.FLAGS.config.name  # a file that could not be loaded raises here, not before
-        return rest
-    except Exception as error:  # absl and ml_collections raise a dozen kinds for a bad flag
-        for file in files:
-            if said := blame(file, error):
-                print(f"error: {said}", file=sys.stderr)
-                sys.exit(2)
-        while error.args and isinstance(error.args[0], BaseException):
-            error = error.args[0]
-        if isinstance(error, KeyError):  # all that ml_collections says is the name
-            error = UserError(f"there is no setting {error.args[0]}; all of them are in "
-                              "cr_jax/config/schema.py")
-        lines = [line.strip() for line in str(error.args[0] if error.args else error).splitlines()]
-        print(f"error: {' '.join(line for line in lines[-2:] if line)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,12 +1,12 @@
-"""Install with `pip install .`; extras: gpu, tpu, gpt2, report, test, dev."""
+"""Install with `pip install .`; extras: gpu, tpu, gpt2, report, torch, test, dev."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# The last three run the notebook.
-TEST = ["pytest", "pytest-xdist", "beartype", "ruff", "import-linter", "scikit-learn", "nbclient",
-        "ipykernel", "matplotlib", "hypothesis"]
+# nbclient, ipykernel and matplotlib run the notebook.
+TEST = ["pytest", "pytest-xdist", "beartype", "ruff", "mypy", "import-linter", "scikit-learn",
+        "nbclient", "ipykernel", "matplotlib", "hypothesis", "tiktoken"]
 
 setup(
     name="cr_jax",
@@ -18,7 +18,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["cr_jax", "cr_jax.*"]),
-    package_data={"cr_jax.data.samples": ["*.xz", "*.md"],
+    package_data={"cr_jax": ["py.typed"],
+                  "cr_jax.data.samples": ["*.xz", "*.md"],
                   "cr_jax.bank.pretrained": ["README.md", "bank/*.json", "bank/tokenizer/*",
                                         "bank/experts/*/*"]},
     install_requires=[
@@ -44,6 +45,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "gpt2": ["tiktoken"],
         "report": ["matplotlib"],
+        "torch": ["torch"],  # the peer that training speed and equality are measured against
         "test": TEST,
         "dev": TEST,
     },

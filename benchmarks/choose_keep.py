@@ -1,13 +1,13 @@
-"""How many experts must a cascade keep?  Measures it on validation text and stores the answer.
+"""How many experts must a cascade score?  Measures it on validation text and stores the answer.
 
     python -m benchmarks.choose_keep --config configs/NAME.py[:VARIANT] --bank BANK
 
 The config says where each expert's validation text is (`data.domains`); its model is not used.
-Text is cut by the bank's tokenizer and window.  Offsets for the scouts are fitted on all windows;
-the least margin with which, `--keep` experts at least, the exact winner is kept as often as
-`--at-least` says is found with offsets that did not see the window (fitted on every other one, both
-ways round).  Writes BANK/cascade.json, which `cr-jax route` reads, and prints the margin, the
-offsets if they help, the agreement, and how many experts are kept on average.
+Text is cut by the bank's tokenizer and window.  Offsets for the bigram models are fitted on all
+windows; the least margin with which, of `--min-candidates` candidates at least, the exact winner is
+one as often as `--at-least` says is measured with offsets that did not see the window (fitted on
+every other one, both ways round).  Writes BANK/cascade.json, which `cr-jax route` reads, and prints
+the margin, the offsets if they help, the agreement, and the candidates on average.
 """
 
 import argparse
@@ -20,12 +20,13 @@ from pathlib import Path
 
 from cr_jax import config
 from cr_jax.bank import ExpertBank
-from cr_jax.bank.cascade_file import Choice
+from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.config import DomainConfig, Experiment
 from cr_jax.data import eval_windows, experiment_text, load_corpus
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.routing.cascade import AT_LEAST, KEEP, Cascade
+from cr_jax.routing.cascade import AT_LEAST, MIN_CANDIDATES, Cascade
+from cr_jax.scoring.batching import BatchSizes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="a config file, with :VARIANT where it "
                         "has some")
-    parser.add_argument("--bank", required=True, help="whose experts have scouts")
+    parser.add_argument("--bank", required=True, help="whose experts have bigram models")
     parser.add_argument("--root", default="", help="replaces {root} in source specs")
     parser.add_argument("--windows", type=int, default=1000, help="of each expert, at most")
     parser.add_argument("--at-least", type=float, default=AT_LEAST, help="agreement (default "
                         f"{AT_LEAST})")
-    parser.add_argument("--keep", type=int, default=KEEP, help=f"experts at least (default {KEEP})")
-    parser.add_argument("--head", type=int, default=0, help="windows of a document that scouts "
-                        "read (default 0: all)")
+    parser.add_argument("--min-candidates", type=int, default=MIN_CANDIDATES,
+                        help=f"experts at least (default {MIN_CANDIDATES})")
+    parser.add_argument("--max-windows", type=int, default=0, help="of a document that bigram "
+                        "models read (default 0: all)")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--expert-chunk", type=int, default=4)
     args = parser.parse_args(argv)
@@ -49,29 +51,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         bank = ExpertBank.load(args.bank)
         experiment = experiment_of(args.config)
         root = args.root or experiment.data.root
-        made = Cascade.choose(
-            bank, validation(bank, experiment, root, args.windows), head=args.head,
-            keep=args.keep, at_least=args.at_least, batch=args.batch,
-            expert_chunk=args.expert_chunk)
+        made = Cascade.fit(
+            bank, validation(bank, experiment, root, args.windows),
+            args.at_least, args.min_candidates, args.max_windows,
+            BatchSizes(args.expert_chunk, args.batch))
         made.save()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(said(made.choice))
+    print(said(made.fitted))
     print(f"{args.bank}/cascade.json")
     return 0
 
 
-def said(choice: Choice) -> str:
+def said(fit: CandidateFit) -> str:
     """What was chosen and measured, in lines."""
-    lines = [f"keep       {choice.keep} experts at least",
-             f"margin     {choice.margin:.3f} nats/token above the nearest scout",
-             f"agreement  {choice.agreement:.4%} with exact routing ({choice.at_least:.4%} wanted)",
-             f"kept       {choice.kept:.2f} experts on average",
-             f"           ({choice.windows:,} validation windows)"]
-    if choice.offsets:
-        lines += ["offsets    nats/token off each scout's residual",
-                  *(f"           {x:.3f} {name}" for name, x in choice.offsets.items() if x)]
+    lines = [f"candidates {fit.min_candidates} experts at least",
+             f"margin     {fit.candidate_margin:.3f} nats/token above the nearest bigram model",
+             f"agreement  {fit.agreement:.4%} with exact routing ({fit.at_least:.4%} wanted)",
+             f"           {fit.mean_candidates:.2f} experts on average",
+             f"           ({fit.windows:,} validation windows)"]
+    if fit.offsets:
+        lines += ["offsets    nats/token off each bigram model's residual",
+                  *(f"           {x:.3f} {name}" for name, x in fit.offsets.items() if x)]
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from benchmarks import rows, search, timing, workload
 from cr_jax import models
 from cr_jax.config import ModelConfig, TrainConfig
 from cr_jax.models.layers import attention_kernel, compute_dtype, row_kernels
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.step import init_state, make_train_step
 
 
@@ -53,11 +54,12 @@ def compile_step(
     """The step exactly as training runs it: `make_train_step`, jitted, its state donated."""
     model = dataclasses.replace(model, remat=model.remat or batch.remat)
     settings = workload.optimizer(optimizer)
-    train = TrainConfig(batch=batch.windows, steps=1, loss_chunk=chunk)
-    state = jax.jit(functools.partial(init_state, model, settings, train))(jax.random.key(0))
+    loss = CompressorLoss(
+        model, TrainConfig(batch=batch.windows, steps=1, loss_chunk=chunk))
+    state = jax.jit(functools.partial(init_state, loss, settings))(jax.random.key(0))
     drawn = workload.draw_tokens(model, batch.windows, sets)
     batches = [{"tokens": jnp.asarray(tokens)} for tokens in drawn]
-    step = jax.jit(make_train_step(model, settings, train), donate_argnums=0)
+    step = jax.jit(make_train_step(loss, settings), donate_argnums=0)
     start = time.perf_counter()
     compiled = step.lower(state, batches[0], jnp.float32(0.5)).compile()
     return Compiled(compiled, state, batches, time.perf_counter() - start)

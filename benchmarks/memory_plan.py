@@ -74,17 +74,20 @@ def plan_row(variant: str, e, devices: int, fsdp: int) -> dict:
 
     from cr_jax import models
     from cr_jax.parallel import plan as parallel
+    from cr_jax.training.losses import CompressorLoss
     from cr_jax.training.step import init_state, make_train_step
 
     model = dataclasses.replace(e.model, dtype="bfloat16", attention="xla")
     plan = parallel.make_plan("jit", 1, e.train.batch, 1, jax.devices()[:devices], fsdp)
-    train = dataclasses.replace(e.train, loss_chunk=e.train.loss_chunk * plan.devices_seen)
-    state = plan.shapes(lambda key: init_state(model, e.optimizer, train, key),
+    train = e.train
+    loss = CompressorLoss(model, train, plan.devices_seen)
+    state = plan.shapes(lambda key: init_state(loss, e.optimizer, key),
                         parallel.expert_keys(0, ("code",)))
     batch = {"tokens": jax.ShapeDtypeStruct((1, train.batch, model.window), jnp.int32)}
     began = time.perf_counter()
     program = plan.compile_step(
-        lambda axis: make_train_step(model, e.optimizer, train, axis), "vmap", state, batch)
+        lambda axis: make_train_step(loss, e.optimizer, train.accumulate, axis), "vmap", state,
+        batch)
     memory = {k: v / GIB for k, v in program.memory.items()}
     total = sum(memory.values())
     return {

@@ -11,6 +11,7 @@ from benchmarks import jax_bench, memory_plan, workload
 from cr_jax import models
 from cr_jax.parallel import plan as parallel
 from cr_jax.training import speed
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.step import init_state, make_train_step
 
 
@@ -21,13 +22,15 @@ def run(a: argparse.Namespace) -> dict:
     micro = a.micro or e.train.batch // e.train.accumulate
     train = dataclasses.replace(e.train, accumulate=e.train.batch // micro)
     plan = parallel.make_plan("jit", 1, train.batch, 1, jax.devices()[:1])
-    state = plan.init(lambda key: init_state(model, e.optimizer, train, key),
+    loss = CompressorLoss(model, train, plan.devices_seen)
+    state = plan.init(lambda key: init_state(loss, e.optimizer, key),
                       parallel.expert_keys(0, ("code",)))
     batches = [plan.put({"tokens": x[None]})
                for x in workload.draw_tokens(model, train.batch, 2)]
     began = time.perf_counter()
     program = plan.compile_step(
-        lambda axis: make_train_step(model, e.optimizer, train, axis), "vmap", state, batches[0])
+        lambda axis: make_train_step(loss, e.optimizer, train.accumulate, axis), "vmap", state,
+        batches[0])
     compiled = time.perf_counter() - began
     losses, seconds = [], []
     for i in range(2 + a.steps):

@@ -5,15 +5,15 @@
     python -m benchmarks.router_cost --bank DIR --text FILE [FILE ...]
 
 Every row routes windows one by one through the public functions, host work included.  Without
---bank, experts are one initialisation with noise and scouts one table of made-up text with noise:
-costs are real, decisions are not, so `agreement` is null.  With a trained bank it is the share of
-the texts' windows that the cascade sends where exact routing does; larger E are then the bank's
-experts again with noise, whose scouts have the offsets of those that they are copies of.  `keep` is
-the cascade's least number, `kept` how many it scores on average: more where its margin says so,
-which without --bank is 0.  `relative_cost`: seconds per token over those of one expert scored
-exactly.  `flops_relative` is the number of experts scored: scouts look up and multiply nothing.
-What that takes is in `scouts_tokens_per_s`: text that all E scouts read, nothing else done.
-`memory_gib`: see `benchmarks.routing_plan`.
+--bank, experts are one initialisation with noise and bigram models one table of made-up text with
+noise: costs are real, decisions are not, so `agreement` is null.  With a trained bank it is the
+share of the texts' windows that the cascade sends where exact routing does; larger E are then the
+bank's experts again with noise, whose bigram models have the offsets of those that they are copies
+of.  `min_candidates` is the cascade's least number, `mean_candidates` how many it scores on
+average: more where its margin says so, which without --bank is 0.  `relative_cost`: seconds per
+token over those of one expert scored exactly.  `flops_relative` is the number of experts scored:
+bigram models look up and multiply nothing.  What that takes is in `bigrams_tokens_per_s`: text that
+all E bigram models read, nothing else done.  `memory_gib`: see `benchmarks.routing_plan`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks import results, routing_plan
 from benchmarks.timing import time_calls
-from cr_jax import models
+from cr_jax import models, router
 from cr_jax.bank import ExpertBank
 from cr_jax.config import ModelConfig, Scoring
 from cr_jax.data.sources import read_text
@@ -38,9 +38,9 @@ from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.routing import cascade
-from cr_jax.routing import route as router
-from cr_jax.routing.cascade import KEEP, Cascade
+from cr_jax.routing.cascade import MIN_CANDIDATES, Cascade
 from cr_jax.scoring import bigram
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.calibration import Calibration
 from cr_jax.studies.baselines import hashed_counts, ngram
 
@@ -51,9 +51,9 @@ FULL = ModelConfig(vocab_size=32768, d_model=256, d_latent=256, heads=4, d_ff=76
 QUICK = ModelConfig(vocab_size=4096, window=64, d_model=128, d_latent=128, heads=4, d_ff=256,
                     encoder_blocks=2, decoder_blocks=1, bottleneck="fold", tie_embeddings=True,
                     predictive=True)
-TEXT = 1 << 20  # ids that a scout is counted on without --bank
+TEXT = 1 << 20  # ids that a bigram model is counted on without --bank
 COLUMNS = ("experts", "mode", "tokens_per_s", "relative_cost", "flops_relative", "memory_gib",
-           "scouts_tokens_per_s", "kept", "agreement")
+           "bigrams_tokens_per_s", "mean_candidates", "agreement")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,55 +70,58 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args, command: str) -> list[dict]:
     """All rows, in the order of --experts."""
-    if args.margin and not args.bank:
-        raise UserError("--margin is a distance between scouts of real text: give --bank, or "
-                        "--keep alone")
-    if args.keep is not None and args.keep < 1:
-        raise UserError(f"--keep {args.keep}: a cascade scores at least one expert in full")
+    if args.candidate_margin and not args.bank:
+        raise UserError("--candidate-margin is a distance between bigram models of real text: give "
+                        "--bank, or --min-candidates alone")
+    if args.min_candidates is not None and args.min_candidates < 1:
+        raise UserError(f"--min-candidates {args.min_candidates}: a cascade scores at least one "
+                        "expert in full")
     bank = _given(args) if args.bank else _drawn(args.quick)
     counts = args.experts or ((1, 4, 16) if args.quick else (1, 4, 16, 64))
-    options = {"expert_chunk": args.expert_chunk, "batch": args.batch or 64,
-               "chunk": args.chunk or (1024 if args.quick else 16384)}
-    size = args.windows or (16 * options["batch"] if args.quick or args.bank else 1024)
+    sizes = BatchSizes(args.expert_chunk, args.batch or 64,
+                       args.chunk or (1024 if args.quick else 16384))
+    size = args.windows or (16 * sizes.windows if args.quick or args.bank else 1024)
     windows = _texts(bank, args.text, size) if args.text else _random(bank, size)
     device, rows = jax.devices()[0].device_kind, []
-    keep, margin, offsets = _rule(args)
+    few, margin, offsets = _rule(args)
     print("  ".join(f"{c:>14}" for c in COLUMNS), flush=True)
     base = None
     for experts in counts:
         whole = replicate(bank, experts)
         trained = bool(args.bank and args.text) and experts == len(bank.names)
-        fewer = windows.take(slice(max(options["batch"], size // experts)))
+        fewer = windows.take(slice(max(sizes.windows, size // experts)))
         for mode in ("exact", "cascade", "ngram"):
-            if mode == "cascade" and experts <= keep:
+            if mode == "cascade" and experts <= few:
                 continue
             if mode == "exact":
-                row = _timed(lambda w, b=whole: router.route_all(b, w, **options), fewer, args)
-                row |= {"memory_gib": routing_plan.exact_memory(whole, options)}
+                row = _timed(lambda w, b=whole: router.route_windows(b, w, sizes), fewer, args)
+                row |= {"memory_gib": routing_plan.exact_memory(whole, sizes)}
             elif mode == "cascade":
-                cut = Cascade(whole, keep, margin=margin, offsets=of_copies(
+                cut = Cascade(whole, few, candidate_margin=margin, offsets=of_copies(
                     offsets, bank.names, whole.names))
-                row = _timed(lambda w, c=cut: c.route_all(w, **options), windows, args)
-                table = bigram.table(whole.scouts[n] for n in whole.names)
-                alone = _timed(lambda w, t=table: cascade.scout_residuals(t, w, options["batch"]),
+                row = _timed(lambda w, c=cut: c.route_windows(w, sizes), windows, args)
+                table = bigram.table(whole.bigrams[n] for n in whole.names)
+                alone = _timed(lambda w, t=table: cascade.bigram_residuals(t, w, sizes),
                                windows, args)
-                row |= {"memory_gib": routing_plan.cascade_memory(whole, table, options),
-                        "scouts_tokens_per_s": alone["tokens_per_s"], "keep": keep,
-                        "margin": margin, "offsets": cut.offsets,
-                        **_answers(cut, windows, options, trained)}
+                row |= {"memory_gib": routing_plan.cascade_memory(whole, table, sizes),
+                        "bigrams_tokens_per_s": alone["tokens_per_s"], "min_candidates": few,
+                        "candidate_margin": margin, "offsets": cut.offsets,
+                        **_answers(cut, windows, sizes, trained)}
             else:
                 row = _timed(_classifier(experts), windows, args)
                 row |= {"memory_gib": (1 << ngram.BITS) * experts * 4 / routing_plan.GIB}
             base = base or row["seconds_per_token"]
             row = {"experts": experts, "mode": mode, "device": "CPU" if mode == "ngram" else device,
                    "agreement": None, **row, "relative_cost": row["seconds_per_token"] / base,
-                   "flops_relative": None if mode == "ngram" else row.get("kept", experts)}
+                   "flops_relative": (None if mode == "ngram"
+                                      else row.get("mean_candidates", experts))}
             rows.append(row)
             print("  ".join(f"{_show(row.get(c)):>14}" for c in COLUMNS), flush=True)
             if args.out:
                 results.write(args.out, json.dumps({
-                    "rows": rows, "trained": bool(args.bank), "keep": keep, "margin": margin,
-                    **_about(bank, options), "device": device, "command": command,
+                    "rows": rows, "trained": bool(args.bank), "min_candidates": few,
+                    "candidate_margin": margin,
+                    **_about(bank, sizes), "device": device, "command": command,
                     "commit": results.commit(), "versions": results.versions()}, indent=1) + "\n")
     return rows
 
@@ -126,7 +129,7 @@ def run(args, command: str) -> list[dict]:
 def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank:
     """The bank's first experts, then the same again with relative noise, `experts` in all.
 
-    Scouts too: equal ones would send all windows to the same experts, in full calls.
+    Bigram models too: equal ones would send all windows to the same experts, in full calls.
     """
     names, have = bank.names, len(bank.names)
     if experts <= have:
@@ -137,8 +140,8 @@ def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank
         near = x + noise * x.std(dtype=np.float32) * random.standard_normal(x.shape, np.float32)
         return np.maximum(near, 0).astype(x.dtype)
 
-    def scout(e):
-        own = bank.scouts[names[rows[e]]]
+    def bigram(e):
+        own = bank.bigrams[names[rows[e]]]
         return own if e < have else own._replace(
             nats=noisy(own.nats), after=noisy(own.after), alone=noisy(own.alone))
 
@@ -153,7 +156,7 @@ def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank
     calibration = {n: bank.calibration[names[r]] for n, r in zip(new, rows, strict=True)}
     return dataclasses.replace(bank, names=new, params=jax.tree.map(more, bank.params),
                                calibration=calibration, about={n: {} for n in new}, folder=None,
-                               scouts={n: scout(e) for e, n in enumerate(new)})
+                               bigrams={n: bigram(e) for e, n in enumerate(new)})
 
 
 def _timed(call, windows: Windows, args) -> dict:
@@ -170,23 +173,24 @@ def of_copies(offsets, names: Sequence[str], copies: Sequence[str]) -> dict[str,
     return offsets and {new: offsets[names[i % len(names)]] for i, new in enumerate(copies)}
 
 
-def _answers(cut: Cascade, windows: Windows, options, trained: bool) -> dict:
+def _answers(cut: Cascade, windows: Windows, sizes, trained: bool) -> dict:
     """Experts that the cascade scores on average; of trained ones the share of windows that go
     where exact routing sends them."""
-    found = cut.route_all(windows, **options)
-    kept = float(np.isfinite(found.residuals).sum(0).mean())
+    found = cut.route_windows(windows, sizes)
+    mean = float(np.isfinite(found.residuals).sum(0).mean())
     if not trained:
-        return {"kept": kept, "agreement": None}
-    exact = router.route_all(cut.bank, windows, **options)
-    return {"kept": kept, "agreement": float((found.expert == exact.expert).mean())}
+        return {"mean_candidates": mean, "agreement": None}
+    exact = router.route_windows(cut.bank, windows, sizes)
+    return {"mean_candidates": mean, "agreement": float((found.expert == exact.expert).mean())}
 
 
 def _rule(args) -> tuple[int, float, dict[str, float] | None]:
-    """(keep, margin, offsets) as given, or as stored with the bank."""
-    if not args.bank or args.keep is not None or args.margin is not None:
-        return KEEP if args.keep is None else args.keep, args.margin or 0.0, None
+    """(min_candidates, candidate_margin, offsets) as given, or as stored with the bank."""
+    few, margin = args.min_candidates, args.candidate_margin
+    if not args.bank or few is not None or margin is not None:
+        return MIN_CANDIDATES if few is None else few, margin or 0.0, None
     stored = Cascade.load(args.bank)
-    return stored.keep, stored.margin, stored.offsets
+    return stored.min_candidates, stored.candidate_margin, stored.offsets
 
 
 def _classifier(experts: int):
@@ -202,20 +206,20 @@ def _classifier(experts: int):
 
 
 def _given(args) -> ExpertBank:
-    return Cascade(ExpertBank.load(args.bank), 1).bank  # each expert has a scout
+    return Cascade(ExpertBank.load(args.bank), 1).bank  # each expert has a bigram model
 
 
 def _drawn(quick: bool) -> ExpertBank:
-    """A bank of one untrained expert, with a scout of made-up text."""
+    """A bank of one untrained expert, with a bigram model of made-up text."""
     model = QUICK if quick else FULL
     known = Calibration({model.window: np.linspace(1, 12, 100)})
     params = jax.jit(models.init, static_argnums=0)(model, jax.random.key(0))
     return ExpertBank(model, ByteTokenizer(), scoring=RULE).mount(
-        "e0", params, known, scout=made_up(model.vocab_size, model.window))
+        "e0", params, known, bigram=made_up(model.vocab_size, model.window))
 
 
-def made_up(vocab_size: int, window: int) -> bigram.Scout:
-    """The scout of ids whose frequencies fall off as 1/rank: as many pairs as one keeps."""
+def made_up(vocab_size: int, window: int) -> bigram.BigramModel:
+    """The bigram model of ids whose frequencies fall off as 1/rank: as many pairs as one keeps."""
     odds = 1 / np.arange(1, vocab_size + 1)
     ids = np.random.default_rng(0).choice(vocab_size, (TEXT // window, window), p=odds / odds.sum())
     return bigram.count(ids, np.ones(ids.shape, bool), vocab_size)
@@ -240,12 +244,13 @@ def _texts(bank: ExpertBank, files: Sequence[str], count: int) -> Windows:
     return Windows(tokens, np.ones(tokens.shape, bool), np.arange(len(tokens), dtype=np.int64))
 
 
-def _about(bank, options) -> dict:
+def _about(bank, sizes) -> dict:
     return {"bank": {"model": dataclasses.asdict(bank.model),
                      "scoring": dataclasses.asdict(bank.scoring),
                      "parameters": models.count_parameters(bank.model),
                      "flops_per_token": routing_plan.scoring_flops(bank.model, bank.scoring),
-                     "pairs": max(s.keys.size for s in bank.scouts.values())}, **options}
+                     "pairs": max(s.keys.size for s in bank.bigrams.values())},
+            "batch_sizes": dataclasses.asdict(sizes)}
 
 
 def _show(value) -> str:
@@ -260,13 +265,13 @@ def _parser() -> argparse.ArgumentParser:
     whole = lambda text: tuple(int(x) for x in text.split(","))
     parser.add_argument("--quick", action="store_true", help="small models, for a CPU")
     parser.add_argument("--experts", type=whole, help="numbers of experts, such as 1,4,16,64")
-    parser.add_argument("--bank", help="folder of trained experts, each with its scout")
+    parser.add_argument("--bank", help="folder of trained experts, each with its bigram model")
     parser.add_argument("--text", nargs="+", help="UTF-8 files to route; default: random tokens")
-    parser.add_argument("--keep", type=int, help="experts scored in full, at least (default: the "
-                        f"bank's cascade.json; without --bank {KEEP})")
-    parser.add_argument("--margin", type=float, help="nats/token above the nearest scout within "
-                        "which experts are scored too, without offsets (default: cascade.json, or "
-                        "0; needs --bank)")
+    parser.add_argument("--min-candidates", type=int, help="experts scored in full, at least "
+                        f"(default: the bank's cascade.json; without --bank {MIN_CANDIDATES})")
+    parser.add_argument("--candidate-margin", type=float, help="nats/token above the nearest "
+                        "bigram model within which experts are scored too, without offsets "
+                        "(default: cascade.json, or 0; needs --bank)")
     parser.add_argument("--windows", type=int, help="windows per call of the cascade")
     parser.add_argument("--batch", type=int, help="windows per compiled call")
     parser.add_argument("--chunk", type=int, help="tokens whose logits stand in memory")

@@ -6,24 +6,26 @@ vocabulary 32,768, width 256, feed-forward 768, 3 + 3 blocks, window 512: 6.7 M 
 
     full expert, all tokens seen (the paper's rule)                 13.5 + 16.8          =  30.3 M
     full expert, code length                                        6.7 + 0.1 + 16.8     =  23.6 M
-    64 experts by the cascade, 6 kept, over one expert exactly      6.0 x
+    64 experts by the cascade, 6 candidates, over one expert exactly      6.0 x
 
-Scouts have no products: a scout reads a slot of 32 + 16 bytes, and two numbers of 2, per token.
+Bigram models have no products: one reads a slot of 32 + 16 bytes, and two numbers of 2, per token.
 What they need is memory, in bytes for each of 65,536 pairs:
 
     slots, half full                                  16,384 * 8 * (4 + 2)               = 0.79 MB
     tokens after others, and alone                    32,768 * (2 + 2)                   = 0.13 MB
-    64 scouts                                         64 * 0.92                          =   59 MB
+    64 bigram models                                  64 * 0.92                          =   59 MB
 """
 
 import jax
 import jax.numpy as jnp
 
+from cr_jax import router
 from cr_jax.bank import ExpertBank
 from cr_jax.config import ModelConfig, Scoring
 from cr_jax.routing import cascade
-from cr_jax.scoring import batching, bigram
-from cr_jax.scoring.residuals import residuals_only
+from cr_jax.scoring import bigram
+from cr_jax.scoring.batching import BatchSizes
+from cr_jax.scoring.residuals import window_sums
 from cr_jax.training import speed
 
 GIB = 1 << 30
@@ -44,26 +46,27 @@ def scoring_flops(model: ModelConfig, scoring: Scoring) -> float:
     return passes * (blocks + vocabulary * scoring.hidden / scoring.parts)
 
 
-def exact_memory(bank: ExpertBank, options) -> float:
+def exact_memory(bank: ExpertBank, sizes: BatchSizes) -> float:
     """GiB that the compiled call reserves: all parameters, windows, temporaries, residuals."""
-    return _plan(bank, options["batch"], options["expert_chunk"], options["chunk"])
+    return _plan(bank, sizes)
 
 
-def cascade_memory(bank: ExpertBank, table: bigram.Table, options) -> float:
-    """GiB of the bank, its scouts' table, and the larger of the two compiled calls: of all scouts
-    together and of one expert alone."""
+def cascade_memory(bank: ExpertBank, table: bigram.BigramTable, sizes: BatchSizes) -> float:
+    """GiB of the bank, its bigram models' table, and the larger of the two programs: of all bigram
+    models and of one expert alone."""
     one = bank.select(bank.names[:1])
-    rows = cascade.scout_rows(bank.model.window, options["batch"])
-    scouting = _reserved(bigram.residuals.lower(
-        table, *_windows(bank, rows), bigram.side_by_side()))
-    scoring = _plan(one, options["batch"], 1, options["chunk"])
-    return _gib(bank.weights) + max(scouting, _gib(table) + scoring)
+    rows = cascade.bigram_rows(bank.model.window, sizes)
+    by_bigrams = _reserved(bigram.residuals.lower(
+        table, *_windows(bank, rows), bigram.models_side_by_side()))
+    scoring = _plan(one, sizes)
+    return _gib(bank.weights) + max(by_bigrams, _gib(table) + scoring)
 
 
-def _plan(bank, rows, expert_chunk, chunk) -> float:
-    tokens, mask = _windows(bank, rows)
-    return _reserved(batching.compiled.lower(  # the program that is timed
-        residuals_only, bank.model, bank.weights, tokens, mask, expert_chunk, chunk, bank.scoring))
+def _plan(bank, sizes) -> float:
+    tokens, mask = _windows(bank, sizes.windows)
+    return _reserved(router.score_experts.lower(  # the program that is timed
+        window_sums, bank.model, bank.weights, tokens, mask, bank.scoring.residual_rule,
+        sizes.groups(len(bank.names))))
 
 
 def _windows(bank, rows):

@@ -203,18 +203,20 @@ def prepare(work: Work, devices: list, chunk: int) -> Ready:
     from benchmarks import workload
     from cr_jax.config import TrainConfig
     from cr_jax.parallel import plan as parallel
+    from cr_jax.training.losses import CompressorLoss
     from cr_jax.training.step import init_state, make_train_step
 
     plan, optimizer = work.plan(devices), workload.optimizer("muon")
-    train = TrainConfig(batch=work.batch, steps=1, loss_chunk=chunk * plan.devices_seen)
-    start = lambda: plan.init(lambda key: init_state(work.model, optimizer, train, key),
+    train = TrainConfig(batch=work.batch, steps=1, loss_chunk=chunk)
+    loss = CompressorLoss(work.model, train, plan.devices_seen)
+    start = lambda: plan.init(lambda key: init_state(loss, optimizer, key),
                               parallel.expert_keys(0, [f"e{i}" for i in range(work.experts)]))
     drawn = [workload.draw_tokens(work.model, work.batch, STEPS, seed)
              for seed in range(work.experts)]
     batches = [plan.put({"tokens": np.stack([d[i] for d in drawn])}) for i in range(STEPS)]
     state = start()
     program = plan.compile_step(
-        lambda axis: make_train_step(work.model, optimizer, train, axis), "vmap", state,
+        lambda axis: make_train_step(loss, optimizer, axis_name=axis), "vmap", state,
         batches[0])
     jax.block_until_ready(state)
     return Ready(work, devices, start, program, batches)

@@ -35,6 +35,6 @@ def get_config():
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=16, log_every=20, steps=1000, checkpoint_every=60.0, short=0.25,
                         predict_weight=0.5)
-    config.scoring.update(predicted=True, pairs=0.35)
+    config.scoring.update(predicted=True, bigram_weight=0.35)
     config.eval.update(windows=256, calibration_windows=1000)
     return config

@@ -27,7 +27,7 @@ def get_config():
     config.model.update(window=64, latents=8, d_model=128, d_latent=128, heads=4, d_ff=256,
                         encoder_blocks=1, decoder_blocks=1, bottleneck="fold",
                         tie_embeddings=True, predictive=True)
-    config.scoring.update(predicted=True, pairs=0.35)
+    config.scoring.update(predicted=True, bigram_weight=0.35)
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=16, log_every=10, steps=450, checkpoint_every=30.0)
     config.eval.windows = 1024

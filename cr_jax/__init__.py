@@ -9,19 +9,26 @@
     found.expert, found.margin, found.p_values
 
 A str is the text itself; a file is given as `pathlib.Path("f.py")`.  `score` takes the same and
-gives the residuals behind a route, token by token.  Bad input raises `UserError`.  Names are
-imported on first use, so that `import cr_jax` stays light.
+gives the residuals behind a route, token by token; `route_windows` routes windows one by one.
+`RouteOptions` says how a text is judged, `BatchSizes` how much is computed at once.  Bad input
+raises `UserError`.  Names are imported on first use, so that `import cr_jax` stays light.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from cr_jax.errors import UserError
 
-__version__ = "0.1.0"
-__all__ = ["ExpertBank", "UserError", "__version__", "route", "score"]
+if TYPE_CHECKING:
+    from cr_jax.bank.bank import ExpertBank as ExpertBank
 
-_HOMES = {"ExpertBank": "cr_jax.bank", "route": "cr_jax.routing.route",
-          "score": "cr_jax.routing.route"}
+__version__ = "0.1.0"
+__all__ = ["BatchSizes", "ExpertBank", "RouteOptions", "UserError", "__version__", "route",
+           "route_windows", "score"]
+
+_HOMES = {"BatchSizes": "cr_jax.scoring.batching", "ExpertBank": "cr_jax.bank",
+          "RouteOptions": "cr_jax.routing.options",
+          **dict.fromkeys(("route", "route_windows", "score"), "cr_jax.router")}
 
 
 def __getattr__(name: str):

@@ -8,10 +8,16 @@ _GONE = re.compile(
     r"|remote (process|error)|unavailable|deadline_exceeded", re.IGNORECASE)
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Bad input: its message is one line that says what is wrong and what to change.
 
     `main.py` and `cr-jax` print the message without a traceback and exit with status 2.
+
+    >>> try:
+    ...     raise UserError("give a number")
+    ... except ValueError as error:
+    ...     print(error)
+    give a number
     """
 
 

@@ -3,10 +3,12 @@
 
 - eight devices, so that every way to split a step can be tested without an accelerator
 - rank promotion raises: a missing [None] is an error here, not a wrong sum
+- dtype promotion is strict: a type that mixes with another is cast where a reader sees it
 - every shape in an annotation of `cr_jax` is checked at each call
 - a warning is an error (`filterwarnings` in pyproject.toml names the exceptions)
 """
 
+import functools
 import gc
 import os
 import pathlib
@@ -34,6 +36,18 @@ import pytest
 from absl import flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+_attend = jax.nn.dot_product_attention
+
+
+@functools.wraps(_attend)
+def _attention(*args, **options):
+    """JAX's own attention, which takes the sums of half precision in float32 without a cast."""
+    with jax.numpy_dtype_promotion("standard"):
+        return _attend(*args, **options)
+
+
+jax.nn.dot_product_attention = _attention
 # LLVM's passes cost more time on tiny models than they save; they change sums in the last bits,
 # so equalities between programs are stated with a tolerance, and between runs of one program not.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -47,10 +61,18 @@ if not flags.FLAGS.is_parsed():
 
 _here = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(_here / "fixtures"))
+import lanes
+
 # All rooms but the report, which takes no arrays and whose many small calls would cost a minute.
 jaxtyping.install_import_hook(
     [f"cr_jax.{m.name}" for m in pkgutil.iter_modules([str(_here.parent / "cr_jax")])
      if m.name != "report"], "checked.types")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.relative_to(_here).as_posix().startswith(lanes.SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

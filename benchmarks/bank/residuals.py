@@ -1,4 +1,4 @@
-"""What `benchmarks.bank.run` stored, or its packed form: sums of residuals per set, rule, window.
+"""What the runs in results/ stored: sums of residuals per set, rule and window.
 
 Letters: E experts, N windows.
 """

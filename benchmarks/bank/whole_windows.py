@@ -2,11 +2,10 @@
 
     python -m benchmarks.bank.whole_windows --run OUT/half_s0 --out results/routing_half.json
 
-Plain residuals, with the excess and with the handicaps that are best on valid
+Plain residuals, with the typicality penalty and with the offsets that are best on valid
 (`cr_jax.studies.weak_experts`).  --members: further runs of the same domains, whose residuals in
 nats/token are averaged with the first's: the rules that --rule names, every position that they
 score.  --without: experts left out with their windows, before anything is chosen.
-`benchmarks.bank.report` has the whole study.
 """
 
 import argparse
@@ -46,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
                *(sys.argv[1:] if arguments is None else arguments)]
     write(a.out, json.dumps(found | {"commit": commit(), "command": shlex.join(command)}, indent=1)
           + "\n")
-    for way in ("plain", "excess", "handicaps"):
+    for way in ("plain", "typicality", "offsets"):
         print(f"{way:10s} valid {found[way]['valid']:.2%}  test {found[way]['test']:.2%}")
     return 0
 
@@ -69,15 +68,16 @@ def report(runs: Sequence[str], rule: str, without: Sequence[str] = ()) -> dict:
     valid, test = ({n: np.mean([m[n] for m in of[s]], 0) for n in names} for s in SPLITS)
     none = np.zeros(len(names))
     share, given = weak_experts.choose(valid, names)
-    by_excess = weak_experts.excess(valid, test, names)
-    chosen = next(r for r in by_excess["rows"] if r["weight"] == by_excess["chosen_on_valid"])
-    right = lambda handicap: {s: weak_experts.accuracy(x, names, handicap)
+    by_typicality = weak_experts.typicality(valid, test, names)
+    chosen = next(r for r in by_typicality["rows"]
+                  if r["weight"] == by_typicality["chosen_on_valid"])
+    right = lambda offset: {s: weak_experts.accuracy(x, names, offset)
                               for s, x in zip(SPLITS, (valid, test), strict=True)}
     return {"experts": names, "scored_by": rule, "without": list(without),
             "plain": {**right(none), "per_domain": {
                 n: float(np.mean(test[n].argmin(0) == e)) for e, n in enumerate(names)}},
-            "excess": {k: chosen[k] for k in ("weight", "valid", "test", "per_domain")},
-            "handicaps": {"share": share, **right(given), "nats_per_token": dict(
+            "typicality": {k: chosen[k] for k in ("weight", "valid", "test", "per_domain")},
+            "offsets": {"share": share, **right(given), "nats_per_token": dict(
                 zip(names, map(float, given), strict=True))},
             "runs": [{"run": Path(run).name, "commit": x.get("commit"), "device": x["device"],
                       "train": x["spec"]["train"], "seconds": x["seconds"],

@@ -17,6 +17,7 @@ from jaxtyping import Array, Int
 from cr_jax import models
 from cr_jax.config import ModelConfig, OptimizerConfig, TrainConfig
 from cr_jax.models import objective
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.step import init_state, make_train_step
 
 LOG = 16  # entries of a cell's training curve
@@ -62,9 +63,10 @@ class Program:
 
 def _measure(model, optimizer, train, seeds, sources, rows, steps):
     """-> (sums of the test windows, each [E]; nats/token of the training curve [LOG, E])."""
-    make = functools.partial(init_state, model, optimizer, train)
+    loss = CompressorLoss(model, train)
+    make = functools.partial(init_state, loss, optimizer)
     state = jax.vmap(lambda seed: make(jax.random.key(seed)))(seeds)
-    together = jax.vmap(make_train_step(model, optimizer, train), in_axes=(0, 0, None))
+    together = jax.vmap(make_train_step(loss, optimizer, train.accumulate), in_axes=(0, 0, None))
 
     def draw(seed, source, step):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), seed), step)

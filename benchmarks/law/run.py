@@ -25,8 +25,8 @@ import jax
 from benchmarks.law.program import Program
 from benchmarks.law.search import neighbours
 from benchmarks.law.settings import Setting, read_rows, settings
-from benchmarks.record.run import change, load
 from benchmarks.results import check_folder, commit, versions, write, writing
+from benchmarks.settings_file import change, load
 from cr_jax.config import build
 from cr_jax.errors import UserError
 from cr_jax.studies.capacity import ablation, capacity, power_law

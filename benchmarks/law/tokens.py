@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.record.run import load
 from benchmarks.results import check_folder, write, writing
+from benchmarks.settings_file import load
 from cr_jax.config import Experiment, build
 from cr_jax.data import experiment_text, load_corpus
 from cr_jax.errors import UserError

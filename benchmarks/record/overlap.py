@@ -2,8 +2,9 @@
 
     python -m benchmarks.record.overlap --tokens TOKENS --train 'train0*.npy' --out overlap.json
 
-Looks at the windows that `run.py` scores, and at every run of `--run` tokens inside them.  Hashes
-only choose what is compared: a run counts where all its tokens equal those of a training array.
+Looks at the windows that the record is scored on, and at every run of `--run` tokens inside them.
+Hashes only choose what is compared: a run counts where all its tokens equal those of a training
+array.
 """
 
 import argparse
@@ -17,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Integer, UInt64
 
-from benchmarks.record.run import VALID_WINDOWS
-from benchmarks.record.tokens import array, windows
+from benchmarks.record.tokens import VALID_WINDOWS, array, windows
 from benchmarks.results import commit, versions, write
 from cr_jax.errors import UserError
 

@@ -1,12 +1,13 @@
 """Raw record logs -> results/paper.json.
 
     python -m benchmarks.record.table results/record/*seed?.json results/record/*[0-9]s.json \
-        --swap results/record/*swap*.json
+        --swap results/record/*swap*.json --reports runs/*/report.json
 
 The record is of runs without changed settings, by one command, on the record's chip (rules 7 and
 8): those that agree in device, commit and every setting, seconds of training included, and all
 meet the target, at least two seeds; the fastest such command.  The others stand beside it.
-`--swap`: an expert of another domain.
+`--swap`: an expert of another domain.  `--reports`: report.json of runs of configs/cr_87m.py by
+main.py, one row each, beside the older logs.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import statistics
 from pathlib import Path
 
 CHIP = "H100"
+TARGET = 0.9947  # Paper 2512.16963, TRA on held-out code
 KEPT = ("config", "changes", "bottleneck", "L", "M", "d_z", "params", "seed", "train_tokens",
         "train_seconds", "tokens_per_s", "compile_seconds", "seconds_to_99_47", "device", "commit",
         "tra", "nll", "window_exact", "majority_tra", "tokens")
@@ -25,9 +27,10 @@ NAMES = {"test": "code_test", "valid": "code_valid", "wikitext": "wikitext_valid
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("logs", nargs="+", help="raw JSON of benchmarks.record.run")
+    p.add_argument("logs", nargs="+", help="raw JSON in results/record")
     p.add_argument("--swap", help="raw JSON of an expert trained on other text")
     p.add_argument("--out", default="results/paper.json")
+    p.add_argument("--reports", nargs="*", default=[], help="report.json of main.py")
     args = p.parse_args()
     raws = [json.loads(Path(path).read_text()) for path in args.logs]
     rows = [named(raw) for raw in raws]
@@ -42,14 +45,16 @@ def main():
               "device": seeds[0]["device"], "commit": seeds[0]["commit"],
               "others": [{k: r[k] for k in ("seed", "seconds_to_99_47", "train_seconds", "device",
                                             "commit")} for r in plain if r not in seeds]}
+    rows += [of_report(json.loads(Path(path).read_text())) for path in args.reports]
     swap = named(json.loads(Path(args.swap).read_text())) if args.swap else None
     Path(args.out).write_text(json.dumps({"rows": rows, "record": record, "swap": swap}, indent=1))
     for r in rows:
         print(f"| {' '.join(r['changes']) or r['seed']} | {r['train_seconds']:.0f} s | "
               f"{r['train_tokens'] / 1e6:.0f} M | "
               + " | ".join(f"{r['tra'][n]:.2%}" for n in NAMES.values() if n in r["tra"])
-              + f" | {r['nll']['code_test']:.3f} / {r['nll']['wikitext_valid']:.2f} | "
-              f"{r['window_exact']['code_test']:.1%} | "
+              + f" | {r['nll'].get('code_test', 0):.3f} / "
+              f"{r['nll'].get('wikitext_valid', 0):.2f} | "
+              f"{r['window_exact'].get('code_test', 0):.1%} | "
               f"{r['seconds_to_99_47'] or float('nan'):.0f} s |")
 
 
@@ -64,6 +69,38 @@ def record_runs(raws):
                and None not in [r["seconds_to_99_47"] for r in rows]]
     return min(counted, default=None,
                key=lambda rows: statistics.mean(r["seconds_to_99_47"] for r in rows))
+
+
+def of_report(report: dict) -> dict:
+    """The same fields of a run of main.py with one expert, and its command.
+
+    Valid is its last look's: `config.eval.every_windows` windows.
+    """
+    expert, cells = next(iter(report["fingerprint"].items()))
+    config, training = report["provenance"]["config"], report["training"]
+    names = {expert: f"{expert}_test", "wikitext": "wikitext_valid", "code": "code_test",
+             "random_tokens": "random"}
+    figures = {group: {names.get(n, n): cell[key] for n, cell in cells.items()}
+               for group, key in (("tra", "tra"), ("nll", "nll"), ("window_exact", "window_exact"),
+                                  ("majority_tra", "majority_tra"), ("tokens", "tokens"))}
+    curve = report["curves"][expert]
+    for group in ("tra", "nll"):
+        if curve.get(f"valid_{group}"):
+            figures[group][f"{expert}_valid"] = curve[f"valid_{group}"][-1]
+    model, seconds = config["model"], training["seconds"]
+    tokens = training["tokens_per_expert"]
+    return {
+        "command": report["provenance"]["command"], "config": report["name"], "changes": [],
+        "bottleneck": model["bottleneck"], "L": model["window"], "M": model["latents"],
+        "d_z": model["d_latent"], "params": report["summary"]["parameters"],
+        "seed": config["seed"], "train_tokens": tokens, "train_seconds": seconds,
+        "tokens_per_s": tokens / seconds,
+        "compile_seconds": training["seconds_by_phase"]["compile"],
+        "validate_seconds": training["seconds_by_phase"]["validate"],
+        "seconds_to_99_47": (training["seconds_to_target"].get(expert)
+                             if training.get("target_tra") == TARGET else None),
+        "device": report["provenance"]["devices"][0], "commit": report["provenance"]["commit"],
+        **figures}
 
 
 def named(raw):

@@ -18,6 +18,7 @@ import numpy as np
 from cr_jax.data import Gpt2Tokenizer, documents
 from cr_jax.errors import UserError
 
+VALID_WINDOWS = 2048  # 1,048,576 tokens, evenly spread
 WRITTEN = ("train*.npy", "valid.npy", "test.npy", "wikitext.npy")
 
 

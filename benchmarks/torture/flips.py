@@ -22,6 +22,7 @@ from cr_jax.bank import ExpertBank
 from cr_jax.config import build
 from cr_jax.errors import UserError
 from cr_jax.training.checkpoint import Checkpointer
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.step import init_state
 
 STEPS = 6
@@ -186,7 +187,7 @@ def _files(folder: Path) -> list[Path]:
 def _like():
     """The shapes of the run's state, as zeros."""
     e = build(tiny.get_config())
-    make = lambda key: init_state(e.model, e.optimizer, e.train, key)
+    make = lambda key: init_state(CompressorLoss(e.model, e.train), e.optimizer, key)
     shapes = jax.eval_shape(jax.vmap(make), jax.random.split(jax.random.key(0), len(tiny.LETTERS)))
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 

@@ -153,7 +153,7 @@ class _Arena:
 
 
 def make_bank(folder: Path, experts: int, model: ModelConfig = MODEL) -> None:
-    """A bank of experts with random weights, and scouts of random text."""
+    """A bank of experts with random weights, and bigram models of random text."""
     bank = ExpertBank.create(folder, model, ByteTokenizer())
     calibration = Calibration({8: np.linspace(1, 9, 40), 16: np.linspace(1, 9, 40)})
     for i in range(experts):
@@ -167,7 +167,7 @@ def make_bank(folder: Path, experts: int, model: ModelConfig = MODEL) -> None:
             place[leaf] = random.normal(0, 0.3, shape).astype(np.float32)
         text = random.integers(0, model.vocab_size, (8, model.window))
         bank.add(f"e{i}", tree, calibration, {"seed": i},
-                 scout=bigram.count(text, np.ones(text.shape, bool), model.vocab_size))
+                 bigram=bigram.count(text, np.ones(text.shape, bool), model.vocab_size))
 
 
 def _generate(strategy, count: int, number: int, check: Callable[[Case], object]) -> None:

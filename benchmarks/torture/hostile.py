@@ -19,7 +19,7 @@ EXPERT = "e0"
 INSIDE = f"experts/{EXPERT}/"
 JSON_FILES = ("bank.json", INSIDE + "config.json", INSIDE + "calibration.json",
               INSIDE + "manifest.json", "tokenizer/tokenizer.json")
-TENSORS = tuple(INSIDE + f for f in ("params.safetensors", bank_folder.SCOUT))
+TENSORS = tuple(INSIDE + f for f in ("params.safetensors", bank_folder.BIGRAM))
 CLIMBING = ("..", "../..", "../x", "../../etc/passwd", "/etc/passwd", "/", ".", "", "~",
             "a/../../b", "e0/../../../x", "..\\x", "C:\\x", "experts/../../x", ".hidden", "-x",
             "--", "unknown", "e0/", "./e0", "*", "$(x)", "`x`", "e0;x", "con", "e1",
@@ -52,7 +52,7 @@ class Case:
 
 READING = (("route", "--bank", "{bank}", "{input}"),
            ("route", "--json", "--bank", "{bank}", "{input}"),
-           ("route", "--keep", "1", "--bank", "{bank}", "{input}"),
+           ("route", "--min-candidates", "1", "--bank", "{bank}", "{input}"),
            ("reconstruct", "--bank", "{bank}", "--expert", EXPERT, "{input}"))
 KEEPING = (("bank", "verify", "--bank", "{bank}"), ("bank", "list", "--bank", "{bank}"),
            ("bank", "list", "--json", "--bank", "{bank}"),
@@ -88,7 +88,7 @@ def texts() -> st.SearchStrategy[Case]:
 
 
 def parameters(bank: Path) -> st.SearchStrategy[Case]:
-    """Random bytes as parameters or as a scout, splices of good ones, forged headers."""
+    """Random bytes as parameters or as a bigram model, splices of good ones, forged headers."""
     return st.builds(Case, st.just("safetensors"), st.sampled_from(ALL), st.just(b"words"),
                      st.sampled_from(TENSORS).flatmap(lambda name: _tensors(bank, name)),
                      st.booleans())

@@ -1,11 +1,11 @@
 """A folder of sealed experts <-> parameters stacked on a leading expert axis E.
 
-Names are imported on first use: looking into a bank's folder (`bank.files`) needs no JAX.
+Names are imported on first use: the command line checks a bank's files before JAX starts.
 """
 
 import importlib
 
-__all__ = ["ExpertBank", "check_scouts", "import_expert", "selected", "set_excess"]
+__all__ = ["ExpertBank", "check_bigrams", "import_expert", "selected", "set_typicality_weight"]
 
 
 def __getattr__(name: str):

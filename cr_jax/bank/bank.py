@@ -24,8 +24,8 @@ from cr_jax.bank.expert import (
     bank_scoring,
     check_belongs,
     copy_expert,
+    read_bigram,
     read_calibration,
-    read_scout,
     write_expert,
 )
 from cr_jax.bank.files import (
@@ -37,7 +37,7 @@ from cr_jax.bank.files import (
 )
 from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.errors import UserError
-from cr_jax.scoring.bigram import Scout, Table, beside, table
+from cr_jax.scoring.bigram import BigramModel, BigramTable, table, with_bigrams
 from cr_jax.scoring.calibration import Calibration
 
 
@@ -46,9 +46,9 @@ class ExpertBank:
     """Experts that share one tokenizer and one model shape.
 
     names: E of them; params: pytree of float32 arrays [E, ...], None when E is 0; calibration,
-    about and, where it was stored, scout (`scoring.bigram`): per expert.  Arrays are immutable.
-    `mount`, `unmount` and `select` give a new bank that lives in memory; `add`, `remove` and
-    `verify` also work on `folder`, where there is one.
+    about and, where it was stored, bigram model (`scoring.bigram`): per expert.  Arrays are
+    immutable.  `mount`, `unmount` and `select` give a new bank that lives in memory; `add`,
+    `remove` and `verify` also work on `folder`, where there is one.
     """
 
     model: ModelConfig
@@ -59,7 +59,7 @@ class ExpertBank:
     about: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     folder: Path | None = None
     scoring: Scoring = SEEN  # its residual_rule is the one that calibrations were made with
-    scouts: Mapping[str, Scout] = dataclasses.field(default_factory=dict)
+    bigrams: Mapping[str, BigramModel] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if not 0 < self.tokenizer.vocab_size <= self.model.vocab_size:
@@ -97,7 +97,7 @@ class ExpertBank:
         for name, path in zip(names, folders, strict=True):
             files.check_expert(name) if verify else check_name(name)
             check_belongs(path, model, scoring)
-        read = {n: read_scout(p, model) for n, p in zip(names, folders, strict=True)}
+        read = {n: read_bigram(p, model) for n, p in zip(names, folders, strict=True)}
         return cls(
             model, tokenizer, names, parameters.read_stacked(folders, model),
             {n: read_calibration(p) for n, p in zip(names, folders, strict=True)},
@@ -107,12 +107,12 @@ class ExpertBank:
 
     def add(self, name: str, params: Any, calibration: Calibration,
             about: Mapping[str, Any] | None = None, dtype: str = "float32",
-            scout: Scout | None = None) -> None:
+            bigram: BigramModel | None = None) -> None:
         """Stores one expert (params without the expert axis) in the folder and mounts it here.
 
-        All or nothing.  `about` is provenance in JSON types; scout: for a cascade, and for rules
-        with `pairs`.  dtype "bfloat16" halves the file, "int8" quarters it; what is mounted is
-        what the file holds.  `UserError` as in `mount`, or when the folder has the name already,
+        All or nothing.  `about` is provenance in JSON types; bigram: for a cascade, and for rules
+        with a bigram_weight.  dtype "bfloat16" halves the file, "int8" quarters it; what is mounted
+        is what the file holds.  `UserError` as in `mount`, or when the folder has the name already,
         cannot be written, or has another tokenizer by now.
         """
         if dtype not in parameters.DTYPES:
@@ -121,9 +121,9 @@ class ExpertBank:
         files = self._files()
         given = parameters.checked(f"expert {name!r}", params, self.model)
         rounded = parameters.rounded(given, dtype)
-        mounted = self.mount(name, rounded, calibration, about, scout)
+        mounted = self.mount(name, rounded, calibration, about, bigram)
         with files.adding(name) as draft:
-            write_expert(draft, rounded, calibration, scout, model=self.model,
+            write_expert(draft, rounded, calibration, bigram, model=self.model,
                          scoring=self.scoring, fingerprint=self.tokenizer.fingerprint,
                          about=about, dtype=dtype)
         self._become(mounted)
@@ -140,23 +140,25 @@ class ExpertBank:
         return self._files().verify()
 
     def mount(self, name: str, params: Any, calibration: Calibration,
-              about: Mapping[str, Any] | None = None, scout: Scout | None = None
+              about: Mapping[str, Any] | None = None, bigram: BigramModel | None = None
               ) -> "ExpertBank":
         """A new bank with one more expert, last; the others' parameters are the same bytes.
 
-        `UserError` when the name is bad or taken, shapes or numbers are not a model's, the scout
-        has another vocabulary, or there is none and the bank's rule has `pairs`.
+        `UserError` when the name is bad or taken, shapes or numbers are not a model's, the bigram
+        model has another vocabulary, or there is none and the bank's rule has a bigram_weight.
         """
         if check_name(name) in self.names:
             raise UserError(f"the bank already has an expert {name!r}: unmount it first or choose "
                             "another name")
         given = parameters.checked(f"expert {name!r}", params, self.model)
-        if scout is None and self.scoring.pairs:
-            raise UserError(f"expert {name!r} has no scout, of which the bank's rule takes a "
-                            "share: count one from its training text (cr_jax.scoring.bigram.count)")
-        if scout is not None and len(scout.alone) != self.model.vocab_size:
-            raise UserError(f"the scout of expert {name!r} knows {len(scout.alone)} tokens, the "
-                            f"bank's model has {self.model.vocab_size}: count it with these")
+        if bigram is None and self.scoring.bigram_weight:
+            raise UserError(f"expert {name!r} has no bigram model, and the bank's rule has a "
+                            "bigram_weight: count one from its training text "
+                            "(cr_jax.scoring.bigram.count)")
+        if bigram is not None and len(bigram.alone) != self.model.vocab_size:
+            raise UserError(f"the bigram model of expert {name!r} knows {len(bigram.alone)} "
+                            f"tokens, the bank's model has {self.model.vocab_size}: count it with "
+                            "these")
         # Joined on the host: no compilation, and a copy that the caller cannot change later.
         if self.params is None:
             stacked = jax.tree.map(lambda x: jnp.asarray(np.stack([x])), given)
@@ -165,7 +167,7 @@ class ExpertBank:
             stacked = jax.tree.map(join, self.params, given)
         return self._with(self.names + (name,), stacked, {**self.calibration, name: calibration},
                           {**self.about, name: dict(about or {})},
-                          {**self.scouts, **({} if scout is None else {name: scout})})
+                          {**self.bigrams, **({} if bigram is None else {name: bigram})})
 
     def unmount(self, name: str) -> "ExpertBank":
         """A new bank without one expert."""
@@ -182,23 +184,22 @@ class ExpertBank:
         params = jax.tree.map(pick, self.params) if names else None
         return self._with(names, params, {n: self.calibration[n] for n in names},
                           {n: self.about[n] for n in names},
-                          {n: self.scouts[n] for n in names if n in self.scouts})
+                          {n: self.bigrams[n] for n in names if n in self.bigrams})
 
     @functools.cached_property
     def weights(self) -> Any:
-        """What residuals are computed from: `params`, under a rule with `pairs` with scouts.
-
-        `UserError` when such a rule finds no scout.
+        """What residuals are computed from: `params`, with the bigram models where the rule has a
+        bigram_weight.  `UserError` when an expert then has no bigram model.
         """
-        if not self.scoring.pairs or not self.names:
+        if not self.scoring.bigram_weight or not self.names:
             return self.params
-        return beside(self.params, self.scout_table)
+        return with_bigrams(self.params, self.bigram_table)
 
     @functools.cached_property
-    def scout_table(self) -> Table:
-        """All experts' scouts, stacked.  `UserError` unless every expert has one."""
-        check_scouts(self)
-        return table(self.scouts[n] for n in self.names)
+    def bigram_table(self) -> BigramTable:
+        """All experts' bigram models, stacked.  `UserError` unless every expert has one."""
+        check_bigrams(self)
+        return table(self.bigrams[n] for n in self.names)
 
     def expert_params(self, name: str) -> Any:
         """One expert's parameters, without the expert axis."""
@@ -212,16 +213,16 @@ class ExpertBank:
                             f"{', '.join(self.names) or 'none yet'}")
         return self.names.index(name)
 
-    def _with(self, names, params, calibration, about, scouts):
+    def _with(self, names, params, calibration, about, bigrams):
         frozen = types.MappingProxyType
         return ExpertBank(self.model, self.tokenizer, names, params, frozen(calibration),
-                          frozen(about), scoring=self.scoring, scouts=frozen(scouts))
+                          frozen(about), scoring=self.scoring, bigrams=frozen(bigrams))
 
     def _become(self, other: "ExpertBank") -> None:
         self.names, self.params = other.names, other.params
         self.calibration, self.about = other.calibration, other.about
-        self.scouts = other.scouts
-        for made in ("weights", "scout_table"):  # of the experts as they were
+        self.bigrams = other.bigrams
+        for made in ("weights", "bigram_table"):  # of the experts as they were
             self.__dict__.pop(made, None)
 
     def _files(self) -> BankFolder:
@@ -243,24 +244,24 @@ def selected(bank: ExpertBank, rows: Int[np.ndarray, " K"]) -> ExpertBank:
         bank, names=names, params={k: weights[k] for k in bank.params}, folder=None,
         calibration={n: bank.calibration[n] for n in names},
         about={n: bank.about[n] for n in names},
-        scouts={n: bank.scouts[n] for n in names if n in bank.scouts})
-    found.weights = weights  # not made anew from the scouts
+        bigrams={n: bank.bigrams[n] for n in names if n in bank.bigrams})
+    found.weights = weights  # not made anew from the bigram models
     return found
 
 
 @jax.jit
 def _pick(params: Any, rows: Any) -> Any:
-    # The rows are data, so every choice of as many experts is one program.
+    # The rows are data: any selection of as many experts is one program.
     return jax.tree.map(lambda x: jnp.take(x, rows, axis=0), params)
 
 
-def check_scouts(bank: ExpertBank) -> None:
-    """`UserError` unless every expert has a scout."""
-    lacking = [n for n in bank.names if n not in bank.scouts]
+def check_bigrams(bank: ExpertBank) -> None:
+    """`UserError` unless every expert has a bigram model."""
+    lacking = [n for n in bank.names if n not in bank.bigrams]
     if lacking:
-        raise UserError(f"no scout for {', '.join(lacking)}: experts have one if they were trained "
-                        "by this version; or store them again with `ExpertBank.add(..., "
-                        "scout=cr_jax.scoring.bigram.count(...))`")
+        raise UserError(f"no bigram model for {', '.join(lacking)}: experts have one if they were "
+                        "trained by this version; or store them again with `ExpertBank.add(..., "
+                        "bigram=cr_jax.scoring.bigram.count(...))`")
 
 
 def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLike,
@@ -283,22 +284,22 @@ def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLi
             check_manifest(draft, files.index["tokenizer"])
             check_belongs(draft, model, bank_scoring(files, model))
             read_calibration(draft)
-            read_scout(draft, model)
+            read_bigram(draft, model)
             parameters.read_stacked([draft], model)
         except UserError as error:
             raise UserError(str(error).replace(str(draft), str(source))) from error
     return name
 
 
-def set_excess(bank_folder: str | os.PathLike, excess: float) -> None:
-    """Changes how a stored bank compares residuals (`config.Scoring.excess`).
+def set_typicality_weight(bank_folder: str | os.PathLike, weight: float) -> None:
+    """Changes how a stored bank ranks experts (`config.Scoring.typicality_weight`).
 
     Only bank.json is written: experts and their calibrations keep their bytes.  `UserError` when
-    there is no bank, or `excess` is not finite or below 0.  Not in the paper.
+    there is no bank, or the weight is not finite or below 0.  Not in the paper.
     """
     files = BankFolder(bank_folder)
     model = bank_model(files)
-    rule = dataclasses.replace(bank_scoring(files, model), excess=float(excess))
+    rule = dataclasses.replace(bank_scoring(files, model), typicality_weight=float(weight))
     config.check_scoring(rule, model)
     files.set_scoring(config.to_dict(rule))
 

@@ -1,7 +1,7 @@
-"""How many experts a cascade keeps, on file in its bank.  Knows no arrays.
+"""How many experts a cascade scores in full, on file in its bank.  Knows no arrays.
 
-    BANK/cascade.json    sealed; the choice, the SHA-256 of every expert, and the excess that the
-                         bank compared by
+    BANK/cascade.json    sealed; the fit, the SHA-256 of every expert, and the typicality weight
+                         that the bank ranked by
 """
 
 import dataclasses
@@ -21,81 +21,92 @@ from cr_jax.bank.files import (
 )
 from cr_jax.errors import UserError
 
+_RENAMED = {"keep": "min_candidates", "margin": "candidate_margin", "kept": "mean_candidates",
+            "head": "max_windows", "excess": "typicality_weight"}  # since version 0.1
+
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """How many experts to keep, as measured (`cr_jax.routing.candidates`).
+class CandidateFit:
+    """How many experts are candidates, as measured (`cr_jax.routing.candidates`).
 
-    keep: the least number; margin, nats/token: all others whose scout lies so near the nearest;
-    offsets: expert -> nats/token off its scout's residual, or None.  agreement: with exact routing,
-    at least `at_least`, and kept: experts on average, both means over `windows` validation windows
-    of all experts.  `UserError` when they contradict each other.
+    min_candidates: the least number; candidate_margin, nats/token: all others whose bigram model
+    lies so near the nearest; offsets: expert -> nats/token off its bigram model's residual, or
+    None.  agreement: with exact routing, at least `at_least`, and mean_candidates: experts on
+    average, both means over `windows` validation windows of all experts.  `UserError` when they
+    contradict each other.
     """
 
-    keep: int
+    min_candidates: int
     at_least: float
-    margin: float
+    candidate_margin: float
     offsets: dict[str, float] | None
     agreement: float
-    kept: float
+    mean_candidates: float
     windows: int
 
     def __post_init__(self):
         shares, known = (self.at_least, self.agreement), isinstance(self.offsets, dict)
-        nats = (self.margin, *(self.offsets.values() if known else ()))
-        if (type(self.keep) is not int or type(self.windows) is not int
-                or not all(map(_number, (*shares, *nats, self.kept)))
+        nats = (self.candidate_margin, *(self.offsets.values() if known else ()))
+        if (type(self.min_candidates) is not int or type(self.windows) is not int
+                or not all(map(_number, (*shares, *nats, self.mean_candidates)))
                 or not (known or self.offsets is None)
-                or min(self.keep, self.windows) < 1 or min(nats) < 0 or max(shares) > 1
-                or not 0 <= self.at_least <= self.agreement or self.kept < self.keep):
-            raise UserError("the choice of how many experts to keep makes no sense: choose again")
+                or min(self.min_candidates, self.windows) < 1 or min(nats) < 0 or max(shares) > 1
+                or not 0 <= self.at_least <= self.agreement
+                or self.mean_candidates < self.min_candidates):
+            raise UserError("the stored fit of candidates makes no sense: fit them again")
 
 
-def write(bank: Path | None, choice: Choice, head: int, names: Sequence[str], excess: float
-          ) -> None:
-    """Stores the choice in the bank's folder.
+def write(bank: Path | None, fit: CandidateFit, max_windows: int, names: Sequence[str],
+          typicality_weight: float) -> None:
+    """Stores the fit in the bank's folder.
 
-    names, excess: of the bank that it was measured with.  `UserError` when that is in memory only,
-    or another than the folder's.
+    names, typicality_weight: of the bank that it was measured with.  `UserError` when that is in
+    memory only, or another than the folder's.
     """
     if bank is None:
         raise UserError("a cascade is stored in its bank, but this one lives in memory only: load "
                         "it from a folder")
-    if set(names) != set(_experts(bank)) or excess != _excess(bank):
-        raise UserError("the cascade was measured with other experts or another excess than "
-                        f"{bank} has: load the whole bank and choose again")
+    if set(names) != set(_experts(bank)) or typicality_weight != _typicality_weight(bank):
+        raise UserError("the cascade was measured with other experts or another typicality_weight "
+                        f"than {bank} has: load the whole bank and fit it again")
     with writable(bank):
-        write_sealed(bank / CASCADE, {"format": FORMAT, **dataclasses.asdict(choice), "head": head,
-                                      "excess": _excess(bank), "experts": _experts(bank)})
+        write_sealed(bank / CASCADE, {
+            "format": FORMAT, **dataclasses.asdict(fit), "max_windows": max_windows,
+            "typicality_weight": _typicality_weight(bank), "experts": _experts(bank)})
 
 
-def read(bank: Path) -> tuple[Choice, int]:
-    """-> (choice, head) as written.  `UserError` when missing, damaged, or of other experts."""
+def read(bank: Path) -> tuple[CandidateFit, int]:
+    """-> (fit, max_windows) as written.  `UserError` when missing, damaged, or of other experts.
+
+    The field names of version 0.1 are read too.
+    """
     path = bank / CASCADE
     if not os.path.isfile(path):
-        raise UserError(f"{bank} does not say how many experts its scouts keep: choose it with "
-                        "Cascade.choose and save, or give --keep")
-    raw = read_sealed(path)
+        raise UserError(f"{bank} does not say how many experts its bigram models leave to score: "
+                        "fit it with Cascade.fit and save, or give --min-candidates")
+    raw = {_RENAMED.get(field, field): value for field, value in read_sealed(path).items()}
     if raw.get("experts") != _experts(bank):
-        raise UserError(f"{path} was measured with other experts than {bank} holds now: choose "
-                        "again, or give --keep")
-    if raw.get("excess") != _excess(bank):
-        raise UserError(f"{path} was measured with another excess (config.scoring.excess) than "
-                        f"{bank} compares by now: choose again, or give --keep")
+        raise UserError(f"{path} was measured with other experts than {bank} holds now: fit it "
+                        "again, or give --min-candidates")
+    if raw.get("typicality_weight") != _typicality_weight(bank):
+        raise UserError(f"{path} was measured with another typicality_weight (config.scoring) than "
+                        f"{bank} ranks by now: fit it again, or give --min-candidates")
     try:
-        choice = Choice(**{f.name: raw[f.name] for f in dataclasses.fields(Choice)})
-        head = raw["head"]
+        fit = CandidateFit(**{f.name: raw[f.name] for f in dataclasses.fields(CandidateFit)})
+        max_windows = raw["max_windows"]
     except KeyError as error:
-        raise UserError(f"{path} lacks {error}: choose again") from error
+        raise UserError(f"{path} lacks {error}: fit it again") from error
     except TypeError as error:
-        raise UserError(f"{path} makes no sense: choose again") from error
-    if type(head) is not int:
-        raise UserError(f"{path} has head={head!r}, no number of windows: choose again")
-    return choice, head
+        raise UserError(f"{path} makes no sense: fit it again") from error
+    if type(max_windows) is not int:
+        raise UserError(f"{path} has max_windows={max_windows!r}, no number of windows: fit it "
+                        "again")
+    return fit, max_windows
 
 
-def _excess(folder: Path) -> float:
-    return BankFolder(folder).index.get("scoring", {}).get("excess", 0.0)
+def _typicality_weight(folder: Path) -> float:
+    scoring = BankFolder(folder).index.get("scoring", {})
+    return scoring.get("typicality_weight", scoring.get("excess", 0.0))
 
 
 def _experts(folder: Path) -> dict[str, Any]:

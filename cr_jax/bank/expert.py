@@ -10,9 +10,10 @@ from typing import Any
 from cr_jax import config, models
 from cr_jax.bank import bigram_file, parameters
 from cr_jax.bank.files import (
+    BIGRAM,
     FORMAT,
-    SCOUT,
     BankFolder,
+    bigram_of,
     listed_files,
     read_json,
     readable,
@@ -20,24 +21,24 @@ from cr_jax.bank.files import (
 )
 from cr_jax.config import ModelConfig, Scoring
 from cr_jax.errors import UserError
-from cr_jax.scoring.bigram import Scout
+from cr_jax.scoring.bigram import BigramModel
 from cr_jax.scoring.calibration import Calibration
 
 _HOW_TO_RUN = ("dtype", "attention", "kernels", "remat", "scan")  # not part of what an expert is
 
 
-def write_expert(draft: Path, params: Any, calibration: Calibration, scout: Scout | None, *,
+def write_expert(draft: Path, params: Any, calibration: Calibration, bigram: BigramModel | None, *,
                  model: ModelConfig, scoring: Scoring, fingerprint: str,
                  about: Mapping[str, Any] | None, dtype: str) -> None:
-    """Fills an empty folder; params as `parameter_files.rounded` to dtype."""
+    """Fills an empty folder; params as `parameters.rounded` to dtype."""
     record = {"format": FORMAT, "tokenizer": fingerprint, "model": config.to_dict(model),
               "dtype": dtype, "about": about or {},
               "scoring": config.to_dict(scoring.residual_rule)}
     _write_json(draft / "config.json", record)
     _write_json(draft / "calibration.json", calibration.to_json())
     parameters.write(draft / parameters.FILE, params, dtype)
-    if scout is not None:
-        bigram_file.write(draft / SCOUT, scout)
+    if bigram is not None:
+        bigram_file.write(draft / BIGRAM, bigram)
     write_manifest(draft, fingerprint)
 
 
@@ -64,9 +65,9 @@ def check_belongs(folder: Path, model: ModelConfig, scoring: Scoring) -> None:
     if rule != scoring.residual_rule:
         raise UserError(f"{folder} was calibrated for {rule}, the bank's residuals are of "
                         f"{scoring.residual_rule}: calibrate the expert again with the bank's rule")
-    if rule.pairs and SCOUT not in listed_files(folder):
-        raise UserError(f"{folder} has no scout, of which the bank's rule takes a share: store the "
-                        "expert again with one")
+    if rule.bigram_weight and bigram_of(listed_files(folder)) is None:
+        raise UserError(f"{folder} has no bigram model, and the bank's rule has a bigram_weight: "
+                        "store the expert again with one")
 
 
 def read_calibration(folder: Path) -> Calibration:
@@ -76,11 +77,10 @@ def read_calibration(folder: Path) -> Calibration:
         raise UserError(f"{folder / 'calibration.json'}: {error}") from error
 
 
-def read_scout(folder: Path, model: ModelConfig) -> Scout | None:
+def read_bigram(folder: Path, model: ModelConfig) -> BigramModel | None:
     """None for an expert that was stored without one."""
-    if SCOUT not in listed_files(folder):
-        return None
-    return bigram_file.read(folder / SCOUT, model.vocab_size)
+    file = bigram_of(listed_files(folder))
+    return None if file is None else bigram_file.read(folder / file, model.vocab_size)
 
 
 def bank_model(files: BankFolder) -> ModelConfig:

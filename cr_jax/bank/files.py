@@ -3,8 +3,8 @@
     bank.json                 sealed; names, tokenizer, model, SHA-256 of everything below
     tokenizer/*               what the tokenizer saved
     experts/NAME/             config.json, params.safetensors, calibration.json, manifest.json,
-                              scout.safetensors (experts of earlier versions have none)
-    cascade.json              sealed; how many experts its scouts keep (cascade_record)
+                              bigram.safetensors (where the expert has a bigram model)
+    cascade.json              sealed; how many experts a cascade scores (cascade_file)
 
 A *sealed* JSON file holds the SHA-256 of its own canonical text, so a changed byte shows there
 too.  An expert is written to a hidden folder, renamed into place, and exists only once bank.json
@@ -13,21 +13,23 @@ names it: a crash leaves litter, never half an expert.
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cr_jax.errors import UserError
+from cr_jax.files import changed, read_sealed, sha256, write_sealed
+from cr_jax.files import read_json as read_json  # for the other modules of a bank
+from cr_jax.files import readable as readable
 
 FORMAT = 1
 CASCADE = "cascade.json"
 EXPERT_FILES = ("config.json", "params.safetensors", "calibration.json")
-SCOUT = "scout.safetensors"
+BIGRAM = "bigram.safetensors"
+_BIGRAMS = (BIGRAM, "scout.safetensors")  # the second is the name of version 0.1
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
 
@@ -37,72 +39,6 @@ def check_name(name: str) -> str:
         raise UserError(f"bad expert name {name!r}: use up to 100 letters, digits and _ . - "
                         "without a leading dot, and not 'unknown'")
     return name
-
-
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, read in blocks.  `UserError` when it cannot be read."""
-    with readable(path), open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes `value` and its SHA-256 as canonical JSON, replacing `path` in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(_seal(value))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote.  `UserError` when missing, changed, not JSON or of new format."""
-    value = read_json(path)
-    inner = {k: v for k, v in value.items() if k != "sha256"} if isinstance(value, dict) else {}
-    try:
-        same = path.read_bytes() == _seal(inner)
-    except (ValueError, OSError, RecursionError):  # NaN, gone since, nested too deeply
-        same = False
-    if not same:
-        raise changed(path)
-    if inner.get("format") != FORMAT:
-        raise UserError(f"{path} has format {inner.get('format')!r}, this version reads {FORMAT}: "
-                        "upgrade cr_jax or write it again")
-    return inner
-
-
-def _seal(value: Mapping[str, Any]) -> bytes:
-    text = lambda v: json.dumps(v, indent=1, allow_nan=False) + "\n"
-    digest = hashlib.sha256(text(value).encode()).hexdigest()
-    return text({**value, "sha256": digest}).encode()
-
-
-def read_json(path: Path) -> Any:
-    """Parsed JSON.  `UserError` when the file is missing or is not JSON."""
-    with readable(path):
-        raw = path.read_bytes()
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: restore it from a copy or write it again") from error
-
-
-@contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turns the errors of reading `path` into a `UserError`."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: restore it from a copy or write it again") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL byte, a lone surrogate
-        raise UserError(f"{path} is not a file's name: restore it from a copy") from error
-
-
-def changed(path: Path) -> UserError:
-    return UserError(f"{path} was changed or cut short since it was written (its SHA-256 differs): "
-                     "restore it from a copy or write it again")
 
 
 class BankFolder:
@@ -253,8 +189,8 @@ def write_manifest(folder: Path, fingerprint: str) -> None:
     """Seals the expert files in `folder`: their SHA-256 and the tokenizer's fingerprint."""
     write_sealed(folder / "manifest.json", {
         "format": FORMAT, "tokenizer": fingerprint,
-        "files": {name: sha256(folder / name) for name in (*EXPERT_FILES, SCOUT)
-                  if name != SCOUT or (folder / name).exists()}})
+        "files": {name: sha256(folder / name) for name in (*EXPERT_FILES, BIGRAM)
+                  if name != BIGRAM or (folder / name).exists()}})
 
 
 def listed_files(folder: Path) -> tuple[str, ...]:
@@ -263,11 +199,16 @@ def listed_files(folder: Path) -> tuple[str, ...]:
     return tuple(_digests(folder, read_sealed(folder / "manifest.json")))
 
 
+def bigram_of(listed: Iterable[str]) -> str | None:
+    """The file of the bigram model among an expert's files; None where it has none."""
+    return next((name for name in _BIGRAMS if name in listed), None)
+
+
 def _digests(folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, str]:
     files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) - {SCOUT} != set(EXPERT_FILES):
+    if not isinstance(files, dict) or set(files) - {bigram_of(files)} != set(EXPERT_FILES):
         raise UserError(f"{folder / 'manifest.json'} lists other files than "
-                        f"{', '.join((*EXPERT_FILES, SCOUT))}: write the expert again")
+                        f"{', '.join((*EXPERT_FILES, BIGRAM))}: write the expert again")
     return files
 
 

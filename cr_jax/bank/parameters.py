@@ -124,6 +124,8 @@ def shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """
     try:
         tree = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
+    except UserError:
+        raise
     except (OverflowError, MemoryError, TypeError, ValueError) as error:
         raise UserError("the model's sizes do not make parameters: use the bank that training "
                         "wrote") from error

@@ -4,7 +4,7 @@ import contextlib
 import json
 from typing import Any
 
-from cr_jax.bank.files import SCOUT, BankFolder, read_json
+from cr_jax.bank.files import BIGRAM, BankFolder, read_json
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
 
@@ -44,7 +44,7 @@ def list_experts(args) -> int:
         with contextlib.suppress(OSError):
             record["bytes"] = (folder / "params.safetensors").stat().st_size
         rows.append({"name": name, "sha256": files.index["experts"][name]["sha256"],
-                     "scout": (folder / SCOUT).is_file(),
+                     "bigram": (folder / BIGRAM).is_file(),
                      **{k: record.get(k) for k in ("dtype", "bytes", "about")}})
     if args.json:
         for row in rows:
@@ -55,12 +55,12 @@ def list_experts(args) -> int:
                f"{model.get('latents')} latents of {model.get('d_latent')}; "
                f"tokenizer {files.index['tokenizer'][:12]}; a residual is "
                f"{words.cost}"
-               + (f"; compared with {words.added} added" if words.excess else ""))
+               + (f"; ranked with {words.added} added" if words.typicality_weight else ""))
     width = max(map(len, files.names), default=0)
     for row in rows:
         size = f"{row['bytes'] / 1e6:8.1f} MB" if row["bytes"] is not None else "missing"
         print_line(f"{row['name']:{width}}  {row['dtype'] or '?'}  {size}  {row['sha256'][:12]}"
-                   + ("" if row["scout"] else "  no scout"))
+                   + ("" if row["bigram"] else "  no bigram model"))
     return 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from cr_jax.cli.output import p_text, printable
 from cr_jax.report.explanation import MARGIN_EDGES, RESIDUAL_EDGES, margin_step, residual_step
 from cr_jax.report.text import visible
-from cr_jax.routing.explain import Explanation, Telling
+from cr_jax.routing.explain import Explanation, TextSum
 
 _RESET = "\x1b[0m"
 # (ink, paper) per step; None keeps the terminal's own.  Nobody tells a program whether the
@@ -40,7 +40,7 @@ def colours(wanted: str = "auto") -> str:
 
 def lines(name: str, found: Explanation, colour: str = "plain", view: str = "residual",
           width: int | None = None, blocks: bool = True) -> Iterator[str]:
-    """The explanation of one file, line by line: bars, verdict, text or its most telling tokens.
+    """The explanation of one file, line by line: bars, verdict, text or the tokens that weigh most.
 
     colour: of `colours`; view: what colours a token, its "residual" under the nearest expert or its
     "margin" over the runner-up; width: columns (None: the terminal's); blocks: bars of █, else #.
@@ -65,10 +65,10 @@ def lines(name: str, found: Explanation, colour: str = "plain", view: str = "res
 
 def _bars(found: Explanation, columns: int, blocks: bool) -> Iterator[str]:
     route = found.route
-    longest = max(filter(math.isfinite, route.compared.values())) or 1.0
+    longest = max(filter(math.isfinite, route.ranking_score.values())) or 1.0
     left = max(map(len, found.names))
-    room = max(8, min(48, columns - left - (44 if route.excess else 34)))
-    head = "nats/token + excess" if route.excess else "nats/token"
+    room = max(8, min(48, columns - left - (44 if route.typicality_penalty else 34)))
+    head = "nats/token + penalty" if route.typicality_penalty else "nats/token"
     yield f"  {'':{left}}  {head} {'':{room}}      p    TRA"
     pale = "░" if blocks else "+"
     for name in found.names:
@@ -76,13 +76,14 @@ def _bars(found: Explanation, columns: int, blocks: bool) -> Iterator[str]:
         # No bar for an expert without a finite residual.
         finite = math.isfinite(residual)
         number, bar = f"{residual:10.3f}", _bar(room * residual / longest, blocks) if finite else ""
-        if route.excess:
-            number += f" + {route.excess[name]:6.3f}"
-            bar += pale * (round(room * route.compared[name] / longest) - len(bar) if finite else 0)
+        if route.typicality_penalty:
+            number += f" + {route.typicality_penalty[name]:6.3f}"
+            whole = round(room * route.ranking_score[name] / longest) if finite else 0
+            bar += pale * max(0, whole - len(bar))
         p = p_text(route.p_values[name])
         yield f"  {name:{left}}  {number} {bar:{room}}  {p:>5}  {route.tra[name]:.3f}"
-    if route.excess:
-        yield f"  {pale} excess: {found.words.added}"
+    if route.typicality_penalty:
+        yield f"  {pale} typicality penalty: {found.words.added}"
 
 
 def _bar(length: float, blocks: bool) -> str:
@@ -148,17 +149,17 @@ def _legend(found: Explanation, paint, view: str) -> Iterator[str]:
 def _listing(found: Explanation) -> Iterator[str]:
     names = found.names[:2]
     if found.runner_up:
-        ranked = found.telling()
+        ranked = found.by_text()
         yield from _rows(f"tokens that speak most for {names[0]} over {names[1]}", "margin",
                          [row for row in ranked if row.nats > 0][:8], names)
         yield from _rows(f"tokens that speak most for {names[1]}", "margin",
                          [row for row in reversed(ranked) if row.nats < 0][:4], names)
     if found.route.expert is None or not found.runner_up:
         yield from _rows(f"tokens that {names[0]} {found.words.verb} worst", "nats",
-                         found.telling("residual")[:8], names)
+                         found.by_text("residual")[:8], names)
 
 
-def _rows(title: str, what: str, rows: list[Telling], names) -> Iterator[str]:
+def _rows(title: str, what: str, rows: list[TextSum], names) -> Iterator[str]:
     if not rows:
         return
     yield title

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from cr_jax import __version__
 from cr_jax.bank import pretrained
-from cr_jax.cli import bank, reconstruct, route
+from cr_jax.cli import bank, reconstruct, route, tokenize
 from cr_jax.cli.jax_start import prepare
 from cr_jax.cli.output import complain, printable
 from cr_jax.errors import UserError
@@ -26,6 +26,7 @@ unknown.
   cat notes.txt | cr-jax route --bank runs/quickstart/bank --json -
   cr-jax reconstruct --bank runs/quickstart/bank --expert python main.py
   cr-jax bank verify --bank runs/quickstart/bank
+  cr-jax tokenize --config configs/quickstart.py --out tokens
 """
 
 
@@ -35,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stderr.reconfigure(errors="backslashreplace")
     try:
-        args = _parser().parse_args(argv)
+        parser = _parser()
+        args, args.settings = parser.parse_known_args(argv)
+        if args.settings and args.run is not tokenize.run:
+            parser.error(f"unrecognized arguments: {' '.join(args.settings)}")
         prepare()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -84,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct.add_arguments(command(
         commands, "reconstruct", reconstruct.run, "show what an expert makes of a text",
         reconstruct.EPILOG))
+
+    text = commands.add_parser("tokenize", help="write the tokens of a run, to train without text",
+                               description="Tokenize the text of a run once, for machines that do "
+                               "not have it.", epilog=tokenize.EPILOG, allow_abbrev=False, **raw)
+    text.set_defaults(run=tokenize.run)
+    tokenize.add_arguments(text)
 
     keep = commands.add_parser("bank", help="list, check, extend or shrink a bank",
                                description="Keep a bank of experts.", epilog=bank.EPILOG, **raw)

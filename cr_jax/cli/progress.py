@@ -12,11 +12,12 @@ DELAY = 1.0  # seconds without a word: most files are done by then
 
 
 @contextlib.contextmanager
-def progress(name: str, tokenizer: Any, head: int = 0) -> Iterator[Callable[[Any], None]]:
+def progress(name: str, tokenizer: Any, max_windows: int = 0
+             ) -> Iterator[Callable[[Any], None]]:
     """Gives `on_block(windows)`, which moves a bar; nothing is written where stderr is a file.
 
     The bar counts a file's bytes, since its windows are unknown until it is read, and says how
-    many windows are done; with `head`, it counts windows.
+    many windows are done; with `max_windows`, it counts windows.
     """
     if not sys.stderr.isatty():
         yield lambda block: None
@@ -24,15 +25,15 @@ def progress(name: str, tokenizer: Any, head: int = 0) -> Iterator[Callable[[Any
     from tqdm import tqdm
 
     known = os.path.getsize(name) if os.path.isfile(name) else None
-    total, unit = (head, " windows") if head else (known, "B")
+    total, unit = (max_windows, " windows") if max_windows else (known, "B")
     windows = 0
-    with tqdm(total=total, unit=unit, unit_scale=not head, desc=printable(name)[-40:],
+    with tqdm(total=total, unit=unit, unit_scale=not max_windows, desc=printable(name)[-40:],
               leave=False, delay=DELAY, mininterval=DELAY / 10, file=sys.stderr) as bar:
 
         def on_block(block) -> None:
             nonlocal windows
             windows += len(block)
-            if head:
+            if max_windows:
                 bar.update(len(block))
                 return
             bar.set_postfix_str(f"{windows:,} windows", refresh=False)

@@ -1,6 +1,5 @@
 """`cr-jax route`: which expert a text belongs to."""
 
-import functools
 import json
 import os
 import sys
@@ -10,38 +9,42 @@ from cr_jax.cli.inputs import checked
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, p_text, print_line, printable
 from cr_jax.cli.progress import progress
+from cr_jax.cli.renamed import renamed
 from cr_jax.errors import UserError
 
 EPILOG = """\
 Prints one line per file, in order:
-  FILE: EXPERT  margin M  p P  tra T | EXPERT R, EXPERT R, ...  (W windows, T tokens)
+  FILE: EXPERT  margin M  p P | EXPERT R, EXPERT R, ...  (W windows, N tokens)
   EXPERT  the winner, or unknown and the nearest expert
   margin  second best minus best R (+ X), nats/token: how clear the choice is
   p       how usual such a residual is in the winner's own domain, among its whole documents, or
           for a single window among its windows; below alpha: unknown;
           "-  (too short to judge)" for a text with fewer tokens than the expert was calibrated
           on: EXPERT is then the nearest one, and neither known nor unknown
-  tra     share of tokens that the winner rebuilds exactly; of all experts only with --explain
   R       residual of each expert in nats/token, best first; `cr-jax bank list` says of what;
           R+X where the bank's rule adds X to what is not typical of the expert, and ranks by both
 
-With --cascade scouts, tiny compressors counted on the experts' own text, go first; only the experts
-with the nearest scouts are scored in full and shown: as many as was measured for the bank, more
-where scouts are near each other; with --keep K exactly K.  --json has every scout's residual under
-"scouts".
+With --cascade the experts' bigram models, tiny compressors counted on the experts' own text, read
+the text first; only the candidates, the experts whose bigram models have the lowest residuals, are
+scored in full and shown: as many as was measured for the bank, more where bigram models are near
+each other; with --min-candidates K exactly K.  --json has every bigram model's residual under
+"bigrams".
 
-With --explain, more lines per file: a bar per expert, nearest first, with its residual, p and tra;
+With --tra each line also has "tra T", the share of tokens that the winner rebuilds exactly (token
+reconstruction accuracy); it is measured by reading the text once more.
+
+With --explain, more lines per file: a bar per expert, nearest first, with its residual, p and TRA;
 the verdict in a sentence; on a terminal the text, each token coloured by its residual under the
 nearest expert (--margin: by how much more the runner-up pays for it), elsewhere or with NO_COLOR
 the tokens that weigh most.  --html writes the same as one page without scripts, in which pointing
 at a token shows every expert's residual.
 
 Files are UTF-8 text of any size; they are read in pieces.  On a terminal a bar shows how far a
-large one is; --head N judges it by its beginning: N windows of as many tokens as `cr-jax bank list`
-says.  --stop 0.99 scores a text until its winner is certain to 99%, by a t test of the margins of
-the windows so far, looked at after every 8; the line then says how many of the text's windows were
-scored (--json: "windows" and "of_windows"), and a text whose experts stay close is scored to its
-end.  A text that changes its domain later is judged by its beginning.
+large one is; --max-windows N judges it by its beginning: N windows of as many tokens as
+`cr-jax bank list` says.  --stop 0.99 scores a text until its winner is certain to 99%, by a t test
+of the margins of the windows so far, looked at after every 8; the line then says how many of the
+text's windows were scored (--json: "windows" and "of_windows"), and a text whose experts stay close
+is scored to its end.  A text that changes its domain later is judged by its beginning.
 
 A bad file costs one line on stderr and exit code 2 at the end; the others are routed all the same.
 """
@@ -51,17 +54,22 @@ def add_arguments(parser) -> None:
     """The flags of `cr-jax route`."""
     parser.add_argument("--json", action="store_true", help="one JSON object per file and line")
     parser.add_argument("--cascade", action="store_true",
-                        help="score in full only the experts that their scouts keep")
-    parser.add_argument("--keep", type=int, metavar="K",
-                        help="cascade that keeps exactly so many (default: what was measured for "
-                        "the bank: a least number, and all whose scout is near the nearest)")
+                        help="score in full only the candidates that bigram models choose")
+    parser.add_argument("--min-candidates", type=int, metavar="K",
+                        help="cascade with exactly so many candidates (default: what was measured "
+                        "for the bank: a least number, and all whose bigram model is near the "
+                        "nearest)")
+    renamed(parser, "--keep", "--min-candidates")
     parser.add_argument("--alpha", type=float, default=0.05, metavar="A",
                         help="a p-value below this is unknown (default 0.05)")
-    parser.add_argument("--head", type=int, default=0, metavar="N",
+    parser.add_argument("--max-windows", type=int, default=0, metavar="N",
                         help="judge by the first N windows and read no further (default 0: all)")
+    renamed(parser, "--head", "--max-windows")
     parser.add_argument("--stop", type=float, default=0.0, metavar="C",
                         help="score no further once the winner is certain to C, say 0.99 (default "
                         "0: score the whole text)")
+    parser.add_argument("--tra", action="store_true",
+                        help="also measure the share of tokens that the winner rebuilds exactly")
     parser.add_argument("--explain", action="store_true",
                         help="show what every expert makes of the text, token by token")
     parser.add_argument("--margin", action="store_true",
@@ -78,8 +86,9 @@ def run(args) -> int:
     """Routes each file; -> 2 when one of them is bad."""
     if not 0 <= args.alpha <= 1:
         raise UserError(f"--alpha is a share and must lie in [0, 1], got {args.alpha}")
-    if args.head < 0:
-        raise UserError(f"--head must be 0 (the whole text) or more windows, got {args.head}")
+    if args.max_windows < 0:
+        raise UserError("--max-windows must be 0 (the whole text) or more windows, got "
+                        f"{args.max_windows}")
     if not 0 <= args.stop < 1:
         raise UserError("--stop is a confidence, at least 0 (score the whole text) and below 1, "
                         f"got {args.stop}")
@@ -97,33 +106,32 @@ def run(args) -> int:
     if not good:
         return status
     start_jax()
+    from cr_jax import router
     from cr_jax.bank import ExpertBank
     from cr_jax.data.sources import read_text
-    from cr_jax.routing import route as router
     from cr_jax.routing.cascade import Cascade
     from cr_jax.routing.explain import explain
+    from cr_jax.routing.options import RouteOptions
 
-    if args.cascade or args.keep is not None:
-        cascade = Cascade.load(args.bank, args.keep)
-        route, bank = cascade.route, cascade.bank
-    else:
-        cascade, bank = None, ExpertBank.load(args.bank)
-        route = functools.partial(router.route, bank)
-    sizes = _sizes()
+    cascade = args.cascade or args.min_candidates is not None
+    by = (Cascade.load(args.bank, args.min_candidates) if cascade else ExpertBank.load(args.bank))
+    bank = by.bank if cascade else by
+    options = RouteOptions(args.alpha, args.max_windows, args.stop,
+                           "nearest" if args.tra else "none")
     in_lines = args.explain or args.margin
     explained = []
     for name in good:
         explanation = None
         try:
-            with progress(name, bank.tokenizer, args.head) as on_block:
-                how = {"alpha": args.alpha, "head": args.head, "stop": args.stop,
-                       "on_block": on_block, **sizes}
+            with progress(name, bank.tokenizer, args.max_windows) as on_block:
                 if in_lines or args.html is not None:
-                    explanation = explain(bank, read_text(name), windows=args.windows,
-                                          cascade=cascade, **how)
+                    explanation = explain(by, read_text(name), options, windows=args.windows,
+                                          on_block=on_block)
                     found = explanation.route
+                elif cascade:
+                    found = by.route(read_text(name), options, on_block=on_block)
                 else:
-                    found = route(read_text(name), **how)
+                    found = router.route(bank, read_text(name), options, on_block=on_block)
         except UserError as error:
             status = complain(error)
             continue
@@ -143,14 +151,6 @@ def run(args) -> int:
 
         write_explanations(explained, args.html)
     return status
-
-
-def _sizes() -> dict[str, int]:
-    """Experts and windows per call.  A CPU gains nothing from larger ones and fills less of the
-    last call with repeats: 1.9 s where the defaults take 3.5 for 92 windows and ten experts."""
-    import jax
-
-    return {"expert_chunk": 2, "batch": 32} if jax.default_backend() == "cpu" else {}
 
 
 def _check_page(path: str, files: list[str]) -> None:
@@ -190,11 +190,11 @@ def _size(found) -> str:
 
 def _line(name: str, found) -> str:
     winner = found.expert or f"unknown (nearest {found.nearest})"
-    more = {n: f"+{x:.3f}" for n, x in found.excess.items() if x}
+    more = {n: f"+{x:.3f}" for n, x in found.typicality_penalty.items() if x}
     residuals = ", ".join(f"{n} {found.residuals[n]:.3f}{more.get(n, '')}" for n in found.ranked)
     p = p_text(found.p_values[found.nearest])
     if found.known is None:
         p += "  (too short to judge)"
-    return (f"{printable(name)}: {winner}  margin {found.margin:.3f}  "
-            f"p {p}  tra {found.tra[found.nearest]:.3f} | "
+    tra = f"  tra {found.tra[found.nearest]:.3f}" if found.tra else ""
+    return (f"{printable(name)}: {winner}  margin {found.margin:.3f}  p {p}{tra} | "
             f"{residuals}  ({_size(found)})")

@@ -14,7 +14,14 @@ from typing import Any, Literal
 
 import ml_collections
 
-from cr_jax.config.checks import check, check_lm, check_model, check_scoring, profile_steps
+from cr_jax.config.checks import (
+    check,
+    check_lm,
+    check_model,
+    check_scoring,
+    profile_steps,
+    validation_period,
+)
 from cr_jax.config.schema import (
     DOCUMENT_WINDOWS,
     SEEN,
@@ -37,7 +44,11 @@ __all__ = [
     "LmConfig", "ModelConfig", "OptimizerConfig", "Scoring", "TokenizerConfig", "TrainConfig",
     "TransformerConfig", "build", "check_lm", "check_model", "check_scoring", "completed",
     "default", "domain", "model_config", "profile_steps", "scoring_rule", "to_dict",
+    "validation_period",
 ]
+
+# Fields of `Scoring` in version 0.1; stored rules that have them are read for one version more.
+_RENAMED = {"excess": "typicality_weight", "pairs": "bigram_weight"}
 
 
 def default() -> ml_collections.ConfigDict:
@@ -113,6 +124,8 @@ def _make(cls, raw: Any, where: str):
     hints = typing.get_type_hints(cls)
     if not isinstance(raw, Mapping):
         raise UserError(f"{where} must be a group of fields, got {raw!r}")
+    if cls is Scoring:
+        raw = {_RENAMED.get(name, name): value for name, value in raw.items()}
     for name in raw:
         if name not in hints:
             close = difflib.get_close_matches(name, hints, n=1)

@@ -49,12 +49,12 @@ def check_lm(lm: LmConfig) -> None:
 
 
 def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
-    """Raises `UserError` when a window cannot be dealt, or residuals compared, like that."""
+    """Raises `UserError` when a window cannot be dealt, or experts ranked, like that."""
     if min(scoring.parts, scoring.rate, scoring.passes) < 0:
         raise UserError("config.scoring: parts, rate and passes cannot be negative")
-    if not 0 <= scoring.excess < float("inf"):  # `not` also catches NaN
-        raise UserError("config.scoring.excess must be a finite number, 0 or more; got "
-                        f"{scoring.excess}")
+    if not 0 <= scoring.typicality_weight < float("inf"):  # `not` also catches NaN
+        raise UserError("config.scoring.typicality_weight must be a finite number, 0 or more; got "
+                        f"{scoring.typicality_weight}")
     if scoring.predicted and not model.predictive:
         raise UserError("config.scoring.predicted needs config.model.predictive=True: only such "
                         "an encoder predicts tokens")
@@ -62,9 +62,9 @@ def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
                               or bool(scoring.parts) != bool(scoring.passes)):
         raise UserError("config.scoring: predicted hides nothing and decodes nothing; leave rate "
                         "at 0 and hidden at 1, and give both or none of parts and passes")
-    if not 0 <= scoring.pairs < 1 or (scoring.pairs and not scoring.predicted):
-        raise UserError(f"config.scoring.pairs={scoring.pairs} is the share of counted pairs in "
-                        "predicted=True: at least 0, below 1, and 0 under other rules")
+    if not 0 <= scoring.bigram_weight < 1 or (scoring.bigram_weight and not scoring.predicted):
+        raise UserError(f"config.scoring.bigram_weight={scoring.bigram_weight} is the share of "
+                        "bigrams in predicted=True: at least 0, below 1, and 0 under other rules")
     if scoring.passes > scoring.parts:
         raise UserError(f"config.scoring.passes={scoring.passes} must not exceed "
                         f"parts={scoring.parts}, the number of passes there are")
@@ -94,13 +94,20 @@ def check(e: Experiment) -> None:
                 "train.loss_chunk": e.train.loss_chunk, "train.log_every": e.train.log_every,
                 "eval.batch": e.eval.batch, "eval.expert_chunk": e.eval.expert_chunk,
                 "eval.calibration_windows": e.eval.calibration_windows,
+                "eval.every_windows": e.eval.every_windows,
                 "mesh_expert": e.mesh_expert, "mesh_fsdp": e.mesh_fsdp,
                 "train.keep_checkpoints": e.train.keep_checkpoints,
-                "tokenizer.train_bytes": e.tokenizer.train_bytes}
+                "tokenizer.train_bytes": e.tokenizer.train_bytes,
+                "data.max_document_bytes": e.data.max_document_bytes}
     for name, value in positive.items():
         if value < 1:
             raise UserError(f"config.{name} must be at least 1, got {value}")
     profile_steps(e.train.profile)
+    if e.eval.every:
+        validation_period(e.eval.every)
+    elif e.eval.target_tra:
+        raise UserError(f"config.eval.target_tra={e.eval.target_tra} needs config.eval.every, such "
+                        "as '10 seconds'")
     if e.train.batch % e.train.accumulate:
         raise UserError(f"config.train.batch={e.train.batch} must be a multiple of "
                         f"accumulate={e.train.accumulate}")
@@ -108,9 +115,8 @@ def check(e: Experiment) -> None:
               "optimizer.final": e.optimizer.final, "train.nested": e.train.nested,
               "train.short": e.train.short,
               "train.hidden": e.train.hidden, "train.hidden_low": e.train.hidden_low,
-              "train.hidden_high": e.train.hidden_high, "train.hidden_final": e.train.hidden_final,
-              "eval.alpha": e.eval.alpha,
-              "train.ema": e.train.ema}
+              "train.hidden_high": e.train.hidden_high, "eval.alpha": e.eval.alpha,
+              "eval.target_tra": e.eval.target_tra}
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise UserError(f"config.{name} is a share and must lie in [0, 1], got {value}")
@@ -134,11 +140,26 @@ def check(e: Experiment) -> None:
     both = set(e.data.domains) & set(e.data.unseen)
     if both:
         raise UserError(f"config.data: {', '.join(sorted(both))} cannot be both trained and unseen")
-    known = ("fingerprint", "routing", "geometry")
-    for study in e.studies:
-        if study not in known:
-            raise UserError(f"config.studies: unknown study '{study}'; "
-                            f"there are {', '.join(known)}")
+
+
+def validation_period(text: str) -> tuple[float, str]:
+    """"200 steps" -> (200.0, "steps"); units are steps, tokens (of one expert) and seconds.
+
+    Raises `UserError` on anything else.
+
+    >>> validation_period("2e6 tokens")
+    (2000000.0, 'tokens')
+    """
+    amount, _, unit = text.strip().partition(" ")
+    try:
+        number = float(amount)
+    except ValueError:
+        number = 0.0
+    whole = unit == "seconds" or (unit in ("steps", "tokens") and number.is_integer())
+    if not (0 < number < float("inf") and whole):
+        raise UserError(f"config.eval.every={text!r} must be a number and one of steps, tokens or "
+                        "seconds, such as '200 steps' or '10 seconds'; '' never validates")
+    return number, unit
 
 
 def profile_steps(text: str) -> tuple[int, int] | None:

@@ -14,13 +14,13 @@ class ModelConfig:
     vocab_size: int = 0  # 0: the tokenizer's, rounded up to a multiple of 128
     window: int = 512  # L, tokens
     latents: int = 8  # M
-    d_model: int = 512
-    d_latent: int = 512
-    heads: int = 8
-    d_ff: int = 1536
+    d_model: int = 512  # width of the states
+    d_latent: int = 512  # numbers of a latent
+    heads: int = 8  # of attention; their width d_model / heads must be even
+    d_ff: int = 1536  # width of the gated feed-forward layers
     encoder_blocks: int = 5
     decoder_blocks: int = 5
-    bottleneck: str = "query"  # a name in models/bottlenecks
+    bottleneck: str = "query"  # between encoder and decoder: a name in models/bottlenecks
     fold_channels: int = 64  # width per token into and out of `fold` and `fourier_query`
     # Of `query`; False: plain latent queries, the control.  The next three matter to True only.
     rotary_values: bool = True
@@ -29,9 +29,9 @@ class ModelConfig:
     value_frequencies: Literal["odd", "rope", "learned"] = "odd"
     predictive: bool = False  # a causal encoder that also predicts each token (Not in the paper)
     levels: int = 0  # values that each number of z can take (models/quantizer.py); 0: any
-    tie_embeddings: bool = False
+    tie_embeddings: bool = False  # the vocabulary matrix is the transposed embedding
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute; parameters stay float32
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    attention: Literal["auto", "xla", "cudnn"] = "auto"  # auto: cudnn in half precision on GPUs
     # Row operations (`cr_jax.models.kernels`); auto: triton in half precision on GPUs that
     # do not share a model.
     kernels: Literal["auto", "xla", "triton"] = "auto"
@@ -75,7 +75,7 @@ class DomainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    kind: Literal["sentencepiece", "gpt2", "bytes"] = "sentencepiece"
+    kind: Literal["sentencepiece", "gpt2", "bytes"] = "sentencepiece"  # sentencepiece is trained
     vocab_size: int = 2048  # sentencepiece only
     folder: str = ""  # load from here instead of training; gpt2: holds encoder.json, vocab.bpe
     # Characters per domain that a SentencePiece model is trained on, and bytes in the mean of all.
@@ -86,8 +86,14 @@ class TokenizerConfig:
 class DataConfig:
     root: str = "data"  # replaces {root} in source specs
     cache: str = ""  # tokenised corpora; empty: WORKDIR/cache
-    mode: Literal["packed", "padded"] = "packed"
+    tokens: str = ""  # a folder of `cr-jax tokenize`, read in place of the text; empty: the text
+    mode: Literal["packed", "padded"] = "packed"  # padded: no window crosses a document
+    # Of a line of JSON or of a text file, which are held in memory whole.
+    max_document_bytes: int = 1 << 27
+    group_key: str = ""  # what @train, @valid, @test keep together; empty: repo, url, path, ...
+    count_overlap: bool = True  # of held-out with training text; 10 s for 140 M tokens
     max_train_tokens: int = 0  # per domain, dealt by the sources' shares if they have any; 0: all
+    # NAME.train, NAME.valid and NAME.test: lists of source specs; one expert each.
     domains: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)
     unseen: Mapping[str, DomainConfig] = dataclasses.field(default_factory=dict)  # test only
 
@@ -96,18 +102,18 @@ class DataConfig:
 class OptimizerConfig:
     """Muon for the matrices inside blocks, AdamW for everything else."""
 
-    name: Literal["muon", "adamw"] = "muon"
+    name: Literal["muon", "adamw"] = "muon"  # adamw: for all parameters
     muon_learning_rate: float = 0.02
-    learning_rate: float = 1e-3  # AdamW
-    b1: float = 0.9
-    b2: float = 0.95
-    weight_decay: float = 0.0
-    schedule: Literal["cosine", "linear", "constant"] = "linear"
+    learning_rate: float = 1e-3  # AdamW's
+    b1: float = 0.9  # decay of AdamW's first moment
+    b2: float = 0.95  # of its second
+    weight_decay: float = 0.0  # of both, decoupled
+    schedule: Literal["cosine", "linear", "constant"] = "linear"  # of the cool-down
     warmup: float = 0.02  # share of the run
     cooldown: float = 1.0  # share of the run over which the rate falls, after the warm-up
     final: float = 0.0  # share of the peak rate left at the end
     clip: float = 1.0  # global gradient norm; 0: off
-    momentum_dtype: Literal["float32", "bfloat16"] = "float32"
+    momentum_dtype: Literal["float32", "bfloat16"] = "float32"  # of the first moments
     # Muon's iteration between its products.  bfloat16 takes 2.9 ms less of a step of 68 ms (87 M
     # parameters on an H100) and changes training by rounding, so it is to be asked for.
     newton_schulz: Literal["float32", "bfloat16"] = "float32"
@@ -117,37 +123,38 @@ class OptimizerConfig:
 class TrainConfig:
     batch: int = 64  # windows per expert and step, over all devices
     steps: int = 0  # give exactly one of steps, tokens (per expert), seconds
-    tokens: int = 0
-    seconds: float = 0.0
+    tokens: int = 0  # per expert
+    seconds: float = 0.0  # of steps: compilation, validation and checkpoints do not count
     accumulate: int = 1  # micro-batches per step
-    ema: float = 0.0  # decay of an averaged copy of the weights that is evaluated; 0: off
     loss_chunk: int = 8192  # tokens of a device whose logits stand in memory at once
     nested: float = 0.0  # share of windows trained at a random lower rate (Not in the paper)
     hidden: float = 0.0  # share of windows with hidden input tokens (Not in the paper)
-    hidden_final: float = 0.0  # that share at the end of the run; it changes linearly
     hidden_low: float = 0.1  # share of such a window's tokens: between low and high
-    hidden_high: float = 0.5
-    hidden_weight: float = 1.0  # of a hidden token's loss, beside 1 for the others
+    hidden_high: float = 0.5  # likewise
     predict_weight: float = 0.3  # of the predictions' loss, beside 1 for rebuilding
     short: float = 0.0  # share of windows cut to a random length (Not in the paper)
     max_epochs: float = 0.0  # an expert stops learning once it has read its text so often; 0: off
     experts_by: Literal["vmap", "map"] = "vmap"  # how a device runs the experts it holds
-    log_every: int = 20
-    checkpoint_every: float = 60.0  # seconds
-    keep_checkpoints: int = 2
+    log_every: int = 20  # steps
+    checkpoint_every: float = 60.0  # seconds of steps
+    keep_checkpoints: int = 2  # the newest ones
     profile: str = ""  # "A:B": profiler trace of the steps after A up to B, in WORKDIR/trace
     watchdog: float = 1800.0  # seconds without a finished step until it says so; 0: never
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    batch: int = 64
+    batch: int = 64  # windows scored at once
     windows: int = 512  # test windows per domain; 0: all
     calibration_windows: int = 512  # of each expert's own valid split
     calibration_documents: int = 100  # likewise, their first 16 windows; fewer than 20: unused
     alpha: float = 0.05  # a p-value below this is "unknown"
     expert_chunk: int = 4  # experts scored side by side in memory
     examples: int = 2  # sample windows per expert in the report
+    every: str = ""  # validation while training: "200 steps", "2e6 tokens", "10 seconds"; "": never
+    every_windows: int = 512  # windows of each expert for that, at most its calibration windows
+    keep_best: bool = True  # keep the checkpoint of the step with the lowest loss on valid too
+    target_tra: float = 0.0  # note the seconds of steps until this TRA on valid; 0: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,11 +170,12 @@ class Scoring:
     predicted: score each token as the expert's own encoder predicts it from the tokens before it:
     the window's code length under that expert.  Needs model.predictive; nothing is hidden, and
     parts and passes choose the scored sample of positions as above.
-    pairs: share of the expert's scout in that prediction, p = (1 - pairs) encoder + pairs scout:
-    counts of token pairs (`cr_jax.scoring.bigram`) are never far off where an encoder is surprised.
-    excess: weight w of what a residual exceeds the expert's own 95th percentile by; 0: plain
-    residuals, the paper's rule.  Says how residuals are compared (`router.compared`), not what
-    they are: `residual_rule` leaves it out.
+    bigram_weight: share w of the expert's bigram model in that prediction,
+    p = (1 - w) p_encoder + w p_bigram.  Counts (`cr_jax.scoring.bigram`) help where the encoder is
+    surprised.
+    typicality_weight: weight w of the typicality penalty, w * max(0, residual - the expert's own
+    95th percentile); 0: plain residuals, the paper's rule.  It belongs to the ranking
+    (`routing.ranking`) and not to the residual: `residual_rule` leaves it out.
     """
 
     parts: int = 0
@@ -175,13 +183,13 @@ class Scoring:
     rate: int = 0
     passes: int = 0
     predicted: bool = False
-    excess: float = 0.0
-    pairs: float = 0.0
+    typicality_weight: float = 0.0
+    bigram_weight: float = 0.0
 
     @property
     def residual_rule(self) -> "Scoring":
         """What a residual is made of: the rule that calibrations and compiled scorers belong to."""
-        return dataclasses.replace(self, excess=0.0) if self.excess else self
+        return dataclasses.replace(self, typicality_weight=0.0) if self.typicality_weight else self
 
 
 SEEN = Scoring()  # the paper's rule
@@ -189,9 +197,9 @@ SEEN = Scoring()  # the paper's rule
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    name: str = "experiment"
-    seed: int = 0
-    parallel: Literal["jit", "pmap"] = "jit"
+    name: str = "experiment"  # in the report and the bank
+    seed: int = 0  # of weights, batches and evaluation windows
+    parallel: Literal["jit", "pmap"] = "jit"  # how a step is mapped over devices (parallel/plan.py)
     mesh_expert: int = 1  # devices along the expert axis
     mesh_fsdp: int = 1  # devices that share one copy of the state; the rest go to the data axis
     model: ModelConfig = ModelConfig()
@@ -202,4 +210,4 @@ class Experiment:
     eval: EvalConfig = EvalConfig()
     scoring: Scoring = SEEN
     bank_dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of the stored experts
-    studies: tuple[str, ...] = ("fingerprint", "routing", "geometry")
+    studies: tuple[str, ...] = ("fingerprint", "routing", "geometry")  # names in studies/registry

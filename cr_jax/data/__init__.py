@@ -9,7 +9,13 @@ from cr_jax.data.batches import (
     train_iterator,
 )
 from cr_jax.data.corpus import Corpus, load_corpus
-from cr_jax.data.sources import Document, documents, read_text
+from cr_jax.data.sources import (
+    Document,
+    Reading,
+    documents,
+    read_text,
+    register_source,
+)
 from cr_jax.data.tokenizers import (
     ByteTokenizer,
     Gpt2Tokenizer,
@@ -32,6 +38,7 @@ __all__ = [
     "Document",
     "Gpt2Tokenizer",
     "Mixture",
+    "Reading",
     "SentencePieceTokenizer",
     "Tokenizer",
     "WindowBatches",
@@ -45,6 +52,7 @@ __all__ = [
     "load_tokenizer",
     "random_windows",
     "read_text",
+    "register_source",
     "sample",
     "train_iterator",
     "train_sentencepiece",

@@ -42,7 +42,7 @@ def content(source: Corpus | Mixture) -> str:
     digest = hashlib.sha256()
     for corpus in _corpora(source):
         digest.update(f"{len(corpus.tokens)} {corpus.tokens.dtype}\n".encode())
-        digest.update(np.ascontiguousarray(corpus.tokens))
+        digest.update(np.ascontiguousarray(corpus.tokens).data)
     return digest.hexdigest()
 
 

@@ -1,24 +1,28 @@
 """Tokenised corpora, cached on disk by what they were made of. Not in the paper."""
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt16, UInt32
 
-from cr_jax.data import sources
+from cr_jax.data import file_position, sources
+from cr_jax.data.corpus_draft import NOTE, STARTS, TOKENS, Draft, file_sum, locked_folder
+from cr_jax.data.encode_worker import Stopped, id_type
+from cr_jax.data.encoding import Encoder
+from cr_jax.data.finding import LeftOut
 from cr_jax.data.tokenizers import Tokenizer
 from cr_jax.errors import UserError
+from cr_jax.files import expanded
 
-FORMAT = 1  # raise it when the tokenised form changes, so that old entries are not read
-_TOKENS, _STARTS, _NOTE = "tokens.npy", "starts.npy", "corpus.json"
-_PART = 1 << 20  # tokens per write
+FORMAT = 2  # raise it when the tokenised form changes, so that old entries are not read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Corpus:
     bytes: int
     fingerprint: str
     names: list[str]
+    left_out: str = ""  # in words, what of the sources is no text and was not read
 
 
 def load_corpus(
@@ -42,84 +47,92 @@ def load_corpus(
     tokenizer: Tokenizer,
     cache_dir: str | Path,
     max_tokens: int | None = None,
+    reading: sources.Reading = sources.READING,
+    encoder: Encoder | None = None,
+    on_tokens: Callable[[int, int], None] = lambda new, total: None,
 ) -> Corpus:
     """The corpus of all documents of `specs`, in order; tokenised once, then read from the cache.
 
-    The key covers the content of the source files, the specs, the tokenizer and `max_tokens` (the
-    corpus is cut there, within a document if need be). An entry is written beside its place and
-    then renamed; one that is truncated or damaged (SHA-256) is made anew.
+    The key covers the content of the source files, the specs, the tokenizer, the key of groups and
+    `max_tokens` (the corpus is cut there, within a document if need be). An entry is written beside
+    its place and then renamed; one that is truncated or damaged (SHA-256) is made anew.  What a
+    kill leaves beside its place is gone on with.
+    reading: as for `sources.documents`.
+    encoder: of this tokenizer; None: one that uses all cores.
+    on_tokens: called with the tokens of each finished chunk and of the corpus so far.
     UserError when there is no document, when a source is bad, or when the cache cannot be written.
     """
     if isinstance(specs, str):
         specs = [specs]
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"max_tokens is {max_tokens}; make it 1 or more, or leave it out")
-    parts = [sources.fingerprint(spec) for spec in specs]
-    key_of = [FORMAT, tokenizer.fingerprint, max_tokens, parts]
+    with file_position.told(None):  # a bar shows what is tokenised
+        parts = [sources.fingerprint(spec) for spec in specs]
+    key_of = [FORMAT, tokenizer.fingerprint, max_tokens, reading.group_key, parts]
     key = hashlib.sha256(json.dumps(key_of).encode()).hexdigest()
-    entry = Path(cache_dir) / key[:32]
+    entry = entry_of(expanded(cache_dir), key)
     found = _read(entry, key)
     if found is not None:
         return found
-    try:
-        Path(cache_dir).mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".making-", dir=cache_dir))
-        try:
-            _write(folder, key, specs, tokenizer, max_tokens)
-            _put(folder, entry, key)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"cannot write the token cache {cache_dir}: {error.strerror}") from None
+    with contextlib.ExitStack() as stack:
+        if encoder is None:
+            encoder = stack.enter_context(Encoder(tokenizer))
+        with making(entry, key) as folder:
+            if _read(entry, key) is None:  # or another process has made it meanwhile
+                _write(folder, key, specs, encoder, max_tokens, reading, on_tokens)
     found = _read(entry, key)
     if found is None:
         raise UserError(f"the token cache entry {entry} cannot be read back; check the disk")
     return found
 
 
-def _write(folder: Path, key: str, specs: Sequence[str], tokenizer: Tokenizer, most: int | None):
-    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
-    starts, names, total, size = [0], [], 0, 0
-    with open(folder / _TOKENS, "wb") as file:
-        # The header is padded for any length, so the right one fits over this one at the end.
-        np.lib.format.write_array_header_1_0(file, _header(dtype, 0))
-        begin = file.tell()
-        waiting: list[np.ndarray] = []
-        held = 0
-        for spec in specs:
-            for document in sources.documents(spec):
-                ids = np.append(tokenizer.encode(document.text), tokenizer.end_id)
-                if most is not None and total + len(ids) > most:
-                    ids = ids[: most - total]
-                    ids[-1] = tokenizer.end_id
-                total += len(ids)
-                size += int(tokenizer.token_bytes[ids].sum())
-                starts.append(total)
-                names.append(document.name)
-                waiting.append(ids.astype(dtype))
-                held += len(ids)
-                if held >= _PART:
-                    file.write(np.concatenate(waiting).tobytes())
-                    waiting, held = [], 0
-                if total == most:
-                    break
-            if total == most:
-                break
-        if not size:
+def entry_of(cache_dir: str | Path, key: str) -> Path:
+    """Where the cache has a corpus."""
+    return Path(cache_dir) / key[:32]
+
+
+@contextlib.contextmanager
+def making(entry: Path, key: str) -> Iterator[Path]:
+    """`with making(entry, key) as folder:` write the corpus into `folder`; it is then renamed.
+
+    The folder keeps what was written before a kill, Ctrl-C, a full disk or `Stopped`.  When another
+    process was quicker, its entry stands.  `UserError` when nothing can be written there.
+    """
+    try:
+        with locked_folder(entry.with_name(f".making-{entry.name}")) as folder:
+            try:
+                yield folder
+            except Stopped:
+                raise
+            except UserError:  # the text is bad: what was made of it is of no use
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            _put(folder, entry, key)
+    except OSError as error:
+        raise UserError(f"cannot write the token cache {entry.parent}: {error.strerror}") from None
+
+
+def _write(folder: Path, key: str, specs: Sequence[str], encoder: Encoder, most: int | None,
+           reading: sources.Reading, on_tokens: Callable[[int, int], None]) -> None:
+    left_out = LeftOut()
+    documents = itertools.chain.from_iterable(
+        sources.documents(spec, reading, left_out) for spec in specs)
+    with Draft(folder, id_type(encoder.tokenizer)) as draft:
+        if draft.total != most:
+            left = itertools.islice(documents, len(draft.names), None)
+            with contextlib.closing(encoder(left, left_out)) as parts:
+                for part in parts:
+                    if most is not None:
+                        part = part.cut(most - draft.total, encoder.tokenizer)
+                    draft.add(part)
+                    on_tokens(len(part.tokens), draft.total)
+                    if draft.total == most:
+                        break
+                else:
+                    draft.left_out = left_out.line  # also what comes after the last document
+        if not draft.bytes:
             raise UserError(f"no text in {', '.join(specs)}; check the sources and their split")
-        file.write(np.concatenate([*waiting, np.zeros(0, dtype)]).tobytes())
-        file.seek(0)
-        np.lib.format.write_array_header_1_0(file, _header(dtype, total))
-        assert file.tell() == begin
-    np.save(folder / _STARTS, np.array(starts, np.int64))
-    sums = {name: _sha256(folder / name) for name in (_TOKENS, _STARTS)}
-    note = {"key": key, "bytes": size, "specs": list(specs), "sha256": sums, "names": names}
-    (folder / _NOTE).write_text(json.dumps(note, ensure_ascii=False), "utf-8", "surrogatepass")
-
-
-def _header(dtype: np.dtype, length: int) -> dict:
-    descr = np.lib.format.dtype_to_descr(dtype)
-    return {"descr": descr, "fortran_order": False, "shape": (length,)}
+        draft.finish(key)
 
 
 def _put(folder: Path, entry: Path, key: str) -> None:
@@ -132,6 +145,7 @@ def _put(folder: Path, entry: Path, key: str) -> None:
             if not entry.is_dir():
                 raise
             if _read(entry, key) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
                 return
             shutil.rmtree(entry, ignore_errors=True)  # damaged
 
@@ -139,17 +153,23 @@ def _put(folder: Path, entry: Path, key: str) -> None:
 def _read(entry: Path, key: str) -> Corpus | None:
     """The cached corpus; None when it is not there or any of its bytes is not what was written."""
     try:
-        note = json.loads((entry / _NOTE).read_text("utf-8", "surrogatepass"))
-        sums = {name: _sha256(entry / name) for name in (_TOKENS, _STARTS)}
+        note = _note(entry)
+        sums = {name: file_sum(entry / name) for name in (TOKENS, STARTS)}
         if note["key"] != key or note["sha256"] != sums:
             return None
-        tokens = np.load(entry / _TOKENS, mmap_mode="r", allow_pickle=False)
-        starts = np.load(entry / _STARTS, allow_pickle=False)
-        return Corpus(tokens, starts, int(note["bytes"]), key, list(note["names"]))
+        return stored(entry)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def stored(entry: Path) -> Corpus:
+    """The corpus in a folder whose bytes are known to be right."""
+    note = _note(entry)
+    tokens = np.load(entry / TOKENS, mmap_mode="r", allow_pickle=False)
+    starts = np.load(entry / STARTS, allow_pickle=False)
+    return Corpus(tokens, starts, int(note["bytes"]), note["key"], list(note["names"]),
+                  str(note.get("left_out", "")))
+
+
+def _note(entry: Path) -> dict:
+    return json.loads((entry / NOTE).read_text("utf-8", "surrogatepass"))

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cr_jax.config import DOCUMENT_WINDOWS, Experiment, ModelConfig
@@ -11,6 +11,7 @@ from cr_jax.data import (
     Corpus,
     Gpt2Tokenizer,
     Mixture,
+    Reading,
     Tokenizer,
     Windows,
     document_windows,
@@ -21,7 +22,22 @@ from cr_jax.data import (
     random_windows,
     train_sentencepiece,
 )
+from cr_jax.data.corpus_specs import (
+    CorpusSpec,
+    all_specs,
+    held_out_spec,
+    placed,
+    training_specs,
+    weighted,
+)
+from cr_jax.data.encoding import Encoder
+from cr_jax.data.overlap import lines as overlap_lines
+from cr_jax.data.overlap import overlap
+from cr_jax.data.sources import READING, size
+from cr_jax.data.token_folder import TokenFolder
+from cr_jax.data.tokenizing_bar import TokenizingBar
 from cr_jax.errors import UserError
+from cr_jax.files import expanded
 
 RANDOM = "random_tokens"
 
@@ -35,64 +51,97 @@ class Corpora:
     valid: Mapping[str, Windows]
     test: Mapping[str, Windows]  # also unseen domains and, last, RANDOM
     valid_documents: Mapping[str, Windows] = dataclasses.field(default_factory=dict)
+    # domain -> split -> how much of it also stands in training text (`cr_jax.data.overlap`)
+    overlap: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(
+        default_factory=dict)
 
 
-def prepare(e: Experiment, workdir: Path, say=lambda line: None) -> Corpora:
-    """Trains or loads the tokenizer, tokenises and caches every domain.  `UserError` as the data
-    room raises it: a missing file, an empty domain, a changed tokenizer.
+def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool = True) -> Corpora:
+    """Trains or loads the tokenizer, tokenises and caches every domain; with `config.data.tokens`
+    reads all of that from there.  `UserError` as the package `data` raises it: a missing file, an
+    empty domain, a changed tokenizer.
+
+    compare: count what of the held-out text stands in training text, and say so.
     """
     data = e.data
-    place = lambda specs: [s.replace("{root}", data.root) for s in specs]
-    tokenizer = _tokenizer(e, workdir, place, say)
-    cache = Path(data.cache) if data.cache else workdir / "cache"
+    cache = expanded(data.cache) if data.cache else workdir / "cache"
+    with contextlib.ExitStack() as stack:
+        if data.tokens:
+            folder = TokenFolder(data.tokens)
+            tokenizer = folder.tokenizer(e)
 
-    def corpus(name, split, specs, most=None):
-        found = load_corpus(place(specs), tokenizer, cache, most)
-        say(f"{name} {split}: {len(found.tokens):,} tokens in {len(found.names):,} documents")
-        return found
+            def corpus(spec):
+                found = folder.corpus(spec, cache)
+                _tell(spec, found, say)
+                return found
+        else:
+            tokenizer = make_tokenizer(e, workdir, say)
+            corpus = stack.enter_context(tokenised(e, tokenizer, cache, say))
 
-    def windows(found, limit):
-        return eval_windows(found, e.model.window, limit=limit, mode=data.mode,
-                            pad_id=tokenizer.pad_id, seed=e.seed)
+        def windows(found, limit):
+            return eval_windows(found, e.model.window, limit=limit, mode=data.mode,
+                                pad_id=tokenizer.pad_id, seed=e.seed)
 
-    def training(name, specs):
-        most = data.max_train_tokens or None
-        weights, plain = zip(*(weighted(s) for s in specs), strict=True)
-        if all(w is None for w in weights):
-            return corpus(name, "train", plain, most)
-        shares = [1.0 if w is None else w for w in weights]
-        part = lambda w: most and max(1, int(most * w / sum(shares)))
-        return Mixture([corpus(name, "train", [s], part(w))
-                        for s, w in zip(plain, shares, strict=True)], shares)
+        def training(name):
+            specs, shares = training_specs(e, name)
+            found = [corpus(spec) for spec in specs]
+            return found[0] if shares is None else Mixture(found, shares)
 
-    train = {n: training(n, d.train) for n, d in data.domains.items()}
-    held_out = {n: corpus(n, "valid", d.valid) for n, d in data.domains.items()}
-    valid = {n: windows(found, e.eval.calibration_windows) for n, found in held_out.items()}
-    whole = {n: document_windows(
-                 found, e.model.window, tokenizer.pad_id, limit=e.eval.calibration_documents,
-                 most_tokens=DOCUMENT_WINDOWS[-1] * e.model.window, least_tokens=e.model.window + 1)
-             for n, found in held_out.items() if e.eval.calibration_documents}
-    test = {n: windows(corpus(n, "test", d.test), e.eval.windows or None)
-            for n, d in [*data.domains.items(), *data.unseen.items()]}
+        train = {n: training(n) for n in data.domains}
+        held_out = {n: corpus(held_out_spec(e, n, "valid")) for n in data.domains}
+        valid = {n: windows(found, e.eval.calibration_windows) for n, found in held_out.items()}
+        whole = {n: document_windows(
+                     found, e.model.window, tokenizer.pad_id, limit=e.eval.calibration_documents,
+                     most_tokens=DOCUMENT_WINDOWS[-1] * e.model.window,
+                     least_tokens=e.model.window + 1)
+                 for n, found in held_out.items() if e.eval.calibration_documents}
+        tests = {n: corpus(held_out_spec(e, n, "test")) for n in [*data.domains, *data.unseen]}
+        test = {n: windows(found, e.eval.windows or None) for n, found in tests.items()}
     count = e.eval.windows or max(len(w) for w in test.values())
     test[RANDOM] = random_windows(count, e.model.window, tokenizer.vocab_size, e.seed)
-    return Corpora(tokenizer, train, valid, test, whole)
+    found = _overlap(train, held_out, tests, say) if compare else {}
+    return Corpora(tokenizer, train, valid, test, whole, found)
 
 
-def weighted(spec: str) -> tuple[float | None, str]:
-    """A training source with its share of rows: "0.3*jsonl:a.jsonl" -> (0.3, "jsonl:a.jsonl").
+def _overlap(train, valid, test, say):
+    corpora = {n: x.corpora if isinstance(x, Mixture) else [x] for n, x in train.items()}
+    found = overlap(corpora, {n: {**({"valid": valid[n]} if n in valid else {}), "test": x}
+                              for n, x in test.items()})
+    for line in overlap_lines(found, train.keys()):
+        say(line)
+    return found
 
-    Without a share: (None, spec).  When no source of a domain has one, rows follow its tokens;
-    otherwise sources without a share count as 1.
 
-    >>> weighted("3*stdlib@train"), weighted("files:a*b.txt")
-    ((3.0, 'stdlib@train'), (None, 'files:a*b.txt'))
+@contextlib.contextmanager
+def tokenised(e: Experiment, tokenizer: Tokenizer, cache: Path, say: Callable[[str], None],
+              jobs: int = 0) -> Iterator[Callable[[CorpusSpec], Corpus]]:
+    """`with tokenised(...) as corpus:` `corpus(spec)` is one of the experiment's, from the cache
+    or, by `jobs` processes (0: one per core) and with a bar on a terminal, from its text.
     """
-    share, star, rest = spec.partition("*")
-    with contextlib.suppress(ValueError):
-        if star and float(share) > 0:
-            return float(share), rest
-    return None, spec
+    specs = all_specs(e)
+    sizes = [sum(map(size, spec.placed(e.data.root))) for spec in specs]
+    with (Encoder(tokenizer, jobs) as encoder,
+          TokenizingBar(sizes, [spec.max_tokens for spec in specs]) as bar):
+
+        def corpus(spec: CorpusSpec) -> Corpus:
+            with bar.corpus(specs.index(spec), str(spec)) as on_tokens:
+                reading = Reading(e.data.max_document_bytes, spec.group_key)
+                found = load_corpus(spec.placed(e.data.root), tokenizer, cache, spec.max_tokens,
+                                    reading, encoder, on_tokens)
+            with bar.writing():
+                _tell(spec, found, say)
+            return found
+
+        yield corpus
+        if bar.tokens:
+            say(f"tokenised {bar.tokens:,} tokens in {bar.seconds:.1f} s: "
+                f"{bar.tokens / bar.seconds:,.0f} tokens/s with {encoder.jobs} processes")
+
+
+def _tell(spec: CorpusSpec, found: Corpus, say: Callable[[str], None]) -> None:
+    say(f"{spec}: {len(found.tokens):,} tokens in {len(found.names):,} documents")
+    if found.left_out:
+        say(f"{spec}: {found.left_out}")
 
 
 def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
@@ -108,8 +157,13 @@ def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 128) * 128)
 
 
-def _tokenizer(e: Experiment, workdir: Path, place, say) -> Tokenizer:
+def make_tokenizer(e: Experiment, workdir: Path, say=lambda line: None) -> Tokenizer:
+    """The experiment's tokenizer; a SentencePiece model is trained in WORKDIR/tokenizer.
+
+    `UserError` for a bad source, a missing or changed tokenizer, and a folder that is full.
+    """
     t, own = e.tokenizer, workdir / "tokenizer"
+    reading = Reading(e.data.max_document_bytes, e.data.group_key)
     if t.kind == "bytes":
         return ByteTokenizer()
     if t.kind == "gpt2":
@@ -122,15 +176,16 @@ def _tokenizer(e: Experiment, workdir: Path, place, say) -> Tokenizer:
     # The same share of text from every domain, so that no language pays for another's size.
     return train_sentencepiece(
         (text for d in e.data.domains.values()
-         for text in _some([weighted(s)[1] for s in place(d.train)], t.train_bytes)),
+         for text in _some(placed([weighted(s)[1] for s in d.train], e.data.root),
+                           t.train_bytes, reading)),
         t.vocab_size, own, seed=e.seed, max_bytes=t.train_bytes * len(e.data.domains))
 
 
-def _some(specs, most: int) -> Iterator[str]:
+def _some(specs, most: int, reading: Reading = READING) -> Iterator[str]:
     """Documents of a domain until `most` characters, as many from each source."""
     for spec in specs:
         left = most // len(specs)
-        for document in documents(spec):
+        for document in documents(spec, reading):
             if left <= 0:
                 break
             yield document.text[:left]

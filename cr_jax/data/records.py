@@ -1,63 +1,148 @@
 """Records (dicts) out of JSON lines, plain or compressed, and out of TFDS data sources."""
 
-import gzip
-import io
+import codecs
+import decimal
 import json
-import lzma
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import zstandard
-
+from cr_jax.data import file_position
+from cr_jax.data.encodings import as_utf8
+from cr_jax.data.unpacking import HEAD, Damaged, told, unpacked
 from cr_jax.errors import UserError
+from cr_jax.files import expanded
 
-GROUP_KEYS = ("group", "repo", "path")
+MOST_BYTES = 1 << 27  # of a line, or of a text file: what is held in memory at once
+_NAMES = 12  # of fields in a message
+_DEPTH = 64  # of nesting that is looked at where a line is nested too deeply for the reader
+_STRINGS_AND_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+# Python refuses to convert numbers of more digits to int (it takes quadratic time).
+_MOST_DIGITS = 4000
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, record) of a .jsonl[.zst|.xz|.gz] file; skips blank lines.
+def json_lines(path: Path, field: str = "text", most: int = MOST_BYTES
+               ) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number from 1, record) of a .jsonl[.zst|.xz|.gz|.bz2] file; skips blank lines.
 
-    UserError names the file, and the line of what is not a JSON object.
+    Only `field` is going to be read, and so must be there once; what other fields hold, bytes that
+    are not UTF-8 for example, does not matter as long as the line is JSON.  A file is decompressed
+    by what it begins with, whatever its name; UTF-16 and UTF-32 are read where a byte order mark
+    says so.
+    UserError names the file and the line of what is not a JSON object or is longer than `most`
+    bytes; likewise for a compressed file that is damaged, ends early, or has something behind its
+    end: nothing is left out silently.
     """
     number = 0
     try:
-        with open(path, "rb") as raw, _decompressed(raw, path.suffix) as stream:
-            lines = io.TextIOWrapper(stream, encoding="utf-8", newline="\n")
-            for number, line in enumerate(lines, 1):
-                if line.isspace():
-                    continue
-                record = json.loads(line)
-                if not isinstance(record, dict):
-                    raise UserError(f"{path} line {number} is not a JSON object")
-                yield number, record
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} line {number} is not JSON: {error.msg}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 after line {number}; convert it first") from None
-    except (zstandard.ZstdError, lzma.LZMAError, gzip.BadGzipFile, EOFError) as error:
-        raise UserError(f"{path} cannot be decompressed after line {number}: {error}") from None
+        with file_position.opened(path) as raw:
+            stream = as_utf8(unpacked(raw, path.suffix))
+            while line := stream.readline(most + 1):
+                number += 1
+                if len(line) > most:
+                    raise UserError(f"{path} line {number} is longer than {most:,} bytes: split "
+                                    "its document, or raise config.data.max_document_bytes")
+                line = line.removeprefix(codecs.BOM_UTF8)
+                if line.strip():
+                    yield number, _record(line, f"{path} line {number}", field)
+    except Damaged as error:
+        raise UserError(error.line(str(path), _reached(number))) from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{path} cannot be read{_reached(number, ' ')}: "
+                        f"{error.strerror or error}") from None
 
 
-def _decompressed(raw, suffix: str):
-    if suffix == ".zst":
-        # 2**31: files written with --long; several frames in one file are one text.
-        reader = zstandard.ZstdDecompressor(max_window_size=2**31)
-        return reader.stream_reader(raw, read_across_frames=True)
-    if suffix == ".xz":
-        return lzma.open(raw)
-    if suffix == ".gz":
-        return gzip.open(raw)
-    return raw
+def _reached(number: int, lead: str = "") -> str:
+    return f"{lead}after line {number}" if number else ""
+
+
+def _record(line: bytes, where: str, field: str) -> dict[str, Any]:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        # Bad bytes become half surrogate pairs, which `text_of` refuses in a field that is read.
+        text = line.decode("utf-8", "surrogateescape")
+    try:
+        try:
+            record = _DECODER.decode(text)
+        except RecursionError:
+            text = _shallow(text)
+            record = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is not JSON: {_reason(line, text, error)}") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where} is not a JSON object but {_kind(record)}")
+    if text.count(f'"{field}"') > 1 and _times(text, field) > 1:
+        raise UserError(f"{where} has the field {field!r} twice; leave one of them")
+    return record
+
+
+def _integer(digits: str) -> int | decimal.Decimal:
+    return int(digits) if len(digits) < _MOST_DIGITS else decimal.Decimal(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
+
+
+def _times(text: str, field: str) -> int:
+    """How often the outermost object names `field`."""
+    pairs: list[tuple[str, Any]] = []
+
+    def note(found):
+        nonlocal pairs
+        pairs = found  # that of the outermost object comes last
+        return None
+
+    json.JSONDecoder(parse_int=_integer, object_pairs_hook=note).decode(text)
+    return sum(name == field for name, _ in pairs)
+
+
+def _shallow(text: str) -> str:
+    """JSON without what is nested more deeply than `_DEPTH`: nulls stand in its place."""
+    kept, start, open_brackets = [], 0, []
+    for match in _STRINGS_AND_BRACKETS.finditer(text):
+        bracket = match[0]
+        if bracket in "[{":
+            open_brackets.append(bracket)
+            if len(open_brackets) == _DEPTH:
+                kept += [text[start:match.start()], "null"]
+        elif bracket in "]}":
+            if not open_brackets or open_brackets.pop() + bracket not in ("[]", "{}"):
+                raise json.JSONDecodeError("a bracket that nothing opened", text, match.start())
+            if len(open_brackets) == _DEPTH - 1:
+                start = match.end()
+    if open_brackets:
+        raise json.JSONDecodeError("a bracket that nothing closes", text, len(text))
+    return "".join([*kept, text[start:]])
+
+
+def _reason(line: bytes, text: str, error: json.JSONDecodeError) -> str:
+    """What is wrong with a line, and what the file may be instead."""
+    if (kind := told(line[:HEAD])) is not None:
+        return f"the file is {kind}; unpack or convert it first"
+    if b"\0" in line:
+        return ("it has NUL bytes; restore the file, or convert it to UTF-8 if it is UTF-16 "
+                "without a byte order mark")
+    if text.lstrip().startswith("["):
+        return "it begins an array; write one object per line, as jq -c '.[]' does"
+    return f"{error.msg} at character {error.pos + 1}"
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "an array", str: "a string", bool: "true or false",
+            int: "a number", float: "a number", decimal.Decimal: "a number",
+            type(None): "null"}.get(type(value), type(value).__name__)
 
 
 def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
     """The text under `field` (str, or UTF-8 bytes). UserError when it is missing or is not text."""
     if field not in record:
-        raise UserError(f"{where} has no field {field!r}; it has {', '.join(sorted(record))}")
+        names = [name if name.isprintable() else repr(name) for name in sorted(record)]
+        more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+        raise UserError(f"{where} has no field {field!r}; it has "
+                        f"{', '.join(names[:_NAMES]) or 'none'}{more}")
     text = record[field]
     try:
         if isinstance(text, bytes):
@@ -65,18 +150,11 @@ def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
         if isinstance(text, str):
             text.encode("utf-8")  # JSON can spell half a surrogate pair, which is no character
             return text
-    except UnicodeError:
-        raise UserError(f"{where}: field {field!r} is not valid Unicode text") from None
-    raise UserError(f"{where}: field {field!r} is not text but {type(text).__name__}")
-
-
-def group_of(record: Mapping[str, Any]) -> str | None:
-    """The record's group: its `group`, else `repo`, else `path`; None when it has none of them."""
-    for key in GROUP_KEYS:
-        value = record.get(key)
-        if value is not None and str(value):
-            return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return None
+    except UnicodeError as error:
+        raise UserError(f"{where}: field {field!r} is not valid Unicode text: at character "
+                        f"{error.start + 1} stands a byte that is not UTF-8, or half a surrogate "
+                        "pair") from None
+    raise UserError(f"{where}: field {field!r} is not text but {_kind(text)}")
 
 
 def tfds_records(target: str) -> Iterator[Mapping[str, Any]]:
@@ -89,7 +167,8 @@ def tfds_records(target: str) -> Iterator[Mapping[str, Any]]:
     try:
         source = builder.as_data_source(split=split)
         yield from (source[index] for index in range(len(source)))
-    except (NotImplementedError, ValueError, AssertionError, OSError, KeyError) as error:
+    except (NotImplementedError, ValueError, AssertionError, OSError, KeyError,
+            RuntimeError) as error:  # the last: a damaged file
         raise UserError(
             f"data source tfds:{target} cannot be read: {_first_line(error)}; prepare it with "
             "tfds build --file_format=array_record, and name a split that it has"
@@ -119,6 +198,7 @@ def _tfds_builder(target: str):
     try:
         # Named here too: TFDS reads the variable only once, when it is imported.
         data_dir = os.environ.get("TFDS_DATA_DIR")
+        data_dir = str(expanded(data_dir)) if data_dir else None
         return tfds.builder(name, try_gcs=False, data_dir=data_dir), split
     except Exception as error:  # TFDS raises many kinds, none of them public
         raise UserError(

@@ -65,7 +65,12 @@ def eval_windows(
 
 
 def windows_of(ids: Integer[np.ndarray, " T"], window: int, pad_id: int) -> Windows:
-    """The consecutive windows of one document, the last one padded. UserError if it is empty."""
+    """The consecutive windows of one document, the last one padded. UserError if it is empty.
+
+    >>> found = windows_of(np.array([7, 8, 9], np.int32), window=2, pad_id=0)
+    >>> found.tokens.tolist(), found.mask.tolist()
+    ([[7, 8], [9, 0]], [[True, True], [True, False]])
+    """
     _check(window, None)
     ids = np.asarray(ids)
     if not len(ids):

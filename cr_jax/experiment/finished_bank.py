@@ -9,12 +9,13 @@ import numpy as np
 
 from cr_jax.bank import ExpertBank, import_expert, parameters
 from cr_jax.bank.files import CASCADE, BankFolder
-from cr_jax.config import Experiment, ModelConfig
+from cr_jax.config import EvalConfig, Experiment, ModelConfig
 from cr_jax.data import sample
 from cr_jax.data.experiment_text import Corpora
 from cr_jax.errors import UserError
-from cr_jax.routing.cascade import KEEP, Cascade
-from cr_jax.scoring.bigram import COUNTED, count
+from cr_jax.routing.cascade import MIN_CANDIDATES, Cascade
+from cr_jax.scoring.batching import BatchSizes
+from cr_jax.scoring.bigram import TRAINING_TOKENS, count, with_bigram
 from cr_jax.scoring.calibrate import calibrate
 from cr_jax.training.loop import Trained
 
@@ -22,7 +23,8 @@ from cr_jax.training.loop import Trained
 def make(experiment: Experiment, model: ModelConfig, text: Corpora, trained: Trained, folder: Path,
          say: Callable[[str], None]) -> ExpertBank:
     """The bank of a run's experts, in FOLDER/bank: each calibrated on its own valid windows, with a
-    scout of its own training text; of more than `KEEP` experts also how many a cascade keeps.
+    bigram model of its own training text; of more than `MIN_CANDIDATES` experts also how many a
+    cascade scores.
 
     Written beside the bank of an earlier call, which it then replaces: a stop leaves one of them.
     Experts that were added to that bank since (`cr-jax bank add`) go along.
@@ -38,15 +40,16 @@ def make(experiment: Experiment, model: ModelConfig, text: Corpora, trained: Tra
         params = parameters.rounded(
             jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params), experiment.bank_dtype)
         own = sample(name, text.train[name], model.window, seed=experiment.seed,
-                     tokens=COUNTED, mode=experiment.data.mode, pad_id=text.tokenizer.pad_id)
-        scout = count(*own, model.vocab_size)
-        calibration = calibrate(model, params, text.valid[name], scoring=experiment.scoring,
-                                documents=text.valid_documents.get(name), scout=scout,
-                                batch=experiment.eval.batch)
+                     tokens=TRAINING_TOKENS, mode=experiment.data.mode,
+                     pad_id=text.tokenizer.pad_id)
+        bigram = count(*own, model.vocab_size)
+        weights = with_bigram(params, bigram) if experiment.scoring.bigram_weight else params
+        calibration = calibrate(model, weights, text.valid[name], text.valid_documents.get(name),
+                                experiment.scoring, batch_sizes(experiment.eval))
         bank.add(name, params, calibration, {
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
-            "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype, scout)
-    if len(names) > KEEP:
+            "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype, bigram)
+    if len(names) > MIN_CANDIDATES:
         say(f"choosing how many of {len(names)} experts a cascade keeps")
         try:
             say(_choose(bank, text.valid, experiment.eval))
@@ -70,11 +73,16 @@ def make(experiment: Experiment, model: ModelConfig, text: Corpora, trained: Tra
     return bank
 
 
+def batch_sizes(settings: EvalConfig) -> BatchSizes:
+    """How much is scored at once, as the config says."""
+    return BatchSizes(settings.expert_chunk, settings.batch)
+
+
 def _choose(bank, valid, settings) -> str:
-    """Stores how many experts the scouts keep; -> a line about it."""
-    made = Cascade.choose(bank, valid, keep=KEEP, batch=settings.batch,
-                          expert_chunk=settings.expert_chunk)
+    """Stores how many experts a cascade scores in full; -> a line about it."""
+    made = Cascade.fit(bank, valid, min_candidates=MIN_CANDIDATES, sizes=batch_sizes(settings))
     made.save()
-    return (f"cascade: {made.choice.kept:.1f} of {len(bank.names)} experts are scored in full on "
-            f"average, {made.choice.agreement:.2%} of validation windows go where exact routing "
+    fit = made.fitted
+    return (f"cascade: {fit.mean_candidates:.1f} of {len(bank.names)} experts are scored in full "
+            f"on average, {fit.agreement:.2%} of validation windows go where exact routing "
             "sends them")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import signal
 import sys
 import threading
@@ -23,14 +24,16 @@ from cr_jax.parallel import plan as parallel
 from cr_jax.parallel import processes
 from cr_jax.report import write_report
 from cr_jax.scoring.calibration import too_few
-from cr_jax.studies import evaluation, examples, fingerprint, geometry, routing
+from cr_jax.studies import evaluation, examples, registry
 from cr_jax.studies.capacity import ablation
 from cr_jax.studies.capacity.grid import make_grid
-from cr_jax.training import banner, loop
+from cr_jax.training import banner
 from cr_jax.training.checkpoint import DISK_ERRORS
-from cr_jax.training.loop import Interrupted, train
+from cr_jax.training.loop import Interrupted, Job, train
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.metric_writer import read_lines
-from cr_jax.training.workdir import locked, provenance, stored_record
+from cr_jax.training.validation import seconds_to
+from cr_jax.training.workdir import locked, provenance, same_run, stored_record
 
 
 def main(config: ml_collections.ConfigDict, workdir: str, argv=(),
@@ -83,6 +86,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
     `training.loop.Interrupted` when it was asked to stop and has saved itself.  Of several
     processes all train, then process 0 alone evaluates and writes; the others return {}.
     """
+    registry.check(experiment)
     say = lambda line: print(line, flush=True) if processes.is_first() else None
     seconds: dict[str, float] = {}
 
@@ -107,28 +111,23 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
             processes.wait("the report is written")
             return {}
         # Training time of earlier starts counts too.
-        seconds["training"] = max(seconds["training"], trained.seconds)
+        seconds["training"] = max(seconds["training"], sum(trained.phases.values()))
         with stage("calibration"):
             bank = finished_bank.make(experiment, model, text, trained, folder, say)
             if line := too_few(bank.calibration, experiment.eval.alpha):
                 say(line)
-        report = {"name": experiment.name, "summary": _summary(model, names)}
+        report = {"name": experiment.name, "summary": _summary(model, names),
+                  "overlap": text.overlap}
         with stage("evaluation"):
             total = sum(len(w) for w in text.test.values())
             with tqdm(total=total, desc="evaluate", unit=" windows", leave=True) as bar:
                 scores = evaluation.score_domains(
-                    bank, text.test, expert_chunk=experiment.eval.expert_chunk,
-                    batch=experiment.eval.batch, on_windows=bar.update)
+                    bank, text.test, finished_bank.batch_sizes(experiment.eval), bar.update)
         with stage("studies"):
-            if "fingerprint" in experiment.studies:
-                report |= fingerprint.run(names, scores)
-            if "routing" in experiment.studies:
-                report |= routing.run(bank, scores, tuple(experiment.data.unseen),
-                                      experiment.eval.alpha)
-            if "geometry" in experiment.studies:
-                report |= geometry.run(bank, text.test, experiment.seed)
+            report |= registry.run(registry.Context(experiment, text, bank, scores), say)
             report |= examples.run(bank, text.test, experiment.eval.examples)
-        report["curves"] = _curves(folder, names)
+        report["curves"] = _curves(folder, names, trained.looks)
+        report["training"] = _training(experiment, trained)
         report["seconds"] = seconds
         report["provenance"] = {**provenance(), "config": settings.to_dict(experiment),
                                 "steps": trained.step, "tokens_per_expert": trained.tokens}
@@ -168,14 +167,23 @@ def _interrupts():
 
 
 def _prepare(experiment, folder, say):
-    """The text.  Other settings than an old workdir's are refused before it is tokenised; what
-    depends on the text is compared when the checkpoint is restored."""
+    """The text; WORKDIR/config.json says by which settings.
+
+    Other settings than an old workdir's are refused before it is tokenised; what depends on the
+    text is compared when the checkpoint is restored.
+    """
     if old := stored_record(folder):
         model = settings.to_dict(experiment.model)
         model["vocab_size"] = model["vocab_size"] or old["model"]["vocab_size"]  # the tokenizer's
-        loop.same_run(old, {"experiment": settings.to_dict(experiment), "model": model,
-                             "experts": list(experiment.data.domains), "texts": {}})
-    return experiment_text.prepare(experiment, folder, say)
+        same_run(old, {"experiment": settings.to_dict(experiment), "model": model,
+                       "experts": list(experiment.data.domains), "texts": {}})
+    if processes.is_first():
+        # From the start on: a run that was stopped says what it was, too.
+        partial = folder / "config.json.partial"
+        partial.write_text(json.dumps(settings.to_dict(experiment), indent=1), encoding="utf-8")
+        partial.replace(folder / "config.json")
+    return experiment_text.prepare(
+        experiment, folder, say, processes.is_first() and experiment.data.count_overlap)
 
 
 def _plan(experiment):
@@ -206,7 +214,9 @@ def _train(experiment, model, text, names, plan, folder, say):
             mode=experiment.data.mode, pad_id=text.tokenizer.pad_id,
             process_index=share.block, process_count=share.blocks, experts=share.experts), step)
 
-    return train(experiment, model, text.train, plan, batches, folder, say=say)
+    loss = CompressorLoss(model, experiment.train, plan.devices_seen)
+    job = Job(experiment, loss, names, batches, text.train, text.valid)
+    return train(job, plan, folder, say=say)
 
 
 def _parameter_table(model) -> str:
@@ -217,12 +227,35 @@ def _parameter_table(model) -> str:
     return parameter_overview.get_parameter_overview(shapes, include_stats=False) + "\n"
 
 
-def _curves(folder: Path, names) -> dict:
+def _curves(folder: Path, names, looks) -> dict:
+    """Of each expert: training's figures at every logged step, valid's at every look."""
     curves = {n: {"step": [], "nll": [], "tra": []} for n in names}
     for line in read_lines(folder / "metrics.jsonl"):
-        for key, values in curves[line["expert"]].items():
-            values.append(line[key])
+        if "nll" in line:
+            for key, values in curves[line["expert"]].items():
+                values.append(line[key])
+    for look in looks:
+        for name, figures in look["experts"].items():
+            for key, value in {"valid_step": look["step"], "valid_seconds": look["seconds"],
+                               **figures}.items():
+                curves[name].setdefault(key, []).append(value)
     return curves
+
+
+def _training(experiment: Experiment, trained) -> dict:
+    """Where the time went, and what valid said on the way."""
+    found = {"steps": trained.step, "tokens_per_expert": trained.tokens,
+             "seconds": trained.seconds, "seconds_by_phase": trained.phases}
+    if trained.best:
+        weight = experiment.train.predict_weight
+        rule = "valid nll" + (f" + {weight:g} x predicted nll" if experiment.model.predictive
+                              else "") + ", nats/token, mean over the experts"
+        found["best"] = {"step": trained.best["step"], "loss": trained.best["loss"],
+                         "loss_is": rule, "kept": experiment.eval.keep_best,
+                         "last_loss": trained.looks[-1]["loss"]}
+    if target := experiment.eval.target_tra:
+        found |= {"target_tra": target, "seconds_to_target": seconds_to(trained.looks, target)}
+    return found
 
 
 def _summary(model, names) -> dict:
@@ -239,6 +272,14 @@ def _print_summary(report: dict, say) -> None:
         others = min((cell["nll"], domain) for domain, cell in row.items() if domain != expert)
         say(f"  {expert:12} TRA {own['tra']:.1%} at home (majority token {own['majority_tra']:.1%})"
             f", {own['nll']:.2f} nats/token; nearest other text: {others[1]} {others[0]:.2f}")
+    training = report["training"]
+    if best := training.get("best"):
+        say(f"  best step on valid: {best['step']:,} of {training['steps']:,} (loss "
+            f"{best['loss']:.4f}, at the end {best['last_loss']:.4f})"
+            + (", its checkpoint is kept" if best["kept"] else ""))
+    for expert, reached in training.get("seconds_to_target", {}).items():
+        when = "not reached" if reached is None else f"after {reached:.1f} s of steps"
+        say(f"  {expert:12} TRA {training['target_tra']:.2%} of valid: {when}")
     if "routing" in report:
         ood = report["ood"]
         say(f"  routing {report['routing']['accuracy']:.2%} of {report['routing']['windows']:,} "

@@ -156,6 +156,9 @@ def metrics(sums: Mapping[str, float]) -> dict[str, float]:
     """Divides once.  tra and window_exact are shares, nll is in nats/token.
 
     With `bytes` among the sums, also `bits_per_byte` of the text that the tokens stand for.
+
+    >>> metrics({"nll": 5.0, "correct": 8, "tokens": 10, "windows": 2, "exact": 1})
+    {'tra': 0.8, 'nll': 0.5, 'window_exact': 0.5, 'tokens': 10, 'windows': 2}
     """
     tokens, windows = max(1, float(sums["tokens"])), max(1, float(sums["windows"]))
     out = {"tra": float(sums["correct"]) / tokens, "nll": float(sums["nll"]) / tokens,

@@ -114,7 +114,7 @@ class Symmetric:
 
     def values(self, codes: Integer[Numbers, "N Dz"]) -> Float[Array, "N Dz"]:
         """The number that each code stands for, float32."""
-        return (codes - self.top) * self.scale[None]
+        return (jnp.asarray(codes, jnp.float32) - self.top) * self.scale[None]
 
 
 def fit_symmetric(z: Float[Numbers, "N Dz"], bits: int, clip: bool = True) -> Symmetric:
@@ -129,18 +129,20 @@ def fit_symmetric(z: Float[Numbers, "N Dz"], bits: int, clip: bool = True) -> Sy
 
 @jax.jit
 def _symmetric_codes(z, scale, top):
+    top = jnp.asarray(top, jnp.float32)
     return (jnp.clip(jnp.round(z.astype(jnp.float32) / scale[None]), -top, top) + top).astype(
         jnp.int32)
 
 
 @jax.jit
 def _symmetric_scale(z, top, clip):
-    z = z.astype(jnp.float32)
+    z, top = z.astype(jnp.float32), jnp.asarray(top, jnp.float32)
     largest = jnp.max(jnp.abs(z), 0) + 1e-12
 
     def error(share):
         scale = share * largest / top
-        return _error(z, (_symmetric_codes(z, scale, top) - top) * scale[None])
+        codes = _symmetric_codes(z, scale, top).astype(jnp.float32)
+        return _error(z, (codes - top) * scale[None])
 
     shares = jnp.geomspace(0.03, 1.0, 48)
     best = shares[jnp.argmin(jax.lax.map(error, shares), 0)]

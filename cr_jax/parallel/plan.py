@@ -166,6 +166,17 @@ class Plan:
 
         return {k: place(v) for k, v in batch.items()}
 
+    def put_whole(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array | np.ndarray]:
+        """A batch [E, N, ...] that every process has whole, in the form that `put` gives.
+
+        N: any multiple of `row_devices`.
+        """
+        if self.mode == "jit":
+            return jax.tree.map(lambda x: _place(x, self.batch_sharding), batch)
+        devices = list(self.mesh.devices.flat)
+        mine = [i for i, d in enumerate(devices) if d.process_index == jax.process_index()]
+        return {k: _fold_rows(v, len(devices))[mine] for k, v in batch.items()}
+
     def compile_step(self, make_step: Callable[[str | None], Callable],
                      experts_by: Literal["vmap", "map"], state: Any, batch: Any) -> "Program":
         """Compiles step(state, batch, progress [E]) -> (state, sums [E]); the state is donated.
@@ -191,14 +202,53 @@ class Plan:
                 out_shardings=(shards, self.replicated)).lower(
                     state, batch, jax.ShapeDtypeStruct((self.experts,), jnp.float32)).compile()
             return Program(compiled, self.experts, _memory(compiled))
-        mapped = jax.pmap(own(), "data", in_axes=(0, 0, None), donate_argnums=0,
-                          devices=list(self.mesh.devices.flat))
+        mapped, ahead = jax.pmap(own(), "data", in_axes=(0, 0, None), donate_argnums=0,
+                                 devices=list(self.mesh.devices.flat)), jax.process_count() == 1
+        if ahead:  # of several processes JAX's compiled pmap takes no arrays of one's own devices
+            mapped = mapped.lower(state, batch, np.zeros(self.experts, np.float32)).compile()
 
         def run(state, batch, progress):
             state, sums = mapped(state, batch, progress)
             return state, jax.tree.map(lambda x: x.addressable_shards[0].data[0], sums)
 
-        return Program(run, self.experts, None)
+        return Program(run, self.experts, None, ahead)
+
+
+    def compile_sums(self, make_sums: Callable[[str | None], Callable],
+                     experts_by: Literal["vmap", "map"], params: Any, batch: Any
+                     ) -> Callable[[Any, Any], Any]:
+        """Compiles sums(params, batch) -> sums [E] that every process can read; nothing is donated.
+
+        make_sums(axis_name) gives one expert's pure function, which adds over the devices of that
+        axis itself; params and batch as in `compile_step`, the batch as `put_whole` gives it.
+        """
+        side_by_side, none = self.mesh.shape["expert"], np.zeros(self.experts, np.float32)
+
+        def one(axis_name):
+            sums = make_sums(axis_name)
+            return lambda params, batch, _: sums(params, batch)
+
+        own = lambda: over_experts(one("data"), self.experts // side_by_side, experts_by)
+        if self.mode == "pmap":
+            mapped = jax.pmap(own(), "data", in_axes=(0, 0, None),
+                              devices=list(self.mesh.devices.flat))
+            if jax.process_count() == 1:
+                mapped = mapped.lower(params, batch, none).compile()
+            return lambda params, batch: jax.tree.map(
+                lambda x: x.addressable_shards[0].data[0], mapped(params, batch, none))
+        shards = jax.tree.map(lambda x: x.sharding, params)
+        if self.steps_alone and jax.device_count() > 1:
+            run = jax.shard_map(
+                own(), mesh=self.mesh, check_vma=False, out_specs=PartitionSpec("expert"),
+                in_specs=(jax.tree.map(lambda s: s.spec, shards), self.batch_sharding.spec,
+                          PartitionSpec("expert")))
+        else:
+            run = rows_stay(over_experts(one(None), self.experts, experts_by, side_by_side,
+                                         "expert"), self.mesh)
+        compiled = jax.jit(
+            run, in_shardings=(shards, self.batch_sharding, self.replicated),
+            out_shardings=self.replicated).lower(params, batch, none).compile()
+        return lambda params, batch: compiled(params, batch, none)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,11 +257,13 @@ class Program:
 
     memory: bytes that the compiler reserves on each device for a call, by what they are for:
     "state" (in and out, the same buffers), "batch" and "temporary"; None under pmap.
+    compiled: whether it is compiled already, or will be in the first call.
     """
 
     run: Callable[[Any, Any, Any], tuple[Any, Any]]
     experts: int
     memory: dict[str, int] | None
+    compiled: bool = True
 
     def __call__(self, state, batch, progress):
         return self.run(state, batch, np.full(self.experts, progress, np.float32))
@@ -247,18 +299,19 @@ def make_plan(mode: Literal["jit", "pmap"], experts: int, batch: int, mesh_exper
     return Plan(mode, mesh, experts, batch, small)
 
 
-def agreed(step: int, stop: bool, save: bool) -> tuple[bool, bool]:
-    """(some process wants to stop, process 0 wants to save), the same answer in every process.
+def agreed(step: int, stop: bool, save: bool, look: bool = False) -> tuple[bool, bool, bool]:
+    """(some process wants to stop, process 0 wants to save, and to validate), the same answer in
+    every process.
 
     Each has its own clock and gets its own signals; two that save at different steps would wait
     for each other for ever.  Several processes ask each other every `AGREE_EVERY` steps.
     """
     if jax.process_count() == 1:
-        return stop, save
+        return stop, save, look
     if step % AGREE_EVERY:
-        return False, False
-    wishes = multihost_utils.process_allgather(np.array([stop, save]))
-    return bool(wishes[:, 0].any()), bool(wishes[0, 1])
+        return False, False, False
+    wishes = multihost_utils.process_allgather(np.array([stop, save, look]))
+    return bool(wishes[:, 0].any()), bool(wishes[0, 1]), bool(wishes[0, 2])
 
 
 def expert_keys(seed: int, names) -> jax.Array:

@@ -24,10 +24,15 @@ has the name of its own domain. Shares are fractions 0..1; `nll` is in nats/toke
     geometry: points: [[x, y]]; labels: [domain] (as many); explained_variance: {expert:
         [cumulative share]}; components_95: {expert: int}; d_latent_total: int (M * Dz);
         linear_probe_accuracy: float; method: str ("t-SNE")
+    sections: {study: {title, read, false_if, finding: str; head: [str]; rows: [[str]]}}, the tables
+        of studies that have no section of their own above; {title, left_out: str} of a study that
+        could not be made
     curves: {expert: {step: [int], nll: [float], tra: [float]}}
     examples: [{expert, domain: str; tra, nll: float; tokens: [{piece, rebuilt: str, correct: bool,
         confidence: float (the probability of the rebuilt token), nll: float}]}]
         A SentencePiece mark "▁" and a byte piece "<0x0A>" are shown as the text they stand for.
+    overlap: {domain: {split: {documents, of_documents, windows, of_windows: int; share_read:
+        float}}}: held-out text that also stands in training text (cr_jax.data.overlap); not shown
     seconds: {stage: float}
     provenance: commit, command: str; versions: {package: str}; devices: [str]; config: {...}, whose
         `scoring` says what a residual is

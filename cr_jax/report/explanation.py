@@ -13,13 +13,13 @@ from cr_jax.report.files import write_whole
 from cr_jax.report.layout import document, panel, panels
 from cr_jax.report.tables import plain_table
 from cr_jax.report.text import breakable, count, decimal, escape
-from cr_jax.routing.explain import Explanation, Telling
+from cr_jax.routing.explain import Explanation, TextSum
 from cr_jax.scoring.wording import wording
 
 # Nats/token where the next stronger tint begins; the same for all texts, so that colours compare.
 RESIDUAL_EDGES = (0.1, 0.3, 0.7, 1.2, 2.0, 3.0, 4.5, 6.5, 9.0)
 MARGIN_EDGES = (0.1, 0.4, 1.0, 2.5, 5.0)  # of either sign
-MOST = 10  # rows in a table of telling tokens
+MOST = 10  # rows in a table of tokens
 
 # Vermilion speaks against the nearest expert, blue for it: apart for the colour-blind, and dark
 # enough at these opacities for the ink of both modes.
@@ -91,7 +91,7 @@ def render(texts: Sequence[tuple[str, Explanation]]) -> str:
     nav = f'<nav aria-label="texts">{links}</nav>' if several else ""
     head = "these texts went where they" if several else "this text went where it"
     rules = list(dict.fromkeys(found.words for _, found in texts))
-    rule = escape("; ".join(words.compared for words in rules))
+    rule = escape("; ".join(words.ranking_score for words in rules))
     paper = ("The residual is the paper's; p-values and single tokens are not in it."
              if all(words.paper for words in rules) else
              "This rule, p-values and single tokens are not in the paper, whose own is "
@@ -125,13 +125,14 @@ def _text(found: Explanation, at: int) -> str:
         "the bars are of everything scored.</p>")
     return (f'<p class="verdict">{escape(found.verdict)}</p>{_bars(found)}'
             f"<h3>Token by token</h3>{note}{_view(found, at)}"
-            f"<h3>The most telling tokens</h3>{note and '<p class=note>Of the tokens above.</p>'}"
+            "<h3>The tokens that weigh most</h3>"
+            f"{note and '<p class=note>Of the tokens above.</p>'}"
             f"{_tables(found)}")
 
 
 def _bars(found: Explanation) -> str:
     route = found.route
-    longest = max(filter(math.isfinite, route.compared.values())) or 1.0
+    longest = max(filter(math.isfinite, route.ranking_score.values())) or 1.0
     share = lambda nats: f"{100 * min(1.0, max(0.0, nats / longest)):.1f}%"
     rows = []
     for name in found.names:
@@ -139,8 +140,8 @@ def _bars(found: Explanation) -> str:
         kind = ' class="nearest"' if name == route.nearest else ""
         low = " low" if p < found.alpha else ""
         bar, more = f'<span style="width:{share(residual)}"></span>', ""
-        if route.excess:
-            added = route.excess[name]
+        if route.typicality_penalty:
+            added = route.typicality_penalty[name]
             more = f'<td class="n">+ {decimal(added, 3)}</td>'
             bar = f'<div>{bar}<span class="more" style="width:{share(added)}"></span></div>'
         rows.append(
@@ -149,9 +150,9 @@ def _bars(found: Explanation) -> str:
             f'<td class="n{low}">{decimal(p, 3)}</td><td class="n">{decimal(route.tra[name], 3)}'
             "</td></tr>")
     head, legend = "", ""
-    if route.excess:
-        head = '<th scope="col" class="n">+ excess</th>'
-        legend = f"Excess, the pale part of a bar: {escape(found.words.added)}. "
+    if route.typicality_penalty:
+        head = '<th scope="col" class="n">+ typicality penalty</th>'
+        legend = f"Typicality penalty, the pale part of a bar: {escape(found.words.added)}. "
     return ('<table class="bars"><thead><tr><th scope="col">expert</th>'
             f'<th scope="col" class="n">nats/token</th>{head}<th></th>'
             '<th scope="col" class="n">p</th>'
@@ -204,18 +205,18 @@ def _spans(found: Explanation):
 
 def _tables(found: Explanation) -> str:
     names = list(found.names[:2])
-    by_residual = _table("nats in all", found.telling("residual")[:MOST], names)
+    by_residual = _table("nats in all", found.by_text("residual")[:MOST], names)
     worst = panel(f"What {names[0]} {found.words.verb} worst", by_residual)
     if not found.runner_up:
         return panels(worst)
-    ranked = found.telling()
+    ranked = found.by_text()
     good = [row for row in ranked if row.nats > 0][:MOST]
     bad = [row for row in reversed(ranked) if row.nats < 0][:MOST]
     return panels(panel(f"For {names[0]}", _table("margin in all", good, names)),
                   panel(f"For {names[1]}", _table("margin in all", bad, names)), worst)
 
 
-def _table(what: str, rows: Sequence[Telling], names: Sequence[str]) -> str:
+def _table(what: str, rows: Sequence[TextSum], names: Sequence[str]) -> str:
     if not rows:
         return '<p class="note">None.</p>'
     body = [[show_white_space(row.text).replace("↵\n", "↵"), f"{row.count}", decimal(row.nats),

@@ -4,6 +4,7 @@ import json
 
 from cr_jax.report import sections
 from cr_jax.report.layout import document, rule_of
+from cr_jax.report.studies import studies
 from cr_jax.report.tables import plain_table, value_table
 from cr_jax.report.text import (
     count,
@@ -29,6 +30,7 @@ def render(report: dict) -> str:
         ("unknown", "Known or unknown", unknown(report)),
         ("windows", "What comes back", sections.windows(report)),
         ("latents", "The latent space", sections.geometry(report)),
+        *studies(report),
         ("training", "Training", sections.training(report)),
         ("time", "Where the time went", timings(report)),
         ("provenance", "Provenance", provenance(report)),
@@ -60,8 +62,9 @@ def introduction(report: dict) -> str:
     return (
         f"<p>{who} trained to rebuild {what} from {through}, each on text of its own domain only. "
         "A new window is given to all of them, and the one with the lowest residual, "
-        f"{escape(rule_of(report).compared)}, gets it: nothing else is trained to route. When even "
-        "that residual is unusual for the expert's own text, the text is called unknown.</p>"
+        f"{escape(rule_of(report).ranking_score)}, gets it: nothing else is trained to route. "
+        "When even that residual is unusual for the expert's own text, the text is called "
+        "unknown.</p>"
     )
 
 

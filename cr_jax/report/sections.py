@@ -72,7 +72,7 @@ def fingerprint(report: dict) -> str:
         all(nll(e, e) < r for o in table if o != e and (r := nll(o, e)) is not None) for e in own
     ]
     rule = rule_of(report)
-    other = "" if rule.paper else f" Routing, below, compares another number: {rule.compared}."
+    other = "" if rule.paper else f" Routing, below, compares another number: {rule.ranking_score}."
     run = (
         f"{sum(rows)} of {len(own)} experts have their lowest nll at home, and on "
         f"{sum(columns)} of {len(own)} domains the own expert is the best one."
@@ -196,12 +196,17 @@ def training(report: dict) -> str:
     home = [mapping(mapping(row).get(e)) for e, row in mapping(report.get("fingerprint")).items()]
     rates = [rate for cell in home if (rate := number(cell.get("majority_tra"))) is not None]
     base, charts = max(rates, default=None), []
-    for key, name in (("nll", "loss, nats/token"), ("tra", "TRA")):
+    for at, key, name in (
+        ("step", "nll", "loss, nats/token"),
+        ("step", "tra", "TRA"),
+        ("valid_step", "valid_nll", "loss on valid, nats/token"),
+        ("valid_step", "valid_tra", "TRA on valid"),
+    ):
         series = [
-            Series(str(e), place.get(e, 0), sequence(curve.get("step")), sequence(curve.get(key)))
+            Series(str(e), place.get(e, 0), sequence(curve.get(at)), sequence(curve.get(key)))
             for e, curve in ((e, mapping(c)) for e, c in mapping(report.get("curves")).items())
         ]
-        share = key == "tra"
+        share = key.endswith("tra")
         charts.append(line_chart(series, "step", name, share=share, rule=base if share else None))
     body = panels(*(panel("", chart).replace("<h4></h4>", "") for chart in charts if chart))
     if not body:

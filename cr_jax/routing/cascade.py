@@ -1,16 +1,18 @@
-"""Routing among many experts at the cost of a few: their scouts say which score in full.
+"""Routing among many experts at the cost of a few: their bigram models say which score in full.
 
-    windows -> scouts' residuals [E, B] -> the nearest -> the bank's residuals of these alone
+    windows -> bigram models' residuals [E, B] -> the nearest -> the bank's residuals of these alone
 
-A scout (`scoring.bigram`) is the smallest compressor of a domain, counted on the text that its
-expert is trained on, so the choice is still made by compression: no gate is trained.  Where the
-exact winner is among the kept, the answer is that of `router.route`.  How many are kept is up to
-how far apart the scouts are (`cr_jax.routing.candidates`).  Not in the paper.
+A bigram model (`scoring.bigram`) is the smallest compressor of a domain, counted on the text that
+its expert is trained on, so the choice is still made by compression: no gate is trained.  Where the
+exact winner is among the candidates, the answer is that of `router.route`.  How many candidates
+there are depends on how far apart the bigram models are (`cr_jax.routing.candidates`).  Not in the
+paper.
 Letters: E experts, B windows.
 """
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -19,47 +21,54 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from cr_jax.bank import ExpertBank, cascade_file, check_scouts, selected
-from cr_jax.bank.cascade_file import Choice
+from cr_jax import router
+from cr_jax.bank import ExpertBank, cascade_file, check_bigrams, selected
+from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.bank.files import CASCADE
-from cr_jax.config import SEEN
 from cr_jax.data.spool import Spool
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.routing import candidates
-from cr_jax.routing import route as router
-from cr_jax.routing.candidates import column, kept, nearest
-from cr_jax.routing.early_stop import LOOK, check_stop
+from cr_jax.routing import candidates, document, ranking
+from cr_jax.routing.candidates import are_candidates, column, nearest
+from cr_jax.routing.document import Text
+from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import Route, WindowRoutes
-from cr_jax.routing.route import Text, Totals
-from cr_jax.scoring import batching, bigram
+from cr_jax.scoring import bigram
+from cr_jax.scoring.batching import (
+    BatchSizes,
+    check_bank,
+    checked,
+    in_batches,
+    start_batches,
+    whole_number,
+)
 from cr_jax.scoring.residuals import lowest, residual_means
 
-AT_LEAST = 0.999  # agreement with exact routing that `choose_keep` asks for
-# Experts that it keeps at least.  On validation text four would do; text that is less like it may
-# want more, and two more experts cost less than a wrong answer.
-KEEP = 6
-TOKENS = 1 << 16  # that scouts read in one call
+AT_LEAST = 0.999  # agreement with exact routing that `fit_candidates` asks for
+# Candidates at least.  On validation text four would do; text that is less like it may want more,
+# and two more experts cost less than a wrong answer.
+MIN_CANDIDATES = 6
+TOKENS = 1 << 16  # that bigram models read in one call
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cascade:
-    """A bank's scouts before its experts.  Scored in full, per window or document: the `keep`
-    experts with the nearest scouts, and all others whose scout lies within `margin` nats/token of
-    the nearest.
+    """A bank's bigram models before its experts.  Scored in full, per window or document, are its
+    candidates: the `min_candidates` experts whose bigram models have the lowest residuals, and all
+    others whose bigram model lies within `candidate_margin` nats/token of the lowest.
 
-    head: windows of a document that the scouts read; 0: all of them.  choice: what the rest
-    comes from, where it was measured.  offsets: expert -> nats/token that are taken off its scout's
-    residual before scouts are compared; None: nothing.  `UserError` unless every expert has a
-    scout, keep lies in [1, E], the margin is finite and not negative, and offsets are so too, one
-    for each expert.
+    max_windows: of a document that the bigram models read; 0: all of them.  fitted: what the rest
+    comes from, where it was measured.  offsets: expert -> nats/token that are taken off its bigram
+    model's residual before bigram models are ranked; None: nothing.  `UserError` unless every
+    expert has a bigram model, min_candidates lies in [1, E], the margin is finite and not negative,
+    and offsets are so too, one for each expert.
     """
 
     bank: ExpertBank
-    keep: int
-    head: int = 0
-    choice: Choice | None = None
-    margin: float = 0.0
+    min_candidates: int
+    max_windows: int = 0
+    fitted: CandidateFit | None = None
+    candidate_margin: float = 0.0
     offsets: Mapping[str, float] | None = None
 
     def __post_init__(self):
@@ -68,15 +77,16 @@ class Cascade:
     def _check(self) -> None:
         """Also before routing: experts may have come to the bank, or left it, since."""
         names = self.bank.names
-        _check_scouts(self.bank)
-        if not 1 <= self.keep <= len(names):
-            raise UserError(f"keep={self.keep} experts: must lie in [1, {len(names)}], the number "
-                            "of experts")
-        if self.head < 0:
-            raise UserError(f"head={self.head} windows of a document: give 0 for all, or more")
-        if not 0 <= self.margin < math.inf:
-            raise UserError(f"margin={self.margin} nats/token above the nearest scout: must be "
-                            "finite and not negative")
+        _check_bigrams(self.bank)
+        if not 1 <= self.min_candidates <= len(names):
+            raise UserError(f"min_candidates={self.min_candidates} experts: must lie in "
+                            f"[1, {len(names)}], the number of experts")
+        if self.max_windows < 0:
+            raise UserError(f"max_windows={self.max_windows} of a document: give 0 for all, or "
+                            "more")
+        if not 0 <= self.candidate_margin < math.inf:
+            raise UserError(f"candidate_margin={self.candidate_margin} nats/token above the "
+                            "nearest bigram model: must be finite and not negative")
         if self.offsets is not None:
             if set(self.offsets) != set(names):
                 odd = ", ".join(sorted(set(self.offsets) ^ set(names)))
@@ -88,194 +98,197 @@ class Cascade:
                                 f"{', '.join(bad)}")
 
     @classmethod
-    def choose(cls, bank: ExpertBank, windows: Mapping[str, Windows], *,
-               at_least: float = AT_LEAST, head: int = 0, **options) -> "Cascade":
-        """A cascade that keeps as few experts as `choose_keep` allows; options as there."""
-        return cls._chosen(bank, choose_keep(bank, windows, at_least=at_least, **options), head)
+    def fit(cls, bank: ExpertBank, windows: Mapping[str, Windows], at_least: float = AT_LEAST,
+            min_candidates: int = MIN_CANDIDATES, max_windows: int = 0,
+            sizes: BatchSizes | None = None) -> "Cascade":
+        """A cascade with as few candidates as `fit_candidates` allows; arguments as there."""
+        fitted = fit_candidates(bank, windows, at_least, min_candidates, sizes)
+        return cls._of(bank, fitted, max_windows)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike, keep: int | None = None) -> "Cascade":
-        """Reads a bank and, unless `keep` is given, what `save` wrote.
+    def load(cls, folder: str | os.PathLike, min_candidates: int | None = None) -> "Cascade":
+        """Reads a bank and, unless `min_candidates` is given, what `save` wrote.
 
-        keep: so many, exactly, with the offsets and the head that were saved if any were.
-        `UserError` when the bank is damaged, nothing was saved, or its experts have changed since:
-        then the choice says nothing about them.
+        min_candidates: so many, exactly, with the offsets and max_windows that were saved if any
+        were.  `UserError` when the bank is damaged, nothing was saved, or its experts have changed
+        since: then the fit says nothing about them.
         """
         bank = ExpertBank.load(folder)
-        _check_scouts(bank)
-        if keep is not None:
+        _check_bigrams(bank)
+        if min_candidates is not None:
             with contextlib.suppress(UserError):  # nothing was saved, or for other experts
-                choice, head = cascade_file.read(bank.folder)
-                return cls(bank, keep, head, offsets=choice.offsets)
-            return cls(bank, keep)
-        if len(bank.names) <= KEEP and not (bank.folder / CASCADE).exists():
+                fitted, max_windows = cascade_file.read(bank.folder)
+                return cls(bank, min_candidates, max_windows, offsets=fitted.offsets)
+            return cls(bank, min_candidates)
+        if len(bank.names) <= MIN_CANDIDATES and not (bank.folder / CASCADE).exists():
             raise UserError(f"{folder} has {len(bank.names)} experts, no more than a cascade "
-                            "keeps: route without it, or give --keep")
-        return cls._chosen(bank, *cascade_file.read(bank.folder))
+                            "scores in full: route without it, or give --min-candidates")
+        return cls._of(bank, *cascade_file.read(bank.folder))
 
     @classmethod
-    def _chosen(cls, bank, choice, head):
-        return cls(bank, choice.keep, head, choice, choice.margin, choice.offsets)
+    def _of(cls, bank, fitted, max_windows):
+        return cls(bank, fitted.min_candidates, max_windows, fitted, fitted.candidate_margin,
+                   fitted.offsets)
 
     def save(self) -> None:
-        """Writes the choice into the bank's folder, sealed with the SHA-256 of its experts.
+        """Writes the fit into the bank's folder, sealed with the SHA-256 of its experts.
 
         `UserError` when the bank lives in memory only or is a part of what is stored, or nothing
         was measured.
         """
-        if self.choice is None:
-            raise UserError("how many experts this cascade keeps was not measured: make it with "
-                            "Cascade.choose")
-        cascade_file.write(self.bank.folder, self.choice, self.head, self.bank.names,
-                             self.bank.scoring.excess)
+        if self.fitted is None:
+            raise UserError("how many candidates this cascade needs was not measured: make it with "
+                            "Cascade.fit")
+        cascade_file.write(self.bank.folder, self.fitted, self.max_windows, self.bank.names,
+                           self.bank.scoring.typicality_weight)
 
-    def route(self, text: Text | Windows, *, alpha: float = 0.05, head: int = 0,
-              stop: float = 0.0, tra_of_all: bool = False, expert_chunk: int = 4,
-              batch: int = 64, chunk: int = 8192,
-              on_block: Callable[[Windows], Any] = lambda block: None) -> Route:
-        """`router.route` among the experts whose scouts are nearest to the document.
+    def route(self, text: Text | Windows, options: RouteOptions | None = None,
+              sizes: BatchSizes | None = None,
+              on_block: Callable[[Windows], Any] | None = None) -> Route:
+        """`router.route` among the experts whose bigram models are nearest to the document.
 
-        Scouts read the text once (its first `head` windows), then the kept experts read all of
-        it; in between its tokens lie in memory or, if they are many, in a temporary file.  The
-        Route's `scouts` holds every scout's nats/token, offsets not taken off, its other fields
-        the kept experts' only.  Those that the margin adds are filled up by the next nearest to a
-        multiple of `expert_chunk`: documents then share few programs.
-        head: windows of the text that are read at all, 0: all; the scouts still read no more than
-        their own.  stop, tra_of_all: as in `router.route`, of the kept experts; scouts do not stop.
-        on_block: called with each block once the kept experts have scored it.
-        `UserError` as in `router.route`.
+        Bigram models read the text once (its first `self.max_windows` windows, of those that the
+        options let be read), then the candidates read all of it; in between its tokens lie in
+        memory or, if they are many, in a temporary file.  The Route's `bigrams` holds every bigram
+        model's nats/token, offsets not taken off, its other fields those of the candidates only.
+        To the candidates that the margin adds come the next nearest, up to a multiple of
+        `sizes.experts`: documents then share few programs.  Bigram models do not stop early.
+        Arguments and errors as in `router.route`.
         """
         self._check()
-        router.check_alpha(alpha)
-        batching.check_sizes(expert_chunk=expert_chunk, batch=batch, chunk=chunk)
-        check_stop(stop)
-        batch = min(batch, LOOK) if stop else batch
+        options, sizes = options or RouteOptions(), sizes or BatchSizes.for_device()
         nats, tokens, seen = np.zeros(len(self.bank.names)), 0, 0
-        with Spool(router.blocks(self.bank, text, batch, head)) as spool:
+        sizes = document.block_sizes(options, sizes)
+        cut = document.blocks(self.bank, text, sizes.windows, options.max_windows)
+        with Spool(cut) as spool:
             for block in spool:
-                part = block.take(slice(max(0, self.head - seen) if self.head else None))
+                left = max(0, self.max_windows - seen) if self.max_windows else None
+                part = block.take(slice(left))
                 seen += len(block.tokens)
                 if len(part.tokens):
-                    nats = nats + scout_sums(self.bank.scout_table, part, batch).sum(-1)
+                    nats = nats + bigram_sums(self.bank.bigram_table, part, sizes).sum(-1)
                     tokens += int(part.mask.sum())
             if not tokens:
-                return Totals(self.bank).route(alpha)  # the error for a text without tokens
+                return document.Totals(self.bank, options).route()  # raises: there is no text
             residuals = nats / tokens
-            kept = self._kept_of_a_document(residuals, expert_chunk)
-            found = router.judge(
-                selected(self.bank, kept), spool, alpha=alpha, stop=stop,
-                tra_of_all=tra_of_all or self.bank.scoring.residual_rule == SEEN,
-                expert_chunk=expert_chunk, batch=batch, chunk=chunk, on_block=on_block)
-        by_scout = dict(zip(self.bank.names, map(float, residuals), strict=True))
-        return dataclasses.replace(found, scouts=by_scout)
+            rows = self._candidates_of_document(residuals, sizes.experts)
+            found = document.judge(selected(self.bank, rows), spool, options, router.score_bank,
+                                   sizes, on_block)
+        by_bigrams = dict(zip(self.bank.names, map(float, residuals), strict=True))
+        return dataclasses.replace(found, bigrams=by_bigrams)
 
-    def _kept_of_a_document(self, residuals, expert_chunk):
+    def _candidates_of_document(self, residuals, multiple):
         near = self._near(residuals[:, None])
-        more = int(kept(near, self.keep, self.margin).sum()) - self.keep
-        count = self.keep + -(-more // expert_chunk) * expert_chunk
+        few = self.min_candidates
+        more = int(are_candidates(near, few, self.candidate_margin).sum()) - few
+        count = few + -(-more // multiple) * multiple
         # In the bank's order: ties are then broken as in exact routing.
         return np.sort(nearest(near, count)[:, 0])
 
     def _near(self, residuals):
         return residuals - column(self.offsets, self.bank.names)
 
-    def route_all(self, windows: Windows, *, expert_chunk: int = 4, batch: int = 64,
-                  chunk: int = 8192) -> WindowRoutes:
-        """Routes every window on its own, by the experts that its scouts keep.
+    def route_windows(self, windows: Windows, sizes: BatchSizes | None = None) -> WindowRoutes:
+        """Routes every window on its own, among its candidates.
 
         Residuals are infinite, and p-values NaN, for experts that did not score a window; the
         expert is -1 where the bank's rule scores none of its tokens.
         """
-        options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-        batching.check_sizes(**options)
         self._check()
-        near = self._near(scout_residuals(self.bank.scout_table, windows, batch))
-        chosen = kept(near, self.keep, self.margin)
+        sizes, rule = checked(self.bank, windows, sizes)
+        near = self._near(bigram_residuals(self.bank.bigram_table, windows, sizes))
+        chosen = are_candidates(near, self.min_candidates, self.candidate_margin)
         lengths = windows.mask.sum(-1)
         residuals = np.full((len(self.bank.names), len(windows.tokens)), np.inf)
-        begun = []
+        started = []
         for e in np.flatnonzero(chosen.any(1)):
             at = np.flatnonzero(chosen[e])
-            part = selected(self.bank, np.array([e]))
-            for here, rows in full_calls(at, batch):
-                begun.append((e, here, batching.residual_rows_begun(
-                    part.model, part.weights, windows.take(here), rows, scoring=part.scoring,
-                    chunk=chunk)))
-        for e, here, read in begun:
-            residuals[e, here] = residual_means(*read())[0]
-        return WindowRoutes(residuals, lowest(router.compared(self.bank, residuals, lengths)),
-                            router.p_values(self.bank, residuals, lengths))
+            one = selected(self.bank, np.array([e]))
+            score = functools.partial(router.score_windows, one.model, one.weights, rule=rule,
+                                      sizes=sizes)
+            for here, rows in full_batches(at, sizes):
+                started.append((e, here, start_batches(score, windows.take(here), rows)))
+        for e, here, read in started:
+            sums = read()
+            residuals[e, here] = residual_means(sums.residual, sums.scored)[0]
+        score = ranking.ranking_score(self.bank, residuals, lengths)
+        return WindowRoutes(residuals, lowest(score),
+                            ranking.p_values(self.bank, residuals, lengths))
 
 
-def choose_keep(bank: ExpertBank, windows: Mapping[str, Windows], *,
-                at_least: float = AT_LEAST, keep: int = KEEP, expert_chunk: int = 4,
-                batch: int = 64, chunk: int = 8192) -> Choice:
-    """`keep` experts at least, and as many more as an agreement of `at_least` with exact routing
+def fit_candidates(bank: ExpertBank, windows: Mapping[str, Windows], at_least: float = AT_LEAST,
+                   min_candidates: int = MIN_CANDIDATES, sizes: BatchSizes | None = None
+                   ) -> CandidateFit:
+    """`min_candidates` at least, and as many more as an agreement of `at_least` with exact routing
     takes: the least margin that will do, with offsets where these make them fewer
-    (`shortlist.choose`).
+    (`candidates.fit`).
 
     windows: per expert, of its own validation split, which no expert was trained on.  Agreement is
     a mean over the experts' windows, then over the experts.  n windows without a miss say, at 95 %
-    confidence, no more than that fewer than 3 / n are missed: give thousands.  keep: of a bank
-    with fewer experts, all.  `UserError` when an expert has no scout or fewer than two windows, or
-    `at_least` is no share.
+    confidence, no more than that fewer than 3 / n are missed: give thousands.  min_candidates:
+    of a bank with fewer experts, all.  `UserError` when an expert has no bigram model or fewer than
+    two windows, or `at_least` is no share.
     """
-    _check_scouts(bank)
+    _check_bigrams(bank)
     if not 0 <= at_least <= 1:
         raise UserError(f"at_least is a share and must lie in [0, 1], got {at_least}")
     missing = [n for n in bank.names if not len(windows.get(n, ()))]
     if missing:
-        raise UserError("choosing how many experts to keep needs validation windows of each: none "
+        raise UserError("fitting candidates needs validation windows of each expert: none "
                         f"for {', '.join(missing)}")
-    options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-    batching.check_sizes(keep=keep, **options)
-    exact = lambda w: router.compared(bank, router.route_all(bank, w, **options).residuals,
-                                      w.mask.sum(-1))
-    near = lambda w: scout_residuals(bank.scout_table, w, batch)
-    return candidates.choose({n: near(windows[n]) for n in bank.names},
-                            {n: exact(windows[n]) for n in bank.names}, bank.names,
-                            min(keep, len(bank.names)), at_least)
+    if not whole_number(min_candidates) or min_candidates < 1:
+        raise UserError("min_candidates must be a whole number of at least 1, got "
+                        f"{min_candidates!r}")
+    sizes = sizes or BatchSizes.for_device()
+
+    def exact(some):
+        residuals = router.route_windows(bank, some, sizes).residuals
+        return ranking.ranking_score(bank, residuals, some.mask.sum(-1))
+
+    def near(some):
+        return bigram_residuals(bank.bigram_table, some, sizes)
+
+    return candidates.fit({n: near(windows[n]) for n in bank.names},
+                          {n: exact(windows[n]) for n in bank.names}, bank.names,
+                          min(min_candidates, len(bank.names)), at_least)
 
 
-def scout_residuals(table: bigram.Table, windows: Windows, batch: int = 64
-                    ) -> Float[np.ndarray, "E B"]:
-    """nats/token of each window by every scout; NaN for a window without tokens."""
-    return residual_means(scout_sums(table, windows, batch), windows.mask.sum(-1))
+def bigram_residuals(table: bigram.BigramTable, windows: Windows, sizes: BatchSizes
+                     ) -> Float[np.ndarray, "E B"]:
+    """nats/token of each window by every bigram model; NaN for a window without tokens."""
+    return residual_means(bigram_sums(table, windows, sizes), windows.mask.sum(-1))
 
 
-def scout_sums(table: bigram.Table, windows: Windows, batch: int = 64
-               ) -> Float[np.ndarray, "E B"]:
-    """nats of each window by every scout, `batch` windows at a time."""
-    rows = batching.rows_per_call(len(windows), scout_rows(windows.tokens.shape[1], batch))
-    found = [np.zeros((len(table.alone), 0))]
-    for part, tokens, mask in batching.filled(windows, rows):
-        nats = bigram.residuals(table, tokens, mask, bigram.side_by_side())
-        found.append(nats[:, :part.stop - part.start])
-    # Read once all calls are on their way.
-    return np.concatenate([np.asarray(x, np.float64) for x in found], 1)
+def bigram_sums(table: bigram.BigramTable, windows: Windows, sizes: BatchSizes
+                ) -> Float[np.ndarray, "E B"]:
+    """nats of each window by every bigram model."""
+    score = functools.partial(bigram.residuals, table,
+                              side_by_side=bigram.models_side_by_side())
+    most = dataclasses.replace(sizes, windows=bigram_rows(windows.tokens.shape[1], sizes))
+    return in_batches(score, windows, most.rows(len(windows))).astype(np.float64)
 
 
-def scout_rows(window: int, batch: int) -> int:
-    """The most windows, of `window` tokens, that scouts read in one call."""
+def bigram_rows(window: int, sizes: BatchSizes) -> int:
+    """The most windows, of `window` tokens, that bigram models read in one call."""
     # A table is read from afar: three times faster for 1,024 windows of 64 tokens than for 64.
-    return max(batch, TOKENS // window)
+    return max(sizes.windows, TOKENS // window)
 
 
-def full_calls(at: Int[np.ndarray, " n"], batch: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Cuts places into calls (places, rows): rows is `batch` or a power of four below it.
+def full_batches(at: Int[np.ndarray, " n"], sizes: BatchSizes
+                 ) -> Iterator[tuple[np.ndarray, int]]:
+    """Cuts places into batches (places, rows): rows is `sizes.windows` or a power of four below it.
 
-    A call is at least three quarters full, so that a pair of window and expert costs at most a
+    A batch is at least three quarters full, so that a pair of window and expert costs at most a
     third more than alone, and few shapes are compiled.
     """
-    shapes = sorted({batching.rows_per_call(n, batch) for n in range(1, batch + 1)})
+    shapes = sorted({sizes.rows(n) for n in range(1, sizes.windows + 1)})
     while at.size:
-        held = next((s for s in shapes if s >= at.size), shapes[-1])
-        rows = held if at.size >= 0.75 * held else max(s for s in shapes if s <= at.size)
+        larger = next((s for s in shapes if s >= at.size), shapes[-1])
+        rows = larger if at.size >= 0.75 * larger else max(s for s in shapes if s <= at.size)
         yield at[:rows], rows
         at = at[rows:]
 
 
-def _check_scouts(bank: ExpertBank) -> None:
-    if not bank.names:
-        raise UserError("the bank has no experts: train or add one first")
-    check_scouts(bank)
+def _check_bigrams(bank: ExpertBank) -> None:
+    check_bank(bank)
+    check_bigrams(bank)

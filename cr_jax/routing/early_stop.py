@@ -5,9 +5,9 @@ Student's t test.  Any rival could be the one that is truly best, so each test m
 only (Bonferroni); the k-th look spends 1 / (k (k + 1)) of what the whole document may risk, so
 that looking often does not add up.  Where windows are drawn alike and independently, and margins
 are about normal, a stop is wrong with a probability of at most 1 - confidence; a text that changes
-later is judged by its beginning, as by `head`.  How far residuals scatter is taken from the text
-itself: `studies.sequential`, which asks for a posterior, needs two numbers fitted on validation
-documents, and no bank has them.
+later is judged by its beginning, as by `max_windows`.  How far residuals scatter is taken from the
+text itself: `studies.sequential`, which asks for a posterior, needs two numbers fitted on
+validation documents, and no bank has them.
 Not in the paper.  Letters: E experts, B windows.
 """
 

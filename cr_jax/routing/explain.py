@@ -18,9 +18,12 @@ from cr_jax.config import SEEN, Scoring
 from cr_jax.data.text_stream import PIECE, parts, windows_of_text
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.router import route, score_tokens
 from cr_jax.routing.cascade import Cascade
+from cr_jax.routing.document import Text
+from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import Route
-from cr_jax.routing.route import Text, route, score_stats
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.wording import Wording, wording
 
 WINDOWS = 8  # of a text that are explained token by token
@@ -34,8 +37,8 @@ class Span(NamedTuple):
     text: str
 
 
-class Telling(NamedTuple):
-    """A piece of text, all its occurrences taken together.
+class TextSum(NamedTuple):
+    """A piece of text, all its occurrences added up.
 
     nats: summed over its tokens, what it is ranked by; nearest and runner_up: mean residual in
     nats/token under these experts (runner_up NaN with one expert).
@@ -53,7 +56,7 @@ class Explanation:
     """A route with the residual of every token by every expert.
 
     route: of the text; alpha: below it a p-value is unknown; names: the E experts, nearest first
-    (lowest `Route.compared`); tokens: ids of the first `windows` windows; nll: nats of each of
+    (lowest `Route.ranking_score`); tokens: ids of the first `windows` windows; nll: nats of each of
     them by each expert under the bank's scoring rule (the parts of a residual), rows as in
     `names`; spans: cover the tokens in order, and their texts joined are the text; shortest:
     tokens below which the nearest expert has no p-value; scoring: the bank's rule.
@@ -98,10 +101,11 @@ class Explanation:
         """The decision and its reason in one sentence."""
         found = self.route
         p = f"p = {found.p_values[found.nearest]:.3f}"  # not shown where it is NaN
-        lowest = "lowest residual with its excess" if self.words.excess else "lowest residual"
+        lowest = ("lowest residual with its penalty" if self.words.typicality_weight
+                  else "lowest residual")
         lead = (f"{lowest} by {found.margin:.2f} nats/token" if self.runner_up else
-                "the only expert" if found.scouts is None else
-                f"the only one of {len(found.scouts)} experts that the scouts kept")
+                "the only expert" if found.bigrams is None else
+                f"the only one of {len(found.bigrams)} experts that the bigram models left")
         if found.expert is None:
             return (f"unknown: the nearest expert, {found.nearest} ({lead}), {self.words.verb} "
                     f"{self.words.what} worse than usual for its own text ({p}, below alpha = "
@@ -118,15 +122,15 @@ class Explanation:
     def margins(self) -> Float[np.ndarray, " S"]:
         """Runner-up minus nearest, nats/token, of each span: positive speaks for the nearest.
 
-        Weighted by its tokens, the mean over a complete text is the route's margin, but for
-        excess, which belongs to whole windows.  Zeros when there is just one expert.
+        Weighted by its tokens, the mean over a complete text is the route's margin, but for the
+        typicality penalty, which belongs to whole windows.  Zeros when there is just one expert.
         """
         if len(self.names) < 2:
             return np.zeros(len(self.spans))
         residuals = self.residuals()
         return residuals[1] - residuals[0]
 
-    def telling(self, by: str = "margin") -> list[Telling]:
+    def by_text(self, by: str = "margin") -> list[TextSum]:
         """Every distinct span text, highest sum first.
 
         by: "margin" sums runner-up minus nearest (its end speaks against the nearest expert);
@@ -142,20 +146,20 @@ class Explanation:
 
         def one(text, at):
             mean = np.sum(residuals[:, at] * lengths[at], -1) / lengths[at].sum()
-            return Telling(text, len(at), float(ranked_by[at].sum()), float(mean[0]),
+            return TextSum(text, len(at), float(ranked_by[at].sum()), float(mean[0]),
                            float(mean[1]) if len(mean) > 1 else float("nan"))
 
         return sorted((one(*group) for group in groups.items()), key=lambda found: -found.nats)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types: the verdict, what is compared (`rule`), how much is here, and
+        """Plain JSON types: the verdict, what experts are ranked by (`rule`), how much is here, and
         per token ids, text and nats.
 
         texts: of each span; spans: where each starts, in tokens; nll: {expert: [nats] * T}, null
         where a broken expert gives no number.
         """
         return {
-            "verdict": self.verdict, "rule": self.words.compared, "alpha": self.alpha,
+            "verdict": self.verdict, "rule": self.words.ranking_score, "alpha": self.alpha,
             "complete": self.complete, "windows": self.windows, "tokens": self.tokens.tolist(),
             "spans": [span.start for span in self.spans],
             "texts": [span.text for span in self.spans],
@@ -169,31 +173,28 @@ class Explanation:
         return np.add.reduceat(values.astype(np.float64), [s.start for s in self.spans], axis=-1)
 
 
-def explain(bank: ExpertBank, text: Text, *, alpha: float = 0.05, head: int = 0,
-            stop: float = 0.0, windows: int = WINDOWS, expert_chunk: int = 4, batch: int = 64,
-            chunk: int = 8192,
-            on_block: Callable[[Windows], Any] = lambda block: None,
-            cascade: Cascade | None = None) -> Explanation:
+def explain(by: ExpertBank | Cascade, text: Text, options: RouteOptions | None = None,
+            sizes: BatchSizes | None = None, windows: int = WINDOWS,
+            on_block: Callable[[Windows], Any] | None = None) -> Explanation:
     """`router.route` of the text, and the residuals of the first `windows` windows that it scores.
 
-    cascade: one over this bank routes instead; the experts that it kept are explained.
-    text, alpha, head, stop, on_block: as in `route`; the text is read once and in bounded memory.
+    by: what routes; of a cascade the candidates are explained.  text, options, on_block: as in
+    `route`, and TRA is measured for all; the text is taken once and in bounded memory.
     `UserError` as in `route`, or when `windows` is below 1.  Not in the paper.
     """
+    bank = by.bank if isinstance(by, Cascade) else by
+    options = dataclasses.replace(options or RouteOptions(), tra="all")
     if windows < 1:
         raise UserError(f"at least one window is explained, got windows={windows}")
     size = windows * bank.model.window * int(bank.tokenizer.token_bytes.max())
     # PIECE more: the last piece of a cut text may be cut elsewhere than in the whole text, and so
     # have other tokens; all pieces that start before `size` are then whole.
     start = _Start(text, size + PIECE)
-    options = {"expert_chunk": expert_chunk, "batch": batch, "chunk": chunk}
-    how = {"alpha": alpha, "head": head, "stop": stop, "tra_of_all": True, "on_block": on_block,
-           **options}
-    if cascade is None:
-        found = route(bank, start, **how)
-    else:
-        found = cascade.route(start, **how)
+    if isinstance(by, Cascade):
+        found = by.route(start, options, sizes, on_block)
         bank = bank.select(found.residuals)
+    else:
+        found = route(bank, start, options, sizes, on_block)
     block = next(windows_of_text(bank.tokenizer, start.kept, bank.model.window,
                                  min(windows, found.windows)))
     names = found.ranked
@@ -201,9 +202,9 @@ def explain(bank: ExpertBank, text: Text, *, alpha: float = 0.05, head: int = 0,
     tokens = block.tokens[block.mask]
     # A rule that samples positions leaves tokens out: each is explained by all passes.
     whole = dataclasses.replace(bank, scoring=dataclasses.replace(bank.scoring, passes=0))
-    scores = score_stats(whole, block, **options)
+    scores = score_tokens(whole, block, sizes)
     return Explanation(
-        route=found, alpha=float(alpha), names=names, tokens=tokens,
+        route=found, alpha=float(options.alpha), names=names, tokens=tokens,
         nll=scores.residual[rows][:, block.mask],
         spans=tuple(_spans(start.kept, bank.tokenizer.token_bytes[tokens])),
         windows=len(block.tokens), shortest=min(bank.calibration[names[0]].residuals),

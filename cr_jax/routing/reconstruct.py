@@ -14,8 +14,8 @@ from cr_jax import models
 from cr_jax.bank import ExpertBank
 from cr_jax.data.text_stream import windows_of_text
 from cr_jax.models import objective
-from cr_jax.routing.route import Text
-from cr_jax.scoring.batching import check_sizes, rows_per_call
+from cr_jax.routing.document import Text
+from cr_jax.scoring.batching import BatchSizes, in_batches
 
 
 class Rebuilt(NamedTuple):
@@ -29,29 +29,27 @@ class Rebuilt(NamedTuple):
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def reconstruct(bank: ExpertBank, name: str, text: Text, *, batch: int = 64,
-                chunk: int = 8192) -> Iterator[Rebuilt]:
-    """Encodes and decodes a text (as in `router.route`) with one expert, `batch` windows at a time.
+def reconstruct(bank: ExpertBank, name: str, text: Text, sizes: BatchSizes | None = None
+                ) -> Iterator[Rebuilt]:
+    """Encodes and decodes a text (as in `router.route`) with one expert, batch by batch.
 
     `UserError` when the bank has no such expert.  Nothing is yielded for an empty text.
     """
-    check_sizes(batch=batch, chunk=chunk)
-    params, rows = bank.expert_params(name), None
-    for windows in windows_of_text(bank.tokenizer, text, bank.model.window, batch):
-        tokens, mask = windows.tokens, windows.mask
-        rows = rows or rows_per_call(len(tokens), batch)
-        fill = ((0, rows - len(tokens)), (0, 0))
-        # Filling repeats the last window: a window without tokens has nothing to attend to.
-        scores = _compiled(bank.model, params, np.pad(tokens, fill, "edge"),
-                           np.pad(mask, fill, "edge"), chunk)
-        rebuilt, nll = (np.asarray(x)[:len(tokens)][mask] for x in (scores.predicted, scores.nll))
-        yield Rebuilt(tokens[mask], rebuilt, nll)
+    sizes = sizes or BatchSizes.for_device()
+    score = functools.partial(_rebuilt, bank.model, bank.expert_params(name), chunk=sizes.tokens)
+    rows = 0
+    for windows in windows_of_text(bank.tokenizer, text, bank.model.window, sizes.windows):
+        rows = rows or sizes.rows(len(windows.tokens))
+        rebuilt, nll = in_batches(score, windows, rows, axis=-2)
+        mask = windows.mask
+        yield Rebuilt(windows.tokens[mask], rebuilt[mask], nll[mask])
 
 
 @functools.partial(jax.jit, static_argnames=("model", "chunk"))
-def _compiled(model, params, tokens, mask, chunk):
+def _rebuilt(model, params, tokens, mask, chunk):
     h, _ = models.Autoencoder(model).apply(params, tokens, mask)
-    return objective.token_scores(h, models.head(model, params), tokens, chunk)
+    scores = objective.token_scores(h, models.head(model, params), tokens, chunk)
+    return scores.predicted, scores.nll
 
 
 def marked(tokenizer: Any, parts: Iterable[Rebuilt], terminal: bool = False) -> Iterator[str]:

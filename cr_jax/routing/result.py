@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 class WindowRoutes(NamedTuple):
     """Every window routed on its own: residuals in nats/token, index of the winner, p-values.
 
-    residuals are plain; the winner is that of `router.compared`.  expert: -1 where no token is
-    scored, by the bank's rule or because the window is empty.
+    residuals are without a typicality penalty; the winner has the lowest `ranking.ranking_score`.
+    expert: -1 where no token is scored, by the bank's rule or because the window is empty.
     """
 
     residuals: Float[np.ndarray, "E B"]
@@ -29,40 +29,45 @@ class Route:
 
     A text too short for any p-value is neither known nor unknown: `expert` is then the nearest,
     its p-value NaN and `known` None.
-    residuals: nats/token, the mean over all scored tokens of all windows; tra: share of tokens
-    rebuilt exactly, by the nearest expert, and by all where that was asked for or cost nothing
-    (`router.route`); margin: second best minus best of `compared`, nats/token (infinite with one
-    expert); p_values: how usual such a residual is in the expert's own domain
-    (`Calibration.document_p`); nearest: the expert with the lowest of `compared`, known or not.
+    residuals: nats/token, the mean over all scored tokens of all windows; p_values: how usual such
+    a residual is in the expert's own domain (`Calibration.document_p`); margin: second best minus
+    best `ranking_score`, nats/token (infinite with one expert); nearest: the expert with the lowest
+    `ranking_score`, known or not.  tra: share of tokens rebuilt exactly (token reconstruction
+    accuracy, paper section 1) by the experts that `RouteOptions.tra` asked for: by default none.
     windows, tokens: that were scored; of_windows: of how many, None unless scoring was to stop
-    early.  scouts: None where all experts were scored; after a cascade the nats/token of every
-    expert's scout, the cascade's offsets not taken off, and the other fields know only the experts
-    that were scored in full.  excess: nats/token that are added to each residual before they are
-    compared; empty where the bank's rule has none (`config.Scoring.excess`).
+    early.  bigrams: None where all experts were scored; after a cascade the nats/token of every
+    expert's bigram model, the cascade's offsets not taken off, and the other fields know only the
+    experts that were scored in full.  typicality_penalty: nats/token added to each residual before
+    experts are ranked; empty where the bank's rule has none (`config.Scoring.typicality_weight`).
     """
 
     expert: str | None
     nearest: str
     margin: float
     residuals: dict[str, float]
-    tra: dict[str, float]
     p_values: dict[str, float]
     windows: int
     tokens: int
-    scouts: dict[str, float] | None = None
+    tra: dict[str, float] = dataclasses.field(default_factory=dict)
+    bigrams: dict[str, float] | None = None
     of_windows: int | None = None
-    excess: dict[str, float] = dataclasses.field(default_factory=dict)
+    typicality_penalty: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
-    def compared(self) -> dict[str, float]:
-        """What experts are ranked by, nats/token: residuals, with excess where the rule has it."""
-        return {name: x + self.excess.get(name, 0.0) for name, x in self.residuals.items()}
+    def ranking_score(self) -> dict[str, float]:
+        """What experts are ranked by, nats/token: residuals plus their typicality penalty."""
+        return {name: x + self.typicality_penalty.get(name, 0.0)
+                for name, x in self.residuals.items()}
 
     @property
     def ranked(self) -> tuple[str, ...]:
         """The experts, nearest first; those without a finite residual come last."""
-        compared = self.compared
-        return tuple(sorted(compared, key=lambda n: (not math.isfinite(compared[n]), compared[n])))
+        score = self.ranking_score
+
+        def finite_first(name):
+            return not math.isfinite(score[name]), score[name]
+
+        return tuple(sorted(score, key=finite_first))
 
     @property
     def known(self) -> bool | None:
@@ -71,7 +76,9 @@ class Route:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, with `known`; an infinite margin and a p-value of NaN become null."""
-        finite = lambda x: x if not isinstance(x, float) or math.isfinite(x) else None
+        def finite(x):
+            return x if not isinstance(x, float) or math.isfinite(x) else None
+
         raw = dataclasses.asdict(self) | {"known": self.known}
         return {key: {k: finite(v) for k, v in value.items()} if isinstance(value, dict)
                 else finite(value) for key, value in raw.items()}

@@ -6,64 +6,66 @@ Not in the paper.  Letters: B windows, n of them or of documents.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from cr_jax.config import DOCUMENT_WINDOWS, SEEN, ModelConfig, Scoring
+from cr_jax.config import DOCUMENT_WINDOWS, SEEN, ModelConfig, Scoring, check_scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.scoring.batching import check_sizes, residual_rows, rows_per_call
-from cr_jax.scoring.bigram import Scout, beside, table
+from cr_jax.scoring.batching import BatchSizes, check_windows, in_batches
+from cr_jax.scoring.bigram import COLLECTION
 from cr_jax.scoring.calibration import FEWEST, MOST, SHORTEST, Calibration, p_sums
-from cr_jax.scoring.residuals import residual_means, scored
+from cr_jax.scoring.residuals import residual_means, scored, window_sums
+
+_window_sums = jax.jit(window_sums, static_argnames=("model", "rule", "chunk"))
 
 
-def calibrate(model: ModelConfig, params: Any, windows: Windows, *,
-              documents: Windows | None = None, scoring: Scoring = SEEN,
-              scout: Scout | None = None, most: int = MOST, batch: int = 64,
-              chunk: int = 8192) -> Calibration:
+def calibrate(model: ModelConfig, params: Any, windows: Windows,
+              documents: Windows | None = None, rule: Scoring = SEEN,
+              sizes: BatchSizes | None = None) -> Calibration:
     """One expert's residuals on windows of its OWN validation split, at several lengths.
 
-    params: without the expert axis.  Lengths: the window L and powers of two from 8 up to it; a
-    window is cut to its first tokens and the rest is padding, as in the last window of a document.
-    At most `most` windows, evenly spaced.  An error rate of alpha needs more than 1 / alpha of
-    them.  documents: windows of whole validation documents (`data.document_windows`), by which a
-    document's p-value is then found.  scout: the expert's, for rules with `pairs`.  `UserError`
-    when there are no windows, or no scout where the rule wants one.  Not in the paper.
+    params: without the expert axis, under a rule with a bigram_weight `bigram.with_bigram` of them.
+    Lengths: the window L and powers of two from 8 up to it; a window is cut to its first tokens and
+    the rest is padding, as in the last window of a document.  At most 1,000 windows, evenly spaced,
+    per length.  An error rate of alpha needs more than 1 / alpha of them.  documents: windows of
+    whole validation documents (`data.document_windows`), by which a document's p-value is then
+    found.  `UserError` when there are no windows, or no bigram model where the rule wants one.  Not
+    in the paper.
     """
-    check_sizes(most=most, batch=batch, chunk=chunk)
+    sizes, rule = sizes or BatchSizes.for_device(), rule.residual_rule
+    check_scoring(rule, model)
+    if rule.bigram_weight and COLLECTION not in params:
+        raise UserError("the rule has a bigram_weight (config.scoring): give calibrate the "
+                        "expert's bigram model too (scoring.bigram.with_bigram)")
+
+    def means(some):
+        check_windows(model, some)
+        score = functools.partial(_window_sums, model, params, rule=rule, chunk=sizes.tokens)
+        sums = in_batches(score, some, sizes.rows(len(some.tokens)))
+        return residual_means(np.asarray(sums.residual, np.float64)[None], sums.scored)[0]
+
     real = windows.mask.sum(-1)
-    stacked = jax.tree.map(lambda x: jnp.asarray(x)[None], params)
-    if scoring.pairs:
-        if scout is None:
-            raise UserError("the rule takes a share of the expert's scout (config.scoring.pairs): "
-                            "give calibrate its scout")
-        stacked = beside(stacked, table([scout]))
     lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
-    found = {}
+    residuals = {}
     for length in lengths:
         at = np.flatnonzero(real >= length)
-        if not at.size or not scored(scoring, model.window)[:length].any():
+        if not at.size or not scored(rule, model.window)[:length].any():
             continue
-        at = at[np.linspace(0, at.size - 1, min(most, MOST, at.size)).astype(int)]
+        at = at[np.linspace(0, at.size - 1, min(MOST, at.size)).astype(int)]
         mask = windows.mask[at] & (np.arange(model.window)[None] < length)
-        cut = Windows(windows.tokens[at], mask, windows.document[at])
-        found[length] = np.sort(residual_means(*residual_rows(
-            model, stacked, cut, rows_per_call(at.size, batch), scoring=scoring, chunk=chunk))[0])
-    if not found:
+        residuals[length] = np.sort(means(Windows(windows.tokens[at], mask, windows.document[at])))
+    if not residuals:
         raise UserError("no validation window is long enough to calibrate on: give at least "
                         f"{min(SHORTEST, model.window)} tokens of validation text per expert")
-    made = Calibration(found)
+    made = Calibration(residuals)
     if documents is None or not len(documents):
         return made
-    means = residual_means(*residual_rows(
-        model, stacked, documents, rows_per_call(len(documents), batch), scoring=scoring,
-        chunk=chunk))[0]
-    return dataclasses.replace(made, documents=_of_documents(made, means, documents))
+    return dataclasses.replace(made, documents=_of_documents(made, means(documents), documents))
 
 
 def _of_documents(made: Calibration, means: Float[np.ndarray, " B"], documents: Windows
@@ -77,6 +79,9 @@ def _of_documents(made: Calibration, means: Float[np.ndarray, " B"], documents: 
             if at.size >= count:
                 weighted, total, *_ = p_sums(p[at[:count]], tokens[at[:count]])
                 found[count].append(weighted / total)
-    # Of more than are kept the evenly spread ones: the lowest alone would make every p-value large.
-    spread = lambda v: v[np.linspace(0, len(v) - 1, min(MOST, len(v))).astype(int)]
-    return {k: spread(np.sort(np.round(v, 4))) for k, v in found.items() if len(v) >= FEWEST}
+    return {k: _spread(np.sort(np.round(v, 4))) for k, v in found.items() if len(v) >= FEWEST}
+
+
+def _spread(values):
+    """At most `MOST` of them, evenly: the lowest alone would make every p-value large."""
+    return values[np.linspace(0, len(values) - 1, min(MOST, len(values))).astype(int)]

@@ -109,6 +109,8 @@ class Calibration:
                                 f"{FORMAT}; calibrate the expert again or upgrade cr_jax")
             arrays = lambda of: {int(k): np.array(v, np.float64) for k, v in of.items()}
             return cls(arrays(raw["residuals"]), arrays(raw.get("documents", {})))
+        except UserError:
+            raise
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise UserError("calibration cannot be read; calibrate the expert again") from error
 

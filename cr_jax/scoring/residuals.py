@@ -5,11 +5,10 @@ domain the better it gets.  It cannot copy what it never saw: the masked residua
 hidden tokens, each rebuilt from a window in which it, and a share of the others, were hidden.
 The code length is the nll of every token as the expert's causal encoder predicts it from those
 before it (`models.Autoencoder.predict`): what the window costs to write down, which no copying
-lowers; its scout may have a share in the prediction.  Both Not in the paper, whose rule is the
-default of `config.Scoring`.
+lowers; its bigram model may have a share in the prediction.  Both are Not in the paper, whose rule
+is the default of `config.Scoring`.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -23,14 +22,24 @@ from cr_jax.models import objective
 from cr_jax.scoring import bigram
 
 
-class Scores(NamedTuple):
-    """Per expert and token: nll in nats, whether the token was rebuilt exactly, and the residual
-    in nats that routing compares: nll itself, or that of hidden or of predicted tokens
-    (`cr_jax.scoring.residuals`), NaN where the rule scores none."""
+class TokenScores(NamedTuple):
+    """Per token: nll in nats and whether it was rebuilt exactly, both with all tokens seen, and the
+    residual in nats that routing compares: nll itself, or that of hidden or of predicted tokens,
+    NaN where the rule scores none.  Of one expert [B, L], of all [E, B, L]."""
 
-    nll: Any  # float32 [E, B, L]
-    correct: Any  # bool [E, B, L]
-    residual: Any  # float32 [E, B, L]
+    nll: Any  # float32
+    correct: Any  # bool
+    residual: Any  # float32
+
+
+class WindowSums(NamedTuple):
+    """Per window: nats over its scored tokens, how many these are, and how many of its tokens were
+    rebuilt exactly, None where the rule does not see all tokens.  Of one expert [B], of all
+    residual and exact are [E, B]."""
+
+    residual: Any  # float32
+    scored: Any  # int32 [B]
+    exact: Any  # int32 or None
 
 
 def places(scoring: Scoring, window: int) -> Int[np.ndarray, "P K"]:
@@ -76,32 +85,42 @@ def _times(scoring: Scoring, window: int) -> Int[np.ndarray, " L"]:
     return np.bincount(places(scoring, window).ravel(), minlength=window)
 
 
-def residual_nll(
-    net: models.Autoencoder,
-    params: Any,
-    tokens: Int[Array, "B L"],
-    mask: Bool[Array, "B L"],
-    scoring: Scoring,
-    chunk: int = 8192,
-) -> Float[Array, "B L"]:
-    """Each token's residual in nats under a rule; NaN where the rule scores none (`scored`).
+def residual_nll(net: models.Autoencoder, params: Any, tokens: Int[Array, "B L"],
+                 mask: Bool[Array, "B L"], rule: Scoring, chunk: int = 8192) -> Float[Array, "B L"]:
+    """Each token's residual in nats by one expert; NaN where the rule scores none (`scored`).
 
     At most `chunk` tokens' logits stand in memory at once.
     """
-    (rows, window), kernel = tokens.shape, models.head(net.config, params)
-    rate = jnp.full(rows, scoring.rate, jnp.int32) if scoring.rate else None
-    if scoring.predicted:
-        h = net.apply(params, tokens, mask, method="predict")
-        at = np.flatnonzero(scored(scoring, window)) if scoring.passes else slice(None)
-        nll = objective.token_scores(h[:, at], kernel, tokens[:, at], chunk).nll
-        if scoring.pairs:
-            counted = bigram.token_nats(bigram.Table(**params[bigram.COLLECTION]), tokens)
-            nll = bigram.mixed(nll, counted[:, at], scoring.pairs)
-        if not scoring.passes:
-            return nll
-        return jnp.full((rows, window), jnp.nan).at[:, at].set(nll)
-    if not scoring.parts:
-        return _seen(net, params, tokens, mask, chunk, rate).nll
+    if rule.predicted:
+        return _predicted(net, params, tokens, mask, rule, chunk)
+    rate = jnp.full(len(tokens), rule.rate, jnp.int32) if rule.rate else None
+    if rule.parts:
+        return _hidden(net, params, tokens, mask, rate, rule, chunk)
+    return _seen(net, params, tokens, mask, chunk, rate).nll
+
+
+def _seen(net, params, tokens, mask, chunk: int, rate=None):
+    """Scores of one expert whose encoder sees all tokens."""
+    h, _ = net.apply(params, tokens, mask, rate)
+    return objective.token_scores(h, models.head(net.config, params), tokens, chunk)
+
+
+def _predicted(net, params, tokens, mask, rule: Scoring, chunk: int):
+    h = net.apply(params, tokens, mask, method="predict")
+    window = tokens.shape[1]
+    at = np.flatnonzero(scored(rule, window)) if rule.passes else slice(None)
+    kernel = models.head(net.config, params)
+    nll = objective.token_scores(h[:, at], kernel, tokens[:, at], chunk).nll
+    if rule.bigram_weight:
+        table = bigram.BigramTable(**params[bigram.COLLECTION])
+        nll = bigram.mixed(nll, bigram.token_nats(table, tokens)[:, at], rule.bigram_weight)
+    if not rule.passes:
+        return nll
+    return jnp.full(tokens.shape, jnp.nan).at[:, at].set(nll)
+
+
+def _hidden(net, params, tokens, mask, rate, rule: Scoring, chunk: int):
+    window, kernel = tokens.shape[1], models.head(net.config, params)
 
     def one_pass(at):
         hidden = jnp.zeros(window, bool).at[at].set(True)
@@ -109,114 +128,33 @@ def residual_nll(
         # Only hidden tokens meet the vocabulary, by far the dearest product.
         return objective.token_scores(h[:, at], kernel, tokens[:, at], chunk).nll
 
-    passes = jnp.asarray(places(scoring, window), jnp.int32)
+    passes = jnp.asarray(places(rule, window), jnp.int32)
     nll = jax.lax.map(one_pass, passes)  # [P, B, K]
-    total = jnp.zeros((rows, window), jnp.float32)
+    total = jnp.zeros(tokens.shape, jnp.float32)
     for i in range(len(passes)):
         total = total.at[:, passes[i]].add(nll[i])
-    times = _times(scoring, window).astype(np.float32)
+    times = _times(rule, window).astype(np.float32)
     return total / jnp.where(times > 0, times, jnp.nan)[None]
 
 
-def score_experts(
-    model: ModelConfig,
-    params: Any,
-    tokens: Int[Array, "B L"],
-    mask: Bool[Array, "B L"],
-    expert_chunk: int = 4,
-    chunk: int = 8192,
-    scoring: Scoring = SEEN,
-) -> Scores:
-    """Scores of every expert on the same windows, each [E, B, L].
-
-    Pure.  `vmap` over the experts of a group, `lax.map` over groups of at most `expert_chunk`;
-    groups are made even and the last is filled by repeating an expert.  At most `chunk` tokens'
-    logits, over all experts of a group, stand in memory.
-    """
+def token_scores(model: ModelConfig, params: Any, tokens: Int[Array, "B L"],
+                 mask: Bool[Array, "B L"], rule: Scoring, chunk: int = 8192) -> TokenScores:
+    """One expert's scores of every token.  Pure."""
     net = models.Autoencoder(model)
-
-    def one(p, own_mask, most):
-        scores = _seen(net, p, tokens, own_mask, most)
-        residual = scores.nll if scoring.residual_rule == SEEN else residual_nll(
-            net, p, tokens, own_mask, scoring, most)
-        return Scores(scores.nll, scores.correct, residual)
-
-    return _by_expert(one, params, mask, expert_chunk, chunk)
+    seen = _seen(net, params, tokens, mask, chunk)
+    residual = seen.nll if rule == SEEN else residual_nll(net, params, tokens, mask, rule, chunk)
+    return TokenScores(seen.nll, seen.correct, residual)
 
 
-def residuals_only(
-    model: ModelConfig,
-    params: Any,
-    tokens: Int[Array, "B L"],
-    mask: Bool[Array, "B L"],
-    expert_chunk: int = 4,
-    chunk: int = 8192,
-    scoring: Scoring = SEEN,
-) -> Float[Array, "E B"]:
-    """Each window's residual in nats, summed over its scored tokens, and nothing else.
-
-    Pure.  `score_experts` without the pass over seen tokens that a masked rule does not need.
-    """
-    net = models.Autoencoder(model)
-
-    def one(p, own_mask, most):
-        nll = residual_nll(net, p, tokens, own_mask, scoring, most)
-        return jnp.sum(jnp.where(counted(own_mask, scoring), nll, 0), -1)
-
-    return _by_expert(one, params, mask, expert_chunk, chunk)
-
-
-def rebuilt_only(
-    model: ModelConfig,
-    params: Any,
-    tokens: Int[Array, "B L"],
-    mask: Bool[Array, "B L"],
-    expert_chunk: int = 4,
-    chunk: int = 8192,
-) -> Int[Array, "E B"]:
-    """How many of each window's tokens an expert rebuilds exactly, all of them seen: TRA's sums.
-
-    Pure.  `score_experts` without residuals; no scoring rule changes it.
-    """
-    net = models.Autoencoder(model)
-
-    def one(p, own_mask, most):
-        return jnp.sum(_seen(net, p, tokens, own_mask, most).correct & own_mask, -1)
-
-    return _by_expert(one, params, mask, expert_chunk, chunk)
-
-
-def _seen(net, params, tokens, mask, chunk: int, rate=None):
-    """One expert's token scores where its encoder sees all tokens."""
-    h, _ = net.apply(params, tokens, mask, rate)
-    return objective.token_scores(h, models.head(net.config, params), tokens, chunk)
-
-
-def _by_expert(one, params, mask, expert_chunk: int, chunk: int):
-    """one(params of an expert, mask, most) -> arrays [B, ...]; -> the same of all [E, B, ...]."""
-    experts = jax.tree.leaves(params)[0].shape[0]
-    groups = -(-experts // expert_chunk)
-    side_by_side = -(-experts // groups)
-    one = functools.partial(one, most=max(1, chunk // side_by_side))
-
-    def together(p):
-        # Every expert gets the mask on its own axis: JAX's batching of cuDNN attention takes
-        # queries and lengths only with the same leading axes.
-        return jax.vmap(one)(p, jnp.broadcast_to(mask, (side_by_side, *mask.shape)))
-
-    if groups == 1:
-        return together(params)
-
-    def grouped(x):
-        fill = side_by_side * groups - experts
-        if fill:
-            x = jnp.concatenate([x, jnp.repeat(x[-1:], fill, axis=0)])
-        # Group g holds experts g, g + groups, ...: with the expert axis split over devices, each
-        # device then works on its own experts in every group.
-        return x.reshape(side_by_side, groups, *x.shape[1:])
-
-    params = jax.tree.map(grouped, params)
-    group = lambda g: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, g, 1, False), params)
-    scores = jax.lax.map(lambda g: together(group(g)), jnp.arange(groups))
-    join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])[:experts]
-    return jax.tree.map(join, scores)
+def window_sums(model: ModelConfig, params: Any, tokens: Int[Array, "B L"],
+                mask: Bool[Array, "B L"], rule: Scoring, chunk: int = 8192) -> WindowSums:
+    """One expert's sums of every window, by the passes of the rule and no other.  Pure."""
+    at = counted(mask, rule)
+    if rule == SEEN:
+        seen = _seen(models.Autoencoder(model), params, tokens, mask, chunk)
+        nll, exact = seen.nll, jnp.sum(seen.correct & mask, -1)
+    else:
+        nll = residual_nll(models.Autoencoder(model), params, tokens, mask, rule, chunk)
+        exact = None
+    # where, not a product: padding may hold anything
+    return WindowSums(jnp.sum(jnp.where(at, nll, 0), -1), jnp.sum(at, -1), exact)

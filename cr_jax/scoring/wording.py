@@ -8,8 +8,8 @@ from cr_jax.config.schema import Scoring
 
 class Wording(NamedTuple):
     """verb, done and what: "rebuilds", "rebuilt", "it"; cost: what the residual counts, with its
-    unit; formula: the same in symbols; paper: whether it is the paper's rule; excess: weight of
-    what a residual exceeds the expert's own 95th percentile by (`Scoring.excess`)."""
+    unit; formula: the same in symbols; paper: whether it is the paper's rule; typicality_weight:
+    of what a residual exceeds the expert's own 95th percentile by (`Scoring.typicality_weight`)."""
 
     verb: str
     done: str
@@ -17,18 +17,19 @@ class Wording(NamedTuple):
     cost: str
     formula: str
     paper: bool = False
-    excess: float = 0.0
+    typicality_weight: float = 0.0
 
     @property
     def added(self) -> str:
-        """What is added to a residual before experts are compared; empty for plain residuals."""
-        return (f"{self.excess:g} x what exceeds the 95th percentile of the expert's own text"
-                if self.excess else "")
+        """What is added to a residual before experts are ranked; empty for plain residuals."""
+        weight = self.typicality_weight
+        return (f"{weight:g} x what exceeds the 95th percentile of the expert's own text"
+                if weight else "")
 
     @property
-    def compared(self) -> str:
+    def ranking_score(self) -> str:
         """`cost`, and what is added to it."""
-        return f"{self.cost} + {self.added}" if self.excess else self.cost
+        return f"{self.cost} + {self.added}" if self.typicality_weight else self.cost
 
 
 _SEEN = Wording("rebuilds", "rebuilt", "it", "nats/token to rebuild the text",
@@ -40,8 +41,8 @@ _PREDICTED = Wording("predicts", "predicted", "it",
                      "nats/token to predict the text, each token from those before it",
                      "the encoder’s −mean log p(xᵢ | x₁ … xᵢ₋₁), nats/token")
 _MIXED = _PREDICTED._replace(
-    cost="nats/token to predict the text, each token from those before it and from counted pairs",
-    formula="−mean log p(xᵢ | x₁ … xᵢ₋₁), encoder with pairs, nats/token")
+    cost="nats/token to predict the text, each token from those before it and from bigrams",
+    formula="−mean log p(xᵢ | x₁ … xᵢ₋₁), encoder with bigrams, nats/token")
 
 
 def wording(rule: Scoring | Any) -> Wording:
@@ -51,16 +52,17 @@ def wording(rule: Scoring | Any) -> Wording:
     in the paper.
     """
     get = rule.get if isinstance(rule, Mapping) else lambda name: getattr(rule, name, None)
-    found, weight = _residual(get), get("excess")
+    found, weight = _residual(get), get("typicality_weight") or get("excess")
     if type(weight) not in (int, float) or not 0 < weight < float("inf"):
         return found
-    return found._replace(paper=False, excess=float(weight))
+    return found._replace(paper=False, typicality_weight=float(weight))
 
 
 def _residual(get: Callable[[str], Any]) -> Wording:
     given = lambda name: type(get(name)) is int and get(name) > 0
     if get("predicted") is True:
-        return _MIXED if type(get("pairs")) is float and get("pairs") > 0 else _PREDICTED
+        weight = get("bigram_weight") or get("pairs")
+        return _MIXED if type(weight) is float and weight > 0 else _PREDICTED
     if given("parts"):
         return _HIDDEN
     if given("rate"):

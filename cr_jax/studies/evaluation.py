@@ -1,6 +1,6 @@
 """Every expert on every domain, once: the per-window sums that all studies read.
 
-    windows -> router.score_stats -> DomainScores [E, N]
+    windows -> router.score_tokens -> DomainScores [E, N]
 """
 
 import dataclasses
@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import Windows
 from cr_jax.models import objective
-from cr_jax.routing.route import score_stats
+from cr_jax.router import score_tokens
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.residuals import residual_means, residual_sums
 
 _BLOCK = 1024  # windows whose per-token scores stand in memory at once
@@ -55,7 +56,7 @@ class DomainScores:
 
 
 def score_domains(
-    bank: ExpertBank, domains: Mapping[str, Windows], *, expert_chunk: int = 4, batch: int = 64,
+    bank: ExpertBank, domains: Mapping[str, Windows], sizes: BatchSizes | None = None,
     on_windows=lambda count: None,
 ) -> dict[str, DomainScores]:
     """Scores each domain's windows by every expert; `on_windows(n)` reports progress."""
@@ -66,7 +67,7 @@ def score_domains(
         nll, residual, correct, scored = [], [], [], []
         for start in range(0, len(windows), _BLOCK):
             part = windows.take(slice(start, start + _BLOCK))
-            scores = score_stats(bank, part, expert_chunk=expert_chunk, batch=batch)
+            scores = score_tokens(bank, part, sizes)
             # where, not a product: padding may hold anything
             nll.append(np.sum(np.where(part.mask[None], scores.nll, 0), -1, dtype=np.float64))
             sums, counts = residual_sums(scores.residual, part.mask, bank.scoring)

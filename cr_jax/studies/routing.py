@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cr_jax.bank import ExpertBank
-from cr_jax.routing.route import compared
+from cr_jax.routing.ranking import ranking_score
 from cr_jax.scoring.wording import wording
 from cr_jax.studies.evaluation import DomainScores
 from cr_jax.studies.unknown.detection import auroc, fpr_at_95
@@ -21,7 +21,7 @@ def run(
     """-> {"routing": accuracy and confusion, "ood": detection of `unseen` and of random tokens}.
 
     Accuracy is the mean over domains, so a long test set does not count more.  Strangeness of a
-    window, for AUROC and FPR95: `strangeness`, the least over experts; "rejected" is the router's
+    window, for AUROC and FPR95: `novelty_score`, the least over experts; "rejected" is the router's
     own rule, the winner's conformal p-value below alpha.
     """
     own = [d for d in scores if d in bank.names]
@@ -32,7 +32,7 @@ def run(
         home = bank.index(domain)
         per_domain[domain] = float((won == home).mean())
         by_tra[domain] = float((scores[domain].tra.argmax(0) == home).mean())
-    strange = {d: strangeness(bank, s).min(0) for d, s in scores.items()}
+    strange = {d: novelty_score(bank, s).min(0) for d, s in scores.items()}
     rejected = {d: float((_winner_p(bank, s) < alpha).mean()) for d, s in scores.items()}
     known = np.concatenate([strange[d] for d in own])
     foreign = {d: {"auroc": auroc(known, strange[d]), "fpr95": fpr_at_95(known, strange[d]),
@@ -51,11 +51,11 @@ def run(
             "accuracy_tra": float(np.mean(list(by_tra.values()))),
             "chance": 1 / len(bank.names), "per_domain": per_domain, "confusion": confusion,
             "windows": int(sum(len(scores[d].tokens) for d in own)),
-            "rule": f"argmin {wording(bank.scoring).compared}"},
+            "rule": f"argmin {wording(bank.scoring).ranking_score}"},
         "ood": ood}
 
 
-def strangeness(bank: ExpertBank, s: DomainScores) -> np.ndarray:
+def novelty_score(bank: ExpertBank, s: DomainScores) -> np.ndarray:
     """[E, N]: a window's residual above the median of the expert's own validation residuals, in
     units of their upper spread (95th percentile minus median).  Not in the paper.
 
@@ -71,7 +71,7 @@ def strangeness(bank: ExpertBank, s: DomainScores) -> np.ndarray:
 
 
 def _won(bank: ExpertBank, s: DomainScores) -> np.ndarray:
-    return compared(bank, s.residual, s.tokens).argmin(0)
+    return ranking_score(bank, s.residual, s.tokens).argmin(0)
 
 
 def _winner_p(bank: ExpertBank, s: DomainScores) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Claim to test (not in the paper): a compressor that also rebuilds tokens it was not shown routes by
 these better the longer it trains, where the paper's residual fades as copying gets perfect.
-Reads what `benchmarks/bank/run.py` wrote: residuals of every expert on every window.
+Reads stored residuals (results/scoring): those of every expert on every window.
 """
 
 import json
@@ -25,9 +25,9 @@ def rules(found: Mapping[str, np.ndarray], window: int, experts: list[str]
     """{rule: {split: residuals}} of one run's full windows; lower is nearer.
 
     The measured rules, TRA with its sign changed, sums of rules that share the unit, the code
-    length with the excess that is best on valid (`weak_experts`), and, behind "z ", a rule by each
-    expert's own mean and deviation on valid.  "test" also has the unseen: what stands under unseen/
-    or is no expert's.
+    length with the typicality penalty that is best on valid (`weak_experts`), and, behind "z ",
+    a rule by each expert's own mean and deviation on valid.  "test" also has the unseen: what
+    stands under unseen/ or is no expert's.
     """
     places = sorted({k.split(":")[0] for k in found})
     unseen = [k for k in places if k.startswith("unseen/")
@@ -49,7 +49,7 @@ def rules(found: Mapping[str, np.ndarray], window: int, experts: list[str]
     if len(hidden) > 1:
         out[" + ".join(hidden)] = add(*hidden)
     if "code" in hidden:
-        out["code, excess"] = exceeding(out["code"], experts)
+        out["code, typicality"] = exceeding(out["code"], experts)
     return out | {f"z {name}": standardised(out[name], experts) for name in
                   ("seen", *(["h50"] if "h50" in hidden else []))}
 
@@ -64,11 +64,12 @@ def standardised(residuals: Mapping[str, Residuals], experts: list[str]) -> dict
 
 
 def exceeding(residuals: Mapping[str, Residuals], experts: list[str]) -> dict[str, Residuals]:
-    """The residuals with the excess whose weight routes best on valid."""
+    """The residuals with the typicality penalty whose weight routes best on valid."""
     known = lambda split: {name: residuals[split][name] for name in experts}
-    weight = weak_experts.excess(known("valid"), known("test"), experts)["chosen_on_valid"]
+    weight = weak_experts.typicality(known("valid"), known("test"), experts)["chosen_on_valid"]
     limit = weak_experts.limits(residuals["valid"], experts)
-    return {split: {d: weak_experts.with_excess(r, limit, weight) for d, r in of.items()}
+    return {split: {d: weak_experts.with_typicality_penalty(r, limit, weight)
+                    for d, r in of.items()}
             for split, of in residuals.items()}
 
 

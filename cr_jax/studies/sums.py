@@ -7,6 +7,7 @@ The scorer decides what a residual is made of (all tokens, or only hidden ones) 
 
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,9 +15,10 @@ from jaxtyping import Float, Int
 from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies.evaluation import score_domains
 
-Key = Hashable
+Key = TypeVar("Key", bound=Hashable)
 # windows -> (nll [E, N] in nats, tokens rebuilt exactly [E, N]), summed over each window
 Score = Callable[[Windows], tuple[np.ndarray, np.ndarray]]
 
@@ -36,10 +38,10 @@ class Sums:
         return self.nll / self.tokens
 
 
-def scorer(bank: ExpertBank, **options) -> Score:
-    """The bank's own scoring; `options` (expert_chunk, batch) go to `evaluation.score_domains`."""
+def scorer(bank: ExpertBank, sizes: BatchSizes | None = None) -> Score:
+    """The bank's own scoring."""
     def score(windows):
-        found = score_domains(bank, {"windows": windows}, **options)["windows"]
+        found = score_domains(bank, {"windows": windows}, sizes)["windows"]
         return found.residual * found.tokens, found.correct
     return score
 

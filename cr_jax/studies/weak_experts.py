@@ -1,12 +1,12 @@
-"""Two ways to help an expert that loses even its own text, on residuals: handicaps and excess.
+"""Two ways to help an expert that loses even its own text, on residuals: offsets and typicality.
 
 An expert that had little text overfits and codes its own domain worse than a neighbour with more:
-it never wins.  A handicap, in nats/token, is taken off its residual before experts are compared;
-it is measured against the other experts on validation windows.  Excess needs the expert's own
-calibration alone: what a residual exceeds that expert's own 95th percentile by counts more, so
-that text must be typical of its winner and not only cheap; `config.Scoring.excess` routes so.  No
-gate is trained.  numpy only.  Not in the paper, whose rule compares plain residuals; compare
-post-hoc logit adjustment (Menon et al. 2021).
+it never wins.  An offset, in nats/token, is taken off its residual before experts are ranked; it
+is measured against the other experts on validation windows.  The typicality penalty needs the
+expert's own calibration alone: what a residual exceeds that expert's own 95th percentile by counts
+more, so that text must be typical of its winner and not only cheap.
+`config.Scoring.typicality_weight` routes so.  No gate is trained.  numpy only.  Not in the paper,
+whose rule compares plain residuals; compare post-hoc logit adjustment (Menon et al. 2021).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ import numpy as np
 from jaxtyping import Float
 
 from cr_jax.errors import UserError
-from cr_jax.scoring import offsets
 from cr_jax.scoring.calibration import PERCENTILE
+from cr_jax.scoring.offsets import least_offset
 
 SHARES = (0.0, 0.5, 0.8, 0.9, 0.95)
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
-def handicaps(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
-              share: float) -> Float[np.ndarray, " E"]:
+def own_offsets(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
+                share: float) -> Float[np.ndarray, " E"]:
     """The least numbers >= 0 with which each expert, if it alone had one, wins `share` of its own.
 
     residuals: nats/token of every expert on validation windows of each domain; names: experts in
@@ -37,23 +37,23 @@ def handicaps(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence
         r = np.asarray(residuals[name], np.float64) if name in residuals else np.empty((0, 0))
         if r.shape[0] != len(names) or not r.size or not np.isfinite(r).all():
             raise UserError(f"{name}: finite residuals of all {len(names)} experts on at least one "
-                            "validation window are needed for handicaps")
+                            "validation window are needed for offsets")
         if share:
-            found[e] = offsets.least(r, e, share)
+            found[e] = least_offset(r, e, share)
     return found
 
 
 def choose(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
            shares: Sequence[float] = SHARES) -> tuple[float, Float[np.ndarray, " E"]]:
-    """(share, handicaps) with the best accuracy on these windows, mean over domains, all experts
+    """(share, offsets) with the best accuracy on these windows, mean over domains, all experts
     having theirs at once; of equal ones the smaller share.
 
-    An expert that codes its text worse than everything else would need so large a handicap that it
+    An expert that codes its text worse than everything else would need so large an offset that it
     took its neighbours' text too: then the share that is chosen is small, at worst 0.
     """
     best = None
     for share in sorted(shares):
-        found = handicaps(residuals, names, share)
+        found = own_offsets(residuals, names, share)
         right = accuracy(residuals, names, found)
         if best is None or right > best[0]:
             best = right, share, found
@@ -61,9 +61,9 @@ def choose(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[st
 
 
 def accuracy(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
-             handicap: Float[np.ndarray, " E"]) -> float:
+             offset: Float[np.ndarray, " E"]) -> float:
     """Share of windows that go to their own domain's expert, mean over domains."""
-    return float(np.mean([np.mean((residuals[n] - handicap[:, None]).argmin(0) == e)
+    return float(np.mean([np.mean((residuals[n] - offset[:, None]).argmin(0) == e)
                           for e, n in enumerate(names)]))
 
 
@@ -73,26 +73,27 @@ def limits(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[st
     return np.array([np.percentile(residuals[n][e], PERCENTILE) for e, n in enumerate(names)])
 
 
-def with_excess(residual: Float[np.ndarray, "E N"], limit: Float[np.ndarray, " E"],
-                weight: float) -> Float[np.ndarray, "E N"]:
+def with_typicality_penalty(residual: Float[np.ndarray, "E N"], limit: Float[np.ndarray, " E"],
+                            weight: float) -> Float[np.ndarray, "E N"]:
     """Residuals, what lies above an expert's limit counted 1 + weight times."""
     return residual + weight * np.maximum(0, residual - limit[:, None])
 
 
-def excess(valid: Mapping[str, Float[np.ndarray, "E _"]],
-           test: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
-           weights: Sequence[float] = WEIGHTS) -> dict:
+def typicality(valid: Mapping[str, Float[np.ndarray, "E _"]],
+               test: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
+               weights: Sequence[float] = WEIGHTS) -> dict:
     """-> {"percentile", "rows": [{"weight", "valid", "test", "per_domain"}], "chosen_on_valid"}.
 
     Accuracies are means over domains; per_domain is on test.
     """
     limit, rows = limits(valid, names), []
     for weight in weights:
-        counted = [{n: with_excess(r[n], limit, weight) for n in names} for r in (valid, test)]
+        scores = [{n: with_typicality_penalty(r[n], limit, weight) for n in names}
+                  for r in (valid, test)]
         none = np.zeros(len(names))
-        rows.append({"weight": weight, "valid": accuracy(counted[0], names, none),
-                     "test": accuracy(counted[1], names, none),
-                     "per_domain": {n: float(np.mean(counted[1][n].argmin(0) == e))
+        rows.append({"weight": weight, "valid": accuracy(scores[0], names, none),
+                     "test": accuracy(scores[1], names, none),
+                     "per_domain": {n: float(np.mean(scores[1][n].argmin(0) == e))
                                     for e, n in enumerate(names)}})
     return {"percentile": PERCENTILE, "rows": rows,
             "chosen_on_valid": max(rows, key=lambda r: r["valid"])["weight"]}

@@ -8,7 +8,8 @@ from cr_jax.config import ModelConfig, TrainConfig
 from cr_jax.models.layers import attention_kernel, compute_dtype, row_kernels, triton_obstacle
 from cr_jax.parallel.plan import Plan
 from cr_jax.training.clock import Clock
-from cr_jax.training.speed import flops_per_token, peak_flops
+from cr_jax.training.losses import Loss
+from cr_jax.training.speed import peak_flops
 
 USUAL_MFU = 0.4  # assumed for the time of a run whose chip is known, before its first step
 GIB = 1 << 30
@@ -16,13 +17,14 @@ MANY = 10  # times; an expert that read its text seventeen times found its own d
 # stranger than its neighbour did (docs/results/2026-11-22-twenty-experts.md)
 
 
-def lines(plan: Plan, memory: dict[str, int] | None, model: ModelConfig, train: TrainConfig,
+def lines(plan: Plan, memory: dict[str, int] | None, loss: Loss, train: TrainConfig,
           clock: Clock, step: int) -> list[str]:
     """Three lines: how the devices are laid out and used; which kernels run; how long it takes, as
     far as is known.
 
     memory: of `parallel.Program`; clock and step: where the run stands.
     """
+    model = loss.model
     mesh = " x ".join(f"{name} {size}" for name, size in plan.mesh.shape.items())
     processes = jax.process_count()
     tokens = train.batch * model.window
@@ -34,7 +36,7 @@ def lines(plan: Plan, memory: dict[str, int] | None, model: ModelConfig, train: 
         held = (f", {_size(sum(memory.values()))} per device ({_size(memory['state'])} of it "
                 "the state)")
     return [f"{plan.mode} over {mesh}" + (f", {processes} processes" if processes > 1 else "")
-            + f"; {per_step}{held}", _kernels(plan, model), _time(plan, model, train, clock, step)]
+            + f"; {per_step}{held}", _kernels(plan, model), _time(plan, loss, train, clock, step)]
 
 
 def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[str]:
@@ -65,7 +67,7 @@ def _kernels(plan: Plan, model: ModelConfig) -> str:
             + (f" ({why})" if why else ""))
 
 
-def _time(plan: Plan, model: ModelConfig, train: TrainConfig, clock: Clock, step: int) -> str:
+def _time(plan: Plan, loss: Loss, train: TrainConfig, clock: Clock, step: int) -> str:
     done = clock.progress(step)
     length = next(f"{getattr(train, unit):,.15g} {unit}" for unit in ("steps", "tokens", "seconds")
                   if getattr(train, unit))
@@ -76,8 +78,9 @@ def _time(plan: Plan, model: ModelConfig, train: TrainConfig, clock: Clock, step
         return text + f"{_span(clock.seconds() * (1 - done) / done)} left at the speed so far"
     peak = peak_flops(plan.mesh.devices.flat[0])
     if peak:
-        steps = train.steps or train.tokens / (train.batch * model.window)
-        flops = steps * train.batch * model.window * plan.experts * flops_per_token(model)
+        each = train.batch * loss.model.window
+        tokens = (train.steps * each or train.tokens) * plan.experts
+        flops = tokens * loss.flops_per_token
         seconds = flops / (USUAL_MFU * peak * plan.mesh.devices.size)
         return text + f"{_span(seconds)} if it reaches {USUAL_MFU:.0%} of the chip's peak"
     return text + "the time left shows after the first steps"

@@ -63,24 +63,25 @@ class Checkpointer:
         """Sealed steps, oldest first."""
         return sorted(int(p.stem) for p in self.folder.glob("*.json") if p.stem.isdigit())
 
-    def save(self, step: int, state: Any, iterator: dict, record: dict) -> None:
+    def save(self, step: int, state: Any, iterator: dict, record: dict,
+             best: int | None = None) -> None:
         """Copies the state to the host; what follows goes on in the background, see `wait`.
 
-        iterator: the data iterator's state; record: the run's settings and progress.  All may
-        change, and the state be donated, once this returns; the copy lives until the step is
-        sealed.  First waits for the save before, so there is never more than one copy, and raises
-        what `wait` raises.  Of several processes all must call it, and it returns when the step
-        is sealed.
+        iterator: the data iterator's state; record: the run's settings and progress; best: a step
+        that stays beside the newest ones.  All may change, and the state be donated, once this
+        returns; the copy lives until the step is sealed.  First waits for the save before, so
+        there is never more than one copy, and raises what `wait` raises.  Of several processes
+        all must call it, and it returns when the step is sealed.
         """
         self.wait()
         if step == self._current:
             return
         iterator, record = json.loads(json.dumps([iterator, record]))
         if self._writer is None:
-            self._commit(step, _plain(state), iterator, record)
+            self._commit(step, _plain(state), iterator, record, best)
         else:
             self._saving = self._writer.submit(
-                self._commit, step, _to_host(_plain(state)), iterator, record)
+                self._commit, step, _to_host(_plain(state)), iterator, record, best)
 
     def wait(self) -> None:
         """Until the step that was saved last is sealed.
@@ -97,13 +98,17 @@ class Checkpointer:
         if self._saving is not None and self._saving.done():
             self.wait()
 
-    def _commit(self, step: int, leaves: dict, iterator: dict, record: dict) -> None:
-        """Writes one step and seals it, then drops all but the newest `keep`.
+    def _commit(self, step: int, leaves: dict, iterator: dict, record: dict,
+                best: int | None) -> None:
+        """Writes one step and seals it, then drops all but the newest `keep` and the best one.
 
         Steps behind the one that was restored, damaged or never finished, make way first.
         """
         with self._writing(step):
             self._write(step, leaves, iterator, record)
+            for old in self._stored()[:-self._keep]:
+                if old != best:
+                    self._drop(old)
 
     def _write(self, step: int, leaves: dict, iterator: dict, record: dict) -> None:
         stands = step - 1 if self._current is None else self._current
@@ -121,8 +126,6 @@ class Checkpointer:
             partial.write_text(json.dumps(hash_files(self.folder / str(step)), indent=0))
             os.replace(partial, seal)
         self._current = step
-        for old in self._stored()[:-self._keep]:
-            self._drop(old)
 
     def restore(
         self, like: Any, check: Callable[[dict], None] = lambda record: None

@@ -12,7 +12,9 @@ from cr_jax.config import TrainConfig
 
 @dataclasses.dataclass
 class Clock:
-    """Training time without pauses.  `elapsed` survives in the checkpoint.
+    """Time of a run's steps: neither compilation nor validation nor checkpoints count.
+
+    `elapsed` survives in the checkpoint.
 
     texts: tokens of each expert's training text, for `of_experts`.
     """
@@ -22,6 +24,10 @@ class Clock:
     texts: Sequence[int]
     elapsed: float = 0.0  # seconds of training before this start
     _since: float | None = None
+
+    @property
+    def stands(self) -> bool:
+        return self._since is None
 
     def start(self) -> None:
         self._since = time.perf_counter()
@@ -38,13 +44,13 @@ class Clock:
         return step * self.config.batch * self.window
 
     def progress(self, step: int) -> float:
-        """Share of the run done before step number `step` (from 0); 1 or more means stop."""
+        """Share of the run done before step number `step` (from 0); 1 or more means stop.
+
+        Of several limits the nearest counts.
+        """
         c = self.config
-        if c.steps:
-            return step / c.steps
-        if c.tokens:
-            return self.tokens(step) / c.tokens
-        return self.seconds() / c.seconds
+        return max(done / limit for done, limit in (
+            (step, c.steps), (self.tokens(step), c.tokens), (self.seconds(), c.seconds)) if limit)
 
     def of_experts(self, step: int) -> Float[np.ndarray, " E"]:
         """Each expert's progress before step number `step`; one that is at 1 has stopped learning.

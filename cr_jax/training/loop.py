@@ -1,43 +1,59 @@
-"""The thin loop around the pure step: data in, metrics out, checkpoints, a clean way to stop."""
+"""The thin loop around the pure step: data in, metrics out, checkpoints, a clean way to stop.
+
+The one loop that trains models: compressors below a workdir, baselines in memory.
+"""
 
 import contextlib
 import dataclasses
-import json
-import signal
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from tqdm import tqdm
 
-from cr_jax.config import (
-    Experiment,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    completed,
-    profile_steps,
-    to_dict,
-)
-from cr_jax.data import Corpus, Mixture, content, count_tokens
+from cr_jax.config import Experiment, profile_steps, to_dict
+from cr_jax.data import Corpus, Mixture, Windows, content, count_tokens
 from cr_jax.errors import UserError
 from cr_jax.models.layers import row_kernels
 from cr_jax.parallel.plan import Plan, agreed, expert_keys
 from cr_jax.training import banner
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.clock import Clock
+from cr_jax.training.losses import Loss
 from cr_jax.training.metric_writer import MetricWriter
-from cr_jax.training.phases import Phases, shares
-from cr_jax.training.progress import Progress, check_finite, check_state
+from cr_jax.training.phases import Phases, added, shares
+from cr_jax.training.progress import BAR, Progress, check_finite, check_state
+from cr_jax.training.signals import stop_signals
 from cr_jax.training.step import init_state, make_train_step
 from cr_jax.training.trace import Trace
+from cr_jax.training.validation import NEVER, Validation, best_of
 from cr_jax.training.watchdog import Watchdog
+from cr_jax.training.workdir import same_run
 
 
 class Interrupted(Exception):
     """The run was asked to stop and has saved itself; the same command goes on from there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is trained, and on what.
+
+    texts: of each model by its name, or None where nothing needs to know them.
+    batches(step) -> iterator of {"tokens" [e, b, L], ...}, this process's `plan.share` of the
+    batches from that step on; below a workdir with `get_state` and `set_state` (a Grain iterator).
+    valid: windows of each model, for `config.eval.every`.
+    start: weights to begin with, stacked [E, ...] on the host, in place of fresh ones.
+    """
+
+    experiment: Experiment
+    loss: Loss
+    names: tuple[str, ...]
+    batches: Callable[[int], Iterator]
+    texts: Mapping[str, Corpus | Mixture | None] = dataclasses.field(default_factory=dict)
+    valid: Mapping[str, Windows] | None = None
+    start: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,54 +62,63 @@ class Trained:
 
     params: Any
     step: int
-    seconds: float
+    seconds: float  # of steps, over all starts of the run
     tokens: int  # per expert
-    phases: Mapping[str, float] = dataclasses.field(default_factory=dict)  # seconds of this start
+    phases: Mapping[str, float] = dataclasses.field(default_factory=dict)  # seconds, all starts
+    looks: list[dict] = dataclasses.field(default_factory=list)  # `validation.Validation.looks`
+
+    @property
+    def best(self) -> dict | None:
+        """The look at valid with the lowest loss."""
+        return best_of(self.looks)
 
 
 def train(
-    experiment: Experiment,
-    model: ModelConfig,
-    texts: Mapping[str, Corpus | Mixture],
-    plan: Plan,
-    make_batches: Callable[[int], Any],
-    workdir: Path,
+    job: Job, plan: Plan, workdir: Path | None = None,
     on_log: Callable[[int, Mapping[str, dict]], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Trained:
-    """Trains all experts together until the configured duration.
+    """Trains all models of the job together until the configured duration.
 
-    texts: what each expert trains on, by its name.  make_batches(step) -> iterator of {"tokens"
-    [e, b, L]}, this process's `plan.share` of the batches from that step on, with `get_state` and
-    `set_state` (a Grain iterator).  Continues from the newest good checkpoint
-    in workdir.  say: hears what is about to run, and at the end where the time went.  Raises
+    Continues from the newest good checkpoint in workdir; None: in memory, nothing is written.
+    say: hears what is about to run, and at the end where the time went.  Raises
     `Interrupted` after Ctrl-C or SIGTERM, when the run has been saved, and `UserError` when the
     loss is no longer finite or the workdir holds another run.
     """
-    settings, names, main = experiment.train, tuple(texts), jax.process_index() == 0
+    experiment, loss, names = job.experiment, job.loss, job.names
+    settings, model = experiment.train, loss.model
+    main = jax.process_index() == 0 and workdir is not None
     rows = settings.batch // plan.row_devices
     if plan.steps_alone and rows % settings.accumulate:
         raise UserError(f"config.train.accumulate={settings.accumulate} must divide the {rows} "
                         "rows of an expert that each device holds without config.mesh_fsdp")
     row_kernels(model, plan.steps_alone)  # refused before anything is made
-    make_state = lambda key: init_state(model, experiment.optimizer, settings, key)
+    make_state = lambda key: init_state(loss, experiment.optimizer, key)
     keys = expert_keys(experiment.seed, names)
-    record = {"experiment": to_dict(experiment), "model": to_dict(model), "experts": list(names),
-              "texts": {name: content(text) for name, text in texts.items()}}
-    sizes = [count_tokens(text) for text in texts.values()]
-    clock, phases, step = Clock(settings, model.window, sizes), Phases(), 0
-    with contextlib.ExitStack() as opened, _stop_signals() as stop:
-        checkpointer = Checkpointer(workdir / "checkpoints", settings.keep_checkpoints)
-        opened.callback(checkpointer.close)
-        restored = checkpointer.restore(
-            plan.shapes(make_state, keys), lambda old: same_run(old, record))
+    sizes = [count_tokens(job.texts[n]) if n in job.texts else 0 for n in names]
+    clock, phases, step, before = Clock(settings, model.window, sizes), Phases(), 0, {}
+    validation = (Validation(experiment, loss, job.valid, clock)
+                  if experiment.eval.every and job.valid else NEVER)
+    with contextlib.ExitStack() as opened, stop_signals() as stop:
+        restored = checkpointer = writer = None
+        if workdir is not None:
+            record = {"experiment": to_dict(experiment), "model": to_dict(model),
+                      "experts": list(names),
+                      "texts": {n: content(t) for n, t in job.texts.items()}}
+            checkpointer = Checkpointer(workdir / "checkpoints", settings.keep_checkpoints)
+            opened.callback(checkpointer.close)
+            restored = checkpointer.restore(
+                plan.shapes(make_state, keys), lambda old: same_run(old, record))
         if restored:
             step, held, iterator_state, old = restored
             state = plan.spread(held)
-            clock.elapsed = old["elapsed"]
+            clock.elapsed, before = old["elapsed"], old.get("phases", {})
+            validation.go_on(old.get("validation"), step)
         else:
             state = plan.init(make_state, keys)
-        batches = make_batches(step)
+            if job.start is not None:
+                state = plan.spread(plan.gather(state).replace(params=job.start))
+        batches = job.batches(step)
         if restored:
             batches.set_state(iterator_state)
 
@@ -102,36 +127,56 @@ def train(
             phases.enter("checkpoint")
             held = plan.gather(state)
             check_state(step, held)  # the loss was that of the parameters before the last update
-            checkpointer.save(step, held, batches.get_state(),
-                              {**record, "elapsed": clock.seconds()})
+            if checkpointer:
+                best = validation.best if experiment.eval.keep_best else None
+                checkpointer.save(step, held, batches.get_state(), {
+                    **record, "elapsed": clock.seconds(),
+                    "phases": added(before, phases.seconds()),
+                    "validation": validation.to_record()}, best and best["step"])
             phases.enter("step")
 
-        writer = MetricWriter(workdir, step) if main else None
-        if writer:
+        def look():
+            """Validates; whether the step is the best one and to be kept."""
+            phases.enter("validate")
+            best = validation.look(step, state.params)
+            log.validated(validation.looks[-1])
+            phases.enter("step")
+            return best and experiment.eval.keep_best
+
+        if main:
+            writer = MetricWriter(workdir, step)
             opened.callback(writer.close)
-        trace = Trace(profile_steps(settings.profile) if main else None, workdir / "trace")
+        trace = Trace(profile_steps(settings.profile) if main else None,
+                      (workdir or Path()) / "trace")
         opened.callback(trace.close)
         finished, stopped, batch = clock.progress(step) >= 1, False, None
+        complete = finished
         if finished:
             say(f"training was complete at step {step}; nothing to train")
-        watchdog = opened.enter_context(Watchdog(
-            settings.watchdog, phases, workdir / _hang_file(jax.process_index()), step))
-        clock.start()
+        if workdir is not None:
+            watchdog = opened.enter_context(Watchdog(
+                settings.watchdog, phases, workdir / _hang_file(jax.process_index()), step))
         if not finished:
             batch = plan.put(next(batches))
             phases.enter("compile")
             program = plan.compile_step(
                 lambda axis: make_train_step(
-                    model, experiment.optimizer, _chunks_of_a_device(settings, plan), axis),
+                    loss, experiment.optimizer, settings.accumulate, axis),
                 settings.experts_by, state, batch)
-            for line in banner.lines(plan, program.memory, model, settings, clock, step):
+            validation.compile(plan, settings.experts_by, state.params)
+            for line in banner.lines(plan, program.memory, loss, settings, clock, step):
                 say(line)
         bar = opened.enter_context(tqdm(
-            total=100, disable=not main, unit="%", mininterval=0.5, leave=True,
-            bar_format="train {percentage:5.1f}% |{bar:24}| {elapsed} passed, "
-                       "{remaining} left{postfix}"))
-        bar.update(min(100.0, 100 * clock.progress(step)))
-        log = Progress(experiment, model, names, clock, phases, writer, bar, on_log)
+            total=100, initial=min(100.0, 100 * clock.progress(step)), disable=not main, unit="%",
+            mininterval=0.5, leave=True, bar_format=BAR))
+        log = Progress(experiment, loss, names, clock, phases, writer, bar, on_log)
+        jax.block_until_ready(state)
+        if not finished:
+            log.start(step)
+            if restored and validation.due(step):
+                look()  # the run was stopped before it could
+            if program.compiled:
+                clock.start()
         last_save, pending = clock.seconds(), None
         while not finished and not stopped:
             progress = clock.of_experts(step)
@@ -140,10 +185,14 @@ def train(
                 # state before the next step's batch.
                 phases.enter("data")
                 batch = plan.put(next(batches))
-            phases.enter("step")
+            phases.enter("compile" if clock.stands else "step")
             trace.before(step)
             state, sums = program(state, batch, progress)
             step, batch = step + 1, None
+            if clock.stands:  # this step was compiled in its call, and does not count
+                jax.block_until_ready(sums)
+                clock.start()
+                phases.enter("step")
             if jax.default_backend() == "cpu":
                 # Run-ahead gains nothing here and deadlocks several processes on few cores.
                 jax.block_until_ready(sums)
@@ -156,100 +205,46 @@ def train(
                     log(step - 1, *pending)
             pending = sums, progress
             phases.enter("others")
-            stopped, due = agreed(
-                step, stop.is_set(), clock.seconds() - last_save > settings.checkpoint_every)
+            looks = validation.due(step)
+            stopped, due, agreed_look = agreed(
+                step, stop.is_set(), clock.seconds() - last_save > settings.checkpoint_every, looks)
+            if validation.unit == "seconds":
+                looks = agreed_look  # each process has a clock of its own
             phases.enter("step")
-            if due and not finished and not stopped:
-                check_finite(step, pending[0], names)
+            if (due or looks) and not finished and not stopped:
+                check_finite(step, pending[0], names)  # waits for the step, whose time counts
                 clock.pause()
                 if step % settings.log_every == 0:
                     # Before it is sealed: a run killed later has a line for every logged step.
                     log(step, *pending)
                     pending = None
-                save()
+                due = (looks and look()) or due
+                if due:
+                    save()
                 clock.start()
-                last_save = clock.seconds()
-            checkpointer.check()  # a full disk ends the run now, not at the next save
-            watchdog.finished(step)
+                last_save = clock.seconds() if due else last_save
+            if checkpointer:
+                checkpointer.check()  # a full disk ends the run now, not at the next save
+                watchdog.finished(step)
         if pending is not None:
             check_finite(step, pending[0], names)
             log(step, *pending)
         clock.pause()
+        if finished and not complete and validation is not NEVER:
+            look()  # at the last step, whenever the last look was
         save()
         phases.enter("checkpoint")
-        checkpointer.wait()
+        if checkpointer:
+            checkpointer.wait()
         spent = phases.seconds()
     if not finished or (stop.is_set() and jax.process_count() == 1):  # also in the last step
-        raise Interrupted(f"stopped at step {step}, saved; run the same command to go on")
+        saved = ", saved; run the same command to go on" if checkpointer else ""
+        raise Interrupted(f"stopped at step {step}{saved}")
     if spent["compile"]:
         say(f"time: {shares(spent)}")
-    held = plan.gather(state)
-    weights = held.average if settings.ema else held.params
-    return Trained(plan.to_host(weights), step, clock.elapsed, clock.tokens(step), spent)
-
-
-def _chunks_of_a_device(settings: TrainConfig, plan: Plan) -> TrainConfig:
-    """`loss_chunk` counts tokens of one device."""
-    return dataclasses.replace(settings, loss_chunk=settings.loss_chunk * plan.devices_seen)
+    return Trained(plan.to_host(plan.gather(state).params), step, clock.elapsed, clock.tokens(step),
+                   added(before, spent), validation.looks)
 
 
 def _hang_file(process: int) -> str:
     return f"hang-{process}.txt" if process else "hang.txt"
-
-
-def same_run(old: dict, new: dict) -> None:
-    """A workdir belongs to one configuration; only its length, devices, logging and evaluation
-    may change.
-    """
-    free = {"steps", "tokens", "seconds", "log_every", "checkpoint_every", "keep_checkpoints",
-            "profile", "watchdog"}
-
-    def strip(record):
-        record = json.loads(json.dumps(record))  # a stored record has lists for tuples
-        experiment = record["experiment"]
-        data, tokenizer = experiment["data"], experiment["tokenizer"]
-        # A setting that an older version did not have was at its default.
-        full = lambda kind, given: {**to_dict(kind()), **given}
-        train = full(TrainConfig, experiment["train"])
-        return {
-            "model": completed(record["model"]), "experts": record["experts"],
-            "train": {k: v for k, v in train.items() if k not in free},
-            "optimizer": full(OptimizerConfig, experiment["optimizer"]),
-            "seed": experiment["seed"],
-            "data": {"mode": data["mode"], "max_train_tokens": data["max_train_tokens"],
-                     **{f"domains.{k}.train": v["train"] for k, v in data["domains"].items()}},
-            "tokenizer": {k: tokenizer[k] for k in ("kind", "vocab_size")}}
-
-    texts = old.get("texts", {})
-    changed = [name for name, text in new["texts"].items() if texts.get(name, text) != text]
-    old, new = strip(old), strip(new)
-    for group in new:
-        if old[group] != new[group]:
-            fields = ([k for k in new[group] if old[group].get(k) != new[group][k]]
-                      if isinstance(new[group], dict) else [])
-            raise UserError(f"the workdir holds a run with other settings ({group}"
-                            f"{': ' + ', '.join(fields) if fields else ''}); use a new --workdir")
-    if changed:
-        raise UserError(f"the training text of {', '.join(changed)}, or the tokenizer, is not what "
-                        "the run in the workdir began with; restore it or use a new --workdir")
-
-
-@contextlib.contextmanager
-def _stop_signals():
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number, frame):
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -23,6 +23,17 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     optimiser.  Beside Muon, optax gives AdamW Nesterov momentum too (its first steps are longer,
     by 1.47 at b1=0.9); `name="adamw"` is plain AdamW.
     """
+    tx = _chain(config)
+
+    def update(grads, state, params=None):
+        # optax raises Python numbers to the power of an int32 count.
+        with jax.numpy_dtype_promotion("standard"):
+            return tx.update(grads, state, params)
+
+    return optax.GradientTransformation(tx.init, update)
+
+
+def _chain(config: OptimizerConfig) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     if config.name == "adamw":
         return optax.chain(clip, optax.adamw(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 # Phase -> what a run that hangs there waits for.
 PHASES = {
     "start": "its first batch", "compile": "the compiler", "data": "the next batch",
-    "step": "the devices", "checkpoint": "the checkpoint", "others": "the other processes",
-    "log": "the log"}
+    "step": "the devices", "validate": "the validation", "checkpoint": "the checkpoint",
+    "others": "the other processes", "log": "the log"}
 
 
 class Phases:
@@ -42,6 +42,11 @@ class Phases:
         now = self.seconds()
         before, self._told = self._told, now
         return {name: s - before.get(name, 0.0) for name, s in now.items()}
+
+
+def added(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """Seconds per phase of earlier starts and of this one."""
+    return {name: before.get(name, 0.0) + seconds for name, seconds in now.items()}
 
 
 def shares(seconds: Mapping[str, float]) -> str:

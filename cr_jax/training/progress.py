@@ -1,38 +1,59 @@
 """What a run tells on its way: a line per expert in the metrics, the bar, a callback."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from cr_jax.errors import UserError
 from cr_jax.models import objective
 from cr_jax.training.optimizer import rate
-from cr_jax.training.speed import flops_per_token, peak_flops
+from cr_jax.training.speed import peak_flops
 
-_KEPT = ("what was saved before is kept: lower config.optimizer.learning_rate and "
-         "muon_learning_rate, and start in a new --workdir")
+BAR = "train {percentage:5.1f}% |{bar:24}| {desc}"
+_KEPT = ("lower config.optimizer.learning_rate and muon_learning_rate; a workdir keeps what was "
+         "saved before, start in a new one")
 
 
 class Progress:
     """Turns the device's sums into metrics; call it with a step, its sums [E] and the progress [E]
     that it was made at.
 
-    Seconds per phase since the line before are written as `seconds_data`, `seconds_step` and
-    `seconds_checkpoint` (`cr_jax.training.phases`).
+    Seconds per phase since the line before are written as `seconds_data`, `seconds_step`,
+    `seconds_validate` and `seconds_checkpoint` (`cr_jax.training.phases`).  The bar shows the
+    seconds of steps of all starts, and the time left at the speed of this start, pauses included.
     """
 
-    def __init__(self, experiment, model, names, clock, phases, writer, bar, on_log):
+    def __init__(self, experiment, loss, names, clock, phases, writer, bar, on_log):
         self.experiment, self.names, self.clock, self.phases = experiment, names, clock, phases
         self.writer, self.bar, self.on_log = writer, bar, on_log
-        self.flops = flops_per_token(model)
-        self.last = None
+        self.flops = loss.flops_per_token
+        self.last = self.began = None
+        self.text = self.valid = ""
+
+    def start(self, step: int) -> None:
+        """The next step is this start's first; the clock stands."""
+        self.began = (self.clock.progress(step), time.perf_counter())
+        self.last = (step, self.clock.seconds())
+
+    def validated(self, look) -> None:
+        """Writes what `Validation.look` found."""
+        tra = [v["valid_tra"] for v in look["experts"].values()]
+        self.valid = f", valid {_range(tra)}"
+        if self.writer:
+            for name, values in look["experts"].items():
+                self.writer.write(look["step"], name, {"seconds": look["seconds"], **values})
+        self._show()
 
     def __call__(self, step: int, sums, progress) -> None:
         host = jax.device_get(sums)
         self.phases.enter("log")
         now = self.clock.seconds()
         spent = self.phases.news()
-        speed = {f"seconds_{name}": spent[name] for name in ("data", "step", "checkpoint")}
+        speed = {f"seconds_{name}": spent[name]
+                 for name in ("data", "step", "validate", "checkpoint")}
         if self.last and now > self.last[1]:
             tokens = self.clock.tokens(step) - self.clock.tokens(self.last[0])
             speed["tokens_per_s"] = tokens * len(self.names) / (now - self.last[1])
@@ -49,19 +70,30 @@ class Progress:
                 "rate": float(rate(self.experiment.optimizer, jnp.float32(progress[i]))), **speed}
             if self.writer:
                 self.writer.write(step, name, values[name])
-        self._show(step, values)
+        speed = speed.get("tokens_per_s")
+        self.text = (f"step {step}, TRA {_range([v['tra'] for v in values.values()])}"
+                     + (f", {speed:,.0f} tokens/s" if speed else ""))
+        self._show()
         if self.on_log:
             self.on_log(step, values)
         self.phases.enter("step")
 
-    def _show(self, step, values) -> None:
-        tra = [v["tra"] for v in values.values()]
-        speed = next(iter(values.values())).get("tokens_per_s")
-        fast = f", {speed:,.0f} tokens/s" if speed else ""
-        self.bar.set_postfix_str(f"step {step}, TRA {min(tra):.1%}-{max(tra):.1%}{fast}"
-                                 .replace("%-", "-", 1) if len(tra) > 1
-                                 else f"step {step}, TRA {tra[0]:.2%}{fast}")
-        self.bar.update(max(0.0, min(100.0, 100 * self.clock.progress(step)) - self.bar.n))
+    def _show(self) -> None:
+        done, passed = min(1.0, self.clock.progress(self.last[0])), self.clock.seconds()
+        share = done - self.began[0]
+        left = ((1 - done) / share * (time.perf_counter() - self.began[1]) if share > 0
+                else float("inf"))
+        until = tqdm.format_interval(round(left)) if np.isfinite(left) else "?"
+        self.bar.set_description_str(
+            f"{tqdm.format_interval(passed)} passed, {until} left, {self.text}{self.valid}",
+            refresh=False)
+        self.bar.update(max(0.0, 100 * done - self.bar.n))
+
+
+def _range(tra: list[float]) -> str:
+    """"99.12%" of one expert, "98.1-99.9%" of several."""
+    low, high = min(tra), max(tra)
+    return f"{low:.2%}" if len(tra) == 1 else f"{100 * low:.1f}-{high:.1%}"
 
 
 def check_finite(step: int, sums, names) -> None:

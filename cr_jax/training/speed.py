@@ -3,6 +3,7 @@
 The one FLOP formula of the project: `benchmarks` counts by it too.
 """
 
+import dataclasses
 import re
 
 import jax
@@ -57,6 +58,15 @@ def forward_flops(config: ModelConfig) -> dict[str, float]:
     if c.predictive:
         products["prediction"] = window * d * (d + c.vocab_size)
     return {"bottleneck": form.forward_flops(), **{n: 2.0 * v for n, v in products.items()}}
+
+
+def lm_flops_per_token(model: ModelConfig, vocabulary: bool = True) -> float:
+    """Likewise of a causal model of all the compressor's blocks (`models.CausalLm`); without its
+    vocabulary, of a classifier of windows by the same blocks.
+    """
+    parts = forward_flops(dataclasses.replace(model, bottleneck="fold", predictive=False))
+    kept = ("encoder", "decoder", *(("vocabulary",) if vocabulary else ()))
+    return 3.0 * sum(parts[name] for name in kept) / model.window
 
 
 def flops_per_token(model: ModelConfig) -> float:

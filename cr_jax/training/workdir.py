@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cr_jax.config import OptimizerConfig, TrainConfig, completed, to_dict
 from cr_jax.errors import UserError
 
 
@@ -53,6 +54,54 @@ def stored_record(folder: Path) -> dict | None:
         return json.loads(raw) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def same_run(old: dict, new: dict) -> None:
+    """A workdir belongs to one configuration; only its length, devices, logging and evaluation
+    may change.
+    """
+    free = {"steps", "tokens", "seconds", "log_every", "checkpoint_every", "keep_checkpoints",
+            "profile", "watchdog"}
+
+    def strip(record):
+        record = json.loads(json.dumps(record))  # a stored record has lists for tuples
+        experiment = record["experiment"]
+        data, tokenizer = experiment["data"], experiment["tokenizer"]
+        # A setting that an older version did not have was at its default.
+        full = lambda kind, given: {**to_dict(kind()), **given}
+        train = full(TrainConfig, _without_gone(experiment["train"]))
+        return {
+            "model": completed(record["model"]), "experts": record["experts"],
+            "train": {k: v for k, v in train.items() if k not in free},
+            "optimizer": full(OptimizerConfig, experiment["optimizer"]),
+            "seed": experiment["seed"],
+            "data": {"mode": data["mode"], "max_train_tokens": data["max_train_tokens"],
+                     **{f"domains.{k}.train": v["train"] for k, v in data["domains"].items()}},
+            "tokenizer": {k: tokenizer[k] for k in ("kind", "vocab_size")}}
+
+    texts = old.get("texts", {})
+    changed = [name for name, text in new["texts"].items() if texts.get(name, text) != text]
+    old, new = strip(old), strip(new)
+    for group in new:
+        if old[group] != new[group]:
+            fields = ([k for k in new[group] if old[group].get(k) != new[group][k]]
+                      if isinstance(new[group], dict) else [])
+            raise UserError(f"the workdir holds a run with other settings ({group}"
+                            f"{': ' + ', '.join(fields) if fields else ''}); use a new --workdir")
+    if changed:
+        raise UserError(f"the training text of {', '.join(changed)}, or the tokenizer, is not what "
+                        "the run in the workdir began with; restore it or use a new --workdir")
+
+
+def _without_gone(train: dict) -> dict:
+    """Training settings without those that only older versions had, if they changed nothing."""
+    # The share of windows with hidden tokens once moved from `hidden` to `hidden_final`.
+    unused = {"ema": 0.0, "hidden_weight": 1.0, "hidden_final": train.get("hidden", 0.0)}
+    for name, value in unused.items():
+        if train.get(name, value) != value:
+            raise UserError(f"the run in the workdir was trained with train.{name}={train[name]}, "
+                            "which this version no longer has; use a new --workdir")
+    return {k: v for k, v in train.items() if k not in unused}
 
 
 def provenance() -> dict:

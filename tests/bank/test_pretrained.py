@@ -5,7 +5,8 @@ import pytest
 
 from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.cli import main
-from cr_jax.routing.route import route
+from cr_jax.router import route
+from cr_jax.routing.options import RouteOptions
 
 CODE = """\
 def parse(lines, strict=False):
@@ -48,6 +49,16 @@ def test_python_goes_to_python_and_noise_to_nobody(bank):
     assert route(bank, CODE).expert == "python"
     letters = np.random.default_rng(0).choice(list("qxzjkvwy0189#@~^"), 600)
     assert route(bank, "".join(letters)).expert is None
+
+
+def test_the_shipped_numbers_are_those_that_were_measured(bank):
+    """Of the bank as it was trained, before its files were renamed."""
+    found = route(bank, CODE, RouteOptions(tra="nearest"))
+    want = {"python": 3.447676, "rust": 5.103646, "javascript": 5.288936, "go": 5.533922,
+            "novels_en": 7.941018, "statutes": 8.147909}
+    assert {n: found.residuals[n] for n in want} == pytest.approx(want, rel=1e-4)
+    assert (found.p_values["python"], found.p_values["javascript"]) == (1.0, 0.01)
+    assert found.tra["python"] == 1.0
 
 
 def test_the_command_needs_no_bank_to_read_but_one_to_write(capsys, tmp_path):

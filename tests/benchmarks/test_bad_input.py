@@ -7,10 +7,10 @@ import pathlib
 import pytest
 
 from benchmarks import throughput
-from benchmarks.bank import inputs
+from benchmarks.bank import subdomains
 from benchmarks.law import run as law
 from benchmarks.law import tokens as law_tokens
-from benchmarks.record import run as record
+from benchmarks.record import bits
 from benchmarks.record import tokens as record_tokens
 from benchmarks.results import check_folder
 from cr_jax.errors import UserError
@@ -18,8 +18,6 @@ from cr_jax.errors import UserError
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 LAW = "--grids {configs}/ablate_latents.py:gpu --tokens none --seconds 9 --out out"
 LAW_TOKENS = "--config {configs}/ablate_latents.py:gpu --data none --out out"
-INPUTS = "--config {configs}/bank.py --data none --out out"
-RECORD = "--config {configs}/cr_87m.py --tokens none --seconds 9"
 CASES = [
     (law, LAW, "none/sources.json"), (law, LAW + " --out file/out", "file is no folder"),
     (law, LAW + " --seconds 0", "--seconds"), (law, LAW + " --compilers 0", "--compilers"),
@@ -29,14 +27,13 @@ CASES = [
     (law_tokens, LAW_TOKENS + " --test-tokens 0", "--test-tokens"),
     (law_tokens, LAW_TOKENS + " --out damaged", "damaged/sources.json"),
     (law_tokens, LAW_TOKENS + " --out file", "file is no folder"),
-    (inputs, INPUTS, "none/code_c"), (inputs, INPUTS + " --attacks -1", "--attacks"),
-    (inputs, INPUTS + " --out file/out", "file is no folder"),
-    (inputs, INPUTS + " --config none.py", "none.py cannot be read"),
-    (inputs, INPUTS + " --config {configs}/bank.py:none", "no variants"),
-    (record, RECORD, "none needs train*.npy"), (record, RECORD + " --train /x", "--train"),
-    (record, RECORD + " --sets test", "--sets"), (record, RECORD + " --seed -1", "--seed"),
-    (record, RECORD + " --eval-batch 0", "--eval-batch"),
-    (record, RECORD + " --config wrong.py", "wrong.py: ZeroDivisionError"),
+    (subdomains, "--data none --out out", "no train*.jsonl in none/code_c"),
+    (subdomains, "--data none --out file/out", "file is no folder"),
+    (bits, "--workdir none --out out.json", "none/config.json"),
+    (bits, "--workdir none --fsq 1 --out out.json", "--fsq must be 0 or 2"),
+    (bits, "--workdir none --fsq-seconds 0 --out out.json", "--fsq-seconds"),
+    (bits, "--workdir none --out file/bits.json", "file is no folder"),
+    (law, LAW + " --grids wrong.py", "wrong.py: ZeroDivisionError"),
     (record_tokens, "--data none --gpt2 none --out out", "none/encoder.json"),
     (throughput, "--models 9b --out out", "9b"),
     (throughput, "--models tiny --seconds 0 --out out", "--seconds"),
@@ -48,8 +45,6 @@ CASES = [
     f"{program.__name__.removeprefix('benchmarks.')}-{said}" for program, _, said in CASES])
 def test_bad_input_is_one_line_and_writes_nothing(
         program, words, said, tmp_path, monkeypatch, capsys):
-    if "--gpt2" in words:
-        pytest.importorskip("tiktoken")
     (tmp_path / "file").write_text("x")
     (tmp_path / "text.md").write_text("# words, no program\nIt is text.\n")
     (tmp_path / "wrong.py").write_text("def get_config():\n    return 1 / 0\n")

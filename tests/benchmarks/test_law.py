@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.law import plot, run, search, tokens
 from benchmarks.law.program import Program, Rows
-from benchmarks.record.run import load
+from benchmarks.settings_file import load
 from cr_jax.config import ModelConfig, OptimizerConfig, TrainConfig
 from cr_jax.errors import UserError
 from cr_jax.studies.capacity import ablation, capacity

@@ -11,6 +11,7 @@ from cr_jax import config as settings
 from cr_jax import models
 from cr_jax.parallel import partition
 from cr_jax.parallel import plan as parallel
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.step import init_state
 
 
@@ -20,7 +21,8 @@ def test_real_sizes_and_where_their_parts_lie(variant, low, high):
     assert low <= models.count_parameters(e.model) <= high
     assert settings.model_config(settings.to_dict(e.model)) == e.model
     plan = parallel.make_plan("jit", 1, e.train.batch, 1, jax.devices(), 8)
-    state = plan.shapes(lambda key: init_state(e.model, e.optimizer, e.train, key),
+    state = plan.shapes(lambda key: init_state(
+        CompressorLoss(e.model, e.train), e.optimizer, key),
                         parallel.expert_keys(0, ("code",)))
     small = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):

@@ -1,105 +1,29 @@
-"""The record's two programs at a tiny size, and its table against the raw logs."""
+"""The record's token arrays at a tiny size, and its table against the raw logs."""
 
-import argparse
 import json
 import pathlib
 
 import numpy as np
 import pytest
+import tiny_gpt2
 
-from benchmarks.record import run, table, tokens
+from benchmarks.record import table, tokens
 from cr_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RAW = sorted((ROOT / "results" / "record").glob("20*.json"))  # overlap.json is no run
-TINY = ["model.vocab_size=40", "model.window=16", "model.latents=4", "model.d_model=16",
-        "model.d_latent=16", "model.heads=2", "model.d_ff=16", "model.fold_channels=8",
-        "model.encoder_blocks=1", "model.decoder_blocks=1", "train.batch=8",
-        "train.loss_chunk=128"]
-
-
-@pytest.fixture
-def arrays(tmp_path):
-    """Training and valid repeat one id; test has ids that were never trained on."""
-    folder = tmp_path / "tokens"
-    folder.mkdir()
-    rows = {"train00": np.full(500, 3), "train01": np.full(300, 3), "valid": np.full(160, 3),
-            "test": np.random.default_rng(0).integers(4, 40, 160)}
-    for name, row in rows.items():
-        np.save(folder / f"{name}.npy", row.astype(np.uint16))
-    return folder
-
-
-def arguments(folder, out, *more):
-    return ["--tokens", str(folder), "--config", str(ROOT / "configs" / "cr_87m.py"), "--out",
-            str(out), "--seconds", "1.6", "--look", "0.3", "--sets", "valid,test", "--eval-batch",
-            "8", "--random-windows", "9", "--set", *TINY, *more]
-
-
-def test_a_tiny_run_has_the_form_of_the_raw_logs(arrays, tmp_path):
-    out = tmp_path / "row.json"
-    assert run.main(arguments(arrays, out)) == 0
-    row, raw = json.loads(out.read_text()), json.loads(RAW[-1].read_text())
-    assert list(row) == list(raw) and list(row["log"][0]) == list(raw["log"][0])
-    assert row["train_tokens"] == row["steps"] * 8 * 16
-    assert row["train_seconds"] >= 1.6 and row["log"]
-    assert row["tokens"] == {"valid": 160, "test": 160, "random": 144}
-    # One repeated id is learnt; ids that no batch held are not: the figure is the set's own.
-    assert row["tra"]["valid"] == 1.0 and row["tra"]["test"] < 0.5
-    met = [entry["seconds"] for entry in row["log"] if entry["valid_tra"] >= run.TARGET]
-    assert row["seconds_to_99_47"] == met[0]
-    assert row["majority_tra"]["valid"] == 1.0 and row["majority_tra"]["random"] < 0.5
-
-
-@pytest.mark.parametrize("bad, says", [
-    (["--set", "model.width=3"], "--set"), (["--set", "model.heads=x"], "--set"),
-    (["--config", "nowhere.py"], "--config"), (["--seconds", "0"], "--seconds"),
-    (["--sets", "valid,news"], "news"), (["--train", "none*.npy"], "--tokens"),
-    (["--set", *TINY, "model.vocab_size=3"], "vocab_size")])
-def test_bad_arguments_are_one_line_and_status_2(arrays, tmp_path, capsys, bad, says):
-    out = tmp_path / "row.json"
-    assert run.main(arguments(arrays, out) + bad) == 2
-    printed = capsys.readouterr()
-    assert printed.err.count("\n") == 1 and says in printed.err and not out.exists()
-
-
-def test_the_first_look_that_meets_the_target_counts():
-    args, log, clock = argparse.Namespace(eval_batch=1), [], None
-    sums = {"nll": 1.0, "correct": 1.0, "tokens": 2.0}
-    for second, tra in enumerate((0.5, 0.9946, 0.9947, 0.99, 0.999), start=1):
-        score = lambda params, rows, batch, tra=tra: {"tra": tra, "nll": 0.0}
-        state = argparse.Namespace(params=None)
-        clock = run.look(log, score, state, {"valid": None}, args, second, second, sums, clock)
-        assert clock == (3 if second >= 3 else None)
-    assert [entry["valid_tra"] for entry in log] == [0.5, 0.9946, 0.9947, 0.99, 0.999]
 
 
 def test_windows_are_spread_from_the_first_to_the_last():
-    found = run.windows(np.arange(403), 4, 5)
+    found = tokens.windows(np.arange(403), 4, 5)
     assert found[:, 0].tolist() == [0, 96, 196, 296, 396]
-    assert run.windows(np.arange(403), 4, 0).shape == (100, 4)
-
-
-def test_batches_are_windows_of_every_training_file():
-    rng, files = np.random.default_rng(0), [np.arange(100), np.arange(1000, 1050)]
-    rows = np.asarray(next(run.draw(files, 400, 16, rng))["tokens"])
-    assert (np.diff(rows, axis=1) == 1).all()
-    first = set(rows[:, 0].tolist())
-    assert first & set(range(84)) and first & set(range(1000, 1034))
-    assert first <= set(range(84)) | set(range(1000, 1034))
+    assert tokens.windows(np.arange(403), 4, 0).shape == (100, 4)
 
 
 @pytest.fixture
 def byte_pieces(tmp_path):
     """A folder in the form of GPT-2's two files whose pieces are the 256 bytes: 'a' has id 64."""
-    shown = [chr(b) for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or b >= 174]
-    pieces = shown + [chr(256 + n) for n in range(256 - len(shown))]
-    folder = tmp_path / "gpt2"
-    folder.mkdir()
-    ids = {piece: i for i, piece in enumerate(pieces)} | {"<|endoftext|>": 256}
-    (folder / "encoder.json").write_text(json.dumps(ids))
-    (folder / "vocab.bpe").write_text("#version: 0.2\n")
-    return folder
+    return tiny_gpt2.write(tmp_path / "gpt2")
 
 
 def text_folders(root, **files):
@@ -112,7 +36,6 @@ def text_folders(root, **files):
 
 
 def test_token_arrays_are_the_documents_with_end_ids(tmp_path, byte_pieces, capsys):
-    pytest.importorskip("tiktoken")
     data = text_folders(
         tmp_path / "data", code_python__train_00=["aab", "b"], code_python__train_01=["bb"],
         code_python__valid=["a"], code_python__test=["ba"], wikitext__valid=["ab", "aa"])
@@ -130,7 +53,6 @@ def test_token_arrays_are_the_documents_with_end_ids(tmp_path, byte_pieces, caps
 
 
 def test_a_missing_split_is_one_line_and_writes_nothing(tmp_path, byte_pieces, capsys):
-    pytest.importorskip("tiktoken")
     data = text_folders(tmp_path / "data", code_python__train=["a"], code_python__valid=["a"])
     assert tokens.main(["--data", str(data), "--gpt2", str(byte_pieces), "--out",
                         str(tmp_path / "out")]) == 2
@@ -148,7 +70,7 @@ def test_the_table_says_what_the_raw_log_says(path):
                  f"{row['tokens_per_s'] / 1e3:.0f} K", f"{row['train_tokens'] / 1e6:.1f} M"):
         assert said in line, said
     assert row["tokens"]["valid"] == 2048 * row["L"]
-    assert reached is None or row["tra"]["valid"] >= run.TARGET
+    assert reached is None or row["tra"]["valid"] >= table.TARGET
     assert row["tra"]["random"] <= 0.5
 
 
@@ -183,4 +105,29 @@ def test_the_summary_is_what_the_table_makes_of_the_raw_logs():
 def test_unreadable_arrays_are_named(tmp_path):
     (tmp_path / "valid.npy").write_bytes(b"not an array")
     with pytest.raises(UserError, match=r"valid\.npy"):
-        run.array(tmp_path / "valid.npy")
+        tokens.array(tmp_path / "valid.npy")
+
+
+def test_a_run_of_main_py_is_a_row_like_the_raw_logs():
+    cell = lambda tra: {"tra": tra, "nll": 0.1, "window_exact": 0.5, "majority_tra": 0.4,
+                        "tokens": 512}
+    report = {
+        "name": "cr_87m_m4", "summary": {"parameters": 9},
+        "fingerprint": {"code": {"code": cell(0.99), "wikitext": cell(0.7),
+                                 "random_tokens": cell(0.1)}},
+        "curves": {"code": {"valid_tra": [0.5, 0.98], "valid_nll": [2.0, 0.2]}},
+        "training": {"steps": 4, "tokens_per_expert": 800, "seconds": 8.0, "target_tra": 0.9947,
+                     "seconds_to_target": {"code": 7.5},
+                     "seconds_by_phase": {"compile": 3.0, "validate": 1.0}},
+        "provenance": {"command": "python main.py --config=configs/cr_87m.py:m4", "commit": "abc",
+                       "devices": ["gpu NVIDIA H200"],
+                       "config": {"seed": 2, "model": {"bottleneck": "fold", "window": 512,
+                                                       "latents": 4, "d_latent": 512}}}}
+    row = table.of_report(report)
+    assert set(table.KEPT) <= row.keys()
+    assert row["tra"] == {"code_test": 0.99, "wikitext_valid": 0.7, "random": 0.1,
+                          "code_valid": 0.98}
+    assert (row["seconds_to_99_47"], row["tokens_per_s"], row["M"]) == (7.5, 100.0, 4)
+    assert row["command"].startswith("python main.py")
+    report["training"]["target_tra"] = 0.9
+    assert table.of_report(report)["seconds_to_99_47"] is None

@@ -11,7 +11,7 @@ from benchmarks import choose_keep, router_cost
 from benchmarks.routing_plan import GIB
 from cr_jax import models
 from cr_jax.bank import ExpertBank
-from cr_jax.bank.cascade_file import Choice
+from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.routing.cascade import Cascade
 
 
@@ -24,20 +24,20 @@ def test_copies_of_experts_are_the_experts_with_noise():
                         jax.tree.leaves(five.expert_params("e0_4"))):
         assert 0 < np.abs(is_ - was).std() < 0.02 * np.std(was)
     assert router_cost.replicate(bank, 1).names == ("e0",)
-    # scouts too, as what may be stored
+    # bigram models too, as what may be stored
     for own, copy in (("e0", "e0_2"), ("e1", "e1_3"), ("e0", "e0_4")):
-        was, is_ = bank.scouts[own], five.scouts[copy]
-        assert five.scouts[own] is was and (was.keys == is_.keys).all()
+        was, is_ = bank.bigrams[own], five.bigrams[copy]
+        assert five.bigrams[own] is was and (was.keys == is_.keys).all()
         for old, new in zip(was[1:], is_[1:], strict=True):
             assert old.dtype == new.dtype and (new >= 0).all()
             assert 0 < np.abs(new.astype(float) - old).std() < 0.02 * np.std(old.astype(float))
-    assert (five.scouts["e0_2"].alone != five.scouts["e0_4"].alone).any()
+    assert (five.bigrams["e0_2"].alone != five.bigrams["e0_4"].alone).any()
 
 
 def test_rows_of_a_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(router_cost, "_drawn", lambda quick: in_memory(1))
     out = tmp_path / "cost.json"
-    assert router_cost.main(["--quick", "--experts", "1,3", "--keep", "2", "--batch", "4",
+    assert router_cost.main(["--quick", "--experts", "1,3", "--min-candidates", "2", "--batch", "4",
                              "--windows", "8", "--seconds", "0.01", f"--out={out}"]) == 0
     found = json.loads(out.read_text())
     rows = {(r["experts"], r["mode"]): r for r in found["rows"]}
@@ -45,20 +45,21 @@ def test_rows_of_a_run(tmp_path, capsys, monkeypatch):
     assert rows[1, "exact"]["relative_cost"] == rows[1, "exact"]["flops_relative"] == 1
     assert rows[3, "exact"]["flops_relative"] == 3 and rows[3, "cascade"]["flops_relative"] == 2
     assert rows[3, "ngram"]["flops_relative"] is None
-    assert rows[3, "cascade"]["scouts_tokens_per_s"] > 0
-    assert "scouts_tokens_per_s" not in rows[3, "exact"]
+    assert rows[3, "cascade"]["bigrams_tokens_per_s"] > 0
+    assert "bigrams_tokens_per_s" not in rows[3, "exact"]
     assert all(r["agreement"] is None and r["tokens_per_s"] > 0 for r in found["rows"])
     parameters = 4 * models.count_parameters(in_memory(1).model) / GIB
     grown = rows[3, "exact"]["memory_gib"] - rows[1, "exact"]["memory_gib"]
     assert grown > 1.9 * parameters
-    assert not found["trained"] and found["keep"] == 2 and "--quick" in found["command"]
-    assert (rows[3, "cascade"]["keep"], rows[3, "cascade"]["kept"], found["margin"]) == (2, 2, 0)
+    assert not found["trained"] and found["min_candidates"] == 2 and "--quick" in found["command"]
+    assert [*(rows[3, "cascade"][k] for k in ("min_candidates", "mean_candidates")),
+            found["candidate_margin"]] == [2, 2, 0]
     assert len(capsys.readouterr().out.splitlines()) == 6
-    assert router_cost.main(["--quick", "--keep", "0"]) == 2
-    assert "--keep 0" in capsys.readouterr().err
+    assert router_cost.main(["--quick", "--min-candidates", "0"]) == 2
+    assert "--min-candidates 0" in capsys.readouterr().err
 
 
-def test_the_choice_and_the_agreement_of_trained_banks(tmp_path, capsys):
+def test_the_fit_and_the_agreement_of_trained_banks(tmp_path, capsys):
     bank = trained_bank()  # on letters a-j, on letters q-z
     stored(tmp_path / "bank", bank)
     for name, letters in (("e0", "abcdefghij"), ("e1", "qrstuvwxyz")):
@@ -74,12 +75,13 @@ def get_config():
 """)
     at = ["--bank", str(tmp_path / "bank")]
     words = ["--config", str(tmp_path / "my.py"), *at, "--batch", "4"]
-    assert choose_keep.main([*words, "--keep", "1"]) == 0
+    assert choose_keep.main([*words, "--min-candidates", "1"]) == 0
     said = capsys.readouterr().out
     assert "100.0000% with" in said and "1.00 experts on average" in said and "offsets" not in said
     assert str(tmp_path / "bank/cascade.json") in said
     made = Cascade.load(tmp_path / "bank")
-    assert (made.keep, made.margin, made.offsets) == (1, 0, None) and made.choice.windows > 50
+    assert (made.min_candidates, made.candidate_margin, made.offsets) == (1, 0, None)
+    assert made.fitted.windows > 50
     out = tmp_path / "cost.json"
 
     def agreement(folder, *more):
@@ -88,28 +90,28 @@ def get_config():
             "--experts", "2", "--batch", "4", "--windows", "40", "--seconds", "0.01", "--chunk",
             "64", f"--out={out}", *more]) == 0
         rows = {r["mode"]: r for r in json.loads(out.read_text())["rows"]}
-        assert (rows["cascade"]["keep"], rows["cascade"]["kept"]) == (1, 1)
+        assert (rows["cascade"]["min_candidates"], rows["cascade"]["mean_candidates"]) == (1, 1)
         return rows["cascade"]["agreement"]
 
     assert agreement(tmp_path / "bank") == 1
-    # negative control: each with the other's scout, all windows go where exact routing does not
+    # Negative control: with the other's bigram model all windows go where exact routing does not.
     turned = ExpertBank(bank.model, bank.tokenizer)
     for name, other in (("e0", "e1"), ("e1", "e0")):
         turned = turned.mount(name, bank.expert_params(name), bank.calibration[name],
-                              scout=bank.scouts[other])
+                              bigram=bank.bigrams[other])
     stored(tmp_path / "turned", turned)
-    assert agreement(tmp_path / "turned", "--keep", "1") == 0
-    assert router_cost.main(["--quick", "--margin", "0.5"]) == 2
-    assert "--margin" in capsys.readouterr().err
+    assert agreement(tmp_path / "turned", "--min-candidates", "1") == 0
+    assert router_cost.main(["--quick", "--candidate-margin", "0.5"]) == 2
+    assert "--candidate-margin" in capsys.readouterr().err
 
 
-def test_a_margin_costs_what_it_keeps(tmp_path):
+def test_a_margin_costs_what_it_adds(tmp_path):
     bank = stored(tmp_path / "bank", in_memory(2))
     offsets = {"e0": 0.25, "e1": 0.0}
-    wide = Choice(1, 0.5, 1000.0, offsets, 1.0, 2.0, 9)
+    wide = CandidateFit(1, 0.5, 1000.0, offsets, 1.0, 2.0, 9)
     said = choose_keep.said(wide)
     assert "1000.000" in said and "0.250 e0" in said and "e1" not in said
-    Cascade(bank, 1, choice=wide).save()
+    Cascade(bank, 1, fitted=wide).save()
     out = tmp_path / "cost.json"
     words = ["--bank", str(tmp_path / "bank"), "--experts", "3", "--batch", "4", "--windows", "4",
              "--seconds", "0.01", f"--out={out}"]
@@ -118,11 +120,13 @@ def test_a_margin_costs_what_it_keeps(tmp_path):
         assert router_cost.main([*words, *more]) == 0
         return next(r for r in json.loads(out.read_text())["rows"] if r["mode"] == "cascade")
 
-    on_file, given, fixed = row(), row("--margin", "1000", "--keep", "2"), row("--keep", "2")
-    assert (on_file["keep"], on_file["margin"], on_file["kept"]) == (1, 1000, 3)
+    two = "--min-candidates", "2"
+    on_file, given, fixed = row(), row("--candidate-margin", "1000", *two), row(*two)
+    few, mean, margin = "min_candidates", "mean_candidates", "candidate_margin"
+    assert (on_file[few], on_file[margin], on_file[mean]) == (1, 1000, 3)
     assert on_file["offsets"] == offsets | {"e0_2": 0.25}  # a copy has its origin's
-    assert (given["keep"], given["kept"], given["offsets"]) == (2, 3, None)
-    assert (fixed["keep"], fixed["kept"], fixed["margin"]) == (2, 2, 0)
+    assert (given[few], given[mean], given["offsets"]) == (2, 3, None)
+    assert (fixed[few], fixed[mean], fixed[margin]) == (2, 2, 0)
     assert given["flops_relative"] == on_file["flops_relative"] == fixed["flops_relative"] + 1
 
 
@@ -132,12 +136,13 @@ def test_input_that_cannot_be(tmp_path, capsys):
     for name, bank in (("bank", in_memory(1)), ("bare", bare)):
         stored(tmp_path / name, bank)
     at = lambda name: ["--bank", str(tmp_path / name)]
-    no_choice = "no more than a cascade keeps"
+    no_fit = "no more than a cascade scores"
     for word, call in {
             "no file no.py": lambda: choose_keep.main(["--config", "no.py", *at("bank")]),
             "has no get_config": lambda: choose_keep.main(["--config", __file__, *at("bank")]),
-            "no scout for e0": lambda: router_cost.main([*at("bare"), "--keep", "1"]),
-            no_choice: lambda: router_cost.main([*at("bank"), "--experts", "1"])}.items():
+            "no bigram model for e0": lambda: router_cost.main(
+                [*at("bare"), "--min-candidates", "1"]),
+            no_fit: lambda: router_cost.main([*at("bank"), "--experts", "1"])}.items():
         assert call() == 2
         said = capsys.readouterr().err
         assert word in said and said.startswith("error: ") and said.count("\n") == 1

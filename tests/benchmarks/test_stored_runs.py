@@ -5,10 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.bank import cascade, whole_windows
-from benchmarks.bank.inputs import write_sets
+from benchmarks.bank import whole_windows
 from benchmarks.bank.residuals import read_run
-from cr_jax.data import Windows
 from cr_jax.errors import UserError
 
 NAMES, WINDOW, WINDOWS = ("up", "down", "leaps"), 32, 20
@@ -16,20 +14,13 @@ NAMES, WINDOW, WINDOWS = ("up", "down", "leaps"), 32, 20
 
 @pytest.fixture
 def folder(tmp_path_factory):
-    """A run of three experts that are nearest to most of their own windows, by two rules; and the
-    tokens that it might be made from."""
+    """A run of three experts that are nearest to most of their own windows, by two rules."""
     made, rng, sums = tmp_path_factory.mktemp("runs"), np.random.default_rng(0), {}
-    sets = {}
     for split in ("valid", "test"):
         for e, name in enumerate(NAMES):
             drawn = rng.normal(5, 1, (3, WINDOWS)) - 1.5 * (np.arange(3) == e)[:, None]
             sums |= {f"{split}/{name}:code:residual": WINDOW * drawn,
                      f"{split}/{name}:code2:residual": WINDOW / 2 * drawn}
-            sets[f"{split}/{name}"] = Windows(
-                rng.integers(0, 50, (WINDOWS, WINDOW)).astype(np.int32),
-                np.ones((WINDOWS, WINDOW), bool), np.arange(WINDOWS))
-            np.save(made / f"{name}.train.npy", rng.integers(0, 50, 20 * WINDOW))
-    write_sets(made / "sets.npz", sets)
     np.savez(made / "bank.npz", **sums)
     code = {"predicted": True}
     (made / "bank.json").write_text(json.dumps({
@@ -64,12 +55,8 @@ def test_a_damaged_run_is_named(folder, tmp_path, capsys, harm):
             (tmp_path / f"hurt.{ending}").write_bytes(
                 whole[:99] if "cut" in harm else b"[]" if "kind" in harm else b"{broken")
     out = tmp_path / "found.json"
-    for call in (
-            lambda: whole_windows.main(["--run", str(name), "--out", str(out)]),
-            lambda: cascade.main(["--run", str(name), "--rule", "code", "--tokens", str(folder),
-                                  "--out", str(out)])):
-        assert call() == 2
-        assert "error: there is no run" in (said := capsys.readouterr().err) and "hurt" in said
+    assert whole_windows.main(["--run", str(name), "--out", str(out)]) == 2
+    assert "error: there is no run" in (said := capsys.readouterr().err) and "hurt" in said
     assert not out.exists()
 
 
@@ -78,18 +65,4 @@ def test_a_run_that_names_no_commit_can_be_read(folder, tmp_path):
     del record["commit"]
     (tmp_path / "bare.json").write_text(json.dumps(record))
     (tmp_path / "bare.npz").write_bytes((folder / "bank.npz").read_bytes())
-    bare, out = str(tmp_path / "bare"), tmp_path / "found.json"
-    assert whole_windows.report([bare], "code")["runs"][0]["commit"] is None
-    words = ["--run", bare, "--rule", "code", "--tokens", str(folder), "--out", str(out)]
-    assert cascade.main(words) == 0
-    assert json.loads(out.read_text())["run_commit"] is None
-
-
-def test_scouts_need_to_know_the_vocabulary(folder, tmp_path, capsys):
-    record = json.loads((folder / "bank.json").read_text())
-    del record["spec"]["model"]["vocab_size"]
-    (tmp_path / "old.json").write_text(json.dumps(record))
-    (tmp_path / "old.npz").write_bytes((folder / "bank.npz").read_bytes())
-    assert cascade.main(["--run", str(tmp_path / "old"), "--rule", "code", "--tokens", str(folder),
-                         "--out", str(tmp_path / "found.json")]) == 2
-    assert "vocab_size" in capsys.readouterr().err and not (tmp_path / "found.json").exists()
+    assert whole_windows.report([str(tmp_path / "bare")], "code")["runs"][0]["commit"] is None

@@ -2,21 +2,22 @@
 
 import fnmatch
 import json
+import pathlib
 
-import numpy as np
 import pytest
 
 from benchmarks.bank import subdomains
-from benchmarks.bank.inputs import read_sets
-from cr_jax.data import ByteTokenizer
-from cr_jax.errors import UserError
+from benchmarks.settings_file import load
+from cr_jax.data import documents
+
+TABLE = subdomains.TABLE  # as it stands; a fixture replaces it
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """Two domains of one folder, one word per document; a third kind belongs to none."""
     monkeypatch.setattr(subdomains, "TABLE", {"code": ("path", {"a": "x/a/*", "b": "x/b/*"})})
-    monkeypatch.setattr(subdomains, "WINDOW", 8)
     (tmp_path / "code").mkdir()
     lines = [{"path": f"x/{kind}/{n}", "text": f"{kind}{n:03d}"}
              for n in range(120) for kind in "abc"]
@@ -38,54 +39,49 @@ def test_no_value_belongs_to_two_domains():
                     name], (domain, value)
 
 
+def written(folder):
+    """{(name, split): texts}"""
+    return {(p.parent.name, p.stem): [json.loads(x)["text"] for x in p.read_text().splitlines()]
+            for p in folder.rglob("*.jsonl")}
+
+
 def test_a_document_is_in_one_domain_and_one_split(small):
-    tokenizer = ByteTokenizer()
-    found = subdomains.read(small / "code", "path", {"a": "x/a/*", "b": "x/b/*"}, tokenizer,
-                            {s: 10_000 for s in ("train", "valid", "test")})
-    seen = {}
-    for name, splits in found.items():
-        for split, ids in splits.items():
-            assert len(ids)
-            for text in tokenizer.decode(ids[ids < 256]).split(name)[1:]:
-                assert text.isdigit()  # nothing of another domain between
-                assert seen.setdefault((name, text), split) == split
-    assert len(seen) == 240
+    assert subdomains.main(["--data", str(small), "--out", str(small / "out")]) == 0
+    found = written(small / "out")
+    assert found.keys() == {(f"code_{n}", s) for n in "ab" for s in ("train", "valid", "test")}
+    for (name, _), texts in found.items():
+        assert texts and all(text[0] == name[-1] for text in texts)
+    every = [text for texts in found.values() for text in texts]
+    assert len(every) == len(set(every)) == 240
+    train = sum(len(texts) for (_, split), texts in found.items() if split == "train")
+    assert 0.6 < train / 240 < 0.95
 
 
-def test_what_the_bank_is_given(small):
-    out = small / "out"
-    subdomains.make(small, ByteTokenizer(), out, train_tokens=100, count=2)
-    sets = read_sets(out / "sets.npz")
-    assert set(sets) == {f"{s}/code.{n}" for s in ("valid", "test") for n in "ab"}
-    assert all(w.tokens.shape == (2, 8) and w.mask.all() for w in sets.values())
-    assert len(np.load(out / "code.a.train.npy")) == 100
+def test_what_is_written_feeds_the_bank_s_config(small):
+    """The specs of configs/bank.py:narrow64, and the names it asks for."""
+    made = load(str(ROOT / "configs" / "bank.py:narrow64")).data.domains
+    assert sorted(made) == sorted(
+        f"{d}_{n}" for d, (_, patterns) in TABLE.items() for n in patterns)
+    subdomains.make(small, small / "out")
+    for split in ("train", "valid", "test"):
+        spec, = made["legal_law"][split]
+        spec = spec.replace("{root}", str(small / "out")).replace("legal_law", "code_a")
+        assert [d.text for d in documents(spec)] == written(small / "out")["code_a", split]
 
 
-def test_a_domain_without_text_is_named_before_anything_is_written(small, monkeypatch):
+def test_a_domain_without_text_is_named_and_nothing_is_written(small, monkeypatch, capsys):
     monkeypatch.setattr(subdomains, "TABLE", {
         "code": ("path", {"a": "x/a/*", "none": "y/*"})})
-    with pytest.raises(UserError, match=r"code\.none has 0 tokens for train"):
-        subdomains.make(small, ByteTokenizer(), small / "out", 100, 2)
-    assert not (small / "out").exists()
+    words = ["--data", str(small), "--out", str(small / "out")]
+    assert subdomains.main(words) == 2
+    said = capsys.readouterr().err
+    assert "code_none has no document for train" in said and said.count("\n") == 1
+    assert sorted(p.name for p in small.iterdir()) == ["code"]
 
 
-@pytest.mark.parametrize("words", [["--windows", "1"], ["--train-tokens", "15"]])
-def test_arguments_that_allow_too_little_are_not_blamed_on_the_text(small, capsys, words):
-    ByteTokenizer().save(small / "tokenizer")
-    assert subdomains.main(["--data", str(small), "--tokenizer", str(small / "tokenizer"),
-                            "--out", str(small / "out"), *words]) == 2
-    assert "error: --windows must be at least 2, --train-tokens at least 16" in (
-        capsys.readouterr().err)
-    assert not (small / "out").exists()
-
-
-def test_ids_of_more_than_sixteen_bits_are_refused(small):
-    large = ByteTokenizer()
-    for size, fits in ((1 << 16, True), ((1 << 16) + 1, False)):
-        large.vocab_size = size
-        if fits:
-            subdomains.make(small, large, small / "fits", 100, 2)
-        else:
-            with pytest.raises(UserError, match="65,537 ids do not fit"):
-                subdomains.make(small, large, small / "out", 100, 2)
-    assert not (small / "out").exists()
+def test_a_folder_that_holds_something_is_left_alone(small, capsys):
+    (small / "out").mkdir()
+    (small / "out" / "mine.txt").write_text("mine")
+    assert subdomains.main(["--data", str(small), "--out", str(small / "out")]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert [p.name for p in (small / "out").iterdir()] == ["mine.txt"]

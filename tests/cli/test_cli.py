@@ -13,10 +13,11 @@ import pytest
 import tiny_bank
 
 import cr_jax
+from cr_jax import router
 from cr_jax.cli import main, progress
-from cr_jax.routing import route as router
 from cr_jax.routing.reconstruct import Rebuilt, marked, reconstruct
-from cr_jax.scoring.residuals import Scores
+from cr_jax.scoring.batching import BatchSizes
+from cr_jax.scoring.residuals import WindowSums
 
 TEXT = "def route(text):\r\n    return min(experts)\t# ünïcödé 中文\n" * 8
 
@@ -64,7 +65,8 @@ def test_json_equals_the_python_api(run, bank, text):
     status, out, err = run("route", "--bank", bank, "--json", text)
     assert (status, err) == (0, "")
     loaded = cr_jax.ExpertBank.load(bank)
-    found = cr_jax.route(loaded, TEXT, expert_chunk=2, batch=32)  # as the CLI on a CPU
+    found = cr_jax.route(loaded, TEXT, sizes=BatchSizes(experts=2,
+                                                        windows=32))  # as the CLI on a CPU
     said = json.loads(out)
     assert said.pop("file") == text
     assert said.pop("p_value") == found.p_values[found.nearest]
@@ -87,12 +89,21 @@ def test_one_line_per_file_in_order_and_standard_input(run, bank, text, tmp_path
     assert "1 windows, 5 tokens" in lines[0]
 
 
+def test_tra_is_measured_when_it_is_asked_for(run, bank, text):
+    plain, asked = (run("route", "--bank", bank, *more, text)[1] for more in ((), ("--tra",)))
+    found = cr_jax.route(cr_jax.ExpertBank.load(bank), TEXT, cr_jax.RouteOptions(tra="nearest"))
+    assert f"  tra {found.tra[found.nearest]:.3f} | " in asked and "  tra " not in plain
+    assert asked.replace(f"  tra {found.tra[found.nearest]:.3f}", "") == plain
+    for more, want in (((), {}), (("--tra",), found.tra)):
+        assert json.loads(run("route", "--bank", bank, "--json", *more, text)[1])["tra"] == want
+
+
 def test_a_text_too_short_to_judge(run, bank, tmp_path):
     (tmp_path / "space").write_text(" ")
     for alpha in (0.05, 1):
         status, out, err = run("route", "--bank", bank, "--alpha", alpha, tmp_path / "space")
         assert (status, err) == (0, "") and out.count("\n") == 1
-        assert re.search(r": e\d  margin \S+  p -  \(too short to judge\)  tra ", out)
+        assert re.search(r": e\d  margin \S+  p -  \(too short to judge\) \| ", out)
     said = json.loads(run("route", "--bank", bank, "--json", tmp_path / "space")[1],
                       parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert said["p_value"] is said["known"] is None
@@ -102,17 +113,27 @@ def test_a_text_too_short_to_judge(run, bank, tmp_path):
     assert "too short to judge" in run("route", "--help")[1]
 
 
-def test_a_head_is_judged_alone(run, bank, text, tmp_path):
+def test_a_beginning_is_judged_alone(run, bank, text, tmp_path):
     (tmp_path / "start").write_bytes(TEXT.encode()[:32])
     one, other = (json.loads(run("route", "--bank", bank, "--json", *more)[1])
-                  for more in (("--head", 2, text), (tmp_path / "start",)))
+                  for more in (("--max-windows", 2, text), (tmp_path / "start",)))
     assert one | {"file": ""} == other | {"file": ""} and one["windows"] == 2
     assert "16 tokens" in run("bank", "list", "--bank", bank)[1]
-    refused(run("route", "--bank", bank, "--head", "-1", text), "--head")
+    refused(run("route", "--bank", bank, "--max-windows", "-1", text), "--max-windows")
 
 
-@pytest.mark.parametrize("head", [0, 20])
-def test_a_terminal_is_shown_how_far_a_file_is(bank, text, monkeypatch, capsys, head):
+@pytest.mark.parametrize(("old", "new"), [("--head", "--max-windows"),
+                                          ("--keep", "--min-candidates")])
+def test_flags_of_the_last_version_work_and_say_their_new_name(run, tmp_path, text, old, new):
+    bank = tiny_bank.stored(tmp_path / "three", tiny_bank.in_memory(3)).folder
+    status, out, error = run("route", "--bank", bank, old, 2, text)
+    assert run("route", "--bank", bank, new, 2, text) == (0, out, "") and status == 0
+    assert run("route", "--bank", bank, text)[1] != out
+    assert error.count("\n") == 1 and f"{old} is now {new}" in error
+
+
+@pytest.mark.parametrize("few", [0, 20])
+def test_a_terminal_is_shown_how_far_a_file_is(bank, text, monkeypatch, capsys, few):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -120,12 +141,12 @@ def test_a_terminal_is_shown_how_far_a_file_is(bank, text, monkeypatch, capsys, 
     monkeypatch.setattr(progress, "DELAY", 0)
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    assert main(["route", "--bank", bank, "--head", str(head), text]) == 0
+    assert main(["route", "--bank", bank, "--max-windows", str(few), text]) == 0
     said = terminal.getvalue()
     assert "text.txt" in said and ("100%|" in said)
     tokens = len(TEXT.encode())
-    assert (f"{-(-tokens // 16)} windows" in said) == (head == 0)
-    assert ("20/20" in said) == (head == 20)
+    assert (f"{-(-tokens // 16)} windows" in said) == (few == 0)
+    assert ("20/20" in said) == (few == 20)
     assert capsys.readouterr().out.count("\n") == 1
 
 
@@ -147,8 +168,8 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_files(run, bank, tmp_path, kind, monkeypatch):
     monkeypatch.setattr(  # the last byte of a large file matters here, not its route
-        router, "score_rows", lambda m, p, w, *_, **__: Scores(
-            *(np.ones((2, *w.tokens.shape), kind) for kind in (np.float32, bool, np.float32))))
+        router, "score_bank", lambda bank, windows, *_, **__: WindowSums(
+            np.ones((2, len(windows)), np.float32), windows.mask.sum(-1), None))
     data, word = BAD[kind]
     (tmp_path / kind).write_bytes(data)
     refused(run("route", "--bank", bank, tmp_path / kind), kind, word)
@@ -224,7 +245,7 @@ def test_reconstruct_marks_what_differs(run, bank, text):
     assert out.splitlines()[-1] == (f"TRA {100 * right:.2f} % of {len(tokens)} tokens, "
                                     f"nll {mean:.3f} nats/token with all tokens seen")
     assert out.count("[-") == out.count("{+") > 0
-    found = cr_jax.route(cr_jax.ExpertBank.load(bank), TEXT)
+    found = cr_jax.route(cr_jax.ExpertBank.load(bank), TEXT, cr_jax.RouteOptions(tra="all"))
     assert found.tra["e0"] == pytest.approx(right)
     nll = np.concatenate([p.nll for p in parts]).mean(dtype=float)
     assert found.residuals["e0"] == pytest.approx(nll, rel=1e-5)

@@ -11,7 +11,7 @@ import pytest
 import tiny_bank
 
 import cr_jax
-from cr_jax.bank import set_excess
+from cr_jax.bank import set_typicality_weight
 from cr_jax.cli import main
 from cr_jax.cli.explanation import colours, lines
 from cr_jax.config import Scoring
@@ -23,6 +23,7 @@ from cr_jax.report.explanation import (
     residual_step,
 )
 from cr_jax.routing.explain import explain
+from cr_jax.routing.options import RouteOptions
 from cr_jax.scoring.calibration import Calibration
 from cr_jax.scoring.wording import wording
 
@@ -90,7 +91,7 @@ def test_bars_of_ascii_and_narrow_terminals(bank):
 
 def test_without_a_terminal_the_most_telling_tokens_are_listed(run, files, bank):
     out = run("--explain", "--alpha", 0, files[0])[1]
-    ranked = explain(bank, TEXT).telling()
+    ranked = explain(bank, TEXT).by_text()
     _, head, *rows = out[out.index("tokens that speak most"):].splitlines()
     assert head.split()[:3] == ["token", "times", "margin"]
     assert rows[0].startswith(f"  {ranked[0].text!r}") and f"{ranked[0].nats:.2f}" in rows[0]
@@ -248,7 +249,7 @@ def test_a_page_never_costs_a_text(run, files, tmp_path, name, word):
 
 
 def test_page_and_lines_name_what_the_bank_s_rule_counts(bank):
-    found = explain(bank, TEXT, alpha=1, windows=99)
+    found = explain(bank, TEXT, options=RouteOptions(alpha=1), windows=99)
     for rule, verb, done, paper in ((Scoring(), "rebuilds", "rebuilt", True),
                                     (Scoring(predicted=True), "predicts", "predicted", False)):
         told = dataclasses.replace(found, scoring=rule)
@@ -261,7 +262,7 @@ def test_page_and_lines_name_what_the_bank_s_rule_counts(bank):
         assert f"{cost}, by {told.names[0]}, from:" in "\n".join(lines("a", told, "256"))
 
 
-def test_excess_is_shown_beside_the_residual_and_ranks(tmp_path, capsys, files, bank):
+def test_the_typicality_penalty_is_shown_and_ranks(tmp_path, capsys, files, bank):
     plain = explain(bank, TEXT)
     first, *_, last = plain.names
     limits = {name: 99.0 for name in plain.names} | {
@@ -272,10 +273,10 @@ def test_excess_is_shown_beside_the_residual_and_ranks(tmp_path, capsys, files, 
     for name in bank.names:
         own = Calibration({8: np.full(40, limits[name])})
         made.add(name, bank.expert_params(name), own)
-    set_excess(folder, 2.0)
-    found = explain(cr_jax.ExpertBank.load(folder), TEXT, alpha=0)
+    set_typicality_weight(folder, 2.0)
+    found = explain(cr_jax.ExpertBank.load(folder), TEXT, options=RouteOptions(alpha=0))
     assert found.names == (*plain.names[1:], first)
-    added = found.route.excess[first]
+    added = found.route.typicality_penalty[first]
     page = tmp_path / "page.html"
     how = ["route", "--bank", str(folder), "--alpha", "0"]
     assert main([*how, "--explain", "--html", str(page), files[0]]) == 0
@@ -283,10 +284,10 @@ def test_excess_is_shown_beside_the_residual_and_ranks(tmp_path, capsys, files, 
     rows = re.findall(r"^  (e\d) +([\d.]+) \+ +([\d.]+) (█+[▏▎▍▌▋▊▉]?)(░*) +[\d.]+  [\d.]+$", out,
                       re.M)
     assert [(row[0], float(row[1]), float(row[2])) for row in rows] == [
-        (n, round(found.route.residuals[n], 3), round(found.route.excess[n], 3))
+        (n, round(found.route.residuals[n], 3), round(found.route.typicality_penalty[n], 3))
         for n in found.names]
     assert [bool(row[4]) for row in rows] == [False, False, True]
-    assert out.count(found.words.added) == 1 and "lowest residual with its excess by" in out
+    assert out.count(found.words.added) == 1 and "lowest residual with its penalty by" in out
     text = html.unescape(page.read_text())
     assert text.count(found.words.added) == 2 and f"+ {added:.3f}" in text  # header and legend
     bars = list(lines("x", found, blocks=False, width=80))[2:5]
@@ -297,4 +298,4 @@ def test_excess_is_shown_beside_the_residual_and_ranks(tmp_path, capsys, files, 
     assert main(["bank", "list", "--bank", str(folder)]) == 0
     assert found.words.added in capsys.readouterr().out
     # Without a weight neither the columns nor the legend are there.
-    assert "excess" not in "\n".join(lines("x", plain)) + render([("x", plain)])
+    assert "penalty" not in "\n".join(lines("x", plain)) + render([("x", plain)])

@@ -51,26 +51,26 @@ def test_rules_are_told_apart_in_words():
         assert wording(nothing) == found[0]
 
 
-def test_excess_is_named_beside_any_rule_and_is_no_part_of_a_residual():
+def test_a_typicality_weight_is_named_beside_any_rule_and_is_no_part_of_a_residual():
     for rule in (settings.SEEN, settings.Scoring(predicted=True)):
-        both = dataclasses.replace(rule, excess=0.5)
+        both = dataclasses.replace(rule, typicality_weight=0.5)
         plain, words = wording(rule), wording(both)
-        assert (words.cost, words.compared) == (plain.cost, f"{plain.cost} + {words.added}")
+        assert (words.cost, words.ranking_score) == (plain.cost, f"{plain.cost} + {words.added}")
         assert words.added.startswith("0.5 x") and not words.paper
-        assert (plain.compared, plain.added) == (plain.cost, "")
+        assert (plain.ranking_score, plain.added) == (plain.cost, "")
         assert both != rule == both.residual_rule == rule.residual_rule
         assert wording(settings.to_dict(both)) == words
         assert settings.scoring_rule(settings.to_dict(both), settings.ModelConfig(
             predictive=True)) == both
     for nothing in ("1", True, -1.0, float("nan"), float("inf"), None):
-        assert wording({"excess": nothing}) == wording(settings.SEEN)
+        assert wording({"typicality_weight": nothing}) == wording(settings.SEEN)
 
 
 @pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
-def test_an_excess_that_cannot_be_is_one_line(bad):
-    said = r"config\.scoring\.excess must be a finite number"
+def test_a_typicality_weight_that_cannot_be_is_one_line(bad):
+    said = r"config\.scoring\.typicality_weight must be a finite number"
     with pytest.raises(UserError, match=said) as caught:
-        settings.build(raw(scoring__excess=bad))
+        settings.build(raw(scoring__typicality_weight=bad))
     assert "\n" not in str(caught.value)
 
 
@@ -108,7 +108,12 @@ def test_built_settings_cannot_be_changed():
     ({"train": {"steps": 1, "seconds": 2.0}}, ["exactly one of", "steps, seconds"]),
     ({"train__batch": 0}, ["config.train.batch must be at least 1"]),
     ({"train__accumulate": 3}, ["config.train.batch=64", "accumulate=3"]),
-    ({"train__ema": 1.5}, ["config.train.ema", "[0, 1]"]),
+    ({"train__nested": 1.5}, ["config.train.nested", "[0, 1]"]),
+    ({"eval__every": "10"}, ["config.eval.every", "10 seconds"]),
+    ({"eval__every": "1.5 steps"}, ["config.eval.every"]),
+    ({"eval__every": "-1 seconds"}, ["config.eval.every"]),
+    ({"eval__every": "1 hour"}, ["config.eval.every"]),
+    ({"eval__target_tra": 0.9}, ["config.eval.target_tra", "needs config.eval.every"]),
     ({"optimizer__warmup": -0.1}, ["config.optimizer.warmup", "0 or more"]),
     ({"eval__alpha": 5.0}, ["config.eval.alpha", "[0, 1]"]),
     ({"mesh_expert": 0}, ["config.mesh_expert must be at least 1"]),
@@ -116,7 +121,6 @@ def test_built_settings_cannot_be_changed():
     ({"data__domains": {"d": {"train": ["a"]}}}, ["domains.d has no source for: valid, test"]),
     ({"data__unseen": {"u": {"train": ["a"]}}}, ["unseen.u has no source for: test"]),
     ({"data__unseen": {"d": {"test": ["a"]}}}, ["d cannot be both trained and unseen"]),
-    ({"studies": ["colours"]}, ["unknown study 'colours'", "fingerprint"]),
 ], ids=lambda x: next(iter(x)) if isinstance(x, dict) else "")
 def test_a_bad_setting_is_one_line_that_says_what_to_change(changes, words):
     found = complaint(**changes)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from cr_jax.data import corpus as module
+from cr_jax.data import Reading, encoding
 from cr_jax.data.corpus import load_corpus
+from cr_jax.data.sources import split_of
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
 
@@ -65,7 +66,7 @@ def test_max_tokens_cuts_and_still_ends_the_document(folder):
 
 def test_written_in_parts_is_the_same(folder, monkeypatch):
     whole = np.array(load(folder).tokens)
-    monkeypatch.setattr(module, "_PART", 1)
+    monkeypatch.setattr(encoding, "CHUNK", 1)
     (folder / "c.txt").touch()
     parts = load_corpus([f"files:{folder}"], BYTES, folder.parent / "other")
     np.testing.assert_array_equal(parts.tokens, whole)
@@ -80,7 +81,8 @@ def test_the_cache_is_used_until_something_changes(folder):
         return tokenizer.calls - before
 
     assert [encoded(), encoded()] == [2, 0]
-    assert [encoded(max_tokens=5), encoded(max_tokens=5)] == [1, 0]
+    # Both documents are one chunk, of which five tokens are taken.
+    assert [encoded(max_tokens=5), encoded(max_tokens=5)] == [2, 0]
     (folder / "a.txt").write_text("neu")
     assert [encoded(), encoded()] == [2, 0]
     tokenizer.fingerprint = "another tokenizer"
@@ -88,6 +90,15 @@ def test_the_cache_is_used_until_something_changes(folder):
     (folder / "a.txt").write_text("one ä")
     tokenizer.fingerprint = BYTES.fingerprint
     assert encoded() == 0  # the first entry still stands
+
+
+def test_groups_by_another_key_are_another_entry(tmp_path):
+    rows = [f'{{"text": "{n}", "repo": "r", "owner": "{n}"}}' for n in range(40)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    load = lambda key: load_corpus([f"jsonl:{tmp_path}/a.jsonl@{split_of('r')}"], BYTES,
+                                   tmp_path / "cache", reading=Reading(group_key=key))
+    assert len(load("").names) == 40 > len(load("owner").names) > 0
+    assert load("").fingerprint != load("owner").fingerprint
 
 
 @pytest.mark.parametrize("name", ["tokens.npy", "starts.npy", "corpus.json"])
@@ -112,7 +123,7 @@ def test_a_damaged_entry_is_made_anew(folder, name, damage):
 
 
 def test_a_failure_leaves_nothing_half_written(folder):
-    (folder / "d.txt").write_bytes(b"\0")
+    (folder / "d.txt").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"d\.txt"):
         load(folder)
     assert not list((folder.parent / "cache").iterdir())

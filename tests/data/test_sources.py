@@ -4,12 +4,13 @@ import gzip
 import io
 import json
 import lzma
+import os
 import sys
 
 import pytest
 import zstandard
 
-from cr_jax.data import sources
+from cr_jax.data import sources, text_files
 from cr_jax.data.sources import documents, read_text
 from cr_jax.errors import UserError
 
@@ -160,7 +161,7 @@ def test_fingerprint_follows_content_and_spec(tmp_path):
 
 @pytest.mark.parametrize("alphabet", ["ab\n", "aä€😀", "ä\r\n", "😀"])
 def test_read_text_gives_the_file_in_small_pieces(tmp_path, alphabet, monkeypatch):
-    monkeypatch.setattr(sources, "PIECE_BYTES", 64)
+    monkeypatch.setattr(text_files, "PIECE_BYTES", 64)
     for extra in range(5):
         text = "x" * extra + alphabet * 50
         path = tmp_path / "t.txt"
@@ -177,7 +178,7 @@ def test_read_text_gives_the_file_in_small_pieces(tmp_path, alphabet, monkeypatc
     (b"\x80" * 100, 0), (b"a" * 62 + b"\xe2\x82" + b"a" * 64, 62),
 ])
 def test_read_text_names_the_bad_byte(tmp_path, monkeypatch, content, offset):
-    monkeypatch.setattr(sources, "PIECE_BYTES", 64)
+    monkeypatch.setattr(text_files, "PIECE_BYTES", 64)
     path = tmp_path / "bad.txt"
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
@@ -214,3 +215,62 @@ def test_random_text_of_no_alphabet_is_refused(spec):
     with pytest.raises(UserError) as error:
         list(documents(spec))
     assert "2 to 94" in one_line(error)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-be", "utf-32-be"])
+def test_text_with_a_byte_order_mark_is_read_in_pieces(tmp_path, encoding, monkeypatch):
+    monkeypatch.setattr(text_files, "PIECE_BYTES", 64)
+    path, text = tmp_path / "t.txt", "\ufeff" + "x = 'é\U0001f600'\r\n" * 40
+    path.write_bytes((text if encoding.endswith("be") else text[1:]).encode(encoding))
+    found = list(read_text(path))
+    assert "".join(found) == text and max(len(piece.encode()) for piece in found) <= 64
+    assert [d.text for d in documents(f"files:{path}")] == [text]
+
+
+@pytest.mark.parametrize("content,says", [
+    ("x = 1\n" * 99, "UTF-16LE without a byte order mark"),
+    ("\u00e9t\u00e9 = 1\n" * 99, "UTF-16LE without a byte order mark")])
+def test_a_wide_encoding_without_a_mark_is_named(tmp_path, content, says):
+    path = tmp_path / "t.txt"
+    path.write_bytes(content.encode("utf-16-le"))
+    for read in (lambda: list(read_text(path)), lambda: list(documents(f"files:{path}"))):
+        with pytest.raises(UserError, match=says) as error:
+            read()
+        assert "iconv -f UTF-16LE" in one_line(error)
+    path.write_bytes(content.encode("utf-32-be"))
+    with pytest.raises(UserError, match="UTF-32BE without"):
+        list(read_text(path))
+
+
+@pytest.mark.parametrize("content,says", [
+    (gzip.compress(b"text", mtime=0), "gzip data"),
+    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG image"),
+    (b"PK\x03\x04\x14\0\0\0", "a ZIP archive"), ("caf\u00e9".encode("cp1252"), "Windows-1252"),
+    (b"\xff\xfe\x00\xd8x\0", "begins as UTF-16-LE but is not"), (b"\x01\x02\xff abc", "control")])
+def test_what_a_file_is_instead_of_text_is_named(tmp_path, content, says):
+    path = tmp_path / "t.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=says) as error:
+        list(read_text(path))
+    assert "t.txt" in one_line(error)
+
+
+def test_standard_input_that_is_closed_is_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UserError, match="standard input is closed") as error:
+        list(read_text("-"))
+    one_line(error)
+
+
+def test_a_pipe_is_read_as_it_comes(tmp_path):
+    """The first piece is there before the writer has closed, though it is far from 1 MiB."""
+    ends = os.pipe()
+    with open(ends[0], "rb") as read, open(ends[1], "wb", buffering=0) as write:
+        found = text_files._pieces(read, "pipe")
+        write.write(b"the river\nwas bro")
+        assert next(found) == "the river\n"
+        write.write("ad, ä".encode()[:-1])
+        assert next(found) == "was broad, "
+        write.write("ä".encode()[1:])
+        write.close()
+        assert list(found) == ["ä"]

@@ -18,6 +18,7 @@ def folder(tmp_path_factory):
         """Three texts, found again by their files only."""
 
         pkg_dir_path = where  # a test module is no package to look for a description in
+        __module__ = "tiny_texts"  # of a module in a package TFDS wants importlib_resources
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
@@ -51,3 +52,17 @@ def test_what_is_not_there_is_one_line(folder, monkeypatch, spec):
     with pytest.raises(UserError) as error:
         list(documents(spec))
     assert "\n" not in str(error.value) and "prepare" in str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, 70_000])
+def test_a_file_that_was_cut_short_is_one_line(folder, monkeypatch, size):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
+    (path,) = folder.rglob("*.array_record*")
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="cannot be read") as error:
+            list(documents("tfds:tiny_texts/train"))
+        assert "\n" not in str(error.value)
+    finally:
+        path.write_bytes(whole)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_gpt2
 
 from cr_jax.data import tokenizers
 from cr_jax.data.sources import documents
@@ -49,17 +50,17 @@ def trained(texts, tmp_path_factory):
     return tokenizers.train_sentencepiece(texts, 800, tmp_path_factory.mktemp("spm"))
 
 
-def gpt2_or_skip() -> Gpt2Tokenizer:
-    pytest.importorskip("tiktoken")
-    if not os.environ.get("CR_JAX_GPT2"):
-        pytest.skip("CR_JAX_GPT2 does not name a folder with encoder.json and vocab.bpe")
-    return Gpt2Tokenizer()
+@pytest.fixture(scope="module")
+def gpt2(texts, tmp_path_factory):
+    """GPT-2's tokenizer with a vocabulary of its form and 120 merges of its own."""
+    folder = tiny_gpt2.write(tmp_path_factory.mktemp("gpt2"), "".join(texts)[:30_000], 120)
+    return Gpt2Tokenizer(folder)
 
 
 @pytest.fixture(params=["sentencepiece", "bytes", "gpt2"])
-def tokenizer(request, trained):
+def tokenizer(request, trained, gpt2):
     if request.param == "gpt2":
-        return gpt2_or_skip()
+        return gpt2
     return trained if request.param == "sentencepiece" else ByteTokenizer()
 
 
@@ -183,7 +184,6 @@ def test_a_lossy_sentencepiece_model_is_refused(texts, tmp_path):
 
 
 def test_gpt2_without_files_is_one_line(monkeypatch, tmp_path):
-    pytest.importorskip("tiktoken")
     monkeypatch.delenv("CR_JAX_GPT2", raising=False)
     with pytest.raises(UserError, match="CR_JAX_GPT2"):
         Gpt2Tokenizer()
@@ -195,7 +195,26 @@ def test_gpt2_without_files_is_one_line(monkeypatch, tmp_path):
         Gpt2Tokenizer(tmp_path)
 
 
+def test_gpt2_merges_by_rank(gpt2, texts):
+    """Against the algorithm itself: of all neighbouring pieces the pair learnt first is joined."""
+    pairs = tiny_gpt2.merges("".join(texts)[:30_000], 120)
+    assert gpt2.vocab_size == 256 + len(pairs) + 1 == gpt2.end_id + 1
+    ids = {piece: i for i, piece in enumerate([*tiny_gpt2.CHARACTER.values(),
+                                               *(a + b for a, b in pairs)])}
+    words = [" " + word for word in "".join(texts).split() if word.isalpha()][:300]
+    shorter = 0
+    for word in words:
+        pieces = tuple(tiny_gpt2.CHARACTER[b] for b in word.encode())
+        for pair in pairs:
+            pieces = tiny_gpt2.merged(pieces, pair)
+        assert gpt2.encode(word).tolist() == [ids[piece] for piece in pieces], word
+        shorter += len(pieces) < len(word.encode())
+    assert shorter > 250  # the merges are of use, so their order was tested
+
+
+@pytest.mark.skipif(not os.environ.get("CR_JAX_GPT2"),
+                    reason="CR_JAX_GPT2 does not name a folder with encoder.json and vocab.bpe")
 def test_gpt2_ids_are_the_published_ones():
-    tokenizer = gpt2_or_skip()
+    tokenizer = Gpt2Tokenizer()
     assert tokenizer.vocab_size == 50257 and tokenizer.end_id == 50256
     assert tokenizer.encode("Hello world").tolist() == [15496, 995]

@@ -1,4 +1,4 @@
-"""What a run stores: experts, scouts of their own text, calibrations under the rule, a cascade."""
+"""What a run stores: experts, bigram models of their own text, calibrations, a cascade."""
 
 import dataclasses
 
@@ -13,14 +13,15 @@ from cr_jax.data import ByteTokenizer, eval_windows, load_corpus
 from cr_jax.errors import UserError
 from cr_jax.experiment import finished_bank, run
 from cr_jax.routing.cascade import Cascade
+from cr_jax.scoring.bigram import with_bigram
 from cr_jax.scoring.calibrate import calibrate
 
-RULE = Scoring(predicted=True, pairs=0.4)
+RULE = Scoring(predicted=True, bigram_weight=0.4)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run by a rule that takes a share of the scouts: (its texts' folder, settings, bank)."""
+    """A run by a rule with a bigram_weight: (its texts' folder, settings, bank)."""
     folder = tmp_path_factory.mktemp("finished")
     tiny_run.write(folder)
     e = tiny_run.experiment(folder, steps=3)
@@ -28,7 +29,7 @@ def finished(tmp_path_factory):
         e, model=dataclasses.replace(e.model, predictive=True), scoring=RULE, studies=(),
         eval=EvalConfig(batch=16, windows=24, calibration_windows=40, examples=0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finished_bank, "KEEP", 1)  # two experts are then enough for a cascade
+        patch.setattr(finished_bank, "MIN_CANDIDATES", 1)  # two experts then have a cascade
         run.run(e, folder / "run")
     return folder, e, ExpertBank.load(folder / "run" / "bank")
 
@@ -37,24 +38,25 @@ def corpus(folder, name, split):
     return load_corpus([f"files:{folder}/{name}-{split}.txt"], ByteTokenizer(), folder / "cache")
 
 
-def test_a_scout_has_counted_its_experts_training_text_once(finished):
+def test_a_bigram_model_has_counted_its_experts_training_text_once(finished):
     folder, _, bank = finished
     for name in tiny_run.NAMES:
         tokens = corpus(folder, name, "train").tokens
-        alone = np.exp(-bank.scouts[name].alone.astype(float))
+        alone = np.exp(-bank.bigrams[name].alone.astype(float))
         ones = np.bincount(tokens, minlength=len(alone))
         kinds = np.count_nonzero(ones)
         want = (ones + kinds / len(alone)) / (ones.sum() + kinds)
         np.testing.assert_allclose(alone, want, rtol=0.05)  # all but the last part of a window
 
 
-def test_calibrations_are_made_under_the_rule_with_the_scout(finished):
+def test_calibrations_are_made_under_the_rule_with_the_bigram_model(finished):
     folder, e, bank = finished
     for row, name in enumerate(tiny_run.NAMES):
         valid = eval_windows(corpus(folder, name, "valid"), e.model.window, limit=40)
         params = jax.tree.map(lambda x, row=row: np.asarray(x[row]), bank.params)
-        want = calibrate(bank.model, params, valid, scoring=RULE, scout=bank.scouts[name])
-        without = calibrate(bank.model, params, valid, scoring=dataclasses.replace(RULE, pairs=0.0))
+        want = calibrate(bank.model, with_bigram(params, bank.bigrams[name]), valid, rule=RULE)
+        without = calibrate(bank.model, params, valid,
+                            rule=dataclasses.replace(RULE, bigram_weight=0.0))
         length = e.model.window
         got = bank.calibration[name].residuals[length]
         np.testing.assert_allclose(got, want.residuals[length], rtol=1e-4)
@@ -64,18 +66,18 @@ def test_calibrations_are_made_under_the_rule_with_the_scout(finished):
 def test_a_cascade_is_chosen(finished):
     folder = finished[0]
     cascade = Cascade.load(folder / "run" / "bank")
-    assert cascade.choice.agreement >= 0.999 and cascade.choice.kept >= 1
-    assert cascade.route("0123 456").scouts.keys() == set(tiny_run.NAMES)
+    assert cascade.fitted.agreement >= 0.999 and cascade.fitted.mean_candidates >= 1
+    assert cascade.route("0123 456").bigrams.keys() == set(tiny_run.NAMES)
 
 
 def test_a_run_that_cannot_choose_a_cascade_still_has_its_bank(finished, monkeypatch, capsys):
     folder, e, _ = finished
 
-    def choose(*args, **kwargs):
+    def fail(*args, **kwargs):
         raise UserError("digits has a single validation window")
 
-    monkeypatch.setattr(finished_bank, "KEEP", 1)
-    monkeypatch.setattr(finished_bank.Cascade, "choose", choose)
+    monkeypatch.setattr(finished_bank, "MIN_CANDIDATES", 1)
+    monkeypatch.setattr(finished_bank.Cascade, "fit", fail)
     run.run(e, folder / "run")
     assert "no cascade: digits has a single validation window" in capsys.readouterr().out
     assert not ExpertBank.load(folder / "run" / "bank").verify()

@@ -15,6 +15,13 @@ from cr_jax.errors import UserError
 from cr_jax.experiment import finished_bank, run
 from cr_jax.routing.cascade import Cascade
 from cr_jax.studies import evaluation, routing
+from cr_jax.training.phases import PHASES
+
+
+def settings_of(folder):
+    made = tiny_run.config(folder)
+    made.eval.update(every="25 steps", every_windows=30, target_tra=0.5)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +29,8 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     tiny_run.write(folder, (*tiny_run.NAMES, "marks"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finished_bank, "KEEP", 1)  # two experts are then enough for a cascade
-        report = run.run(settings.build(tiny_run.config(folder)), folder / "run")
+        patch.setattr(finished_bank, "MIN_CANDIDATES", 1)  # two experts then have a cascade
+        report = run.run(settings.build(settings_of(folder)), folder / "run")
     return folder, report
 
 
@@ -42,16 +49,55 @@ def test_the_report_has_what_readers_of_report_json_rely_on(finished):
     assert {"auroc_unseen_domain", "auroc_random"} <= stored["ood"].keys()
     assert stored["geometry"].keys() >= {
         "explained_variance", "components_95", "linear_probe_accuracy", "points", "labels"}
+    assert stored["overlap"].keys() == domains - {"random_tokens"}
+    assert stored["overlap"]["digits"]["test"].keys() >= {
+        "documents", "of_documents", "windows", "of_windows"}
     assert stored["seconds"].keys() == {"text", "training", "calibration", "evaluation", "studies"}
     origin = stored["provenance"]
     assert {"commit", "versions", "devices", "config"} <= origin.keys()
     assert origin["steps"] == 60 and origin["tokens_per_expert"] == 60 * 8 * 12
     built = settings.build({k: v for k, v in origin["config"].items()})
     assert settings.to_dict(built) == settings.to_dict(
-        settings.build(tiny_run.config(folder)))  # the run can be repeated from its report
+        settings.build(settings_of(folder)))  # the run can be repeated from its report
     page = (folder / "run" / "report.html").read_text()
     assert page.startswith("<!") and len(page) > 10_000
     assert report["curves"]["digits"]["step"] == [20, 40, 60]
+    curves = stored["curves"]["digits"]
+    assert curves["valid_step"] == [25, 50, 60] and len(curves["valid_tra"]) == 3
+    training = stored["training"]
+    assert training["steps"] == 60 and training["tokens_per_expert"] == 60 * 8 * 12
+    assert training["seconds_by_phase"].keys() == PHASES.keys()
+    assert 0 < training["seconds"] <= training["seconds_by_phase"]["step"] + 1
+    assert training["seconds_by_phase"]["validate"] > 0
+    assert training["best"]["step"] in (25, 50, 60) and training["best"]["kept"]
+    assert training["best"]["loss_is"] == "valid nll, nats/token, mean over the experts"
+    low = [x for x, tra in zip(curves["valid_seconds"], curves["valid_tra"]) if tra >= 0.5]
+    assert training["target_tra"] == 0.5
+    assert training["seconds_to_target"]["digits"] == (low[0] if low else None)
+
+
+def test_the_summary_names_the_best_step_and_the_time_to_the_target(finished, capsys):
+    _, report = finished
+    said = []
+    run._print_summary(report, said.append)
+    assert any(line.startswith("  best step on valid: ") and "checkpoint is kept" in line
+               for line in said)
+    assert any("digits" in line and "TRA 50.00% of valid: after " in line for line in said)
+    late = {**report["training"], "seconds_to_target": {"digits": None}}
+    said.clear()
+    run._print_summary({**report, "training": late}, said.append)
+    assert any("TRA 50.00% of valid: not reached" in line for line in said)
+
+
+def test_the_workdir_says_by_which_settings_it_runs_from_the_start_on(tmp_path, monkeypatch):
+    """Before the text is read; a run that is refused leaves what stands there."""
+    config = tiny_run.config(tmp_path)
+    with pytest.raises(UserError):  # there is no text
+        run.run(settings.build(config), tmp_path / "run")
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert stored == json.loads(json.dumps(settings.to_dict(settings.build(config))))
+    assert settings.build(stored) == settings.build(config)
+    assert not list((tmp_path / "run").glob("*.partial"))
 
 
 def test_compression_is_routing_even_here(finished):
@@ -75,13 +121,13 @@ def test_the_bank_that_was_written_routes_text(finished):
     assert cr_jax.route(bank, tiny_run.text("marks", seed=9)).expert is None
 
 
-def test_scouts_are_counted_and_a_cascade_is_chosen(finished):
+def test_bigram_models_are_counted_and_a_cascade_is_chosen(finished):
     folder, _ = finished
     cascade = Cascade.load(folder / "run" / "bank")
-    assert (cascade.keep, cascade.choice.agreement) == (1, 1)
+    assert (cascade.min_candidates, cascade.fitted.agreement) == (1, 1)
     for kind in tiny_run.NAMES:
         found = cascade.route(tiny_run.text(kind, seed=9))
-        assert found.expert == kind == min(found.scouts, key=found.scouts.get)
+        assert found.expert == kind == min(found.bigrams, key=found.bigrams.get)
         assert list(found.residuals) == [kind]
 
 
@@ -89,7 +135,7 @@ def test_the_same_call_again_trains_nothing_and_says_the_same(finished):
     folder, report = finished
     weights = {p.name: p.read_bytes() for p in (folder / "run").rglob("params.safetensors")}
     lines = (folder / "run" / "metrics.jsonl").read_bytes()
-    again = run.run(settings.build(tiny_run.config(folder)), folder / "run")
+    again = run.run(settings.build(settings_of(folder)), folder / "run")
     assert again["fingerprint"] == report["fingerprint"]
     assert again["routing"] == report["routing"]
     assert (folder / "run" / "metrics.jsonl").read_bytes() == lines
@@ -102,7 +148,7 @@ def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys)
     bank = folder / "run" / "bank"
     before = (bank / "experts" / "digits" / "params.safetensors").read_bytes()
     import_expert(bank, bank / "experts" / "digits", "extra")
-    again = run.run(settings.build(tiny_run.config(folder)), folder / "run")
+    again = run.run(settings.build(settings_of(folder)), folder / "run")
     assert again["fingerprint"].keys() == set(tiny_run.NAMES)
     stored = cr_jax.ExpertBank.load(bank)
     assert stored.names == (*tiny_run.NAMES, "extra") and not stored.verify()
@@ -112,12 +158,12 @@ def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys)
     assert "extra: added to the bank earlier, kept" in capsys.readouterr().out
     # Stopped between putting the old bank aside and the new one in its place.
     bank.rename(folder / "run" / "bank.old")
-    run.run(settings.build(tiny_run.config(folder)), folder / "run")
+    run.run(settings.build(settings_of(folder)), folder / "run")
     assert cr_jax.ExpertBank.load(bank).names == (*tiny_run.NAMES, "extra")
     # What cannot be taken along is not thrown away.
     (bank / "experts" / "extra" / "params.safetensors").write_bytes(b"")
     same = bank.stat().st_ino
-    run.run(settings.build(tiny_run.config(folder)), folder / "run")
+    run.run(settings.build(settings_of(folder)), folder / "run")
     assert "warning:" in capsys.readouterr().out
     assert cr_jax.ExpertBank.load(bank).names == tiny_run.NAMES
     assert (folder / "run" / "bank.damaged" / "experts" / "extra").is_dir()
@@ -134,19 +180,19 @@ def test_other_settings_are_refused_before_the_text_is_read(finished, monkeypatc
     reads = []
     monkeypatch.setattr(run.experiment_text, "prepare",
                         lambda *a: reads.append(a) or pytest.fail("read"))
-    config = tiny_run.config(folder)
-    config.update_from_flattened_dict(change)
+    other = settings_of(folder)
+    other.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=rf"other settings \({said}"):
-        run.run(settings.build(config), folder / "run")
+        run.run(settings.build(other), folder / "run")
     assert not reads
     # What may change, and a record that is not as it was sealed, go on to the text.
-    longer = tiny_run.config(folder)
+    longer = settings_of(folder)
     longer.train.steps = 61
-    config.eval.alpha = 0.1
+    other.eval.alpha = 0.1
     record = folder / "run" / "checkpoints" / "60" / "record" / "metadata"
     held = record.read_bytes()
     try:
-        for given, raw in ((longer, held), (config, held + b" "), (config, b"")):
+        for given, raw in ((longer, held), (other, held + b" "), (other, b"")):
             record.write_bytes(raw)
             with pytest.raises(pytest.fail.Exception):
                 run.run(settings.build(given), folder / "run")
@@ -197,7 +243,7 @@ def test_shuffled_labels_route_at_chance(test_windows):
 def test_other_settings_in_an_old_workdir_are_one_line(finished, capsys):
     folder, _ = finished
     before = (folder / "run" / "report.json").read_bytes()
-    config = tiny_run.config(folder)
+    config = settings_of(folder)
     config.optimizer.learning_rate = 0.5
     assert run.main(config, str(folder / "run")) == 2
     line, = capsys.readouterr().err.strip().splitlines()

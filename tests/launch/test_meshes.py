@@ -27,7 +27,8 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("meshes")
     file = folder / "tiny.py"
     # The rate must not depend on the length: the first starts end early.
-    file.write_text(CONFIG.replace(
+    looks = 'config.eval.update(every="5 steps", every_windows=9, '
+    file.write_text(CONFIG.replace("config.eval.update(", looks).replace(
         'optimizer.name = "adamw"', 'optimizer.update(name="adamw", schedule="constant", warmup=0)'
     ).replace("steps=20", f"steps={ENDS[-1]}"))
     two, one = folder / "two", folder / "one"
@@ -54,6 +55,13 @@ def test_the_losses_are_those_of_one_process_also_from_one_layout_to_the_next(ru
         assert f"at step {step}" in out  # it goes on, it does not start anew
     ours, theirs = ([json.loads(x) for x in (w / "metrics.jsonl").read_text().splitlines()]
                     for w in (two, one))
+    looks = [[x for x in found if "valid_nll" in x] for found in (ours, theirs)]
+    ours, theirs = ([x for x in found if "nll" in x] for found in (ours, theirs))
+    assert [(m["step"], m["expert"]) for m in looks[0]] == [
+        (s, n) for s in (*range(5, ENDS[-1], 5), ENDS[-1]) for n in ("novels_en", "statutes")]
+    for a, b in zip(*looks, strict=True):
+        assert (a["step"], a["expert"]) == (b["step"], b["expert"])
+        assert a["valid_nll"] == pytest.approx(b["valid_nll"], abs=1e-4)
     for found in (ours, theirs):
         assert [(m["step"], m["expert"]) for m in found] == [
             (s, n) for s in range(1, ENDS[-1] + 1) for n in ("novels_en", "statutes")]

@@ -12,8 +12,11 @@ from tiny_model import FORMS, encode, fresh, prefix_mask, run, small, windows
 from cr_jax import models
 from cr_jax.config import SEEN, OptimizerConfig, Scoring, TrainConfig, check_scoring
 from cr_jax.errors import UserError
-from cr_jax.scoring.residuals import residual_nll, residuals_only, score_experts, scored
+from cr_jax.router import score_experts, score_windows
+from cr_jax.scoring.batching import BatchSizes
+from cr_jax.scoring.residuals import residual_nll, scored, token_scores
 from cr_jax.training import step as step_room
+from cr_jax.training.losses import CompressorLoss
 
 CODE = Scoring(predicted=True)
 predictive = functools.partial(small, predictive=True)
@@ -77,10 +80,11 @@ def test_one_pass_for_training_gives_what_two_passes_give():
 def train(model, steps=150, weight=0.3):
     """Windows that count upwards from anywhere: token i + 1 follows from token i."""
     settings = TrainConfig(batch=16, steps=steps, predict_weight=weight)
+    loss = CompressorLoss(model, settings)
     optimizer = OptimizerConfig(name="adamw", learning_rate=1e-2, warmup=0.0)
-    state = jax.jit(functools.partial(step_room.init_state, model, optimizer, settings))(
+    state = jax.jit(functools.partial(step_room.init_state, loss, optimizer))(
         jax.random.key(0))
-    step = jax.jit(step_room.make_train_step(model, optimizer, settings), donate_argnums=0)
+    step = jax.jit(step_room.make_train_step(loss, optimizer), donate_argnums=0)
     rng = np.random.default_rng(0)
     for i in range(steps):
         starts = rng.integers(0, model.vocab_size, (16, 1))
@@ -109,12 +113,12 @@ def test_the_rule_stands_beside_rebuilding_in_one_score():
     both = jax.tree.map(lambda a, b: jnp.stack([a, b]), fresh(config, 0), fresh(config, 1))
     tokens = windows(config)
     mask = prefix_mask(config, [10, 7, 4, 1])
-    score = jax.jit(lambda p, rule: score_experts(config, p, tokens, mask, scoring=rule),
-                    static_argnums=1)
-    plain, coded = score(both, SEEN), score(both, CODE)
+    groups = BatchSizes().groups(2)
+    plain, coded = (score_experts(token_scores, config, both, tokens, mask, rule, groups)
+                    for rule in (SEEN, CODE))
     np.testing.assert_allclose(plain.nll, coded.nll, rtol=1e-6)
     assert np.abs(coded.residual - coded.nll).max() > 0.1
-    alone = residuals_only(config, both, tokens, mask, scoring=CODE)
+    alone = score_windows(config, both, tokens, mask, CODE, BatchSizes()).residual
     np.testing.assert_allclose(
         alone, np.where(mask, coded.residual, 0).sum(-1), rtol=1e-5)
 
@@ -140,7 +144,7 @@ def test_a_sample_of_positions_has_the_code_lengths_of_the_whole():
     mask = full(config, tokens)
     at = scored(sample, config.window)
     assert at.sum() == 4  # two of five parts of a window of ten
-    part = jax.jit(functools.partial(residual_nll, models.Autoencoder(config), scoring=sample))(
+    part = jax.jit(functools.partial(residual_nll, models.Autoencoder(config), rule=sample))(
         params, tokens, mask)
     whole = code_length(config, params, tokens, mask)
     np.testing.assert_allclose(part[:, at], whole[:, at], rtol=1e-5)

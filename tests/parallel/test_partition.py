@@ -1,6 +1,5 @@
 """Where the parts of a state lie, and what that costs."""
 
-import dataclasses
 import functools
 import re
 
@@ -11,10 +10,12 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from tiny_model import small
 
-from cr_jax.config import OptimizerConfig, TrainConfig
+from cr_jax import router
+from cr_jax.config import SEEN, OptimizerConfig, TrainConfig
 from cr_jax.parallel import partition
 from cr_jax.parallel import plan as parallel
 from cr_jax.scoring import residuals
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.step import init_state, make_train_step
 
 WINDOWS, LENGTH, WIDTH = 32, 10, 16
@@ -46,13 +47,13 @@ def plan(data=1, fsdp=1):
 @functools.cache
 def program(data=1, fsdp=1, accumulate=1, optimizer="muon"):
     p = plan(data, fsdp)
-    train = dataclasses.replace(TRAIN, accumulate=accumulate)
+    loss = CompressorLoss(MODEL, TRAIN)
     settings = OptimizerConfig(name=optimizer)
-    state = p.shapes(lambda key: init_state(MODEL, settings, train, key),
+    state = p.shapes(lambda key: init_state(loss, settings, key),
                      parallel.expert_keys(0, "a"))
     tokens = {"tokens": jax.ShapeDtypeStruct((1, WINDOWS, LENGTH), jnp.int32)}
     return state, p.compile_step(
-        lambda axis: make_train_step(MODEL, settings, train, axis), "vmap", state, tokens)
+        lambda axis: make_train_step(loss, settings, accumulate, axis), "vmap", state, tokens)
 
 
 def test_a_device_holds_its_part_of_weights_and_moments():
@@ -102,13 +103,14 @@ def test_experts_are_scored_where_they_lie():
     """A bank split over the expert axis: the scores of one device, nothing sent between experts."""
     names = "abcdefgh"
     made = parallel.make_plan("jit", len(names), 8, 8)
-    make = lambda key: init_state(MODEL, OptimizerConfig(), TRAIN, key).params
+    make = lambda key: init_state(
+        CompressorLoss(MODEL, TRAIN), OptimizerConfig(), key).params
     params = made.init(make, parallel.expert_keys(0, names))
     assert all(x.sharding.shard_shape(x.shape)[0] == 1 for x in jax.tree.leaves(params))
     tokens = np.random.default_rng(0).integers(0, MODEL.vocab_size, (6, LENGTH), np.int32)
     mask = np.arange(LENGTH) < np.array([[10], [3], [10], [1], [7], [10]])
-    score = jax.jit(lambda p: residuals.score_experts(
-        MODEL, p, jnp.asarray(tokens), jnp.asarray(mask), 8))
+    score = jax.jit(lambda p: router.score_experts(
+        residuals.token_scores, MODEL, p, jnp.asarray(tokens), jnp.asarray(mask), SEEN, (8, 1024)))
     whole = jax.device_put(jax.device_get(params), jax.devices()[0])
     ours, theirs = score(params), score(whole)
     for a, b in zip(ours, theirs):

@@ -22,6 +22,7 @@ from cr_jax.config import OptimizerConfig, TrainConfig
 from cr_jax.errors import UserError
 from cr_jax.parallel import plan as parallel
 from cr_jax.training.loop import Interrupted
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.step import init_state, make_train_step
 
 E, B, STEPS = 4, 16, 5
@@ -58,11 +59,12 @@ def batch(step, experts=range(E)):
 def run(layout, train=DRAWS, names=NAMES, seed=0, model=MODEL):
     """(weights at the start, weights after five steps, sums of each step), on the host."""
     plan = plan_of(layout, len(names))
-    state = plan.init(lambda key: init_state(model, OPTIMIZER, train, key),
+    loss = CompressorLoss(model, train, plan.devices_seen)
+    state = plan.init(lambda key: init_state(loss, OPTIMIZER, key),
                       parallel.expert_keys(seed, names))
     first = jax.device_get(plan.gather(state).params)
     experts, found = [NAMES.index(n) for n in names], []
-    step = plan.compile_step(lambda axis: make_train_step(model, OPTIMIZER, train, axis),
+    step = plan.compile_step(lambda axis: make_train_step(loss, OPTIMIZER, axis_name=axis),
                              train.experts_by, state, plan.put(batch(0, experts)))
     for i in range(STEPS):
         state, sums = step(state, plan.put(batch(i, experts)), PROGRESS[experts])

@@ -12,7 +12,7 @@ import pytest
 
 from cr_jax.config import Scoring, to_dict
 from cr_jax.errors import UserError
-from cr_jax.report import render, write_report
+from cr_jax.report import render, sections, write_report
 from cr_jax.report.examples import MOST_TOKENS, piece_text
 from cr_jax.scoring.wording import wording
 
@@ -250,3 +250,14 @@ def test_long_examples_do_not_bloat_the_page(make_report):
     assert len(page.encode()) < 1_500_000
     assert page.count("<i class=") + page.count("<i title=") < 2 * MOST_TOKENS + 100
     assert "more in report.json" in page
+
+
+def test_the_looks_at_valid_are_drawn_beside_training(make_report):
+    report = make_report()
+    without = sections.training(report)
+    for curve in report["curves"].values():
+        curve |= {"valid_step": [10, 20, 30], "valid_nll": [3.0, 2.0, 1.0],
+                  "valid_tra": [0.2, 0.5, 0.9]}
+    drawn = sections.training(report)
+    assert "TRA on valid" in drawn and "loss on valid, nats/token" in drawn
+    assert "on valid" not in without and drawn.count("<svg") == without.count("<svg") + 2

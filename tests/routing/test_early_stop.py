@@ -9,15 +9,17 @@ import tiny_bank
 from scipy import stats
 from tiny_bank import FLAT, TEXT, TINY, fresh, in_memory, one, trained_bank, windows
 
+from cr_jax import router
 from cr_jax.bank import ExpertBank
 from cr_jax.cli import main
 from cr_jax.config import Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.routing import route as router
 from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.early_stop import LOOK, LeaderTest
 from cr_jax.routing.explain import explain
+from cr_jax.routing.options import RouteOptions
+from cr_jax.scoring.batching import BatchSizes
 
 
 def read(nats, confidence=0.99, step=LOOK):
@@ -84,17 +86,21 @@ def test_a_stopped_route_is_that_of_the_windows_it_read(rule):
     long = windows(201, 5, 97, 107)
     whole, seen = router.route(bank, long), []
     for batch in (64, 4):
-        short = router.route(bank, long, stop=0.99, batch=batch, on_block=seen.append)
+        short = router.route(bank, long, options=RouteOptions(stop=0.99),
+                             sizes=BatchSizes(windows=batch), on_block=seen.append)
         assert 2 <= short.windows < 40 and short.of_windows == 201 == whole.windows
         assert short.nearest == whole.nearest == "e0"
-        head = router.route(bank, long, head=short.windows, batch=min(batch, LOOK))
-        assert dataclasses.replace(short, of_windows=None) == head
-    assert whole.of_windows is None and whole == router.route(bank, long, stop=0.0)
+        start = router.route(bank, long, options=RouteOptions(max_windows=short.windows),
+                             sizes=BatchSizes(windows=min(batch, LOOK)))
+        assert dataclasses.replace(short, of_windows=None) == start
+    assert whole.of_windows is None
+    assert whole == router.route(bank, long, RouteOptions(stop=0.0))
     assert sum(map(len, seen)) < 80
-    # A text, of which more is read than is scored, and no more than its head is counted.
+    # A text, of which more is read than is scored, and no more than its beginning is counted.
     text = "abcdefghij" * 300
-    assert router.route(bank, text, stop=0.9).of_windows == -(-len(text) // TINY.window)
-    assert router.route(bank, text, stop=0.9, head=50).of_windows == 50
+    assert router.route(bank, text,
+                        options=RouteOptions(stop=0.9)).of_windows == -(-len(text) // TINY.window)
+    assert router.route(bank, text, options=RouteOptions(stop=0.9, max_windows=50)).of_windows == 50
 
 
 def test_an_ambiguous_text_is_read_to_its_end():
@@ -103,12 +109,12 @@ def test_an_ambiguous_text_is_read_to_its_end():
     order = np.random.default_rng(0).permutation(120)
     mixed = Windows(*(np.concatenate([getattr(p, field)[:60] for p in parts])[order]
                       for field in ("tokens", "mask", "document")))
-    found = router.route(bank, mixed, stop=0.99)
+    found = router.route(bank, mixed, options=RouteOptions(stop=0.99))
     assert found.windows == found.of_windows == 120
     clones = ExpertBank(TINY, bank.tokenizer)
     for i in range(3):
         clones = clones.mount(f"clone{i}", one(fresh(1), 0), FLAT)
-    found = router.route(clones, TEXT * 4, stop=0.5)
+    found = router.route(clones, TEXT * 4, options=RouteOptions(stop=0.5))
     assert found.windows == found.of_windows > 5 * LOOK
     assert found.residuals == pytest.approx(router.route(clones, TEXT * 4).residuals)
 
@@ -116,12 +122,12 @@ def test_an_ambiguous_text_is_read_to_its_end():
 def test_the_kept_experts_of_a_cascade_stop():
     bank = trained_bank()
     long = windows(201, 5, 97, 107)
-    found = Cascade(bank, 2).route(long, stop=0.99)
-    alone = router.route(bank, long, stop=0.99)
+    found = Cascade(bank, 2).route(long, options=RouteOptions(stop=0.99))
+    alone = router.route(bank, long, options=RouteOptions(stop=0.99))
     assert (found.nearest, found.windows, found.of_windows) == (
         alone.nearest, alone.windows, alone.of_windows)
     assert found.residuals == pytest.approx(alone.residuals)
-    assert found.scouts == Cascade(bank, 2).route(long).scouts  # these read it all
+    assert found.bigrams == Cascade(bank, 2).route(long).bigrams  # these read it all
 
 
 def test_the_command_says_how_many_windows_of_how_many(tmp_path, capsys):
@@ -152,8 +158,8 @@ def test_the_command_says_how_many_windows_of_how_many(tmp_path, capsys):
 def test_bad_confidences_are_one_line():
     bank = in_memory(2)
     for bad in (1.0, -0.5, float("nan")):
-        for call in (lambda b=bad: router.route(bank, TEXT, stop=b),
-                     lambda b=bad: explain(bank, TEXT, stop=b),
-                     lambda b=bad: Cascade(bank, 1).route(TEXT, stop=b)):
+        for call in (lambda b=bad: router.route(bank, TEXT, options=RouteOptions(stop=b)),
+                     lambda b=bad: explain(bank, TEXT, options=RouteOptions(stop=b)),
+                     lambda b=bad: Cascade(bank, 1).route(TEXT, options=RouteOptions(stop=b))):
             with pytest.raises(UserError, match="stop"):
                 call()

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import tiny_bank
 
+from cr_jax import router
 from cr_jax.cli.explanation import lines
 from cr_jax.config import Scoring
 from cr_jax.data import text_stream
 from cr_jax.errors import UserError
 from cr_jax.report.explanation import render
 from cr_jax.routing import explain as explanation
-from cr_jax.routing import route as router
 from cr_jax.routing.explain import explain
+from cr_jax.routing.options import RouteOptions
 from cr_jax.scoring.wording import wording
 
 TEXT = "def f(x):\n\treturn x  # é 中文 \U0001f600 \ufffd \u2581 <0xE2> e\u0301\r\n" * 2
@@ -29,11 +30,11 @@ def bank():
 
 @pytest.fixture(scope="module")
 def found(bank):
-    return explain(bank, TEXT, alpha=0, windows=99)
+    return explain(bank, TEXT, options=RouteOptions(alpha=0), windows=99)
 
 
 def test_the_tokens_of_a_whole_text_add_up_to_its_route(bank, found):
-    assert found.route == router.route(bank, TEXT, alpha=0)
+    assert found.route == router.route(bank, TEXT, RouteOptions(alpha=0, tra="all"))
     assert found.complete and found.route.tokens == len(TEXT.encode())
     assert found.names[0] == found.route.nearest
     assert found.nll.shape == (3, found.route.tokens)
@@ -42,20 +43,22 @@ def test_the_tokens_of_a_whole_text_add_up_to_its_route(bank, found):
     for name, mean in zip(found.names, means, strict=True):
         assert found.route.residuals[name] == pytest.approx(mean, rel=1e-6)
     lengths = [span.end - span.start for span in found.spans]
-    assert np.average(found.margins(), weights=lengths) == pytest.approx(found.route.margin)
+    # A route adds float32 sums of windows, an explanation float32 nats of tokens.
+    assert np.average(found.margins(), weights=lengths) == pytest.approx(
+        found.route.margin, abs=1e-6)
 
 
 def test_the_nats_are_those_of_the_bank_s_own_rule(bank, found):
     hidden = dataclasses.replace(bank, scoring=Scoring(parts=4))
-    other = explain(hidden, TEXT, alpha=0, windows=99)
+    other = explain(hidden, TEXT, options=RouteOptions(alpha=0), windows=99)
     for name, row in zip(other.names, other.nll, strict=True):
         assert other.route.residuals[name] == pytest.approx(row.mean(dtype=float), rel=1e-6)
         assert other.route.residuals[name] != pytest.approx(found.route.residuals[name], rel=1e-3)
 
 
-def test_a_head_is_all_that_is_explained(bank):
-    found = explain(bank, TEXT, head=2)
-    assert found.route == router.route(bank, TEXT, head=2)
+def test_a_beginning_is_all_that_is_explained(bank):
+    found = explain(bank, TEXT, options=RouteOptions(max_windows=2))
+    assert found.route == router.route(bank, TEXT, RouteOptions(max_windows=2, tra="all"))
     assert found.complete and found.route.windows == found.windows == 2
 
 
@@ -80,7 +83,7 @@ def test_pieces_of_text_are_whole_characters_and_join_to_the_text(found):
 def test_only_the_first_windows_are_explained_but_the_whole_text_is_routed(bank):
     text = "0123456789abcd中xyz" * 9  # 中 is bytes 14..16: window 0 ends inside it
     found = explain(bank, iter([text[:20], text[20:]]), windows=1)
-    assert found.route == router.route(bank, text)
+    assert found.route == router.route(bank, text, RouteOptions(tra="all"))
     assert not found.complete and found.windows == 1
     assert bytes(found.tokens.tolist()) == text.encode()[:16]
     assert "".join(span.text for span in found.spans) == "0123456789abcd\ufffd"
@@ -115,19 +118,19 @@ def test_the_first_tokens_do_not_depend_on_where_the_head_is_cut(bank, monkeypat
 
 
 def test_the_verdict_says_why(bank):
-    known = explain(bank, TEXT, alpha=0)
+    known = explain(bank, TEXT, options=RouteOptions(alpha=0))
     p = known.route.p_values[known.route.nearest]
     assert known.verdict == (
         f"{known.route.nearest}: lowest residual by {known.route.margin:.2f} nats/token; "
         f"usual for its own text (p = {p:.3f})")
-    unknown = explain(bank, TEXT, alpha=1)
+    unknown = explain(bank, TEXT, options=RouteOptions(alpha=1))
     assert unknown.route.expert is None
     assert unknown.verdict.startswith("unknown: ") and known.route.nearest in unknown.verdict
     assert f"p = {p:.3f}, below alpha = 1" in unknown.verdict
-    short = explain(bank, "seven..", alpha=1)
+    short = explain(bank, "seven..", options=RouteOptions(alpha=1))
     assert short.route.expert is not None and "7 tokens are too few" in short.verdict
-    assert "too few" not in explain(bank, "eight...", alpha=0).verdict
-    single = explain(bank.select(["e1"]), TEXT, alpha=0)
+    assert "too few" not in explain(bank, "eight...", options=RouteOptions(alpha=0)).verdict
+    single = explain(bank.select(["e1"]), TEXT, options=RouteOptions(alpha=0))
     assert single.runner_up is None and "e1: the only expert; usual" in single.verdict
     assert not single.margins().any()
 
@@ -143,7 +146,7 @@ def test_the_verdict_names_what_the_bank_s_rule_counts(found, rule, says):
 
 
 def test_the_most_telling_tokens(found):
-    ranked = found.telling()
+    ranked = found.by_text()
     assert [row.nats for row in ranked] == sorted((r.nats for r in ranked), reverse=True)
     assert {row.text: row.count for row in ranked} == {c: TEXT.count(c) for c in set(TEXT)}
     total = sum(row.nats for row in ranked)
@@ -152,7 +155,7 @@ def test_the_most_telling_tokens(found):
     for row in ranked:
         tokens = row.count * len(row.text.encode())
         assert row.nats == pytest.approx((row.runner_up - row.nearest) * tokens, abs=1e-4)
-    worst = found.telling("residual")
+    worst = found.by_text("residual")
     assert sum(row.nats for row in worst) == pytest.approx(found.nll[0].sum(dtype=float))
     assert [row.text for row in worst] != [row.text for row in ranked]
 
@@ -166,7 +169,7 @@ def test_json_holds_all_of_it(found):
 
 def test_an_expert_without_a_finite_residual_comes_last(bank):
     params = jax.tree.map(lambda x: x.at[0].set(np.nan), bank.params)
-    broken = dataclasses.replace(bank, params=params, scoring=Scoring(excess=2.0))
+    broken = dataclasses.replace(bank, params=params, scoring=Scoring(typicality_weight=2.0))
     found, whole = explain(broken, TEXT), explain(bank.select(bank.names[1:]), TEXT)
     assert found.route.nearest == found.names[0] and found.names[2] == bank.names[0]
     assert set(found.names[:2]) == set(whole.names)
@@ -176,19 +179,20 @@ def test_an_expert_without_a_finite_residual_comes_last(bank):
 
 
 def test_bad_input(bank, found):
-    for text, options, word in (("", {}, "empty"), ("\ud800", {}, "surrogate"),
-                                (TEXT, {"windows": 0}, "windows=0"), (TEXT, {"alpha": 2}, "alpha")):
+    for text, count, word in (("", 8, "empty"), ("\ud800", 8, "surrogate"),
+                              (TEXT, 0, "windows=0")):
         with pytest.raises(UserError, match=word):
-            explain(bank, text, **options)
+            explain(bank, text, windows=count)
     with pytest.raises(UserError, match="margin"):
-        found.telling("length")
+        found.by_text("length")
     with pytest.raises(UserError, match="no experts"):
         explain(tiny_bank.in_memory(0), TEXT)
 
 
 def test_what_is_shown_has_every_experts_tra_under_every_rule():
     bank = tiny_bank.in_memory(rule=Scoring(parts=4))
-    shown, alone = explain(bank, TEXT).route, router.route(bank, TEXT)
+    shown = explain(bank, TEXT).route
+    alone = router.route(bank, TEXT, RouteOptions(tra="nearest"))
     assert set(shown.tra) == set(bank.names) and list(alone.tra) == [alone.nearest]
     assert shown.tra[alone.nearest] == alone.tra[alone.nearest]
     assert (shown.expert, shown.p_values) == (alone.expert, alone.p_values)

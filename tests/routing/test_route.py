@@ -9,29 +9,33 @@ import pytest
 import tiny_bank
 from tiny_bank import BYTES, FLAT, TEXT, TINY, fresh, one, trained, trained_bank, windows
 
+from cr_jax import router
 from cr_jax.bank import ExpertBank
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
-from cr_jax.routing import route as router
-from cr_jax.scoring import batching, residuals
+from cr_jax.routing import document
+from cr_jax.routing.options import RouteOptions
+from cr_jax.scoring import residuals
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.calibrate import calibrate
 from cr_jax.scoring.calibration import p_sums
 
 
 def test_trained_experts_route_their_own_letters_and_refuse_others():
     bank = trained_bank()
-    own = [router.route_all(bank, windows(64, 50 + i, low, high))
+    own = [router.route_windows(bank, windows(64, 50 + i, low, high))
            for i, (low, high) in enumerate(((97, 107), (113, 123)))]
     for i, routes in enumerate(own):
         assert (routes.expert == i).mean() > 0.95
-    digits = router.route_all(bank, windows(64, 60, 48, 58))
+    digits = router.route_windows(bank, windows(64, 60, 48, 58))
     best = digits.p_values[digits.expert, np.arange(64)]
     assert (best < 0.05).mean() > 0.9
     text = "".join(chr(97 + i * i % 10) for i in range(200))
     assert router.route(bank, text).expert == "e0"
     assert router.route(bank, "0123456789" * 20).expert is None
-    assert router.route(bank, "0123456789" * 20, alpha=0.0).expert in bank.names
+    assert router.route(bank, "0123456789" * 20,
+                        options=RouteOptions(alpha=0.0)).expert in bank.names
     assert router.route(bank, "0123456789" * 20).nearest in bank.names
 
 
@@ -42,7 +46,7 @@ def test_cloned_experts_tie_and_route_at_chance():
     document = router.route(bank, TEXT)
     assert document.margin == 0 and len(set(document.residuals.values())) == 1
     batch = windows(40)
-    routes = router.route_all(bank, batch)
+    routes = router.route_windows(bank, batch)
     assert (routes.residuals == routes.residuals[:1]).all()
     labels = np.arange(40) % 4
     assert (routes.expert == labels).mean() == 0.25
@@ -50,9 +54,9 @@ def test_cloned_experts_tie_and_route_at_chance():
 
 def test_a_document_is_the_sum_of_its_windows():
     bank, ids = trained_bank(), BYTES.encode(TEXT)
-    whole = router.route(bank, TEXT, batch=64)
+    whole = router.route(bank, TEXT, RouteOptions(tra="all"), BatchSizes(windows=64))
     cut = windows_of(ids, TINY.window, BYTES.pad_id)
-    each = router.route_all(bank, cut)
+    each = router.route_windows(bank, cut)
     lengths = cut.mask.sum(-1)
     assert whole.tokens == len(ids) and whole.windows == len(cut.tokens)
     for e, name in enumerate(bank.names):
@@ -60,7 +64,7 @@ def test_a_document_is_the_sum_of_its_windows():
         assert whole.residuals[name] == pytest.approx(mean, rel=1e-6)
         assert whole.p_values[name] == pytest.approx(
             bank.calibration[name].document_p(*p_sums(each.p_values[e], lengths)))
-        hits = router.score_stats(bank, cut).correct[e][cut.mask]
+        hits = router.score_tokens(bank, cut).correct[e][cut.mask]
         assert whole.tra[name] == pytest.approx(hits.mean())
     ranked = sorted(whole.residuals.values())
     assert whole.margin == pytest.approx(ranked[1] - ranked[0])
@@ -73,15 +77,25 @@ def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule
     model = dataclasses.replace(TINY, predictive=rule.predicted)
     params = {"params": fresh(2, model)["params"] | trained()["params"]}  # a fresh predictor
     bank = dataclasses.replace(trained_bank(), scoring=rule, model=model, params=params)
-    rebuilt, real = [], batching.rebuilt_only
-    monkeypatch.setattr(batching, "rebuilt_only", lambda model, params, tokens, *more: (
-        rebuilt.append((jax.tree.leaves(params)[0].shape[0], len(tokens))),
-        real(model, params, tokens, *more))[1])
+    rebuilt, real = [], router.score_windows
+
+    def score_windows(model, params, tokens, mask, rule, sizes):
+        if rule == SEEN:
+            rebuilt.append(jax.tree.leaves(params)[0].shape[0])
+        return real(model, params, tokens, mask, rule, sizes)
+
+    monkeypatch.setattr(router, "score_windows", score_windows)
     winners = set()
     for text in (TEXT, windows(7, 1, 97, 107), windows(9, 2, 113, 123)):
         for batch in (64, 4) if text is TEXT else (4,):
-            short = router.route(bank, text, batch=batch)
-            full = router.route(bank, text, batch=batch, tra_of_all=True)
+            sizes = BatchSizes(windows=batch)
+            without = router.route(bank, text, sizes=sizes)
+            assert without.tra == {} and not rebuilt
+            short = router.route(bank, text, RouteOptions(tra="nearest"), sizes)
+            assert set(rebuilt) == {1}
+            full = router.route(bank, text, RouteOptions(tra="all"), sizes)
+            rebuilt.clear()
+            assert dataclasses.replace(short, tra={}) == without
             assert list(short.tra) == [short.nearest] and list(full.tra) == list(bank.names)
             assert short.tra[short.nearest] == full.tra[full.nearest]
             for field in ("expert", "nearest", "p_values", "windows", "tokens", "known"):
@@ -92,26 +106,25 @@ def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule
             # The other expert's count is another one: the equality above says something.
             assert len(set(full.tra.values())) == 2
     assert len(winners) > 1
-    assert {experts for experts, _ in rebuilt} == {1} and len(rebuilt) == len(set(rebuilt))
 
 
-def test_the_papers_rule_counts_all_experts_in_the_same_pass(monkeypatch):
-    bank = tiny_bank.in_memory(3)
-    for name in ("rebuilt_only", "residuals_only"):
-        monkeypatch.setattr(batching, name, lambda *a: pytest.fail("a second pass"))
-    monkeypatch.setattr(router, "Spool", lambda *a: pytest.fail("nothing is read again"))
-    found = router.route(bank, TEXT)
-    assert list(found.tra) == list(bank.names)
-    assert found == router.route(bank, TEXT, tra_of_all=True)
+def test_a_text_is_read_once_unless_tra_is_asked_for(monkeypatch):
+    bank, spools = tiny_bank.in_memory(3), []
+    real = document.Spool
+    monkeypatch.setattr(document, "Spool", lambda *a: spools.append(1) or real(*a))
+    assert router.route(bank, TEXT).tra == {} and not spools
+    found = router.route(bank, TEXT, RouteOptions(tra="all"))
+    assert list(found.tra) == list(bank.names) and len(spools) == 1
 
 
 def test_a_route_does_not_depend_on_how_the_text_arrives(monkeypatch):
     bank = tiny_bank.in_memory(2)
-    whole = router.route(bank, TEXT, batch=4)
+    whole = router.route(bank, TEXT, sizes=BatchSizes(windows=4))
     for size in (1, 7, 1000):
         parts = (TEXT[i:i + size] for i in range(0, len(TEXT), size))
-        assert router.route(bank, parts, batch=4) == whole
-    assert router.route(bank, windows_of(BYTES.encode(TEXT), 16, BYTES.pad_id), batch=4) == whole
+        assert router.route(bank, parts, sizes=BatchSizes(windows=4)) == whole
+    assert router.route(bank, windows_of(BYTES.encode(TEXT), 16, BYTES.pad_id),
+                        sizes=BatchSizes(windows=4)) == whole
 
 
 def test_windows_shorter_than_any_calibration_say_nothing():
@@ -121,13 +134,13 @@ def test_windows_shorter_than_any_calibration_say_nothing():
     # Neither known nor unknown, whatever alpha is.
     assert np.isnan(list(short.p_values.values())).all()
     for alpha in (0, 0.05, 1):
-        found = router.route(bank, "abc", alpha=alpha)
+        found = router.route(bank, "abc", options=RouteOptions(alpha=alpha))
         assert found.known is None and found.expert == found.nearest
     said = json.loads(json.dumps(short.to_json(), allow_nan=False))
     assert said["known"] is None and set(said["p_values"].values()) == {None}
     judged = router.route(bank, "a" * 8)
     assert judged.known is True and judged.to_json()["known"] is True
-    refused = router.route(bank, "a" * 8, alpha=1)
+    refused = router.route(bank, "a" * 8, options=RouteOptions(alpha=1))
     assert refused.known is False and refused.expert is None
     # A short end of a long document leaves the document's p-value alone.
     assert router.route(bank, "a" * 19).p_values == router.route(bank, "a" * 16).p_values
@@ -139,7 +152,7 @@ def test_a_window_without_scored_tokens_has_no_expert():
     first = int(np.flatnonzero(residuals.scored(rule, TINY.window))[0])
     batch.mask[2, first:] = False
     batch.mask[4] = False
-    routes = router.route_all(bank, batch)
+    routes = router.route_windows(bank, batch)
     assert (routes.expert == -1).tolist() == [False, False, True, False, True, False]
     assert (np.isnan(routes.residuals).all(0) == (routes.expert == -1)).all()
     # As `route` says of the same windows, one at a time.
@@ -147,7 +160,7 @@ def test_a_window_without_scored_tokens_has_no_expert():
         with pytest.raises(UserError, match=r"too short|empty"):
             router.route(bank, batch.take(slice(i, i + 1)))
     for i in (0, 1, 3):
-        alone = router.route(bank, batch.take(slice(i, i + 1)), alpha=0)
+        alone = router.route(bank, batch.take(slice(i, i + 1)), options=RouteOptions(alpha=0))
         assert bank.names[routes.expert[i]] == alone.expert
 
 
@@ -162,12 +175,13 @@ def test_route_is_json_and_frozen():
 def test_score_takes_what_route_takes_and_means_are_the_route_s():
     for rule in (SEEN, Scoring(parts=4, passes=1)):
         bank = tiny_bank.in_memory(2, rule=rule)
-        got, found = router.score(bank, TEXT[:50], batch=2), router.route(bank, TEXT[:50])
+        got, found = router.score(bank, TEXT[:50], sizes=BatchSizes(windows=2)), router.route(bank,
+                                                                                              TEXT[:50])
         assert got.shape == (2, 4, TINY.window)
         mean = np.nanmean(got.astype(float), axis=(1, 2))
         np.testing.assert_allclose(mean, list(found.residuals.values()), rtol=1e-6)
         cut = windows_of(BYTES.encode(TEXT[:50]), TINY.window, BYTES.pad_id)
-        np.testing.assert_array_equal(got, router.score(bank, cut, batch=2))
+        np.testing.assert_array_equal(got, router.score(bank, cut, sizes=BatchSizes(windows=2)))
         assert (np.isfinite(got) == residuals.counted(cut.mask, rule)[None]).all()
 
 
@@ -189,17 +203,20 @@ def test_a_head_is_judged_by_its_own_windows_and_the_rest_is_not_read():
             read.append(i)
             yield text[i:i + 1000]
 
-    for head in (1, 3, 4, 7):
+    for few in (1, 3, 4, 7):
         seen = []
-        found = router.route(bank, text, head=head, batch=4, on_block=seen.append)
-        assert found == router.route(bank, text[:head * TINY.window], batch=4)
-        assert sum(len(block) for block in seen) == found.windows == head
-    assert router.route(bank, parts(), head=4, batch=4).windows == 4
+        found = router.route(bank, text, options=RouteOptions(max_windows=few),
+                             sizes=BatchSizes(windows=4), on_block=seen.append)
+        assert found == router.route(bank, text[:few * TINY.window], sizes=BatchSizes(windows=4))
+        assert sum(len(block) for block in seen) == found.windows == few
+    assert router.route(bank, parts(), options=RouteOptions(max_windows=4),
+                        sizes=BatchSizes(windows=4)).windows == 4
     assert len(read) < 150  # of 600
-    short = router.route(bank, TEXT, head=99)
-    assert short == router.route(bank, TEXT, head=0)
+    short = router.route(bank, TEXT, options=RouteOptions(max_windows=99))
+    assert short == router.route(bank, TEXT, options=RouteOptions(max_windows=0))
     batch = windows(9)
-    assert router.route(bank, batch, head=5) == router.route(bank, batch.take(slice(5)))
+    assert router.route(bank, batch, options=RouteOptions(max_windows=5)) == router.route(bank,
+                                                                                          batch.take(slice(5)))
 
 
 def test_bad_input_is_one_line():
@@ -214,9 +231,10 @@ def test_bad_input_is_one_line():
                   lambda: router.route(bank, empty)],
         "no experts": [lambda: router.route(ExpertBank(TINY, BYTES), "x")],
         "surrogate": [lambda: router.route(bank, "\udc80")],
-        "alpha": [lambda: router.route(bank, "x", alpha=2.0), lambda: router.route(
-            bank, "x", alpha=float("nan"))],
-        "head=-1": [lambda: router.route(bank, TEXT, head=-1)],
+        "alpha": [lambda: router.route(bank, "x", options=RouteOptions(alpha=2.0)),
+                  lambda: router.route(
+            bank, "x", options=RouteOptions(alpha=float("nan")))],
+        "max_windows=-1": [lambda: router.route(bank, TEXT, options=RouteOptions(max_windows=-1))],
         "to score": [lambda: router.score(bank, "")],
         "16 tokens": [lambda: router.score(bank, narrow)],
         "token ids": [lambda: router.score(bank, high)],

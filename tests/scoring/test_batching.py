@@ -1,33 +1,79 @@
-"""Calls of one shape: one program serves all batches, and no call is of no size."""
+"""Batches of one shape: one program serves all, and none is of no size."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_bank
 from tiny_bank import TEXT, TINY, windows
 
+from cr_jax import router
 from cr_jax.errors import UserError
-from cr_jax.routing import route as router
-from cr_jax.scoring import batching
+from cr_jax.scoring import residuals
+from cr_jax.scoring.batching import BatchSizes, in_batches, in_groups
 
 
 def test_one_trace_serves_all_batches(monkeypatch):
-    traces, real = [], batching.score_experts
+    traces, real, four = [], residuals.window_sums, BatchSizes(windows=4)
     monkeypatch.setattr(
-        batching, "score_experts", lambda *a: traces.append(a[2].shape) or real(*a))
+        residuals, "window_sums", lambda *a: traces.append(a[2].shape) or real(*a))
     bank = tiny_bank.in_memory(2)
-    whole = router.score(bank, windows(11), batch=4)
+    whole = router.route_windows(bank, windows(11), four).residuals
     assert traces == [(4, TINY.window)]
-    router.score(bank, windows(4, seed=1), batch=4)
-    router.route(bank, TEXT, batch=4)
+    router.route_windows(bank, windows(4, seed=1), four)
+    router.route(bank, TEXT, sizes=four)
     assert len(traces) == 1
-    np.testing.assert_allclose(whole, router.score(bank, windows(11), batch=11), rtol=1e-5)
+    larger = router.route_windows(bank, windows(11), BatchSizes(windows=11)).residuals
+    np.testing.assert_allclose(whole, larger, rtol=1e-5)
     assert len(traces) == 2
 
 
-@pytest.mark.parametrize("size", [0, -1])
-@pytest.mark.parametrize("name", ["batch", "expert_chunk", "chunk"])
-def test_calls_of_no_size_are_one_line(name, size):
-    bank, batch = tiny_bank.in_memory(1), windows(2)
-    for call in (router.route, router.score, router.score_stats, router.route_all):
-        with pytest.raises(UserError, match=f"{name} must be a whole number of at least 1"):
-            call(bank, batch, **{name: size})
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 9])
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_batches_join_to_what_one_call_gives(count, axis):
+    some, shapes = windows(9).take(slice(count)), []
+
+    def score(tokens, mask):
+        shapes.append(tokens.shape)
+        whole = jnp.where(mask, tokens, -1)[None] * jnp.array([1, 2])[:, None, None]
+        return whole.sum(-1) if axis == -1 else whole
+
+    want = np.asarray(score(some.tokens, some.mask))
+    shapes.clear()
+    np.testing.assert_array_equal(in_batches(score, some, 4, axis), want)
+    assert set(shapes) == {(4, TINY.window)} and len(shapes) == max(1, -(-count // 4))
+
+
+@pytest.mark.parametrize(("experts", "side_by_side"), [(1, 1), (4, 4), (5, 2), (6, 3), (7, 3)])
+def test_groups_join_to_what_all_experts_give(experts, side_by_side):
+    params = {"w": jnp.arange(1.0, experts + 1)}
+    mask, traced = jnp.ones((3, 16), bool), []
+
+    def score(some, masks):
+        traced.append(masks.shape)
+        return some["w"][:, None] * masks.sum(-1)
+
+    found = in_groups(score, params, mask, side_by_side)
+    np.testing.assert_array_equal(found, np.arange(1.0, experts + 1)[:, None] * np.full(3, 16.0))
+    assert set(traced) == {(side_by_side, 3, 16)}
+
+
+def test_sizes_deal_experts_evenly_and_rows_are_few():
+    assert BatchSizes(experts=4, tokens=60).groups(9) == (3, 20)
+    assert BatchSizes(experts=4, tokens=2).groups(4) == (4, 1)
+    assert {BatchSizes(windows=64).rows(n) for n in range(1, 99)} == {1, 4, 16, 64}
+    assert BatchSizes(windows=6).rows(3) == 4 and BatchSizes(windows=6).rows(5) == 6
+
+
+def test_a_cpu_has_smaller_batches_than_the_defaults(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert BatchSizes.for_device() == BatchSizes(2, 32, 8192)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert BatchSizes.for_device() == BatchSizes(4, 64, 8192)
+
+
+@pytest.mark.parametrize("size", [0, -1, True])
+@pytest.mark.parametrize("name", ["experts", "windows", "tokens"])
+def test_sizes_of_nothing_are_one_line(name, size):
+    with pytest.raises(UserError, match=f"{name} must be a whole number of at least 1"):
+        BatchSizes(**{name: size})

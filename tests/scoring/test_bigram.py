@@ -1,4 +1,4 @@
-"""A scout is a distribution counted on one text; look-ups say what plain arithmetic says."""
+"""A bigram model is a distribution counted on one text; look-ups say what plain arithmetic says."""
 
 import dataclasses
 
@@ -7,17 +7,19 @@ import pytest
 import tiny_bank
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_bank import TEXT, in_memory, scout, spread, windows
+from tiny_bank import TEXT, fresh_bigram, in_memory, spread, windows
 
+from cr_jax import router
 from cr_jax.bank import ExpertBank, bigram_file
-from cr_jax.bank.cascade_file import Choice
+from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.config import Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.routing import cascade
-from cr_jax.routing import route as router
-from cr_jax.routing.cascade import Cascade, choose_keep
+from cr_jax.routing.cascade import Cascade, fit_candidates
+from cr_jax.routing.options import RouteOptions
 from cr_jax.scoring import bigram
+from cr_jax.scoring.batching import BatchSizes
 
 V = 40
 
@@ -30,8 +32,8 @@ def text(seed=0, rows=30, length=16, zipf=1.3):
     return tokens.astype(np.int32), mask
 
 
-def by_hand(tokens, mask, pairs=None):
-    """P(w | v) [V, V] and P(w) [V] by the formulas of the module, `pairs` of them known."""
+def by_hand(tokens, mask, most=None):
+    """P(w | v) [V, V] and P(w) [V] by the formulas of the module, `most` pairs known."""
     ones, twos = np.zeros(V), np.zeros((V, V))
     for row, real in zip(tokens, mask):
         for i in np.flatnonzero(real):
@@ -42,12 +44,12 @@ def by_hand(tokens, mask, pairs=None):
     alone = (ones + kinds / V) / (ones.sum() + kinds)
     n, t = twos.sum(1, keepdims=True), (twos > 0).sum(1, keepdims=True)
     whole = (twos + t * alone) / np.maximum(n + t, 1)
-    if pairs is not None:
+    if most is not None:
         saved = np.where(twos > 0, twos * np.log(np.maximum(whole, 1e-9) / np.maximum(
             t / np.maximum(n + t, 1) * alone, 1e-9)), -np.inf)
-        kept = saved >= np.sort(saved.ravel())[-pairs]
-        rest = t + np.where(kept, 0, twos).sum(1, keepdims=True)
-        whole = (np.where(kept, twos, 0) + rest * alone) / np.maximum(n + t, 1)
+        stored = saved >= np.sort(saved.ravel())[-most]
+        rest = t + np.where(stored, 0, twos).sum(1, keepdims=True)
+        whole = (np.where(stored, twos, 0) + rest * alone) / np.maximum(n + t, 1)
     return np.where(n > 0, whole, alone), alone
 
 
@@ -55,12 +57,12 @@ def said(found, tokens, mask):
     return np.asarray(bigram.residuals(bigram.table([found]), tokens, mask))[0]
 
 
-@pytest.mark.parametrize("pairs", [None, 12])
-def test_look_ups_say_what_the_formulas_say(pairs):
-    found = bigram.count(*text(), V, *(() if pairs is None else (pairs,)))
-    assert found.keys.size == (pairs or len(np.unique(_pairs(*text()))))
-    after, alone = by_hand(*text(), pairs)
-    np.testing.assert_allclose(after.sum(1), 1)  # a distribution after every token, kept or not
+@pytest.mark.parametrize("most", [None, 12])
+def test_look_ups_say_what_the_formulas_say(most):
+    found = bigram.count(*text(), V, *(() if most is None else (most,)))
+    assert found.keys.size == (most or len(np.unique(_pairs(*text()))))
+    after, alone = by_hand(*text(), most)
+    np.testing.assert_allclose(after.sum(1), 1)  # a distribution after every token, stored or not
     assert alone.sum() == pytest.approx(1)
     tokens, mask = text(seed=1, zipf=1.1)
     want = [sum(-np.log(alone[r[i]] if i == 0 else after[r[i - 1], r[i]])
@@ -73,23 +75,23 @@ def _pairs(tokens, mask):
     return tokens[:, :-1][inside] * V + tokens[:, 1:][inside]
 
 
-def test_a_scout_expects_its_own_text_and_forgets_order_only_with_its_pairs():
+def test_a_bigram_model_expects_its_own_text_and_forgets_order_only_with_its_pairs():
     tokens, mask = text(rows=400)
     tokens[:, 1::2] = (tokens[:, ::2] + 3) % V  # every second token follows from the one before
     own = said(bigram.count(tokens, mask, V), tokens, mask).sum()
     other = said(bigram.count(*text(seed=5, rows=400), V), tokens, mask).sum()
-    alone = said(bigram.count(tokens, mask, V, pairs=0), tokens, mask).sum()
+    alone = said(bigram.count(tokens, mask, V, max_bigrams=0), tokens, mask).sum()
     assert own < 0.8 * alone and own < 0.8 * other
     shuffled = np.random.default_rng(0).permuted(tokens, axis=1)
     full = np.ones_like(mask)  # negative control: without pairs order says nothing
-    without = bigram.count(tokens, full, V, pairs=0)
+    without = bigram.count(tokens, full, V, max_bigrams=0)
     np.testing.assert_allclose(said(without, shuffled, full), said(without, tokens, full),
                                rtol=2e-2)
     assert said(bigram.count(tokens, full, V), shuffled, full).sum() > 1.2 * own
 
 
 def test_each_says_beside_others_what_it_says_alone():
-    made = [scout(0), bigram.count(*text(), tiny_bank.TINY.vocab_size, 5),
+    made = [fresh_bigram(0), bigram.count(*text(), tiny_bank.TINY.vocab_size, 5),
             bigram.count(*text(rows=1, length=1), tiny_bank.TINY.vocab_size)]
     batch = spread()
     stacked = bigram.table(made)
@@ -105,7 +107,7 @@ def test_each_says_beside_others_what_it_says_alone():
 @given(st.integers(1, 5000), st.integers(0, 5000), st.integers(0, 9))
 def test_no_slot_holds_more_pairs_than_are_looked_at(distinct, pairs, seed):
     hashes = np.random.default_rng(seed).integers(0, 1 << 32, distinct, np.uint32)
-    kept = bigram._fit(hashes, np.arange(distinct, 0, -1.0), pairs)
+    kept = bigram._stored(hashes, np.arange(distinct, 0, -1.0), pairs)
     keys = np.sort(hashes[kept])
     assert kept.sum() <= pairs and len(np.unique(keys)) == len(keys)
     assert kept.sum() >= 0.9 * min(pairs, len(np.unique(hashes)))
@@ -125,8 +127,8 @@ def test_pairs_of_small_ids_have_hashes_of_their_own():
         assert len(np.unique(both)) >= (9_990 if some is large else 19_980)
 
 
-def test_a_stored_scout_is_the_scout_and_a_spoilt_one_is_refused(tmp_path):
-    file, made = tmp_path / "scout.safetensors", bigram.count(*text(), V)
+def test_a_stored_bigram_model_is_the_bigram_model_and_a_spoilt_one_is_refused(tmp_path):
+    file, made = tmp_path / "bigram.safetensors", bigram.count(*text(), V)
     bigram_file.write(file, made)
     for a, b in zip(made, bigram_file.read(file, V), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -141,10 +143,10 @@ def test_a_stored_scout_is_the_scout_and_a_spoilt_one_is_refused(tmp_path):
     for field, values in spoilt.items():
         for value in values:
             bigram_file.write(file, made._replace(**{field: value}))
-            with pytest.raises(UserError, match="no scout of 40 tokens"):
+            with pytest.raises(UserError, match="no bigram model of 40 tokens"):
                 bigram_file.read(file, V)
     bigram_file.write(file, made)
-    with pytest.raises(UserError, match="no scout of 41"):
+    with pytest.raises(UserError, match="no bigram model of 41"):
         bigram_file.read(file, 41)
     raw = file.read_bytes()
     file.write_bytes(raw[:100])
@@ -157,11 +159,11 @@ def test_a_stored_scout_is_the_scout_and_a_spoilt_one_is_refused(tmp_path):
         bigram_file.read(file, V)
     many = np.arange(bigram.MOST + 1, dtype=np.uint32) * np.uint32(4000)
     bigram_file.write(file, made._replace(keys=many, nats=np.ones(many.size, np.float16)))
-    with pytest.raises(UserError, match="no scout"):
+    with pytest.raises(UserError, match="no bigram model"):
         bigram_file.read(file, V)
-    for pairs in (-3, bigram.MOST + 1):
-        with pytest.raises(UserError, match="keeps from 0"):
-            bigram.count(*text(), V, pairs)
+    for most in (-3, bigram.MOST + 1):
+        with pytest.raises(UserError, match="has from 0"):
+            bigram.count(*text(), V, most)
     with pytest.raises(UserError, match="below 30"):
         bigram.count(*text(), 30)
     with pytest.raises(UserError, match="real tokens"):
@@ -171,54 +173,56 @@ def test_a_stored_scout_is_the_scout_and_a_spoilt_one_is_refused(tmp_path):
 def test_a_document_is_chosen_by_the_sums_over_its_windows():
     bank, batch = in_memory(4), spread()
     cut = Cascade(bank, 2)
-    found = cut.route(batch, batch=4)
-    sums = cascade.scout_sums(bigram.table(bank.scouts.values()), batch, 4)
+    found = cut.route(batch, sizes=BatchSizes(windows=4))
+    sums = cascade.bigram_sums(bigram.table(bank.bigrams.values()), batch,
+                               BatchSizes(windows=4))
     want = dict(zip(bank.names, sums.sum(-1) / batch.mask.sum(), strict=True))
-    assert found.scouts == pytest.approx(want)
+    assert found.bigrams == pytest.approx(want)
     assert set(found.residuals) == set(sorted(want, key=want.get)[:2])
-    exact = router.route(bank, batch, batch=4)
+    exact = router.route(bank, batch, sizes=BatchSizes(windows=4))
     assert found.residuals == pytest.approx({n: exact.residuals[n] for n in found.residuals})
     for size in (1, 7):
         parts = (TEXT[i:i + size] for i in range(0, len(TEXT), size))
-        assert cut.route(parts, batch=4) == cut.route(TEXT, batch=4)
+        four = BatchSizes(windows=4)
+        assert cut.route(parts, sizes=four) == cut.route(TEXT, sizes=four)
 
 
-def test_the_head_is_all_that_scouts_read(monkeypatch):
+def test_max_windows_is_all_that_bigram_models_read(monkeypatch):
     bank = in_memory(4)
     monkeypatch.setattr("cr_jax.data.spool.MOST", 100)  # the rest lies in a file
-    head = Cascade(bank, 1, head=6).route(TEXT, batch=4)
-    first = Cascade(bank, 1).route(TEXT[:6 * 16], batch=4)
-    assert head.scouts == first.scouts and head.tokens == len(TEXT)
-    rest = Cascade(bank, 1).route(TEXT, batch=4)
-    assert rest.scouts != head.scouts
-    assert head.residuals[head.nearest] == pytest.approx(
-        router.route(bank, TEXT, batch=4).residuals[head.nearest])
+    start = Cascade(bank, 1, max_windows=6).route(TEXT, sizes=BatchSizes(windows=4))
+    first = Cascade(bank, 1).route(TEXT[:6 * 16], sizes=BatchSizes(windows=4))
+    assert start.bigrams == first.bigrams and start.tokens == len(TEXT)
+    rest = Cascade(bank, 1).route(TEXT, sizes=BatchSizes(windows=4))
+    assert rest.bigrams != start.bigrams
+    assert start.residuals[start.nearest] == pytest.approx(
+        router.route(bank, TEXT, sizes=BatchSizes(windows=4)).residuals[start.nearest])
 
 
-def test_a_scout_goes_where_its_expert_goes(tmp_path):
+def test_a_bigram_model_goes_where_its_expert_goes(tmp_path):
     bank = tiny_bank.stored(tmp_path / "bank", in_memory(3))
     bank.add("plain", tiny_bank.one(tiny_bank.fresh(9), 8), tiny_bank.FLAT)
     again = ExpertBank.load(tmp_path / "bank")
-    assert set(again.scouts) == {"e0", "e1", "e2"} == set(bank.scouts) and not again.verify()
-    for a, b in zip(again.scouts["e1"], in_memory(3).scouts["e1"], strict=True):
+    assert set(again.bigrams) == {"e0", "e1", "e2"} == set(bank.bigrams) and not again.verify()
+    for a, b in zip(again.bigrams["e1"], in_memory(3).bigrams["e1"], strict=True):
         np.testing.assert_array_equal(a, b)
     turned = again.select(["e2", "e0"])
-    assert set(turned.scouts) == {"e0", "e2"} and set(turned.unmount("e2").scouts) == {"e0"}
+    assert set(turned.bigrams) == {"e0", "e2"} and set(turned.unmount("e2").bigrams) == {"e0"}
     order = Cascade(turned, 1).route(TEXT)
-    assert order.scouts == pytest.approx({
-        n: x for n, x in Cascade(in_memory(3), 1).route(TEXT).scouts.items() if n != "e1"})
-    with pytest.raises(UserError, match="no scout for plain"):
+    assert order.bigrams == pytest.approx({
+        n: x for n, x in Cascade(in_memory(3), 1).route(TEXT).bigrams.items() if n != "e1"})
+    with pytest.raises(UserError, match="no bigram model for plain"):
         Cascade(again, 1)
-    file = tmp_path / "bank" / "experts" / "e0" / "scout.safetensors"
+    file = tmp_path / "bank" / "experts" / "e0" / "bigram.safetensors"
     raw = file.read_bytes()
     file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     with pytest.raises(UserError, match="changed"):
         ExpertBank.load(tmp_path / "bank")
     assert len(again.verify()) == 1
     file.write_bytes(raw)
-    stray = tmp_path / "bank" / "experts" / "plain" / "scout.safetensors"
+    stray = tmp_path / "bank" / "experts" / "plain" / "bigram.safetensors"
     stray.write_bytes(raw)  # not sealed with its expert: not read, and named
-    assert "plain" not in ExpertBank.load(tmp_path / "bank").scouts
+    assert "plain" not in ExpertBank.load(tmp_path / "bank").bigrams
     assert "belongs to no expert" in again.verify()[0]
 
 
@@ -226,70 +230,71 @@ def test_a_cascade_follows_its_bank(tmp_path):
     """Experts come and go in place: what was stacked before is made anew, or refused."""
     bank = tiny_bank.stored(tmp_path / "bank", in_memory(3))
     cut, offsets = Cascade(bank, 2), Cascade(bank, 2, offsets=dict.fromkeys(bank.names, 0.0))
-    before = cut.route(TEXT).scouts
+    before = cut.route(TEXT).bigrams
     bank.remove("e0")
-    bank.add("e9", tiny_bank.one(tiny_bank.fresh(9), 8), tiny_bank.FLAT, scout=scout(9))
+    bank.add("e9", tiny_bank.one(tiny_bank.fresh(9), 8), tiny_bank.FLAT, bigram=fresh_bigram(9))
     after = cut.route(TEXT)
-    assert list(after.scouts) == ["e1", "e2", "e9"] and len(after.residuals) == 2
-    assert {n: after.scouts[n] for n in ("e1", "e2")} == {n: before[n] for n in ("e1", "e2")}
-    assert after.scouts["e9"] == pytest.approx(
-        Cascade(bank.select("e9"), 1).route(TEXT).scouts["e9"])
+    assert list(after.bigrams) == ["e1", "e2", "e9"] and len(after.residuals) == 2
+    assert {n: after.bigrams[n] for n in ("e1", "e2")} == {n: before[n] for n in ("e1", "e2")}
+    assert after.bigrams["e9"] == pytest.approx(
+        Cascade(bank.select("e9"), 1).route(TEXT).bigrams["e9"])
     with pytest.raises(UserError, match="see e0, e9"):
         offsets.route(TEXT)
     bank.remove("e9")
     bank.remove("e2")
-    for call in (lambda: cut.route(TEXT), lambda: cut.route_all(spread())):
-        with pytest.raises(UserError, match="keep=2"):
+    for call in (lambda: cut.route(TEXT), lambda: cut.route_windows(spread())):
+        with pytest.raises(UserError, match="min_candidates=2"):
             call()
 
 
-def test_a_choice_of_a_part_is_not_stored_as_the_whole_banks(tmp_path):
+def test_a_fit_of_a_part_is_not_stored_as_the_whole_banks(tmp_path):
     bank = tiny_bank.stored(tmp_path / "bank", in_memory(3))
     mine = {n: spread() for n in bank.names}
     part = ExpertBank.load(tmp_path / "bank", ["e0", "e1"])
     with pytest.raises(UserError, match="load the whole bank"):
-        Cascade.choose(part, mine, keep=1).save()
-    with pytest.raises(UserError, match="another excess"):
+        Cascade.fit(part, mine, min_candidates=1).save()
+    with pytest.raises(UserError, match="another typicality_weight"):
         other = dataclasses.replace(
-            ExpertBank.load(tmp_path / "bank"), scoring=Scoring(excess=2.0))
-        Cascade.choose(other, mine, keep=1).save()
+            ExpertBank.load(tmp_path / "bank"), scoring=Scoring(typicality_weight=2.0))
+        Cascade.fit(other, mine, min_candidates=1).save()
     with pytest.raises(UserError, match="3 experts, no more than"):
         Cascade.load(tmp_path / "bank")
 
 
-def test_a_bank_takes_no_scout_that_it_cannot_use():
+def test_a_bank_takes_no_bigram_model_that_it_cannot_use():
     bank = in_memory(1)
     foreign = bigram.count(*text(), V)
     with pytest.raises(UserError, match="knows 40 tokens"):
-        bank.mount("other", bank.expert_params("e0"), tiny_bank.FLAT, scout=foreign)
+        bank.mount("other", bank.expert_params("e0"), tiny_bank.FLAT, bigram=foreign)
 
 
 def test_cascades_that_cannot_be_are_refused():
     bank = in_memory(3)
-    bare = dataclasses.replace(bank, scouts={"e0": bank.scouts["e0"]})
+    bare = dataclasses.replace(bank, bigrams={"e0": bank.bigrams["e0"]})
     cases = {
-        "no scout for e1, e2": lambda: Cascade(bare, 1),
-        "keep=0": lambda: Cascade(bank, 0), "keep=4": lambda: Cascade(bank, 4),
-        "head": lambda: Cascade(bank, 1, head=-1),
-        "margin=-0.1": lambda: Cascade(bank, 1, margin=-0.1),
-        "margin=nan": lambda: Cascade(bank, 1, margin=float("nan")),
-        "margin=inf": lambda: Cascade(bank, 1, margin=float("inf")),
+        "no bigram model for e1, e2": lambda: Cascade(bare, 1),
+        "min_candidates=0": lambda: Cascade(bank, 0), "min_candidates=4": lambda: Cascade(bank, 4),
+        "max_windows": lambda: Cascade(bank, 1, max_windows=-1),
+        "candidate_margin=-0.1": lambda: Cascade(bank, 1, candidate_margin=-0.1),
+        "candidate_margin=nan": lambda: Cascade(bank, 1, candidate_margin=float("nan")),
+        "candidate_margin=inf": lambda: Cascade(bank, 1, candidate_margin=float("inf")),
         "see e2, e9": lambda: Cascade(bank, 1, offsets={"e0": 0.0, "e1": 0.0, "e9": 0.0}),
         "see e1": lambda: Cascade(bank, 1, offsets={"e0": 0.0, "e2": 0.0}),
         "e1=-1.0, e2=nan": lambda: Cascade(
             bank, 1, offsets={"e0": 0.0, "e1": -1.0, "e2": float("nan")}),
         "no experts": lambda: Cascade(in_memory(0), 1),
         "empty": lambda: Cascade(bank, 1).route(""),
-        "alpha": lambda: Cascade(bank, 1).route("x", alpha=2.0),
-        "for e1, e2": lambda: choose_keep(bank, {"e0": windows(3)}),
-        "scout for e1": lambda: choose_keep(bare, dict.fromkeys(bank.names, windows(3))),
-        "e0 has a single": lambda: choose_keep(bank, dict.fromkeys(bank.names, windows(1))),
-        "keep must": lambda: choose_keep(bank, dict.fromkeys(bank.names, windows(3)), keep=0),
-        "at_least": lambda: choose_keep(bank, {}, at_least=1.5),
+        "alpha": lambda: Cascade(bank, 1).route("x", options=RouteOptions(alpha=2.0)),
+        "for e1, e2": lambda: fit_candidates(bank, {"e0": windows(3)}),
+        "bigram model for e1": lambda: fit_candidates(bare, dict.fromkeys(bank.names, windows(3))),
+        "e0 has a single": lambda: fit_candidates(bank, dict.fromkeys(bank.names, windows(1))),
+        "min_candidates must": lambda: fit_candidates(
+            bank, dict.fromkeys(bank.names, windows(3)), min_candidates=0),
+        "at_least": lambda: fit_candidates(bank, {}, at_least=1.5),
         "not measured": lambda: Cascade(bank, 1).save(),
         "memory only": lambda: Cascade(
-            bank, 1, choice=Choice(1, 0.5, 0.0, None, 1.0, 1.0, 9)).save(),
-        "tokens": lambda: Cascade(bank, 1).route_all(Windows(
+            bank, 1, fitted=CandidateFit(1, 0.5, 0.0, None, 1.0, 1.0, 9)).save(),
+        "tokens": lambda: Cascade(bank, 1).route_windows(Windows(
             np.zeros((1, 9), np.int32), np.ones((1, 9), bool), np.zeros(1, np.int64)))}
     for word, call in cases.items():
         with pytest.raises(UserError) as caught:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from tiny_bank import BYTES, TINY, fresh, one, trained_bank, windows
 
+from cr_jax import router
 from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.routing import route as router
+from cr_jax.scoring import calibrate as calibrate_module
 from cr_jax.scoring.calibrate import _of_documents, calibrate
 from cr_jax.scoring.calibration import Calibration, merged_p, p_sums, too_few
 
@@ -20,7 +21,7 @@ def test_p_values_are_uniform_at_home_at_every_length():
     for length in (8, 11, 16):
         mask = np.broadcast_to(np.arange(16) < length, (400, 16))
         cut = Windows(fresh_windows.tokens, mask, fresh_windows.document)
-        p = router.route_all(bank, cut).p_values[0]
+        p = router.route_windows(bank, cut).p_values[0]
         if length == 11:
             assert not np.isnan(p).any()  # compared at length 8: close to uniform, not exact
             continue
@@ -28,16 +29,18 @@ def test_p_values_are_uniform_at_home_at_every_length():
             assert abs((p <= alpha).mean() - alpha) < 0.09, (length, alpha)
 
 
-def test_calibration_uses_the_windows_it_is_given():
+def test_calibration_uses_the_windows_it_is_given(monkeypatch):
     params, own = one(fresh(1), 0), windows(30)
     made = calibrate(TINY, params, own)
     assert set(made.residuals) == {8, 16}
     assert {k: v.size for k, v in made.residuals.items()} == {8: 30, 16: 29}
     bank = ExpertBank(TINY, BYTES).mount("e", params, made)
-    residuals = router.route_all(bank, own).residuals[0, :-1]
+    residuals = router.route_windows(bank, own).residuals[0, :-1]
     np.testing.assert_allclose(made.residuals[16], np.sort(residuals), rtol=1e-6)
-    assert {k: v.size for k, v in calibrate(TINY, params, own, most=10).residuals.items()} \
-        == {8: 10, 16: 10}
+    monkeypatch.setattr(calibrate_module, "MOST", 10)
+    fewer = calibrate(TINY, params, own).residuals
+    assert {k: v.size for k, v in fewer.items()} == {8: 10, 16: 10}
+    assert set(fewer[16]) <= set(made.residuals[16])
 
 
 def test_conformal_p_values_by_hand():

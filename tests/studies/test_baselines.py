@@ -131,11 +131,11 @@ def test_figures_of_made_up_scores():
 def test_posterior_rule_keeps_order_where_one_minus_p_underflows():
     scores = np.array([[0.0, 0.0, 0.0], [-50.0, -800.0, 0.0], [-60.0, -900.0, -1.0]])
     own = np.array([[0.0, -1.0]] * 3)
-    strange = unknown.strangeness(scores, np.ones(3, int), "logit", own)["posterior"]
+    strange = unknown.novelty_score(scores, np.ones(3, int), "logit", own)["posterior"]
     assert strange[1] < strange[0] < strange[2] < 0
     p = np.exp(scores[:, 2]) / np.exp(scores[:, 2]).sum()
     assert strange[2] == pytest.approx(np.log(1 - p.max()))
-    assert "posterior" not in unknown.strangeness(scores, np.ones(3, int), "distance", own)
+    assert "posterior" not in unknown.novelty_score(scores, np.ones(3, int), "distance", own)
 
 
 def test_hashed_rows_are_root_counts_of_length_one():

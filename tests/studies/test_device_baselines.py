@@ -14,10 +14,11 @@ from cr_jax.config import OptimizerConfig
 from cr_jax.data import Mixture
 from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
-from cr_jax.parallel import plan as parallel
 from cr_jax.studies import baselines
-from cr_jax.studies.baselines import gate, stacked_training
+from cr_jax.studies.baselines import gate
 from cr_jax.studies.baselines.interface import Budget
+from cr_jax.training import loop
+from cr_jax.training.losses import ClassifierLoss, LanguageModelLoss
 
 LENGTHS = (16, WINDOW)
 BUDGET = Budget(gate_steps=24, gate_batch=8)
@@ -98,14 +99,29 @@ def test_a_gate_does_not_see_padding():
     assert not np.allclose(a, np.asarray(apply(params, tokens, jnp.ones_like(mask))))
 
 
-def test_a_loss_that_is_not_finite_is_named():
-    optimizer = OptimizerConfig(name="adamw", learning_rate=1.0)
-    plan = parallel.make_plan("jit", 2, 1, 1, jax.devices()[:1])
-    batches = iter(lambda: {"x": np.ones((2, 1), np.float32)}, None)
-    with pytest.raises(UserError, match="not finite"):
-        stacked_training.train(
-            plan, jax.random.split(jax.random.key(0), 2), lambda key: jnp.ones(()),
-            lambda p, batch, total: p * jnp.sum(batch["x"]) / 0.0, optimizer, batches, 2)
+@pytest.mark.parametrize("name", ["gate", "lm"])
+def test_a_loss_that_is_not_finite_is_named(name):
+    wild = OptimizerConfig(name="adamw", learning_rate=1e30, clip=0.0)
+    with pytest.raises(UserError, match=r"not finite at step [23];") as caught:
+        baselines.fit(name, tiny_corpora.corpora(unseen=()),
+                      dataclasses.replace(experiment(), optimizer=wild), LENGTHS, BUDGET)
+    assert "learning_rate" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_baselines_train_in_memory(tmp_path, monkeypatch):
+    """By the loop that trains compressors, without a file."""
+    monkeypatch.chdir(tmp_path)
+    steps = []
+    real = loop.make_train_step
+    monkeypatch.setattr(loop, "make_train_step",
+                        lambda loss, *rest: steps.append(type(loss)) or real(loss, *rest))
+    few = dataclasses.replace(BUDGET, gate_steps=2, lm_tokens=2 * 8 * WINDOW)
+    for name in ("gate", "lm"):
+        note = baselines.fit(name, tiny_corpora.corpora(unseen=()), experiment(), LENGTHS, few).note
+        assert note["steps"] == 2 and np.isfinite(note["last_loss"]).all()
+        assert len(note["last_loss"]) == (1 if name == "gate" else 3)
+    assert steps == [ClassifierLoss, LanguageModelLoss]
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_is_the_same_by_vmap_and_by_map_and_by_pmap():

@@ -62,7 +62,7 @@ def test_unknown_text_is_told_by_the_least_strangeness(bank):
 
 def test_strangeness_is_in_units_of_the_experts_own_spread(bank):
     # Median 1.495, 95th percentile 1.9405.
-    found = routing.strangeness(bank, scores([[1.495, 1.9405], [1.495, 2.386]]))
+    found = routing.novelty_score(bank, scores([[1.495, 1.9405], [1.495, 2.386]]))
     np.testing.assert_allclose(found, [[0, 1], [0, 2]], atol=1e-6)
 
 
@@ -78,7 +78,7 @@ def test_alpha_moves_the_refusals(bank):
 
 def test_windows_are_won_as_the_bank_compares_and_its_p_value_decides():
     """x's own residuals end at 2, y's at 4: windows of 3 and 3.2 are y's own kind of text."""
-    bank = tiny_bank.in_memory(0, rule=Scoring(excess=2.0))
+    bank = tiny_bank.in_memory(0, rule=Scoring(typicality_weight=2.0))
     for i, (name, low) in enumerate((("x", 1), ("y", 3))):
         bank = bank.mount(name, tiny_bank.one(tiny_bank.fresh(2), i),
                           Calibration({TOKENS: low + np.arange(100) / 100}))

@@ -51,14 +51,14 @@ def test_standardised_residuals_have_the_experts_own_valid_mean_and_deviation(fo
     assert z["test"]["u"][0].tolist() == [6.0, 6.0]
 
 
-def test_excess_sends_home_what_an_expert_wins_that_finds_it_untypical(found):
+def test_typicality_sends_home_what_an_expert_wins_that_finds_it_untypical(found):
     residuals = {"a": np.array([[5.0, 5.0], [4.5, 9.0]]), "b": np.array([[9.0, 9.0], [1.0, 1.0]])}
     plain = {"valid": residuals, "test": residuals | {"u": np.array([[5.0], [2.0]])}}
     counted = scoring.exceeding(plain, EXPERTS)
     assert scoring.judge(plain, EXPERTS)["routing"] == 0.75
     assert scoring.judge(counted, EXPERTS)["routing"] == 1.0
     assert counted["test"]["u"][0, 0] == 5.0 and counted["test"]["u"][1, 0] > 2.0
-    assert "code, excess" not in found  # a rule of the code length's
+    assert "code, typicality" not in found  # a rule of the code length's
 
 
 def test_cloned_experts_route_one_domain_only(found):

@@ -8,6 +8,7 @@ import tiny_bank
 
 from cr_jax.data import ByteTokenizer, eval_windows, load_corpus
 from cr_jax.errors import UserError
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies import blends, lengths
 from cr_jax.studies.evaluation import score_domains
 from cr_jax.studies.sums import measure, scorer
@@ -37,7 +38,8 @@ def corpora(tmp_path_factory):
 
 def test_the_banks_scorer_is_the_evaluation(bank, corpora):
     windows = {n: eval_windows(corpora[n, "test"], 16) for n in NAMES[:2]}
-    mine, theirs = measure(scorer(bank, batch=16), windows), score_domains(bank, windows)
+    mine, theirs = measure(scorer(bank, sizes=BatchSizes(windows=16)),
+                           windows), score_domains(bank, windows)
     for name in windows:
         np.testing.assert_allclose(mine[name].residual, theirs[name].residual, rtol=1e-5)
         assert np.array_equal(mine[name].correct, theirs[name].correct)
@@ -56,7 +58,8 @@ def test_sums_of_another_shape_and_empty_windows_are_refused(corpora):
 
 def test_the_studies_run_from_a_bank_end_to_end(bank, corpora):
     """Untrained experts: figures mean nothing but that every stage takes what the last gave."""
-    tokenizer, window, score = bank.tokenizer, bank.model.window, scorer(bank, batch=16)
+    tokenizer, window, score = bank.tokenizer, bank.model.window, scorer(bank,
+                                                                         sizes=BatchSizes(windows=16))
     cut = lambda split: {n: eval_windows(corpora[n, split], window, limit=30) for n in NAMES}
     valid, test = cut("valid"), cut("test")
 

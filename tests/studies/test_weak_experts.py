@@ -1,4 +1,4 @@
-"""A head start makes a weak expert win its own text, and only as far as that is worth it."""
+"""An offset makes a weak expert win its own text, and only as far as that is worth it."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def world(behind, seed=0, n=400):
 def test_a_share_of_its_own_windows_is_what_an_expert_gets():
     residuals = world(behind=2.0)
     for share in (0.5, 0.8, 0.95):
-        found = weak_experts.handicaps(residuals, NAMES, share)
+        found = weak_experts.own_offsets(residuals, NAMES, share)
         won = (residuals["weak"] - found[:, None]).argmin(0) == 2
         assert won.mean() == pytest.approx(share, abs=0.01)
         assert found[0] == found[1] == 0  # they win at home without
@@ -42,7 +42,7 @@ def test_the_weak_expert_wins_its_text_on_new_windows_and_others_keep_theirs():
 def test_an_expert_beyond_help_gets_none():
     # what it would need to win at home takes all of its neighbours' text
     residuals = world(behind=8.0)
-    half = weak_experts.handicaps(residuals, NAMES, 0.5)
+    half = weak_experts.own_offsets(residuals, NAMES, 0.5)
     assert weak_experts.accuracy(residuals, NAMES, half) < 0.5
     share, found = weak_experts.choose(residuals, NAMES)
     assert share == 0 and not found.any()
@@ -56,24 +56,24 @@ def test_a_strong_bank_needs_none():
 def test_bad_input_is_refused():
     residuals = world(1.0)
     with pytest.raises(UserError, match=r"share=2 .* must lie in \[0, 1\]"):
-        weak_experts.handicaps(residuals, NAMES, 2)
+        weak_experts.own_offsets(residuals, NAMES, 2)
     with pytest.raises(UserError, match="weak: finite residuals of all 3"):
-        weak_experts.handicaps({k: residuals[k] for k in "ab"}, NAMES, 0.5)
+        weak_experts.own_offsets({k: residuals[k] for k in "ab"}, NAMES, 0.5)
     with pytest.raises(UserError, match="a: finite residuals"):
-        weak_experts.handicaps(residuals | {"a": residuals["a"] * np.nan}, NAMES, 0.5)
+        weak_experts.own_offsets(residuals | {"a": residuals["a"] * np.nan}, NAMES, 0.5)
 
 
 def test_text_beyond_what_is_typical_leaves_the_neighbour():
     """`weak` needs 6 nats on its own text, b 5: typical of weak, far beyond b's usual 3."""
     valid, test = world(2.0, seed=0), world(2.0, seed=1)
-    found = weak_experts.excess(valid, test, NAMES)
+    found = weak_experts.typicality(valid, test, NAMES)
     rows = {r["weight"]: r for r in found["rows"]}
     assert rows[0.0]["per_domain"]["weak"] < 0.1 and found["chosen_on_valid"] > 0
     assert rows[found["chosen_on_valid"]]["per_domain"]["weak"] > 0.9
     assert rows[found["chosen_on_valid"]]["per_domain"]["a"] > 0.95
 
 
-def test_excess_leaves_what_is_typical_alone():
+def test_typicality_leaves_what_is_typical_alone():
     residual = np.array([[1.0, 3.0], [2.0, 2.5]])
-    found = weak_experts.with_excess(residual, np.array([1.5, 3.0]), 2.0)
+    found = weak_experts.with_typicality_penalty(residual, np.array([1.5, 3.0]), 2.0)
     np.testing.assert_allclose(found, [[1.0, 6.0], [2.0, 2.5]])

@@ -15,7 +15,7 @@ from cr_jax.training.checkpoint import Checkpointer
 
 
 def saves_at(monkeypatch, *steps):
-    monkeypatch.setattr(loop, "agreed", lambda step, stop, due: (stop, step in steps))
+    monkeypatch.setattr(loop, "agreed", lambda step, stop, due, look: (stop, step in steps, look))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from cr_jax.training.step import TrainState
 def state(step: int) -> TrainState:
     params = {"w": jnp.arange(6.0).reshape(2, 3) + step, "b": jnp.full(2, 0.1 * step)}
     return TrainState(step=jnp.full(2, step, jnp.int32), params=params,
-                      opt_state=optax.adam(1.0).init(params), average=None,
+                      opt_state=optax.adam(1.0).init(params),
                       key=jnp.asarray([[0, 1], [0, 2]], jnp.uint32))
 
 
@@ -186,7 +186,7 @@ def test_another_models_state_is_refused(copied, change):
     if change == "shape":
         like = like.replace(params={**like.params, "w": jnp.zeros((2, 4))})
     elif change == "more":
-        like = like.replace(average=like.params)
+        like = like.replace(key=(like.key, like.params))
     else:
         like = like.replace(opt_state=None)
     with pytest.raises(UserError, match="another model") as caught:
@@ -214,3 +214,16 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot write checkpoints"):
         Checkpointer(tmp_path / "file" / "checkpoints")
+
+
+def test_the_best_step_is_not_rotated_away_until_another_is_better(tmp_path):
+    checkpointer = Checkpointer(tmp_path, 2)
+    kept = {}
+    for step, best in ((1, 1), (2, 1), (3, 1), (4, 4), (5, 4), (6, 4), (7, 4), (8, None)):
+        checkpointer.save(step, state(step), {"next_index": step}, {"elapsed": 0.0}, best)
+        checkpointer.wait()
+        kept[step] = checkpointer.steps()
+    checkpointer.close()
+    assert kept == {1: [1], 2: [1, 2], 3: [1, 2, 3], 4: [3, 4], 5: [4, 5], 6: [4, 5, 6],
+                    7: [4, 6, 7], 8: [7, 8]}
+    assert found(tmp_path)[0] == 8  # the newest is what a run goes on from

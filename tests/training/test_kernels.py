@@ -15,6 +15,7 @@ from cr_jax.models import layers
 from cr_jax.parallel.over_experts import over_experts
 from cr_jax.parallel.plan import make_plan
 from cr_jax.training import banner
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.step import init_state, make_train_step
 
 EXPERTS = 2
@@ -34,10 +35,10 @@ def step(model, experts=1):
 
     AdamW's first moments are the clipped gradients' tenths.  Experts start from their own weights.
     """
-    make = functools.partial(init_state, model, OPTIMIZER, DRAWS)
+    make = functools.partial(init_state, CompressorLoss(model, DRAWS), OPTIMIZER)
     state = jax.jit(jax.vmap(make))(jax.random.split(jax.random.key(0), experts))
     batch = {"tokens": jnp.stack([windows(model, seed=i) for i in range(experts)])}
-    run = over_experts(make_train_step(model, OPTIMIZER, DRAWS), experts, "vmap")
+    run = over_experts(make_train_step(CompressorLoss(model, DRAWS), OPTIMIZER), experts, "vmap")
     traced = jax.jit(run).trace(state, batch, jnp.full(experts, 0.5))
     state, sums = jax.device_get(traced.lower().compile()(state, batch, np.full(experts, 0.5)))
     return (state.opt_state, state.params, sums), str(traced.jaxpr).count("pallas_call[")
@@ -77,11 +78,12 @@ def test_a_language_model_has_the_same_states():
 def test_a_step_over_devices_is_the_plain_one_of_one_device():
     plan = make_plan("jit", EXPERTS, DRAWS.batch, mesh_expert=2, devices=jax.devices()[:4])
     model = triton(MODEL)
-    state = plan.init(functools.partial(init_state, model, OPTIMIZER, DRAWS),
+    state = plan.init(functools.partial(init_state, CompressorLoss(model, DRAWS), OPTIMIZER),
                       jax.random.split(jax.random.key(0), EXPERTS))
     batch = plan.put({"tokens": np.stack([windows(model, seed=i) for i in range(EXPERTS)])})
     program = plan.compile_step(
-        functools.partial(make_train_step, model, OPTIMIZER, DRAWS), "vmap", state, batch)
+        lambda axis: make_train_step(CompressorLoss(model, DRAWS), OPTIMIZER, axis_name=axis),
+        "vmap", state, batch)
     state, sums = jax.device_get(program(state, batch, 0.5))
     check_same((state.opt_state, state.params, sums), step(MODEL, EXPERTS)[0])
 

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import itertools
 import json
 import os
 import signal
@@ -16,9 +15,12 @@ import tiny_run
 
 from cr_jax.config import to_dict
 from cr_jax.errors import UserError
+from cr_jax.parallel.plan import Plan
 from cr_jax.training import loop, progress
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.loop import Interrupted
+from cr_jax.training.validation import Validation
+from cr_jax.training.workdir import same_run
 
 
 @pytest.fixture(autouse=True)
@@ -99,13 +101,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_pat
     with pytest.raises(UserError, match=r"the loss of digits.* not finite at step \d") as caught:
         tiny_run.train(bad, tmp_path)
     assert "\n" not in str(caught.value) and "learning_rate" in str(caught.value)
-    failed = int(str(caught.value).split("at step ")[1].split(";")[0])
-    kept = Checkpointer(tmp_path / "run" / "checkpoints").steps()
-    assert all(step < failed for step in kept)
-    for line in lines(tmp_path):
-        assert np.isfinite(line["nll"])
+    # Step 1's loss is finite, the weights that it leaves are too; step 2's loss is not.
+    assert "at step 2;" in str(caught.value)
+    kept = Checkpointer(tmp_path / "run" / "checkpoints")
+    assert kept.steps() == [1]
+    kept.close()
+    assert [(x["step"], np.isfinite(x["nll"])) for x in lines(tmp_path)] == [(1, True)] * 2
     (tmp_path / "good").mkdir()
-    tiny_run.train(good, tmp_path / "good")  # the same run at a sane rate is fine
+    assert tiny_run.train(good, tmp_path / "good").step == 3  # at a sane rate the run is fine
 
 
 def spoil(monkeypatch, change):
@@ -166,25 +169,75 @@ def test_a_run_may_last_a_number_of_tokens(tmp_path):
     assert done.step == 4  # the step that passes the number is the last
 
 
-def test_a_run_may_last_seconds_and_those_before_a_stop_count(tmp_path, monkeypatch):
-    """On a clock that goes on by a second whenever the loop looks at it."""
-    ticks = itertools.count()
+@pytest.fixture
+def clocked(monkeypatch):
+    """A clock that goes on by 1 s in a step, 1,000 in the compiler, 50 at a save, 7 at a look."""
+    now = [0.0]
     monkeypatch.setattr("cr_jax.training.clock.time",
-                        types.SimpleNamespace(perf_counter=lambda: float(next(ticks))))
-    e = tiny_run.experiment(tmp_path, seconds=60.0)
-    with pytest.raises(Interrupted):
-        tiny_run.train(e, tmp_path, on_log=stop_at(2))
-    looked = next(ticks)
-    done = tiny_run.train(e, tmp_path)
-    assert done.step > 5 and done.seconds >= 60
-    assert next(ticks) < looked + 65  # not another 60 s from its start on
-    assert next(ticks) > 60
-    again = tiny_run.train(e, tmp_path)
-    assert again.step == done.step and again.seconds == pytest.approx(done.seconds, abs=9)
+                        types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("cr_jax.training.phases.time",
+                        types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def taking(owner, name, seconds, change=lambda made: made):
+        real = getattr(owner, name)
+
+        def slow(*arguments):
+            now[0] += seconds
+            return change(real(*arguments))
+
+        monkeypatch.setattr(owner, name, slow)
+
+    def one_second(program):
+        def run(*arguments):
+            now[0] += 1
+            return program.run(*arguments)
+        return dataclasses.replace(program, run=run)
+
+    taking(Plan, "compile_step", 1000, one_second)
+    taking(Plan, "compile_sums", 1000)
+    taking(Checkpointer, "save", 50)
+    taking(Validation, "look", 7)
+    return now
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_seconds_are_those_of_the_steps_alone_also_over_a_stop(tmp_path, clocked, mode):
+    e = tiny_run.experiment(tmp_path, seconds=10.0, checkpoint_every=2.5,
+                            evaluation={"every": "4 seconds"})
+    with pytest.raises(Interrupted, match="step 6"):  # step 5 is read while 6 is under way
+        tiny_run.train(e, tmp_path, mode=mode, on_log=stop_at(5))
+    done = tiny_run.train(e, tmp_path, mode=mode)
+    assert (done.step, done.seconds) == (10, 10.0)
+    trained = [x for x in lines(tmp_path) if "nll" in x and x["expert"] == "digits"]
+    assert [x["step"] for x in trained] == list(range(1, 11))
+    # What is read a step later is logged a second later, but before a save or a look, and last.
+    assert all(0 <= x["seconds"] - x["step"] <= 1 for x in trained)
+    assert [(x["step"], x["seconds"]) for x in done.looks] == [(4, 4.0), (8, 8.0), (10, 10.0)]
+    # Two starts.  Saved at 3, 6 (stopped), 9 and, last, at 10; best looks are saved too.
+    spent = done.phases
+    assert spent["step"] == 10 and spent["compile"] == 4000 and spent["validate"] == 21
+    assert spent["checkpoint"] >= 200 and spent["checkpoint"] % 50 == 0
+    again = tiny_run.train(e, tmp_path, mode=mode)
+    assert (again.step, again.seconds) == (10, 10.0)
+    assert again.looks == done.looks and again.phases["compile"] == 4000
+    # The record says so; a longer run goes on from there, not from its start.
+    longer = dataclasses.replace(e, train=dataclasses.replace(e.train, seconds=12.0))
+    more = tiny_run.train(longer, tmp_path, mode=mode)
+    assert (more.step, more.seconds) == (12, 12.0)
+
+
+def test_a_step_that_is_compiled_in_its_call_does_not_count(tmp_path, clocked, monkeypatch):
+    """As under pmap of several processes."""
+    compile_step = Plan.compile_step
+    monkeypatch.setattr(Plan, "compile_step", lambda *arguments: dataclasses.replace(
+        compile_step(*arguments), compiled=False))
+    done = tiny_run.train(tiny_run.experiment(tmp_path, steps=5), tmp_path)
+    assert (done.step, done.seconds) == (5, 4.0)
+    assert (done.phases["step"], done.phases["compile"]) == (4, 1001)
 
 
 @pytest.mark.parametrize("group,field,value", [
-    ("optimizer", "learning_rate", 0.5), ("train", "batch", 16), ("train", "ema", 0.5),
+    ("optimizer", "learning_rate", 0.5), ("train", "batch", 16), ("train", "nested", 0.5),
     ("data", "mode", "padded"), ("tokenizer", "vocab_size", 300), ("", "seed", 3),
     ("model", "d_latent", 8), ("names", "", "")], ids=lambda x: str(x))
 def test_a_workdir_refuses_another_run(tmp_path, finished, group, field, value):
@@ -253,10 +306,24 @@ def test_settings_that_an_older_version_lacked_were_at_their_defaults():
               "experts": ["a"], "texts": {"a": "1"}}
     older = json.loads(json.dumps(record))
     del older["texts"], older["experiment"]["train"]["max_epochs"], older["model"]["predictive"]
-    loop.same_run(older, record)
+    same_run(older, record)
     older["experiment"]["train"]["predict_weight"] = 0.9
     with pytest.raises(UserError, match="train: predict_weight"):
-        loop.same_run(older, record)
+        same_run(older, record)
+
+
+@pytest.mark.parametrize(("field", "harmless", "used"), [
+    ("ema", 0.0, 0.9), ("hidden_final", 0.5, 0.0), ("hidden_weight", 1.0, 0.2)])
+def test_settings_that_this_version_lacks_must_not_have_mattered(field, harmless, used):
+    record = {"experiment": to_dict(tiny_run.experiment("x", hidden=0.5)),
+              "model": to_dict(tiny_run.MODEL), "experts": ["a"], "texts": {"a": "1"}}
+    older = json.loads(json.dumps(record))
+    older["experiment"]["train"][field] = harmless
+    same_run(older, record)
+    older["experiment"]["train"][field] = used
+    with pytest.raises(UserError, match=rf"train\.{field}={used}, .* new --workdir") as caught:
+        same_run(older, record)
+    assert "\n" not in str(caught.value)
 
 
 def test_latent_queries_of_an_older_version_go_on_as_plain_ones_only():

@@ -6,6 +6,7 @@ import re
 import threading
 
 import jax
+import numpy as np
 import pytest
 import tiny_run
 
@@ -13,8 +14,9 @@ from cr_jax import config as settings
 from cr_jax.config import TrainConfig
 from cr_jax.errors import UserError
 from cr_jax.parallel import plan as parallel
-from cr_jax.training import banner, watchdog
+from cr_jax.training import banner, progress, watchdog
 from cr_jax.training.clock import Clock
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.phases import PHASES, Phases, shares
 from cr_jax.training.trace import Trace
 
@@ -79,7 +81,7 @@ def test_the_time_that_is_known_before_the_first_step(monkeypatch, train, elapse
     train = TrainConfig(batch=8, **train)
     plan = parallel.make_plan("jit", 2, 8, 1, jax.devices()[:1])
     clock = Clock(train, 12, (), elapsed=elapsed)
-    found = banner.lines(plan, None, tiny_run.MODEL, train, clock, step)
+    found = banner.lines(plan, None, CompressorLoss(tiny_run.MODEL, train), train, clock, step)
     assert re.search(words, found[2]) and "per device" not in found[0]
 
 
@@ -216,3 +218,41 @@ def test_a_run_that_waits_for_its_data_says_so(monkeypatch, tmp_path):
     assert tiny_run.train(e, tmp_path).step == 4
     assert any("step 3 waits for the next batch" in line for line in heard)
     assert "__next__" in (tmp_path / "run" / "hang.txt").read_text()
+
+
+class Bar:
+    """Stands in for tqdm: hears the text and how far it is."""
+
+    def __init__(self, n=0.0):
+        self.n, self.said = n, []
+
+    def set_description_str(self, text, refresh):
+        self.said.append(text)
+
+    def update(self, by):
+        self.n += by
+
+
+def test_the_time_left_is_that_of_this_start_after_a_resume(monkeypatch):
+    """60 of 100 steps were done in 600 s elsewhere; here four more take 8 s and a pause 4 s."""
+    now = [50.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    train = TrainConfig(batch=8, steps=100)
+    clock, bar = Clock(train, 12, (), elapsed=600.0), Bar(60.0)
+    e = settings.Experiment(train=train)
+    log = progress.Progress(e, CompressorLoss(tiny_run.MODEL, train), ("a",), clock, Phases(), None,
+                            bar, None)
+    log.start(60)
+    clock.start()
+    now[0] += 8
+    clock.pause()
+    now[0] += 4
+    log(64, {k: np.ones(1) for k in ("nll", "correct", "tokens", "windows", "exact",
+                                     "gradient_norm")}, np.array([0.5]))
+    # 4 % took 12 s of this start: 36 % are left.
+    assert bar.said[-1].startswith("10:08 passed, 01:48 left, step 64, TRA 100.00%, ")
+    assert "48 tokens/s" in bar.said[-1]  # four steps of 96 tokens in 8 s
+    assert bar.n == pytest.approx(64)
+    look = {"step": 64, "seconds": 608.0, "experts": {"a": {"valid_nll": 1.0, "valid_tra": 0.9947}}}
+    log.validated(look)
+    assert bar.said[-1].endswith(", valid 99.47%")

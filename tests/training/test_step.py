@@ -1,4 +1,4 @@
-"""One pure step: learns, adds up micro-batches exactly, draws what it says, averages."""
+"""One pure step: learns, adds up micro-batches exactly, draws what it says."""
 
 import collections
 import dataclasses
@@ -13,23 +13,26 @@ from tiny_model import prefix_mask, small, windows
 from cr_jax import models
 from cr_jax.config import OptimizerConfig, TrainConfig
 from cr_jax.training import step as step_room
+from cr_jax.training.draws import draw_for
+from cr_jax.training.losses import CompressorLoss
 
 MODEL = small(tie_embeddings=True)
 ADAMW = OptimizerConfig(name="adamw", learning_rate=3e-3, warmup=0.0)
 TRAIN = TrainConfig(batch=8, steps=1)
-ALL = dataclasses.replace(TRAIN, ema=0.5, nested=0.5, hidden=0.5)
+ALL = dataclasses.replace(TRAIN, nested=0.5, hidden=0.5)
 traces = collections.Counter()
 
 
 @functools.cache
 def start(optimizer=ADAMW, train=TRAIN):
-    make = lambda key: step_room.init_state(MODEL, optimizer, train, key)
+    make = lambda key: step_room.init_state(CompressorLoss(MODEL, train), optimizer, key)
     return jax.jit(make)(jax.random.key(0))
 
 
 @functools.cache
 def compiled(optimizer=ADAMW, train=TRAIN):
-    step = step_room.make_train_step(MODEL, optimizer, train)
+    step = step_room.make_train_step(
+        CompressorLoss(MODEL, train), optimizer, train.accumulate)
 
     @jax.jit
     def counted(*args):
@@ -109,20 +112,9 @@ def test_draws_reach_the_model():
     assert plain["tokens"] == hard["tokens"] and hard["nll"] > plain["nll"] + 1
 
 
-def test_the_average_follows_the_weights():
-    state, want = start(train=ALL), jax.device_get(start(train=ALL).average)
-    for i in range(4):
-        state, _ = run(1, train=ALL, state=state, first=i, masked=True)
-        decay = min(0.5, (1 + i) / (10 + i))
-        want = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, want, state.params)
-    assert distance(state.average, want) < 1e-5
-    assert distance(state.average, state.params) > 1e-4
-    assert start().average is None
-
-
-def drawn(train, step=0, rows=512, key=0, progress=0.0):
-    state = start().replace(step=jnp.asarray(step), key=jax.random.key_data(jax.random.key(key)))
-    options, kept = step_room._draw(MODEL, train, state, (rows, MODEL.window), None, progress)
+def drawn(train, step=0, rows=512, key=0):
+    options, kept = draw_for(
+        MODEL, train, (rows, MODEL.window), jax.random.fold_in(jax.random.key(key), step))
     return options if kept is None else {**options, "kept": kept}
 
 
@@ -140,7 +132,7 @@ def test_short_windows_keep_a_random_number_of_leading_tokens():
 def test_tokens_past_a_short_window_change_neither_the_update_nor_the_sums():
     train = dataclasses.replace(TRAIN, short=1.0)
     step = compiled(train=train)
-    kept = np.asarray(step_room._draw(MODEL, train, start(), (8, MODEL.window), None, 0.0)[1])
+    kept = np.asarray(drawn(train, rows=8)["kept"])
     tokens = np.random.default_rng(0).integers(0, MODEL.vocab_size, kept.shape, np.int32)
     other = np.where(kept, tokens, 0)
     assert not np.array_equal(tokens, other)
@@ -168,12 +160,6 @@ def test_every_rate_is_drawn_and_every_octave_as_often():
     np.testing.assert_allclose(share, want, atol=4 * np.sqrt(0.25 / len(rate)))
 
 
-def test_hidden_tokens_may_begin_with_none():
-    late = dataclasses.replace(TRAIN, hidden=0.0, hidden_final=0.8)
-    assert not np.asarray(drawn(late, progress=0.0)["hidden"]).any()
-    assert np.asarray(drawn(late, progress=1.0)["hidden"]).any(-1).mean() > 0.7
-
-
 def test_nested_and_short_are_drawn_apart():
     both = drawn(dataclasses.replace(TRAIN, nested=1.0, short=1.0))
     lengths = np.asarray(both["kept"]).sum(-1)
@@ -186,21 +172,3 @@ def test_hidden_tokens_are_drawn_between_the_two_shares():
     some = hidden.any(-1)
     assert 0.4 < some.mean() < 0.6
     assert 0.35 < hidden[some].mean() < 0.47
-    late = dataclasses.replace(train, hidden_final=0.1)
-    some = np.asarray(drawn(late, progress=1.0)["hidden"]).any(-1)
-    assert 0.05 < some.mean() < 0.17
-
-
-def test_a_hidden_tokens_weight_scales_its_part_of_the_gradient():
-    """With all windows hidden in part, weight 0 leaves the hidden tokens' targets without a say."""
-    train = dataclasses.replace(
-        TRAIN, hidden=1.0, hidden_final=1.0, hidden_low=0.5, hidden_weight=0.0)
-    hidden = np.asarray(drawn(train, rows=8)["hidden"])
-    tokens = windows(MODEL, 8)
-    other = jnp.where(hidden, (tokens + 1) % MODEL.vocab_size, tokens)
-    for weight, same in ((0.0, True), (1.0, False)):
-        step = compiled(train=dataclasses.replace(train, hidden_weight=weight))
-        state = start().replace(key=jax.random.key_data(jax.random.key(0)))
-        one, two = (step(state, {"tokens": t}, jnp.float32(0.0))[0].params for t in (tokens, other))
-        # What is hidden reaches neither the encoder nor, at weight 0, the loss.
-        assert (distance(one, two) == 0) == same

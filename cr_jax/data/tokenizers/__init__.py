@@ -15,6 +15,7 @@ from cr_jax.data.tokenizers.gpt2 import Gpt2Tokenizer
 from cr_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from cr_jax.data.tokenizers.token_table import NOTE, Tokenizer, TokenTable
 from cr_jax.errors import UserError
+from cr_jax.files import expanded
 
 __all__ = [
     "ByteTokenizer", "Gpt2Tokenizer", "SentencePieceTokenizer", "Tokenizer", "load_tokenizer",
@@ -37,7 +38,7 @@ class ByteTokenizer(TokenTable):
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Reads what `save` wrote. UserError when it is missing, damaged, or its bytes were changed."""
-    folder = Path(folder)
+    folder = expanded(folder)
     try:
         note = json.loads((folder / NOTE).read_text("utf-8"))
         kind, wanted = note["kind"], note["fingerprint"]
@@ -54,6 +55,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             raise UserError(f"{folder / NOTE} names an unknown kind of tokenizer, {kind!r}")
     except OSError as error:
         raise UserError(f"no tokenizer in {folder}: {error.filename} cannot be read") from None
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{folder / NOTE} is damaged; restore or retrain the tokenizer") from None
     if found.fingerprint != wanted:

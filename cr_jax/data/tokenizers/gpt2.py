@@ -10,6 +10,7 @@ from jaxtyping import UInt32
 
 from cr_jax.data.tokenizers.token_table import TokenTable
 from cr_jax.errors import UserError
+from cr_jax.files import expanded
 
 
 class Gpt2Tokenizer(TokenTable):
@@ -32,8 +33,9 @@ class Gpt2Tokenizer(TokenTable):
         if not folder:
             raise UserError("the GPT-2 tokenizer needs a folder with encoder.json and vocab.bpe; "
                             "name it in the config or in CR_JAX_GPT2")
+        folder = expanded(folder)
         try:
-            self._data = {name: (Path(folder) / name).read_bytes()
+            self._data = {name: (folder / name).read_bytes()
                           for name in ("encoder.json", "vocab.bpe")}
         except OSError as error:
             raise UserError(f"cannot read {error.filename}: {error.strerror}") from None

@@ -134,7 +134,7 @@ def _train(sentences: Iterator[str], vocab_size: int, coverage: float) -> bytes:
 
 def _train_common(sample: list[str], vocab_size: int) -> bytes:
     """For scripts with more characters than ids: half of the free ids go to the commonest ones."""
-    counts = collections.Counter()
+    counts: collections.Counter[str] = collections.Counter()
     for block in sample:
         counts.update(block)
     ranked = sorted(counts, key=lambda c: (-counts[c], c))

@@ -1,6 +1,9 @@
-"""The bottlenecks by name.  To add one: a file with a subclass of `Bottleneck`, named here."""
+"""The bottlenecks by name: what `config.model.bottleneck` may be.
 
-from collections.abc import Callable, Mapping
+To add one: `register_bottleneck(name, form)` with a subclass of `Bottleneck` (docs/extending.md).
+"""
+
+from collections.abc import Callable
 
 from cr_jax.config import ModelConfig
 from cr_jax.errors import UserError
@@ -10,11 +13,20 @@ from cr_jax.models.bottlenecks.interface import Bottleneck
 from cr_jax.models.bottlenecks.plain_query import PlainQuery
 from cr_jax.models.bottlenecks.query import Query
 
-BOTTLENECKS: Mapping[str, Callable[[ModelConfig], Bottleneck]] = {
+BOTTLENECKS: dict[str, Callable[[ModelConfig], Bottleneck]] = {
     "query": lambda config: Query(config) if config.rotary_values else PlainQuery(config),
     "fold": Fold,
     "fourier_query": FourierQuery,
 }
+
+
+def register_bottleneck(name: str, form: Callable[[ModelConfig], Bottleneck]) -> None:
+    """Makes `config.model.bottleneck` accept `name`.  Raises `UserError` for a name that is taken.
+    """
+    if not name.isidentifier() or name in BOTTLENECKS:
+        raise UserError(f"a bottleneck cannot be named {name!r}: a name is one word, and taken are "
+                        f"{', '.join(BOTTLENECKS)}")
+    BOTTLENECKS[name] = form
 
 
 def make_bottleneck(config: ModelConfig) -> Bottleneck:

@@ -87,10 +87,10 @@ class FourierQuery(Bottleneck):
     ) -> Float[Array, "B M Dz"]:
         c, b = self.config, h.shape[0]
         scores = c.d_model**-0.5 * project(h, self.queries).astype(jnp.float32)
-        count = c.window
+        count = float(c.window)
         if mask is not None:
             scores = jnp.where(mask[..., None], scores, jnp.finfo(jnp.float32).min)
-            count = jnp.sum(mask, axis=1)[:, None, None]
+            count = jnp.sum(mask, axis=1, dtype=jnp.float32)[:, None, None]
         weights = (count * jax.nn.softmax(scores, axis=1)).astype(h.dtype)
         v = project(h, self.values).reshape(b, c.window, c.heads, 1, -1)
         v = (weights.reshape(b, c.window, c.heads, c.latents, 1) * v).swapaxes(2, 3)
@@ -118,7 +118,8 @@ class FourierQuery(Bottleneck):
         window = self.config.window
         odd = 2 * jnp.arange(self.frequencies)[None] + 1
         # Whole turns are taken off as integers.
-        angle = jnp.pi / window * (jnp.arange(window)[:, None] * odd % (2 * window))
+        turned = jnp.arange(window)[:, None] * odd % (2 * window)
+        angle = jnp.pi / window * turned.astype(jnp.float32)
         size = jnp.where(odd == window, 1.0, 2.0**0.5) / window**0.5  # the frequency pi is real
         return jnp.stack([size * jnp.cos(angle), size * jnp.sin(angle)]).astype(dtype)
 

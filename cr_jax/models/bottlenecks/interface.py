@@ -15,11 +15,13 @@ class Bottleneck(nn.Module):
 
     config: ModelConfig
 
-    # P, how many positions `expand` lays before the window.
-    prefix = 0
-
     # What a rate counts, in the plural, for messages.
     rate_unit = "numbers"
+
+    @property
+    def prefix(self) -> int:
+        """P, how many positions `expand` lays before the window."""
+        return 0
 
     @property
     def rates(self) -> int:

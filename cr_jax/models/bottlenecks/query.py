@@ -124,7 +124,7 @@ class Query(Bottleneck):
         """Of each pair at each position, [L, D/2]."""
         c = self.config
         if c.value_frequencies == "learned":
-            return jnp.arange(c.window)[:, None] * self.theta[None]
+            return jnp.arange(c.window, dtype=jnp.float32)[:, None] * self.theta[None]
         if c.value_frequencies == "rope":
             return spectrum.rope_angles(c.window, c.d_model, c.heads)
         return spectrum.angles(c.window, c.d_model, self.span)

@@ -24,14 +24,14 @@ def channels(width: int, span: int) -> Int[np.ndarray, " pairs"]:
 def angles(window: int, width: int, span: int) -> Float[Array, "L pairs"]:
     """theta_k i of each position i and pair; whole turns are taken off as integers."""
     turned = jnp.arange(window)[:, None] * jnp.asarray(_odd(width, span))[None] % (2 * span)
-    return jnp.pi / span * turned
+    return np.pi / span * turned.astype(jnp.float32)
 
 
 def rope_angles(window: int, width: int, heads: int) -> Float[Array, "L pairs"]:
     """The same with the frequencies of rotary position embedding, base 10,000."""
     half = width // heads // 2
-    theta = jnp.tile(10_000.0 ** (-jnp.arange(half) / half), heads)
-    return jnp.arange(window)[:, None] * theta[None]
+    theta = jnp.tile(10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half), heads)
+    return jnp.arange(window, dtype=jnp.float32)[:, None] * theta[None]
 
 
 def place(width: int, heads: int) -> Int[np.ndarray, "2 pairs"]:

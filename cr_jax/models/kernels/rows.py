@@ -127,7 +127,7 @@ def cross_entropy(
         return _triton().cross_entropy(logits, ids, weights)
     top, log_z, target = softmax_terms(logits, ids)
     p = jnp.exp(logits.astype(jnp.float32) - log_z[:, None])
-    wrong = p - (ids[:, None] == jnp.arange(logits.shape[1])[None])
+    wrong = p - (ids[:, None] == jnp.arange(logits.shape[1])[None]).astype(p.dtype)
     return (wrong * weights[:, None]).astype(logits.dtype), log_z - target, target >= top
 
 

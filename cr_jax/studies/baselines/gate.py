@@ -4,6 +4,7 @@ The compressor's embedding and encoder + decoder blocks, a mean over the window,
 domain.  It is told what the experts never are: the other domains' text.  Not in the paper.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import flax.linen as nn
@@ -16,8 +17,8 @@ from cr_jax.config import Experiment, ModelConfig
 from cr_jax.models.kernels import rms_norm
 from cr_jax.models.layers import Stack, compute_dtype
 from cr_jax.parallel import plan as parallel
-from cr_jax.studies.baselines import stacked_training
-from cr_jax.studies.baselines.interface import Baseline, Budget, TrainingText, cut
+from cr_jax.studies.baselines.interface import Baseline, Budget, TrainingText, cut, fitted
+from cr_jax.training.losses import ClassifierLoss
 
 
 class Gate(nn.Module):
@@ -47,24 +48,18 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget, experiment: 
     """Trains `budget.gate_steps` steps of `budget.gate_batch` windows per domain.
 
     Half of the windows are cut to a random length, so that one gate serves all of them.  Scores
-    are logits.  `UserError` as `stacked_training.train` and `make_plan` raise it.
+    are logits.  `UserError` as `interface.fitted` and `make_plan` raise it.
     """
     domains = len(text.names)
     net = Gate(model, domains)
     plan = parallel.make_plan(experiment.parallel, 1, budget.gate_batch * domains)
-    blank = jnp.zeros((1, model.window), jnp.int32)
-
-    def loss(params, batch, total):
-        logits = net.apply(params, batch["tokens"], batch["mask"])
-        share = jax.nn.log_softmax(logits)
-        own = jnp.take_along_axis(share, batch["label"][:, None], axis=1)
-        return -jnp.sum(own) / total(len(own))
-
-    fitted = stacked_training.train(
-        plan, parallel.expert_keys(experiment.seed, ["gate"]),
-        lambda key: net.init(key, blank, blank == 0), loss, experiment.optimizer,
-        _batches(text, budget.gate_batch, min(lengths)), budget.gate_steps, budget.seconds)
-    params = jax.tree.map(lambda x: x[0], fitted.params)
+    limits = dataclasses.replace(
+        experiment.train, batch=budget.gate_batch * domains, steps=budget.gate_steps, tokens=0,
+        seconds=budget.seconds, accumulate=1)
+    params, note = fitted(dataclasses.replace(experiment, train=limits), ClassifierLoss(model, net),
+                          ("gate",), plan,
+                          lambda step: _batches(text, budget.gate_batch, min(lengths)))
+    params = jax.tree.map(lambda x: x[0], params)
     score = jax.jit(net.apply)
 
     def predict(tokens, mask, lengths):
@@ -80,8 +75,8 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget, experiment: 
         return out
 
     return Baseline(predict, independent=False, unit="logit", note={
-        **fitted.note, "parameters": sum(x.size for x in jax.tree.leaves(params)),
-        "tokens_per_domain": fitted.note["steps"] * budget.gate_batch * model.window})
+        **note, "parameters": sum(x.size for x in jax.tree.leaves(params)),
+        "tokens_per_domain": note["steps"] * budget.gate_batch * model.window})
 
 
 def _batches(text: TrainingText, batch: int, shortest: int) -> Iterator[dict[str, np.ndarray]]:

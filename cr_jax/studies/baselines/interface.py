@@ -7,13 +7,18 @@ windows, L tokens.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int32
 
+from cr_jax.config import Experiment
 from cr_jax.data import Corpus, Mixture, Tokenizer, WindowBatches, sample, train_iterator
+from cr_jax.parallel.plan import Plan
+from cr_jax.training.loop import Job, train
+from cr_jax.training.losses import Loss
 
 
 @runtime_checkable
@@ -86,6 +91,26 @@ class TrainingText:
         every = dict(zip(self.names, self.corpora, strict=True))
         return train_iterator(WindowBatches(every, batch=batch, window=self.window, seed=self.seed,
                                             mode=self.mode, pad_id=self.tokenizer.pad_id))
+
+
+def fitted(
+    experiment: Experiment, loss: Loss, names: Sequence[str], plan: Plan,
+    batches: Callable[[int], Iterator],
+) -> tuple[Any, dict]:
+    """Trains a baseline's models by the compressors' own loop, in memory.
+
+    -> (parameters stacked [E, ...] on the devices; steps, seconds of steps, and the last step's
+    loss of each model in nats).  `config.train` may give steps and seconds: the learning rate
+    reaches its end whichever comes first.  `UserError` when a loss is not finite.
+    """
+    last = {}
+
+    def note(step, values):
+        last.update({name: figures["nll"] for name, figures in values.items()})
+
+    trained = train(Job(experiment, loss, tuple(names), batches), plan, on_log=note)
+    return jax.device_put(trained.params), {
+        "steps": trained.step, "seconds": trained.seconds, "last_loss": list(last.values())}
 
 
 def cut(mask: Bool[np.ndarray, "N L"], length: int) -> Bool[np.ndarray, "N L"]:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from cr_jax.studies.unknown.detection import auroc, fpr_at_95
 
 
-def strangeness(
+def novelty_score(
     scores: Float[np.ndarray, "E N"], tokens: Int[np.ndarray, " N"], unit: str,
     own: Float[np.ndarray, "E 2"],
 ) -> dict[str, Float[np.ndarray, " N"]]:
@@ -50,7 +50,7 @@ def leave_one_out(
         kept = np.arange(len(own)) != d
         if not kept.any():
             continue
-        strange = {n: strangeness(scores[n][kept], tokens[n], unit, own[kept])
+        strange = {n: novelty_score(scores[n][kept], tokens[n], unit, own[kept])
                    for i, n in enumerate(names) if i == d or i < len(own)}
         for rule in strange[name]:
             known = np.concatenate([s[rule] for n, s in strange.items() if n != name])

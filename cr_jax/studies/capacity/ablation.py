@@ -33,7 +33,8 @@ from cr_jax.parallel import plan as parallel
 from cr_jax.studies.capacity import capacity, power_law
 from cr_jax.studies.capacity.cells import SideBySide, scorer
 from cr_jax.studies.capacity.grid import Cell, Grid, groups
-from cr_jax.training.loop import train
+from cr_jax.training.loop import Job, train
+from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.metric_writer import read_lines
 from cr_jax.training.workdir import locked, provenance
 
@@ -168,8 +169,9 @@ class _Study:
                 process_index=jax.process_index(), process_count=jax.process_count()),
                 step) for c in cells.values()])
 
-        texts = {name: text.train[c.domain] for name, c in cells.items()}
-        trained = train(e, model, texts, plan, batches, place)
+        job = Job(e, CompressorLoss(model, e.train, plan.devices_seen), tuple(cells), batches,
+                  {name: text.train[c.domain] for name, c in cells.items()})
+        trained = train(job, plan, place)
         scored, parameters = scorer(model, e.eval.batch), models.count_parameters(model)
         logged = read_lines(place / "metrics.jsonl")
         lines = []

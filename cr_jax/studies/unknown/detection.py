@@ -1,4 +1,4 @@
-"""How well a score tells unknown from known.  Scores grow with strangeness, as residuals do.
+"""How well a score tells unknown from known.  Scores grow with novelty score, as residuals do.
 
 Not in the paper, which shows the gap between domains but no detection figures.  numpy only.
 """
@@ -13,6 +13,9 @@ def auroc(known: Real[np.ndarray, " N"], unknown: Real[np.ndarray, " U"]) -> flo
     """P(an unknown scores above a known) + P(tie) / 2, over all pairs (Mann-Whitney, exact).
 
     1: told apart perfectly; 0.5: chance.  `UserError` when a side is empty or has NaN.
+
+    >>> auroc(np.array([1, 2, 3]), np.array([3, 4])), auroc(np.array([1, 2]), np.array([1, 2]))
+    (0.9166666666666666, 0.5)
     """
     known, unknown = _checked(known, unknown)
     below = np.searchsorted(known, unknown, side="left")

@@ -61,7 +61,7 @@ def available(signals: Signals) -> dict[str, Rule]:
     The winner is the expert with the lowest residual; "own" refers to its own domain.
 
     p: 1 - the winner's conformal p-value (the router's own rule).
-    strangeness: least over experts of (residual - median) / (95th percentile - median), both of
+    novelty_score: least over experts of (residual - median) / (95th percentile - median), both of
       own text, as in study `routing`.
     two_sided: the winner's, where a residual below the median counts too (median - 5th percentile
       is then the unit): an input that is rebuilt too easily is unusual as well.
@@ -70,9 +70,9 @@ def available(signals: Signals) -> dict[str, Rule]:
     bank: two_sided for the residual minus the median of all experts' residuals.
     generalist, complexity: two_sided for the residual minus the generalist's residual, or minus
       the compressor's size.
-    gain: strangeness of the residual minus the generalist's: an expert that knows the text gains on
-      a reference of its own kind, and for text that no expert knows none does.
-    strangeness_gain: the larger of strangeness and gain, as in `largest`.
+    gain: novelty score of the residual minus the generalist's: an expert that knows the text
+      gains on a reference of its own kind, and for text that no expert knows none does.
+    novelty_score_gain: the larger of novelty score and gain, as in `largest`.
     worst: the largest of two_sided, bank, generalist and complexity.
     joint: the same statistics together, Mahalanobis distance of the winner's to own text.
     fingerprint: Mahalanobis distance of the vector of all experts' log residuals (the
@@ -80,19 +80,19 @@ def available(signals: Signals) -> dict[str, Rule]:
     fingerprint_complexity: the same with the compressor's size in the vector.
     neighbours: distance of fingerprint's vector, in units of the pooled spread within domains, to
       its 10th nearest validation window.
-    strangeness_repetition: the larger of strangeness and half the distance of the text's repetition
-      from that of the nearest expert's own text, in the same units: easy inputs repeat.
-    largest: the larger of strangeness and the last fingerprint at hand, each in units of its upper
-      spread over known validation text.
+    novelty_score_repetition: the larger of novelty score and half the distance of the text's
+      repetition from that of the nearest expert's own text, in the same units: easy inputs repeat.
+    largest: the larger of novelty score and the last fingerprint at hand, each in units of its
+      upper spread over known validation text.
     """
     kinds = _kinds(signals)
-    rules = {"p": _p(False), "strangeness": _strange("residual"),
+    rules = {"p": _p(False), "novelty_score": _strange("residual"),
              "two_sided": _two_sided(("residual",)), "p_two_sided": _p(True)}
     if len(signals.residual) > 1:
         rules["margin"] = lambda own: _margin
     rules |= {kind: _two_sided((kind,)) for kind in kinds[1:]}
     if signals.generalist is not None:
-        rules |= {"gain": _strange("generalist"), "strangeness_gain": _largest(
+        rules |= {"gain": _strange("generalist"), "novelty_score_gain": _largest(
             _strange("residual"), _strange("generalist"))}
     if len(kinds) > 1:
         rules |= {"worst": _two_sided(kinds), "joint": _joint(kinds)}
@@ -101,7 +101,7 @@ def available(signals: Signals) -> dict[str, Rule]:
         rules["fingerprint_complexity"] = last = _fingerprint(
             lambda s: np.column_stack([_vector(s), np.log1p(s.complexity)]))
     if signals.repetition is not None:
-        rules["strangeness_repetition"] = _strange_or_repetitive
+        rules["novelty_score_repetition"] = _strange_or_repetitive
     return rules | {"neighbours": _neighbours, "largest": _largest(_strange("residual"), last)}
 
 

@@ -31,7 +31,7 @@ def heads64(x, kernel, positions, count):
 
     def turn(y):
         y = norm64(y)
-        z = (y[..., :half] + 1j * y[..., half:]) * np.exp(1j * angle)[None, :, None]
+        z = jax.lax.complex(y[..., :half], y[..., half:]) * np.exp(1j * angle)[None, :, None]
         return jnp.concatenate([z.real, z.imag], -1)
 
     return turn(q), turn(k), v

@@ -53,7 +53,8 @@ class _Lab:
         monkeypatch.setattr(ablation, "scorer", self.scorer)
         monkeypatch.setattr(ablation.models, "count_parameters", lambda model: 1000)
 
-    def train(self, experiment, model, names, plan, make_batches, workdir):
+    def train(self, job, plan, workdir):
+        experiment, model, names = job.experiment, job.loss.model, job.names
         if self.stop_after is not None and len(self.trained) == self.stop_after:
             raise Interrupted("stopped")
         self.trained.append((model.window, model.latents, model.d_latent, tuple(names)))
@@ -86,9 +87,10 @@ def test_a_grid_ends_in_a_law_and_its_predictions_are_written_before_they_are_me
     folder = tmp_path / "run"
     real, seen = lab.train, []
 
-    def watch(e, model, *rest):
+    def watch(job, *rest):
+        model = job.loss.model
         seen.append(((model.latents, model.d_latent), (folder / "predictions.json").exists()))
-        return real(e, model, *rest)
+        return real(job, *rest)
 
     monkeypatch.setattr(ablation, "train", watch)
     report = ablation.run(experiment, GRID, folder)

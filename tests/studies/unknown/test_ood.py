@@ -33,9 +33,10 @@ def easy():
 
 
 def test_a_world_with_gaps_is_told_apart_perfectly(easy):
-    assert easy["scores"]["strangeness"]["auroc"] == easy["scores"]["strangeness"]["aupr"] == 1.0
-    assert easy["scores"]["strangeness"]["fpr95"] == 0.0
-    assert easy["scores"]["strangeness"]["reject_at_1pct"] == 1.0
+    found = easy["scores"]["novelty_score"]
+    assert found["auroc"] == found["aupr"] == 1.0
+    assert found["fpr95"] == 0.0
+    assert found["reject_at_1pct"] == 1.0
     cells = easy["per_domain"]
     assert {n: c["kind"] for n, c in cells.items()} == {
         **dict.fromkeys(NAMES, "held_out"), "martian": "unseen",
@@ -44,7 +45,7 @@ def test_a_world_with_gaps_is_told_apart_perfectly(easy):
 
 
 def test_a_one_sided_rule_accepts_what_is_too_easy(easy):
-    for rule, accepted in (("strangeness", 0.5), ("p", 0.5), ("two_sided", 0.0),
+    for rule, accepted in (("novelty_score", 0.5), ("p", 0.5), ("two_sided", 0.0),
                            ("fingerprint", 0.0)):
         assert easy["scores"][rule]["attack_accept"] == accepted, rule
     assert easy["scores"]["p"]["attack_accept_worst"] == 1.0
@@ -101,8 +102,8 @@ def test_the_rule_is_chosen_on_valid_not_on_test():
     # Only two-sided rules see the tuning text; nothing in test asks for it.
     tuned = ood.run(NAMES, valid | {"blank": level(0.0)}, test)
     assert tuned["scores"][tuned["rule"]]["valid_auroc"] == 1.0
-    assert tuned["scores"]["strangeness"]["valid_auroc"] == pytest.approx(4 / 5)
-    assert tuned["rule"] not in ("p", "strangeness", "margin")
+    assert tuned["scores"]["novelty_score"]["valid_auroc"] == pytest.approx(4 / 5)
+    assert tuned["rule"] not in ("p", "novelty_score", "margin")
     assert "blank" not in tuned["per_domain"]
     given = ood.run(NAMES, valid, test, rule="margin")
     assert given["rule"] == "margin" and given["rule_chosen_on"] == "given"
@@ -121,7 +122,7 @@ def test_aupr_of_hand_made_scores():
 def test_bad_input_is_one_clear_line():
     valid, test = world(0), world(1)
     cases = [
-        (dict(rule="guess"), valid, test, "strangeness"),
+        (dict(rule="guess"), valid, test, "novelty_score"),
         (dict(generalist="z"), valid, test, "no expert"),
         ({}, {k: valid[k] for k in "abc"}, test, "validation windows of d"),
         ({}, valid | {"a": valid["a"].take(slice(0, 2))}, test, "at least 5"),

@@ -37,15 +37,15 @@ def fitted(name):
 
 
 @pytest.mark.parametrize("name", [
-    "p", "strangeness", "two_sided", "p_two_sided", "worst", "joint", "fingerprint",
-    "fingerprint_complexity", "neighbours", "largest", "strangeness_repetition"])
+    "p", "novelty_score", "two_sided", "p_two_sided", "worst", "joint", "fingerprint",
+    "fingerprint_complexity", "neighbours", "largest", "novelty_score_repetition"])
 def test_what_all_rebuild_badly_is_stranger_than_own_text(name):
     score = fitted(name)
     assert score(one(2.5, 3.0))[0] > score(USUAL)[0]
 
 
 @pytest.mark.parametrize(("name", "sees"), [
-    ("p", False), ("strangeness", False), ("two_sided", True), ("p_two_sided", True),
+    ("p", False), ("novelty_score", False), ("two_sided", True), ("p_two_sided", True),
     ("worst", True), ("joint", True), ("fingerprint", True), ("neighbours", True)])
 def test_only_some_rules_see_that_an_input_is_too_easy(name, sees):
     """0.2 where 1.0 is usual: a p-value of one side finds nothing strange."""
@@ -57,7 +57,7 @@ def test_the_reference_corrects_for_text_that_is_easy_for_everyone():
     easy = one(1.0, 3.0, compressed=0.3, generalist=0.3)  # as usual for expert 0, easy in itself
     for name, sees in (("generalist", True), ("complexity", True), ("joint", True),
                        ("worst", True), ("fingerprint_complexity", True), ("p", False),
-                       ("strangeness", False)):
+                       ("novelty_score", False)):
         score = fitted(name)
         assert (score(easy)[0] > score(USUAL)[0]) == sees, name
 
@@ -104,7 +104,7 @@ def test_a_window_is_scored_alike_in_any_company():
 
 
 def test_text_that_repeats_like_no_known_text_is_strange_though_it_is_cheap():
-    score, plain = fitted("strangeness_repetition"), fitted("strangeness")
+    score, plain = fitted("novelty_score_repetition"), fitted("novelty_score")
     often = one(1.0, 3.0, repetition=(-9.0, 9.0))
     assert plain(often)[0] == plain(USUAL)[0]
     assert score(often)[0] > 1 > score(USUAL)[0]

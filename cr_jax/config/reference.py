@@ -1,0 +1,127 @@
+"""Every setting with its default and meaning, read from the source of `config.schema`.
+
+For `main.py --help` and, by `python -m cr_jax.config.reference > docs/config.md`, for people;
+`--check docs/config.md` says whether that file is as the schema has it.
+"""
+
+import ast
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cr_jax.config import schema
+
+TITLES = {"": "Run", "model": "Model", "tokenizer": "Tokenizer", "data": "Data",
+          "optimizer": "Optimizer", "train": "Training", "eval": "Evaluation",
+          "scoring": "Scoring"}
+
+
+class Setting(NamedTuple):
+    name: str  # after "config."
+    kind: str
+    default: str
+    meaning: str
+
+
+def settings() -> dict[str, list[Setting]]:
+    """Group -> its settings in the schema's order; group "" is the run's own."""
+    path = Path(schema.__file__)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    classes = {node.name: node for node in ast.parse("\n".join(lines)).body
+               if isinstance(node, ast.ClassDef)}
+    groups: dict[str, str] = {}
+    found: dict[str, list[Setting]] = {"": []}
+    for name, kind, default, meaning in _fields(classes["Experiment"], lines):
+        if kind in classes:
+            groups[name] = kind
+        else:
+            found[""].append(Setting(name, kind, default, meaning))
+    for group, kind in groups.items():
+        described = _described(ast.get_docstring(classes[kind]) or "")
+        found[group] = [Setting(f"{group}.{n}", k, d, m or described.get(n, ""))
+                        for n, k, d, m in _fields(classes[kind], lines)]
+    return found
+
+
+def _fields(node: ast.ClassDef, lines: list[str]) -> Iterator[tuple[str, str, str, str]]:
+    """(name, type, default, comment): of its own line, or of the lines above it."""
+    for field in node.body:
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        _, mark, comment = lines[field.end_lineno - 1][field.end_col_offset:].partition("#")
+        if not mark:
+            above = field.lineno - 2
+            while lines[above].strip().startswith("#"):
+                comment = f"{lines[above].strip()[1:].strip()} {comment}"
+                above -= 1
+        default = ast.unparse(field.value) if field.value else ""
+        if "default_factory=dict" in default:
+            default = "{}"
+        kind = ast.unparse(field.annotation)
+        meaning = " ".join(comment.split())
+        if kind.startswith("Literal["):
+            choices = ", ".join(str(x) for x in ast.literal_eval(kind[len("Literal"):]))
+            meaning = f"{choices}; {meaning}" if meaning else choices
+        yield field.target.id, kind, default.replace("'", '"'), meaning
+
+
+def _described(text: str) -> dict[str, str]:
+    """Paragraphs of a docstring that begin with "name: "."""
+    found: dict[str, str] = {}
+    last = ""
+    for line in text.splitlines():
+        name, colon, rest = line.partition(": ")
+        if colon and name.isidentifier():
+            last, found[name] = name, rest
+        elif last and line.strip():
+            found[last] += " " + line.strip()
+        else:
+            last = ""
+    return found
+
+
+def as_text() -> str:
+    """For a terminal of 100 columns."""
+    parts = []
+    for group, fields in settings().items():
+        parts.append(f"\n{TITLES.get(group, group)}")
+        for s in fields:
+            head = f"  --config.{s.name}={s.default}"
+            if len(head) < 46 and len(s.meaning) < 52:
+                parts.append(f"{head:<46} {s.meaning}".rstrip())
+            else:
+                parts += [head, *textwrap.wrap(s.meaning, 92, initial_indent=" " * 6,
+                                               subsequent_indent=" " * 6)]
+    return "\n".join(parts).lstrip("\n") + "\n"
+
+
+def as_markdown() -> str:
+    """The page docs/config.md."""
+    parts = ["# Settings", "",
+             "Every field of a file in `configs/`; on the command line `--config.NAME=VALUE`. "
+             "Made from `cr_jax/config/schema.py` by `python -m cr_jax.config.reference`."]
+    for group, fields in settings().items():
+        parts += ["", f"## {TITLES.get(group, group)}", "", "| name | default | meaning |",
+                  "|---|---|---|"]
+        for s in fields:
+            cells = (f"`{s.name}`", f"`{s.default}`", s.meaning)
+            parts.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
+    return "\n".join(parts) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the page, or with `--check FILE` compares; the exit status."""
+    if arguments[:1] != ["--check"]:
+        print(as_markdown(), end="")
+        return 0
+    if Path(arguments[1]).read_text(encoding="utf-8") == as_markdown():
+        return 0
+    print(f"{arguments[1]} is not as cr_jax/config/schema.py has it: "
+          f"python -m cr_jax.config.reference > {arguments[1]}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,177 @@
+"""One document: its blocks of windows, and the running sums that its route follows from.
+
+Letters: E experts, B windows.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from cr_jax.bank import ExpertBank, selected
+from cr_jax.config import SEEN
+from cr_jax.data.spool import Spool
+from cr_jax.data.text_stream import windows_of_text
+from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
+from cr_jax.routing.early_stop import LOOK, LeaderTest
+from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.ranking import p_values, typicality_penalty
+from cr_jax.routing.result import Route
+from cr_jax.scoring.batching import BatchSizes, check_bank
+from cr_jax.scoring.calibration import p_sums
+from cr_jax.scoring.residuals import WindowSums, residual_means
+
+Text = str | os.PathLike | Iterable[str]  # a str is the text itself, a path a file
+Score = Callable[..., WindowSums]  # `cr_jax.router.score_bank`, which imports this module
+READ = 1024  # windows of a text that is read as a whole
+
+
+def block_sizes(options: RouteOptions, sizes: BatchSizes) -> BatchSizes:
+    """`sizes` whose `windows` is that of a document's blocks: fewer where each block is a look."""
+    return dataclasses.replace(sizes, windows=min(sizes.windows, LOOK)) if options.stop else sizes
+
+
+def blocks(bank: ExpertBank, text: Text | Windows, size: int, max_windows: int = 0
+           ) -> Iterator[Windows]:
+    """A document as blocks of `size` windows, the last one smaller; max_windows 0: all of it."""
+    found = ((text.take(slice(i, i + size)) for i in range(0, len(text), size))
+             if isinstance(text, Windows) else
+             windows_of_text(bank.tokenizer, text, bank.model.window, size))
+    left = max_windows
+    for block in found:
+        if max_windows and left <= len(block):
+            yield block.take(slice(left))
+            return
+        left -= len(block)
+        yield block
+
+
+def opened(bank: ExpertBank, text: Text | Windows, options: RouteOptions, sizes: BatchSizes):
+    """Context manager of a document's blocks, which can be read twice where TRA is measured."""
+    check_bank(bank)
+    cut = blocks(bank, text, block_sizes(options, sizes).windows, options.max_windows)
+    return contextlib.nullcontext(cut) if options.tra == "none" else Spool(cut)
+
+
+def whole(bank: ExpertBank, text: Text | Windows) -> Windows:
+    """All windows of a text at once.  `UserError` when it is empty."""
+    check_bank(bank)
+    if isinstance(text, Windows):
+        return text
+    found = list(windows_of_text(bank.tokenizer, text, bank.model.window, READ))
+    if not found:
+        raise UserError("the text is empty: give at least one token to score")
+    return Windows(*(np.concatenate([getattr(block, field) for block in found])
+                     for field in ("tokens", "mask", "document")))
+
+
+def judge(bank: ExpertBank, blocks: Iterable[Windows], options: RouteOptions, score: Score,
+          sizes: BatchSizes, on_block: Callable[[Windows], Any] | None = None) -> Route:
+    """Where a document goes.  blocks: its windows, which can be read twice if TRA is measured;
+    score: `router.score_bank`; on_block: called with each block
+    once it is scored.  `UserError` when the document is empty.
+    """
+    sizes = block_sizes(options, sizes)
+    totals, unread, rows, read = Totals(bank, options), iter(blocks), 0, 0
+    for block in unread:
+        # The first block says how large blocks are: only the last can be smaller.
+        rows = rows or sizes.rows(len(block.tokens))
+        totals.add(block, score(bank, block, sizes, rows=rows))
+        read += 1
+        if on_block:
+            on_block(block)
+        if totals.certain():
+            break
+    found = totals.route()
+    if options.stop:
+        left = sum(int(block.mask.any(-1).sum()) for block in unread)
+        found = dataclasses.replace(found, of_windows=found.windows + left)
+    if options.tra == "none":
+        return found
+    names = bank.names if options.tra == "all" else (found.nearest,)
+    again = itertools.islice(blocks, read)
+    return dataclasses.replace(found, tra=tra(bank, names, again, functools.partial(
+        score, sizes=sizes, rows=rows)))
+
+
+def tra(bank: ExpertBank, names: Iterable[str], blocks: Iterable[Windows], score: Score
+        ) -> dict[str, float]:
+    """Share of a text's tokens that each of these experts rebuilds exactly, all tokens seen (paper,
+    section 1).  Arguments as in `judge`."""
+    names = tuple(names)
+    some = selected(bank, np.array([bank.index(name) for name in names]))
+    right, tokens = np.zeros(len(names)), 0
+    for block in blocks:
+        right += score(some, block, rule=SEEN).exact.sum(-1)
+        tokens += int(block.mask.sum())
+    return dict(zip(names, map(float, right / tokens), strict=True))
+
+
+class Totals:
+    """Running sums of one document; what `route` says does not depend on how it was cut."""
+
+    def __init__(self, bank: ExpertBank, options: RouteOptions):
+        self.bank, self.options = bank, options
+        experts = len(bank.names)
+        self.residual, self.penalty = np.zeros(experts), np.zeros(experts)
+        self.windows = self.tokens = self.scored = 0
+        self.p = [(0.0, 0, 0, 0)] * experts
+        self.test = LeaderTest(experts, options.stop) if options.stop else None
+
+    def add(self, windows: Windows, sums: WindowSums) -> None:
+        """Adds a block of windows, scored by all experts of the bank."""
+        lengths, counts = windows.mask.sum(-1), np.asarray(sums.scored)
+        nats = np.asarray(sums.residual, np.float64)
+        self.residual += nats.sum(-1)
+        self.scored += int(counts.sum())
+        self.windows += int((lengths > 0).sum())
+        self.tokens += int(lengths.sum())
+        means = residual_means(nats, counts)
+        parts = [p_sums(row, lengths) for row in p_values(self.bank, means, lengths)]
+        self.p = [(a + x, b + y, max(c, z), n + m)
+                  for (a, b, c, n), (x, y, z, m) in zip(self.p, parts, strict=True)]
+        if self.bank.scoring.typicality_weight:
+            penalty = counts * typicality_penalty(self.bank, means, lengths)
+            self.penalty += penalty.sum(-1)
+            nats = nats + penalty
+        if self.test:
+            self.test.add(nats[:, counts > 0])
+
+    def certain(self) -> bool:
+        """Whether no more needs to be scored; looks once more (`LeaderTest.certain`)."""
+        return self.test is not None and self.test.certain()
+
+    def route(self) -> Route:
+        """Where the sums say that the document goes, without TRA."""
+        if not self.tokens:
+            raise UserError("the text is empty: give at least one token to route")
+        if not self.scored:
+            raise UserError("the text is too short: the bank's rule scores a sample of the "
+                            f"positions and none of its {self.tokens}")
+        residuals = self.residual / self.scored
+        if not np.isfinite(residuals).any():
+            raise UserError("no expert of the bank has a finite residual: its parameters are of no "
+                            "use; train it again")
+        penalty = self.penalty / self.scored
+        weight = self.bank.scoring.typicality_weight
+        score = residuals + penalty if weight else residuals
+        ranked = np.argsort(score, kind="stable")
+        p = self._by_name([self.bank.calibration[name].document_p(*sums)
+                           for name, sums in zip(self.bank.names, self.p, strict=True)])
+        nearest = self.bank.names[ranked[0]]
+        return Route(
+            # not >=: a text that cannot be judged (NaN) is not called unknown
+            expert=None if p[nearest] < self.options.alpha else nearest, nearest=nearest,
+            margin=float(score[ranked[1]] - score[ranked[0]]) if len(ranked) > 1 else math.inf,
+            residuals=self._by_name(residuals), p_values=p, windows=self.windows,
+            tokens=self.tokens, typicality_penalty=self._by_name(penalty) if weight else {})
+
+    def _by_name(self, values) -> dict[str, float]:
+        return dict(zip(self.bank.names, map(float, values), strict=True))

@@ -1,0 +1,35 @@
+"""What a caller can ask of a route: the same in the library and on the command line."""
+
+import dataclasses
+from typing import Literal
+
+from cr_jax.errors import UserError
+from cr_jax.routing.early_stop import check_stop
+from cr_jax.scoring.batching import whole_number
+
+
+@dataclasses.dataclass(frozen=True)
+class RouteOptions:
+    """How a document is judged.
+
+    alpha: a text whose p-value is below this is unknown (Not in the paper: the paper says only that
+    all residuals are then high).  max_windows: judge by the first so many windows and read no
+    further; 0: by all.  stop: score no further once the winner is certain to so much
+    (`routing.early_stop`; 0.99, say); 0: score all.  tra: whose share of tokens rebuilt exactly is
+    measured: of none, of the nearest expert, or of all that were scored; the text is then read once
+    more.  `UserError` for what cannot be.
+    """
+
+    alpha: float = 0.05
+    max_windows: int = 0
+    stop: float = 0.0
+    tra: Literal["none", "nearest", "all"] = "none"
+
+    def __post_init__(self):
+        if not 0 <= self.alpha <= 1:
+            raise UserError(f"alpha is a share and must lie in [0, 1], got {self.alpha}")
+        if not whole_number(self.max_windows) or self.max_windows < 0:
+            raise UserError(f"max_windows={self.max_windows!r} of a text: give 0 for all, or more")
+        check_stop(self.stop)
+        if self.tra not in ("none", "nearest", "all"):
+            raise UserError(f"tra={self.tra!r}: measure it for 'none', 'nearest' or 'all' experts")

@@ -1,0 +1,72 @@
+"""The studies that `config.studies` may name, each with its section of the report.
+
+To add one: `register(Study("name", run, section))`, for example in the file of settings that
+names it (docs/extending.md).  Not here, because their inputs are more than one finished run:
+`scoring` compares stored residuals of several banks, `sequential` needs whole test documents, and
+`capacity` trains a grid of settings (`config.ablation`).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from cr_jax.config import Experiment
+from cr_jax.errors import UserError
+from cr_jax.studies import fingerprint, geometry, routing
+from cr_jax.studies.entries import ENTRIES
+from cr_jax.studies.interface import Context, Section, Study
+
+__all__ = ["STUDIES", "Context", "Section", "Study", "check", "register", "run"]
+
+# Keys of the report that a run fills itself.
+OTHERS = frozenset({"name", "summary", "examples", "curves", "training", "seconds", "provenance",
+                    "sections"})
+STUDIES: dict[str, Study] = {study.name: study for study in (
+    Study("fingerprint", lambda c: fingerprint.run(c.bank.names, c.scores)),
+    Study("routing", lambda c: routing.run(c.bank, c.scores, tuple(c.experiment.data.unseen),
+                                           c.experiment.eval.alpha)),
+    Study("geometry", lambda c: geometry.run(c.bank, c.text.test, c.experiment.seed)),
+    *ENTRIES)}
+
+
+def register(study: Study) -> Study:
+    """Makes `config.studies` accept `study.name`.  Raises `UserError` for a name that is taken."""
+    if not study.name.isidentifier() or study.name in STUDIES:
+        raise UserError(f"a study cannot be named {study.name!r}: a name is one word, and taken "
+                        f"are {', '.join(STUDIES)}")
+    STUDIES[study.name] = study
+    return study
+
+
+def check(experiment: Experiment) -> None:
+    """Raises `UserError` when `config.studies` names no study or one that cannot be made."""
+    for name in experiment.studies:
+        if name not in STUDIES:
+            raise UserError(f"config.studies: unknown study '{name}'; there are "
+                            f"{', '.join(STUDIES)}")
+        STUDIES[name].check(experiment)
+
+
+def run(context: Context, say: Callable[[str], None] = lambda line: None) -> dict:
+    """-> the report's new keys: what each study of `config.studies` found, and "sections".
+
+    A study that cannot be made of this run's text is left out with one line, which also stands in
+    its section: the run's other results are worth more than it.
+    """
+    found: dict = {}
+    sections: dict = {}
+    for name in dict.fromkeys(context.experiment.studies):
+        study = STUDIES[name]
+        try:
+            part = study.run(context)
+            if taken := part.keys() & (found.keys() | OTHERS):
+                raise UserError(f"its result has the key {', '.join(sorted(taken))}, which is "
+                                "another's; choose another key")
+            section = study.section and dataclasses.asdict(study.section(part))
+        except UserError as error:
+            say(f"study {name} is left out: {error}")
+            section = {"title": name, "left_out": str(error)}
+            part = {}
+        found |= part
+        if section:
+            sections[name] = section
+    return {**found, "sections": sections} if sections else found

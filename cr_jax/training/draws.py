@@ -1,0 +1,51 @@
+"""What a step draws for its windows: lower rates, hidden tokens, shorter windows.
+
+Not in the paper.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PRNGKeyArray
+
+from cr_jax import models
+from cr_jax.config import ModelConfig, TrainConfig
+
+
+def draw_for(
+    model: ModelConfig, train: TrainConfig, shape: tuple[int, int], key: PRNGKeyArray,
+    axis_name: str | None = None,
+) -> tuple[dict[str, Array], Bool[Array, "B L"] | None]:
+    """Arguments of the model ("rate" [B], "hidden" [B, L]), and the mask of shortened windows.
+
+    shape: B, L of this device's rows.  Drawn for the global batch and sliced, so that device
+    counts do not change a run.
+    """
+    options, kept = {}, None
+    if not (train.nested or train.hidden or train.short):
+        return options, kept
+    rows, window = shape
+    devices = jax.lax.psum(1, axis_name) if axis_name else 1
+    index = jax.lax.axis_index(axis_name) if axis_name else 0
+    mine = lambda x: jax.lax.dynamic_slice_in_dim(x, index * rows, rows)
+    keys = jax.random.split(key, 7)
+    everyone = rows * devices
+
+    def some(share, which, full):
+        """1 to `full` for a share of the rows, `full` for the others."""
+        chosen = jax.random.uniform(keys[which], (everyone,)) < share
+        # Log-uniform: k as often as log((k + 1) / k), so every octave equally often.
+        place = jax.random.uniform(keys[which + 1], (everyone,))
+        drawn = jnp.floor(jnp.exp(place * jnp.log(full + 1.0))).astype(jnp.int32)
+        return jnp.where(chosen, jnp.minimum(drawn, full), full)
+
+    if train.nested:
+        options["rate"] = mine(
+            some(train.nested, 0, models.make_bottleneck(model).rates))
+    if train.hidden:
+        share = jax.random.uniform(
+            keys[2], (everyone, 1), minval=train.hidden_low, maxval=train.hidden_high)
+        share = jnp.where(jax.random.uniform(keys[3], (everyone, 1)) < train.hidden, share, 0.0)
+        options["hidden"] = mine(jax.random.uniform(keys[4], (everyone, window)) < share)
+    if train.short:
+        kept = jnp.arange(window)[None] < mine(some(train.short, 5, window))[:, None]
+    return options, kept

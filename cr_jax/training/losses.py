@@ -1,0 +1,202 @@
+"""What a training step lowers, and of which model: one loss each, trained by the same loop.
+
+`training.step` and `training.loop` know of a model only what `Loss` says.  Not in the paper, but
+for the compressor's loss, its cross-entropy (section 1).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from cr_jax import models
+from cr_jax.config import ModelConfig, TrainConfig
+from cr_jax.models import objective
+from cr_jax.models.layers import row_kernels
+from cr_jax.training.draws import draw_for
+from cr_jax.training.speed import flops_per_token, lm_flops_per_token
+
+Rows = Mapping[str, Array]  # leaves [B, ...]
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """A model to train.  All methods are pure; each expert calls them for itself."""
+
+    @property
+    def model(self) -> ModelConfig:
+        """Sizes: of the window, for a workdir's record and the banner."""
+
+    @property
+    def flops_per_token(self) -> float:
+        """Of training, for MFU (`training.speed`)."""
+
+    def init(self, key: PRNGKeyArray) -> Any:
+        """Fresh parameters."""
+
+    def rows(
+        self, batch: Rows, key: PRNGKeyArray, axis_name: str | None
+    ) -> tuple[dict[str, Array], Float[Array, ""]]:
+        """(the batch with what the step draws for its rows, how many targets its mean is over).
+
+        key: of this step and expert.  axis_name: over whose devices the rows are split.
+        """
+
+    def __call__(
+        self, params: Any, rows: Rows, count: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """(these rows' part of the mean loss over `count` targets, `objective.score_sums`).
+
+        The rows are those of `rows`, or some of them.
+        """
+
+    def score(self, params: Any, rows: Rows) -> dict[str, Array]:
+        """`objective.score_sums` of windows for validation, as every evaluation makes them.
+
+        rows: "tokens" and "mask" [B, L], and "counted" [B, L], the tokens that are summed over.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressorLoss:
+    """Cross-entropy of rebuilding every token; of a predictive model also of predicting it.
+
+    nats/token; predictions weigh `train.predict_weight`.  devices: how many devices' rows one
+    traced step sees (`parallel.Plan.devices_seen`): `train.loss_chunk` counts tokens of one.
+    """
+
+    model: ModelConfig
+    train: TrainConfig
+    devices: int = 1
+
+    @property
+    def flops_per_token(self) -> float:
+        return flops_per_token(self.model)
+
+    @property
+    def chunk(self) -> int:
+        return self.train.loss_chunk * self.devices
+
+    def init(self, key):
+        return models.init(self.model, key)
+
+    def rows(self, batch, key, axis_name):
+        found, kept = draw_for(self.model, self.train, batch["tokens"].shape, key, axis_name)
+        tokens, mask = batch["tokens"], batch.get("mask")
+        if kept is not None:
+            mask = kept if mask is None else mask & kept
+        found["tokens"] = tokens
+        if mask is None:
+            return found, jnp.float32(tokens.size)
+        return {**found, "mask": mask}, jnp.sum(mask, dtype=jnp.float32)
+
+    def __call__(self, params, rows, count):
+        model, tokens, mask = self.model, rows["tokens"], rows.get("mask")
+        net, kernel = models.Autoencoder(model), models.head(model, params)
+        options = {k: rows[k] for k in ("rate", "hidden") if k in rows}
+        if model.predictive:
+            h, ahead = net.apply(params, tokens, mask, **options, method="rebuild_and_predict")
+        else:
+            (h, _), ahead = net.apply(params, tokens, mask, **options), None
+        counted = jnp.ones(tokens.shape, bool) if mask is None else mask
+
+        def cross_entropy(states, weights):
+            return objective.linear_cross_entropy(
+                states, kernel, tokens, weights, self.chunk, row_kernels(model))
+
+        value, scores = cross_entropy(h, counted.astype(jnp.float32) / count)
+        sums = objective.score_sums(scores, counted)
+        if ahead is not None:
+            weights = self.train.predict_weight * counted.astype(jnp.float32) / count
+            more, scores = cross_entropy(ahead, weights)
+            value += more
+            sums["predicted_nll"] = jnp.sum(jnp.where(counted, scores.nll, 0.0))
+        return value, sums
+
+    def score(self, params, rows):
+        model, tokens, mask = self.model, rows["tokens"], rows.get("mask")
+        net, kernel = models.Autoencoder(model), models.head(model, params)
+        if model.predictive:
+            h, ahead = net.apply(params, tokens, mask, method="rebuild_and_predict")
+        else:
+            (h, _), ahead = net.apply(params, tokens, mask), None
+        sums = objective.score_sums(
+            objective.token_scores(h, kernel, tokens, self.chunk), rows["counted"])
+        if ahead is not None:
+            nll = objective.token_scores(ahead, kernel, tokens, self.chunk).nll
+            sums["predicted_nll"] = jnp.sum(jnp.where(rows["counted"], nll, 0.0))
+        return sums
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelLoss:
+    """Cross-entropy of predicting each token of a `models.CausalLm`, in nats/token.
+
+    chunk: tokens whose logits stand in memory at once.
+    """
+
+    model: ModelConfig
+    chunk: int = 8192
+
+    @property
+    def flops_per_token(self) -> float:
+        return lm_flops_per_token(self.model)
+
+    def init(self, key):
+        return models.init_lm(self.model, key)
+
+    def rows(self, batch, key, axis_name):
+        mask = batch.get("mask")
+        return dict(batch), (jnp.float32(batch["tokens"].size) if mask is None
+                             else jnp.sum(mask, dtype=jnp.float32))
+
+    def __call__(self, params, rows, count):
+        tokens = rows["tokens"]
+        mask = rows.get("mask", jnp.ones(tokens.shape, bool))
+        value, scores = objective.linear_cross_entropy(
+            models.CausalLm(self.model).apply(params, tokens), models.head(self.model, params),
+            tokens, mask.astype(jnp.float32) / count, self.chunk)
+        return value, objective.score_sums(scores, mask)
+
+    def score(self, params, rows):
+        h = models.CausalLm(self.model).apply(params, rows["tokens"])
+        return objective.score_sums(objective.token_scores(
+            h, models.head(self.model, params), rows["tokens"], self.chunk), rows["counted"])
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierLoss:
+    """Cross-entropy of naming a window's class, in nats/window; its "tokens" are windows.
+
+    net: `apply(params, tokens, mask) -> logits [B, classes]`.  Batches have "tokens" and "mask"
+    [B, L], and "label" [B].
+    """
+
+    model: ModelConfig
+    net: nn.Module
+
+    @property
+    def flops_per_token(self) -> float:
+        return lm_flops_per_token(self.model, vocabulary=False)
+
+    def init(self, key):
+        blank = jnp.zeros((1, self.model.window), jnp.int32)
+        return self.net.init(key, blank, blank == 0)
+
+    def rows(self, batch, key, axis_name):
+        return dict(batch), jnp.float32(len(batch["label"]))
+
+    def __call__(self, params, rows, count):
+        logits = self.net.apply(params, rows["tokens"], rows["mask"])
+        own = jnp.take_along_axis(jax.nn.log_softmax(logits), rows["label"][:, None], axis=1)
+        right = jnp.argmax(logits, -1)[:, None] == rows["label"][:, None]
+        sums = objective.score_sums(
+            objective.TrainScores(-own, right), jnp.ones(own.shape, bool))
+        return -jnp.sum(own) / count, sums
+
+    def score(self, params, rows):
+        raise NotImplementedError("a classifier is judged where its labels are")
