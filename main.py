@@ -11,21 +11,27 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from cr_jax.cli.streams import guarded
+from cr_jax.errors import complain
+
 config_flags.DEFINE_config_file("config", None, "A file in configs/.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Everything the run writes goes below this folder.")
 flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, when several processes train.")
 flags.DEFINE_integer("processes", 0, "How many processes there are.")
 flags.DEFINE_integer("process", -1, "Which of them this one is, from 0.")
 flags.DEFINE_float("connect_seconds", 300, "How long to wait for the other processes.")
+flags.DEFINE_boolean("check", False, "Checks the flags and the settings, runs nothing.")
 flags.mark_flags_as_required(["config", "workdir"])
 flags.register_validator("workdir", lambda path: path != "", "name a folder for the run.")
 
 
 def main(argv):
+    given = flags.FLAGS
+    if given.check:
+        sys.exit(check(given.config, argv))
     from cr_jax.experiment.run import main as run
     from cr_jax.parallel.processes import Cluster
 
-    given = flags.FLAGS
     cluster = Cluster(given.coordinator, given.processes, given.process, given.connect_seconds)
     status = run(given.config, given.workdir, argv, cluster)
     if status == 130 and given.processes <= 1:
@@ -42,10 +48,24 @@ def help_text() -> str:
     from cr_jax.config.reference import as_text
 
     own = [flags.FLAGS[name] for name in ("config", "workdir", "coordinator", "processes",
-                                          "process", "connect_seconds")]
+                                          "process", "connect_seconds", "check")]
     listed = "\n".join(f"  --{flag.name:<18} {flag.help}" for flag in own)
     return (f"{__doc__}\nFlags\n{listed}\n\nSettings, at their defaults; a file in configs/ sets "
             f"them, the command line overrides it.\n\n{as_text()}")
+
+
+def check(config, argv):
+    """What is wrong with the settings themselves, in one line and status 2; needs no device."""
+    from cr_jax.config import build
+    from cr_jax.config.command_line import no_words
+    from cr_jax.errors import UserError
+
+    try:
+        no_words(argv)
+        build({name: value for name, value in config.to_dict().items() if name != "ablation"})
+    except UserError as error:
+        return complain("error", error)
+    return 0
 
 
 def parse(argv):
@@ -60,9 +80,14 @@ def parse(argv):
     try:
         return command_line.parse(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(complain("error", error))
+
+
+def stdout_lost(why):
+    complain("note", f"standard output takes nothing any more ({why}); the run goes on, and what "
+             "it finds is written to --workdir")
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    with guarded(stdout_lost):
+        app.run(main, flags_parser=parse)

@@ -36,7 +36,7 @@ def run(a: argparse.Namespace) -> dict:
     for i in range(2 + a.steps):
         began = time.perf_counter()
         state, sums = program(state, batches[i % 2], np.float32(0.5))
-        losses.append(float(sums["nll"][0] / sums["tokens"][0]))
+        losses.append(float(sums["nll"][0]) / float(sums["tokens"][0]))
         seconds.append(time.perf_counter() - began)
     step = float(np.median(seconds[2:]))
     rate, flops = train.batch * model.window / step, speed.flops_per_token(model)

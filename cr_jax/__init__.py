@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING
 from cr_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from cr_jax.bank.bank import ExpertBank as ExpertBank
+    from cr_jax.bank.bank import ExpertBank
+    from cr_jax.router import route, route_windows, score
+    from cr_jax.routing.options import RouteOptions
+    from cr_jax.scoring.batching import BatchSizes
 
 __version__ = "0.1.0"
 __all__ = ["BatchSizes", "ExpertBank", "RouteOptions", "UserError", "__version__", "route",

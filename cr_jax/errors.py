@@ -1,6 +1,16 @@
-"""The one exception that a user is meant to read, and the one failure that is nobody's here."""
+"""The exception that a user is meant to read, the line that tells it, and the failure that is
+nobody's here.
 
+That line goes to stderr and cannot steer a terminal.
+"""
+
+import contextlib
 import re
+import sys
+
+MOST = 500  # characters of a problem's line
+# Control characters but tab and line feed, and those that turn the direction of writing.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _TRANSPORT = re.compile(r"gloo|nccl|coordination|distributed service", re.IGNORECASE)
 _GONE = re.compile(
@@ -33,3 +43,23 @@ def lost_peer(error: BaseException | None) -> str | None:
             return " ".join(text.split())[:200]
         error = error.__cause__ or error.__context__
     return None
+
+
+def printable(text: str) -> str:
+    """`text` on one line and without control characters, which could steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
+                   for c in text)
+
+
+def one_line(message: object) -> str:
+    """A message on one line of at most `MOST` characters, as `printable`."""
+    line = printable(" ".join(str(message).split()))
+    return line if len(line) <= MOST else f"{line[:MOST - 4]} ..."
+
+
+def complain(program: str, message: object) -> int:
+    """Writes `PROGRAM: MESSAGE` in one line to stderr, where that can be written; -> status 2."""
+    if sys.stderr is not None:  # print would take stdout instead
+        with contextlib.suppress(OSError, ValueError):
+            print(f"{program}: {one_line(message)}", file=sys.stderr, flush=True)
+    return 2

@@ -1,14 +1,16 @@
 """Files that are whole or not there: paths as users name them, SHA-256, sealed JSON, the errors of
-reading as one line.
+a disk as one line.
 
 A *sealed* JSON file holds the SHA-256 of its own canonical text, so a changed byte shows there
 too.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from typing import Any
 from cr_jax.errors import UserError
 
 FORMAT = 1
+# What a disk says that is full or closed to us.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+               errno.EIO)
 
 
 def sha256(path: Path) -> str:
@@ -26,12 +31,7 @@ def sha256(path: Path) -> str:
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """Writes `value` and its SHA-256 as canonical JSON, replacing `path` in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(_seal(value))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, _seal(value))
 
 
 def read_sealed(path: Path, version: int = FORMAT) -> dict[str, Any]:
@@ -107,3 +107,62 @@ def expanded(path: str | os.PathLike) -> Path:
     found = Path(whole)
     # What "./~" names must not become a home folder by another call.
     return found.absolute() if found.parts[:1] and found.parts[0].startswith("~") else found
+
+
+def write_whole(path: str | os.PathLike, data: str | bytes) -> Path:
+    """Writes bytes, or text as UTF-8, beside `path`, then renames: all of it or nothing.
+
+    The name beside it is new, so a link that lies there is never followed.  Modes are the umask's.
+    Raises `OSError`; what was at `path` is then as it was.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
+    try:
+        with open(draft, "xb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def fresh_folder(parent: str | os.PathLike, prefix: str) -> Path:
+    """Makes a folder in `parent` that nobody else uses.
+
+    Unlike `tempfile.mkdtemp`'s, its mode is the umask's: it can be renamed to what others read.
+    Raises `OSError`.
+    """
+    while True:
+        folder = Path(parent) / f"{prefix}{secrets.token_hex(8)}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+
+
+def give_usual_mode(path: str | os.PathLike) -> None:
+    """Gives a file that a library made for its owner alone the mode of any new file here.
+
+    Raises `OSError`.
+    """
+    probe = Path(path).with_name(f".mode.{secrets.token_hex(8)}")
+    try:
+        with open(probe, "xb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode & 0o777
+    finally:
+        probe.unlink(missing_ok=True)
+    os.chmod(path, mode)
+
+
+def refusal(error: BaseException | None) -> str | None:
+    """What the disk said, if it did: Python's words, or TensorStore's within its long ones."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return os.strerror(error.errno)
+        for code in DISK_ERRORS:
+            if os.strerror(code) in str(error):
+                return os.strerror(code)
+        error = error.__cause__ or error.__context__
+    return None

@@ -45,11 +45,16 @@ joined() {
   printf '%s' "$*"
 }
 
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=launch/check.sh
+source "$here/check.sh"
+
 name='' image='' claim='' pods=2 restarts=20 delete=false dry=false
-limits=() selectors=() rest=()
+limits=() selectors=() rest=() plain=()
 kubectl=(kubectl)
 for argument in "$@"; do
   [[ ! $argument =~ [[:cntrl:]] ]] || fail 'arguments must not contain control characters'
+  joined_by_equals "$argument" name image claim pods limit selector restarts namespace
   value=${argument#*=}
   case "$argument" in
     --name=*) name=$value ;;
@@ -65,7 +70,10 @@ for argument in "$@"; do
     --dry-run) dry=true ;;
     --help | -h) usage && exit 0 ;;
     # Kubernetes expands $(X) in arguments; a doubled $ stands for itself.
-    *) rest+=("$(quoted "${argument//\$/\$\$}")") ;;
+    *)
+      plain+=("$argument")
+      rest+=("$(quoted "${argument//\$/\$\$}")")
+      ;;
   esac
 done
 # Pod names add about 20 characters and end at 63.
@@ -92,7 +100,6 @@ fi
 # JobSet's own host name of the first pod; the index comes from Kubernetes.
 rest+=("$(quoted "--workdir=/runs/$name")" "$(quoted "--coordinator=$name-train-0-0.$name:55527")"
   "$(quoted "--processes=$pods")" '"--process=$(JOB_COMPLETION_INDEX)"')
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 manifest=''
 # Line by line and at most one field a line, so that a value is never searched for fields.
 while IFS= read -r line; do
@@ -117,6 +124,9 @@ if "$dry"; then
   exit 0
 fi
 command -v kubectl >/dev/null || fail 'kubectl is not installed'
+cd -- "$here/.."
+python=$(own_python)
+[[ -z $python ]] || check_main "$python" "${plain[@]}" "--workdir=/runs/$name"
 printf '%s' "$manifest" | do_it "${kubectl[@]}" create -f -
 printf 'follow it: '
 dry=true

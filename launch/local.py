@@ -59,11 +59,17 @@ def main(argv: list[str] | None = None) -> int:
             print(" ".join([*(f"{k}={shlex.quote(v)}" for k, v in settings.items()),
                             shlex.join(command)]))
         return 0
-    logs = Path(args.workdir).expanduser() / "processes"
+    checked = subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), "--check", f"--workdir={args.workdir}", *rest],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+    if checked.returncode:  # main.py has said why
+        return checked.returncode
     try:
+        logs = Path(args.workdir).expanduser() / "processes"
         logs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return _refuse(f"--workdir={args.workdir} cannot be written ({error.strerror}); "
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return _refuse(f"--workdir={args.workdir} cannot be written ({reason}); "
                        "choose a folder that you own")
     return _watch(starts, logs)
 

@@ -30,10 +30,16 @@ fail() {
   exit 2
 }
 
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=launch/check.sh
+source "$here/check.sh"
+
 nodes=1 gpus=0 per=gpu cpus=8 job=cr_jax python=.venv/bin/python workdir='' dry=false
 options=() rest=()
 previous=''
 for argument in "$@"; do
+  joined_by_equals "$argument" nodes gpus-per-node task-per cpus-per-task time partition account \
+    job-name python sbatch
   case "$argument" in
     --nodes=*) nodes=${argument#*=} ;;
     --gpus-per-node=*) gpus=${argument#*=} ;;
@@ -91,7 +97,6 @@ script() {
     '  scontrol requeue "$SLURM_JOB_ID"' 'fi' 'exit "$status"'
 }
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 if "$dry"; then
   printf -v line '%q ' "${command[@]}"
   printf '%s<<'\''SCRIPT'\''\n' "$line"
@@ -100,6 +105,8 @@ if "$dry"; then
   exit 0
 fi
 command -v sbatch >/dev/null || fail 'sbatch is not here; run this on a login node'
-cd -- "$root"
+cd -- "$here/.."
+command -v "$python" >/dev/null || fail "--python=$python is not here; the nodes need it too"
+check_main "$python" "${rest[@]}"
 mkdir -p -- "$workdir"
 script | "${command[@]}"

@@ -32,10 +32,15 @@ fail() {
   exit 2
 }
 
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=launch/check.sh
+source "$here/check.sh"
+
 name='' zone='' type='' version='' project='' setup='' attempts=20
 spot=false delete=false dry=false
 rest=()
 for argument in "$@"; do
+  joined_by_equals "$argument" name zone type version project setup attempts
   case "$argument" in
     --name=*) name=${argument#*=} ;;
     --zone=*) zone=${argument#*=} ;;
@@ -104,7 +109,7 @@ create() {
 
 everywhere() { do_it "${tpu[@]}" ssh "$name" "${where[@]}" --worker=all "--command=$1"; }
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd -- "$here/.." && pwd)
 archive=cr_jax.tar.gz
 if ! "$dry"; then
   scratch=$(mktemp -d)
@@ -146,6 +151,9 @@ if "$dry"; then
 fi
 
 command -v gcloud >/dev/null || fail 'gcloud is not installed; it is part of the Google Cloud CLI'
+cd -- "$root"
+python=$(own_python)
+[[ -z $python ]] || check_main "$python" "${rest[@]}"
 [[ -z $(git -C "$root" status --porcelain -uno) ]] ||
   printf 'warning: changes that are not committed stay here\n' >&2
 for ((attempt = 1; attempt <= attempts; attempt++)); do

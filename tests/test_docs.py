@@ -60,6 +60,7 @@ def test_a_registered_source_is_known_by_its_text(registries):
     texts = ["one", "two"]
     sources.register_source("spoken", lambda target: [
         sources.Document(t, str(i), str(i)) for i, t in enumerate(texts)])
+    sources.check("spoken:")
     before = sources.fingerprint("spoken:")
     assert sources.fingerprint("spoken:") == before
     texts[1] = "three"

@@ -19,4 +19,4 @@ def test_examples_in_docstrings(name):
 
 
 def test_the_examples_of_what_newcomers_use_are_there():
-    assert {"cr_jax", "cr_jax.config", "cr_jax.data.sources", "cr_jax.data.windows"} <= {*MODULES}
+    assert {"cr_jax", "cr_jax.config", "cr_jax.data.windows", "cr_jax.errors"} <= {*MODULES}

@@ -77,8 +77,10 @@ def _measure(model, optimizer, train, seeds, sources, rows, steps):
     def step(i, carry):
         state, curve = carry
         tokens = jax.vmap(draw, in_axes=(0, 0, None))(seeds, sources, i)
-        state, sums = together(state, {"tokens": tokens}, i.astype(jnp.float32) / steps)
-        return state, curve.at[i * LOG // steps].set(sums["nll"] / sums["tokens"])
+        progress = i.astype(jnp.float32) / jnp.float32(steps)
+        state, sums = together(state, {"tokens": tokens}, progress)
+        return state, curve.at[i * LOG // steps].set(
+            sums["nll"] / sums["tokens"].astype(jnp.float32))
 
     curve = jnp.zeros((LOG, len(seeds)), jnp.float32)
     state, curve = jax.lax.fori_loop(0, steps, step, (state, curve))

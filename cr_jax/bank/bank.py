@@ -37,6 +37,7 @@ from cr_jax.bank.files import (
 )
 from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.errors import UserError
+from cr_jax.files import expanded
 from cr_jax.scoring.bigram import BigramModel, BigramTable, table, with_bigrams
 from cr_jax.scoring.calibration import Calibration
 
@@ -271,10 +272,11 @@ def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLi
     `name`: None takes the folder's.  All or nothing.  `UserError` when a byte of it was changed, or
     its tokenizer or shapes are not the bank's, or the name is taken.
     """
-    files, source = BankFolder(bank_folder), Path(expert_folder)
+    files, source = BankFolder(bank_folder), expanded(expert_folder)
     name = check_name(source.resolve().name if name is None else name)
-    if not os.path.isdir(source):  # pathlib raises for names too long
-        raise UserError(f"no expert at {source}: give a folder with manifest.json, as in "
+    if not os.path.isfile(source / "manifest.json"):  # pathlib raises for names too long
+        what = "is a bank" if os.path.isfile(source / "bank.json") else "has no manifest.json"
+        raise UserError(f"no expert at {source}: it {what}; give the folder of one expert, as in "
                         "BANK/experts/NAME")
     model = bank_model(files)
     with files.adding(name) as draft:

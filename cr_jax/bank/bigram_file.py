@@ -7,6 +7,7 @@ import safetensors.numpy
 
 from cr_jax.bank.parameters import opened
 from cr_jax.errors import UserError
+from cr_jax.files import give_usual_mode
 from cr_jax.scoring.bigram import MOST, BigramModel, bits_without_loss, slot_bits
 
 
@@ -14,6 +15,7 @@ def write(file: Path, bigram: BigramModel) -> None:
     """Stores a bigram model as safetensors."""
     safetensors.numpy.save_file(
         {k: np.ascontiguousarray(v) for k, v in bigram._asdict().items()}, file)
+    give_usual_mode(file)  # the library makes it for its owner alone
 
 
 def read(file: Path, vocab_size: int) -> BigramModel:

@@ -14,14 +14,14 @@ names it: a crash leaves litter, never half an expert.
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cr_jax.config.names import check_name as check_name  # for the other modules of a bank
 from cr_jax.errors import UserError
-from cr_jax.files import changed, read_sealed, sha256, write_sealed
+from cr_jax.files import changed, expanded, read_sealed, sha256, write_sealed
 from cr_jax.files import read_json as read_json  # for the other modules of a bank
 from cr_jax.files import readable as readable
 
@@ -30,22 +30,13 @@ CASCADE = "cascade.json"
 EXPERT_FILES = ("config.json", "params.safetensors", "calibration.json")
 BIGRAM = "bigram.safetensors"
 _BIGRAMS = (BIGRAM, "scout.safetensors")  # the second is the name of version 0.1
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
-
-
-def check_name(name: str) -> str:
-    """Returns `name`; `UserError` unless it is safe as a folder and cannot be misread."""
-    if not _NAME.fullmatch(name) or name == "unknown":
-        raise UserError(f"bad expert name {name!r}: use up to 100 letters, digits and _ . - "
-                        "without a leading dot, and not 'unknown'")
-    return name
 
 
 class BankFolder:
     """bank.json and the folders beside it.  Every method raises `UserError` on bad input."""
 
     def __init__(self, folder: str | os.PathLike):
-        self.path = Path(folder)
+        self.path = expanded(folder)
         if not os.path.isfile(self.path / "bank.json"):  # pathlib raises for names too long
             raise UserError(f"no bank at {self.path}: there is no bank.json; give the folder that "
                             "training wrote")
@@ -165,7 +156,7 @@ class BankFolder:
 def create_folder(folder: str | os.PathLike, model: Mapping[str, Any], tokenizer,
                   scoring: Mapping[str, Any]) -> BankFolder:
     """A bank without experts.  `UserError` when `folder` is not empty or cannot be written."""
-    path = Path(folder)
+    path = expanded(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} is not an empty folder: choose another place for the bank")
     whole = path.absolute()

@@ -20,6 +20,7 @@ from cr_jax import models
 from cr_jax.bank.files import readable
 from cr_jax.config import ModelConfig
 from cr_jax.errors import UserError
+from cr_jax.files import give_usual_mode
 
 FILE = "params.safetensors"
 DTYPES = ("float32", "bfloat16", "int8")
@@ -62,6 +63,7 @@ def write(file: Path, params: Any, dtype: str = "float32") -> None:
         if scale is not None:
             flat[path + _SCALE] = np.ascontiguousarray(scale)
     safetensors.numpy.save_file(flat, file)
+    give_usual_mode(file)  # the library makes it for its owner alone
 
 
 def _stored(x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:

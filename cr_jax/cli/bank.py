@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from cr_jax.bank.files import BIGRAM, BankFolder, read_json
+from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
 
@@ -24,7 +25,8 @@ def add_arguments(action) -> None:
     listing.add_argument("--json", action="store_true", help="one JSON object per expert and line")
     action("verify", verify, "compare every byte with its stored SHA-256")
     adding = action("add", add, "copy an expert's folder into the bank", writes=True)
-    adding.add_argument("folder", metavar="EXPERT", help="its folder, as BANK/experts/NAME")
+    adding.add_argument("folder", metavar="EXPERT", type=path,
+                        help="its folder, as BANK/experts/NAME")
     adding.add_argument("--name", metavar="NAME", help="its name here (default: the folder's)")
     removing = action("remove", remove, "delete one expert", writes=True)
     removing.add_argument("name", metavar="NAME")
@@ -51,16 +53,17 @@ def list_experts(args) -> int:
             print_line(json.dumps(row))
         return 0
     words = wording(files.index.get("scoring"))
-    print_line(f"{len(rows)} experts; window {model.get('window')} tokens -> "
-               f"{model.get('latents')} latents of {model.get('d_latent')}; "
-               f"tokenizer {files.index['tokenizer'][:12]}; a residual is "
-               f"{words.cost}"
-               + (f"; ranked with {words.added} added" if words.typicality_weight else ""))
+    tell = lambda line: print_line(printable(line))  # it quotes the bank's JSON
+    tell(f"{len(rows)} experts; window {model.get('window')} tokens -> "
+         f"{model.get('latents')} latents of {model.get('d_latent')}; "
+         f"tokenizer {files.index['tokenizer'][:12]}; a residual is "
+         f"{words.cost}"
+         + (f"; ranked with {words.added} added" if words.typicality_weight else ""))
     width = max(map(len, files.names), default=0)
     for row in rows:
         size = f"{row['bytes'] / 1e6:8.1f} MB" if row["bytes"] is not None else "missing"
-        print_line(f"{row['name']:{width}}  {row['dtype'] or '?'}  {size}  {row['sha256'][:12]}"
-                   + ("" if row["bigram"] else "  no bigram model"))
+        tell(f"{row['name']:{width}}  {row['dtype'] or '?'}  {size}  {row['sha256'][:12]}"
+             + ("" if row["bigram"] else "  no bigram model"))
     return 0
 
 

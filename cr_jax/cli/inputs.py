@@ -1,26 +1,49 @@
 """The files a user names: checked before JAX starts."""
 
+import argparse
 import itertools
 import os
+import sys
+from collections.abc import Iterator
+
+from cr_jax.errors import UserError
+from cr_jax.files import expanded
+
+
+def path(word: str) -> str:
+    """An argument that names a file or folder, `~` expanded: shells leave it in --bank=~/bank."""
+    try:
+        return os.fspath(expanded(word)) if word.startswith("~") else word
+    except UserError as error:  # argparse would take it for any ValueError and drop the reason
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def text_of(name: str) -> Iterator[str]:
+    """A file's text in pieces, - being standard input.  `UserError` also where reading fails."""
+    from cr_jax.data.sources import read_text
+
+    if name == "-" and (sys.stdin is None or getattr(sys.stdin, "closed", False)):
+        raise UserError("standard input is closed; give a file, or text through a pipe")
+    try:
+        yield from read_text(name)
+    except OSError as error:
+        what = "standard input" if name == "-" else name
+        raise UserError(f"{what} cannot be read: {error.strerror or error}") from None
 
 
 def checked(name: str) -> str:
     """`name`; `UserError` for what its first 2 MB show: missing, a folder, empty, not text."""
-    from cr_jax.data.sources import read_text
-
     pipe = os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)
     if name != "-" and not pipe:  # a pipe can be read only once
-        for _ in itertools.islice(read_text(name), 2):
+        for _ in itertools.islice(text_of(name), 2):
             pass
     return name
 
 
 def whole_text(name: str):
     """The text in pieces, once all of it is known to be good: nothing is shown of a bad file."""
-    from cr_jax.data.sources import read_text
-
     if not os.path.isfile(name):
-        return list(read_text(name))
-    for _ in read_text(name):
+        return list(text_of(name))
+    for _ in text_of(name):
         pass
-    return read_text(name)
+    return text_of(name)

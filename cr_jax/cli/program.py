@@ -1,8 +1,6 @@
 """The whole command: arguments in, exit code out."""
 
 import argparse
-import contextlib
-import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,9 +8,11 @@ from collections.abc import Callable, Sequence
 from cr_jax import __version__
 from cr_jax.bank import pretrained
 from cr_jax.cli import bank, reconstruct, route, tokenize
+from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import prepare
-from cr_jax.cli.output import complain, printable
-from cr_jax.errors import UserError
+from cr_jax.cli.output import complain
+from cr_jax.cli.streams import OutputLost, guarded, need_stdout
+from cr_jax.errors import MOST, UserError
 
 _ABOUT = """\
 Every expert is a small autoencoder that learnt to rebuild the texts of one domain.  A text goes
@@ -32,14 +32,20 @@ unknown.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `cr-jax ARGV`; -> 0, 2 after bad input, 130 after Ctrl-C.  Never raises on bad input."""
-    with contextlib.suppress(AttributeError, ValueError):
-        sys.stdout.reconfigure(errors="backslashreplace")
-        sys.stderr.reconfigure(errors="backslashreplace")
+    def lost(why: str) -> None:
+        raise OutputLost(why)
+
+    with guarded(lost):
+        return _answer(argv)
+
+
+def _answer(argv: Sequence[str] | None) -> int:
     try:
         parser = _parser()
         args, args.settings = parser.parse_known_args(argv)
         if args.settings and args.run is not tokenize.run:
             parser.error(f"unrecognized arguments: {' '.join(args.settings)}")
+        need_stdout()  # nothing is changed in a bank without a word
         prepare()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -55,17 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return 130
-    except BrokenPipeError:
-        # Whatever reads us has closed: what is still buffered must not raise again at exit.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return complain("the output was closed before everything was written")
+    except OutputLost as why:
+        return complain(f"the output could not be written to its end: {why}")
 
 
 def _parser() -> argparse.ArgumentParser:
     class Parser(argparse.ArgumentParser):
         def error(self, message):
-            self.exit(2, f"cr-jax: {printable(message)}; see {self.prog} --help\n")
+            self.exit(complain(f"{message[:MOST - 80]}; see {self.prog} --help"))
 
     raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = Parser("cr-jax", description="Route texts to the expert that compresses them best.",
@@ -77,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
                 writes: bool = False):
         made = group.add_parser(name, help=text, description=text, epilog=epilog, **raw)
         default = None if writes else str(pretrained.folder())
-        made.add_argument("--bank", required=writes, default=default, metavar="DIR",
+        made.add_argument("--bank", required=writes, default=default, metavar="DIR", type=path,
                           help="folder with bank.json"
                                + ("" if writes else " (default: the one that ships with cr_jax)"))
         made.set_defaults(run=run)

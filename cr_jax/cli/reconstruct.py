@@ -3,7 +3,7 @@
 import sys
 
 from cr_jax.bank.files import BankFolder
-from cr_jax.cli.inputs import checked, whole_text
+from cr_jax.cli.inputs import checked, path, whole_text
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import print_line
 
@@ -18,7 +18,7 @@ all tokens seen: the residual of the paper's rule, not that of a bank that route
 def add_arguments(parser) -> None:
     """The flags of `cr-jax reconstruct`."""
     parser.add_argument("--expert", required=True, metavar="NAME")
-    parser.add_argument("file", metavar="FILE", help="UTF-8 text; - is standard input")
+    parser.add_argument("file", metavar="FILE", type=path, help="UTF-8 text; - is standard input")
 
 
 def run(args) -> int:

@@ -5,7 +5,7 @@ import os
 import sys
 
 from cr_jax.bank.files import BankFolder
-from cr_jax.cli.inputs import checked
+from cr_jax.cli.inputs import checked, path, text_of
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, p_text, print_line, printable
 from cr_jax.cli.progress import progress
@@ -74,12 +74,14 @@ def add_arguments(parser) -> None:
                         help="show what every expert makes of the text, token by token")
     parser.add_argument("--margin", action="store_true",
                         help="explain; colour tokens by what the runner-up pays more for them")
-    parser.add_argument("--html", metavar="OUT", help="write the explanation to the page OUT.html")
+    parser.add_argument("--html", metavar="OUT", type=path,
+                        help="write the explanation to the page OUT.html")
     parser.add_argument("--windows", type=int, default=8, metavar="N",
                         help="explain the tokens of the first N windows (default 8)")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto",
                         help="colour the explained text (default auto: on a terminal)")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text; - is standard input")
+    parser.add_argument("files", nargs="+", metavar="FILE", type=path,
+                        help="UTF-8 text; - is standard input")
 
 
 def run(args) -> int:
@@ -108,7 +110,6 @@ def run(args) -> int:
     start_jax()
     from cr_jax import router
     from cr_jax.bank import ExpertBank
-    from cr_jax.data.sources import read_text
     from cr_jax.routing.cascade import Cascade
     from cr_jax.routing.explain import explain
     from cr_jax.routing.options import RouteOptions
@@ -125,13 +126,13 @@ def run(args) -> int:
         try:
             with progress(name, bank.tokenizer, args.max_windows) as on_block:
                 if in_lines or args.html is not None:
-                    explanation = explain(by, read_text(name), options, windows=args.windows,
+                    explanation = explain(by, text_of(name), options, windows=args.windows,
                                           on_block=on_block)
                     found = explanation.route
                 elif cascade:
-                    found = by.route(read_text(name), options, on_block=on_block)
+                    found = by.route(text_of(name), options, on_block=on_block)
                 else:
-                    found = router.route(bank, read_text(name), options, on_block=on_block)
+                    found = router.route(bank, text_of(name), options, on_block=on_block)
         except UserError as error:
             status = complain(error)
             continue

@@ -1,5 +1,6 @@
 """`cr-jax tokenize`: the text of a run as a folder that trains without the text."""
 
+from cr_jax.cli.inputs import path
 from cr_jax.cli.output import complain, print_line, printable
 from cr_jax.errors import UserError
 
@@ -21,7 +22,8 @@ def add_arguments(parser) -> None:
     """The flags of `cr-jax tokenize`."""
     parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]",
                         help="a file in configs/")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="a folder that is not there")
+    parser.add_argument("--out", required=True, metavar="FOLDER", type=path,
+                        help="a folder that is not there")
     parser.add_argument("--jobs", metavar="N",
                         help="processes that encode text (default: one per core); any number gives "
                              "the same bytes")
@@ -51,8 +53,8 @@ def run(args) -> int:
         raise UserError("config.data.tokens names a token folder already: leave it out to "
                         "tokenize text")
     try:
-        found = token_folder_writer.write(experiment, args.out, jobs=jobs,
-                                          compress=args.compress, say=print_line)
+        found = token_folder_writer.write(experiment, args.out, jobs=jobs, compress=args.compress,
+                                          say=lambda line: print_line(printable(line)))
     except KeyboardInterrupt:
         complain("interrupted; run the same command to go on")
         return 130

@@ -52,11 +52,12 @@ _RENAMED = {"excess": "typicality_weight", "pairs": "bigram_weight"}
 
 
 def default() -> ml_collections.ConfigDict:
-    """All settings at their defaults, locked: unknown names raise at once.
+    """All settings at their defaults, locked: unknown names raise at once, new domains do not.
 
     >>> config = default()
     >>> config.train.steps = 1
     >>> config.data.domains = {"code": domain("stdlib@train", "stdlib@valid", "stdlib@test")}
+    >>> config.data.domains.more = domain("files:more/*.txt", "files:v.txt", "files:t.txt")
     >>> build(config).model.latents
     8
     """
@@ -65,6 +66,8 @@ def default() -> ml_collections.ConfigDict:
     config.data.domains = ml_collections.ConfigDict()
     config.data.unseen = ml_collections.ConfigDict()
     config.lock()
+    for open_ended in (config.data.domains, config.data.unseen):
+        open_ended.unlock()
     return config
 
 

@@ -1,7 +1,14 @@
 """Every check of a setting, each with one line that says what to change."""
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from cr_jax.config.names import check_domains, shown
 from cr_jax.config.schema import Experiment, LmConfig, ModelConfig, Scoring
 from cr_jax.errors import UserError
+
+LEAST_PIECES = 262  # of SentencePiece: pad, unknown, end, line end, tab, 256 bytes, a character
 
 
 def check_model(model: ModelConfig) -> None:
@@ -17,7 +24,8 @@ def check_model(model: ModelConfig) -> None:
         raise UserError("config.model: encoder_blocks, decoder_blocks and vocab_size cannot be "
                         "negative")
     if max(model.encoder_blocks, model.decoder_blocks) > 1000:
-        raise UserError("config.model: more than 1,000 blocks cannot be meant")
+        raise UserError("config.model.encoder_blocks, decoder_blocks: more than 1,000 blocks "
+                        "cannot be meant")
     if model.d_model % (2 * model.heads):
         raise UserError(
             f"config.model.d_model={model.d_model} must be a multiple of 2 x heads="
@@ -68,15 +76,18 @@ def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
     if scoring.passes > scoring.parts:
         raise UserError(f"config.scoring.passes={scoring.passes} must not exceed "
                         f"parts={scoring.parts}, the number of passes there are")
-    if scoring.parts and not 0 < scoring.hidden <= scoring.parts:
+    if not 0 < scoring.hidden <= max(1, scoring.parts):
         raise UserError(f"config.scoring.hidden={scoring.hidden} must lie in [1, "
-                        f"parts={scoring.parts}]")
+                        f"parts={scoring.parts}], and be 1 when parts is 0")
     if scoring.parts and model.window % scoring.parts:
         raise UserError(f"config.scoring.parts={scoring.parts} must divide the window of "
                         f"{model.window}")
 
 
 def check(e: Experiment) -> None:
+    """Raises `UserError` for a setting that cannot be meant; the rest is in docs/checks.md."""
+    _check_text(e, "config")
+    _check_sizes(e)
     check_model(e.model)
     check_scoring(e.scoring, e.model)
     for group, settings in (("optimizer", e.optimizer), ("train", e.train), ("eval", e.eval),
@@ -130,6 +141,7 @@ def check(e: Experiment) -> None:
     if not e.data.domains:
         raise UserError("config.data.domains is empty: name at least one domain, "
                         "for example domains.python = domain(train='stdlib@train', ...)")
+    check_domains(e.data.domains, e.data.unseen)
     for name, d in e.data.domains.items():
         missing = [s for s in ("train", "valid", "test") if not getattr(d, s)]
         if missing:
@@ -160,6 +172,46 @@ def validation_period(text: str) -> tuple[float, str]:
         raise UserError(f"config.eval.every={text!r} must be a number and one of steps, tokens or "
                         "seconds, such as '200 steps' or '10 seconds'; '' never validates")
     return number, unit
+
+
+def _check_text(value: Any, where: str) -> None:
+    """Every string can be written to a file: a lone surrogate would fail at the report."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{where} is not UTF-8 text: {shown(value)}") from None
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _check_text(getattr(value, field.name), f"{where}.{field.name}")
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_text(inner, f"{where}.{shown(name)[1:-1]}")
+    elif isinstance(value, tuple):
+        for inner in value:
+            _check_text(inner, where)
+
+
+def _check_sizes(e: Experiment) -> None:
+    """Numbers that arrays and counters on the device cannot hold."""
+    if not 0 <= e.seed < 1 << 32:
+        raise UserError(f"config.seed must lie in [0, {(1 << 32) - 1}], got {e.seed}")
+    large = {"train.tokens": 1 << 62, "train.steps": (1 << 31) - 1,
+             "data.max_train_tokens": 1 << 62, "data.max_document_bytes": 1 << 40,
+             "tokenizer.train_bytes": 1 << 40}
+    for group in ("train", "eval", "data", "tokenizer"):
+        for name, value in vars(getattr(e, group)).items():
+            most = large.get(f"{group}.{name}", 1 << 24)
+            if type(value) is int and value > most:
+                raise UserError(f"config.{group}.{name}={value} is more than {most:,}: that cannot "
+                                "be meant")
+    for name in ("mesh_expert", "mesh_fsdp"):
+        if getattr(e, name) > 1 << 24:
+            raise UserError(f"config.{name}={getattr(e, name)} is more than there are devices")
+    if e.tokenizer.kind == "sentencepiece" and not e.tokenizer.folder and \
+            e.tokenizer.vocab_size < LEAST_PIECES:
+        raise UserError(f"config.tokenizer.vocab_size={e.tokenizer.vocab_size} is too small for "
+                        f"256 bytes and some characters; set {LEAST_PIECES} or more")
 
 
 def profile_steps(text: str) -> tuple[int, int] | None:

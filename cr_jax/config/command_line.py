@@ -6,7 +6,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from cr_jax.config.files import blame, check_file, config_files
+from cr_jax.config.files import blame, check_file, config_files, with_homes
 from cr_jax.errors import UserError
 
 
@@ -16,6 +16,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
     `values` has a flag `config` that was defined by `config_flags.DEFINE_config_file`.
     `UserError` in one line for a file that cannot be run and for a flag that cannot be understood.
     """
+    argv = with_homes(argv)
     files = list(config_files(argv[1:]))
     for file in files:
         check_file(file)
@@ -47,7 +48,12 @@ def load(config: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDic
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config", None, lock_config=True, flag_values=values, sys_argv=argv)
-    if rest := parse(argv, values)[1:]:
-        raise UserError(f"unexpected argument '{rest[0]}': settings look like "
-                        "--config.train.steps=100")
+    no_words(parse(argv, values))
     return values.config
+
+
+def no_words(argv: Sequence[str]) -> None:
+    """`UserError` where more than the program's name is left over."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument '{argv[1]}': settings look like "
+                        "--config.train.steps=100")

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from cr_jax.errors import UserError
+from cr_jax.files import expanded
 
 _LOADED = "config_config"  # the name under which ml_collections loads the file of --config
 
@@ -19,6 +20,23 @@ def config_files(argv: Sequence[str]) -> Iterator[str]:
             return
         if word.startswith("-") and name == "config" and (equals or i + 1 < len(argv)):
             yield value if equals else argv[i + 1]
+
+
+def with_homes(argv: Sequence[str]) -> list[str]:
+    """The arguments with `~` expanded in every `--config` and `--workdir`, as shells do for a word
+    of its own.  `UserError` as in `cr_jax.files.expanded`.
+    """
+    found, due = [], False
+    for word in argv:
+        name, equals, value = word.partition("=")
+        plain = name.lstrip("-") in ("config", "workdir") and name.startswith("-")
+        if plain and equals and value.startswith("~"):
+            word = f"{name}={expanded(value)}"
+        elif due and word.startswith("~"):
+            word = str(expanded(word))
+        due = plain and not equals
+        found.append(word)
+    return found
 
 
 def check_file(given: str) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from cr_jax.data.encoding import Encoded
+from cr_jax.files import fresh_folder
 
 TOKENS, STARTS, NOTE = "tokens.npy", "starts.npy", "corpus.json"
 FILES = (TOKENS, STARTS, NOTE)
@@ -45,7 +46,7 @@ class Draft:
         with contextlib.ExitStack() as stack:
             paths = (self.folder / TOKENS, self.folder / _JOURNAL)
             for path in paths:
-                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644))
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666))
             self._tokens, self._journal = (stack.enter_context(open(p, "r+b")) for p in paths)
             head = _header(self.dtype, 0)
             good = 0
@@ -144,9 +145,11 @@ def locked_folder(path: Path, wait: bool = True) -> Iterator[Path]:
             except OSError:
                 with contextlib.suppress(OSError):
                     path.rmdir()
-                with tempfile.TemporaryDirectory(
-                        prefix=f"{path.name}.", dir=path.parent, ignore_cleanup_errors=True) as own:
-                    yield Path(own)
+                own = fresh_folder(path.parent, f"{path.name}.")
+                try:
+                    yield own
+                finally:
+                    shutil.rmtree(own, ignore_errors=True)
                 return
             if _same(path, place):
                 yield path

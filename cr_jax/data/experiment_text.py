@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cr_jax.config import DOCUMENT_WINDOWS, Experiment, ModelConfig
+from cr_jax.config.names import RANDOM as RANDOM
 from cr_jax.data import (
     ByteTokenizer,
     Corpus,
@@ -34,12 +35,11 @@ from cr_jax.data.encoding import Encoder
 from cr_jax.data.overlap import lines as overlap_lines
 from cr_jax.data.overlap import overlap
 from cr_jax.data.sources import READING, size
+from cr_jax.data.sources import check as check_source
 from cr_jax.data.token_folder import TokenFolder
 from cr_jax.data.tokenizing_bar import TokenizingBar
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
-
-RANDOM = "random_tokens"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +69,17 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool =
         if data.tokens:
             folder = TokenFolder(data.tokens)
             tokenizer = folder.tokenizer(e)
+            sized(e.model, tokenizer)
+            folder.need(all_specs(e))  # a corpus that is missing is told before another is read
 
             def corpus(spec):
                 found = folder.corpus(spec, cache)
                 _tell(spec, found, say)
                 return found
         else:
+            check_sources(e)
             tokenizer = make_tokenizer(e, workdir, say)
+            sized(e.model, tokenizer)
             corpus = stack.enter_context(tokenised(e, tokenizer, cache, say))
 
         def windows(found, limit):
@@ -101,6 +105,12 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool =
     test[RANDOM] = random_windows(count, e.model.window, tokenizer.vocab_size, e.seed)
     found = _overlap(train, held_out, tests, say) if compare else {}
     return Corpora(tokenizer, train, valid, test, whole, found)
+
+
+def check_sources(e: Experiment) -> None:
+    """`UserError` for a source that is not understood or not there; reads no text."""
+    for spec in dict.fromkeys(s for corpus in all_specs(e) for s in corpus.placed(e.data.root)):
+        check_source(spec)
 
 
 def _overlap(train, valid, test, say):
@@ -149,12 +159,16 @@ def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
 
     `UserError` when it is given and does not hold the tokenizer's ids.
     """
+    _check_ids(model, tokenizer.vocab_size)
     if model.vocab_size:
-        if model.vocab_size < tokenizer.vocab_size:
-            raise UserError(f"config.model.vocab_size={model.vocab_size} does not hold the "
-                            f"{tokenizer.vocab_size:,} ids of the tokenizer; leave it at 0")
         return model
     return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 128) * 128)
+
+
+def _check_ids(model: ModelConfig, ids: int) -> None:
+    if 0 < model.vocab_size < ids:
+        raise UserError(f"config.model.vocab_size={model.vocab_size} does not hold the {ids:,} ids "
+                        "of the tokenizer; leave it at 0")
 
 
 def make_tokenizer(e: Experiment, workdir: Path, say=lambda line: None) -> Tokenizer:
@@ -172,6 +186,7 @@ def make_tokenizer(e: Experiment, workdir: Path, say=lambda line: None) -> Token
         return load_tokenizer(t.folder)
     if (own / "tokenizer.json").exists():
         return load_tokenizer(own)
+    _check_ids(e.model, t.vocab_size)  # before text is read
     say(f"training a SentencePiece tokenizer of {t.vocab_size:,} pieces")
     # The same share of text from every domain, so that no language pays for another's size.
     return train_sentencepiece(

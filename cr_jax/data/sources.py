@@ -6,6 +6,7 @@ one document (or one piece of about 1 MB) is held at a time.
 
 import dataclasses
 import hashlib
+import os
 import random
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
@@ -19,8 +20,8 @@ from cr_jax.data.specs import REGISTERED, SPLITS, Source, located, parse, split_
 from cr_jax.data.text_files import opened, read_text, readable, whole_file
 from cr_jax.errors import UserError
 
-__all__ = ["SPLITS", "Document", "Reading", "documents", "fingerprint", "parse", "read_text",
-           "size", "split_of"]
+__all__ = ["SPLITS", "Document", "Reading", "check", "documents", "fingerprint", "parse",
+           "read_text", "register_source", "size", "split_of"]
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -90,6 +91,20 @@ def register_source(kind: str, read: Callable[[str], Iterable[Document]]) -> Non
         raise UserError(f"a data source cannot be named {kind!r}: a name is one word, and taken "
                         f"are {', '.join([*_READERS, *REGISTERED])}")
     REGISTERED[kind] = read
+
+
+def check(spec: str) -> None:
+    """`UserError` unless the spec is understood and what it names is there; reads no text.
+
+    A registered source is not called: what it has is known once it is read.
+    """
+    source = located(parse(spec))
+    if source.kind == "tfds":
+        records.tfds_identity(source.target)
+    elif source.kind != "random":
+        for path, _ in _files(source, LeftOut()):
+            if not os.access(path, os.R_OK):
+                raise UserError(f"{path} cannot be read: check its permissions")
 
 
 def fingerprint(spec: str) -> str:
@@ -172,7 +187,8 @@ def _stdlib(source: Source, reading: Reading, left_out: LeftOut
 
 def _text_files(source: Source, reading: Reading, left_out: LeftOut
                 ) -> Iterator[tuple[Document, str | None]]:
-    files, first, texts = _files(source, left_out), None, 0
+    files, texts = _files(source, left_out), 0
+    first: NotText | None = None
     for path, name in files:
         try:
             text = whole_file(path, reading.max_document_bytes)
@@ -183,7 +199,9 @@ def _text_files(source: Source, reading: Reading, left_out: LeftOut
         texts += 1
         yield Document(text, name, name), None
     if not texts:
-        raise first if len(files) == 1 else UserError(
+        if first is not None and len(files) == 1:
+            raise first
+        raise UserError(
             f"data source {source.spec!r}: none of its {len(files):,} files is text; {first}")
 
 
@@ -223,7 +241,8 @@ def _tfds(source: Source, reading: Reading, left_out: LeftOut
         yield Document(text, name, group_of(record, key, where) or name), None
 
 
-_READERS = {
+_Read = Callable[[Source, Reading, LeftOut], Iterator[tuple[Document, str | None]]]
+_READERS: dict[str, _Read] = {
     "stdlib": _stdlib, "samples": _jsonl, "random": _random, "files": _text_files,
     "jsonl": _jsonl, "tfds": _tfds,
 }

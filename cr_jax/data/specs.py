@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+from typing import Any
 
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
@@ -10,7 +11,7 @@ from cr_jax.files import expanded
 SPLITS = ("train", "valid", "test")
 _KINDS = ("stdlib, samples/NAME, random:SYMBOLS, files:GLOB, jsonl:PATH[#field][&group=KEY], "
           "tfds:NAME/SPLIT[#field][&group=KEY]")
-REGISTERED: dict[str, object] = {}  # kind -> what `sources.register_source` was given
+REGISTERED: dict[str, Any] = {}  # kind -> what `sources.register_source` was given
 _NO_FIELD = frozenset("/*?[")  # they belong to a path
 
 

@@ -1,5 +1,6 @@
 """A document's blocks of windows, to be read more than once in bounded memory."""
 
+import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
 
@@ -19,7 +20,7 @@ class Spool:
     """
 
     def __init__(self, blocks: Iterable[Windows]):
-        self._source, self._count = iter(blocks), 0
+        self._source, self._count, self._passed = iter(blocks), 0, False
 
     def __enter__(self) -> "Spool":
         self._file = tempfile.SpooledTemporaryFile(max_size=MOST)
@@ -34,12 +35,23 @@ class Spool:
             if done < self._count:
                 self._file.seek(place)
                 block = Windows(*(np.load(self._file, allow_pickle=False) for _ in range(3)))
+            elif self._passed:
+                raise RuntimeError("blocks that were passed by cannot be read again")
             elif (block := next(self._source, None)) is None:
                 return
             else:
                 self._add(block)
             place, done = self._file.tell(), done + 1
             yield block
+
+    def rest(self, done: int) -> Iterator[Windows]:
+        """The blocks after the first `done`, for the last time: what is new is not stored.
+
+        Later loops reach no further than what was stored before.
+        """
+        yield from itertools.islice(self, done, max(done, self._count))
+        self._passed = True
+        yield from self._source
 
     def _add(self, block: Windows) -> None:
         self._file.seek(0, 2)

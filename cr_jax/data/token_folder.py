@@ -148,6 +148,11 @@ class TokenFolder:
         except (OSError, ValueError, KeyError, TypeError):
             raise changed(folder) from None
 
+    def need(self, specs: Iterable[CorpusSpec]) -> None:
+        """`UserError` unless the folder has all of `specs`; reads none of them."""
+        for spec in specs:
+            self._entry(spec)
+
     def check(self, specs: Iterable[CorpusSpec]) -> None:
         """`UserError` unless the folder has all of `specs`, every byte as it was written."""
         for spec in specs:

@@ -13,7 +13,7 @@ from cr_jax.config import Experiment
 from cr_jax.data.corpus import Corpus, entry_of
 from cr_jax.data.corpus_draft import FILES, TOKENS, file_sum, locked_folder
 from cr_jax.data.corpus_specs import all_specs
-from cr_jax.data.experiment_text import make_tokenizer, tokenised
+from cr_jax.data.experiment_text import check_sources, make_tokenizer, sized, tokenised
 from cr_jax.data.sources import fingerprint
 from cr_jax.data.token_folder import (
     CORPORA,
@@ -49,6 +49,7 @@ def write(e: Experiment, out: str | os.PathLike, *, jobs: int = 0, compress: boo
         raise UserError(f"--out={out} has no name: give a new folder")
     if os.path.lexists(path):
         return _already(path, e, say)
+    check_sources(e)  # a missing file is told before another one is read
     draft = path.with_name(f".{path.name}.making")
     try:
         with locked_folder(draft, wait=False) as folder:
@@ -94,6 +95,7 @@ def _make(e: Experiment, folder: Path, jobs: int, compress: bool,
           say: Callable[[str], None]) -> None:
     specs = all_specs(e)
     tokenizer = make_tokenizer(e, folder, say)
+    sized(e.model, tokenizer)  # refused before text is read
     tokenizer.save(folder / TOKENIZER)
     with tokenised(e, tokenizer, folder / CORPORA, say, jobs) as corpus:
         records = [{**dataclasses.asdict(spec), **_counted(corpus(spec))} for spec in specs]

@@ -17,9 +17,11 @@ from tqdm import tqdm
 from cr_jax import config as settings
 from cr_jax import models
 from cr_jax.config import Experiment
+from cr_jax.config.command_line import no_words
 from cr_jax.data import WindowBatches, count_tokens, experiment_text, train_iterator
-from cr_jax.errors import UserError
-from cr_jax.experiment import finished_bank
+from cr_jax.errors import UserError, complain, one_line, printable
+from cr_jax.experiment import checks, finished_bank
+from cr_jax.files import DISK_ERRORS, expanded, write_whole
 from cr_jax.parallel import plan as parallel
 from cr_jax.parallel import processes
 from cr_jax.report import write_report
@@ -28,7 +30,6 @@ from cr_jax.studies import evaluation, examples, registry
 from cr_jax.studies.capacity import ablation
 from cr_jax.studies.capacity.grid import make_grid
 from cr_jax.training import banner
-from cr_jax.training.checkpoint import DISK_ERRORS
 from cr_jax.training.loop import Interrupted, Job, train
 from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.metric_writer import read_lines
@@ -41,24 +42,32 @@ def main(config: ml_collections.ConfigDict, workdir: str, argv=(),
     """What `main.py` calls: runs the experiment, prints one line per problem; the exit status."""
     logging.set_verbosity(logging.WARNING)
     try:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument '{argv[1]}': settings look like "
-                            "--config.train.steps=100")
+        no_words(argv)
         processes.start(cluster)
         _dispatch(config.to_dict(), workdir)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain("error", error)
         processes.leave(2)
         return 2
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        print(f"error: cannot write {error.filename or workdir}: {error.strerror}; make room there "
-              "or allow writing, then run the same command to go on", file=sys.stderr)
+        complain("error", f"cannot write {error.filename or workdir}: {error.strerror}; make room "
+                 "there or allow writing, then run the same command to go on")
+        processes.leave(2)
+        return 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+            raise
+        complain("error", "there is not enough memory: lower config.train.batch, eval.batch, "
+                 "eval.expert_chunk or the model's sizes, or spread it over more devices; what was "
+                 "saved is kept")
         processes.leave(2)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"\n{str(stop) or 'stopped; run the same command to go on'}", file=sys.stderr)
+        line = one_line(str(stop) or "stopped; run the same command to go on")
+        if sys.stderr is not None:
+            print(f"\n{line}", file=sys.stderr)
         return 130
     return 0
 
@@ -75,8 +84,8 @@ def _dispatch(raw: dict, workdir: str) -> None:
     if jax.process_count() > 1:
         raise UserError("an ablation runs in one process; start each of its settings as a run of "
                         "its own to use several")
-    _cache_compilations(Path(workdir).expanduser().resolve())
-    ablation.run(experiment, grid, workdir, lambda line: print(line, flush=True))
+    _cache_compilations(expanded(workdir).resolve())
+    ablation.run(experiment, grid, workdir, _say)
 
 
 def run(experiment: Experiment, workdir: str | Path) -> dict:
@@ -87,7 +96,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
     processes all train, then process 0 alone evaluates and writes; the others return {}.
     """
     registry.check(experiment)
-    say = lambda line: print(line, flush=True) if processes.is_first() else None
+    say = _say if processes.is_first() else lambda line: None
     seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -101,9 +110,11 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
     with _entered(workdir) as folder, _interrupts() as interrupted:
         _cache_compilations(folder)
         plan = _plan(experiment)  # what cannot be laid out is refused before text is read
+        checks.devices(experiment, plan)
         with stage("text"):
             text = processes.in_turn(lambda: _prepare(experiment, folder, say))
         model = experiment_text.sized(experiment.model, text.tokenizer)
+        checks.text(experiment, text)
         names = tuple(text.train)
         with stage("training"):
             trained = _train(experiment, model, text, names, plan, folder, say)
@@ -138,13 +149,16 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
     return report
 
 
+def _say(line: str) -> None:
+    print(printable(line), flush=True)  # it may quote names
+
+
 @contextlib.contextmanager
 def _entered(workdir: str | Path):
     """The workdir's absolute path; process 0 holds its lock for all."""
-    folder = Path(workdir).expanduser().resolve()
     with contextlib.ExitStack() as stack:
-        yield processes.in_turn(
-            lambda: stack.enter_context(locked(workdir)) if processes.is_first() else folder)
+        yield processes.in_turn(lambda: stack.enter_context(locked(workdir))
+                                if processes.is_first() else expanded(workdir).resolve())
 
 
 @contextlib.contextmanager
@@ -178,10 +192,9 @@ def _prepare(experiment, folder, say):
         same_run(old, {"experiment": settings.to_dict(experiment), "model": model,
                        "experts": list(experiment.data.domains), "texts": {}})
     if processes.is_first():
+        checks.place(experiment, folder)
         # From the start on: a run that was stopped says what it was, too.
-        partial = folder / "config.json.partial"
-        partial.write_text(json.dumps(settings.to_dict(experiment), indent=1), encoding="utf-8")
-        partial.replace(folder / "config.json")
+        write_whole(folder / "config.json", json.dumps(settings.to_dict(experiment), indent=1))
     return experiment_text.prepare(
         experiment, folder, say, processes.is_first() and experiment.data.count_overlap)
 
@@ -232,7 +245,7 @@ def _curves(folder: Path, names, looks) -> dict:
     curves = {n: {"step": [], "nll": [], "tra": []} for n in names}
     for line in read_lines(folder / "metrics.jsonl"):
         if "nll" in line:
-            for key, values in curves[line["expert"]].items():
+            for key, values in curves.get(line.get("expert"), {}).items():
                 values.append(line[key])
     for look in looks:
         for name, figures in look["experts"].items():

@@ -5,10 +5,12 @@ from SLURM's or a TPU pod's own variables.  Process 0 owns the workdir; the othe
 the paper.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import glob
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -65,6 +67,7 @@ def start(cluster: Cluster | None = None, environ: Mapping[str, str] = os.enviro
         left = cluster.connect_seconds - (time.monotonic() - began)
         # "deactivate": flags are the whole truth, also inside a SLURM job.
         _join(cluster, max(1.0, left), coordinator_address=cluster.coordinator,
+              coordinator_bind_address=bind_address(host, port) if cluster.process == 0 else None,
               num_processes=cluster.processes, process_id=cluster.process,
               cluster_detection_method="deactivate")
     elif _in_slurm(environ) or _on_tpu(environ):
@@ -99,6 +102,35 @@ def in_turn(make: Callable[[], T]) -> T:
     return make()
 
 
+def from_first(make: Callable[[], T]) -> T:
+    """What process 0's `make` returns, JSON types, on every process; the others do not call it.
+
+    A failure of process 0 ends the others with a `UserError` that points to it.
+    """
+    if jax.process_count() == 1:
+        return make()
+    if not is_first():
+        data = _sent(b"")
+        if not data:
+            raise UserError("process 0 could not prepare the run; see its message")
+        return json.loads(data)
+    try:
+        data = json.dumps(make()).encode()
+    except BaseException:
+        _sent(b"")
+        raise
+    return json.loads(_sent(data))
+
+
+def all_true(good: bool) -> bool:
+    """Whether it is so on every process; also a meeting point."""
+    if jax.process_count() == 1:
+        return good
+    from jax.experimental import multihost_utils
+
+    return bool(np.all(multihost_utils.process_allgather(np.int32(good))))
+
+
 def wait(name: str) -> None:
     """Until every process is here.  `name` says where, and is the same on all."""
     if jax.process_count() > 1:
@@ -129,6 +161,22 @@ def _check(cluster: Cluster) -> tuple[str, int]:
         raise UserError(f"--process={cluster.process} must be one of 0 to {cluster.processes - 1}, "
                         "another for each process")
     return host.strip("[]"), int(port)
+
+
+def bind_address(host: str, port: int) -> str | None:
+    """Where process 0's service listens: at the address that --coordinator names, and no other.
+
+    Whoever reaches that port can end the run.  None, all addresses, where the name's address is
+    that of a translator in between and so none of this machine's.
+    """
+    with contextlib.suppress(OSError):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, _, _, _, place in sorted(found, key=lambda x: x[0] != socket.AF_INET):
+            with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+                return f"[{place[0]}]:{port}" if family == socket.AF_INET6 else f"{place[0]}:{port}"
+    return None
 
 
 def _need_free(port: int) -> None:
@@ -220,6 +268,18 @@ def _all_agree(good: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.int32(good)))
 
 
+def _sent(data: bytes) -> bytes:
+    """Process 0's bytes, on every process."""
+    from jax.experimental import multihost_utils
+
+    send = multihost_utils.broadcast_one_to_all
+    size = int(send(np.int32(len(data))))
+    raw = np.zeros(size, np.uint8)
+    if is_first():
+        raw[:] = np.frombuffer(data, np.uint8)
+    return np.asarray(send(raw), np.uint8).tobytes() if size else b""
+
+
 def _crash(kind, value, trace) -> None:
     reason = lost_peer(value)
     if reason:
@@ -233,7 +293,9 @@ def _end_without_peer(what: str) -> NoReturn:
     if _told.acquire(blocking=False):
         line = (f"error: {what}; start all processes again with the same command: the run goes on "
                 "from its newest checkpoint\n")
-        os.write(2, line.encode())  # past Python's buffers, whose locks another thread may hold
+        with contextlib.suppress(OSError):  # stderr may be gone as well
+            # Past Python's buffers, whose locks another thread may hold.
+            os.write(2, line.encode("utf-8", "backslashreplace"))
         os._exit(LOST)
     while True:
         time.sleep(1)

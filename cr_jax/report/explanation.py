@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cr_jax.config import SEEN
 from cr_jax.errors import UserError
+from cr_jax.files import write_whole
 from cr_jax.report.examples import show_white_space
-from cr_jax.report.files import write_whole
 from cr_jax.report.layout import document, panel, panels
 from cr_jax.report.tables import plain_table
 from cr_jax.report.text import breakable, count, decimal, escape

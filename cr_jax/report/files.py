@@ -1,10 +1,10 @@
 """`report.json` and `report.html` on disk."""
 
 import json
-import os
 from pathlib import Path
 
 from cr_jax.errors import UserError
+from cr_jax.files import write_whole
 from cr_jax.report.page import render
 from cr_jax.report.text import plain
 
@@ -27,15 +27,3 @@ def write_report(report: dict, folder: Path) -> Path:
         raise UserError(
             f"cannot write the report to {folder}: {reason}; choose a folder you can write to"
         ) from error
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Writes UTF-8 `text` beside `path`, then renames it: all of it or nothing.  OSError."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    return path

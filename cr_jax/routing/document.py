@@ -91,7 +91,8 @@ def judge(bank: ExpertBank, blocks: Iterable[Windows], options: RouteOptions, sc
             break
     found = totals.route()
     if options.stop:
-        left = sum(int(block.mask.any(-1).sum()) for block in unread)
+        rest = blocks.rest(read) if isinstance(blocks, Spool) else unread
+        left = sum(int(block.mask.any(-1).sum()) for block in rest)  # counted, not kept
         found = dataclasses.replace(found, of_windows=found.windows + left)
     if options.tra == "none":
         return found

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from jaxtyping import Float, Int32
 from cr_jax import models
 from cr_jax.bank import ExpertBank
 from cr_jax.data.text_stream import windows_of_text
+from cr_jax.errors import STEERING
 from cr_jax.models import objective
 from cr_jax.routing.document import Text
 from cr_jax.scoring.batching import BatchSizes, in_batches
@@ -24,9 +24,6 @@ class Rebuilt(NamedTuple):
     tokens: Int32[np.ndarray, " T"]
     rebuilt: Int32[np.ndarray, " T"]
     nll: Float[np.ndarray, " T"]
-
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def reconstruct(bank: ExpertBank, name: str, text: Text, sizes: BatchSizes | None = None
@@ -76,7 +73,7 @@ def _runs(tokenizer, pair, terminal: bool) -> Iterator[str]:
             continue
         original, rebuilt = (_decode(tokenizer, row[start:end]) for row in pair)
         if terminal:
-            original, rebuilt = (_CONTROL.sub(_picture, x) for x in (original, rebuilt))
+            original, rebuilt = (STEERING.sub(_picture, x) for x in (original, rebuilt))
         if right[start]:
             yield original
         elif terminal:

@@ -49,23 +49,31 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows,
         sums = in_batches(score, some, sizes.rows(len(some.tokens)))
         return residual_means(np.asarray(sums.residual, np.float64)[None], sums.scored)[0]
 
-    real = windows.mask.sum(-1)
-    lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
     residuals = {}
-    for length in lengths:
-        at = np.flatnonzero(real >= length)
-        if not at.size or not scored(rule, model.window)[:length].any():
-            continue
+    for length, at in usable(windows, model, rule).items():
         at = at[np.linspace(0, at.size - 1, min(MOST, at.size)).astype(int)]
         mask = windows.mask[at] & (np.arange(model.window)[None] < length)
         residuals[length] = np.sort(means(Windows(windows.tokens[at], mask, windows.document[at])))
-    if not residuals:
-        raise UserError("no validation window is long enough to calibrate on: give at least "
-                        f"{min(SHORTEST, model.window)} tokens of validation text per expert")
     made = Calibration(residuals)
     if documents is None or not len(documents):
         return made
     return dataclasses.replace(made, documents=_of_documents(made, means(documents), documents))
+
+
+def usable(windows: Windows, model: ModelConfig, rule: Scoring = SEEN) -> dict[int, np.ndarray]:
+    """Length -> indices of the windows that `calibrate` uses at that length.
+
+    Needs no parameters: a run can ask before it trains.  `UserError` when there is none.
+    """
+    real = windows.mask.sum(-1)
+    lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
+    at = {n: np.flatnonzero(real >= n) for n in lengths
+          if scored(rule, model.window)[:n].any()}
+    found = {n: rows for n, rows in at.items() if rows.size}
+    if not found:
+        raise UserError("no validation window is long enough to calibrate on: give at least "
+                        f"{min(at, default=model.window)} tokens of validation text per expert")
+    return found
 
 
 def _of_documents(made: Calibration, means: Float[np.ndarray, " B"], documents: Windows

@@ -69,8 +69,10 @@ def explained_variance(z: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " D"]:
 def linear_probe(z: Mapping[str, Float[np.ndarray, "N D"]]) -> float:
     """Accuracy of a ridge classifier on the second half of each domain, fitted on the first.
 
-    Mean over domains.  Chance is 1 / number of domains.
+    Mean over domains.  Chance is 1 / number of domains.  NaN without a domain of two windows.
     """
+    if all(len(x) < 2 for x in z.values()):
+        return float("nan")
     fit = np.concatenate([x[:len(x) // 2] for x in z.values()])
     label = np.repeat(np.arange(len(z)), [len(x) // 2 for x in z.values()])
     mean, scale = fit.mean(0), fit.std() + 1e-9
@@ -86,9 +88,14 @@ def linear_probe(z: Mapping[str, Float[np.ndarray, "N D"]]) -> float:
 
 
 def flat_map(z: Float[np.ndarray, "N D"], seed: int) -> tuple[Float[np.ndarray, "N 2"], str]:
-    """Two coordinates per window and their method: t-SNE (the paper's), PCA without sklearn."""
+    """Two coordinates per window and their method: t-SNE (the paper's), PCA without sklearn or
+    where there are too few windows or dimensions for it.
+    """
     centred = z - z.mean(0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    if len(z) < 4 or len(axes) < 2:
+        flat = centred @ axes[:2].T
+        return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1]))), "PCA"
     try:
         from sklearn.manifold import TSNE
         from threadpoolctl import threadpool_limits

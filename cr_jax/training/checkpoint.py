@@ -1,24 +1,22 @@
 """Checkpoints that notice damage: Orbax for the arrays, a SHA-256 manifest per step for trust.
 
 WORKDIR/checkpoints/STEP/ is Orbax's; WORKDIR/checkpoints/STEP.json seals it: the hash of every
-file, written last, so a step without a seal was never finished.  Orbax alone restores flipped
-bits without a word.
+file, written last and only when all that a restore opens has been opened, so a step without a seal
+was never finished.  Orbax alone restores flipped bits without a word.
 
 A save costs its caller a copy of the state to the host; one thread of ours then writes, hashes,
-seals and deletes older steps, in that order, through Orbax's synchronous manager.  Orbax's own
+seals and deletes older steps, in that order, through Orbax's synchronous checkpointer.  Orbax's own
 asynchronous one ends before the seal, so that thread would be needed beside its two, and on CPU
-devices it holds views of buffers that the next step is meant to reuse.
+devices it holds views of buffers that the next step is meant to reuse.  Which steps there are, and
+which of them is restored, process 0 decides alone: listings of a shared folder differ and lag.
 """
 
 import contextlib
-import errno
-import functools
-import hashlib
 import json
-import logging as py_logging
 import os
-import sys
-import threading
+import re
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -29,11 +27,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from cr_jax.errors import UserError, lost_peer
+from cr_jax.errors import UserError, lost_peer, one_line
+from cr_jax.files import refusal, sha256
+from cr_jax.parallel import processes
+from cr_jax.training.orbax_setup import hush_orbax, plain_place
+from cr_jax.training.step_files import hash_files, incomplete, numbers, stored_shapes
 
-# What a disk says that is full or closed to us.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
-               errno.EIO)
+SEEN_WITHIN = 60.0  # seconds that a shared folder may take to show what another process sealed
 
 
 class Checkpointer:
@@ -54,14 +54,14 @@ class Checkpointer:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write checkpoints to {folder}: {error.strerror}") from None
-        _hush_orbax()
-        self._manager = ocp.CheckpointManager(
-            self.folder, options=ocp.CheckpointManagerOptions(
-                enable_async_checkpointing=False, create=True))
+        hush_orbax()
+        self._place = plain_place(self.folder, self)
+        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
     def steps(self) -> list[int]:
         """Sealed steps, oldest first."""
-        return sorted(int(p.stem) for p in self.folder.glob("*.json") if p.stem.isdigit())
+        return numbers(name.removesuffix(".json") for name in os.listdir(self.folder)
+                       if name.endswith(".json"))
 
     def save(self, step: int, state: Any, iterator: dict, record: dict,
              best: int | None = None) -> None:
@@ -106,24 +106,32 @@ class Checkpointer:
         """
         with self._writing(step):
             self._write(step, leaves, iterator, record)
-            for old in self._stored()[:-self._keep]:
-                if old != best:
+            if processes.is_first():
+                kept = {*self.steps()[-self._keep:], best}
+                for old in sorted({*self._stored(), *self.steps()} - kept):
                     self._drop(old)
 
     def _write(self, step: int, leaves: dict, iterator: dict, record: dict) -> None:
         stands = step - 1 if self._current is None else self._current
-        for lost in sorted({*self._stored(), *self.steps()}):
-            if lost > stands:
-                self._drop(lost)
-        self._manager.save(step, args=ocp.args.Composite(
+        first = processes.is_first()
+        if first:
+            for lost in sorted({*self._stored(), *self.steps()}):
+                if lost > stands:
+                    self._drop(lost)
+            self._sweep()
+        self._orbax.save(self._place / str(step), args=ocp.args.Composite(
             state=ocp.args.StandardSave(leaves),
             iterator=ocp.args.JsonSave(iterator),
             record=ocp.args.JsonSave(record)))
-        self._manager.wait_until_finished()
-        if jax.process_index() == 0:
+        if first:
+            hashes = hash_files(self.folder / str(step))
+            if problem := incomplete(self._place / str(step)):
+                raise UserError(
+                    f"cannot save step {step} to {self.folder}: {problem} after it was written; "
+                    "older checkpoints are whole: check the disk, then run the same command")
             seal = self.folder / f"{step}.json"
             partial = seal.with_suffix(".partial")
-            partial.write_text(json.dumps(hash_files(self.folder / str(step)), indent=0))
+            partial.write_text(json.dumps(hashes, indent=0))
             os.replace(partial, seal)
         self._current = step
 
@@ -134,43 +142,75 @@ class Checkpointer:
 
         like: a state of the same shapes; the values come back as numpy arrays, or, where a leaf is
         a `jax.ShapeDtypeStruct` with a sharding, as an array that lies so: each process then reads
-        its own parts.  check(record) may raise before any array is read.  A damaged step is passed
-        over with one warning line.  Raises `UserError` when steps exist and all are damaged, or
-        when the stored shapes are another model's.
+        its own parts.  check(record) may raise before any array is read.  A damaged step, also one
+        without a part that is needed, is passed over with one warning line.  Of several processes
+        process 0 chooses the step, and all compare its seal before they read.  Raises `UserError`
+        when steps exist and all are damaged, when the stored shapes are another model's, and when
+        the processes do not see the same step.
         """
         self.wait()
-        steps = self.steps()
-        for step in reversed(steps):
-            problem = self._damage(step)
-            if problem:
-                logging.warning("checkpoint %d is damaged (%s); trying the one before", step,
-                                problem)
-                continue
-            check(self._manager.restore(step, args=ocp.args.Composite(
-                record=ocp.args.JsonRestore()))["record"])
-            target = {k: _target(x) for k, x in _plain(like).items()}
-            try:
-                found = self._manager.restore(step, args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(target),
-                    iterator=ocp.args.JsonRestore(), record=ocp.args.JsonRestore()))
-            except (ValueError, KeyError) as error:
-                if lost_peer(error):
-                    raise
-                raise UserError(
-                    f"checkpoint {step} in {self.folder} holds another model than the config "
-                    "describes: use a new --workdir") from error
-            # Orbax hands out what is stored, whatever shape it was asked for.
-            stored = {k: x.shape for k, x in found["state"].items()}
-            if stored != {k: x.shape for k, x in target.items()}:
+        target = {k: _target(x) for k, x in _plain(like).items()}
+        passed: list[int] = []
+        while chosen := processes.from_first(lambda: self._newest(passed)):
+            step, digest = chosen
+            self._compare(step, digest)
+            check(self._read(step, record=ocp.args.JsonRestore())["record"])
+            shapes = stored_shapes(self._place / str(step))
+            if shapes != {k: x.shape for k, x in target.items()}:
                 raise UserError(f"checkpoint {step} in {self.folder} holds another model than the "
                                 "config describes: use a new --workdir")
+            try:
+                found = self._read(step, state=ocp.args.StandardRestore(target),
+                                   iterator=ocp.args.JsonRestore(),
+                                   record=ocp.args.JsonRestore())
+            except Exception as error:
+                if lost_peer(error) or jax.process_count() > 1:
+                    raise  # the others may wait for this one in the middle of their reading
+                self._pass_over(step, " ".join(str(error).split())[:200], passed)
+                continue
             state = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(found["state"]))
             self._current = step
             return step, state, found["iterator"], found["record"]
-        if steps:
+        if processes.from_first(self.steps):
             raise UserError(f"every checkpoint in {self.folder} is damaged; move the folder away "
                             "to start over")
         return None
+
+    def _newest(self, passed: list[int]) -> tuple[int, str] | None:
+        """The newest good step that is not among those passed over, and its seal's SHA-256."""
+        for step in reversed(self.steps()):
+            if step in passed:
+                continue
+            if problem := self._damage(step):
+                self._pass_over(step, problem, passed)
+                continue
+            return step, sha256(self.folder / f"{step}.json")
+        return None
+
+    def _pass_over(self, step: int, problem: str, passed: list[int]) -> None:
+        logging.warning("checkpoint %d is damaged (%s); trying the one before", step,
+                        one_line(problem))
+        passed.append(step)
+
+    def _compare(self, step: int, digest: str) -> None:
+        """`UserError` on every process unless all of them see the seal that process 0 chose."""
+        if jax.process_count() == 1:
+            return
+        deadline, own = time.monotonic() + SEEN_WITHIN, ""
+        while own != digest:
+            with contextlib.suppress(UserError):
+                own = sha256(self.folder / f"{step}.json")
+            if own == digest or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+        if not processes.all_true(own == digest):
+            who = "another process" if own == digest else f"process {jax.process_index()}"
+            raise UserError(f"{who} does not see checkpoint {step} in {self.folder} as process 0 "
+                            "does: all must share one folder; wait until it shows the same files "
+                            "everywhere, then start all processes again")
+
+    def _read(self, step: int, **parts) -> Any:
+        return self._orbax.restore(self._place / str(step), args=ocp.args.Composite(**parts))
 
     def close(self) -> None:
         """Lets the save under way end.
@@ -181,10 +221,10 @@ class Checkpointer:
         try:
             self.wait()
         except Exception as error:
-            logging.warning("%s", error)
+            logging.warning("%s", one_line(error))
         if self._writer:
             self._writer.shutdown()
-        self._manager.close()
+        self._orbax.close()
 
     @contextlib.contextmanager
     def _writing(self, step: int) -> Iterator[None]:
@@ -192,7 +232,7 @@ class Checkpointer:
         try:
             yield
         except Exception as error:
-            reason = _refusal(error)
+            reason = refusal(error)
             if reason is None:
                 raise
             raise UserError(
@@ -200,15 +240,20 @@ class Checkpointer:
                 "whole: make room there or allow writing, then run the same command") from error
 
     def _stored(self) -> list[int]:
-        """Steps that Orbax knows, sealed or not, oldest first; the same list in every process."""
-        return sorted(self._manager.all_steps())
+        """Steps that have a folder, sealed or not, oldest first."""
+        return numbers(os.listdir(self.folder))
 
     def _drop(self, step: int) -> None:
-        """Deletes a step, its seal first; every process must take part."""
-        if jax.process_index() == 0:
-            (self.folder / f"{step}.json").unlink(missing_ok=True)
-        if step in self._stored():
-            self._manager.delete(step)
+        """Deletes a step, its seal first; for process 0, before or after all have written."""
+        (self.folder / f"{step}.json").unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder / str(step))
+
+    def _sweep(self) -> None:
+        """Deletes what a save that was cut short left under Orbax's temporary names."""
+        for name in os.listdir(self.folder):
+            if re.fullmatch(r"[0-9]+\.orbax-checkpoint-tmp.*", name):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _damage(self, step: int) -> str:
         try:
@@ -217,59 +262,16 @@ class Checkpointer:
             sealed = None
         if not isinstance(sealed, dict) or not sealed:
             return "its seal cannot be read"
-        found = hash_files(self.folder / str(step))
+        try:
+            found = hash_files(self.folder / str(step))
+        except (UserError, OSError) as error:
+            return str(error)
         for name in sorted(sealed.keys() | found.keys()):
             if name not in found:
                 return f"{name} is missing"
             if sealed.get(name) != found[name]:
                 return f"{name} has changed"
-        return ""
-
-
-def hash_files(folder: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of every file below `folder`."""
-    found = {}
-    for path in sorted(folder.rglob("*")) if folder.exists() else ():
-        if path.is_file():
-            with path.open("rb") as file:
-                found[str(path.relative_to(folder))] = hashlib.file_digest(
-                    file, "sha256").hexdigest()
-    return found
-
-
-@functools.cache
-def _hush_orbax() -> None:
-    """One failed save, which is also raised, would otherwise be told in dozens of tracebacks.
-
-    By Orbax's log and threads, by asyncio of the tasks that Orbax forgot, and by TensorStore, which
-    calls back an event loop that is closed by then.
-    """
-    py_logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-    py_logging.getLogger("asyncio").addFilter(
-        lambda record: "orbax" not in record.getMessage())
-    of_thread, ignored = threading.excepthook, sys.unraisablehook
-
-    def tell_of_thread(failed):
-        if not type(failed.thread).__module__.startswith("orbax."):
-            of_thread(failed)
-
-    def tell_ignored(failed):
-        if str(failed.exc_value) != "Event loop is closed":
-            ignored(failed)
-
-    threading.excepthook, sys.unraisablehook = tell_of_thread, tell_ignored
-
-
-def _refusal(error: BaseException | None) -> str | None:
-    """What the disk said, if it did: Python's words, or TensorStore's within its long ones."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno is not None:
-            return os.strerror(error.errno)
-        for code in DISK_ERRORS:
-            if os.strerror(code) in str(error):
-                return os.strerror(code)
-        error = error.__cause__ or error.__context__
-    return None
+        return incomplete(self._place / str(step))
 
 
 def _plain(state: Any) -> dict[str, Any]:

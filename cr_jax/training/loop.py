@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from cr_jax.config import Experiment, profile_steps, to_dict
+from cr_jax.config import Experiment, TrainConfig, TransformerConfig, profile_steps, to_dict
 from cr_jax.data import Corpus, Mixture, Windows, content, count_tokens
 from cr_jax.errors import UserError
 from cr_jax.models.layers import row_kernels
@@ -88,11 +88,7 @@ def train(
     experiment, loss, names = job.experiment, job.loss, job.names
     settings, model = experiment.train, loss.model
     main = jax.process_index() == 0 and workdir is not None
-    rows = settings.batch // plan.row_devices
-    if plan.steps_alone and rows % settings.accumulate:
-        raise UserError(f"config.train.accumulate={settings.accumulate} must divide the {rows} "
-                        "rows of an expert that each device holds without config.mesh_fsdp")
-    row_kernels(model, plan.steps_alone)  # refused before anything is made
+    check_layout(settings, model, plan)  # refused before anything is made
     make_state = lambda key: init_state(loss, experiment.optimizer, key)
     keys = expert_keys(experiment.seed, names)
     sizes = [count_tokens(job.texts[n]) if n in job.texts else 0 for n in names]
@@ -244,6 +240,18 @@ def train(
         say(f"time: {shares(spent)}")
     return Trained(plan.to_host(plan.gather(state).params), step, clock.elapsed, clock.tokens(step),
                    added(before, spent), validation.looks)
+
+
+def check_layout(settings: TrainConfig, model: TransformerConfig, plan: Plan) -> None:
+    """`UserError` where the plan's devices cannot hold the micro-batches or run the row kernels.
+
+    Needs no text, and a model of any vocabulary.
+    """
+    rows = settings.batch // plan.row_devices
+    if plan.steps_alone and rows % settings.accumulate:
+        raise UserError(f"config.train.accumulate={settings.accumulate} must divide the {rows} "
+                        "rows of an expert that each device holds without config.mesh_fsdp")
+    row_kernels(model, plan.steps_alone)
 
 
 def _hang_file(process: int) -> str:

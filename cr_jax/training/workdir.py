@@ -12,6 +12,10 @@ from pathlib import Path
 
 from cr_jax.config import OptimizerConfig, TrainConfig, completed, to_dict
 from cr_jax.errors import UserError
+from cr_jax.files import expanded
+from cr_jax.training.step_files import numbers
+
+LONGEST = 300  # bytes of the longest name of a file below a workdir, of a checkpoint or a cache
 
 
 @contextlib.contextmanager
@@ -22,13 +26,17 @@ def locked(path: str | os.PathLike):
     """
     if not os.fspath(path):  # Path would take it for the folder that we are in
         raise UserError("--workdir is empty: name a folder for the run")
-    folder = Path(path).expanduser().resolve()
     try:
+        folder = expanded(path).resolve()
+        _check_name(path, folder)
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
-    except OSError as error:
+    except UserError:  # is a ValueError too
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # also links that lead in a circle
+        reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"--workdir={path} cannot be made or cannot be written "
-                        f"({error.strerror}); choose a folder where you may write") from None
+                        f"({reason}); choose a folder where you may write") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,16 +46,33 @@ def locked(path: str | os.PathLike):
         yield folder
 
 
+def _check_name(given: str | os.PathLike, folder: Path) -> None:
+    """`UserError` for a name that is no UTF-8, which JAX needs, and where the names of files below
+    `folder` would be longer than the system takes.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"--workdir={str(given)!a} is not UTF-8: choose another name") from None
+    start = next(p for p in (folder, *folder.parents) if os.path.isdir(p))
+    most = os.pathconf(start, "PC_PATH_MAX")
+    if len(os.fsencode(folder)) + LONGEST > most:
+        raise UserError(f"--workdir={str(given)[:40]}... is too long: {len(os.fsencode(folder)):,} "
+                        f"of {most:,} bytes, of which files below it need {LONGEST}; choose a "
+                        "shorter one")
+
+
 def stored_record(folder: Path) -> dict | None:
     """What the newest checkpoint says of its run, before anything large is read.
 
     None where there is none or its bytes are not as they were sealed: restoring it tells why.
     """
-    steps = [int(p.stem) for p in (folder / "checkpoints").glob("*.json") if p.stem.isdigit()]
-    if not steps:
-        return None
-    place = folder / "checkpoints" / str(max(steps))
     try:
+        steps = numbers(name.removesuffix(".json") for name in os.listdir(folder / "checkpoints")
+                        if name.endswith(".json"))
+        if not steps:
+            return None
+        place = folder / "checkpoints" / str(steps[-1])
         seal = json.loads(place.with_name(f"{place.name}.json").read_bytes())
         raw = (place / "record" / "metadata").read_bytes()
         whole = seal["record/metadata"] == hashlib.sha256(raw).hexdigest()

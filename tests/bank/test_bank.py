@@ -156,7 +156,7 @@ def test_import_refuses_what_does_not_fit(copy, tmp_path):
     other_bank(tmp_path / "foreign", TINY, tiny_bank.OtherTokenizer())
     refuses(lambda: import_expert(tmp_path / "foreign", expert), "another tokenizer")
     refuses(lambda: import_expert(tmp_path / "wide", tmp_path / "nothing"), "no expert")
-    refuses(lambda: import_expert(tmp_path / "wide", copy), "missing")
+    refuses(lambda: import_expert(tmp_path / "wide", copy), "it is a bank")
     (expert / "calibration.json").write_text("{}")
     refuses(lambda: import_expert(tmp_path / "wide", expert), str(expert), "changed")
     assert contents(tmp_path / "wide") == before

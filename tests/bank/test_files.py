@@ -12,10 +12,11 @@ import pytest
 import tiny_bank
 from tiny_bank import FLAT, TINY, contents, fresh, leaves, one, refuses
 
-from cr_jax.bank import ExpertBank, import_expert, parameters
+from cr_jax.bank import ExpertBank, bigram_file, import_expert, parameters
 from cr_jax.bank import files as bank_folder
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
+from cr_jax.scoring import bigram
 
 
 @pytest.fixture
@@ -203,3 +204,38 @@ def test_a_replaced_tokenizer_is_refused(stored, monkeypatch):
     monkeypatch.setattr(
         "cr_jax.data.tokenizers.load_tokenizer", lambda folder: tiny_bank.OtherTokenizer())
     refuses(lambda: ExpertBank.load(stored), "fingerprint")
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_every_file_of_a_bank_has_the_umask_s_mode(tmp_path, umask):
+    """Written by training, added or copied, all files alike."""
+    old = os.umask(umask)
+    try:
+        tiny_bank.on_disk(tmp_path / "bank")
+        import_expert(tmp_path / "bank", tmp_path / "bank" / "experts" / "e0", "copy")
+        text = np.arange(12).reshape(3, 4)
+        bigram_file.write(tmp_path / "bank" / "counted.safetensors",
+                          bigram.count(text, np.ones(text.shape, bool), 258))
+    finally:
+        os.umask(old)
+    found = list((tmp_path / "bank").rglob("*"))
+    assert sum(p.suffix == ".safetensors" for p in found) == 4
+    for path in found:
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
+
+
+@pytest.mark.parametrize("place", ["", "experts", "tokenizer", "nowhere"])
+def test_a_wrong_folder_is_not_called_damaged(stored, place):
+    """What was never an expert cannot be restored from a copy."""
+    before = contents(stored)
+    with pytest.raises(UserError, match="no expert at") as caught:
+        import_expert(stored, stored / place, "new")
+    assert "restore" not in str(caught.value) and "BANK/experts/NAME" in str(caught.value)
+    assert ("is a bank" in str(caught.value)) == (place == "")
+    assert contents(stored) == before
+
+
+def test_an_expert_whose_part_is_gone_is_still_called_damaged(stored):
+    """Negative control."""
+    (stored / "experts" / "e0" / "params.safetensors").unlink()
+    refuses(lambda: import_expert(stored, stored / "experts" / "e0", "new"), "restore it from")

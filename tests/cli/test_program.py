@@ -51,7 +51,7 @@ def test_a_closed_pipe_is_one_line(stored, tmp_path):
                           stderr=subprocess.PIPE, text=True, env=environment(tmp_path))
     os.close(writer)
     assert done.returncode == 2
-    assert done.stderr == "cr-jax: the output was closed before everything was written\n"
+    assert done.stderr == "cr-jax: the output could not be written to its end: Broken pipe\n"
 
 
 def test_importing_the_package_or_the_command_does_not_import_jax(tmp_path):

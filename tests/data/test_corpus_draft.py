@@ -260,6 +260,8 @@ def test_without_locks_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", none)
     with locked_folder(tmp_path / "draft") as one, locked_folder(tmp_path / "draft") as other:
         assert one != other and one.parent == other.parent == tmp_path
+        # It is renamed to what others read: not for its owner alone.
+        assert one.stat().st_mode == tmp_path.stat().st_mode | 0o055
     assert not list(tmp_path.iterdir())
 
 

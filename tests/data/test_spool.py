@@ -47,3 +47,19 @@ def test_no_room_for_a_temporary_file_is_one_line(monkeypatch):
     monkeypatch.setattr(spool.np, "save", full)
     with Spool(blocks([])) as text, pytest.raises(UserError, match=r"No space left.*TMPDIR"):
         next(iter(text))
+
+
+@pytest.mark.parametrize("stored", [0, 2, 4, 6])
+@pytest.mark.parametrize("done", [0, 2, 4])
+def test_the_rest_is_given_once_and_not_stored(monkeypatch, stored, done):
+    whole, added, add = ids(blocks([])), [], Spool._add
+    monkeypatch.setattr(Spool, "_add", lambda self, block: (added.append(0), add(self, block)))
+    with Spool(blocks([])) as text:
+        ids(itertools.islice(text, stored))
+        assert len(added) == stored
+        if done <= stored:
+            assert ids(text.rest(done)) == whole[done:]
+            assert len(added) == stored
+            assert ids(itertools.islice(text, stored)) == whole[:stored]
+            with pytest.raises(RuntimeError, match="passed by"):
+                ids(text)

@@ -111,6 +111,16 @@ def refused(tokens, made, *words, change=lambda e: e, **data):
         assert word in str(caught.value)
 
 
+def test_what_does_not_fit_is_told_before_any_ids_are_read(tokens, made, monkeypatch):
+    monkeypatch.setattr(TokenFolder, "corpus", lambda *_: pytest.fail("ids were read"))
+    last = lambda e: dataclasses.replace(e, data=dataclasses.replace(
+        e.data, unseen={"marks": settings.DomainConfig(test=("files:{root}/other.txt",))}))
+    refused(tokens, made, "marks test", change=last)
+    small = lambda e: dataclasses.replace(e, model=dataclasses.replace(e.model, vocab_size=100))
+    with pytest.raises(UserError, match="vocab_size=100"):
+        prepared(made, tokens.parent / "run", small, tokens=str(tokens))
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip first", "flip last", "longer", "missing"])
 def test_every_damaged_file_is_refused_by_name(tokens, made, damage):
     whole = tiny_tokens.contents(tokens)

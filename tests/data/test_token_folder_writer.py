@@ -7,7 +7,7 @@ import pytest
 import tiny_tokens
 
 from cr_jax import config as settings
-from cr_jax.data import corpus_draft, encoding, token_folder_writer
+from cr_jax.data import corpus_draft, encoding, experiment_text, token_folder_writer
 from cr_jax.data.corpus_draft import Draft, locked_folder
 from cr_jax.errors import UserError
 
@@ -37,6 +37,23 @@ def test_any_number_of_processes_gives_the_same_bytes(place, monkeypatch, expect
     assert tiny_tokens.contents(tiny_tokens.write_tokens(place, jobs=3)) == one
     assert without_keys(one) == without_keys(expected) and len(one) == 7 * 3 + 2
     assert {p.name for p in place.iterdir()} == {"text", "tokens"}
+
+
+def test_what_cannot_work_is_told_before_text_is_read(place, monkeypatch):
+    """A source that is missing, the last one of all, and a vocabulary without all ids."""
+    monkeypatch.setattr(token_folder_writer, "tokenised", lambda *_: pytest.fail("text was read"))
+    small = tiny_tokens.config(place)
+    small.model.vocab_size = 100
+    with pytest.raises(UserError, match="vocab_size=100"):
+        token_folder_writer.write(settings.build(small.to_dict()), place / "tokens")
+    small.tokenizer.kind = "sentencepiece"
+    monkeypatch.setattr(experiment_text, "documents", lambda *_: pytest.fail("text was read"))
+    with pytest.raises(UserError, match="vocab_size=100"):
+        token_folder_writer.write(settings.build(small.to_dict()), place / "tokens")
+    (place / "text" / "marks-test.txt").unlink()
+    with pytest.raises(UserError, match="marks-test"):
+        tiny_tokens.write_tokens(place)
+    assert [p.name for p in place.iterdir()] == ["text"]
 
 
 class Stop(BaseException):

@@ -62,7 +62,7 @@ def test_studies_find_in_three_easy_domains_what_they_claim(finished):
         rows = {row["scheme"]: row["tra"] for row in report["bits"][name]["rows"]}
         assert rows["int2"] < rows["int8"] <= rows["float32"] + 0.02
     rules = report["unknown_rules"]["scores"]
-    assert rules["strangeness" if "strangeness" in rules else "novelty"]["auroc"] > 0.9
+    assert rules["novelty_score"]["auroc"] > 0.9
     offsets = report["offsets"]["accuracy"]["valid"]
     assert offsets["with"] >= offsets["without"]
 

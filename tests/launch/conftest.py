@@ -30,9 +30,11 @@ def tools(tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    def call(script, *argv, path=os.environ["PATH"], cwd=None):
+    def call(script, *argv, path=os.environ["PATH"], cwd=None, python="true"):
+        """python: what answers `main.py --check`; `true` is content with all."""
         return subprocess.run(
             ["bash", str(ROOT / "launch" / script), *argv], capture_output=True, text=True,
-            cwd=cwd or tmp_path, env={**os.environ, "PATH": path}, timeout=30, check=False)
+            cwd=cwd or tmp_path, timeout=60, check=False,
+            env={**os.environ, "PATH": path, "CR_JAX_PYTHON": python, "PYTHONPATH": str(ROOT)})
 
     return call

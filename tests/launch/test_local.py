@@ -62,6 +62,7 @@ def launcher(tmp_path):
     def make(body):
         (tmp_path / "main.py").write_text(
             "import os, signal, sys, time\n"
+            "if '--check' in sys.argv: sys.exit(0)\n"
             "me = int([a for a in sys.argv if a.startswith('--process=')][0][10:])\n"
             f"open(f'pid{{me}}', 'w').write(str(os.getpid()))\n{body}\n")
         return [sys.executable, str(tmp_path / "launch" / "local.py"), "--processes=3",
@@ -240,3 +241,41 @@ def test_a_missing_process_is_a_clear_line(config, tmp_path):
                  "--connect_seconds=1")
     assert alone.returncode == 2
     assert alone.stderr.startswith("error: not all 2 processes joined within 1 s")
+
+
+@pytest.mark.parametrize(("wrong", "words"), [("--nodez=3", "nodez"), ("--config.seed=-1", "seed"),
+                                              ("word", "unexpected argument")])
+def test_what_main_would_refuse_starts_no_process(config, tmp_path, wrong, words):
+    done = call(LOCAL, "--processes=2", "--on=cpu", f"--config={config}",
+                f"--workdir={tmp_path / 'w'}", wrong)
+    assert done.returncode == 2 and not (tmp_path / "w").exists()
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(("host", "address"), [
+    ("localhost", "127.0.0.1:4321"), ("127.0.0.1", "127.0.0.1:4321"), ("::1", "[::1]:4321"),
+    ("192.0.2.1", None), ("no-such-host.invalid", None)])
+def test_the_coordinator_listens_where_its_name_says_and_nowhere_else(monkeypatch, host, address):
+    """192.0.2.1 is nobody's: all addresses are left then, as for a translated one."""
+    known = {"localhost": "127.0.0.1", "::1": "::1"}
+    real = socket.getaddrinfo
+
+    def look_up(name, *rest, **more):
+        if name.endswith(".invalid"):
+            raise socket.gaierror("not known")
+        return real(known.get(name, name), *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    if host == "::1" and not _has_ipv6():
+        pytest.skip("no IPv6 here")
+    assert processes.bind_address(host, 4321) == address
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

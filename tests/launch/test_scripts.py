@@ -10,6 +10,7 @@ import pathlib
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 from cluster_scripts import GIVEN, NASTY, main_arguments
@@ -66,6 +67,57 @@ def test_what_is_missing_is_said_in_one_line(run, script, missing):
     assert flag in done.stderr
 
 
+QUICK = str(ROOT / "configs" / "quickstart.py")
+
+
+def queued(run, tools, script, *more, config=QUICK):
+    """A real start with the real main.py's check -> (the process, calls that reach the cluster)."""
+    for name in ("gcloud", "sbatch", "kubectl", "sleep"):
+        tools(name, "exit 1")
+    given = [a for a in GIVEN[script] if not a.startswith("--config")]
+    python = [f"--python={sys.executable}"] if script == "slurm.sh" else []
+    done = run(script, *given, *python, f"--config={config}", *more, path=tools.path,
+               python=sys.executable)
+    return done, [c for c in tools.calls() if c[0] != "sleep"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(("wrong", "words"), [
+    ("--nodez=3", "nodez"), ("--config.train.step=3", "step"), ("--config.seed=-1", "config.seed"),
+    ("--config.model.heads=x", "heads"), ("word", "unexpected argument 'word'")])
+def test_what_main_would_refuse_is_refused_before_it_is_queued(run, tools, script, wrong, words):
+    done, calls = queued(run, tools, script, wrong)
+    assert (done.returncode, calls) == (2, []), done.stdout
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_config_that_is_missing_is_refused_before_it_is_queued(run, tools, script):
+    done, calls = queued(run, tools, script, config="nowhere.py")
+    assert (done.returncode, calls) == (2, []) and "nowhere.py cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_main_takes_is_queued(run, tools, script):
+    """Negative control: the stand-ins are reached."""
+    done, calls = queued(run, tools, script, "--attempts=1" if script == "tpu_pod.sh" else
+                         "--config.train.batch=32")
+    assert calls and done.returncode
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_option_cut_off_by_a_blank_is_refused(run, script):
+    text = run(script, "--help").stdout
+    options = [line.split()[0].partition("=")[0] for line in text.splitlines()
+               if line.startswith("  --") and "=" in line.split()[0]]
+    assert len(options) >= 7
+    for option in options:
+        done = run(script, *GIVEN[script], option, "2", "--dry-run")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"write {option}=VALUE" in done.stderr and done.stderr.count("\n") == 1
+
+
 # SLURM
 
 
@@ -110,7 +162,7 @@ def test_slurm_submits_what_the_dry_run_shows(run, tools, tmp_path):
     sent = tmp_path / "sent"
     tools("sbatch", f"cat > {sent}")
     script = tmp_path / "copy" / "launch" / "slurm.sh"
-    given = [*GIVEN["slurm.sh"], "--gpus-per-node=2"]
+    given = [*GIVEN["slurm.sh"], "--gpus-per-node=2", "--python=true"]
     shown = run(str(script), *given, "--dry-run")
     done = run(str(script), *given, path=tools.path)
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ from cr_jax import router
 from cr_jax.bank import ExpertBank
 from cr_jax.cli import main
 from cr_jax.config import Scoring
+from cr_jax.data.spool import Spool
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.routing.cascade import Cascade
@@ -101,6 +102,20 @@ def test_a_stopped_route_is_that_of_the_windows_it_read(rule):
     assert router.route(bank, text,
                         options=RouteOptions(stop=0.9)).of_windows == -(-len(text) // TINY.window)
     assert router.route(bank, text, options=RouteOptions(stop=0.9, max_windows=50)).of_windows == 50
+
+
+def test_what_is_only_counted_is_not_stored(monkeypatch):
+    """The rest of a long text would fill a disk for nothing."""
+    stored, add = [], Spool._add
+    monkeypatch.setattr(Spool, "_add", lambda self, block: (
+        stored.append(len(block)), add(self, block))[1])
+    bank = dataclasses.replace(trained_bank(), scoring=Scoring(parts=4))
+    found = router.route(bank, windows(201, 5, 97, 107),
+                         options=RouteOptions(stop=0.99, tra="nearest"))
+    assert found.of_windows == 201 and sum(stored) == found.windows < 40
+    stored.clear()
+    found = router.route(bank, windows(201, 5, 97, 107), options=RouteOptions(tra="nearest"))
+    assert found.windows == 201 == sum(stored)
 
 
 def test_an_ambiguous_text_is_read_to_its_end():

@@ -51,7 +51,7 @@ def test_groups_join_to_what_all_experts_give(experts, side_by_side):
 
     def score(some, masks):
         traced.append(masks.shape)
-        return some["w"][:, None] * masks.sum(-1)
+        return some["w"][:, None] * masks.sum(-1, dtype=jnp.float32)
 
     found = in_groups(score, params, mask, side_by_side)
     np.testing.assert_array_equal(found, np.arange(1.0, experts + 1)[:, None] * np.full(3, 16.0))

@@ -36,13 +36,13 @@ def opened(folder, keep=2):
 @pytest.fixture
 def may_write(monkeypatch):
     """Nothing reaches Orbax before this event is set."""
-    event, save = threading.Event(), checkpoint.ocp.CheckpointManager.save
+    event, save = threading.Event(), checkpoint.ocp.Checkpointer.save
 
     def later(self, *arguments, **more):
         assert event.wait(PATIENCE)
         return save(self, *arguments, **more)
 
-    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "save", later)
+    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "save", later)
     return event
 
 
@@ -206,9 +206,9 @@ def test_a_failure_that_nobody_waited_for_is_a_warning(tmp_path, monkeypatch):
 
 
 def test_several_processes_save_before_they_go_on(tmp_path, monkeypatch):
-    manager = Checkpointer(tmp_path)._manager  # Orbax itself must not take us for two
+    orbax = Checkpointer(tmp_path)._orbax  # Orbax itself must not take us for two
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint.ocp, "CheckpointManager", lambda *a, **k: manager)
+        patched.setattr(checkpoint.ocp, "Checkpointer", lambda *a, **k: orbax)
         patched.setattr(jax, "process_count", lambda: 2)
         checkpointer = Checkpointer(tmp_path)
     threads = []

@@ -197,14 +197,14 @@ def test_another_models_state_is_refused(copied, change):
 def test_a_process_that_is_lost_while_restoring_is_not_another_model(tmp_path, monkeypatch):
     fill(tmp_path, [1])
     checkpointer = Checkpointer(tmp_path)
-    restore = checkpointer._manager.restore
+    restore = checkpointer._orbax.restore
 
-    def lose(step, args):
+    def lose(path, args):
         if args.get("state"):
             raise ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
-        return restore(step, args=args)
+        return restore(path, args=args)
 
-    monkeypatch.setattr(checkpointer._manager, "restore", lose)
+    monkeypatch.setattr(checkpointer._orbax, "restore", lose)
     with pytest.raises(ValueError, match="Gloo"):
         checkpointer.restore(state(0))
     checkpointer.close()

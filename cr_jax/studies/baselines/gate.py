@@ -37,7 +37,8 @@ class Gate(nn.Module):
         x = rms_norm(table[tokens].astype(compute_dtype(c)))
         h = rms_norm(Stack(c, c.encoder_blocks + c.decoder_blocks, name="encoder")(
             x, jnp.arange(tokens.shape[1]), jnp.sum(mask, -1, dtype=jnp.int32)))
-        weight = mask / jnp.maximum(jnp.sum(mask, -1, keepdims=True), 1)
+        real = mask.astype(jnp.float32)
+        weight = real / jnp.maximum(jnp.sum(real, -1, keepdims=True), 1)
         mean = jnp.einsum("bld,bl->bd", h.astype(jnp.float32), weight)
         kernel = self.param("classes", nn.initializers.zeros_init(), (c.d_model, self.domains))
         return mean @ kernel
