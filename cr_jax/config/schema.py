@@ -21,7 +21,7 @@ class ModelConfig:
     encoder_blocks: int = 5
     decoder_blocks: int = 5
     bottleneck: str = "query"  # between encoder and decoder: a name in models/bottlenecks
-    fold_channels: int = 64  # width per token on the way into and out of the fold
+    fold_channels: int = 64  # width per token into and out of `fold` and `fourier_query`
     # Of `query`; False: plain latent queries, the control.  The next three matter to True only.
     rotary_values: bool = True
     positional_bias: Literal["learned", "fixed", "none"] = "learned"

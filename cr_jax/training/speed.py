@@ -70,8 +70,9 @@ def lm_flops_per_token(model: ModelConfig, vocabulary: bool = True) -> float:
 
 
 def flops_per_token(model: ModelConfig) -> float:
-    """Training FLOPs per token: 3 x `forward_flops`; backward forms one product per operand.
+    """Training FLOPs per token: 3 x `forward_flops`, as backward forms one product per operand.
 
     Recomputation (rematerialised blocks, flash attention's second pass) is not counted.
     """
-    return 3.0 * sum(forward_flops(model).values()) / model.window
+    others = sum(n for part, n in forward_flops(model).items() if part != "bottleneck")
+    return (3.0 * others + make_bottleneck(model).training_flops()) / model.window

@@ -197,7 +197,7 @@ def test_banks_written_before_rotary_values(tmp_path):
     rewrite(lambda model: model.update(rotary_values=True))  # negative control: other parameters
     refuses(lambda: ExpertBank.load(bank.folder, verify=False), "params.safetensors")
     rewrite(lambda model: model.update(bottleneck="query_fold"))
-    refuses(lambda: ExpertBank.load(bank.folder, verify=False), "query, fold", "'query_fold'")
+    refuses(lambda: ExpertBank.load(bank.folder, verify=False), "query, fold, ", "'query_fold'")
 
 
 def test_a_replaced_tokenizer_is_refused(stored, monkeypatch):

@@ -36,7 +36,8 @@ def traced_flops(jaxpr, times=1):
     return total
 
 
-@pytest.mark.parametrize("bottleneck,rotary", [("fold", True), ("query", True), ("query", False)])
+@pytest.mark.parametrize("bottleneck,rotary", [("fold", True), ("query", True), ("query", False),
+                                               ("fourier_query", True)])
 @pytest.mark.parametrize("latents", [8, 5])
 def test_formula_counts_the_products_of_the_traced_step(bottleneck, rotary, latents):
     c = dataclasses.replace(TINY, bottleneck=bottleneck, rotary_values=rotary, latents=latents)

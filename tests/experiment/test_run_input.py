@@ -40,12 +40,14 @@ def bad(tmp_path, capsys):
     (lambda c: c.train.update(batch=12), "multiple of the 8 devices"),
     (lambda c: c.model.update(heads=3), "multiple of 2 x heads"),
     (lambda c: c.model.update(vocab_size=100), "does not hold the 258 ids"),
+    (lambda c: c.model.update(bottleneck="folds"), "config.model.bottleneck must be one of query"),
+    (lambda c: c.scoring.update(rate=17), "rate=17 must not exceed 16, the channels of a latent"),
     (lambda c: c.data.domains.digits.update(train=("files:/nowhere/*.txt",)), "/nowhere"),
     (lambda c: c.data.domains.digits.update(test=("jsonl:/nowhere.jsonl",)), "/nowhere.jsonl"),
     (lambda c: c.data.domains.digits.update(train=("stdlib@trains",)), "unknown split"),
     (lambda c: c.tokenizer.update(kind="sentencepiece", folder="/nowhere"), "/nowhere"),
     (lambda c: c.update(studies=("astrology",)), "unknown study 'astrology'"),
-], ids=range(10))
+], ids=range(12))
 def test_bad_settings_and_missing_files_are_one_line(bad, change, words):
     assert words in bad(change)
 

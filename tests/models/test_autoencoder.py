@@ -89,7 +89,7 @@ def test_no_blocks_at_all(form):
     assert not params.keys() & {"encoder", "decoder"}
 
 
-@pytest.mark.parametrize("form", ["fold", "query"])
+@pytest.mark.parametrize("form", FORMS)
 def test_half_precision_is_near(form):
     config = small(form)
     params, tokens = fresh(config), windows(config)

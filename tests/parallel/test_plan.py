@@ -107,9 +107,10 @@ def test_eight_devices_equal_one_for_one_expert(layout):
     check_same(run("one", names=("c",)), run(layout, names=("c",)))
 
 
-@pytest.mark.parametrize("layout", [(2, 2, 2), "pmap"], ids=str)
-def test_eight_devices_equal_one_with_latent_queries(layout):
-    model = dataclasses.replace(MODEL, bottleneck="query")
+@pytest.mark.parametrize("bottleneck,layout", [
+    ("query", (2, 2, 2)), ("query", "pmap"), ("fourier_query", (2, 2, 2))], ids=str)
+def test_eight_devices_equal_one_with_latent_queries(bottleneck, layout):
+    model = dataclasses.replace(MODEL, bottleneck=bottleneck)
     check_same(run("one", model=model), run(layout, model=model))
 
 

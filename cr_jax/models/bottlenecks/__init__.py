@@ -8,6 +8,7 @@ from collections.abc import Callable
 from cr_jax.config import ModelConfig
 from cr_jax.errors import UserError
 from cr_jax.models.bottlenecks.fold import Fold
+from cr_jax.models.bottlenecks.fourier_query import FourierQuery
 from cr_jax.models.bottlenecks.interface import Bottleneck
 from cr_jax.models.bottlenecks.plain_query import PlainQuery
 from cr_jax.models.bottlenecks.query import Query
@@ -15,6 +16,7 @@ from cr_jax.models.bottlenecks.query import Query
 BOTTLENECKS: dict[str, Callable[[ModelConfig], Bottleneck]] = {
     "query": lambda config: Query(config) if config.rotary_values else PlainQuery(config),
     "fold": Fold,
+    "fourier_query": FourierQuery,
 }
 
 

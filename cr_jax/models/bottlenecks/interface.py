@@ -35,6 +35,10 @@ class Bottleneck(nn.Module):
         """Operations of one window's forward pass, 2 m k n for a product [m, k] x [k, n]."""
         raise NotImplementedError
 
+    def training_flops(self) -> float:
+        """The same of a training step: the backward pass forms one product per operand."""
+        return 3.0 * self.forward_flops()
+
     def compress(
         self, h: Float[Array, "B L D"], mask: Bool[Array, "B L"] | None = None
     ) -> Float[Array, "B M Dz"]:

@@ -64,8 +64,7 @@ class Query(Bottleneck):
         self.write = self.param("write", self._whole_pairs, (d, latent))
         self.places = self.param("places", query, (c.window, d))
         self.latent_keys = self.param("latent_keys", fan_in(), (latent, d))
-        self.read = self.param(
-            "read", lambda key: jnp.asarray(spectrum.whole_pairs(d, c.heads, latent).T))
+        self.read = self.param("read", lambda key: spectrum.whole_pairs(d, c.heads, latent).T)
         self.back = self.param("back", lambda key: (
             GAIN * self.values.T if transform else fan_in()(key, (d, d))))
         self.positions = self.param("positions", initializers.normal(0.1), (c.window, d))
@@ -73,8 +72,7 @@ class Query(Bottleneck):
             self.write_bias = self.param("write_bias", lambda key: self._own_slices())
             self.read_bias = self.param("read_bias", lambda key: self._own_slices().mT)
         if c.value_frequencies == "learned":
-            self.theta = self.param("theta", lambda key: jnp.asarray(
-                spectrum.angles(2, d, self.span)[1], jnp.float32))
+            self.theta = self.param("theta", lambda key: spectrum.angles(2, d, self.span)[1])
 
     def compress(
         self, h: Float[Array, "B L D"], mask: Bool[Array, "B L"] | None = None
@@ -117,20 +115,19 @@ class Query(Bottleneck):
 
     def _turned(self, x, sign):
         """R(sign i) on the pairs of x [B, L, H, K]."""
-        cos, sin = (self._split(jnp.asarray(t, jnp.float32))[None] for t in self._table())
+        cos, sin = jnp.cos(angle := self._split(self._angles())[None]), jnp.sin(angle)
         a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
         turned = [a * cos - b * (sign * sin), b * cos + a * (sign * sin)]
         return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
-    def _table(self):
-        """Cosine and sine of each pair's angle at each position, [L, D/2]."""
+    def _angles(self):
+        """Of each pair at each position, [L, D/2]."""
         c = self.config
         if c.value_frequencies == "learned":
-            angle = jnp.arange(c.window, dtype=jnp.float32)[:, None] * self.theta[None]
-            return jnp.cos(angle), jnp.sin(angle)
-        angle = (spectrum.rope_angles(c.window, c.d_model, c.heads) if c.value_frequencies == "rope"
-                 else spectrum.angles(c.window, c.d_model, self.span))
-        return np.cos(angle), np.sin(angle)
+            return jnp.arange(c.window, dtype=jnp.float32)[:, None] * self.theta[None]
+        if c.value_frequencies == "rope":
+            return spectrum.rope_angles(c.window, c.d_model, c.heads)
+        return spectrum.angles(c.window, c.d_model, self.span)
 
     def _bias(self, side):
         """[H, M, L] to write, [H, L, M] to read."""
@@ -141,9 +138,9 @@ class Query(Bottleneck):
 
     def _own_slices(self):
         c = self.config
-        own = np.arange(c.latents)[:, None] == spectrum.slices(c.window, c.latents)
-        bias = np.where(own, 0.0, math.log(ELSEWHERE / max(c.latents - 1, 1)))
-        return jnp.broadcast_to(jnp.asarray(bias, jnp.float32), (c.heads, *bias.shape))
+        own = jnp.arange(c.latents)[:, None] == spectrum.slices(c.window, c.latents)[None]
+        bias = jnp.where(own, 0.0, math.log(ELSEWHERE / max(c.latents - 1, 1)))
+        return jnp.tile(bias, (c.heads, 1, 1))
 
     def _whole_pairs(self, key, shape):
         """The identity as far as z goes; random for more numbers, which nothing reads at first."""

@@ -8,7 +8,7 @@ channel floor(g / F), F = ceil(S/2): where a head has fewer pairs, a spectrum is
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 
 def _odd(width: int, span: int) -> Int[np.ndarray, " pairs"]:
@@ -21,16 +21,17 @@ def channels(width: int, span: int) -> Int[np.ndarray, " pairs"]:
     return np.arange(width // 2) // -(-span // 2)
 
 
-def angles(window: int, width: int, span: int) -> Float[np.ndarray, "L pairs"]:
-    """theta_k i of each position i and pair, without whole turns: exact for any window."""
-    return np.pi * (np.arange(window)[:, None] * _odd(width, span) % (2 * span)) / span
+def angles(window: int, width: int, span: int) -> Float[Array, "L pairs"]:
+    """theta_k i of each position i and pair; whole turns are taken off as integers."""
+    turned = jnp.arange(window)[:, None] * jnp.asarray(_odd(width, span))[None] % (2 * span)
+    return np.pi / span * turned.astype(jnp.float32)
 
 
-def rope_angles(window: int, width: int, heads: int) -> Float[np.ndarray, "L pairs"]:
+def rope_angles(window: int, width: int, heads: int) -> Float[Array, "L pairs"]:
     """The same with the frequencies of rotary position embedding, base 10,000."""
     half = width // heads // 2
-    theta = np.tile(10_000.0 ** (-np.arange(half) / half), heads)
-    return np.arange(window)[:, None] * theta
+    theta = jnp.tile(10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half), heads)
+    return jnp.arange(window, dtype=jnp.float32)[:, None] * theta[None]
 
 
 def place(width: int, heads: int) -> Int[np.ndarray, "2 pairs"]:
@@ -41,12 +42,10 @@ def place(width: int, heads: int) -> Int[np.ndarray, "2 pairs"]:
     return np.stack([first, first + half])
 
 
-def whole_pairs(width: int, heads: int, latent: int) -> Float[np.ndarray, "D Dz"]:
+def whole_pairs(width: int, heads: int, latent: int) -> Float[Array, "D Dz"]:
     """The identity; a narrower z takes the first pairs whole, and with them whole channels."""
     kept = np.sort(place(width, heads).T.reshape(-1)[:latent])
-    matrix = np.zeros((width, latent), np.float32)
-    matrix[kept, np.arange(len(kept))] = 1
-    return matrix
+    return jnp.zeros((width, latent)).at[kept, np.arange(len(kept))].set(1)
 
 
 def one_direction_a_channel(heads: int, span: int):
