@@ -8,18 +8,20 @@ import unicodedata
 import numpy as np
 import pytest
 import tiny_bank
-from cr_jax.cascade import Cascade
-from cr_jax.explanation import explain
-from cr_jax.reconstruction import marked, reconstruct
 
 import cr_jax
-from cr_jax import bank_folder, corpora, router
 from cr_jax import config as settings
-from cr_jax.bank import set_excess
+from cr_jax import router
+from cr_jax.bank import files as bank_files
+from cr_jax.bank import pretrained, set_typicality_weight
 from cr_jax.cli import main
-from cr_jax.data import Mixture, content, load_corpus
+from cr_jax.data import Mixture, content, experiment_text, load_corpus
 from cr_jax.data.sources import Reading
 from cr_jax.data.tokenizers import ByteTokenizer
+from cr_jax.routing import document
+from cr_jax.routing.cascade import Cascade
+from cr_jax.routing.explain import explain
+from cr_jax.routing.reconstruct import marked, reconstruct
 
 TEXT = unicodedata.normalize("NFC", "Die Bäume, schön — café\n\n\tdéjà vu ẹ̀\nq̣ 가각\n") * 3
 APART = unicodedata.normalize("NFD", TEXT)
@@ -65,7 +67,7 @@ def test_in_a_raw_bank_forms_differ(bank):
 
 def test_pieces_may_end_anywhere(bank):
     text = APART.replace("\n", "\r\n")[:60]
-    blocks = lambda x: np.concatenate([b.tokens[b.mask] for b in router.blocks(bank, x, 4)])
+    blocks = lambda x: np.concatenate([b.tokens[b.mask] for b in document.blocks(bank, x, 4)])
     whole = blocks(text)
     for a, b in itertools.combinations(range(0, len(text) + 1), 2):
         assert np.array_equal(blocks([text[:a], text[a:b], text[b:]]), whole), (a, b)
@@ -84,7 +86,7 @@ def test_a_bank_records_its_form(tmp_path):
         folder = tmp_path / form
         made = tiny_bank.on_disk(folder, text_form=form)
         assert json.loads((folder / "bank.json").read_text())["text_form"] == form
-        set_excess(folder, 1.0)
+        set_typicality_weight(folder, 1.0)
         loaded = cr_jax.ExpertBank.load(folder)
         params = loaded.expert_params("e0")
         for bank in (made, loaded, loaded.select(["e1"]), loaded.unmount("e0"),
@@ -102,7 +104,7 @@ def test_a_bank_without_a_record_reads_the_usual_form_and_one_of_the_future_is_r
         changed = {**index, "text_form": form}
         if form is None:
             changed.pop("text_form")
-        bank_folder.write_sealed(tmp_path / "bank.json", changed)
+        bank_files.write_sealed(tmp_path / "bank.json", changed)
         if form is None:
             old = cr_jax.ExpertBank.load(tmp_path)
             assert old.text_form == "lf_nfc" and router.route(old, TEXT) == before
@@ -124,20 +126,20 @@ def test_the_setting_reaches_the_corpora_and_the_tokenizers_text(tmp_path):
     import tiny_run
 
     tiny_run.write(tmp_path)
-    plain = corpora.prepare(tiny_run.experiment(tmp_path), tmp_path / "run")
+    plain = experiment_text.prepare(tiny_run.experiment(tmp_path), tmp_path / "run")
     for path in tmp_path.glob("*.txt"):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     for form in ("lf_nfc", "raw"):
         raw = settings.to_dict(tiny_run.experiment(tmp_path))
         raw["data"]["text_form"] = form
         e = settings.build(raw)
-        found = corpora.prepare(e, tmp_path / "run")
+        found = experiment_text.prepare(e, tmp_path / "run")
         for name in tiny_run.NAMES:
             assert not isinstance(found.train[name], Mixture)
             same = content(found.train[name]) == content(plain.train[name])
             assert same == np.array_equal(found.valid[name].tokens, plain.valid[name].tokens) == (
                 form == "lf_nfc")
-        seen = "".join(corpora._some(e.data.domains["digits"].train, 10**6,
+        seen = "".join(experiment_text._some(e.data.domains["digits"].train, 10**6,
                                      Reading(text_form=form)))
         assert ("\r" in seen and "\ufeff" in seen) == (form == "raw")
     with pytest.raises(cr_jax.errors.UserError, match="must be one of lf_nfc, raw"):
@@ -172,6 +174,6 @@ def test_the_command_says_the_same_and_names_the_form(tmp_path, capsys):
 
 
 def test_the_shipped_bank_reads_the_same_tokens_in_every_form(file):
-    bank = cr_jax.ExpertBank.load(cr_jax.pretrained.folder(), [])
+    bank = cr_jax.ExpertBank.load(pretrained.folder(), [])
     blocks = lambda text: [b.tokens.tolist() for b in router.blocks(bank, text, 8)]
     assert blocks(file) == blocks(TEXT) != blocks(iter([TEXT, "x"]))
