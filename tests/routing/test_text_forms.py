@@ -175,5 +175,5 @@ def test_the_command_says_the_same_and_names_the_form(tmp_path, capsys):
 
 def test_the_shipped_bank_reads_the_same_tokens_in_every_form(file):
     bank = cr_jax.ExpertBank.load(pretrained.folder(), [])
-    blocks = lambda text: [b.tokens.tolist() for b in router.blocks(bank, text, 8)]
+    blocks = lambda text: [b.tokens.tolist() for b in document.blocks(bank, text, 8)]
     assert blocks(file) == blocks(TEXT) != blocks(iter([TEXT, "x"]))

@@ -87,7 +87,7 @@ class FourierQuery(Bottleneck):
     ) -> Float[Array, "B M Dz"]:
         c, b = self.config, h.shape[0]
         scores = c.d_model**-0.5 * project(h, self.queries).astype(jnp.float32)
-        count = float(c.window)
+        count = jnp.full((1, 1, 1), c.window, jnp.float32)
         if mask is not None:
             scores = jnp.where(mask[..., None], scores, jnp.finfo(jnp.float32).min)
             count = jnp.sum(mask, axis=1, dtype=jnp.float32)[:, None, None]
