@@ -11,7 +11,7 @@ import numpy as np
 from cr_jax.bank import ExpertBank
 from cr_jax.config import SEEN
 from cr_jax.data.windows import Windows
-from cr_jax.routing import document
+from cr_jax.routing import document, other_rule
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.ranking import p_values, ranking_score
 from cr_jax.routing.result import Route, WindowRoutes
@@ -63,10 +63,10 @@ def score(bank: ExpertBank, text: document.Text | Windows, sizes: BatchSizes | N
 
 def route(bank: ExpertBank, text: document.Text | Windows, options: RouteOptions | None = None,
           sizes: BatchSizes | None = None, on_block=None) -> Route:
-    """Sends one document to the expert with the lowest `ranking_score`.  text: a str, a path,
-    pieces of str of any size, or Windows.  on_block: called with each block that was scored.
-    `UserError` when the text or the bank is empty."""
+    """Sends one document to the expert with the lowest `ranking_score`.  text: a str, a path, parts
+    of str, or Windows.  on_block: gets each scored block.  `UserError`: text or bank is empty."""
     options, sizes = options or RouteOptions(), sizes or BatchSizes.for_device()
+    bank = other_rule.by_rule(bank, options.rule)
     with document.opened(bank, text, options, sizes) as blocks:
         return document.judge(bank, blocks, options, score_bank, sizes, on_block)
 

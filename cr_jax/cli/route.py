@@ -62,6 +62,10 @@ def add_arguments(parser) -> None:
                         "for the bank: a least number, and all whose bigram model is near the "
                         "nearest)")
     renamed(parser, "--keep", "--min-candidates")
+    parser.add_argument("--rule", choices=("bank", "rebuild", "code_length"), default="bank",
+                        help="rank by the bank's own rule (default), by nats/token to rebuild the "
+                        "text (the paper's), or by nats/token to predict it; by another rule than "
+                        "its own a bank has no p-values")
     parser.add_argument("--alpha", type=float, default=0.05, metavar="A",
                         help="a p-value below this is unknown (default 0.05)")
     parser.add_argument("--max-windows", type=int, default=0, metavar="N",
@@ -100,6 +104,8 @@ def run(args) -> int:
         raise UserError(f"--windows must be at least 1, got {args.windows}")
     if args.html is not None:
         _check_page(args.html, args.files)
+    if args.rule != "bank" and (args.cascade or args.min_candidates is not None):
+        raise UserError("--rule goes with exact routing: leave out --cascade and --min-candidates")
     BankFolder(args.bank)
     status, good = 0, []
     for name in args.files:
@@ -120,7 +126,7 @@ def run(args) -> int:
     by = (Cascade.load(args.bank, args.min_candidates) if cascade else ExpertBank.load(args.bank))
     bank = by.bank if cascade else by
     options = RouteOptions(args.alpha, args.max_windows, args.stop,
-                           "nearest" if args.tra else "none")
+                           "nearest" if args.tra else "none", args.rule)
     in_lines = args.explain or args.margin
     explained = []
     for name in good:
@@ -148,7 +154,7 @@ def run(args) -> int:
         elif in_lines:
             _print_explanation(name, explanation, args, first=name == good[0])
         else:
-            print_line(_line(name, found))
+            print_line(_line(name, found, args.rule))
     if explained:
         from cr_jax.report.explanation import write_explanations
 
@@ -191,13 +197,13 @@ def _size(found) -> str:
     return f"{found.windows}{of} windows, {found.tokens} tokens"
 
 
-def _line(name: str, found) -> str:
+def _line(name: str, found, rule: str) -> str:
     winner = found.expert or f"unknown (nearest {found.nearest})"
     more = {n: f"+{x:.3f}" for n, x in found.typicality_penalty.items() if x}
     residuals = ", ".join(f"{n} {found.residuals[n]:.3f}{more.get(n, '')}" for n in found.ranked)
     p = p_text(found.p_values[found.nearest])
     if found.known is None:
-        p += "  (too short to judge)"
+        p += "  (too short to judge)" if rule == "bank" else "  (not calibrated for this rule)"
     tra = f"  tra {found.tra[found.nearest]:.3f}" if found.tra else ""
     return (f"{printable(name)}: {winner}  margin {found.margin:.3f}  p {p}{tra} | "
             f"{residuals}  ({_size(found)})")

@@ -153,8 +153,11 @@ class Cascade:
         model's nats/token, offsets not taken off, its other fields those of the candidates only.
         To the candidates that the margin adds come the next nearest, up to a multiple of
         `sizes.experts`: documents then share few programs.  Bigram models do not stop early.
-        Arguments and errors as in `router.route`.
+        Arguments and errors as in `router.route`; also a `UserError` for another rule than the
+        bank's, by which candidates were not fitted.
         """
+        if options and options.rule != "bank":
+            raise UserError(f"rule={options.rule!r} goes with exact routing, not with a cascade")
         self._check()
         options, sizes = options or RouteOptions(), sizes or BatchSizes.for_device()
         nats, tokens, seen = np.zeros(len(self.bank.names)), 0, 0

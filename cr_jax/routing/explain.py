@@ -23,6 +23,7 @@ from cr_jax.router import route, score_tokens
 from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.document import Text
 from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.other_rule import by_rule
 from cr_jax.routing.result import Route
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.wording import Wording, wording
@@ -187,8 +188,8 @@ def explain(by: ExpertBank | Cascade, text: Text, options: RouteOptions | None =
     `route`, and TRA is measured for all; the text is taken once and in bounded memory.
     `UserError` as in `route`, or when `windows` is below 1.  Not in the paper.
     """
-    bank = by.bank if isinstance(by, Cascade) else by
     options = dataclasses.replace(options or RouteOptions(), tra="all")
+    bank = by.bank if isinstance(by, Cascade) else by_rule(by, options.rule)
     if windows < 1:
         raise UserError(f"at least one window is explained, got windows={windows}")
     size = windows * bank.model.window * int(bank.tokenizer.token_bytes.max())

@@ -5,6 +5,7 @@ from typing import Literal
 
 from cr_jax.errors import UserError
 from cr_jax.routing.early_stop import check_stop
+from cr_jax.routing.other_rule import RULES, Rule
 from cr_jax.scoring.batching import whole_number
 
 
@@ -17,13 +18,15 @@ class RouteOptions:
     further; 0: by all.  stop: score no further once the winner is certain to so much
     (`routing.early_stop`; 0.99, say); 0: score all.  tra: whose share of tokens rebuilt exactly is
     measured: of none, of the nearest expert, or of all that were scored; the text is then read once
-    more.  `UserError` for what cannot be.
+    more.  rule: by which experts are ranked (`routing.other_rule`), the bank's own or another, by
+    which no text has a p-value; exact routing only.  `UserError` for what cannot be.
     """
 
     alpha: float = 0.05
     max_windows: int = 0
     stop: float = 0.0
     tra: Literal["none", "nearest", "all"] = "none"
+    rule: Rule = "bank"
 
     def __post_init__(self):
         if not 0 <= self.alpha <= 1:
@@ -31,5 +34,7 @@ class RouteOptions:
         if not whole_number(self.max_windows) or self.max_windows < 0:
             raise UserError(f"max_windows={self.max_windows!r} of a text: give 0 for all, or more")
         check_stop(self.stop)
+        if self.rule not in ("bank", *RULES):
+            raise UserError(f"rule={self.rule!r}: rank by 'bank', {' or '.join(map(repr, RULES))}")
         if self.tra not in ("none", "nearest", "all"):
             raise UserError(f"tra={self.tra!r}: measure it for 'none', 'nearest' or 'all' experts")
