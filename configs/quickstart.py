@@ -1,7 +1,7 @@
 """Lab note: four compressors on two CPU cores route four kinds of text.
 
 Claim: at toy size every compressor rebuilds its own domain best (paper, section 1); text is
-routed by the code length that encoder and counted pairs need for it (Not in the paper), and
+routed by the code length that encoder and bigram counts need for it (Not in the paper), and
 text of no domain is recognised as unknown.
 Command: python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 Hardware: 2 CPU cores, no GPU, no download.

@@ -63,7 +63,7 @@ _here = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(_here / "fixtures"))
 import lanes
 
-# All rooms but the report, which takes no arrays and whose many small calls would cost a minute.
+# All packages but the report, which takes no arrays and whose many small calls would cost a minute.
 jaxtyping.install_import_hook(
     [f"cr_jax.{m.name}" for m in pkgutil.iter_modules([str(_here.parent / "cr_jax")])
      if m.name != "report"], "checked.types")

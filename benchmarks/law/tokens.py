@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make(e: Experiment, work: Path, out: Path, test_tokens: int) -> None:
-    """Writes the arrays, sources.json last.  Raises `UserError` as the data room does."""
+    """Writes the arrays, sources.json last.  Raises `UserError` as `cr_jax.data` does."""
     if test_tokens < 1:
         raise UserError(f"--test-tokens must be at least 1, got {test_tokens}")
     check_folder(out)

@@ -167,7 +167,7 @@ class Scoring:
     window's positions at random, but always alike, into k parts and makes k passes; each hides
     `hidden` parts in turn, so that every token is scored `hidden` times, and the mean counts.
     passes: 0 makes all k passes; p > 0 makes the first p, and residuals are means over the tokens
-    that these hide (`scoring.scored`): a sample of the positions, for less work.
+    that these hide (`scoring.residuals.scored`): a sample of the positions, for less work.
     rate: how much of z the decoder is given, in the bottleneck's units; 0: all of it.
     predicted: score each token as the expert's own encoder predicts it from the tokens before it:
     the window's code length under that expert.  Needs model.predictive; nothing is hidden, and

@@ -51,7 +51,7 @@ def make(experiment: Experiment, model: ModelConfig, text: Corpora, trained: Tra
             "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
             "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype, bigram)
     if len(names) > MIN_CANDIDATES:
-        say(f"choosing how many of {len(names)} experts a cascade keeps")
+        say(f"choosing how many of {len(names)} experts a cascade scores in full")
         try:
             say(_choose(bank, text.valid, experiment.eval))
         except UserError as error:  # the bank routes without

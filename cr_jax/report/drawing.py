@@ -35,7 +35,7 @@ def _drawn(value: object, most: int) -> int:
 
 def compressor(summary: dict, formula: str) -> str:
     """Tokens -> Encoder -> latents -> Decoder (z and positions only) -> tokens; what the residual
-    is (`config.wording.Wording.formula`)."""
+    is (`scoring.wording.Wording.formula`)."""
     window, latents = count(summary.get("window")), count(summary.get("latents"))
     width = count(summary.get("d_latent"))
     n_tokens, n_latents = _drawn(summary.get("window"), 24), _drawn(summary.get("latents"), 12)

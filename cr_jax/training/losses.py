@@ -66,7 +66,7 @@ class CompressorLoss:
     """Cross-entropy of rebuilding every token; of a predictive model also of predicting it.
 
     nats/token; predictions weigh `train.predict_weight`.  devices: how many devices' rows one
-    traced step sees (`parallel.Plan.devices_seen`): `train.loss_chunk` counts tokens of one.
+    traced step sees (`parallel.plan.Plan.devices_seen`): `train.loss_chunk` counts tokens of one.
     """
 
     model: ModelConfig

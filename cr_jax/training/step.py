@@ -48,7 +48,7 @@ def make_train_step(
     progress in [0, 1] sets the learning rate, and from 1 on the parameters stay.  sums: those of
     the loss over the batch, and the gradient norm.  accumulate: into how many micro-batches a
     device's rows are cut.  Where each device runs a step of its own
-    (`parallel.Plan.steps_alone`), `axis_name` names the data axis that gradients and sums are
+    (`parallel.plan.Plan.steps_alone`), `axis_name` names the data axis that gradients and sums are
     added over.
     """
     tx = make_optimizer(optimizer)

@@ -165,7 +165,7 @@ def test_a_rate_above_the_bottleneck_s_is_refused(form):
 
 
 def test_a_bottleneck_that_does_not_exist_is_refused_with_those_that_do():
-    """By the room that has them, at start-up and before anything is allocated."""
+    """By the package that has them, at start-up and before anything is allocated."""
     model = settings.build(raw(model__bottleneck="folds", model__vocab_size=64)).model
     for check in (models.check_bottleneck, lambda m: models.init(m, jax.random.key(0))):
         with pytest.raises(UserError, match=r"must be one of query, .*; got 'folds'"):

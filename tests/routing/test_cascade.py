@@ -202,7 +202,7 @@ def test_random_bigram_models_keep_the_winner_at_chance():
                                atol=0.08)
     rates = [np.mean(Cascade(in_memory(4, bigrams_from=10 * seed), 1).route_windows(batch).expert
                      == exact.expert) for seed in range(2, 12)]
-    # Over scouts the share varies by 0.034, so that their mean is within 0.011 of chance.
+    # Over bigram models the share varies by 0.034, so that their mean is within 0.011 of chance.
     assert abs(np.mean(rates) - 0.25) < 0.04 and min(rates) > 0.1 and max(rates) < 0.4
 
 

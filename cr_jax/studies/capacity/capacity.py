@@ -117,8 +117,8 @@ def miss(prediction: Mapping[str, float], points: Sequence[Capacity]) -> dict:
 def beside_bound(points: Sequence[Capacity]) -> list[dict]:
     """Each capacity beside `BOUND` at the same M: tokens, and latent numbers spent per token.
 
-    The bound is another task (each text's vectors optimised, teacher forcing), so it is a
-    yardstick.  Between its M it is interpolated, log in log; outside them it is None.
+    The bound is of another task (each text's vectors optimised, teacher forcing), so it is compared
+    with and is no target.  Between its M it is interpolated, log in log; outside them it is None.
     """
     m, tokens = np.log(list(BOUND)), np.log(list(BOUND.values()))
     out = []
