@@ -15,7 +15,8 @@ from cr_jax.errors import UserError
 EPILOG = """\
 Prints one line per file, in order:
   FILE: EXPERT  margin M  p P | EXPERT R, EXPERT R, ...  (W windows, N tokens)
-  EXPERT  the winner, or unknown and the nearest expert
+  EXPERT  the winner, or unknown and the nearest expert; "too predictable": there is less in the
+          text than in that expert's own; "nothing to judge": it is blank or repeats one thing
   margin  second best minus best R (+ X), nats/token: how clear the choice is
   p       how usual such a residual is in the winner's own domain, among its whole documents, or
           for a single window among its windows; below alpha: unknown;
@@ -198,7 +199,11 @@ def _size(found) -> str:
 
 
 def _line(name: str, found, rule: str) -> str:
-    winner = found.expert or f"unknown (nearest {found.nearest})"
+    from cr_jax.routing.result import TOO_LOW
+
+    why = (f"; nothing to judge: {found.reason}" if found.nothing_to_judge else
+           "; too predictable" if found.reason == TOO_LOW else "")
+    winner = found.expert or f"unknown (nearest {found.nearest}{why})"
     more = {n: f"+{x:.3f}" for n, x in found.typicality_penalty.items() if x}
     residuals = ", ".join(f"{n} {found.residuals[n]:.3f}{more.get(n, '')}" for n in found.ranked)
     p = p_text(found.p_values[found.nearest])

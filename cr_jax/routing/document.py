@@ -20,12 +20,13 @@ from cr_jax.data.spool import Spool
 from cr_jax.data.text_stream import windows_of_text
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.routing.content import Content
 from cr_jax.routing.early_stop import LOOK, LeaderTest
 from cr_jax.routing.options import RouteOptions
-from cr_jax.routing.ranking import p_values, typicality_penalty
-from cr_jax.routing.result import Route
+from cr_jax.routing.ranking import one_sided_p_values, typicality_penalty
+from cr_jax.routing.result import TOO_HIGH, TOO_LOW, Route
 from cr_jax.scoring.batching import BatchSizes, check_bank
-from cr_jax.scoring.calibration import p_sums
+from cr_jax.scoring.calibration import p_sums, two_sided
 from cr_jax.scoring.residuals import WindowSums, residual_means
 
 Text = str | os.PathLike | Iterable[str]  # a str is the text itself, a path a file
@@ -123,7 +124,8 @@ class Totals:
         experts = len(bank.names)
         self.residual, self.penalty = np.zeros(experts), np.zeros(experts)
         self.windows = self.tokens = self.scored = 0
-        self.p = [(0.0, 0, 0, 0)] * experts
+        self.p = [(0.0, 0, 0, 0, 0.0)] * experts  # of `Calibration.document_p`
+        self.content = Content(bank.tokenizer)
         self.test = LeaderTest(experts, options.stop) if options.stop else None
 
     def add(self, windows: Windows, sums: WindowSums) -> None:
@@ -135,9 +137,11 @@ class Totals:
         self.windows += int((lengths > 0).sum())
         self.tokens += int(lengths.sum())
         means = residual_means(nats, counts)
-        parts = [p_sums(row, lengths) for row in p_values(self.bank, means, lengths)]
-        self.p = [(a + x, b + y, max(c, z), n + m)
-                  for (a, b, c, n), (x, y, z, m) in zip(self.p, parts, strict=True)]
+        parts = [(*p_sums(high, lengths), p_sums(low, lengths)[0]) for high, low in
+                 zip(*one_sided_p_values(self.bank, means, lengths), strict=True)]
+        self.p = [(a + x, b + y, max(c, z), n + m, d + w)
+                  for (a, b, c, n, d), (x, y, z, m, w) in zip(self.p, parts, strict=True)]
+        self.content.add(windows)
         if self.bank.scoring.typicality_weight:
             penalty = counts * typicality_penalty(self.bank, means, lengths)
             self.penalty += penalty.sum(-1)
@@ -167,12 +171,22 @@ class Totals:
         p = self._by_name([self.bank.calibration[name].document_p(*sums)
                            for name, sums in zip(self.bank.names, self.p, strict=True)])
         nearest = self.bank.names[ranked[0]]
+        reason = self._reason(nearest, p[nearest])
         return Route(
-            # not >=: a text that cannot be judged (NaN) is not called unknown
-            expert=None if p[nearest] < self.options.alpha else nearest, nearest=nearest,
+            expert=None if reason else nearest, nearest=nearest, reason=reason,
             margin=float(score[ranked[1]] - score[ranked[0]]) if len(ranked) > 1 else math.inf,
             residuals=self._by_name(residuals), p_values=p, windows=self.windows,
             tokens=self.tokens, typicality_penalty=self._by_name(penalty) if weight else {})
+
+    def _reason(self, nearest: str, p: float) -> str:
+        """`Route.reason`."""
+        alpha = self.options.alpha
+        if not alpha or math.isnan(p):  # a text too short to judge is not unknown
+            return ""
+        if self.content.lacking or p >= alpha:
+            return self.content.lacking
+        high = self.bank.calibration[nearest].document_p(*self.p[self.bank.index(nearest)][:4])
+        return TOO_HIGH if two_sided(high, 1.0) < alpha else TOO_LOW
 
     def _by_name(self, values) -> dict[str, float]:
         return dict(zip(self.bank.names, map(float, values), strict=True))

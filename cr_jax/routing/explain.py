@@ -24,7 +24,7 @@ from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.document import Text
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.other_rule import by_rule
-from cr_jax.routing.result import Route
+from cr_jax.routing.result import TOO_LOW, Route
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.wording import Wording, wording
 
@@ -111,6 +111,11 @@ class Explanation:
         lead = (f"{lowest} by {found.margin:.2f} nats/token" if self.runner_up else
                 "the only expert" if found.bigrams is None else
                 f"the only one of {len(found.bigrams)} experts that the bigram models left")
+        if found.nothing_to_judge:
+            return f"unknown: nothing to judge, {found.reason}; nearest is {found.nearest} ({lead})"
+        if found.reason == TOO_LOW:
+            return (f"unknown: too predictable, there is less in it than in the own text of the "
+                    f"nearest expert, {found.nearest} ({lead}; {p}, below alpha = {self.alpha:g})")
         if found.expert is None:
             return (f"unknown: the nearest expert, {found.nearest} ({lead}), {self.words.verb} "
                     f"{self.words.what} worse than usual for its own text ({p}, below alpha = "

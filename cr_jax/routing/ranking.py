@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cr_jax.bank import ExpertBank
+from cr_jax.scoring.calibration import two_sided
 
 
 def ranking_score(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
@@ -40,7 +41,15 @@ def typicality_penalty(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
 
 def p_values(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
              lengths: Int[np.ndarray, " B"]) -> Float[np.ndarray, "E B"]:
-    """Conformal p-value of each window by each expert; NaN where there is no residual."""
-    p = np.stack([bank.calibration[n].p_value(r, lengths)
-                  for n, r in zip(bank.names, residuals, strict=True)])
+    """Two-sided conformal p-value of each window by each expert (`calibration.two_sided`): small
+    where it is less predictable than the expert's own text, or more.  NaN: no residual."""
+    return two_sided(*one_sided_p_values(bank, residuals, lengths))
+
+
+def one_sided_p_values(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
+                       lengths: Int[np.ndarray, " B"]) -> Float[np.ndarray, "2 E B"]:
+    """Each expert's `Calibration.p_value` and `low_p_value` of each window."""
+    own = [bank.calibration[n] for n in bank.names]
+    p = np.stack([[c.p_value(r, lengths) for c, r in zip(own, residuals, strict=True)],
+                  [c.low_p_value(r, lengths) for c, r in zip(own, residuals, strict=True)]])
     return np.where(np.isfinite(residuals), p, np.nan)

@@ -10,6 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from cr_jax.routing.content import BLANK, REPEATED
+
+TOO_HIGH, TOO_LOW = "residual too high", "residual too low"
+
 
 class WindowRoutes(NamedTuple):
     """Every window routed on its own: residuals in nats/token, index of the winner, p-values.
@@ -27,10 +31,15 @@ class WindowRoutes(NamedTuple):
 class Route:
     """Where a document goes.  `expert` is None when it is unknown: no expert's own domain.
 
+    reason: why it is unknown, empty where it is not: `TOO_HIGH`, `TOO_LOW` (more predictable than
+    the nearest expert's own text), or `content.BLANK` and `content.REPEATED`, where there is
+    nothing to judge, whatever the p-value; none of them at alpha = 0.
+
     A text too short for any p-value is neither known nor unknown: `expert` is then the nearest,
     its p-value NaN and `known` None.
     residuals: nats/token, the mean over all scored tokens of all windows; p_values: how usual such
-    a residual is in the expert's own domain (`Calibration.document_p`); margin: second best minus
+    a residual is in the expert's own domain, neither higher nor lower (`Calibration.document_p`,
+    two-sided); margin: second best minus
     best `ranking_score`, nats/token (infinite with one expert); nearest: the expert with the lowest
     `ranking_score`, known or not.  tra: share of tokens rebuilt exactly (token reconstruction
     accuracy, paper section 1) by the experts that `RouteOptions.tra` asked for: by default none.
@@ -52,6 +61,12 @@ class Route:
     bigrams: dict[str, float] | None = None
     of_windows: int | None = None
     typicality_penalty: dict[str, float] = dataclasses.field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def nothing_to_judge(self) -> bool:
+        """Whether the text is blank or repeats one thing: then it is unknown."""
+        return self.reason in (BLANK, REPEATED)
 
     @property
     def ranking_score(self) -> dict[str, float]:

@@ -20,6 +20,11 @@ FORMAT = 1
 SHORTEST = 8  # tokens; a residual over fewer says too little to calibrate
 MOST = 1000  # residuals kept per length
 FEWEST = 20  # documents: with fewer none could have p < 0.05
+# Of alpha, for text that is too predictable; the rest is for text that is not predictable enough.
+# At alpha = 0.05 less than 0.0476 leaves `FEWEST` documents able to refuse text that is too hard
+# (1 / 21 / 0.9524), and more than 0.03996 lets documents be refused whose windows all lie below
+# 1,000 calibrated ones (2 / 1001 / 0.03996); about the middle of the two.
+LOW_SHARE = 0.044
 PERCENTILE = 95  # of an expert's own residuals: what exceeds it is not typical of the expert
 
 
@@ -48,36 +53,54 @@ class Calibration:
     def p_value(
         self, residual: Float[np.ndarray, " B"], length: Int[np.ndarray, " B"]
     ) -> Float[np.ndarray, " B"]:
-        """Conformal p-value of each window, (1 + #{calibration >= residual}) / (n + 1).
+        """One-sided conformal p-value of each window, (1 + #{calibration >= residual}) / (n + 1):
+        small where the residual is high.
 
         A window of `length` real tokens is compared at the largest calibrated length that does
         not exceed it.  NaN where it is shorter than all of them: nothing can be said then.  On
         windows exchangeable with the calibration's, P(p <= a) <= a for every a.
         """
+        return self._one_sided(residual, length, _as_high)
+
+    def low_p_value(
+        self, residual: Float[np.ndarray, " B"], length: Int[np.ndarray, " B"]
+    ) -> Float[np.ndarray, " B"]:
+        """The other side, (1 + #{calibration <= residual}) / (n + 1): small where the residual is
+        low, the window more predictable than the expert's own text.  As valid as `p_value`.
+        """
+        return self._one_sided(residual, length, _as_low)
+
+    def _one_sided(self, residual, length, reached):
         residual = np.asarray(residual, np.float64)
         at = self._place(length)
         p = np.full(residual.shape, np.nan)
         for i, known in enumerate(self.residuals.values()):
             here = at == i
-            reached = known.size - np.searchsorted(known, residual[here], side="left")
-            p[here] = (1 + reached) / (known.size + 1)
+            p[here] = (1 + reached(known, residual[here])) / (known.size + 1)
         return p
 
-    def document_p(self, weighted: float, total: int, most: int, count: int) -> float:
+    def document_p(self, weighted: float, total: int, most: int, count: int,
+                   low_weighted: float | None = None) -> float:
         """A document's p-value from the totals of `p_sums`; NaN when none of its windows has one.
 
         (1 + #{validation documents with as low a mean}) / (n + 1), at the largest calibrated number
         of windows that it has: documents vary as wholes, and windows of one of them alike.  Below
         all of them, where this could say no less than 1 / (n + 1), `merged_p` if it is less; and
-        `merged_p` where there were too few validation documents, or windows in it.
+        `merged_p` where there were too few validation documents, or windows in it.  Valid: the
+        rank is conformal, and `merged_p`, valid too, decides only for a below 1 / (n + 1), where
+        the rank alone never has p <= a.
+
+        weighted: of `p_value`s.  low_weighted: the sum of tokens * `low_p_value`; with it the
+        p-value is `two_sided`.  Its lower side counts, in the same way, validation documents with
+        as high a mean of `p_value`s, or merges the `low_p_value`s.
         """
         at = max((k for k in self.documents if k <= count), default=0)
-        if not at or not total:
-            return merged_p(weighted, total, most)
-        known = self.documents[at]
-        low = int(np.searchsorted(known, weighted / total, side="right"))
-        p = (1 + low) / (known.size + 1)
-        return p if low else min(p, merged_p(weighted, total, most))
+        known = self.documents[at] if at and total else None
+        high = _document_side(known, weighted, weighted, total, most, _as_low)
+        if low_weighted is None:
+            return high
+        low = _document_side(known, weighted, low_weighted, total, most, _as_high)
+        return float(two_sided(high, low))
 
     def limit(self, length: Int[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
         """The 95th percentile of the expert's own residuals, nats/token, for windows of `length`
@@ -115,6 +138,36 @@ class Calibration:
             raise UserError("calibration cannot be read; calibrate the expert again") from error
 
 
+def two_sided(high: float | Float[np.ndarray, "..."], low: float | Float[np.ndarray, "..."]
+              ) -> Float[np.ndarray, "..."]:
+    """One p-value from those of the two sides: `LOW_SHARE` of the errors go to the lower one.
+
+    min(1, high / (1 - LOW_SHARE), low / LOW_SHARE).  Valid when both are: P(p <= a) is at most
+    P(high <= (1 - LOW_SHARE) a) + P(low <= LOW_SHARE a) <= a.  NaN where one of them is.
+    """
+    return np.asarray(np.minimum(1.0, np.minimum(np.divide(high, 1 - LOW_SHARE),
+                                                 np.divide(low, LOW_SHARE))))
+
+
+def _as_high(known, value):
+    """How many of the sorted numbers are as high as each value."""
+    return known.size - np.searchsorted(known, value, side="left")
+
+
+def _as_low(known, value):
+    return np.searchsorted(known, value, side="right")
+
+
+def _document_side(known, weighted, side_weighted, total, most, reached):
+    """One side of `Calibration.document_p`; known: means of validation documents or None."""
+    merged = merged_p(side_weighted, total, most)
+    if known is None:
+        return merged
+    as_far = int(reached(known, weighted / total))
+    p = (1 + as_far) / (known.size + 1)
+    return p if as_far else min(p, merged)
+
+
 def _sorted_arrays(given, allowed, where: str, what: str) -> dict[int, np.ndarray]:
     """Read-only float64 arrays by length or count, ascending.  `UserError` for what is none."""
     kept = {}
@@ -132,15 +185,17 @@ def _sorted_arrays(given, allowed, where: str, what: str) -> dict[int, np.ndarra
 def too_few(calibrations: Mapping[str, Calibration], alpha: float) -> str | None:
     """One line where experts have too few residuals of whole windows to call any window unknown.
 
-    A p-value is at least 1 / (n + 1): below alpha only with n >= 1 / alpha.  None when all can,
-    or alpha is 0 and nothing is ever unknown.
+    The p-value of text that is too hard is at least 1 / (n + 1) / (1 - `LOW_SHARE`).  None when all
+    can, or alpha is 0 and nothing is ever unknown.
     """
+    least = lambda n: float(two_sided(1 / (n + 1), 1.0))
     sizes = {name: c.residuals[max(c.residuals)].size for name, c in calibrations.items()}
-    few = [f"{name} {n}" for name, n in sizes.items() if 1 / (n + 1) >= alpha]
+    few = [f"{name} {n}" for name, n in sizes.items() if least(n) >= alpha]
     if not few or not alpha:
         return None
+    enough = math.floor(1 / alpha / (1 - LOW_SHARE))
     return (f"note: too few validation windows to ever call text unknown at alpha={alpha:g}: "
-            f"{', '.join(few)}; give {math.floor(1 / alpha)} or more to each expert")
+            f"{', '.join(few)}; give {enough} or more to each expert")
 
 
 def p_sums(p: Float[np.ndarray, " B"], tokens: Int[np.ndarray, " B"]
@@ -157,9 +212,10 @@ def p_sums(p: Float[np.ndarray, " B"], tokens: Int[np.ndarray, " B"]
 def merged_p(weighted: float, total: int, most: int) -> float:
     """Totals of `p_sums` -> a document's p-value, valid however its windows depend on each other.
 
-    Mean of the windows' p weighted by their share w of the tokens, times min(2, 1 / max w) (Vovk &
-    Wang 2020, "Combining p-values via averaging"): twice the mean for many full windows, p itself
-    for one, and a short last window hardly counts.  Cautious: it calls far fewer than a share alpha
-    of known documents unknown at alpha.  NaN when no window has a p-value.
+    Mean of the windows' p, all of one side, weighted by their share w of the tokens, times
+    min(2, 1 / max w): valid when each window's is (Vovk & Wang 2020, "Combining p-values via
+    averaging").  Twice the mean for many full windows, p itself for one, and a short last window
+    hardly counts.  Cautious: it calls far fewer than a share alpha of known documents unknown at
+    alpha.  NaN when no window has a p-value.
     """
     return min(1.0, weighted / total * min(2.0, total / most)) if total else math.nan

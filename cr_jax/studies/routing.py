@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cr_jax.bank import ExpertBank
-from cr_jax.routing.ranking import ranking_score
+from cr_jax.routing.ranking import p_values, ranking_score
 from cr_jax.scoring.wording import wording
 from cr_jax.studies.evaluation import DomainScores
 from cr_jax.studies.unknown.detection import auroc, fpr_at_95
@@ -83,6 +83,5 @@ def _won(bank: ExpertBank, s: DomainScores) -> np.ndarray:
 
 def _winner_p(bank: ExpertBank, s: DomainScores) -> np.ndarray:
     residual = s.residual
-    p = np.stack([bank.calibration[n].p_value(residual[e], s.tokens)
-                  for e, n in enumerate(bank.names)])
+    p = p_values(bank, residual, s.tokens)
     return np.take_along_axis(p, _won(bank, s)[None], 0)[0]

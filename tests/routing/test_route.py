@@ -16,6 +16,7 @@ from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
 from cr_jax.routing import document
 from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.ranking import one_sided_p_values
 from cr_jax.scoring import residuals
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.calibrate import calibrate
@@ -59,11 +60,13 @@ def test_a_document_is_the_sum_of_its_windows():
     each = router.route_windows(bank, cut)
     lengths = cut.mask.sum(-1)
     assert whole.tokens == len(ids) and whole.windows == len(cut.tokens)
+    high, low = one_sided_p_values(bank, each.residuals, lengths)
     for e, name in enumerate(bank.names):
         mean = np.sum(each.residuals[e] * lengths) / len(ids)
         assert whole.residuals[name] == pytest.approx(mean, rel=1e-6)
         assert whole.p_values[name] == pytest.approx(
-            bank.calibration[name].document_p(*p_sums(each.p_values[e], lengths)))
+            bank.calibration[name].document_p(
+                *p_sums(high[e], lengths), p_sums(low[e], lengths)[0]))
         hits = router.score_tokens(bank, cut).correct[e][cut.mask]
         assert whole.tra[name] == pytest.approx(hits.mean())
     ranked = sorted(whole.residuals.values())
@@ -138,9 +141,9 @@ def test_windows_shorter_than_any_calibration_say_nothing():
         assert found.known is None and found.expert == found.nearest
     said = json.loads(json.dumps(short.to_json(), allow_nan=False))
     assert said["known"] is None and set(said["p_values"].values()) == {None}
-    judged = router.route(bank, "a" * 8)
+    judged = router.route(bank, "ab" * 4)
     assert judged.known is True and judged.to_json()["known"] is True
-    refused = router.route(bank, "a" * 8, options=RouteOptions(alpha=1))
+    refused = router.route(bank, "ab" * 4, options=RouteOptions(alpha=1))
     assert refused.known is False and refused.expert is None
     # A short end of a long document leaves the document's p-value alone.
     assert router.route(bank, "a" * 19).p_values == router.route(bank, "a" * 16).p_values

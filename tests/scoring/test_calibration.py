@@ -12,7 +12,14 @@ from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.scoring import calibrate as calibrate_module
 from cr_jax.scoring.calibrate import _of_documents, calibrate
-from cr_jax.scoring.calibration import Calibration, merged_p, p_sums, too_few
+from cr_jax.scoring.calibration import (
+    LOW_SHARE,
+    Calibration,
+    merged_p,
+    p_sums,
+    too_few,
+    two_sided,
+)
 
 
 def test_p_values_are_uniform_at_home_at_every_length():
@@ -71,13 +78,59 @@ def test_p_values_of_synthetic_residuals():
         assert (merged <= 0.1).mean() <= 0.1 + 0.02
 
 
+def tails(made, residuals, length=16):
+    at = np.full(residuals.shape, length)
+    return made.p_value(residuals, at), made.low_p_value(residuals, at)
+
+
+def test_two_sided_p_values_by_hand():
+    made = Calibration({8: np.array([1.0, 2.0, 2.0, 3.0])})
+    high, low = tails(made, np.array([0.5, 2.0, 2.5, 9.0]), 8)
+    np.testing.assert_allclose(low, [1 / 5, 4 / 5, 4 / 5, 1.0])
+    np.testing.assert_allclose(high, [1.0, 4 / 5, 2 / 5, 1 / 5])
+    np.testing.assert_allclose(two_sided(high, low), [1, 0.8 / (1 - LOW_SHARE),
+                                                      0.4 / (1 - LOW_SHARE), 0.2 / (1 - LOW_SHARE)])
+    assert two_sided(0.9, 0.001) == 0.001 / LOW_SHARE and two_sided(1.0, 1.0) == 1
+    assert np.isnan(two_sided(np.nan, np.nan))
+
+
+def test_two_sided_p_values_are_uniform_on_exchangeable_windows():
+    """Over many calibrations, each with new windows of its own; each side has its share."""
+    random, p, low_side = np.random.default_rng(3), [], []
+    for _ in range(40):
+        made = Calibration({16: np.sort(random.normal(1, 0.2, 999))})
+        high, low = tails(made, random.normal(1, 0.2, 500))
+        p.append(two_sided(high, low))
+        low_side.append(low / LOW_SHARE < 0.5)
+    p, low_side = np.concatenate(p), np.concatenate(low_side)
+    for alpha in (0.05, 0.1, 0.2, 0.5, 0.9):
+        error = 4 * np.sqrt(alpha * (1 - alpha) * (1 / len(p) + 1 / (40 * 999)))
+        assert abs((p <= alpha).mean() - alpha) < error, alpha
+    assert low_side.mean() == pytest.approx(LOW_SHARE / 2, abs=0.005)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.5])
+def test_text_below_all_that_was_calibrated_is_refused_and_the_middle_is_not(alpha):
+    made = Calibration({16: np.sort(np.random.default_rng(4).normal(3, 0.2, 1000))})
+    high, low = tails(made, np.array([0.5, 3.0, 6.0]))
+    p = two_sided(high, low)
+    assert p[0] < alpha < p[1] and p[2] < alpha
+    assert high[0] == 1.0  # one-sided, it is the most usual of all
+    for count in (1, 2, 40):  # documents of such windows alone
+        sums = lambda r, n=count: [p_sums(x, np.full(n, 16)) for x in tails(made, np.full(n, r))]
+        (*high_sums, n), (low_sum, *_) = sums(0.5)
+        assert made.document_p(*high_sums, n, low_sum) < alpha
+        (*high_sums, n), (low_sum, *_) = sums(3.0)
+        assert made.document_p(*high_sums, n, low_sum) > alpha
+
+
 def test_too_few_residuals_to_ever_refuse_are_named():
     of = lambda n: Calibration({8: np.linspace(1, 9, 900), 16: np.linspace(1, 9, n)})
-    for alpha, least in ((0.05, 20), (0.3, 3), (0.5, 2), (1.0, 1), (0.001, 1000)):
+    for alpha, least in ((0.05, 20), (0.3, 3), (0.5, 2), (1.0, 1), (0.00105, 996)):
         for n in (least - 1, least, least + 1):
             if not 0 < n <= 1000:
                 continue
-            p = of(n).p_value(np.array([99.0]), np.array([16]))[0]
+            p = two_sided(of(n).p_value(np.array([99.0]), np.array([16])), 1.0)[0]
             said = too_few({"a": of(n), "b": of(1000)}, alpha)
             assert (said is not None) == (p >= alpha) == (n < least)
             if said:
@@ -123,6 +176,31 @@ def test_documents_are_judged_by_documents():
     sums = [p_sums(made.p_value(r, np.full(16, 16)), np.full(16, 16)) for r in away]
     cautious = np.array([merged_p(*s[:3]) for s in sums])
     assert (p_of(away, 16) < 0.05).mean() > 0.8 > 0.2 > (cautious < 0.05).mean()
+
+
+@pytest.mark.parametrize("k", [2, 16])
+@pytest.mark.parametrize("spread", [0.05, 0.3])
+def test_two_sided_p_values_of_documents_are_valid(k, spread):
+    """Whether documents differ (0.3) or windows do (0.05); both sides err by no more than alpha."""
+    p = []
+    for seed in range(8):
+        made, _ = by_documents(spread, seed)
+        for rows in documents_of(16, 150, spread, seed=50 + seed):
+            (a, b, c, n), (low, *_) = (p_sums(x, np.full(k, 16)) for x in tails(made, rows[:k]))
+            p.append(made.document_p(a, b, c, n, low))
+    for alpha in (0.05, 0.2, 0.5):
+        assert (np.array(p) <= alpha).mean() <= alpha + 0.035, alpha
+
+
+def test_the_lower_side_of_documents_by_hand():
+    means = np.linspace(0.3, 0.7, 999)
+    made = Calibration({8: np.arange(1.0, 101.0)}, {2: means})
+    p = lambda mean, low: made.document_p(mean * 16, 16, 8, 2, low * 16)
+    assert p(0.8, 0.5) == pytest.approx(1 / 1000 / LOW_SHARE)  # above all documents: its rank
+    assert p(0.8, 1e-5) == pytest.approx(2e-5 / LOW_SHARE)  # or the merged windows, if less
+    assert p(means[-2], 1e-5) == pytest.approx(3 / 1000 / LOW_SHARE)
+    assert p(0.5, 0.5) == pytest.approx(500 / 1000 / (1 - LOW_SHARE), rel=0.01)
+    assert p(0.2, 1.0) == pytest.approx(1 / 1000 / (1 - LOW_SHARE))
 
 
 def test_documents_by_hand():
