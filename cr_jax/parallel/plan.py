@@ -24,6 +24,7 @@ from cr_jax.errors import UserError
 from cr_jax.parallel import partition
 from cr_jax.parallel.over_experts import over_experts, rows_stay
 from cr_jax.parallel.partition import AXES, ROWS
+from cr_jax.parallel.program import Program, reserved
 
 AGREE_EVERY = 8  # steps
 
@@ -178,7 +179,7 @@ class Plan:
         return {k: _fold_rows(v, len(devices))[mine] for k, v in batch.items()}
 
     def compile_step(self, make_step: Callable[[str | None], Callable],
-                     experts_by: Literal["vmap", "map"], state: Any, batch: Any) -> "Program":
+                     experts_by: Literal["vmap", "map"], state: Any, batch: Any) -> Program:
         """Compiles step(state, batch, progress [E]) -> (state, sums [E]); the state is donated.
 
         make_step(axis_name) gives one expert's pure `train_step`; state and batch: arrays in the
@@ -201,7 +202,7 @@ class Plan:
                 in_shardings=(shards, self.batch_sharding, self.replicated),
                 out_shardings=(shards, self.replicated)).lower(
                     state, batch, jax.ShapeDtypeStruct((self.experts,), jnp.float32)).compile()
-            return Program(compiled, self.experts, _memory(compiled))
+            return Program(compiled, self.experts, reserved(compiled))
         mapped, ahead = jax.pmap(own(), "data", in_axes=(0, 0, None), donate_argnums=0,
                                  devices=list(self.mesh.devices.flat)), jax.process_count() == 1
         if ahead:  # of several processes JAX's compiled pmap takes no arrays of one's own devices
@@ -249,24 +250,6 @@ class Plan:
             run, in_shardings=(shards, self.batch_sharding, self.replicated),
             out_shardings=self.replicated).lower(params, batch, none).compile()
         return lambda params, batch: compiled(params, batch, none)
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A compiled step; call it like one.  progress: [E], or one number for all experts.
-
-    memory: bytes that the compiler reserves on each device for a call, by what they are for:
-    "state" (in and out, the same buffers), "batch" and "temporary"; None under pmap.
-    compiled: whether it is compiled already, or will be in the first call.
-    """
-
-    run: Callable[[Any, Any, Any], tuple[Any, Any]]
-    experts: int
-    memory: dict[str, int] | None
-    compiled: bool = True
-
-    def __call__(self, state, batch, progress):
-        return self.run(state, batch, np.full(self.experts, progress, np.float32))
 
 
 def make_plan(mode: Literal["jit", "pmap"], experts: int, batch: int, mesh_expert: int = 1,
@@ -322,15 +305,6 @@ def expert_keys(seed: int, names) -> jax.Array:
     root = jax.random.key(seed)
     number = lambda n: int.from_bytes(hashlib.sha256(n.encode()).digest()[:4], "big")
     return jnp.stack([jax.random.fold_in(root, number(n)) for n in names])
-
-
-def _memory(compiled) -> dict[str, int] | None:
-    found = compiled.memory_analysis()
-    if found is None:
-        return None
-    state = found.alias_size_in_bytes
-    return {"state": state, "batch": found.argument_size_in_bytes - state,
-            "temporary": found.temp_size_in_bytes + found.output_size_in_bytes - state}
 
 
 def _place(x, sharding):

@@ -22,7 +22,7 @@ def lines(plan: Plan, memory: dict[str, int] | None, loss: Loss, train: TrainCon
     """Three lines: how the devices are laid out and used; which kernels run; how long it takes, as
     far as is known.
 
-    memory: of `parallel.plan.Program`; clock and step: where the run stands.
+    memory: of `parallel.program.Program`; clock and step: where the run stands.
     """
     model = loss.model
     mesh = " x ".join(f"{name} {size}" for name, size in plan.mesh.shape.items())
