@@ -195,7 +195,9 @@ def _can_write(text: str) -> bool:
 
 def _size(found) -> str:
     of = "" if found.of_windows is None else f" of {found.of_windows}"
-    return f"{found.windows}{of} windows, {found.tokens} tokens"
+    last = found.windows if found.of_windows is None else found.of_windows
+    return (f"{found.windows}{of} window{'s' * (last != 1)}, "
+            f"{found.tokens} token{'s' * (found.tokens != 1)}")
 
 
 def _line(name: str, found, rule: str) -> str:

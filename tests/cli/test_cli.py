@@ -88,7 +88,7 @@ def test_one_line_per_file_in_order_and_standard_input(run, bank, text, tmp_path
     assert f"p {found.p_values[found.nearest]:.3f}" in lines[2]
     for name, residual in found.residuals.items():
         assert f"{name} {residual:.3f}" in lines[2]
-    assert "1 windows, 5 tokens" in lines[0]
+    assert "(1 window, 5 tokens)" in lines[0]
 
 
 def test_tra_is_measured_when_it_is_asked_for(run, bank, text):
