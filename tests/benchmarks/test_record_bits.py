@@ -57,7 +57,7 @@ def test_a_run_has_rows_before_and_after_fine_tuning(workdir, tmp_path, capsys, 
              if "levels" in r]
     assert tuned == [("float32", 0, 20), ("bfloat16", 0, 20), ("fsq4", 4, 0), ("fsq4", 4, 20)]
     assert found["tokens"] == 20 * 12 and found["expert"] == "digits"
-    assert found["xz_bits_per_token"] > 0 and found["fit_tokens"] == 40 * 12
+    assert found["xz_bits_per_token"] > 0 and found["fit_tokens"] == 48 * 12
     assert sorted((workdir / "bank").rglob("*")) == before
     capsys.readouterr()
     assert bits.main(["--workdir", str(workdir), "--out", str(out)]) == 2
