@@ -29,7 +29,7 @@ lint: install
 tables: install
 	$(RUN) -m benchmarks.tables
 
-# Under a minute on two quiet cores, once JAX has its programs of an earlier run.
+# About a minute on two quiet cores, once JAX has its programs of an earlier run.
 fast: lint
 	$(RUN) -m pytest -q -n 2 --dist worksteal -m "not slow"
 
