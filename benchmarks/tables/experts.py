@@ -23,12 +23,8 @@ def spread(row: dict) -> str:
     return f"{percent(row['routing'], 2)}{apart}"
 
 
-@table("code-length")
-def code_length() -> str:
-    """Rules on eight domains, plain and predictive training."""
-    found = read("scoring_code.json")
-    of = [("plain", "seen"), ("predictive", "seen"), ("predictive", "code"),
-          ("predictive", "code, excess")]
+def rules(found: dict, of: list[tuple[str, str]]) -> str:
+    """A row for each (training, rule), and the linear classifier's."""
     return markdown(
         ["training", "ranked by", "TRA at home", "routed right", "AUROC, unseen domains",
          "FPR at 95 % TPR", "seeds"],
@@ -37,6 +33,15 @@ def code_length() -> str:
            for v, rule, r in ((v, rule, line(found, v, rule)) for v, rule in of)),
          ["linear 1+2-grams, all domains together", None, None,
           percent(found["ngram"]["routing"], 2), None, None, 1]])
+
+
+@table("code-length")
+def code_length() -> str:
+    """Rules on eight domains, plain and predictive training."""
+    found = read("scoring_code.json")
+    of = [("plain", "seen"), ("predictive", "seen"), ("predictive", "code"),
+          ("predictive", "code, excess")]
+    return rules(found, of)
 
 
 @table("hidden-tokens")
@@ -46,14 +51,7 @@ def hidden_tokens() -> str:
     of = [("plain", "TRA"), ("plain", "seen"), ("plain_m4", "seen"), ("hid25", "seen"),
           ("hid25", "h50"), ("hid25", "seen + h50"), ("hid50", "h50"),
           ("hid50", "h100 + h50 + h75")]
-    return markdown(
-        ["training", "ranked by", "TRA at home", "routed right", "AUROC, unseen domains",
-         "FPR at 95 % TPR", "seeds"],
-        [*([TRAINING[v], RULES[rule], percent(r["tra"], 2), spread(r), decimal(r["auroc"]),
-            percent(r["fpr95"], 0), r["seeds"]]
-           for v, rule, r in ((v, rule, line(found, v, rule)) for v, rule in of)),
-         ["linear 1+2-grams, all domains together", None, None,
-          percent(found["ngram"]["routing"], 2), None, None, 1]])
+    return rules(found, of)
 
 
 @table("expert-size")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from cr_jax.config import ModelConfig, check_model
+from cr_jax.config import ModelConfig, TransformerConfig, check_model
 from cr_jax.models.bottlenecks import check_bottleneck, make_bottleneck
 from cr_jax.models.kernels import project, rms_norm
 from cr_jax.models.layers import Stack, compute_dtype, fan_in, row_kernels
@@ -130,8 +130,8 @@ class Autoencoder(nn.Module):
         return rms_norm(self.decoder(x, positions, lengths)[:, prefix:], row_kernels(c))
 
 
-def head(config: ModelConfig, params) -> Float[Array, "D V"]:
-    """The vocabulary matrix that `objective` multiplies h by."""
+def head(config: TransformerConfig, params) -> Float[Array, "D V"]:
+    """The vocabulary matrix that `objective` multiplies h by; also a language model's."""
     tree = params["params"]
     if not config.tie_embeddings:
         return tree["head"]

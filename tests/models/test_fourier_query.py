@@ -1,12 +1,12 @@
 """Latent queries with Fourier values: the start of training; the first k of them."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_bottleneck import call, start, states
 from tiny_model import prefix_mask, small
 
 from cr_jax import models
@@ -17,22 +17,6 @@ def form(window=12, latents=3, d_latent=12, **changes):
     """(config, parameters of its bottleneck at the start)."""
     config = small("fourier_query", window=window, latents=latents, d_latent=d_latent, **changes)
     return config, start(config)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def start(config):
-    through = lambda m, h: m.expand(m.compress(h))
-    return models.make_bottleneck(config).init(
-        jax.random.key(0), states(config), method=through)["params"]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def call(config, params, method, *arguments):
-    return models.make_bottleneck(config).apply({"params": params}, *arguments, method=method)
-
-
-def states(config, batch=3, seed=0):
-    return jax.random.normal(jax.random.key(seed), (batch, config.window, config.d_model))
 
 
 def directions(config, params):
@@ -64,7 +48,7 @@ def test_training_starts_from_an_orthogonal_transform_of_the_window(
         each.reshape(-1, window, config.d_model), jnp.float32))).reshape(whole * window, -1)
     np.testing.assert_allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-5)
 
-    h = states(config)
+    h = states(config, 3)
     z = call(config, params, "compress", h)
     x = np.asarray(call(config, params, "expand", z)) - np.asarray(params["positions"])[None]
     channels = np.asarray(h) @ w
@@ -76,7 +60,7 @@ def test_the_first_latents_are_a_narrower_model():
     config, params = form(latents=3, fold_channels=6)
     params = jax.tree.map(  # anything learnt
         lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), params)
-    h = states(config)
+    h = states(config, 3)
     z = call(config, params, "compress", h)
     for k in (1, 2):
         fewer = dataclasses.replace(config, latents=k)
@@ -94,7 +78,7 @@ def test_the_first_latents_are_a_narrower_model():
 def test_a_short_text_is_written_as_it_stands_in_a_long_one():
     """Weights are 1 on each token at the start, however many there are; 0 on padding."""
     config, params = form()
-    mask, h = prefix_mask(config, [12, 7, 1]), states(config)
+    mask, h = prefix_mask(config, [12, 7, 1]), states(config, 3)
     z = call(config, params, "compress", h, mask)
     zeros = jnp.where(mask[..., None], h, 0)
     np.testing.assert_allclose(z, call(config, params, "compress", zeros), atol=1e-5)
@@ -118,7 +102,7 @@ def test_queries_learn_whom_to_attend_to():
 
 def test_order_is_kept_where_a_plain_sum_forgets_it():
     config, params = form()
-    h = states(config)
+    h = states(config, 3)
     turned = h[:, ::-1]
     assert np.abs(call(config, params, "compress", h)
                   - call(config, params, "compress", turned)).max() > 1

@@ -1,11 +1,11 @@
 """Latent queries with rotary values: what training starts from, and what a lower rate reads."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_bottleneck import call, start, states
 from tiny_model import small
 
 from cr_jax import models
@@ -17,22 +17,6 @@ def form(window=12, latents=3, d_latent=32, heads=4, **changes):
     config = small("query", window=window, latents=latents, d_model=32, d_latent=d_latent,
                    heads=heads, **changes)
     return config, start(config)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def start(config):
-    through = lambda m, h: m.expand(m.compress(h))
-    return models.make_bottleneck(config).init(
-        jax.random.key(0), states(config), method=through)["params"]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def call(config, params, method, *arguments):
-    return models.make_bottleneck(config).apply({"params": params}, *arguments, method=method)
-
-
-def states(config, batch=2, seed=0):
-    return jax.random.normal(jax.random.key(seed), (batch, config.window, config.d_model))
 
 
 def alone(params):

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from cr_jax.config import LmConfig, check_lm
 from cr_jax.errors import UserError
+from cr_jax.models.autoencoder import head as head  # one for both kinds of model
 from cr_jax.models.lm.decoder import Decoder
 
 KINDS: Mapping[str, Callable[[LmConfig], nn.Module]] = {"decoder": Decoder}
@@ -26,14 +27,6 @@ def make_lm(config: LmConfig) -> nn.Module:
 def init(config: LmConfig, key: PRNGKeyArray):
     """Fresh float32 parameters of one language model; call it under `jax.jit` or `eval_shape`."""
     return make_lm(config).init(key, jnp.zeros((1, 2), jnp.int32))
-
-
-def head(config: LmConfig, params) -> Float[Array, "D V"]:
-    """The vocabulary matrix that `objective` multiplies states by."""
-    tree = params["params"]
-    if not config.tie_embeddings:
-        return tree["head"]
-    return tree["embedding"].T * config.d_model**-0.5
 
 
 def count_lm_parameters(config: LmConfig) -> int:
