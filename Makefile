@@ -23,6 +23,7 @@ demo: install
 
 lint: install
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check --quiet .
 	$(VENV)/bin/lint-imports
 	$(RUN) -m mypy
 

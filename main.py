@@ -47,11 +47,23 @@ def help_text() -> str:
     """The flags of this program and every setting of a config."""
     from cr_jax.config.reference import as_text
 
-    own = [flags.FLAGS[name] for name in ("config", "workdir", "coordinator", "processes",
-                                          "process", "connect_seconds", "check")]
+    own = [
+        flags.FLAGS[name]
+        for name in (
+            "config",
+            "workdir",
+            "coordinator",
+            "processes",
+            "process",
+            "connect_seconds",
+            "check",
+        )
+    ]
     listed = "\n".join(f"  --{flag.name:<18} {flag.help}" for flag in own)
-    return (f"{__doc__}\nFlags\n{listed}\n\nSettings, at their defaults; a file in configs/ sets "
-            f"them, the command line overrides it.\n\n{as_text()}")
+    return (
+        f"{__doc__}\nFlags\n{listed}\n\nSettings, at their defaults; a file in configs/ sets "
+        f"them, the command line overrides it.\n\n{as_text()}"
+    )
 
 
 def check(config, argv):
@@ -73,8 +85,11 @@ def parse(argv):
     from cr_jax.config import command_line
     from cr_jax.errors import UserError
 
-    if any(word.lstrip("-").startswith("help") or word == "-h" for word in argv[1:]
-           if word.startswith("-")):
+    if any(
+        word.lstrip("-").startswith("help") or word == "-h"
+        for word in argv[1:]
+        if word.startswith("-")
+    ):
         print(help_text())
         sys.exit(0)
     try:
@@ -84,8 +99,11 @@ def parse(argv):
 
 
 def stdout_lost(why):
-    complain("note", f"standard output takes nothing any more ({why}); the run goes on, and what "
-             "it finds is written to --workdir")
+    complain(
+        "note",
+        f"standard output takes nothing any more ({why}); the run goes on, and what "
+        "it finds is written to --workdir",
+    )
 
 
 if __name__ == "__main__":

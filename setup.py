@@ -5,23 +5,41 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 # nbclient, ipykernel and matplotlib run the notebook.
-TEST = ["pytest", "pytest-xdist", "beartype", "ruff", "mypy", "import-linter", "scikit-learn",
-        "nbclient", "ipykernel", "matplotlib", "hypothesis", "tiktoken"]
+TEST = [
+    "pytest",
+    "pytest-xdist",
+    "beartype",
+    "ruff",
+    "mypy",
+    "import-linter",
+    "scikit-learn",
+    "nbclient",
+    "ipykernel",
+    "matplotlib",
+    "hypothesis",
+    "tiktoken",
+]
 
 setup(
     name="cr_jax",
     version="0.1.0",
     description="Compression is Routing (arXiv 2512.16963) in JAX/Flax: domain compressors whose "
-                "reconstruction error routes text",
+    "reconstruction error routes text",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["cr_jax", "cr_jax.*"]),
-    package_data={"cr_jax": ["py.typed"],
-                  "cr_jax.data.samples": ["*.xz", "*.md"],
-                  "cr_jax.bank.pretrained": ["README.md", "bank/*.json", "bank/tokenizer/*",
-                                        "bank/experts/*/*"]},
+    package_data={
+        "cr_jax": ["py.typed"],
+        "cr_jax.data.samples": ["*.xz", "*.md"],
+        "cr_jax.bank.pretrained": [
+            "README.md",
+            "bank/*.json",
+            "bank/tokenizer/*",
+            "bank/experts/*/*",
+        ],
+    },
     install_requires=[
         "absl-py",
         "clu",

@@ -31,19 +31,30 @@ from cr_jax.scoring.batching import BatchSizes
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints what was chosen; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="a config file, with :VARIANT where it "
-                        "has some")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", required=True, help="a config file, with :VARIANT where it has some"
+    )
     parser.add_argument("--bank", required=True, help="whose experts have bigram models")
     parser.add_argument("--root", default="", help="replaces {root} in source specs")
     parser.add_argument("--windows", type=int, default=1000, help="of each expert, at most")
-    parser.add_argument("--at-least", type=float, default=AT_LEAST, help="agreement (default "
-                        f"{AT_LEAST})")
-    parser.add_argument("--min-candidates", type=int, default=MIN_CANDIDATES,
-                        help=f"experts at least (default {MIN_CANDIDATES})")
-    parser.add_argument("--max-windows", type=int, default=0, help="of a document that bigram "
-                        "models read (default 0: all)")
+    parser.add_argument(
+        "--at-least", type=float, default=AT_LEAST, help=f"agreement (default {AT_LEAST})"
+    )
+    parser.add_argument(
+        "--min-candidates",
+        type=int,
+        default=MIN_CANDIDATES,
+        help=f"experts at least (default {MIN_CANDIDATES})",
+    )
+    parser.add_argument(
+        "--max-windows",
+        type=int,
+        default=0,
+        help="of a document that bigram models read (default 0: all)",
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--expert-chunk", type=int, default=4)
     args = parser.parse_args(argv)
@@ -52,9 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         experiment = experiment_of(args.config)
         root = args.root or experiment.data.root
         made = Cascade.fit(
-            bank, validation(bank, experiment, root, args.windows),
-            args.at_least, args.min_candidates, args.max_windows,
-            BatchSizes(args.expert_chunk, args.batch))
+            bank,
+            validation(bank, experiment, root, args.windows),
+            args.at_least,
+            args.min_candidates,
+            args.max_windows,
+            BatchSizes(args.expert_chunk, args.batch),
+        )
         made.save()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -66,14 +81,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def said(fit: CandidateFit) -> str:
     """What was chosen and measured, in lines."""
-    lines = [f"candidates {fit.min_candidates} experts at least",
-             f"margin     {fit.candidate_margin:.3f} nats/token above the nearest bigram model",
-             f"agreement  {fit.agreement:.4%} with exact routing ({fit.at_least:.4%} wanted)",
-             f"           {fit.mean_candidates:.2f} experts on average",
-             f"           ({fit.windows:,} validation windows)"]
+    lines = [
+        f"candidates {fit.min_candidates} experts at least",
+        f"margin     {fit.candidate_margin:.3f} nats/token above the nearest bigram model",
+        f"agreement  {fit.agreement:.4%} with exact routing ({fit.at_least:.4%} wanted)",
+        f"           {fit.mean_candidates:.2f} experts on average",
+        f"           ({fit.windows:,} validation windows)",
+    ]
     if fit.offsets:
-        lines += ["offsets    nats/token off each bigram model's residual",
-                  *(f"           {x:.3f} {name}" for name, x in fit.offsets.items() if x)]
+        lines += [
+            "offsets    nats/token off each bigram model's residual",
+            *(f"           {x:.3f} {name}" for name, x in fit.offsets.items() if x),
+        ]
     return "\n".join(lines)
 
 
@@ -88,24 +107,35 @@ def experiment_of(name: str) -> Experiment:
     return config.build(get(variant) if variant else get())
 
 
-def validation(bank: ExpertBank, experiment: Experiment, root: str, most: int
-               ) -> dict[str, Windows]:
+def validation(
+    bank: ExpertBank, experiment: Experiment, root: str, most: int
+) -> dict[str, Windows]:
     """Full-size windows of each expert's valid split.  `UserError` for an expert without one."""
     domains: dict[str, DomainConfig] = dict(experiment.data.domains)
     missing = sorted(set(bank.names) - set(domains))
     if missing:
-        raise UserError(f"the config has no domain for the experts {', '.join(missing)}: give the "
-                        "one that the bank was trained with")
+        raise UserError(
+            f"the config has no domain for the experts {', '.join(missing)}: give the "
+            "one that the bank was trained with"
+        )
     with tempfile.TemporaryDirectory() as cache:
         found = {}
         for name in bank.names:
-            specs = [experiment_text.weighted(s)[1].replace("{root}", root)
-                     for s in domains[name].valid]
+            specs = [
+                experiment_text.weighted(s)[1].replace("{root}", root) for s in domains[name].valid
+            ]
             corpus = load_corpus(specs, bank.tokenizer, Path(cache), None)
-            cut = eval_windows(corpus, bank.model.window, limit=most, mode=experiment.data.mode,
-                               pad_id=bank.tokenizer.pad_id, seed=experiment.seed)
+            cut = eval_windows(
+                corpus,
+                bank.model.window,
+                limit=most,
+                mode=experiment.data.mode,
+                pad_id=bank.tokenizer.pad_id,
+                seed=experiment.seed,
+            )
             found[name] = dataclasses.replace(
-                cut, tokens=cut.tokens.copy(), mask=cut.mask.copy())  # the cache goes
+                cut, tokens=cut.tokens.copy(), mask=cut.mask.copy()
+            )  # the cache goes
     return found
 
 

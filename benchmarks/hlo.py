@@ -14,11 +14,33 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*->.*\{\s*$")
 _NAME = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"^([\w\-]+)\(")
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4,
-          "u32": 4, "f64": 8, "s64": 8, "u64": 8}
+_BYTES = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "bf16": 2,
+    "f16": 2,
+    "s16": 2,
+    "u16": 2,
+    "f32": 4,
+    "s32": 4,
+    "u32": 4,
+    "f64": 8,
+    "s64": 8,
+    "u64": 8,
+}
 # Costless: names for buffers rather than work.
-_FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all",
-         "partition-id", "replica-id", "opt-barrier"}
+_FREE = {
+    "parameter",
+    "constant",
+    "get-tuple-element",
+    "tuple",
+    "bitcast",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
+}
 _MOVES = ("copy", "transpose", "scatter", "gather", "concatenate", "dynamic-update-slice")
 
 
@@ -54,8 +76,9 @@ def parse(text: str) -> tuple[str, dict[str, list[Instruction]]]:
                 shape, rest = _split_shape(named.group(2))
                 opcode = _OPCODE.match(rest)
                 if opcode:
-                    current.append(Instruction(
-                        named.group(1), opcode.group(1), _size(shape), shape, rest))
+                    current.append(
+                        Instruction(named.group(1), opcode.group(1), _size(shape), shape, rest)
+                    )
     return entry, computations
 
 
@@ -67,7 +90,7 @@ def _split_shape(text: str) -> tuple[str, str]:
     for i, c in enumerate(text):
         depth += (c == "(") - (c == ")")
         if depth == 0:
-            return text[:i + 1], text[i + 1:].lstrip()
+            return text[: i + 1], text[i + 1 :].lstrip()
     return text, ""
 
 
@@ -92,7 +115,7 @@ def executed(text: str) -> list[tuple[int, Instruction, list[Instruction]]]:
     def walk(name: str, times: int) -> None:
         for i in computations.get(name, ()):
             if i.opcode == "while":
-                trips = re.search(r'known_trip_count\W+n\W+(\d+)', i.text)
+                trips = re.search(r"known_trip_count\W+n\W+(\d+)", i.text)
                 walk(i.attribute("body"), times * (int(trips.group(1)) if trips else 1))
             elif i.opcode == "call":
                 walk(i.attribute("to_apply"), times)
@@ -137,9 +160,16 @@ def summary(text: str, largest: int = 20) -> dict:
         counts[name]["gib_written"] += times * i.bytes / 2**30
         if i.opcode in _MOVES or " with " in name:
             source = re.search(r'op_name="([^"]*)"', i.text)
-            moves.append({"gib_written": times * i.bytes / 2**30, "times": times, "label": name,
-                          "shape": i.shape[:80], "name": i.name,
-                          "source": source.group(1)[-110:] if source else ""})
+            moves.append(
+                {
+                    "gib_written": times * i.bytes / 2**30,
+                    "times": times,
+                    "label": name,
+                    "shape": i.shape[:80],
+                    "name": i.name,
+                    "source": source.group(1)[-110:] if source else "",
+                }
+            )
     moves.sort(key=lambda m: -m["gib_written"])
     ordered = sorted(counts.items(), key=lambda item: -item[1]["gib_written"])
     return {"counts": dict(ordered), "moves": moves[:largest]}
@@ -152,8 +182,10 @@ def print_summary(found: dict) -> None:
         print(f"{name[:64]:64s} {row['count']:6d} {row['gib_written']:12.3f}")
     print("\nlargest data movements (GiB written per step, times, label, shape, source)")
     for m in found["moves"]:
-        print(f"{m['gib_written']:8.3f} {m['times']:4d}x {m['label'][:44]:44s} "
-              f"{m['shape'][:44]:44s} {m['source']}")
+        print(
+            f"{m['gib_written']:8.3f} {m['times']:4d}x {m['label'][:44]:44s} "
+            f"{m['shape'][:44]:44s} {m['source']}"
+        )
 
 
 def trace_summary(folder: str, largest: int = 40) -> dict:
@@ -169,19 +201,24 @@ def trace_summary(folder: str, largest: int = 40) -> dict:
     planes = list(jax.profiler.ProfileData.from_file(str(files[-1])).planes)
     # Other planes and lines (modules, steps, scopes) repeat the time of the kernels below them.
     lines = [line for p in planes if p.name.startswith("/device:") for line in p.lines]
-    lines = ([x for x in lines if x.name.startswith("Stream")]
-             or [x for x in lines if x.name == "XLA Ops"]
-             or [x for p in planes for x in p.lines if "XLA" in x.name])
+    lines = (
+        [x for x in lines if x.name.startswith("Stream")]
+        or [x for x in lines if x.name == "XLA Ops"]
+        or [x for p in planes for x in p.lines if "XLA" in x.name]
+    )
     spent, start, end = collections.defaultdict(lambda: [0.0, 0]), float("inf"), 0.0
     for event in (event for line in lines for event in line.events):
         spent[event.name][0] += event.duration_ns / 1e6
         spent[event.name][1] += 1
         start, end = min(start, event.start_ns), max(end, event.start_ns + event.duration_ns)
     ordered = sorted(spent.items(), key=lambda item: -item[1][0])
-    return {"span_ms": max(0.0, end - start) / 1e6 if spent else 0.0,
-            "busy_ms": sum(ms for ms, _ in spent.values()),
-            "kernels": [{"kernel": name, "ms": ms, "count": count}
-                        for name, (ms, count) in ordered[:largest]]}
+    return {
+        "span_ms": max(0.0, end - start) / 1e6 if spent else 0.0,
+        "busy_ms": sum(ms for ms, _ in spent.values()),
+        "kernels": [
+            {"kernel": name, "ms": ms, "count": count} for name, (ms, count) in ordered[:largest]
+        ],
+    }
 
 
 def print_trace(found: dict) -> None:

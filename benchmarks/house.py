@@ -33,16 +33,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     most, where = max_arguments()
     found = {
-        "entries": len(entries()), "linter_lines": len(layers()),
+        "entries": len(entries()),
+        "linter_lines": len(layers()),
         "router_lines": lines(ROOT / "cr_jax" / "router.py"),
         "readme_lines": lines(ROOT / "README.md"),
         "loc": {name: sum(map(lines, python(name))) for name in FOLDERS},
         "loc_before": {name: lines_at(args.before, name) for name in FOLDERS},
-        "suite_s": args.suite_s, "fast_lane_s": args.fast_lane_s,
-        "max_arguments": most, "max_arguments_of": where,
+        "suite_s": args.suite_s,
+        "fast_lane_s": args.fast_lane_s,
+        "max_arguments": most,
+        "max_arguments_of": where,
         "training_loops": updates(),
         "tokenize_tokens_per_s": {
-            cores: float(rate) for cores, _, rate in (x.partition("=") for x in args.tokenize)},
+            cores: float(rate) for cores, _, rate in (x.partition("=") for x in args.tokenize)
+        },
         "provenance": {k: v for k, v in provenance().items() if k in ("commit", "versions")},
         "command": " ".join(["python -m benchmarks.house", *(argv or sys.argv[1:])]),
     }
@@ -76,8 +80,9 @@ def lines(path: Path) -> int:
 def lines_at(commit: str, folder: str) -> int:
     """Lines of Python of a folder at a commit."""
     names = git("ls-tree", "-r", "--name-only", commit, folder).splitlines()
-    return sum(len(git("show", f"{commit}:{name}").splitlines())
-               for name in names if name.endswith(".py"))
+    return sum(
+        len(git("show", f"{commit}:{name}").splitlines()) for name in names if name.endswith(".py")
+    )
 
 
 def public_functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
@@ -86,7 +91,8 @@ def public_functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
         if isinstance(node, ast.ClassDef):
             yield from public_functions(node)
         elif isinstance(node, ast.FunctionDef) and (
-                not node.name.startswith("_") or node.name == "__init__"):
+            not node.name.startswith("_") or node.name == "__init__"
+        ):
             yield node
 
 
@@ -99,21 +105,28 @@ def max_arguments() -> tuple[int, list[str]]:
             names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
             count = len(set(names) - {"self", "cls"})
             counts.setdefault(count, []).append(
-                f"{path.relative_to(ROOT).as_posix()}:{function.name}")
+                f"{path.relative_to(ROOT).as_posix()}:{function.name}"
+            )
     return max(counts), counts[max(counts)]
 
 
 def updates() -> list[str]:
     """Modules of cr_jax and benchmarks that apply optimiser updates."""
-    return [path.relative_to(ROOT).as_posix() for folder in ("cr_jax", "benchmarks")
-            for path in python(folder) if any(
-                isinstance(node, ast.Attribute) and node.attr == "apply_updates"
-                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))]
+    return [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("cr_jax", "benchmarks")
+        for path in python(folder)
+        if any(
+            isinstance(node, ast.Attribute) and node.attr == "apply_updates"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    ]
 
 
 def git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True,
-                          check=True).stdout
+    return subprocess.run(
+        ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
 
 
 if __name__ == "__main__":

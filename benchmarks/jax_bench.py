@@ -28,7 +28,8 @@ def matmul_tflops(n: int = 8192, seconds: float = 1.0) -> float:
     sets = [jax.random.normal(k, (n, n), dtype) for k in keys]
     product = jax.jit(lambda a, b: a @ b)
     took = timing.time_calls(
-        lambda i: product(sets[i % 4], sets[(i + 1) % 4]), jax.block_until_ready, seconds)
+        lambda i: product(sets[i % 4], sets[(i + 1) % 4]), jax.block_until_ready, seconds
+    )
     return 2.0 * n**3 / took.median / 1e12
 
 
@@ -54,8 +55,7 @@ def compile_step(
     """The step exactly as training runs it: `make_train_step`, jitted, its state donated."""
     model = dataclasses.replace(model, remat=model.remat or batch.remat)
     settings = workload.optimizer(optimizer)
-    loss = CompressorLoss(
-        model, TrainConfig(batch=batch.windows, steps=1, loss_chunk=chunk))
+    loss = CompressorLoss(model, TrainConfig(batch=batch.windows, steps=1, loss_chunk=chunk))
     state = jax.jit(functools.partial(init_state, loss, settings))(jax.random.key(0))
     drawn = workload.draw_tokens(model, batch.windows, sets)
     batches = [{"tokens": jnp.asarray(tokens)} for tokens in drawn]
@@ -76,14 +76,23 @@ def planned_memory_gib(compiled) -> float | None:
     plan = compiled.memory_analysis()
     if plan is None:
         return None
-    total = (plan.argument_size_in_bytes + plan.output_size_in_bytes
-             + plan.temp_size_in_bytes - plan.alias_size_in_bytes)
+    total = (
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        + plan.temp_size_in_bytes
+        - plan.alias_size_in_bytes
+    )
     return total / 2**30
 
 
 def train_row(
-    name: str, model: ModelConfig, optimizer: str, batch: workload.Batch, chunk: int,
-    seconds: float, matmul: float,
+    name: str,
+    model: ModelConfig,
+    optimizer: str,
+    batch: workload.Batch,
+    chunk: int,
+    seconds: float,
+    matmul: float,
 ) -> dict:
     """Times one training step; a row of the results.  Raises when the loss is not finite."""
     before = peak_memory_gib()
@@ -97,13 +106,25 @@ def train_row(
     # The backend's peak never falls again: it is this row's only if this row raised it.
     own = peak is not None and (before is None or peak > before)
     return rows.row(
-        name, model, "jax", optimizer, batch, took, matmul,
-        params=models.count_parameters(model), device=jax.devices()[0].device_kind,
+        name,
+        model,
+        "jax",
+        optimizer,
+        batch,
+        took,
+        matmul,
+        params=models.count_parameters(model),
+        device=jax.devices()[0].device_kind,
         peak_memory_gib=peak if own else planned,
         peak_memory_from="memory_stats" if own else "compiled plan",
-        planned_memory_gib=planned, compile_seconds=compiled.seconds, nll=nll, loss_chunk=chunk,
-        dtype=str(compute_dtype(model)), kernels=row_kernels(model),
-        variant=f"attention {attention_kernel(model)}, kernels {row_kernels(model)}")
+        planned_memory_gib=planned,
+        compile_seconds=compiled.seconds,
+        nll=nll,
+        loss_chunk=chunk,
+        dtype=str(compute_dtype(model)),
+        kernels=row_kernels(model),
+        variant=f"attention {attention_kernel(model)}, kernels {row_kernels(model)}",
+    )
 
 
 def release() -> None:
@@ -113,22 +134,41 @@ def release() -> None:
     gc.collect()
 
 
-def run(name: str, model: ModelConfig, batches: list, optimizers: list, forms: list, chunk: int,
-        trial_seconds: float, budget: timing.Budget, matmul_size: int) -> None:
+def run(
+    name: str,
+    model: ModelConfig,
+    batches: list,
+    optimizers: list,
+    forms: list,
+    chunk: int,
+    trial_seconds: float,
+    budget: timing.Budget,
+    matmul_size: int,
+) -> None:
     """The last optimiser at the batches in turn, all others at its fastest batch.
 
     forms: of `config.model.kernels`; the first goes through the batches too.  Stops when the time
     is up; rows go out as they come.
     """
     matmul = matmul_tflops(matmul_size)
-    rows.emit("note", {"text": f"jax {name}: {models.count_parameters(model):,} parameters, "
-                               f"matmul {matmul:.1f} TFLOP/s"})
+    rows.emit(
+        "note",
+        {
+            "text": f"jax {name}: {models.count_parameters(model):,} parameters, "
+            f"matmul {matmul:.1f} TFLOP/s"
+        },
+    )
     found = search.BatchSearch()
 
     def trial(batch, optimizer, form) -> float | None:
         """Tokens/s; 0 out of memory, None not tried."""
-        what = {"model": name, "framework": "jax", "optimizer": optimizer, "kernels": form,
-                "batch": batch.windows}
+        what = {
+            "model": name,
+            "framework": "jax",
+            "optimizer": optimizer,
+            "kernels": form,
+            "batch": batch.windows,
+        }
         if not budget.fits():
             return rows.emit("skipped", {**what, "why": "time"})
         start, rate = time.perf_counter(), 0.0

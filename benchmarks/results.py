@@ -21,10 +21,20 @@ class Results:
     def __init__(self, path: str, command: str):
         self.path = path
         self.data = {
-            "rows": [], "torch_ratio_87m": None, "torch_ratios": {}, "trials": [], "skipped": [],
-            "breakdown": [], "pieces": [], "notes": [], "command": command, "commit": commit(),
-            "versions": versions(), "host": platform.machine(),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+            "rows": [],
+            "torch_ratio_87m": None,
+            "torch_ratios": {},
+            "trials": [],
+            "skipped": [],
+            "breakdown": [],
+            "pieces": [],
+            "notes": [],
+            "command": command,
+            "commit": commit(),
+            "versions": versions(),
+            "host": platform.machine(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
 
     def add(self, kind: str, record: dict) -> None:
         """kind: row, skipped, note, breakdown, pieces."""
@@ -92,7 +102,8 @@ def check_folder(path: str | pathlib.Path) -> None:
 def commit() -> str | None:
     """The checkout's commit, `-dirty` when the tree differs from it; None outside git."""
     git = lambda *words: subprocess.run(
-        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+        ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+    ).stdout.strip()
     try:
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
@@ -103,8 +114,17 @@ def commit() -> str | None:
 def versions() -> dict[str, str]:
     """Installed versions of what the figures depend on."""
     found = {"python": platform.python_version()}
-    for name in ("jax", "jaxlib", "jax-cuda13-plugin", "flax", "optax", "torch", "triton",
-                 "nvidia-cudnn-cu13", "numpy"):
+    for name in (
+        "jax",
+        "jaxlib",
+        "jax-cuda13-plugin",
+        "flax",
+        "optax",
+        "torch",
+        "triton",
+        "nvidia-cudnn-cu13",
+        "numpy",
+    ):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

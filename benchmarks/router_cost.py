@@ -45,23 +45,60 @@ from cr_jax.scoring.calibration import Calibration
 from cr_jax.studies.baselines import hashed_counts, ngram
 
 RULE = Scoring(predicted=True)
-FULL = ModelConfig(vocab_size=32768, d_model=256, d_latent=256, heads=4, d_ff=768,
-                   encoder_blocks=3, decoder_blocks=3, bottleneck="fold", predictive=True)
+FULL = ModelConfig(
+    vocab_size=32768,
+    d_model=256,
+    d_latent=256,
+    heads=4,
+    d_ff=768,
+    encoder_blocks=3,
+    decoder_blocks=3,
+    bottleneck="fold",
+    predictive=True,
+)
 # Of the size that ships with the package.
-QUICK = ModelConfig(vocab_size=4096, window=64, d_model=128, d_latent=128, heads=4, d_ff=256,
-                    encoder_blocks=2, decoder_blocks=1, bottleneck="fold", tie_embeddings=True,
-                    predictive=True)
+QUICK = ModelConfig(
+    vocab_size=4096,
+    window=64,
+    d_model=128,
+    d_latent=128,
+    heads=4,
+    d_ff=256,
+    encoder_blocks=2,
+    decoder_blocks=1,
+    bottleneck="fold",
+    tie_embeddings=True,
+    predictive=True,
+)
 TEXT = 1 << 20  # ids that a bigram model is counted on without --bank
-COLUMNS = ("experts", "mode", "tokens_per_s", "relative_cost", "flops_relative", "memory_gib",
-           "bigrams_tokens_per_s", "mean_candidates", "agreement")
+COLUMNS = (
+    "experts",
+    "mode",
+    "tokens_per_s",
+    "relative_cost",
+    "flops_relative",
+    "memory_gib",
+    "bigrams_tokens_per_s",
+    "mean_candidates",
+    "agreement",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints a row at a time, rewrites --out after each; returns the exit status."""
     args = _parser().parse_args(argv)
     try:
-        run(args, shlex.join(["python", "-m", "benchmarks.router_cost",
-                              *(sys.argv[1:] if argv is None else argv)]))
+        run(
+            args,
+            shlex.join(
+                [
+                    "python",
+                    "-m",
+                    "benchmarks.router_cost",
+                    *(sys.argv[1:] if argv is None else argv),
+                ]
+            ),
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -71,15 +108,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args, command: str) -> list[dict]:
     """All rows, in the order of --experts."""
     if args.candidate_margin and not args.bank:
-        raise UserError("--candidate-margin is a distance between bigram models of real text: give "
-                        "--bank, or --min-candidates alone")
+        raise UserError(
+            "--candidate-margin is a distance between bigram models of real text: give "
+            "--bank, or --min-candidates alone"
+        )
     if args.min_candidates is not None and args.min_candidates < 1:
-        raise UserError(f"--min-candidates {args.min_candidates}: a cascade scores at least one "
-                        "expert in full")
+        raise UserError(
+            f"--min-candidates {args.min_candidates}: a cascade scores at least one expert in full"
+        )
     bank = _given(args) if args.bank else _drawn(args.quick)
     counts = args.experts or ((1, 4, 16) if args.quick else (1, 4, 16, 64))
-    sizes = BatchSizes(args.expert_chunk, args.batch or 64,
-                       args.chunk or (1024 if args.quick else 16384))
+    sizes = BatchSizes(
+        args.expert_chunk, args.batch or 64, args.chunk or (1024 if args.quick else 16384)
+    )
     size = args.windows or (16 * sizes.windows if args.quick or args.bank else 1024)
     windows = _texts(bank, args.text, size) if args.text else _random(bank, size)
     device, rows = jax.devices()[0].device_kind, []
@@ -97,32 +138,61 @@ def run(args, command: str) -> list[dict]:
                 row = _timed(lambda w, b=whole: router.route_windows(b, w, sizes), fewer, args)
                 row |= {"memory_gib": routing_plan.exact_memory(whole, sizes)}
             elif mode == "cascade":
-                cut = Cascade(whole, few, candidate_margin=margin, offsets=of_copies(
-                    offsets, bank.names, whole.names))
+                cut = Cascade(
+                    whole,
+                    few,
+                    candidate_margin=margin,
+                    offsets=of_copies(offsets, bank.names, whole.names),
+                )
                 row = _timed(lambda w, c=cut: c.route_windows(w, sizes), windows, args)
                 table = bigram.table(whole.bigrams[n] for n in whole.names)
-                alone = _timed(lambda w, t=table: cascade.bigram_residuals(t, w, sizes),
-                               windows, args)
-                row |= {"memory_gib": routing_plan.cascade_memory(whole, table, sizes),
-                        "bigrams_tokens_per_s": alone["tokens_per_s"], "min_candidates": few,
-                        "candidate_margin": margin, "offsets": cut.offsets,
-                        **_answers(cut, windows, sizes, trained)}
+                alone = _timed(
+                    lambda w, t=table: cascade.bigram_residuals(t, w, sizes), windows, args
+                )
+                row |= {
+                    "memory_gib": routing_plan.cascade_memory(whole, table, sizes),
+                    "bigrams_tokens_per_s": alone["tokens_per_s"],
+                    "min_candidates": few,
+                    "candidate_margin": margin,
+                    "offsets": cut.offsets,
+                    **_answers(cut, windows, sizes, trained),
+                }
             else:
                 row = _timed(_classifier(experts), windows, args)
                 row |= {"memory_gib": (1 << ngram.BITS) * experts * 4 / routing_plan.GIB}
             base = base or row["seconds_per_token"]
-            row = {"experts": experts, "mode": mode, "device": "CPU" if mode == "ngram" else device,
-                   "agreement": None, **row, "relative_cost": row["seconds_per_token"] / base,
-                   "flops_relative": (None if mode == "ngram"
-                                      else row.get("mean_candidates", experts))}
+            row = {
+                "experts": experts,
+                "mode": mode,
+                "device": "CPU" if mode == "ngram" else device,
+                "agreement": None,
+                **row,
+                "relative_cost": row["seconds_per_token"] / base,
+                "flops_relative": (
+                    None if mode == "ngram" else row.get("mean_candidates", experts)
+                ),
+            }
             rows.append(row)
             print("  ".join(f"{_show(row.get(c)):>14}" for c in COLUMNS), flush=True)
             if args.out:
-                results.write(args.out, json.dumps({
-                    "rows": rows, "trained": bool(args.bank), "min_candidates": few,
-                    "candidate_margin": margin,
-                    **_about(bank, sizes), "device": device, "command": command,
-                    "commit": results.commit(), "versions": results.versions()}, indent=1) + "\n")
+                results.write(
+                    args.out,
+                    json.dumps(
+                        {
+                            "rows": rows,
+                            "trained": bool(args.bank),
+                            "min_candidates": few,
+                            "candidate_margin": margin,
+                            **_about(bank, sizes),
+                            "device": device,
+                            "command": command,
+                            "commit": results.commit(),
+                            "versions": results.versions(),
+                        },
+                        indent=1,
+                    )
+                    + "\n",
+                )
     return rows
 
 
@@ -142,8 +212,11 @@ def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank
 
     def bigram(e):
         own = bank.bigrams[names[rows[e]]]
-        return own if e < have else own._replace(
-            nats=noisy(own.nats), after=noisy(own.after), alone=noisy(own.alone))
+        return (
+            own
+            if e < have
+            else own._replace(nats=noisy(own.nats), after=noisy(own.after), alone=noisy(own.alone))
+        )
 
     def more(x):
         x = np.asarray(x)
@@ -154,18 +227,33 @@ def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank
 
     new = tuple(names[i] if i < have else f"{names[rows[i]]}_{i}" for i in range(experts))
     calibration = {n: bank.calibration[names[r]] for n, r in zip(new, rows, strict=True)}
-    return dataclasses.replace(bank, names=new, params=jax.tree.map(more, bank.params),
-                               calibration=calibration, about={n: {} for n in new}, folder=None,
-                               bigrams={n: bigram(e) for e, n in enumerate(new)})
+    return dataclasses.replace(
+        bank,
+        names=new,
+        params=jax.tree.map(more, bank.params),
+        calibration=calibration,
+        about={n: {} for n in new},
+        folder=None,
+        bigrams={n: bigram(e) for e, n in enumerate(new)},
+    )
 
 
 def _timed(call, windows: Windows, args) -> dict:
-    took = time_calls(lambda i: call(windows), lambda found: None,
-                      args.seconds or (1.0 if args.quick else 5.0), warmup=1, groups=3)
+    took = time_calls(
+        lambda i: call(windows),
+        lambda found: None,
+        args.seconds or (1.0 if args.quick else 5.0),
+        warmup=1,
+        groups=3,
+    )
     tokens = int(windows.mask.sum())
-    return {"tokens_per_s": tokens / took.median, "seconds_per_token": took.median / tokens,
-            "tokens_per_s_range": [tokens / took.slowest, tokens / took.fastest],
-            "windows": len(windows.tokens), "calls_timed": took.calls}
+    return {
+        "tokens_per_s": tokens / took.median,
+        "seconds_per_token": took.median / tokens,
+        "tokens_per_s_range": [tokens / took.slowest, tokens / took.fastest],
+        "windows": len(windows.tokens),
+        "calls_timed": took.calls,
+    }
 
 
 def of_copies(offsets, names: Sequence[str], copies: Sequence[str]) -> dict[str, float] | None:
@@ -215,7 +303,8 @@ def _drawn(quick: bool) -> ExpertBank:
     known = Calibration({model.window: np.linspace(1, 12, 100)})
     params = jax.jit(models.init, static_argnums=0)(model, jax.random.key(0))
     return ExpertBank(model, ByteTokenizer(), scoring=RULE).mount(
-        "e0", params, known, bigram=made_up(model.vocab_size, model.window))
+        "e0", params, known, bigram=made_up(model.vocab_size, model.window)
+    )
 
 
 def made_up(vocab_size: int, window: int) -> bigram.BigramModel:
@@ -235,8 +324,11 @@ def _texts(bank: ExpertBank, files: Sequence[str], count: int) -> Windows:
     """Full windows of the files, as many of each, `count` in all at most."""
     found = []
     for name in files:
-        block = next(windows_of_text(bank.tokenizer, read_text(name), bank.model.window,
-                                     -(-count // len(files))))
+        block = next(
+            windows_of_text(
+                bank.tokenizer, read_text(name), bank.model.window, -(-count // len(files))
+            )
+        )
         found.append(block.tokens[block.mask.all(1)])
     tokens = np.concatenate(found)[:count]
     if not len(tokens):
@@ -245,12 +337,16 @@ def _texts(bank: ExpertBank, files: Sequence[str], count: int) -> Windows:
 
 
 def _about(bank, sizes) -> dict:
-    return {"bank": {"model": dataclasses.asdict(bank.model),
-                     "scoring": dataclasses.asdict(bank.scoring),
-                     "parameters": models.count_parameters(bank.model),
-                     "flops_per_token": routing_plan.scoring_flops(bank.model, bank.scoring),
-                     "pairs": max(s.keys.size for s in bank.bigrams.values())},
-            "batch_sizes": dataclasses.asdict(sizes)}
+    return {
+        "bank": {
+            "model": dataclasses.asdict(bank.model),
+            "scoring": dataclasses.asdict(bank.scoring),
+            "parameters": models.count_parameters(bank.model),
+            "flops_per_token": routing_plan.scoring_flops(bank.model, bank.scoring),
+            "pairs": max(s.keys.size for s in bank.bigrams.values()),
+        },
+        "batch_sizes": dataclasses.asdict(sizes),
+    }
 
 
 def _show(value) -> str:
@@ -260,18 +356,27 @@ def _show(value) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     whole = lambda text: tuple(int(x) for x in text.split(","))
     parser.add_argument("--quick", action="store_true", help="small models, for a CPU")
     parser.add_argument("--experts", type=whole, help="numbers of experts, such as 1,4,16,64")
     parser.add_argument("--bank", help="folder of trained experts, each with its bigram model")
     parser.add_argument("--text", nargs="+", help="UTF-8 files to route; default: random tokens")
-    parser.add_argument("--min-candidates", type=int, help="experts scored in full, at least "
-                        f"(default: the bank's cascade.json; without --bank {MIN_CANDIDATES})")
-    parser.add_argument("--candidate-margin", type=float, help="nats/token above the nearest "
-                        "bigram model within which experts are scored too, without offsets "
-                        "(default: cascade.json, or 0; needs --bank)")
+    parser.add_argument(
+        "--min-candidates",
+        type=int,
+        help="experts scored in full, at least "
+        f"(default: the bank's cascade.json; without --bank {MIN_CANDIDATES})",
+    )
+    parser.add_argument(
+        "--candidate-margin",
+        type=float,
+        help="nats/token above the nearest "
+        "bigram model within which experts are scored too, without offsets "
+        "(default: cascade.json, or 0; needs --bank)",
+    )
     parser.add_argument("--windows", type=int, help="windows per call of the cascade")
     parser.add_argument("--batch", type=int, help="windows per compiled call")
     parser.add_argument("--chunk", type=int, help="tokens whose logits stand in memory")

@@ -56,22 +56,33 @@ def cascade_memory(bank: ExpertBank, table: bigram.BigramTable, sizes: BatchSize
     models and of one expert alone."""
     one = bank.select(bank.names[:1])
     rows = cascade.bigram_rows(bank.model.window, sizes)
-    by_bigrams = _reserved(bigram.residuals.lower(
-        table, *_windows(bank, rows), bigram.models_side_by_side()))
+    by_bigrams = _reserved(
+        bigram.residuals.lower(table, *_windows(bank, rows), bigram.models_side_by_side())
+    )
     scoring = _plan(one, sizes)
     return _gib(bank.weights) + max(by_bigrams, _gib(table) + scoring)
 
 
 def _plan(bank, sizes) -> float:
     tokens, mask = _windows(bank, sizes.windows)
-    return _reserved(router.score_experts.lower(  # the program that is timed
-        window_sums, bank.model, bank.weights, tokens, mask, bank.scoring.residual_rule,
-        sizes.groups(len(bank.names))))
+    return _reserved(
+        router.score_experts.lower(  # the program that is timed
+            window_sums,
+            bank.model,
+            bank.weights,
+            tokens,
+            mask,
+            bank.scoring.residual_rule,
+            sizes.groups(len(bank.names)),
+        )
+    )
 
 
 def _windows(bank, rows):
-    return (jax.ShapeDtypeStruct((rows, bank.model.window), jnp.int32),
-            jax.ShapeDtypeStruct((rows, bank.model.window), bool))
+    return (
+        jax.ShapeDtypeStruct((rows, bank.model.window), jnp.int32),
+        jax.ShapeDtypeStruct((rows, bank.model.window), bool),
+    )
 
 
 def _reserved(lowered) -> float:

@@ -9,22 +9,41 @@ from cr_jax.training import speed
 
 
 def row(
-    name: str, model: ModelConfig, framework: str, optimizer: str, batch: workload.Batch,
-    took: Timing, matmul: float, *, device: str, **more,
+    name: str,
+    model: ModelConfig,
+    framework: str,
+    optimizer: str,
+    batch: workload.Batch,
+    took: Timing,
+    matmul: float,
+    *,
+    device: str,
+    **more,
 ) -> dict:
     """A results row from a `Timing` of steps; `mfu` is against `matmul` TFLOP/s."""
     tokens = batch.windows * model.window
     rate = speed.flops_per_token(model) * tokens / took.median / 1e12
     sheet = (speed.peak_flops(device) or 0.0) / 1e12 or None
     return {
-        "model": name, "framework": framework, "optimizer": optimizer, "batch": batch.windows,
-        "remat": batch.remat or model.remat, "tokens_per_s": tokens / took.median,
+        "model": name,
+        "framework": framework,
+        "optimizer": optimizer,
+        "batch": batch.windows,
+        "remat": batch.remat or model.remat,
+        "tokens_per_s": tokens / took.median,
         "tokens_per_s_range": [tokens / took.slowest, tokens / took.fastest],
-        "step_ms": 1e3 * took.median, "steps_timed": took.calls, "tflops": rate,
+        "step_ms": 1e3 * took.median,
+        "steps_timed": took.calls,
+        "tflops": rate,
         "flops_per_token": speed.flops_per_token(model),
-        "mfu": rate / matmul, "peak_tflops_measured": matmul, "process_matmul_tflops": matmul,
-        "mfu_datasheet": rate / sheet if sheet else None, "peak_tflops_datasheet": sheet,
-        "device": device, **more}
+        "mfu": rate / matmul,
+        "peak_tflops_measured": matmul,
+        "process_matmul_tflops": matmul,
+        "mfu_datasheet": rate / sheet if sheet else None,
+        "peak_tflops_datasheet": sheet,
+        "device": device,
+        **more,
+    }
 
 
 def out_of_memory(error: Exception) -> bool:

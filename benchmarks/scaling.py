@@ -40,8 +40,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--expert-batch", type=int, default=32, help="windows per expert and step")
     p.add_argument("--chunk", type=int, default=32768, help="tokens of a device with logits")
     p.add_argument("--seconds", type=float, default=6.0, help="timed per row")
-    p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
-                   help="1b: change a field of ModelConfig, for example scan=False")
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="1b: change a field of ModelConfig, for example scan=False",
+    )
     p.add_argument("--micro", type=int, default=0, help="1b: windows per micro-batch")
     p.add_argument("--steps", type=int, default=8, help="1b: steps timed")
     p.add_argument("--out", default="", metavar="FILE")
@@ -98,8 +103,13 @@ class Work:
 
         n = len(devices)
         return parallel.make_plan(
-            self.parallel, self.experts, self.batch, n if self.mode == "expert" else 1, devices,
-            n if self.mode == "fsdp" else 1)
+            self.parallel,
+            self.experts,
+            self.batch,
+            n if self.mode == "expert" else 1,
+            devices,
+            n if self.mode == "fsdp" else 1,
+        )
 
 
 def works(a: argparse.Namespace) -> list[Work]:
@@ -110,13 +120,26 @@ def works(a: argparse.Namespace) -> list[Work]:
 
     large = workload.size("tiny" if a.quick else "87m")
     # The shape of configs/bank.py.
-    small = large if a.quick else ModelConfig(
-        vocab_size=32768, d_model=256, d_latent=384, heads=4, d_ff=768, encoder_blocks=3,
-        decoder_blocks=3, bottleneck="fold")
-    known = {"data": Work("data", "jit", large, 1, a.batch),
-             "pmap": Work("data", "pmap", large, 1, a.batch),
-             "fsdp": Work("fsdp", "jit", large, 1, a.batch),
-             "expert": Work("expert", "jit", small, a.experts, a.expert_batch)}
+    small = (
+        large
+        if a.quick
+        else ModelConfig(
+            vocab_size=32768,
+            d_model=256,
+            d_latent=384,
+            heads=4,
+            d_ff=768,
+            encoder_blocks=3,
+            decoder_blocks=3,
+            bottleneck="fold",
+        )
+    )
+    known = {
+        "data": Work("data", "jit", large, 1, a.batch),
+        "pmap": Work("data", "pmap", large, 1, a.batch),
+        "fsdp": Work("fsdp", "jit", large, 1, a.batch),
+        "expert": Work("expert", "jit", small, a.experts, a.expert_batch),
+    }
     for name in a.work.split(","):
         if name not in known:
             raise UserError(f"--work: there is no '{name}'; there are {', '.join(known)}")
@@ -132,17 +155,28 @@ def scale(a: argparse.Namespace, count: int) -> tuple[list[dict], list[dict]]:
     rows, checks, alone = [], [], {}
     print("  ".join(f"{c:>14}" for c in COLUMNS))
     one_of = lambda work: (dataclasses.replace(work, parallel="jit", mode=_base(work)), 1)
-    part_of = lambda work: (dataclasses.replace(
-        one_of(work)[0], batch=work.batch // count), 1)
+    part_of = lambda work: (dataclasses.replace(one_of(work)[0], batch=work.batch // count), 1)
     wanted = works(a)
-    needed = list(dict.fromkeys(
-        key for work in wanted for key in (
-            one_of(work), *((part_of(work),) if work.mode != "expert" and count > 1 else ()),
-            *(((work, count),) if count > 1 else ()))))
+    needed = list(
+        dict.fromkeys(
+            key
+            for work in wanted
+            for key in (
+                one_of(work),
+                *((part_of(work),) if work.mode != "expert" and count > 1 else ()),
+                *(((work, count),) if count > 1 else ()),
+            )
+        )
+    )
     # Compilation is most of the wall time and runs on host cores: all programs side by side.
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        ready = dict(zip(needed, pool.map(
-            lambda key: prepare(key[0], jax.devices()[:key[1]], a.chunk), needed), strict=True))
+        ready = dict(
+            zip(
+                needed,
+                pool.map(lambda key: prepare(key[0], jax.devices()[: key[1]], a.chunk), needed),
+                strict=True,
+            )
+        )
 
     def measure(work, devices):
         row, losses = time_steps(ready.pop((work, devices)), a.seconds)
@@ -171,11 +205,23 @@ def scale(a: argparse.Namespace, count: int) -> tuple[list[dict], list[dict]]:
         tell(row | {"efficiency": row["tokens_per_s"] / best / count})
         apart = max(abs(x - y) for a, b in zip(losses, found) for x, y in zip(a, b))
         limit = TOLERANCE["cpu" if jax.default_backend() == "cpu" else "gpu"]
-        checks.append({"mode": work.mode, "parallel": work.parallel, "steps": STEPS,
-                       "losses_one_device": losses, "losses": found,
-                       "largest_difference": apart, "tolerance": limit, "same": apart <= limit})
-        print(f"  losses of {STEPS} steps differ by at most {apart:.1e} nats/token "
-              f"({'same' if apart <= limit else 'NOT THE SAME'}, limit {limit:g})", flush=True)
+        checks.append(
+            {
+                "mode": work.mode,
+                "parallel": work.parallel,
+                "steps": STEPS,
+                "losses_one_device": losses,
+                "losses": found,
+                "largest_difference": apart,
+                "tolerance": limit,
+                "same": apart <= limit,
+            }
+        )
+        print(
+            f"  losses of {STEPS} steps differ by at most {apart:.1e} nats/token "
+            f"({'same' if apart <= limit else 'NOT THE SAME'}, limit {limit:g})",
+            flush=True,
+        )
     return rows, checks
 
 
@@ -209,15 +255,18 @@ def prepare(work: Work, devices: list, chunk: int) -> Ready:
     plan, optimizer = work.plan(devices), workload.optimizer("muon")
     train = TrainConfig(batch=work.batch, steps=1, loss_chunk=chunk)
     loss = CompressorLoss(work.model, train, plan.devices_seen)
-    start = lambda: plan.init(lambda key: init_state(loss, optimizer, key),
-                              parallel.expert_keys(0, [f"e{i}" for i in range(work.experts)]))
-    drawn = [workload.draw_tokens(work.model, work.batch, STEPS, seed)
-             for seed in range(work.experts)]
+    start = lambda: plan.init(
+        lambda key: init_state(loss, optimizer, key),
+        parallel.expert_keys(0, [f"e{i}" for i in range(work.experts)]),
+    )
+    drawn = [
+        workload.draw_tokens(work.model, work.batch, STEPS, seed) for seed in range(work.experts)
+    ]
     batches = [plan.put({"tokens": np.stack([d[i] for d in drawn])}) for i in range(STEPS)]
     state = start()
     program = plan.compile_step(
-        lambda axis: make_train_step(loss, optimizer, axis_name=axis), "vmap", state,
-        batches[0])
+        lambda axis: make_train_step(loss, optimizer, axis_name=axis), "vmap", state, batches[0]
+    )
     jax.block_until_ready(state)
     return Ready(work, devices, start, program, batches)
 
@@ -246,11 +295,18 @@ def time_steps(ready: Ready, seconds: float):
     peak, count = speed.peak_flops(), len(ready.devices)
     memory = program.memory and {k: v / 2**30 for k, v in program.memory.items()}
     return {
-        "devices": count, "kind": ready.devices[0].device_kind, "mode": work.mode,
-        "parallel": work.parallel, "batch": work.batch, "experts": work.experts,
-        "parameters": models.count_parameters(work.model), "tokens_per_s": rate,
-        "step_ms": 1e3 * took.median, "step_ms_range": [1e3 * took.fastest, 1e3 * took.slowest],
-        "steps_timed": took.calls, "planned_gib_per_device": memory,
+        "devices": count,
+        "kind": ready.devices[0].device_kind,
+        "mode": work.mode,
+        "parallel": work.parallel,
+        "batch": work.batch,
+        "experts": work.experts,
+        "parameters": models.count_parameters(work.model),
+        "tokens_per_s": rate,
+        "step_ms": 1e3 * took.median,
+        "step_ms_range": [1e3 * took.fastest, 1e3 * took.slowest],
+        "steps_timed": took.calls,
+        "planned_gib_per_device": memory,
         "mfu_datasheet": peak and rate * speed.flops_per_token(work.model) / peak / count,
     }, losses
 
@@ -265,9 +321,14 @@ def _merge(path: str, model: str, part: dict, flags: str) -> None:
         old = json.loads(file.read_text()) if file.exists() else {}
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; choose another --out") from error
-    runs = {**old.get("runs", {}), model: {
-        "command": f"python -m benchmarks.scaling {flags}", "commit": results.commit(),
-        "versions": results.versions()}}
+    runs = {
+        **old.get("runs", {}),
+        model: {
+            "command": f"python -m benchmarks.scaling {flags}",
+            "commit": results.commit(),
+            "versions": results.versions(),
+        },
+    }
     results.write(path, json.dumps({**old, **part, "runs": runs}, indent=1) + "\n")
 
 

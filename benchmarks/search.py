@@ -20,14 +20,14 @@ class BatchSearch:
 
     def worth(self, batch: Batch) -> bool:
         """False when the trials so far say that `batch` cannot be the fastest."""
-        alike = sorted((b.windows, rate) for b, rate in self.tried.items()
-                       if b.remat == batch.remat)
+        alike = sorted(
+            (b.windows, rate) for b, rate in self.tried.items() if b.remat == batch.remat
+        )
         if any(not rate and batch.windows >= windows for windows, rate in alike):
             return False
         ran = [(windows, rate) for windows, rate in alike if rate]
         for (small, slow), (large, fast) in itertools.pairwise(ran):
-            if (fast > slow and batch.windows < small) or (
-                    fast < slow and batch.windows > large):
+            if (fast > slow and batch.windows < small) or (fast < slow and batch.windows > large):
                 return False
         return True
 

@@ -20,15 +20,16 @@ def load(path: str) -> ml_collections.ConfigDict:
         raise UserError(said) from error
 
 
-def change(
-    config: ml_collections.ConfigDict, changes: Sequence[str]
-) -> ml_collections.ConfigDict:
+def change(config: ml_collections.ConfigDict, changes: Sequence[str]) -> ml_collections.ConfigDict:
     """Applies `group.field=value`.  Raises `UserError` naming a change that cannot be meant."""
     for text in changes:
         name, _, value = text.partition("=")
         group, _, field = name.partition(".")
-        if not isinstance(config.get(group), ml_collections.ConfigDict) or (
-                field not in config[group]) or not value:
+        if (
+            not isinstance(config.get(group), ml_collections.ConfigDict)
+            or (field not in config[group])
+            or not value
+        ):
             raise UserError(f"--set: '{text}' must be GROUP.FIELD=VALUE with a setting that exists")
         kind = type(config[group][field])
         try:

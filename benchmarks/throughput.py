@@ -36,17 +36,37 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--models", default="87m,10m,350m,1b", help="sizes, in this order")
     p.add_argument("--framework", default="both", choices=("both", "jax", "torch"))
     p.add_argument("--optimizers", default="muon,adamw", help="of the JAX side")
-    p.add_argument("--kernels", default="", help="of the JAX side: auto (unless --set says "
-                   "another), xla, triton; auto,xla times the plain ones beside the usual ones")
-    p.add_argument("--batches", default="", help="windows per step, such as 128,64r (r: "
-                   "rematerialised blocks); empty: each size's own list")
+    p.add_argument(
+        "--kernels",
+        default="",
+        help="of the JAX side: auto (unless --set says "
+        "another), xla, triton; auto,xla times the plain ones beside the usual ones",
+    )
+    p.add_argument(
+        "--batches",
+        default="",
+        help="windows per step, such as 128,64r (r: "
+        "rematerialised blocks); empty: each size's own list",
+    )
     p.add_argument("--chunk", type=int, default=32768, help="tokens whose logits stand in memory")
-    p.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
-                   help="change a field of ModelConfig, for example remat=True")
-    p.add_argument("--variant", default="", help="PyTorch: loss/attention/projection instead of "
-                   "searching, for example plain/flash/split")
-    p.add_argument("--torch-compile", default="default",
-                   choices=("default", "max-autotune-no-cudagraphs", "off"))
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of ModelConfig, for example remat=True",
+    )
+    p.add_argument(
+        "--variant",
+        default="",
+        help="PyTorch: loss/attention/projection instead of "
+        "searching, for example plain/flash/split",
+    )
+    p.add_argument(
+        "--torch-compile",
+        default="default",
+        choices=("default", "max-autotune-no-cudagraphs", "off"),
+    )
     p.add_argument("--seconds", type=float, default=1500.0, help="of the whole run")
     p.add_argument("--trial-seconds", type=float, default=4.0, help="timed per row")
     p.add_argument("--breakdown", action="store_true", help="time the pieces of a step instead")
@@ -99,18 +119,51 @@ def child(a: argparse.Namespace) -> None:
     if framework == "torch":
         from benchmarks import torch_bench
         from benchmarks.torch_peer import Variant
+
         variant = Variant.parse(a.variant) if a.variant else None
-        torch_bench.run(name, model, batches, variant, a.chunk, a.trial_seconds, budget,
-                        a.matmul_size, a.torch_compile)
+        torch_bench.run(
+            name,
+            model,
+            batches,
+            variant,
+            a.chunk,
+            a.trial_seconds,
+            budget,
+            a.matmul_size,
+            a.torch_compile,
+        )
     elif framework == "jax":
         from benchmarks import jax_bench
-        jax_bench.run(name, model, batches, a.optimizers, a.kernels or [model.kernels], a.chunk,
-                      a.trial_seconds, budget, a.matmul_size)
+
+        jax_bench.run(
+            name,
+            model,
+            batches,
+            a.optimizers,
+            a.kernels or [model.kernels],
+            a.chunk,
+            a.trial_seconds,
+            budget,
+            a.matmul_size,
+        )
     else:
         from benchmarks import breakdown
+
         optimizers = a.optimizers[-1:] if a.quick else a.optimizers
-        breakdown.run(name, model, batches[0], a.chunk, a.chunks, optimizers, a.trial_seconds / 4,
-                      budget, a.matmul_size, a.trace, a.hlo, a.pieces)
+        breakdown.run(
+            name,
+            model,
+            batches[0],
+            a.chunk,
+            a.chunks,
+            optimizers,
+            a.trial_seconds / 4,
+            budget,
+            a.matmul_size,
+            a.trace,
+            a.hlo,
+            a.pieces,
+        )
 
 
 def run_child(name: str, arguments: list[str], seconds: float, add) -> int | None:
@@ -123,8 +176,15 @@ def run_child(name: str, arguments: list[str], seconds: float, add) -> int | Non
         # Compilation is nearly all of a quick run, whose figures mean nothing.
         environment.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     # The child stops starting trials a little before it would be stopped.
-    command = [sys.executable, os.path.abspath(__file__), *arguments, "--child", name,
-               "--seconds", str(max(1.0, seconds - 10))]
+    command = [
+        sys.executable,
+        os.path.abspath(__file__),
+        *arguments,
+        "--child",
+        name,
+        "--seconds",
+        str(max(1.0, seconds - 10)),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     stopped = threading.Event()
 
@@ -159,11 +219,14 @@ def show(kind: str, record: dict) -> None:
         memory = record["peak_memory_gib"]
         memory = f"{memory:6.1f} GiB" if memory is not None else "     - GiB"
         batch = f"{record['batch']}{'r' if record['remat'] else ''}"
-        print(f"{record['model']:5s} {record['framework']:5s} {record['optimizer']:5s} "
-              f"batch {batch:5s} {record['tokens_per_s']:12,.0f} tok/s {record['step_ms']:9.2f} ms "
-              f"{record['tflops']:7.2f} TFLOP/s  MFU {100 * record['mfu']:5.1f}%  {memory}  "
-              f"compile {record['compile_seconds']:5.1f} s  nll {record['nll']:.3f}  "
-              f"{record['variant']}", flush=True)
+        print(
+            f"{record['model']:5s} {record['framework']:5s} {record['optimizer']:5s} "
+            f"batch {batch:5s} {record['tokens_per_s']:12,.0f} tok/s {record['step_ms']:9.2f} ms "
+            f"{record['tflops']:7.2f} TFLOP/s  MFU {100 * record['mfu']:5.1f}%  {memory}  "
+            f"compile {record['compile_seconds']:5.1f} s  nll {record['nll']:.3f}  "
+            f"{record['variant']}",
+            flush=True,
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -213,19 +276,25 @@ def parent(a: argparse.Namespace, given: list[str]) -> int:
         code = run_child(f"{framework}:{name}", [*given, *extra], share, add)
         took = time.monotonic() - start
         if code is None:
-            add("skipped", {"model": name, "framework": framework,
-                            "why": f"stopped after {took:.0f} s"})
+            add(
+                "skipped",
+                {"model": name, "framework": framework, "why": f"stopped after {took:.0f} s"},
+            )
         elif code != 0:
             failed.append(f"{framework}:{name}")
             add("skipped", {"model": name, "framework": framework, "why": f"exit status {code}"})
     if results.data["rows"]:
-        print("\nbest of each; MFU against the fastest measured product, "
-              f"{results.data['rows'][0]['peak_tflops_measured']:.1f} TFLOP/s")
+        print(
+            "\nbest of each; MFU against the fastest measured product, "
+            f"{results.data['rows'][0]['peak_tflops_measured']:.1f} TFLOP/s"
+        )
         for row in results.data["rows"]:
             show("row", row)
         for model, ratio in results.data["torch_ratios"].items():
-            print(f"{model}: JAX / PyTorch tokens/s, PyTorch with AdamW: "
-                  + ", ".join(f"{o} {r:.2f}x" for o, r in ratio.items()))
+            print(
+                f"{model}: JAX / PyTorch tokens/s, PyTorch with AdamW: "
+                + ", ".join(f"{o} {r:.2f}x" for o, r in ratio.items())
+            )
     return 1 if failed else 0
 
 

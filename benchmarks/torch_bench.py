@@ -46,8 +46,14 @@ def compiler(mode: str):
 
 
 def train_row(
-    name: str, model: ModelConfig, batch: workload.Batch, variant: Variant, chunk: int,
-    seconds: float, matmul: float, mode: str,
+    name: str,
+    model: ModelConfig,
+    batch: workload.Batch,
+    variant: Variant,
+    chunk: int,
+    seconds: float,
+    matmul: float,
+    mode: str,
 ) -> dict:
     """Times one training step of the peer; a row of the results.  Non-finite loss raises."""
     device = _device()
@@ -58,8 +64,12 @@ def train_row(
     net = Peer(dataclasses.replace(model, remat=model.remat or batch.remat), dtype, variant)
     net = net.to(device)
     optimizer = torch.optim.AdamW(
-        net.parameters(), lr=settings.learning_rate, betas=(settings.b1, settings.b2),
-        weight_decay=settings.weight_decay, fused=True)
+        net.parameters(),
+        lr=settings.learning_rate,
+        betas=(settings.b1, settings.b2),
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
     loss_of = make_loss(net, variant, chunk, compiler(mode))
     drawn = torch.from_numpy(workload.draw_tokens(model, batch.windows, 4)).long().to(device)
 
@@ -87,12 +97,24 @@ def train_row(
         raise FloatingPointError(f"{name}: the loss is {nll} after {took.calls} steps")
     cuda = device.type == "cuda"
     return rows.row(
-        name, model, "torch", "adamw", batch, took, matmul,
-        params=sum(p.numel() for p in net.parameters()), device=device_name(),
+        name,
+        model,
+        "torch",
+        "adamw",
+        batch,
+        took,
+        matmul,
+        params=sum(p.numel() for p in net.parameters()),
+        device=device_name(),
         peak_memory_gib=torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
-        peak_memory_from="max_memory_allocated" if cuda else None, planned_memory_gib=None,
-        compile_seconds=compile_seconds, nll=nll, loss_chunk=chunk,
-        dtype=str(dtype).removeprefix("torch."), variant=f"{variant}/{mode}")
+        peak_memory_from="max_memory_allocated" if cuda else None,
+        planned_memory_gib=None,
+        compile_seconds=compile_seconds,
+        nll=nll,
+        loss_chunk=chunk,
+        dtype=str(dtype).removeprefix("torch."),
+        variant=f"{variant}/{mode}",
+    )
 
 
 def release() -> None:
@@ -107,12 +129,24 @@ def neighbours(best: Variant) -> list[Variant]:
     """Variants that differ from `best` in one choice: the search's second stage."""
     if _device().type == "cpu":
         return [dataclasses.replace(best, loss="chunked")]
-    return [dataclasses.replace(best, loss="chunked"), dataclasses.replace(best, attention="cudnn"),
-            dataclasses.replace(best, projection="joined")]
+    return [
+        dataclasses.replace(best, loss="chunked"),
+        dataclasses.replace(best, attention="cudnn"),
+        dataclasses.replace(best, projection="joined"),
+    ]
 
 
-def run(name: str, model: ModelConfig, batches: list, variant: Variant | None, chunk: int,
-        trial_seconds: float, budget: timing.Budget, matmul_size: int, mode: str) -> None:
+def run(
+    name: str,
+    model: ModelConfig,
+    batches: list,
+    variant: Variant | None,
+    chunk: int,
+    trial_seconds: float,
+    budget: timing.Budget,
+    matmul_size: int,
+    mode: str,
+) -> None:
     """The first batch with each variant in turn, the others with the fastest.
 
     Every change that helps is kept before the next one is tried.  A given `variant` skips the
@@ -123,8 +157,13 @@ def run(name: str, model: ModelConfig, batches: list, variant: Variant | None, c
 
     def trial(batch, candidate) -> float:
         """Tokens/s, 0 when it does not run."""
-        what = {"model": name, "framework": "torch", "optimizer": "adamw",
-                "batch": batch.windows, "variant": str(candidate)}
+        what = {
+            "model": name,
+            "framework": "torch",
+            "optimizer": "adamw",
+            "batch": batch.windows,
+            "variant": str(candidate),
+        }
         if not budget.fits():
             rows.emit("skipped", {**what, "why": "time"})
             return 0.0

@@ -37,13 +37,18 @@ class Variant:
         parts = text.split("/")
         known = (("plain", "chunked"), ("flash", "cudnn", "math"), ("split", "joined"))
         if len(parts) != 3 or any(p not in k for p, k in zip(parts, known)):
-            raise UserError(f"--variant: '{text}' must be like plain/flash/split; choices: "
-                            + " / ".join("|".join(k) for k in known))
+            raise UserError(
+                f"--variant: '{text}' must be like plain/flash/split; choices: "
+                + " / ".join("|".join(k) for k in known)
+            )
         return cls(*parts)
 
 
-_BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
-             "math": SDPBackend.MATH}
+_BACKENDS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
 
 
 def from_jax(tree: Mapping) -> dict[str, np.ndarray]:
@@ -113,7 +118,8 @@ class Attention(nn.Module):
         q, k = rotate(rms_norm(split(q)), cos, sin), rotate(rms_norm(split(k)), cos, sin)
         with sdpa_kernel(_BACKENDS[self.variant.attention]):
             y = F.scaled_dot_product_attention(
-                q.transpose(1, 2), k.transpose(1, 2), split(v).transpose(1, 2))
+                q.transpose(1, 2), k.transpose(1, 2), split(v).transpose(1, 2)
+            )
         return y.transpose(1, 2).reshape(b, length, d) @ self.out.to(x.dtype)
 
 
@@ -174,8 +180,9 @@ class Fold(nn.Module):
         super().__init__()
         c = self.config = config
         if c.window % c.latents:
-            raise UserError(f"the PyTorch peer needs latents={c.latents} to divide "
-                            f"window={c.window}")
+            raise UserError(
+                f"the PyTorch peer needs latents={c.latents} to divide window={c.window}"
+            )
         self.span = c.window // c.latents
         row = self.span * c.fold_channels
         self.narrow = _matrix(c.d_model, c.fold_channels)
@@ -193,7 +200,7 @@ class Fold(nn.Module):
     def expand(self, z):
         """z [B, M, Dz] -> [B, L, D]."""
         c = self.config
-        x = (z @ self.unfold.to(z.dtype)).reshape(z.shape[0], -1, c.fold_channels)[:, :c.window]
+        x = (z @ self.unfold.to(z.dtype)).reshape(z.shape[0], -1, c.fold_channels)[:, : c.window]
         return x @ self.widen.to(z.dtype) + self.positions.to(z.dtype)
 
 
@@ -206,8 +213,10 @@ class Peer(nn.Module):
     def __init__(self, config: ModelConfig, dtype: torch.dtype, variant: Variant = Variant()):
         super().__init__()
         if config.bottleneck != "fold":
-            raise UserError(f"the PyTorch peer has the fold bottleneck only, not "
-                            f"{config.bottleneck}: add --framework jax")
+            raise UserError(
+                f"the PyTorch peer has the fold bottleneck only, not "
+                f"{config.bottleneck}: add --framework jax"
+            )
         c, self.config, self.dtype = config, config, dtype
         self.embedding = nn.Parameter(torch.randn(c.vocab_size, c.d_model))
         self.hidden_token = nn.Parameter(torch.randn(c.d_model))
@@ -276,9 +285,9 @@ class ChunkedLoss(torch.autograd.Function):
 def make_loss(net: Peer, variant: Variant, chunk: int, compiler=lambda f: f):
     """-> `loss(tokens) -> mean nats/token`; `compiler` is `torch.compile` or the identity."""
     if variant.loss == "plain":
-        whole = lambda tokens: plain_loss(
-            net(tokens).flatten(0, 1), net.kernel(), tokens.flatten())
+        whole = lambda tokens: plain_loss(net(tokens).flatten(0, 1), net.kernel(), tokens.flatten())
         return compiler(whole)
     trunk, score = compiler(net), compiler(score_chunk)
     return lambda tokens: ChunkedLoss.apply(
-        trunk(tokens).flatten(0, 1), net.kernel(), tokens.flatten(), chunk, score)
+        trunk(tokens).flatten(0, 1), net.kernel(), tokens.flatten(), chunk, score
+    )

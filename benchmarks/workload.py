@@ -15,15 +15,48 @@ from cr_jax.errors import UserError
 # `10m` takes an 8,192-piece vocabulary:
 # with GPT-2's, 10 M parameters would be nearly all embedding.
 SIZES = {
-    "10m": ModelConfig(vocab_size=8192, d_model=256, d_latent=256, heads=4, d_ff=768,
-                       bottleneck="fold", fold_channels=32, encoder_blocks=3, decoder_blocks=3),
+    "10m": ModelConfig(
+        vocab_size=8192,
+        d_model=256,
+        d_latent=256,
+        heads=4,
+        d_ff=768,
+        bottleneck="fold",
+        fold_channels=32,
+        encoder_blocks=3,
+        decoder_blocks=3,
+    ),
     "87m": ModelConfig(vocab_size=50304, heads=4, bottleneck="fold"),
-    "350m": ModelConfig(vocab_size=50304, d_model=1024, heads=8, d_ff=3072,
-                        encoder_blocks=9, decoder_blocks=9, bottleneck="fold"),
-    "1b": ModelConfig(vocab_size=50304, d_model=2048, heads=16, d_ff=6144,
-                      encoder_blocks=8, decoder_blocks=8, bottleneck="fold"),
-    "tiny": ModelConfig(vocab_size=512, window=64, d_model=32, d_latent=16, heads=2, d_ff=96,
-                        bottleneck="fold", fold_channels=8, encoder_blocks=1, decoder_blocks=1),
+    "350m": ModelConfig(
+        vocab_size=50304,
+        d_model=1024,
+        heads=8,
+        d_ff=3072,
+        encoder_blocks=9,
+        decoder_blocks=9,
+        bottleneck="fold",
+    ),
+    "1b": ModelConfig(
+        vocab_size=50304,
+        d_model=2048,
+        heads=16,
+        d_ff=6144,
+        encoder_blocks=8,
+        decoder_blocks=8,
+        bottleneck="fold",
+    ),
+    "tiny": ModelConfig(
+        vocab_size=512,
+        window=64,
+        d_model=32,
+        d_latent=16,
+        heads=2,
+        d_ff=96,
+        bottleneck="fold",
+        fold_channels=8,
+        encoder_blocks=1,
+        decoder_blocks=1,
+    ),
 }
 
 # Windows per step that are tried, in this order; `r`: blocks rematerialised.
@@ -48,8 +81,10 @@ def parse_batch(text: str) -> Batch:
     """'128' or '64r' -> `Batch`.  Raises `UserError` on anything else."""
     digits = text.removesuffix("r")
     if not digits.isdigit() or int(digits) < 1:
-        raise UserError(f"--batches: '{text}' must be a number of windows such as 128, or 64r "
-                        "with rematerialised blocks")
+        raise UserError(
+            f"--batches: '{text}' must be a number of windows such as 128, or 64r "
+            "with rematerialised blocks"
+        )
     return Batch(int(digits), text.endswith("r"))
 
 

@@ -40,8 +40,9 @@ def tiny():
     config = _small()
     config.train.tokens = 60_000
     config.eval.windows = 256
-    config.ablation = ConfigDict(dict(
-        windows=(8,), latents=(2,), d_latent=(32,), seeds=(0, 1), thresholds=(0.99, 0.9)))
+    config.ablation = ConfigDict(
+        dict(windows=(8,), latents=(2,), d_latent=(32,), seeds=(0, 1), thresholds=(0.99, 0.9))
+    )
     return config.lock()
 
 
@@ -50,10 +51,17 @@ def cpu():
     config = _small()
     config.train.tokens = 200_000
     config.eval.windows = 1024
-    config.ablation = ConfigDict(dict(
-        windows=(4, 8, 16, 32, 64), latents=(2, 4, 8), d_latent=(16, 32),
-        numbers_per_token=(4, 8), seeds=(0, 1), holdout=((4, 32), (16, 16)),
-        thresholds=(0.99, 0.95)))
+    config.ablation = ConfigDict(
+        dict(
+            windows=(4, 8, 16, 32, 64),
+            latents=(2, 4, 8),
+            d_latent=(16, 32),
+            numbers_per_token=(4, 8),
+            seeds=(0, 1),
+            holdout=((4, 32), (16, 16)),
+            thresholds=(0.99, 0.95),
+        )
+    )
     return config.lock()
 
 
@@ -65,9 +73,17 @@ def cpu_sources():
         config.data.domains[name] = domain(*(f"{spec}@{s}" for s in ("train", "valid", "test")))
     config.train.tokens = 200_000
     config.eval.windows = 1024
-    config.ablation = ConfigDict(dict(
-        windows=(8, 12, 16, 24, 32, 48, 64), latents=(4, 8), d_latent=(16, 32),
-        numbers_per_token=(2.6, 8.1), seeds=(0,), holdout=((8, 32),), thresholds=(0.99, 0.95)))
+    config.ablation = ConfigDict(
+        dict(
+            windows=(8, 12, 16, 24, 32, 48, 64),
+            latents=(4, 8),
+            d_latent=(16, 32),
+            numbers_per_token=(2.6, 8.1),
+            seeds=(0,),
+            holdout=((8, 32),),
+            thresholds=(0.99, 0.95),
+        )
+    )
     return config.lock()
 
 
@@ -76,16 +92,28 @@ def cpu_tokens():
     config = cpu_sources().unlock()
     config.data.domains = ConfigDict({"novels_en": config.data.domains.novels_en})
     config.ablation.update(
-        windows=(8, 16, 24, 32, 48, 64), numbers_per_token=(1.9, 16.1), latents=(4,),
-        d_latent=(32,), train_tokens=(50_000, 800_000), holdout=())
+        windows=(8, 16, 24, 32, 48, 64),
+        numbers_per_token=(1.9, 16.1),
+        latents=(4,),
+        d_latent=(32,),
+        train_tokens=(50_000, 800_000),
+        holdout=(),
+    )
     return config.lock()
 
 
 def cpu_width():
     """Model width: half and twice that of `cpu_sources`, on novels."""
     config = cpu_tokens().unlock()
-    config.ablation.update(windows=(16, 24, 32), train_tokens=(200_000,), sizes=ConfigDict(dict(
-        narrow=dict(d_model=32, heads=1, d_ff=64), wide=dict(d_model=128, heads=4, d_ff=256))))
+    config.ablation.update(
+        windows=(16, 24, 32),
+        train_tokens=(200_000,),
+        sizes=ConfigDict(
+            dict(
+                narrow=dict(d_model=32, heads=1, d_ff=64), wide=dict(d_model=128, heads=4, d_ff=256)
+            )
+        ),
+    )
     return config.lock()
 
 
@@ -99,16 +127,30 @@ def gpu():
         config.data.domains[name] = _jsonl(name)
     config.tokenizer.vocab_size = 4096
     # 6,144 tokens a step, which every window of the ladder divides.
-    config.model.update(window=512, d_model=256, heads=4, d_ff=768, encoder_blocks=2,
-                        decoder_blocks=2, bottleneck="fold", tie_embeddings=True)
+    config.model.update(
+        window=512,
+        d_model=256,
+        heads=4,
+        d_ff=768,
+        encoder_blocks=2,
+        decoder_blocks=2,
+        bottleneck="fold",
+        tie_embeddings=True,
+    )
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=12, tokens=3_072_000, log_every=100)
     config.eval.windows = 2048
-    config.ablation = ConfigDict(dict(
-        windows=(16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
-        latents=(1, 2, 4, 8, 16, 32), d_latent=(64, 256), seeds=(0,),
-        numbers_per_token=(0.9, 33.0), holdout=((8, 128), (4, 512), (32, 128)),
-        thresholds=(0.99, 0.95)))
+    config.ablation = ConfigDict(
+        dict(
+            windows=(16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
+            latents=(1, 2, 4, 8, 16, 32),
+            d_latent=(64, 256),
+            seeds=(0,),
+            numbers_per_token=(0.9, 33.0),
+            holdout=((8, 128), (4, 512), (32, 128)),
+            thresholds=(0.99, 0.95),
+        )
+    )
     return config.lock()
 
 
@@ -116,16 +158,28 @@ def gpu_tokens():
     """Training tokens: half and four times those of `gpu`, on Python."""
     config = gpu().unlock()
     config.data.domains = ConfigDict({"code_python": config.data.domains.code_python})
-    config.ablation.update(latents=(4,), d_latent=(64, 256), seeds=(0, 1), holdout=(),
-                           train_tokens=(1_536_000, 12_288_000))
+    config.ablation.update(
+        latents=(4,),
+        d_latent=(64, 256),
+        seeds=(0, 1),
+        holdout=(),
+        train_tokens=(1_536_000, 12_288_000),
+    )
     return config.lock()
 
 
 def gpu_width():
     """Model width: half and twice that of `gpu`, on Python."""
     config = gpu_tokens().unlock()
-    config.ablation.update(train_tokens=(3_072_000,), sizes=ConfigDict(dict(
-        narrow=dict(d_model=128, heads=2, d_ff=384), wide=dict(d_model=512, heads=8, d_ff=1536))))
+    config.ablation.update(
+        train_tokens=(3_072_000,),
+        sizes=ConfigDict(
+            dict(
+                narrow=dict(d_model=128, heads=2, d_ff=384),
+                wide=dict(d_model=512, heads=8, d_ff=1536),
+            )
+        ),
+    )
     return config.lock()
 
 
@@ -140,23 +194,36 @@ def gpu_gpt2():
 
 
 def _jsonl(name):
-    return domain(f"jsonl:{{root}}/{name}/train*.jsonl.zst",
-                  f"jsonl:{{root}}/{name}/valid.jsonl.zst",
-                  f"jsonl:{{root}}/{name}/test.jsonl.zst")
+    return domain(
+        f"jsonl:{{root}}/{name}/train*.jsonl.zst",
+        f"jsonl:{{root}}/{name}/valid.jsonl.zst",
+        f"jsonl:{{root}}/{name}/test.jsonl.zst",
+    )
 
 
 def _small():
     config = default().unlock()
     config.data.domains.novels_en = domain(
-        *(f"samples/novels_en@{split}" for split in ("train", "valid", "test")))
+        *(f"samples/novels_en@{split}" for split in ("train", "valid", "test"))
+    )
     config.tokenizer.kind = "bytes"
-    config.model.update(window=32, d_model=64, heads=2, d_ff=128, encoder_blocks=1,
-                        decoder_blocks=1, bottleneck="fold", fold_channels=32,
-                        tie_embeddings=True)
+    config.model.update(
+        window=32,
+        d_model=64,
+        heads=2,
+        d_ff=128,
+        encoder_blocks=1,
+        decoder_blocks=1,
+        bottleneck="fold",
+        fold_channels=32,
+        tie_embeddings=True,
+    )
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=32, log_every=50, checkpoint_every=30.0)
     return config
 
 
-VARIANTS = {f.__name__: f for f in (
-    tiny, cpu, cpu_sources, cpu_tokens, cpu_width, gpu, gpu_tokens, gpu_width, gpu_gpt2)}
+VARIANTS = {
+    f.__name__: f
+    for f in (tiny, cpu, cpu_sources, cpu_tokens, cpu_width, gpu, gpu_tokens, gpu_width, gpu_gpt2)
+}

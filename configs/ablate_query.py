@@ -41,8 +41,17 @@ def cpu():
     config = default().unlock()
     config.data.domains.python = domain("stdlib@train", "stdlib@valid", "stdlib@valid")
     config.tokenizer.vocab_size = 2048
-    config.model.update(window=64, latents=4, d_model=128, d_latent=128, heads=4, d_ff=256,
-                        encoder_blocks=1, decoder_blocks=1, tie_embeddings=True)
+    config.model.update(
+        window=64,
+        latents=4,
+        d_model=128,
+        d_latent=128,
+        heads=4,
+        d_ff=256,
+        encoder_blocks=1,
+        decoder_blocks=1,
+        tie_embeddings=True,
+    )
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=64, steps=250, log_every=10)
     config.ablation = _axes(seeds=(0, 1, 2))
@@ -53,8 +62,17 @@ def small():
     """500 steps of 32 windows; three seeds side by side in one program."""
     config = _python(default().unlock())
     config.tokenizer.vocab_size = 4096
-    config.model.update(window=512, latents=8, d_model=256, d_latent=256, heads=4, d_ff=768,
-                        encoder_blocks=2, decoder_blocks=2, tie_embeddings=True)
+    config.model.update(
+        window=512,
+        latents=8,
+        d_model=256,
+        d_latent=256,
+        heads=4,
+        d_ff=768,
+        encoder_blocks=2,
+        decoder_blocks=2,
+        tie_embeddings=True,
+    )
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=32, steps=500, log_every=10)
     config.data.max_train_tokens = 20_000_000
@@ -81,8 +99,10 @@ def _axes(seeds, **more):
 def _python(config):
     # Choices are made on valid, so valid stands in the place of test too.
     config.data.domains.code = domain(
-        "jsonl:{root}/code_python/train-*.jsonl.zst", "jsonl:{root}/code_python/valid.jsonl.zst",
-        "jsonl:{root}/code_python/valid.jsonl.zst")
+        "jsonl:{root}/code_python/train-*.jsonl.zst",
+        "jsonl:{root}/code_python/valid.jsonl.zst",
+        "jsonl:{root}/code_python/valid.jsonl.zst",
+    )
     config.eval.windows = 2048
     return config
 

@@ -17,17 +17,26 @@ from cr_jax.config import default, domain
 def get_config(variant="1b"):
     config = default()
     config.name = f"cr_{variant}"
-    config.data.domains = {"code": domain(
-        "jsonl:{root}/code_python/train-*.jsonl.zst", "jsonl:{root}/code_python/valid.jsonl.zst",
-        "jsonl:{root}/code_python/test.jsonl.zst")}
+    config.data.domains = {
+        "code": domain(
+            "jsonl:{root}/code_python/train-*.jsonl.zst",
+            "jsonl:{root}/code_python/valid.jsonl.zst",
+            "jsonl:{root}/code_python/test.jsonl.zst",
+        )
+    }
     config.data.unseen = {"wikitext": domain(test="jsonl:{root}/wikitext/valid.jsonl.zst")}
     config.tokenizer.update(kind="gpt2", folder="gpt2")
     config.model.update(vocab_size=50304, bottleneck="fold", remat=True, scan=True)
     # Half the memory of the optimiser's first moment; parameters and second moments stay float32.
-    config.optimizer.update(learning_rate=1e-3, muon_learning_rate=0.01,
-                            momentum_dtype="bfloat16")
-    config.train.update(batch=256, accumulate=4, tokens=2_000_000_000, loss_chunk=16384,
-                        log_every=20, checkpoint_every=900.0)
+    config.optimizer.update(learning_rate=1e-3, muon_learning_rate=0.01, momentum_dtype="bfloat16")
+    config.train.update(
+        batch=256,
+        accumulate=4,
+        tokens=2_000_000_000,
+        loss_chunk=16384,
+        log_every=20,
+        checkpoint_every=900.0,
+    )
     config.eval.update(windows=0, batch=64)
     VARIANTS[variant](config)
     return config

@@ -30,15 +30,22 @@ def get_config(variant="64x"):
     config.model.update(vocab_size=50304, heads=4)
     config.optimizer.update(learning_rate=3e-3, newton_schulz="bfloat16")
     config.train.update(batch=128, tokens=66_000_000, loss_chunk=32768, log_every=50)
-    config.eval.update(windows=0, batch=256, calibration_windows=2048, every="3 seconds",
-                       every_windows=2048, target_tra=0.9947)
+    config.eval.update(
+        windows=0,
+        batch=256,
+        calibration_windows=2048,
+        every="3 seconds",
+        every_windows=2048,
+        target_tra=0.9947,
+    )
     VARIANTS[variant](config)
     return config
 
 
 def _text(folder):
-    return domain(*(f"jsonl:{{root}}/{folder}/{name}.jsonl.zst"
-                    for name in ("train*", "valid", "test")))
+    return domain(
+        *(f"jsonl:{{root}}/{folder}/{name}.jsonl.zst" for name in ("train*", "valid", "test"))
+    )
 
 
 def _base(config):
@@ -74,5 +81,12 @@ def _long(config):
     config.train.tokens = 200_000_000
 
 
-VARIANTS = {"64x": _base, "m4": _four_latents, "m2": _two_latents, "l1024": _long_window,
-            "fold": _fold, "wiki": _wiki, "long": _long}
+VARIANTS = {
+    "64x": _base,
+    "m4": _four_latents,
+    "m2": _two_latents,
+    "l1024": _long_window,
+    "fold": _fold,
+    "wiki": _wiki,
+    "long": _long,
+}

@@ -11,9 +11,18 @@ status: measured 2026-11-22 (results/pretrained.json): TRA at home 99.5% to 99.9
 from cr_jax.config import default, domain
 
 # The expert's name and the folder of its texts; all free to use (cr_jax/bank/pretrained/README.md).
-DOMAINS = {"python": "code_python", "javascript": "code_js", "go": "code_go", "rust": "code_rust",
-           "novels_en": "literature", "novels_de": "lang_de", "novels_ru": "lang_ru",
-           "poems_zh": "lang_zh", "statutes": "legal", "word_problems": "math"}
+DOMAINS = {
+    "python": "code_python",
+    "javascript": "code_js",
+    "go": "code_go",
+    "rust": "code_rust",
+    "novels_en": "literature",
+    "novels_de": "lang_de",
+    "novels_ru": "lang_ru",
+    "poems_zh": "lang_zh",
+    "statutes": "legal",
+    "word_problems": "math",
+}
 
 
 def get_config():
@@ -21,20 +30,34 @@ def get_config():
     config.name = "pretrained"
     config.bank_dtype = "int8"
     config.data.domains = {
-        name: domain(*(f"jsonl:{{root}}/{folder}/{split}.jsonl.zst"
-                       for split in ("train*", "valid", "test")))
-        for name, folder in DOMAINS.items()}
+        name: domain(
+            *(f"jsonl:{{root}}/{folder}/{split}.jsonl.zst" for split in ("train*", "valid", "test"))
+        )
+        for name, folder in DOMAINS.items()
+    }
     config.data.unseen = {
         name: domain(test=f"jsonl:{{root}}/{name}/test.jsonl.zst")
-        for name in ("code_java", "lang_fr", "medical", "news", "logs")}
+        for name in ("code_java", "lang_fr", "medical", "news", "logs")
+    }
     config.data.max_train_tokens = 3_000_000
     config.tokenizer.update(vocab_size=4096, train_bytes=1_000_000)
-    config.model.update(window=64, latents=8, d_model=128, d_latent=128, heads=4, d_ff=256,
-                        encoder_blocks=2, decoder_blocks=1, bottleneck="fold",
-                        tie_embeddings=True, predictive=True)
+    config.model.update(
+        window=64,
+        latents=8,
+        d_model=128,
+        d_latent=128,
+        heads=4,
+        d_ff=256,
+        encoder_blocks=2,
+        decoder_blocks=1,
+        bottleneck="fold",
+        tie_embeddings=True,
+        predictive=True,
+    )
     config.optimizer.learning_rate = 3e-3
-    config.train.update(batch=16, log_every=20, steps=1000, checkpoint_every=60.0, short=0.25,
-                        predict_weight=0.5)
+    config.train.update(
+        batch=16, log_every=20, steps=1000, checkpoint_every=60.0, short=0.25, predict_weight=0.5
+    )
     config.scoring.update(predicted=True, bigram_weight=0.35)
     config.eval.update(windows=256, calibration_windows=1000)
     return config

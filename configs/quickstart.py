@@ -18,14 +18,27 @@ def get_config():
     config.name = "quickstart"
     config.data.domains = {
         "python": domain("stdlib@train", "stdlib@valid", "stdlib@test"),
-        **{name: domain(*(f"samples/{name}@{split}" for split in ("train", "valid", "test")))
-           for name in ("novels_en", "novels_de", "statutes")},
+        **{
+            name: domain(*(f"samples/{name}@{split}" for split in ("train", "valid", "test")))
+            for name in ("novels_en", "novels_de", "statutes")
+        },
     }
     config.data.unseen = {
-        name: domain(test=f"samples/{name}@test") for name in ("math", "novels_ru", "poems_zh")}
+        name: domain(test=f"samples/{name}@test") for name in ("math", "novels_ru", "poems_zh")
+    }
     config.tokenizer.vocab_size = 2048
-    config.model.update(window=64, latents=8, d_model=128, d_latent=128, heads=4, d_ff=256,
-                        encoder_blocks=1, decoder_blocks=1, tie_embeddings=True, predictive=True)
+    config.model.update(
+        window=64,
+        latents=8,
+        d_model=128,
+        d_latent=128,
+        heads=4,
+        d_ff=256,
+        encoder_blocks=1,
+        decoder_blocks=1,
+        tie_embeddings=True,
+        predictive=True,
+    )
     config.scoring.update(predicted=True, bigram_weight=0.35)
     config.optimizer.learning_rate = 3e-3
     config.train.update(batch=16, log_every=10, steps=300, checkpoint_every=30.0)

@@ -26,12 +26,23 @@ if TYPE_CHECKING:
     from cr_jax.scoring.batching import BatchSizes
 
 __version__ = "0.1.0"
-__all__ = ["BatchSizes", "ExpertBank", "RouteOptions", "UserError", "__version__", "route",
-           "route_windows", "score"]
+__all__ = [
+    "BatchSizes",
+    "ExpertBank",
+    "RouteOptions",
+    "UserError",
+    "__version__",
+    "route",
+    "route_windows",
+    "score",
+]
 
-_HOMES = {"BatchSizes": "cr_jax.scoring.batching", "ExpertBank": "cr_jax.bank",
-          "RouteOptions": "cr_jax.routing.options",
-          **dict.fromkeys(("route", "route_windows", "score"), "cr_jax.router")}
+_HOMES = {
+    "BatchSizes": "cr_jax.scoring.batching",
+    "ExpertBank": "cr_jax.bank",
+    "RouteOptions": "cr_jax.routing.options",
+    **dict.fromkeys(("route", "route_windows", "score"), "cr_jax.router"),
+}
 
 
 def __getattr__(name: str):

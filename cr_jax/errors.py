@@ -15,7 +15,9 @@ STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 _TRANSPORT = re.compile(r"gloo|nccl|coordination|distributed service", re.IGNORECASE)
 _GONE = re.compile(
     r"(closed|reset) by peer|broken pipe|socket closed|connection refused|timed? ?out|unhealthy"
-    r"|remote (process|error)|unavailable|deadline_exceeded", re.IGNORECASE)
+    r"|remote (process|error)|unavailable|deadline_exceeded",
+    re.IGNORECASE,
+)
 
 
 class UserError(ValueError):
@@ -32,8 +34,9 @@ class UserError(ValueError):
     """
 
     def __str__(self) -> str:
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
-                       for c in super().__str__())
+        return "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__()
+        )
 
 
 def lost_peer(error: BaseException | None) -> str | None:
@@ -52,14 +55,15 @@ def lost_peer(error: BaseException | None) -> str | None:
 
 def printable(text: str) -> str:
     """`text` on one line and without control characters, which could steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode()
-                   for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 def one_line(message: object) -> str:
     """A message on one line of at most `MOST` characters, as `printable`."""
     line = printable(" ".join(str(message).split()))
-    return line if len(line) <= MOST else f"{line[:MOST - 4]} ..."
+    return line if len(line) <= MOST else f"{line[: MOST - 4]} ..."
 
 
 def complain(program: str, message: object) -> int:

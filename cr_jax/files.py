@@ -19,8 +19,15 @@ from cr_jax.errors import UserError
 
 FORMAT = 1
 # What a disk says that is full or closed to us.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
-               errno.EIO)
+DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+)
 
 
 def sha256(path: Path) -> str:
@@ -46,8 +53,10 @@ def read_sealed(path: Path, version: int = FORMAT) -> dict[str, Any]:
     if not same:
         raise changed(path)
     if inner.get("format") != version:
-        raise UserError(f"{path} has format {inner.get('format')!r}, this version reads {version}: "
-                        "upgrade cr_jax or write it again")
+        raise UserError(
+            f"{path} has format {inner.get('format')!r}, this version reads {version}: "
+            "upgrade cr_jax or write it again"
+        )
     return inner
 
 
@@ -83,8 +92,10 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def changed(path: Path) -> UserError:
-    return UserError(f"{path} was changed or cut short since it was written (its SHA-256 differs): "
-                     "restore it from a copy or write it again")
+    return UserError(
+        f"{path} was changed or cut short since it was written (its SHA-256 differs): "
+        "restore it from a copy or write it again"
+    )
 
 
 def expanded(path: str | os.PathLike) -> Path:
@@ -100,10 +111,15 @@ def expanded(path: str | os.PathLike) -> Path:
     # An empty HOME would make ~/runs the folder /runs.
     known = name != "~" or os.environ.get("HOME") != ""
     whole = os.path.expanduser(given) if known else given
-    if given.startswith("~") and whole == given and not os.path.lexists(
-            given if name == "~" else name):
-        raise UserError(f"{given} names a home folder that is not known here: set HOME, or write "
-                        f"the whole path (./{name} for a file of that name)")
+    if (
+        given.startswith("~")
+        and whole == given
+        and not os.path.lexists(given if name == "~" else name)
+    ):
+        raise UserError(
+            f"{given} names a home folder that is not known here: set HOME, or write "
+            f"the whole path (./{name} for a file of that name)"
+        )
     found = Path(whole)
     # What "./~" names must not become a home folder by another call.
     return found.absolute() if found.parts[:1] and found.parts[0].startswith("~") else found

@@ -1,6 +1,6 @@
 """The router: which expert rebuilds a text best?  (Paper, routing rule.)  No gate is trained.
 
-    tokens [B, L] -> every expert's residual [E, B] -> argmin; E experts, B windows, L tokens
+tokens [B, L] -> every expert's residual [E, B] -> argmin; E experts, B windows, L tokens
 """
 
 import functools
@@ -23,6 +23,7 @@ from cr_jax.scoring.batching import BatchSizes, checked, in_batches, in_groups
 def score_experts(score_expert, model, params, tokens, mask, rule, groups):
     """`score_expert` (`scoring.residuals`) of all experts in parallel: params [E, ...] -> [E, B,
     ...].  Pure.  groups: (experts side by side, tokens of each whose logits are in memory)."""
+
     def one_expert(expert, its_mask):
         return score_expert(model, expert, tokens, its_mask, rule, groups[1])
 
@@ -31,8 +32,15 @@ def score_experts(score_expert, model, params, tokens, mask, rule, groups):
 
 def score_windows(model, params, tokens, mask, rule, sizes):
     """`WindowSums` of windows [B, L] by every expert; params [E, ...], of a bank its `weights`."""
-    sums = score_experts(residuals.window_sums, model, params, tokens, mask, rule,
-                         sizes.groups(jax.tree.leaves(params)[0].shape[0]))
+    sums = score_experts(
+        residuals.window_sums,
+        model,
+        params,
+        tokens,
+        mask,
+        rule,
+        sizes.groups(jax.tree.leaves(params)[0].shape[0]),
+    )
     return sums._replace(scored=sums.scored[0])  # alike for all
 
 
@@ -48,21 +56,33 @@ def score_bank(bank, windows, sizes=None, rule=None, rows=0):
 def score_tokens(bank, windows, sizes=None):
     """`TokenScores` [E, B, L] of windows; at padding they mean nothing.  Errors: `score_bank`."""
     sizes, rule = checked(bank, windows, sizes)
-    score = functools.partial(score_experts, residuals.token_scores, bank.model, bank.weights,
-                              rule=rule, groups=sizes.groups(len(bank.names)))
+    score = functools.partial(
+        score_experts,
+        residuals.token_scores,
+        bank.model,
+        bank.weights,
+        rule=rule,
+        groups=sizes.groups(len(bank.names)),
+    )
     return in_batches(score, windows, sizes.rows(len(windows)), axis=-2)
 
 
-def score(bank: ExpertBank, text: document.Text | Windows, sizes: BatchSizes | None = None
-          ) -> np.ndarray:
+def score(
+    bank: ExpertBank, text: document.Text | Windows, sizes: BatchSizes | None = None
+) -> np.ndarray:
     """Nats of every token by every expert [E, B, L], NaN at padding and where none is scored: the
     parts of a route's residuals.  All are in memory at once.  text, errors: as in `route`."""
     windows = document.whole(bank, text)
     return np.where(windows.mask, score_tokens(bank, windows, sizes).residual, np.nan)
 
 
-def route(bank: ExpertBank, text: document.Text | Windows, options: RouteOptions | None = None,
-          sizes: BatchSizes | None = None, on_block=None) -> Route:
+def route(
+    bank: ExpertBank,
+    text: document.Text | Windows,
+    options: RouteOptions | None = None,
+    sizes: BatchSizes | None = None,
+    on_block=None,
+) -> Route:
     """Sends one document to the expert with the lowest `ranking_score`.  text: a str, a path, parts
     of str, or Windows.  on_block: gets each scored block.  `UserError`: text or bank is empty."""
     options, sizes = options or RouteOptions(), sizes or BatchSizes.for_device()
@@ -71,8 +91,9 @@ def route(bank: ExpertBank, text: document.Text | Windows, options: RouteOptions
         return document.judge(bank, blocks, options, score_bank, sizes, on_block)
 
 
-def route_windows(bank: ExpertBank, windows: Windows, sizes: BatchSizes | None = None
-                  ) -> WindowRoutes:
+def route_windows(
+    bank: ExpertBank, windows: Windows, sizes: BatchSizes | None = None
+) -> WindowRoutes:
     """Every window on its own; it is unknown where p_values[expert, window] < alpha."""
     sums = score_bank(bank, windows, sizes)
     means, lengths = residuals.residual_means(sums.residual, sums.scored), windows.mask.sum(-1)

@@ -27,12 +27,24 @@ LOST = 75  # status of a process that ends because another one is gone
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, that of the first process that failed, or 2 for bad flags."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=0, metavar="N",
-                        help="how many (default: one per GPU; without GPUs 2)")
-    parser.add_argument("--on", choices=("auto", "cpu", "gpu"), default="auto",
-                        help="auto: GPUs when nvidia-smi lists any")
+        description=__doc__,
+        epilog=f"example: {EXAMPLE}",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many (default: one per GPU; without GPUs 2)",
+    )
+    parser.add_argument(
+        "--on",
+        choices=("auto", "cpu", "gpu"),
+        default="auto",
+        help="auto: GPUs when nvidia-smi lists any",
+    )
     parser.add_argument("--port", type=int, default=0, help="of process 0 (default: a free one)")
     parser.add_argument("--workdir", required=True, help="as main.py's")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, do nothing")
@@ -51,17 +63,30 @@ def main(argv: list[str] | None = None) -> int:
     starts = []
     for i in range(count):
         settings = {"CUDA_VISIBLE_DEVICES": gpus[i]} if gpus else {"JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, str(ROOT / "main.py"), f"--workdir={args.workdir}", *rest,
-                   f"--coordinator=localhost:{port}", f"--processes={count}", f"--process={i}"]
+        command = [
+            sys.executable,
+            str(ROOT / "main.py"),
+            f"--workdir={args.workdir}",
+            *rest,
+            f"--coordinator=localhost:{port}",
+            f"--processes={count}",
+            f"--process={i}",
+        ]
         starts.append((settings, command))
     if args.dry_run:
         for settings, command in starts:
-            print(" ".join([*(f"{k}={shlex.quote(v)}" for k, v in settings.items()),
-                            shlex.join(command)]))
+            print(
+                " ".join(
+                    [*(f"{k}={shlex.quote(v)}" for k, v in settings.items()), shlex.join(command)]
+                )
+            )
         return 0
     checked = subprocess.run(
         [sys.executable, str(ROOT / "main.py"), "--check", f"--workdir={args.workdir}", *rest],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )
     if checked.returncode:  # main.py has said why
         return checked.returncode
     try:
@@ -69,8 +94,9 @@ def main(argv: list[str] | None = None) -> int:
         logs.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
-        return _refuse(f"--workdir={args.workdir} cannot be written ({reason}); "
-                       "choose a folder that you own")
+        return _refuse(
+            f"--workdir={args.workdir} cannot be written ({reason}); choose a folder that you own"
+        )
     return _watch(starts, logs)
 
 
@@ -83,23 +109,31 @@ def visible_gpus() -> list[str]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return []
-    return [str(i) for i, line in enumerate(
-        x for x in listed.stdout.splitlines() if x.startswith("GPU "))]
+    return [
+        str(i)
+        for i, line in enumerate(x for x in listed.stdout.splitlines() if x.startswith("GPU "))
+    ]
 
 
 def _watch(starts: list[tuple[dict[str, str], list[str]]], logs: Path) -> int:
     stops: list[int] = []
-    old = {s: signal.signal(s, lambda n, frame: stops.append(n))
-           for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    old = {
+        s: signal.signal(s, lambda n, frame: stops.append(n))
+        for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     running: dict[int, subprocess.Popen] = {}
     try:
         for i, (settings, command) in enumerate(starts):
             # Sessions of their own: Ctrl-C reaches the processes through us, once.
             with (logs / f"{i}.log").open("wb") if i else open(os.devnull, "wb") as log:
                 running[i] = subprocess.Popen(
-                    command, env={**os.environ, **settings}, start_new_session=True,
-                    stdin=subprocess.DEVNULL, stdout=log if i else None,
-                    stderr=log if i else None)
+                    command,
+                    env={**os.environ, **settings},
+                    start_new_session=True,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log if i else None,
+                    stderr=log if i else None,
+                )
         return _until_all_ended(running, logs, stops)
     finally:
         for process in running.values():

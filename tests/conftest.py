@@ -21,8 +21,9 @@ import tempfile
 gc.set_threshold(50_000, 20, 50)
 
 DEVICES = 8
-os.environ["XLA_FLAGS"] = " ".join([
-    os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={DEVICES}"]).strip()
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={DEVICES}"]
+).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two test processes on two cores: OpenMP threads that spin for each other cost half a minute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -65,8 +66,13 @@ import lanes
 
 # All packages but the report, which takes no arrays and whose many small calls would cost a minute.
 jaxtyping.install_import_hook(
-    [f"cr_jax.{m.name}" for m in pkgutil.iter_modules([str(_here.parent / "cr_jax")])
-     if m.name != "report"], "checked.types")
+    [
+        f"cr_jax.{m.name}"
+        for m in pkgutil.iter_modules([str(_here.parent / "cr_jax")])
+        if m.name != "report"
+    ],
+    "checked.types",
+)
 
 
 def pytest_collection_modifyitems(items):

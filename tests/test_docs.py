@@ -32,7 +32,7 @@ def test_the_blocks_of_extending_run_in_order(registries, tmp_path, monkeypatch)
     assert len(blocks) >= 5
     names: dict = {"__name__": "extending"}
     for block in blocks:
-        line = page[:block.start(1)].count("\n")
+        line = page[: block.start(1)].count("\n")
         code = compile("\n" * line + block[1], "docs/extending.md", "exec")
         exec(code, names)
     assert names["report"]["fingerprint"].keys() == {"birds", "tools", "numbers"}
@@ -58,8 +58,9 @@ def test_the_studies_that_the_page_names_are_all_there_are():
 
 def test_a_registered_source_is_known_by_its_text(registries):
     texts = ["one", "two"]
-    sources.register_source("spoken", lambda target: [
-        sources.Document(t, str(i), str(i)) for i, t in enumerate(texts)])
+    sources.register_source(
+        "spoken", lambda target: [sources.Document(t, str(i), str(i)) for i, t in enumerate(texts)]
+    )
     sources.check("spoken:")
     before = sources.fingerprint("spoken:")
     assert sources.fingerprint("spoken:") == before

@@ -9,7 +9,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for path in (ROOT / "cr_jax").rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
+    for path in (ROOT / "cr_jax").rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -36,9 +36,12 @@ def test_a_home_that_is_not_known_is_one_line_and_never_a_folder(home, monkeypat
     with pytest.raises(UserError, match="not known here"):
         files.expanded("~nobody-of-this-name/run")
     monkeypatch.setenv("HOME", "")
-    for place in (lambda: files.expanded("~/run"), lambda: BankFolder("~/run"),
-                  lambda: with_homes(["main.py", "--workdir=~/run"]),
-                  lambda: locked("~/run").__enter__()):
+    for place in (
+        lambda: files.expanded("~/run"),
+        lambda: BankFolder("~/run"),
+        lambda: with_homes(["main.py", "--workdir=~/run"]),
+        lambda: locked("~/run").__enter__(),
+    ):
         with pytest.raises(UserError, match="home folder that is not known") as caught:
             place()
         assert "\n" not in str(caught.value)
@@ -50,8 +53,9 @@ def test_every_place_that_takes_a_path_expands_it(home):
     assert load_tokenizer("~/tokenizer").kind == "bytes"
     (home / "a.txt").write_text("river")
     assert [d.text for d in documents("files:~/a.txt")] == ["river"]
-    assert with_homes(["main.py", "--config=~/c.py:v", "--workdir", "~/run", "--config.x=~", "~"]) \
-        == ["main.py", f"--config={home}/c.py:v", "--workdir", f"{home}/run", "--config.x=~", "~"]
+    assert with_homes(
+        ["main.py", "--config=~/c.py:v", "--workdir", "~/run", "--config.x=~", "~"]
+    ) == ["main.py", f"--config={home}/c.py:v", "--workdir", f"{home}/run", "--config.x=~", "~"]
     with locked("~/run") as folder:
         assert folder == home / "run"
     with pytest.raises(UserError, match=f"no bank at {home}/bank"):
@@ -73,10 +77,17 @@ def test_a_home_that_cannot_be_written_means_no_cache(home, monkeypatch):
     assert jax_start._cache() == ""
 
 
-@pytest.mark.parametrize("spec, target, field", [
-    ("jsonl:C#/a.jsonl", "C#/a.jsonl", "text"), ("jsonl:C#/a.jsonl#code", "C#/a.jsonl", "code"),
-    ("jsonl:a.jsonl#code@train", "a.jsonl", "code"), ("jsonl:a#b.jsonl#text", "a#b.jsonl", "text"),
-    ("jsonl:a.jsonl#", "a.jsonl", "text"), ("jsonl:#/a", "#/a", "text")])
+@pytest.mark.parametrize(
+    "spec, target, field",
+    [
+        ("jsonl:C#/a.jsonl", "C#/a.jsonl", "text"),
+        ("jsonl:C#/a.jsonl#code", "C#/a.jsonl", "code"),
+        ("jsonl:a.jsonl#code@train", "a.jsonl", "code"),
+        ("jsonl:a#b.jsonl#text", "a#b.jsonl", "text"),
+        ("jsonl:a.jsonl#", "a.jsonl", "text"),
+        ("jsonl:#/a", "#/a", "text"),
+    ],
+)
 def test_the_last_number_sign_begins_the_field_unless_a_folder_ends_there(spec, target, field):
     found = parse(spec)
     assert (found.target, found.field) == (target, field)
@@ -109,7 +120,7 @@ def test_a_workdir_that_is_too_long_is_refused_before_anything_is_made(tmp_path)
     with pytest.raises(UserError, match="too long") as caught, locked(tmp_path / name):
         pass
     assert len(str(caught.value)) < 300 and os.listdir(tmp_path) == []
-    with locked(tmp_path / name[:room - 2]) as folder:
+    with locked(tmp_path / name[: room - 2]) as folder:
         assert folder.is_dir()
 
 

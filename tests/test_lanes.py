@@ -19,7 +19,10 @@ def test_every_folder_of_tests_keeps_a_file_in_the_fast_lane():
 
 
 def test_the_marker_follows_the_list(request):
-    slow = {item.path.relative_to(TESTS).as_posix() for item in request.session.items
-            if item.get_closest_marker("slow")}
+    slow = {
+        item.path.relative_to(TESTS).as_posix()
+        for item in request.session.items
+        if item.get_closest_marker("slow")
+    }
     here = {item.path.relative_to(TESTS).as_posix() for item in request.session.items}
     assert {*lanes.SLOW} & here <= slow and "test_lanes.py" not in slow

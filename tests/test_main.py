@@ -13,10 +13,11 @@ from cr_jax.errors import UserError
 ROOT = Path(__file__).parents[1]
 FILES = {
     "good.py": "VARIANTS = {'a': 1, 'b': 2}\n\n\ndef get_config(variant='a'):\n"
-               "    return VARIANTS[variant]\n",
+    "    return VARIANTS[variant]\n",
     "plain.py": "def get_config():\n    return 1 / 0\n",
     "script.py": "import pathlib\npathlib.Path('ran').touch()\n",
-    "text.md": "# words, no program\nIt is text.\n", "nul.py": "x\0",
+    "text.md": "# words, no program\nIt is text.\n",
+    "nul.py": "x\0",
 }
 
 
@@ -32,8 +33,12 @@ def refused(folder, config, *flags) -> str:
     """The one line on stderr of a start that exits with 2 and leaves no file."""
     before = sorted(os.listdir(folder))
     done = subprocess.run(
-        [sys.executable, "-B", str(ROOT / "main.py"), f"--config={config}", *flags], text=True,
-        capture_output=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        [sys.executable, "-B", str(ROOT / "main.py"), f"--config={config}", *flags],
+        text=True,
+        capture_output=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.strip().count("\n") == 0
     assert sorted(os.listdir(folder)) == before
@@ -52,11 +57,19 @@ def test_one_line_names_the_file_and_what_it_has(folder):
     assert "no setting 'windoww'" in said
 
 
-@pytest.mark.parametrize(("given", "words"), [
-    ("text.md", "text.md is not Python (line 2"), ("nul.py", "nul.py is not Python"),
-    ("nowhere.py", "nowhere.py cannot be read"), (".", "cannot be read"), ("", "cannot be read"),
-    ("script.py", "no get_config()"), ("script.py:a", "no get_config()"),
-    ("plain.py:a", "plain.py has no variants; write --config=plain.py")])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("text.md", "text.md is not Python (line 2"),
+        ("nul.py", "nul.py is not Python"),
+        ("nowhere.py", "nowhere.py cannot be read"),
+        (".", "cannot be read"),
+        ("", "cannot be read"),
+        ("script.py", "no get_config()"),
+        ("script.py:a", "no get_config()"),
+        ("plain.py:a", "plain.py has no variants; write --config=plain.py"),
+    ],
+)
 def test_a_file_is_judged_before_it_is_run(folder, given, words):
     with pytest.raises(UserError) as caught:
         check_file(given)
@@ -76,7 +89,15 @@ def test_an_error_elsewhere_is_not_the_file_s():
 
 
 def test_the_files_among_the_arguments():
-    argv = ["--config=a.py:x", "--workdir=w", "-config", "b.py", "--config.model.window=4",
-            "--configs=c.py", "--", "--config=d.py"]
+    argv = [
+        "--config=a.py:x",
+        "--workdir=w",
+        "-config",
+        "b.py",
+        "--config.model.window=4",
+        "--configs=c.py",
+        "--",
+        "--config=d.py",
+    ]
     assert list(config_files(argv)) == ["a.py:x", "b.py"]
     assert list(config_files(["--config"])) == []

@@ -19,17 +19,26 @@ NOTEBOOK = ROOT / "colabs" / "latent_length_ablation.ipynb"
 def _run(monkeypatch, tmp_path, **environment) -> tuple[str, int]:
     """Executes a copy in memory: (all printed text, number of pictures)."""
     for name, value in {
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "IPYTHONDIR": str(tmp_path), **environment
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "IPYTHONDIR": str(tmp_path),
+        **environment,
     }.items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(NOTEBOOK, 4)
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources={
-        "metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+    nbclient.NotebookClient(
+        notebook,
+        timeout=120,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(NOTEBOOK.parent)}},
+    ).execute()
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
-    return ("".join(out.get("text", "") for out in outputs),
-            sum("image/png" in out.get("data", {}) for out in outputs))
+    return (
+        "".join(out.get("text", "") for out in outputs),
+        sum("image/png" in out.get("data", {}) for out in outputs),
+    )
 
 
 @pytest.mark.filterwarnings("ignore")  # of the notebook client, not of the project
@@ -38,9 +47,13 @@ def test_it_trains_the_tiny_grid_and_says_that_it_is_too_small_for_a_law(monkeyp
     # keeps its programs where they keep theirs.
     (tmp_path / "run" / "cache").mkdir(parents=True)
     (tmp_path / "run" / "cache" / "compiled").symlink_to(jax.config.jax_compilation_cache_dir)
-    text, pictures = _run(monkeypatch, tmp_path, RUN_TINY_GRID="yes",
-                          ABLATION_WORKDIR=str(tmp_path / "run"),
-                          JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    text, pictures = _run(
+        monkeypatch,
+        tmp_path,
+        RUN_TINY_GRID="yes",
+        ABLATION_WORKDIR=str(tmp_path / "run"),
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+    )
     rows = [json.loads(line) for line in (tmp_path / "run" / "ablation.jsonl").open()]
     assert len(rows) == 2 and all(r["tra"] > 2 * r["majority_tra"] for r in rows)
     assert "2 cells" in text and "undetermined" in text and "No law to predict from." in text

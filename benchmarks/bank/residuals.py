@@ -34,8 +34,11 @@ def read_run(run: str, names: Sequence[str], without: Sequence[str] = ()) -> dic
     try:
         # numpy leaves a file that it opened itself and cannot read open.
         with open(run + ".npz", "rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {k: v[rows] if len(v) == len(names) else v for k, v in unpack(stored).items()
-                    if k.partition(":")[0].split("/", 1)[1] not in without}
+            return {
+                k: v[rows] if len(v) == len(names) else v
+                for k, v in unpack(stored).items()
+                if k.partition(":")[0].split("/", 1)[1] not in without
+            }
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         raise _missing(run) from None
 
@@ -59,9 +62,14 @@ def residual(stored, key: str, rule: str, of: str = "") -> np.ndarray:
     return np.sum([_part(stored, key, r, of) for r in rule.split("+")], 0, dtype=np.float64)
 
 
-def means(names: Sequence[str], stored: Mapping[str, np.ndarray], rule: str, split: str,
-          length: int, scorings: Mapping[str, Scoring] | None = None
-          ) -> dict[str, Float[np.ndarray, "E N"]]:
+def means(
+    names: Sequence[str],
+    stored: Mapping[str, np.ndarray],
+    rule: str,
+    split: str,
+    length: int,
+    scorings: Mapping[str, Scoring] | None = None,
+) -> dict[str, Float[np.ndarray, "E N"]]:
     """{name: nats/token [E, N]} of the windows of `length` tokens in the sets `split`/name.
 
     A rule that samples positions was summed over these alone: scorings (`rules_of` the run) say
@@ -70,12 +78,16 @@ def means(names: Sequence[str], stored: Mapping[str, np.ndarray], rule: str, spl
     """
     parts = rule.split("+")
     if scorings is not None and (missing := set(parts) - set(scorings)):
-        raise UserError(f"the run was not scored by {', '.join(sorted(missing))}; it has "
-                        f"{', '.join(scorings)}")
-    counts = {r: length if scorings is None
-              else int(scored(scorings[r], length).sum()) for r in parts}
-    return {n: sum(_part(stored, f"{split}/{n}", r).astype(np.float64) / counts[r] for r in parts)
-            for n in names}
+        raise UserError(
+            f"the run was not scored by {', '.join(sorted(missing))}; it has {', '.join(scorings)}"
+        )
+    counts = {
+        r: length if scorings is None else int(scored(scorings[r], length).sum()) for r in parts
+    }
+    return {
+        n: sum(_part(stored, f"{split}/{n}", r).astype(np.float64) / counts[r] for r in parts)
+        for n in names
+    }
 
 
 def _part(stored, key: str, rule: str, of: str = "") -> np.ndarray:

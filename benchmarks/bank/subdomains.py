@@ -25,23 +25,75 @@ from cr_jax.errors import UserError
 
 # domain of configs/bank.py -> key of its records -> name: pattern of the key's value
 TABLE = {
-    "code_c": ("path", {
-        "media": "*/drivers/media/*", "pinctrl": "*/drivers/pinctrl/*", "sound": "*-6.1/sound/*",
-        "powerpc": "*/arch/powerpc/*", "mips": "*/arch/mips/*", "fs": "*-6.1/fs/*",
-        "net": "*-6.1/net/*"}),
-    "code_go": ("path", {"compile": "src/cmd/compile/*", "runtime": "src/runtime/*",
-                         "net": "src/net/*", "test": "test/*"}),
-    "code_java": ("path", {"base": "java.base/*", "desktop": "java.desktop/*",
-                           "localedata": "jdk.localedata/*", "xml": "java.xml/*",
-                           "compiler": "jdk.compiler/*"}),
-    "code_js": ("source", {"babylon": "npm babylonjs-core", "cesium": "npm cesium-engine",
-                           "three": "npm three", "mathjs": "npm mathjs", "ace": "npm ace-builds",
-                           "aws": "npm aws-sdk"}),
-    "code_python": ("repo", {n: n for n in ("torch", "transformers", "homeassistant", "sympy",
-                                            "scipy", "ray", "pandas", "pyscf", "statsmodels")}
-                    | {"cinder": "openstack/cinder"}),
-    "code_rust": ("path", {"compiler": "compiler/*", "test": "src/test/*",
-                           "clippy": "src/tools/clippy/*", "library": "library/*"}),
+    "code_c": (
+        "path",
+        {
+            "media": "*/drivers/media/*",
+            "pinctrl": "*/drivers/pinctrl/*",
+            "sound": "*-6.1/sound/*",
+            "powerpc": "*/arch/powerpc/*",
+            "mips": "*/arch/mips/*",
+            "fs": "*-6.1/fs/*",
+            "net": "*-6.1/net/*",
+        },
+    ),
+    "code_go": (
+        "path",
+        {
+            "compile": "src/cmd/compile/*",
+            "runtime": "src/runtime/*",
+            "net": "src/net/*",
+            "test": "test/*",
+        },
+    ),
+    "code_java": (
+        "path",
+        {
+            "base": "java.base/*",
+            "desktop": "java.desktop/*",
+            "localedata": "jdk.localedata/*",
+            "xml": "java.xml/*",
+            "compiler": "jdk.compiler/*",
+        },
+    ),
+    "code_js": (
+        "source",
+        {
+            "babylon": "npm babylonjs-core",
+            "cesium": "npm cesium-engine",
+            "three": "npm three",
+            "mathjs": "npm mathjs",
+            "ace": "npm ace-builds",
+            "aws": "npm aws-sdk",
+        },
+    ),
+    "code_python": (
+        "repo",
+        {
+            n: n
+            for n in (
+                "torch",
+                "transformers",
+                "homeassistant",
+                "sympy",
+                "scipy",
+                "ray",
+                "pandas",
+                "pyscf",
+                "statsmodels",
+            )
+        }
+        | {"cinder": "openstack/cinder"},
+    ),
+    "code_rust": (
+        "path",
+        {
+            "compiler": "compiler/*",
+            "test": "src/test/*",
+            "clippy": "src/tools/clippy/*",
+            "library": "library/*",
+        },
+    ),
     "lang_de": ("group", {n: n + "*" for n in ("freytag", "keller", "may")}),
     "lang_fr": ("source", {"littre": "Littr*"}),
     "lang_ru": ("group", {n.lower(): n + "*" for n in ("Dostoevsky", "Tolstoy", "Gorky")}),
@@ -52,8 +104,10 @@ TABLE = {
     "medical": ("source", {"questions": "MedQuAD", "biology": "MTL-*"}),
     "news": ("source", {"reuters": "Reuters*", "bbc": "BBC*", "abc": "ABC*"}),
     "scientific": ("source", {"stacks": "stacks/*", "logic": "OpenLogic*", "napkin": "*/napkin"}),
-    "social": ("source", {"irc": "Ubuntu/Linux IRC*", "reviews": "movie_reviews*",
-                          "webtext": "NLTK webtext"}),
+    "social": (
+        "source",
+        {"irc": "Ubuntu/Linux IRC*", "reviews": "movie_reviews*", "webtext": "NLTK webtext"},
+    ),
     "tech_docs": ("source", {"microsoft": "MicrosoftDocs/*", "linux": "Linux docs"}),
     "wiki": ("source", {"articles": "*"}),
 }
@@ -108,13 +162,15 @@ def deal(folder: Path, key: str, patterns: Mapping[str, str], out: Path) -> None
             value, split = str(record.get(key, "")), split_of(line)
             for name, pattern in patterns.items():
                 if fnmatch.fnmatchcase(value, pattern):
-                    print(json.dumps({"text": record["text"], "group": line}),
-                          file=files[name, split])
+                    print(
+                        json.dumps({"text": record["text"], "group": line}), file=files[name, split]
+                    )
                     counts[name, split] += 1
     for (name, split), count in counts.items():
         if not count:
-            raise UserError(f"{folder}: {name} has no document for {split}; change its pattern in "
-                            "subdomains.py")
+            raise UserError(
+                f"{folder}: {name} has no document for {split}; change its pattern in subdomains.py"
+            )
 
 
 def records(folder: Path) -> Iterator[tuple[str, Mapping]]:

@@ -1,6 +1,6 @@
 """Stored runs -> results/scoring.json, and a picture of it.
 
-    python -m benchmarks.bank.table --runs results/scoring --plot scoring.png
+python -m benchmarks.bank.table --runs results/scoring --plot scoring.png
 """
 
 import argparse
@@ -21,14 +21,19 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--plot", default="", metavar="FILE.png")
     a = p.parse_args(arguments)
     rows = scoring.run(Path(a.runs), lambda name: name.rsplit("_s", 1)[0])
-    found = {"summary": scoring.summary(rows), "rows": rows,
-             "command": "python -m benchmarks.bank.table " + " ".join(sys.argv[1:]),
-             "commit": commit()}
+    found = {
+        "summary": scoring.summary(rows),
+        "rows": rows,
+        "command": "python -m benchmarks.bank.table " + " ".join(sys.argv[1:]),
+        "commit": commit(),
+    }
     write(a.out, json.dumps(found, indent=1) + "\n")
     for row in found["summary"]:
         spread = f" +-{row['routing_spread'] / 2:.2%}" if row["seeds"] > 1 else ""
-        print(f"{row['variant']:10} {row['rule']:18} TRA {row['tra']:.2%}  routing "
-              f"{row['routing']:.2%}{spread}  AUROC {row['auroc']:.3f}  FPR95 {row['fpr95']:.1%}")
+        print(
+            f"{row['variant']:10} {row['rule']:18} TRA {row['tra']:.2%}  routing "
+            f"{row['routing']:.2%}{spread}  AUROC {row['auroc']:.3f}  FPR95 {row['fpr95']:.1%}"
+        )
     if a.plot:
         plot(found, a.plot)
     return 0
@@ -37,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 def plot(found: dict[str, Any], path: str) -> None:
     """Fidelity against discrimination, one point per variant and rule; needs matplotlib."""
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -29,11 +29,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Writes --out and prints its short form; returns the exit status."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--run", required=True, help="path of NAME.npz without .npz")
-    p.add_argument("--members", nargs="*", default=[], help="further runs of the same domains, "
-                   "averaged in over all positions that --rule names")
+    p.add_argument(
+        "--members",
+        nargs="*",
+        default=[],
+        help="further runs of the same domains, averaged in over all positions that --rule names",
+    )
     p.add_argument("--rule", default="code")
-    p.add_argument("--without", nargs="*", default=[], metavar="DOMAIN",
-                   help="experts and their windows left out")
+    p.add_argument(
+        "--without",
+        nargs="*",
+        default=[],
+        metavar="DOMAIN",
+        help="experts and their windows left out",
+    )
     p.add_argument("--out", required=True)
     a = p.parse_args(arguments)
     try:
@@ -41,10 +50,16 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    command = ["python", "-m", "benchmarks.bank.whole_windows",
-               *(sys.argv[1:] if arguments is None else arguments)]
-    write(a.out, json.dumps(found | {"commit": commit(), "command": shlex.join(command)}, indent=1)
-          + "\n")
+    command = [
+        "python",
+        "-m",
+        "benchmarks.bank.whole_windows",
+        *(sys.argv[1:] if arguments is None else arguments),
+    ]
+    write(
+        a.out,
+        json.dumps(found | {"commit": commit(), "command": shlex.join(command)}, indent=1) + "\n",
+    )
     for way in ("plain", "typicality", "offsets"):
         print(f"{way:10s} valid {found[way]['valid']:.2%}  test {found[way]['test']:.2%}")
     return 0
@@ -56,8 +71,9 @@ def report(runs: Sequence[str], rule: str, without: Sequence[str] = ()) -> dict:
     records = [record_of(run) for run in runs]
     every, window = records[0]["spec"]["domains"], records[0]["spec"]["model"]["window"]
     if unknown := [n for n in without if n not in every]:
-        raise UserError(f"--without: {runs[0]} has no domain {unknown[0]}; it has "
-                        f"{', '.join(every)}")
+        raise UserError(
+            f"--without: {runs[0]} has no domain {unknown[0]}; it has {', '.join(every)}"
+        )
     names = [n for n in every if n not in without]
     if len(names) < 2:
         raise UserError("--without leaves fewer than two domains: nothing is left to route")
@@ -69,20 +85,39 @@ def report(runs: Sequence[str], rule: str, without: Sequence[str] = ()) -> dict:
     none = np.zeros(len(names))
     share, given = weak_experts.choose(valid, names)
     by_typicality = weak_experts.typicality(valid, test, names)
-    chosen = next(r for r in by_typicality["rows"]
-                  if r["weight"] == by_typicality["chosen_on_valid"])
-    right = lambda offset: {s: weak_experts.accuracy(x, names, offset)
-                              for s, x in zip(SPLITS, (valid, test), strict=True)}
-    return {"experts": names, "scored_by": rule, "without": list(without),
-            "plain": {**right(none), "per_domain": {
-                n: float(np.mean(test[n].argmin(0) == e)) for e, n in enumerate(names)}},
-            "typicality": {k: chosen[k] for k in ("weight", "valid", "test", "per_domain")},
-            "offsets": {"share": share, **right(given), "nats_per_token": dict(
-                zip(names, map(float, given), strict=True))},
-            "runs": [{"run": Path(run).name, "commit": x.get("commit"), "device": x["device"],
-                      "train": x["spec"]["train"], "seconds": x["seconds"],
-                      "tra_in_training": float(np.mean(x["log"][-1]["tra"]))}
-                     for run, x in zip(runs, records, strict=True)]}
+    chosen = next(
+        r for r in by_typicality["rows"] if r["weight"] == by_typicality["chosen_on_valid"]
+    )
+    right = lambda offset: {
+        s: weak_experts.accuracy(x, names, offset)
+        for s, x in zip(SPLITS, (valid, test), strict=True)
+    }
+    return {
+        "experts": names,
+        "scored_by": rule,
+        "without": list(without),
+        "plain": {
+            **right(none),
+            "per_domain": {n: float(np.mean(test[n].argmin(0) == e)) for e, n in enumerate(names)},
+        },
+        "typicality": {k: chosen[k] for k in ("weight", "valid", "test", "per_domain")},
+        "offsets": {
+            "share": share,
+            **right(given),
+            "nats_per_token": dict(zip(names, map(float, given), strict=True)),
+        },
+        "runs": [
+            {
+                "run": Path(run).name,
+                "commit": x.get("commit"),
+                "device": x["device"],
+                "train": x["spec"]["train"],
+                "seconds": x["seconds"],
+                "tra_in_training": float(np.mean(x["log"][-1]["tra"])),
+            }
+            for run, x in zip(runs, records, strict=True)
+        ],
+    }
 
 
 if __name__ == "__main__":

@@ -34,40 +34,65 @@ def plot(folder: Path, threshold: float = capacity.THRESHOLD) -> Path:
     """Draws FOLDER/law.png; needs matplotlib.  `UserError` when the law is undetermined, or
     its lines lack what a law is fitted on."""
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     rows = ablation.load(folder / ablation.LINES)
     try:
-        points = {held: capacity.capacities([r for r in rows if r["held_out"] == held], threshold)
-                  for held in (False, True)}
+        points = {
+            held: capacity.capacities([r for r in rows if r["held_out"] == held], threshold)
+            for held in (False, True)
+        }
     except KeyError as error:
-        raise UserError(f"{folder / ablation.LINES}: a line has no {error}; give the folder of "
-                        "benchmarks.law.run or of a run of configs/ablate_latents.py") from None
+        raise UserError(
+            f"{folder / ablation.LINES}: a line has no {error}; give the folder of "
+            "benchmarks.law.run or of a run of configs/ablate_latents.py"
+        ) from None
     law = power_law.fit(points[False])
     if law.verdict == "undetermined":
         raise UserError(f"{folder}: there is no law to draw: {law.reason}")
     domains = list(dict.fromkeys(p.setting["domain"] for p in (*points[False], *points[True])))
     # Ten colours that are told apart easily; of more, each its own.
-    colours = dict(zip(domains, plt.cm.tab10.colors if len(domains) <= 10
-                       else plt.cm.turbo([i / len(domains) for i in range(len(domains))])))
+    colours = dict(
+        zip(
+            domains,
+            plt.cm.tab10.colors
+            if len(domains) <= 10
+            else plt.cm.turbo([i / len(domains) for i in range(len(domains))]),
+        )
+    )
     figure, axes = plt.subplots(figsize=(6.4, 5.2))
     for held, found in points.items():
         for p in found:
             said = power_law.predict(law, p.setting)
             bars = [[said["window"] - said["low"]], [said["high"] - said["window"]]]
-            axes.errorbar(said["window"], p.window, xerr=bars if held else None,
-                          fmt=MARKS[p.censored], color=colours[p.setting["domain"]], lw=1,
-                          ms=9 if held else 5, mfc="white" if held else None)
+            axes.errorbar(
+                said["window"],
+                p.window,
+                xerr=bars if held else None,
+                fmt=MARKS[p.censored],
+                color=colours[p.setting["domain"]],
+                lw=1,
+                ms=9 if held else 5,
+                mfc="white" if held else None,
+            )
     ends = [f([p.window for found in points.values() for p in found]) for f in (min, max)]
     axes.plot(ends, ends, color="grey", lw=1, ls="--")
     for domain, colour in colours.items():
         axes.plot([], [], "o", color=colour, label=domain)
-    for mark, label in (("o", "predicted before it was measured"), ("^", "at least"),
-                        ("v", "less than")):
+    for mark, label in (
+        ("o", "predicted before it was measured"),
+        ("^", "at least"),
+        ("v", "less than"),
+    ):
         axes.plot([], [], mark, color="black", label=label, mfc="white" if mark == "o" else None)
-    axes.set(xscale="log", yscale="log", xlabel="L* by the law, tokens",
-             ylabel=f"L* measured (TRA >= {threshold:.0%}), tokens")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="L* by the law, tokens",
+        ylabel=f"L* measured (TRA >= {threshold:.0%}), tokens",
+    )
     axes.legend(fontsize=8)
     figure.tight_layout()
     path = folder / "law.png"
@@ -76,8 +101,9 @@ def plot(folder: Path, threshold: float = capacity.THRESHOLD) -> Path:
         figure.savefig(draft, dpi=120, format="png")
         os.replace(draft, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give a folder that you can write "
-                        "to") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; give a folder that you can write to"
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
         plt.close(figure)

@@ -37,27 +37,38 @@ class Rows(NamedTuple):
 class Program:
     """Compiled for one shape, one number of cells and one size of the text; any number of steps."""
 
-    def __init__(self, model: ModelConfig, optimizer: OptimizerConfig, train: TrainConfig,
-                 cells: int, rows: Rows):
+    def __init__(
+        self,
+        model: ModelConfig,
+        optimizer: OptimizerConfig,
+        train: TrainConfig,
+        cells: int,
+        rows: Rows,
+    ):
         """rows: arrays or their shapes.  Compiles, in the calling thread."""
         began = time.perf_counter()
         of = jax.ShapeDtypeStruct
         shapes = jax.tree.map(lambda x: of(x.shape, x.dtype), rows)
         per_cell = of((cells,), jnp.int32)
-        self.call = jax.jit(functools.partial(_measure, model, optimizer, train)).lower(
-            per_cell, per_cell, shapes, of((), jnp.int32)).compile()
+        self.call = (
+            jax.jit(functools.partial(_measure, model, optimizer, train))
+            .lower(per_cell, per_cell, shapes, of((), jnp.int32))
+            .compile()
+        )
         self.compile_seconds = time.perf_counter() - began
 
-    def __call__(self, seeds: Sequence[int], sources: Sequence[int], rows: Rows, steps: int
-                 ) -> tuple[list[dict], list[list[float]], float]:
+    def __call__(
+        self, seeds: Sequence[int], sources: Sequence[int], rows: Rows, steps: int
+    ) -> tuple[list[dict], list[list[float]], float]:
         """Per cell `objective.metrics` of its test windows and its curve of training nats/token;
         seconds.  seeds, sources: of each cell; a source is a row of `rows`.
         """
         began = time.perf_counter()
         ints = lambda x: np.asarray(x, np.int32)
         sums, curve = jax.device_get(self.call(ints(seeds), ints(sources), rows, ints(steps)))
-        cells = [objective.metrics({k: float(v[e]) for k, v in sums.items()})
-                 for e in range(len(seeds))]
+        cells = [
+            objective.metrics({k: float(v[e]) for k, v in sums.items()}) for e in range(len(seeds))
+        ]
         return cells, curve.T.tolist(), time.perf_counter() - began
 
 
@@ -70,8 +81,9 @@ def _measure(model, optimizer, train, seeds, sources, rows, steps):
 
     def draw(seed, source, step):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), seed), step)
-        first = jax.random.randint(key, (train.batch, 1), 0,
-                                   rows.lengths[source] - model.window + 1)
+        first = jax.random.randint(
+            key, (train.batch, 1), 0, rows.lengths[source] - model.window + 1
+        )
         return rows.train[source, first + jnp.arange(model.window)[None]].astype(jnp.int32)
 
     def step(i, carry):
@@ -80,12 +92,14 @@ def _measure(model, optimizer, train, seeds, sources, rows, steps):
         progress = i.astype(jnp.float32) / jnp.float32(steps)
         state, sums = together(state, {"tokens": tokens}, progress)
         return state, curve.at[i * LOG // steps].set(
-            sums["nll"] / sums["tokens"].astype(jnp.float32))
+            sums["nll"] / sums["tokens"].astype(jnp.float32)
+        )
 
     curve = jnp.zeros((LOG, len(seeds)), jnp.float32)
     state, curve = jax.lax.fori_loop(0, steps, step, (state, curve))
     return jax.vmap(lambda p, s: _score(model, p, rows.test[s], train.batch))(
-        state.params, sources), curve
+        state.params, sources
+    ), curve
 
 
 def _score(model, params, windows, batch):

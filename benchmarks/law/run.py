@@ -32,8 +32,9 @@ from cr_jax.errors import UserError
 from cr_jax.studies.capacity import ablation, capacity, power_law
 from cr_jax.studies.capacity.grid import make_grid
 
-GRIDS = tuple(f"configs/ablate_latents.py:{v}"
-              for v in ("gpu", "gpu_tokens", "gpu_width", "gpu_gpt2"))
+GRIDS = tuple(
+    f"configs/ablate_latents.py:{v}" for v in ("gpu", "gpu_tokens", "gpu_width", "gpu_gpt2")
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,12 +54,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--tokens", required=True, help="folder made by benchmarks.law.tokens")
     p.add_argument("--grids", nargs="+", default=GRIDS, metavar="FILE:VARIANT")
     p.add_argument("--set", nargs="*", default=[], metavar="GROUP.FIELD=VALUE")
-    p.add_argument("--uniform", action="store_true",
-                   help="add uniformly random ids to grids of two or more domains")
+    p.add_argument(
+        "--uniform",
+        action="store_true",
+        help="add uniformly random ids to grids of two or more domains",
+    )
     p.add_argument("--seconds", type=float, required=True, help="then nothing new is begun")
     p.add_argument("--fit-share", type=float, default=0.75, help="of them before the predictions")
-    p.add_argument("--numbers-per-token", type=float, default=8.0,
-                   help="where a setting's search begins: L = M x d_z / this")
+    p.add_argument(
+        "--numbers-per-token",
+        type=float,
+        default=8.0,
+        help="where a setting's search begins: L = M x d_z / this",
+    )
     p.add_argument("--eval-tokens", type=int, default=262_144, help="of each cell's test text")
     p.add_argument("--compilers", type=int, default=14, help="programs compiled side by side")
     p.add_argument("--commit", default="", help="of the code, where it runs outside git")
@@ -90,8 +98,10 @@ class Law:
         for path in args.grids:
             raw = change(load(path), args.set).to_dict()
             if "ablation" not in raw:
-                raise UserError(f"--grids: {path} has no config.ablation; give variants of "
-                                "configs/ablate_latents.py")
+                raise UserError(
+                    f"--grids: {path} has no config.ablation; give variants of "
+                    "configs/ablate_latents.py"
+                )
             grid, e = make_grid(raw.pop("ablation")), build(raw)
             self.thresholds = self.thresholds or grid.thresholds
             self.experiments[path] = e
@@ -123,8 +133,11 @@ class Law:
         """Trains the windows that the search asks for, those first whose program is ready."""
         level, failed = self.thresholds[0], set()
         while time.monotonic() - self.began < until:
-            nexts = [(s, w) for s in wanted
-                     if (w := s.next_window(level, start(s))) and (s.id, w) not in failed]
+            nexts = [
+                (s, w)
+                for s in wanted
+                if (w := s.next_window(level, start(s))) and (s.id, w) not in failed
+            ]
             if not nexts:
                 return
             # First what the searches ask for; then what they will mostly ask for next.
@@ -134,8 +147,11 @@ class Law:
             jobs = [(s, w, f) for s, w in nexts if (f := self.programs.get(s.program_key(w)))]
             ready = [job for job in jobs if job[2].done()]
             if not ready:
-                concurrent.futures.wait([f for *_, f in jobs], timeout=1.0,
-                                        return_when=concurrent.futures.FIRST_COMPLETED)
+                concurrent.futures.wait(
+                    [f for *_, f in jobs],
+                    timeout=1.0,
+                    return_when=concurrent.futures.FIRST_COMPLETED,
+                )
                 continue
             setting, window, future = ready[0]
             try:
@@ -153,25 +169,38 @@ class Law:
             model, train, rows = setting.model(window), setting.train(window), setting.text.shapes
             optimizer = self.experiments[setting.grid].optimizer
             self.programs[key] = self.pool.submit(
-                Program, model, optimizer, train, len(setting.cells(window)), rows(window))
+                Program, model, optimizer, train, len(setting.cells(window)), rows(window)
+            )
 
     def train(self, setting: Setting, window: int, program: Program) -> None:
         cells, text = setting.cells(window), setting.text
         steps = setting.steps(window)
         found, curves, seconds = program(
-            [c.seed for c in cells], [text.names.index(c.domain) for c in cells],
-            text.rows(window), steps)
-        common = {"seconds": seconds, "steps": steps, "cells_in_program": len(cells),
-                  "compile_seconds": program.compile_seconds, "commit": self.commit,
-                  "device": jax.devices()[0].device_kind, "devices": 1}
+            [c.seed for c in cells],
+            [text.names.index(c.domain) for c in cells],
+            text.rows(window),
+            steps,
+        )
+        common = {
+            "seconds": seconds,
+            "steps": steps,
+            "cells_in_program": len(cells),
+            "compile_seconds": program.compile_seconds,
+            "commit": self.commit,
+            "device": jax.devices()[0].device_kind,
+            "devices": 1,
+        }
         lines = [row | common for row in setting.rows(window, found, curves)]
         setting.measured[window] = [line["tra"] for line in lines]
         self.rows += lines
         with (self.out / ablation.LINES).open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines))
         shown = ", ".join(f"{c.domain} {line['tra']:.2%}" for c, line in zip(cells, lines))
-        print(f"{time.monotonic() - self.began:5.0f} s {setting.label(window)}: {shown} "
-              f"({seconds:.1f} s, compiled in {program.compile_seconds:.0f} s)", flush=True)
+        print(
+            f"{time.monotonic() - self.began:5.0f} s {setting.label(window)}: {shown} "
+            f"({seconds:.1f} s, compiled in {program.compile_seconds:.0f} s)",
+            flush=True,
+        )
 
     def predict(self, held_out: list[Setting]) -> dict:
         """What the law says of the held-out settings, on disk before one of them is trained."""
@@ -182,21 +211,33 @@ class Law:
             for setting in s.domains():
                 said = power_law.predict(law, setting)
                 points.append({"setting_id": s.id + setting["domain"], "setting": setting, **said})
-                print(f"predicted for {s.label(0)} {setting['domain']}: L* = {said['window']:.0f} "
-                      f"[{said['low']:.0f}, {said['high']:.0f}]", flush=True)
-        found = {"threshold": level, "rows": len(self.rows), "law": law.to_json(),
-                 "points": points, "seconds": time.monotonic() - self.began}
+                print(
+                    f"predicted for {s.label(0)} {setting['domain']}: L* = {said['window']:.0f} "
+                    f"[{said['low']:.0f}, {said['high']:.0f}]",
+                    flush=True,
+                )
+        found = {
+            "threshold": level,
+            "rows": len(self.rows),
+            "law": law.to_json(),
+            "points": points,
+            "seconds": time.monotonic() - self.began,
+        }
         write(self.out / ablation.PREDICTIONS, json.dumps(found, indent=1))
         return found
 
     def report(self, predictions: dict) -> dict:
-        out = {"claim": "near-lossless capacity L* as a power law of M, d_z and more",
-               **ablation.analyse(self.rows, self.thresholds, predictions),
-               "predictions": predictions, "cells": len(self.rows),
-               "seconds": time.monotonic() - self.began, "versions": versions(),
-               "commit": self.commit, "xla_flags": os.environ.get("XLA_FLAGS", ""),
-               "command": shlex.join(
-                   ["python", "-m", "benchmarks.law.run", *sys.argv[1:]])}
+        out = {
+            "claim": "near-lossless capacity L* as a power law of M, d_z and more",
+            **ablation.analyse(self.rows, self.thresholds, predictions),
+            "predictions": predictions,
+            "cells": len(self.rows),
+            "seconds": time.monotonic() - self.began,
+            "versions": versions(),
+            "commit": self.commit,
+            "xla_flags": os.environ.get("XLA_FLAGS", ""),
+            "command": shlex.join(["python", "-m", "benchmarks.law.run", *sys.argv[1:]]),
+        }
         write(self.out / ablation.REPORT, json.dumps(out, indent=1))
         for level, law in out["laws"].items():
             bars = {t: (c["value"], c["interval_95"]) for t, c in law["exponents"].items()}

@@ -19,7 +19,10 @@ def nearest(windows: Sequence[int], window: float) -> int:
 
 
 def next_window(
-    windows: Sequence[int], tra: Mapping[int, Sequence[float]], tokens: int, threshold: float,
+    windows: Sequence[int],
+    tra: Mapping[int, Sequence[float]],
+    tokens: int,
+    threshold: float,
     start: float,
 ) -> int | None:
     """The rung to measure next; None when nothing is left to learn.
@@ -56,4 +59,4 @@ def neighbours(windows: Sequence[int], window: int) -> list[int]:
     """The rungs beside `window`: worth compiling while it is trained."""
     ladder = sorted(windows)
     at = ladder.index(window)
-    return ladder[max(0, at - 1):at] + ladder[at + 1:at + 2]
+    return ladder[max(0, at - 1) : at] + ladder[at + 1 : at + 2]

@@ -34,13 +34,15 @@ class Text:
         self.vocab_size = sources[names[0]]["vocab_size"]
         self.train = np.zeros((len(train), max(map(len, train))), np.uint16)
         for row, ids in zip(self.train, train):
-            row[:len(ids)] = ids
+            row[: len(ids)] = ids
         self.lengths = np.array([len(ids) for ids in train], np.int32)
         # Whole batches of windows, as the scoring takes them.
         count = min(eval_tokens, *(len(t) for t in test)) // per_step * per_step
         if not count:
-            raise UserError(f"--tokens: test text of {', '.join(names)} is shorter than a step's "
-                            f"{per_step} tokens")
+            raise UserError(
+                f"--tokens: test text of {', '.join(names)} is shorter than a step's "
+                f"{per_step} tokens"
+            )
         self.test = np.stack([_spread(t, count) for t in test])
         self._on_device = None
 
@@ -50,8 +52,11 @@ class Text:
 
     def shapes(self, window: int) -> Rows:
         of = jax.ShapeDtypeStruct
-        return Rows(of(self.train.shape, jnp.uint16), of(self.lengths.shape, jnp.int32),
-                    of(self.windows(window).shape, jnp.uint16))
+        return Rows(
+            of(self.train.shape, jnp.uint16),
+            of(self.lengths.shape, jnp.int32),
+            of(self.windows(window).shape, jnp.uint16),
+        )
 
     def rows(self, window: int) -> Rows:
         """The arrays; training text is moved to the device once."""
@@ -66,17 +71,21 @@ def read_rows(folder: Path, e: Experiment, grid: Grid, eval_tokens: int, uniform
     try:
         sources = json.loads(path.read_text())
     except (OSError, ValueError):
-        raise UserError(f"--tokens: cannot read {path}; make it with benchmarks.law.tokens"
-                        ) from None
+        raise UserError(
+            f"--tokens: cannot read {path}; make it with benchmarks.law.tokens"
+        ) from None
     names = list(e.data.domains)
     missing = [n for n in names if n not in sources]
     if missing:
-        raise UserError(f"--tokens: {folder} has no {missing[0]}; run benchmarks.law.tokens with "
-                        "its config")
+        raise UserError(
+            f"--tokens: {folder} has no {missing[0]}; run benchmarks.law.tokens with its config"
+        )
     sizes = {sources[n]["vocab_size"] for n in names}
     if len(sizes) > 1:
-        raise UserError(f"--tokens: {', '.join(names)} have vocabularies of different sizes; "
-                        "tokenise them with one config")
+        raise UserError(
+            f"--tokens: {', '.join(names)} have vocabularies of different sizes; "
+            "tokenise them with one config"
+        )
     train = [array(folder / f"{n}.train.npy") for n in names]
     test = [array(folder / f"{n}.test.npy") for n in names]
     if uniform and len(names) > 1:
@@ -93,8 +102,8 @@ def _spread(ids: np.ndarray, count: int) -> np.ndarray:
     """`count` tokens in sixteen pieces from the whole row, so that they are of many documents."""
     piece = count // 16
     first = np.linspace(0, len(ids) - piece, 16).astype(int)
-    found = np.concatenate([ids[f:f + piece] for f in first])
-    return np.concatenate([found, ids[:count - len(found)]])
+    found = np.concatenate([ids[f : f + piece] for f in first])
+    return np.concatenate([found, ids[: count - len(found)]])
 
 
 @dataclasses.dataclass
@@ -142,8 +151,7 @@ class Setting:
         model = self.groups[window][0].model
         # Scores of short windows are small, and cuDNN's kernels are made for longer ones.
         attention = "xla" if window < SHORT and model.attention == "auto" else model.attention
-        return dataclasses.replace(
-            model, vocab_size=self.text.vocab_size, attention=attention)
+        return dataclasses.replace(model, vocab_size=self.text.vocab_size, attention=attention)
 
     def train(self, window: int) -> TrainConfig:
         """Without the budget: a program runs any number of steps."""
@@ -154,8 +162,13 @@ class Setting:
         return -(-c.budget // (c.train.batch * window))
 
     def program_key(self, window: int) -> tuple:
-        return (self.model(window), self.train(window), len(self.groups[window]),
-                self.text.train.shape, self.text.test.shape)
+        return (
+            self.model(window),
+            self.train(window),
+            len(self.groups[window]),
+            self.text.train.shape,
+            self.text.test.shape,
+        )
 
     def next_window(self, threshold: float, start: float) -> int | None:
         return next_window(self.windows, self.measured, self.text.test.shape[1], threshold, start)
@@ -163,15 +176,24 @@ class Setting:
     def label(self, window: int) -> str:
         c, m = self._first, self._first.model
         return (f"L={window} " if window else "") + (
-            f"M={m.latents} d_z={m.d_latent} d={m.d_model} {c.budget / 1e6:.1f} M tokens")
+            f"M={m.latents} d_z={m.d_latent} d={m.d_model} {c.budget / 1e6:.1f} M tokens"
+        )
 
     def domains(self) -> list[dict]:
         """The fields of `capacity.SETTING`, one dict per domain."""
         m, names = self._first.model, dict.fromkeys(c.domain for c in self.groups[self.windows[0]])
-        return [{"domain": n, "size": self._first.size, "latents": m.latents,
-                 "d_latent": m.d_latent, "d_model": m.d_model,
-                 "budget_tokens": self._first.budget,
-                 "xz_bits": self.text.sources[n]["xz_bits"]} for n in names]
+        return [
+            {
+                "domain": n,
+                "size": self._first.size,
+                "latents": m.latents,
+                "d_latent": m.d_latent,
+                "d_model": m.d_model,
+                "budget_tokens": self._first.budget,
+                "xz_bits": self.text.sources[n]["xz_bits"],
+            }
+            for n in names
+        ]
 
     def rows(self, window: int, found: Sequence[dict], curves: Sequence[list[float]]) -> list[dict]:
         """Lines of ablation.jsonl."""
@@ -181,14 +203,22 @@ class Setting:
         for cell, scores, curve in zip(self.groups[window], found, curves):
             ids = test[self.text.names.index(cell.domain)]
             identity = [self.id, window, cell.domain, cell.seed, len(curve), scores["tokens"]]
-            lines.append({
-                "cell": hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
-                "held_out": self.held_out, "window": window, **fields[cell.domain],
-                "seed": cell.seed, "bottleneck": model.bottleneck,
-                "vocab_size": model.vocab_size, "parameters": _parameters(model),
-                **scores, "majority_tra": majority_rate(ids, np.ones(ids.shape, bool)),
-                "train_tokens": self.steps(window) * cell.train.batch * window,
-                "train_nll": curve})
+            lines.append(
+                {
+                    "cell": hashlib.sha256(json.dumps(identity).encode()).hexdigest(),
+                    "held_out": self.held_out,
+                    "window": window,
+                    **fields[cell.domain],
+                    "seed": cell.seed,
+                    "bottleneck": model.bottleneck,
+                    "vocab_size": model.vocab_size,
+                    "parameters": _parameters(model),
+                    **scores,
+                    "majority_tra": majority_rate(ids, np.ones(ids.shape, bool)),
+                    "train_tokens": self.steps(window) * cell.train.batch * window,
+                    "train_nll": curve,
+                }
+            )
         return lines
 
 
@@ -199,8 +229,12 @@ def _parameters(model: ModelConfig) -> int:
 
 def settings(grid_name: str, e: Experiment, grid: Grid, text: Text) -> list[Setting]:
     """Every setting of a grid, held-out ones too."""
-    e = dataclasses.replace(e, data=dataclasses.replace(
-        e.data, domains={n: e.data.domains.get(n, DomainConfig()) for n in text.names}))
+    e = dataclasses.replace(
+        e,
+        data=dataclasses.replace(
+            e.data, domains={n: e.data.domains.get(n, DomainConfig()) for n in text.names}
+        ),
+    )
     found: dict[tuple, dict[int, list[Cell]]] = {}
     pairs = {(m, d) for m in grid.latents for d in grid.d_latent}
     for held_out in (False, True):
@@ -211,5 +245,6 @@ def settings(grid_name: str, e: Experiment, grid: Grid, text: Text) -> list[Sett
             c = cells[0]
             key = (held_out, c.size, c.budget, c.model.latents, c.model.d_latent)
             found.setdefault(key, {})[c.model.window] = cells
-    return [Setting(grid_name, n, key[0], ladder, text)
-            for n, (key, ladder) in enumerate(found.items())]
+    return [
+        Setting(grid_name, n, key[0], ladder, text) for n, (key, ladder) in enumerate(found.items())
+    ]

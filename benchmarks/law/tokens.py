@@ -62,8 +62,12 @@ def make(e: Experiment, work: Path, out: Path, test_tokens: int) -> None:
         out.mkdir(parents=True, exist_ok=True)
     for name, domain in e.data.domains.items():
         train = np.asarray(text.train[name].tokens)
-        test = load_corpus([s.replace("{root}", e.data.root) for s in domain.test], text.tokenizer,
-                           e.data.cache or work / "cache", test_tokens)
+        test = load_corpus(
+            [s.replace("{root}", e.data.root) for s in domain.test],
+            text.tokenizer,
+            e.data.cache or work / "cache",
+            test_tokens,
+        )
         for split, ids in (("train", train), ("test", np.asarray(test.tokens[:test_tokens]))):
             with writing(out):
                 np.save(out / f"{name}.{split}.npy", ids.astype(np.uint16), allow_pickle=False)
@@ -72,8 +76,11 @@ def make(e: Experiment, work: Path, out: Path, test_tokens: int) -> None:
         sources[name] = {
             "vocab_size": experiment_text.sized(e.model, text.tokenizer).vocab_size,
             "xz_bits": 8 * len(lzma.compress(sample, preset=6)) / count,
-            "bytes_per_token": len(sample) / count, "tokenizer": e.tokenizer.kind,
-            "train_tokens": len(train), "test_tokens": len(test.tokens)}
+            "bytes_per_token": len(sample) / count,
+            "tokenizer": e.tokenizer.kind,
+            "train_tokens": len(train),
+            "test_tokens": len(test.tokens),
+        }
         print(f"{name}: {sources[name]}", flush=True)
     write(path, json.dumps(sources, indent=1))
 

@@ -40,8 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--workdir", required=True, help="of a finished run of main.py")
     p.add_argument("--expert", default="", help="by default the only one")
     p.add_argument("--windows", type=int, default=2048, help="of test, evenly spread; 0: all")
-    p.add_argument("--fsq", type=int, nargs="+", default=[], metavar="LEVELS",
-                   help="fine-tune with this many values per number; 0: the control without")
+    p.add_argument(
+        "--fsq",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="LEVELS",
+        help="fine-tune with this many values per number; 0: the control without",
+    )
     p.add_argument("--fsq-seconds", type=float, default=20.0, help="of steps, for each of --fsq")
     p.add_argument("--fsq-rate", type=float, default=0.25, help="share of the run's learning rates")
     p.add_argument("--out", required=True)
@@ -76,8 +82,10 @@ def measure(a: argparse.Namespace) -> dict:
     try:
         e = build(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        raise UserError(f"--workdir: {workdir}/config.json cannot be read; name the folder of a "
-                        "finished run of main.py") from None
+        raise UserError(
+            f"--workdir: {workdir}/config.json cannot be read; name the folder of a "
+            "finished run of main.py"
+        ) from None
     bank = ExpertBank.load(workdir / "bank")
     if a.expert not in ("", *bank.names) or (len(bank.names) > 1 and not a.expert):
         raise UserError(f"--expert must be one of {', '.join(bank.names)}")
@@ -86,36 +94,55 @@ def measure(a: argparse.Namespace) -> dict:
     spread = lambda windows, count: windows.spread(count or len(windows)).tokens
     test, fit = spread(text.test[name], a.windows), spread(text.valid[name], FIT_WINDOWS)
     params, model = bank.expert_params(name), bank.model
-    score = functools.partial(bits.run, windows=test, fit_windows=fit, batch=e.eval.batch,
-                              ids=text.tokenizer.vocab_size)
+    score = functools.partial(
+        bits.run, windows=test, fit_windows=fit, batch=e.eval.batch, ids=text.tokenizer.vocab_size
+    )
     began = time.perf_counter()
     found = score(model, params, text=text.tokenizer.decode(test.ravel()).encode("utf-8"))
     report(found["rows"])
     base = dataclasses.replace(model, levels=0)
     params = {"params": {k: v for k, v in params["params"].items() if k != "quantizer"}}
     for levels in a.fsq:
-        tuned_model, start, known = dataclasses.replace(base, levels=levels), params, len(
-            found["rows"])
+        tuned_model, start, known = (
+            dataclasses.replace(base, levels=levels),
+            params,
+            len(found["rows"]),
+        )
         if levels:
             z = bits.latents(base, params, fit, e.eval.batch).reshape(-1, base.d_latent)
             start = quantizer.insert(params, z, levels)
             # As fitted, before any step.
             found["rows"] += tagged(score(tuned_model, start)["rows"], levels, 0.0, 0, 0.0)
-        tuned = fine_tune(tuned_model, e, start, {name: text.train[name]}, a.fsq_seconds,
-                          a.fsq_rate)
+        tuned = fine_tune(
+            tuned_model, e, start, {name: text.train[name]}, a.fsq_seconds, a.fsq_rate
+        )
         found["rows"] += tagged(score(tuned_model, tuned[0], bits=())["rows"], levels, *tuned[1:])
         report(found["rows"][known:])
-    return found | {"expert": name, "set": "test", "fit_set": "valid",
-                    "seconds": time.perf_counter() - began, "fsq_rate": a.fsq_rate,
-                    "commit": commit(), "device": jax.devices()[0].device_kind}
+    return found | {
+        "expert": name,
+        "set": "test",
+        "fit_set": "valid",
+        "seconds": time.perf_counter() - began,
+        "fsq_rate": a.fsq_rate,
+        "commit": commit(),
+        "device": jax.devices()[0].device_kind,
+    }
 
 
 def tagged(
     rows: list[dict], levels: int, seconds: float, steps: int, compiled: float
 ) -> list[dict]:
     """The rows with what the fine-tuning was and took."""
-    return [r | {"levels": levels, "fine_tune_seconds": seconds, "fine_tune_steps": steps,
-                 "fine_tune_compile_seconds": compiled} for r in rows]
+    return [
+        r
+        | {
+            "levels": levels,
+            "fine_tune_seconds": seconds,
+            "fine_tune_steps": steps,
+            "fine_tune_compile_seconds": compiled,
+        }
+        for r in rows
+    ]
 
 
 def report(rows: list[dict]) -> None:
@@ -134,22 +161,43 @@ def fine_tune(
     """
     o = e.optimizer
     slow = dataclasses.replace(
-        e, optimizer=dataclasses.replace(
-            o, learning_rate=share * o.learning_rate,
-            muon_learning_rate=share * o.muon_learning_rate),
-        train=dataclasses.replace(e.train, steps=0, tokens=0, seconds=seconds))
+        e,
+        optimizer=dataclasses.replace(
+            o,
+            learning_rate=share * o.learning_rate,
+            muon_learning_rate=share * o.muon_learning_rate,
+        ),
+        train=dataclasses.replace(e.train, steps=0, tokens=0, seconds=seconds),
+    )
     plan = parallel.make_plan(e.parallel, 1, e.train.batch)
 
     def batches(step):
-        return train_iterator(WindowBatches(
-            corpora, batch=e.train.batch, window=model.window, seed=e.seed, mode=e.data.mode,
-            pad_id=0), step)
+        return train_iterator(
+            WindowBatches(
+                corpora,
+                batch=e.train.batch,
+                window=model.window,
+                seed=e.seed,
+                mode=e.data.mode,
+                pad_id=0,
+            ),
+            step,
+        )
 
-    job = Job(slow, CompressorLoss(model, slow.train, plan.devices_seen), tuple(corpora), batches,
-              start=jax.tree.map(lambda x: np.asarray(x)[None], params))
+    job = Job(
+        slow,
+        CompressorLoss(model, slow.train, plan.devices_seen),
+        tuple(corpora),
+        batches,
+        start=jax.tree.map(lambda x: np.asarray(x)[None], params),
+    )
     done = train(job, plan)
-    return (jax.tree.map(lambda x: x[0], done.params), done.seconds, done.step,
-            done.phases["compile"])
+    return (
+        jax.tree.map(lambda x: x[0], done.params),
+        done.seconds,
+        done.step,
+        done.phases["compile"],
+    )
 
 
 if __name__ == "__main__":

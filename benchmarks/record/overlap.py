@@ -34,10 +34,17 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     try:
         rows = measure(args)
-        text = json.dumps({
-            "rows": rows, "window": args.window, "command": command(args),
-            "commit": args.commit or commit(), "numpy": versions()["numpy"],
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}, indent=1)
+        text = json.dumps(
+            {
+                "rows": rows,
+                "window": args.window,
+                "command": command(args),
+                "commit": args.commit or commit(),
+                "numpy": versions()["numpy"],
+                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            },
+            indent=1,
+        )
         write(args.out, text + "\n")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -53,8 +60,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--sets", default="valid,test,wikitext", help="held-out arrays")
     p.add_argument("--run", type=int, nargs="+", default=[32, 64, 128, 512], metavar="TOKENS")
     p.add_argument("--window", type=int, default=WINDOW)
-    p.add_argument("--windows", type=int, default=0,
-                   help="at most so many of each set, evenly spread; 0: those that run.py scores")
+    p.add_argument(
+        "--windows",
+        type=int,
+        default=0,
+        help="at most so many of each set, evenly spread; 0: those that run.py scores",
+    )
     p.add_argument("--commit", default="", help="of the code, where it runs outside git")
     p.add_argument("--out", default="overlap.json")
     return p.parse_args(arguments)
@@ -62,8 +73,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def command(args: argparse.Namespace) -> str:
     """The command, without the paths of the machine."""
-    words = ["--train", args.train, "--sets", args.sets, "--run", *map(str, args.run),
-             "--window", str(args.window), "--windows", str(args.windows)]
+    words = [
+        "--train",
+        args.train,
+        "--sets",
+        args.sets,
+        "--run",
+        *map(str, args.run),
+        "--window",
+        str(args.window),
+        "--windows",
+        str(args.windows),
+    ]
     return f"python -m benchmarks.record.overlap --tokens TOKENS {shlex.join(words)}"
 
 
@@ -73,13 +94,15 @@ def measure(args: argparse.Namespace) -> list[dict]:
     Shares are fractions of 1; `shares` names them.  Raises `UserError`.
     """
     if not all(0 < n <= args.window for n in args.run) or args.windows < 0:
-        raise UserError(f"--run must be between 1 and --window={args.window}, --windows not "
-                        "negative")
+        raise UserError(
+            f"--run must be between 1 and --window={args.window}, --windows not negative"
+        )
     folder = Path(args.tokens)
     train = [(p.name, ids(p)) for p in sorted(folder.glob(args.train))]
     if not train:
-        raise UserError(f"--tokens: {folder} has no {args.train}; make it with "
-                        "benchmarks.record.tokens")
+        raise UserError(
+            f"--tokens: {folder} has no {args.train}; make it with benchmarks.record.tokens"
+        )
     sets = {}
     for name in args.sets.split(","):
         limit = args.windows or VALID_WINDOWS * (name == "valid")
@@ -94,9 +117,15 @@ def measure(args: argparse.Namespace) -> list[dict]:
         for i, (_, tokens) in enumerate(train):
             found |= occurring(together, length, tokens)
             for name, part in zip(sets, np.split(found, ends), strict=True):
-                rows.append({"set": name, "run": length, "train": [n for n, _ in train[:i + 1]],
-                             "train_tokens": sum(len(t) for _, t in train[:i + 1]),
-                             **shares(part, length)})
+                rows.append(
+                    {
+                        "set": name,
+                        "run": length,
+                        "train": [n for n, _ in train[: i + 1]],
+                        "train_tokens": sum(len(t) for _, t in train[: i + 1]),
+                        **shares(part, length),
+                    }
+                )
                 print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -117,8 +146,13 @@ def shares(found: Bool[np.ndarray, "N P"], run: int) -> dict[str, float]:
     paper.
     """
     inside = covered(found, run).mean(1)
-    return {"windows": len(found), "runs": found.size, "runs_found": float(found.mean()),
-            "tokens_covered": float(inside.mean()), "windows_half": float((inside >= 0.5).mean())}
+    return {
+        "windows": len(found),
+        "runs": found.size,
+        "runs_found": float(found.mean()),
+        "tokens_covered": float(inside.mean()),
+        "windows_half": float((inside >= 0.5).mean()),
+    }
 
 
 def covered(found: Bool[np.ndarray, "N P"], run: int) -> Bool[np.ndarray, "N L"]:
@@ -161,7 +195,7 @@ def positions(
     table[(asked >> shift).astype(np.int64)] = True
     at = np.full(len(asked), -1, np.int64)
     for start in range(0, len(tokens) - run + 1, CHUNK):
-        seen = keys(tokens[start:start + CHUNK + run - 1], run)
+        seen = keys(tokens[start : start + CHUNK + run - 1], run)
         likely = np.flatnonzero(table[(seen >> shift).astype(np.int64)])
         place = np.searchsorted(asked, seen[likely])
         place[place == len(asked)] = 0

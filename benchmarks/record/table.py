@@ -17,12 +17,35 @@ from pathlib import Path
 
 CHIP = "H100"
 TARGET = 0.9947  # Paper 2512.16963, TRA on held-out code
-KEPT = ("config", "changes", "bottleneck", "L", "M", "d_z", "params", "seed", "train_tokens",
-        "train_seconds", "tokens_per_s", "compile_seconds", "seconds_to_99_47", "device", "commit",
-        "tra", "nll", "window_exact", "majority_tra", "tokens")
-NAMES = {"test": "code_test", "valid": "code_valid", "wikitext": "wikitext_valid",
-         "wikitest": "wiki_test",
-         "random": "random"}
+KEPT = (
+    "config",
+    "changes",
+    "bottleneck",
+    "L",
+    "M",
+    "d_z",
+    "params",
+    "seed",
+    "train_tokens",
+    "train_seconds",
+    "tokens_per_s",
+    "compile_seconds",
+    "seconds_to_99_47",
+    "device",
+    "commit",
+    "tra",
+    "nll",
+    "window_exact",
+    "majority_tra",
+    "tokens",
+)
+NAMES = {
+    "test": "code_test",
+    "valid": "code_valid",
+    "wikitext": "wikitext_valid",
+    "wikitest": "wiki_test",
+    "random": "random",
+}
 
 
 def main():
@@ -40,22 +63,32 @@ def main():
     if seeds is None:
         p.error(f"none of the commands has two seeds on an {CHIP}, unchanged, all at the target")
     times = [r["seconds_to_99_47"] for r in seeds]
-    record = {"seconds_to_99_47": statistics.mean(times), "seeds": len(times),
-              "spread": max(times) - min(times), "all": times,
-              "device": seeds[0]["device"], "commit": seeds[0]["commit"],
-              "others": [{k: r[k] for k in ("seed", "seconds_to_99_47", "train_seconds", "device",
-                                            "commit")} for r in plain if r not in seeds]}
+    record = {
+        "seconds_to_99_47": statistics.mean(times),
+        "seeds": len(times),
+        "spread": max(times) - min(times),
+        "all": times,
+        "device": seeds[0]["device"],
+        "commit": seeds[0]["commit"],
+        "others": [
+            {k: r[k] for k in ("seed", "seconds_to_99_47", "train_seconds", "device", "commit")}
+            for r in plain
+            if r not in seeds
+        ],
+    }
     rows += [of_report(json.loads(Path(path).read_text())) for path in args.reports]
     swap = named(json.loads(Path(args.swap).read_text())) if args.swap else None
     Path(args.out).write_text(json.dumps({"rows": rows, "record": record, "swap": swap}, indent=1))
     for r in rows:
-        print(f"| {' '.join(r['changes']) or r['seed']} | {r['train_seconds']:.0f} s | "
-              f"{r['train_tokens'] / 1e6:.0f} M | "
-              + " | ".join(f"{r['tra'][n]:.2%}" for n in NAMES.values() if n in r["tra"])
-              + f" | {r['nll'].get('code_test', 0):.3f} / "
-              f"{r['nll'].get('wikitext_valid', 0):.2f} | "
-              f"{r['window_exact'].get('code_test', 0):.1%} | "
-              f"{r['seconds_to_99_47'] or float('nan'):.0f} s |")
+        print(
+            f"| {' '.join(r['changes']) or r['seed']} | {r['train_seconds']:.0f} s | "
+            f"{r['train_tokens'] / 1e6:.0f} M | "
+            + " | ".join(f"{r['tra'][n]:.2%}" for n in NAMES.values() if n in r["tra"])
+            + f" | {r['nll'].get('code_test', 0):.3f} / "
+            f"{r['nll'].get('wikitext_valid', 0):.2f} | "
+            f"{r['window_exact'].get('code_test', 0):.1%} | "
+            f"{r['seconds_to_99_47'] or float('nan'):.0f} s |"
+        )
 
 
 def record_runs(raws):
@@ -65,10 +98,14 @@ def record_runs(raws):
         if not raw["changes"] and CHIP in raw["device"]:
             key = raw["device"], raw["commit"], json.dumps(raw["settings"], sort_keys=True)
             commands.setdefault(key, []).append(named(raw))
-    counted = [rows for rows in commands.values() if len({r["seed"] for r in rows}) > 1
-               and None not in [r["seconds_to_99_47"] for r in rows]]
-    return min(counted, default=None,
-               key=lambda rows: statistics.mean(r["seconds_to_99_47"] for r in rows))
+    counted = [
+        rows
+        for rows in commands.values()
+        if len({r["seed"] for r in rows}) > 1 and None not in [r["seconds_to_99_47"] for r in rows]
+    ]
+    return min(
+        counted, default=None, key=lambda rows: statistics.mean(r["seconds_to_99_47"] for r in rows)
+    )
 
 
 def of_report(report: dict) -> dict:
@@ -78,11 +115,22 @@ def of_report(report: dict) -> dict:
     """
     expert, cells = next(iter(report["fingerprint"].items()))
     config, training = report["provenance"]["config"], report["training"]
-    names = {expert: f"{expert}_test", "wikitext": "wikitext_valid", "code": "code_test",
-             "random_tokens": "random"}
-    figures = {group: {names.get(n, n): cell[key] for n, cell in cells.items()}
-               for group, key in (("tra", "tra"), ("nll", "nll"), ("window_exact", "window_exact"),
-                                  ("majority_tra", "majority_tra"), ("tokens", "tokens"))}
+    names = {
+        expert: f"{expert}_test",
+        "wikitext": "wikitext_valid",
+        "code": "code_test",
+        "random_tokens": "random",
+    }
+    figures = {
+        group: {names.get(n, n): cell[key] for n, cell in cells.items()}
+        for group, key in (
+            ("tra", "tra"),
+            ("nll", "nll"),
+            ("window_exact", "window_exact"),
+            ("majority_tra", "majority_tra"),
+            ("tokens", "tokens"),
+        )
+    }
     curve = report["curves"][expert]
     for group in ("tra", "nll"):
         if curve.get(f"valid_{group}"):
@@ -90,17 +138,29 @@ def of_report(report: dict) -> dict:
     model, seconds = config["model"], training["seconds"]
     tokens = training["tokens_per_expert"]
     return {
-        "command": report["provenance"]["command"], "config": report["name"], "changes": [],
-        "bottleneck": model["bottleneck"], "L": model["window"], "M": model["latents"],
-        "d_z": model["d_latent"], "params": report["summary"]["parameters"],
-        "seed": config["seed"], "train_tokens": tokens, "train_seconds": seconds,
+        "command": report["provenance"]["command"],
+        "config": report["name"],
+        "changes": [],
+        "bottleneck": model["bottleneck"],
+        "L": model["window"],
+        "M": model["latents"],
+        "d_z": model["d_latent"],
+        "params": report["summary"]["parameters"],
+        "seed": config["seed"],
+        "train_tokens": tokens,
+        "train_seconds": seconds,
         "tokens_per_s": tokens / seconds,
         "compile_seconds": training["seconds_by_phase"]["compile"],
         "validate_seconds": training["seconds_by_phase"]["validate"],
-        "seconds_to_99_47": (training["seconds_to_target"].get(expert)
-                             if training.get("target_tra") == TARGET else None),
-        "device": report["provenance"]["devices"][0], "commit": report["provenance"]["commit"],
-        **figures}
+        "seconds_to_99_47": (
+            training["seconds_to_target"].get(expert)
+            if training.get("target_tra") == TARGET
+            else None
+        ),
+        "device": report["provenance"]["devices"][0],
+        "commit": report["provenance"]["commit"],
+        **figures,
+    }
 
 
 def named(raw):

@@ -43,10 +43,14 @@ def make(data: Path, tokenizer: Gpt2Tokenizer, out: Path) -> None:
     Raises `UserError` when a file is missing or damaged, when `out` already holds arrays (a left
     training file would join the new ones) or cannot be written.
     """
-    jobs = {f"train{i:02d}": path
-            for i, path in enumerate(found(data / "code_python", "train*.jsonl*"))}
-    for name, folder, stem in (("valid", "code_python", "valid"), ("test", "code_python", "test"),
-                               ("wikitext", "wikitext", "valid")):
+    jobs = {
+        f"train{i:02d}": path for i, path in enumerate(found(data / "code_python", "train*.jsonl*"))
+    }
+    for name, folder, stem in (
+        ("valid", "code_python", "valid"),
+        ("test", "code_python", "test"),
+        ("wikitext", "wikitext", "valid"),
+    ):
         matches = found(data / folder, f"{stem}.jsonl*")
         if len(matches) > 1:
             raise UserError(f"{data / folder} has {len(matches)} files {stem}.jsonl*; leave one")
@@ -71,16 +75,20 @@ def found(folder: Path, pattern: str) -> list[Path]:
     """Sorted files.  Raises `UserError` when there is none."""
     matches = sorted(folder.glob(pattern))
     if not matches:
-        raise UserError(f"no {pattern} in {folder}; the docstring of tokens.py says what belongs "
-                        "there")
+        raise UserError(
+            f"no {pattern} in {folder}; the docstring of tokens.py says what belongs there"
+        )
     return matches
 
 
 def token_row(path: Path, tokenizer: Gpt2Tokenizer) -> np.ndarray:
     """uint16 [T]: the file's documents in order, each followed by the end id."""
     end = np.array([tokenizer.end_id], np.uint16)
-    parts = [part for document in documents(f"jsonl:{path}")
-             for part in (tokenizer.encode(document.text).astype(np.uint16), end)]
+    parts = [
+        part
+        for document in documents(f"jsonl:{path}")
+        for part in (tokenizer.encode(document.text).astype(np.uint16), end)
+    ]
     if not parts:
         raise UserError(f"no text in {path}")
     return np.concatenate(parts)
@@ -91,14 +99,15 @@ def array(path: Path, mode: str | None = None) -> np.ndarray:
     try:
         return np.load(path, mmap_mode=mode, allow_pickle=False)
     except (OSError, ValueError):
-        raise UserError(f"--tokens: cannot read {path}; make it with benchmarks.record.tokens"
-                        ) from None
+        raise UserError(
+            f"--tokens: cannot read {path}; make it with benchmarks.record.tokens"
+        ) from None
 
 
 def windows(tokens: np.ndarray, length: int, limit: int) -> np.ndarray:
     """Consecutive windows [N, L], or `limit` of them evenly spread."""
     count = len(tokens) // length
-    return spread(tokens[:count * length].reshape(count, length), limit)
+    return spread(tokens[: count * length].reshape(count, length), limit)
 
 
 def spread(rows: np.ndarray, limit: int) -> np.ndarray:

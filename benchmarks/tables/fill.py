@@ -18,16 +18,18 @@ def filled(text: str, tables: Mapping[str, Callable[[], str]], where: str) -> tu
     parts, stale, at = [], [], 0
     for begin in BEGIN.finditer(text):
         name, end = begin["name"], text.find(END, begin.end())
-        inner = text[begin.end():end]
+        inner = text[begin.end() : end]
         if end < 0 or BEGIN.search(inner):
             raise UserError(f"{where}: the table {name} has no {END}; add that line after it")
         if name not in tables:
-            raise UserError(f"{where}: nobody defines the table {name}; register it in "
-                            "benchmarks/tables or take its markers out")
+            raise UserError(
+                f"{where}: nobody defines the table {name}; register it in "
+                "benchmarks/tables or take its markers out"
+            )
         made = f"\n{tables[name]()}\n"
         if made != inner:
             stale.append(name)
-        parts += [text[at:begin.end()], made]
+        parts += [text[at : begin.end()], made]
         at = end
     return "".join([*parts, text[at:]]), stale
 
@@ -37,8 +39,9 @@ def names_in(text: str) -> list[str]:
     return [begin["name"] for begin in BEGIN.finditer(text)]
 
 
-def fill(paths: Iterable[Path], tables: Mapping[str, Callable[[], str]], root: Path,
-         write: bool) -> list[str]:
+def fill(
+    paths: Iterable[Path], tables: Mapping[str, Callable[[], str]], root: Path, write: bool
+) -> list[str]:
     """One line for each table that is not what its JSON says; with `write` the files are mended."""
     lines = []
     for path in paths:

@@ -31,11 +31,20 @@ def index() -> str:
     for name, text in notes().items():
         said = {k: v.replace("|", "/") for k, v in head(text).items()}
         files = said["JSON"].replace("../../results/", "")
-        rows.append([f"[{text.splitlines()[0].lstrip('# ')}](../docs/results/{name})",
-                     said["Claim"], said["Verdict"], said["Command"], said["Commit"],
-                     said["Hardware"], files])
-    return markdown(["note", "claim", "verdict", "config or command", "commit", "hardware",
-                     "JSON"], rows)
+        rows.append(
+            [
+                f"[{text.splitlines()[0].lstrip('# ')}](../docs/results/{name})",
+                said["Claim"],
+                said["Verdict"],
+                said["Command"],
+                said["Commit"],
+                said["Hardware"],
+                files,
+            ]
+        )
+    return markdown(
+        ["note", "claim", "verdict", "config or command", "commit", "hardware", "JSON"], rows
+    )
 
 
 def origin(data: object) -> tuple[str, str]:
@@ -44,14 +53,20 @@ def origin(data: object) -> tuple[str, str]:
     parts = [own, own.get("provenance"), own.get("record")]
     for key in ("runs", "rows"):
         part = own.get(key)
-        parts += part if isinstance(part, list) else [*part.values()] if isinstance(
-            part, dict) else []
+        parts += (
+            part if isinstance(part, list) else [*part.values()] if isinstance(part, dict) else []
+        )
     first = lambda part, keys: next((str(part[k]) for k in keys if part.get(k)), "")
-    said = [(first(p, ("run_commit", "commit")), first(p, ("device", "hardware", "kind")))
-            for p in parts if isinstance(p, dict)]
+    said = [
+        (first(p, ("run_commit", "commit")), first(p, ("device", "hardware", "kind")))
+        for p in parts
+        if isinstance(p, dict)
+    ]
     short = lambda text: text[:7] if re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?", text) else text
-    return tuple("; ".join(dict.fromkeys(filter(None, column)))  # type: ignore[return-value]
-                 for column in ([short(c) for c, _ in said], [d for _, d in said]))
+    return tuple(
+        "; ".join(dict.fromkeys(filter(None, column)))  # type: ignore[return-value]
+        for column in ([short(c) for c, _ in said], [d for _, d in said])
+    )
 
 
 @table("files")
@@ -61,8 +76,11 @@ def files() -> str:
     rows = []
     for path in sorted(RESULTS.rglob("*.json")):
         name = str(path.relative_to(RESULTS))
-        of = [f"[{n[11:-3]}](../docs/results/{n})" for n, paths in said.items()
-              if any(name == p or (p.endswith("/") and name.startswith(p)) for p in paths)]
+        of = [
+            f"[{n[11:-3]}](../docs/results/{n})"
+            for n, paths in said.items()
+            if any(name == p or (p.endswith("/") and name.startswith(p)) for p in paths)
+        ]
         rows.append([f"[{name}]({name})", *origin(read(name)), ", ".join(of)])
     return markdown(["file", "commit", "hardware", "notes"], rows)
 
@@ -70,15 +88,20 @@ def files() -> str:
 @table("arrays")
 def arrays() -> str:
     """The arrays that are kept, and the file that is made of them."""
-    of = {"bank/bank_s0.npz": "cascade_20.json; routing.json at 512 tokens",
-          "bank/half_s0.npz": "routing_half.json, routing_half_without.json, cascade_20_half.json",
-          "bank/half_weight1_s0.npz": "routing_half_weight1.json, "
-          "routing_half_weight1_without.json, cascade_20_half_weight1.json",
-          "bank/experts64.npz": "routing_64.json, cascade_64.json",
-          "code_length/": "scoring_code.json", "scoring/": "scoring.json",
-          "sizes/": "sizes/table.json"}
-    size = lambda name: sum(p.stat().st_size for p in RESULTS.glob(
-        f"{name}*.npz" if name.endswith("/") else name))
-    return markdown(["arrays", "MB", "made of them"],
-                    [[name, f"{size(name) / 1e6:.1f}", made] for name, made in of.items()])
-
+    of = {
+        "bank/bank_s0.npz": "cascade_20.json; routing.json at 512 tokens",
+        "bank/half_s0.npz": "routing_half.json, routing_half_without.json, cascade_20_half.json",
+        "bank/half_weight1_s0.npz": "routing_half_weight1.json, "
+        "routing_half_weight1_without.json, cascade_20_half_weight1.json",
+        "bank/experts64.npz": "routing_64.json, cascade_64.json",
+        "code_length/": "scoring_code.json",
+        "scoring/": "scoring.json",
+        "sizes/": "sizes/table.json",
+    }
+    size = lambda name: sum(
+        p.stat().st_size for p in RESULTS.glob(f"{name}*.npz" if name.endswith("/") else name)
+    )
+    return markdown(
+        ["arrays", "MB", "made of them"],
+        [[name, f"{size(name) / 1e6:.1f}", made] for name, made in of.items()],
+    )

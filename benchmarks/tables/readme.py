@@ -15,16 +15,29 @@ def compression() -> str:
     found = lambda run: [percent(run["tra"][k], 2) for k in ("test", "wikitext", "random")]
     return markdown(
         ["compressor", "code, held out", "WikiText", "random ids", "training"],
-        [["the paper, 87 M parameters, 64x", "99.47 %", "47.76 %", "0.57 %", "not said"],
-         ["**latent queries**, 88 M, 64x", *(percent(cells[k]["tra"], 2) for k in (
-             "code", "wikitext", "random_tokens")),
-          f"{steps['seconds']:.0f} s, {steps['tokens_per_expert'] / 1e6:.0f} M tokens, one H200"],
-         ["fold, 90 M, 64x, three seeds", *(percent(mean(k), 2) for k in (
-             "test", "wikitext", "random")), f"{training(seeds[0])}, one H100"],
-         *([name, *found(run), f"{training(run)}, one {chip}"] for name, run, chip in (
-             ("fold, 94 M, 128x", record("h100_m4_seed0"), "H100"),
-             ("fold, 103 M, 256x", record("h200_m2_seed0"), "H200"))),
-         ["a random code that learnt nothing, 64x", None, None, "100 %", "none"]])
+        [
+            ["the paper, 87 M parameters, 64x", "99.47 %", "47.76 %", "0.57 %", "not said"],
+            [
+                "**latent queries**, 88 M, 64x",
+                *(percent(cells[k]["tra"], 2) for k in ("code", "wikitext", "random_tokens")),
+                f"{steps['seconds']:.0f} s, {steps['tokens_per_expert'] / 1e6:.0f} M tokens, "
+                "one H200",
+            ],
+            [
+                "fold, 90 M, 64x, three seeds",
+                *(percent(mean(k), 2) for k in ("test", "wikitext", "random")),
+                f"{training(seeds[0])}, one H100",
+            ],
+            *(
+                [name, *found(run), f"{training(run)}, one {chip}"]
+                for name, run, chip in (
+                    ("fold, 94 M, 128x", record("h100_m4_seed0"), "H100"),
+                    ("fold, 103 M, 256x", record("h200_m2_seed0"), "H200"),
+                )
+            ),
+            ["a random code that learnt nothing, 64x", None, None, "100 %", "none"],
+        ],
+    )
 
 
 @table("readme-routing")
@@ -35,34 +48,64 @@ def routing() -> str:
     baselines = {**cpu, **gpu}
     return markdown(
         ["ranked by", "routed right", "trained on other domains' text?"],
-        [["code length, typicality penalty (one expert per domain)", percent(penalised(first)),
-          "no"],
-         ["code length, offsets, two experts per domain",
-          percent(two["accuracy"]["512"]), "offsets on valid"],
-         ["rebuilding alone (the paper's rule), same experts",
-          percent(first["paper_rule"]["accuracy"]["512"]), "no"],
-         *([label, percent(baselines[name]["512"]), other] for name, label, other in (
-             ("lm", "likelihood of autoregressive experts of equal size", "no"),
-             ("gate", "learned gate of equal size", "yes"),
-             ("ngram", "linear classifier on token 1+2-grams", "yes")))])
+        [
+            [
+                "code length, typicality penalty (one expert per domain)",
+                percent(penalised(first)),
+                "no",
+            ],
+            [
+                "code length, offsets, two experts per domain",
+                percent(two["accuracy"]["512"]),
+                "offsets on valid",
+            ],
+            [
+                "rebuilding alone (the paper's rule), same experts",
+                percent(first["paper_rule"]["accuracy"]["512"]),
+                "no",
+            ],
+            *(
+                [label, percent(baselines[name]["512"]), other]
+                for name, label, other in (
+                    ("lm", "likelihood of autoregressive experts of equal size", "no"),
+                    ("gate", "learned gate of equal size", "yes"),
+                    ("ngram", "linear classifier on token 1+2-grams", "yes"),
+                )
+            ),
+        ],
+    )
 
 
 @table("readme-speed")
 def speed() -> str:
     """Tokens/s of training and of routing."""
-    of = {(r["framework"], r["model"], r["optimizer"]): r
-          for r in read("throughput.json")["rows"]}
+    of = {(r["framework"], r["model"], r["optimizer"]): r for r in read("throughput.json")["rows"]}
     mine = lambda size: of[("jax", size, "adamw")]
     peer = read("throughput.json")["torch_ratios"]
-    cost = {(r["device"].split()[-1], r["experts"], r["mode"]): r
-            for r in read("router_cost.json")["rows"]}
-    cascade = next(r for (_, experts, mode), r in cost.items()
-                   if experts == 64 and mode == "cascade" and "H100" in r["device"])
+    cost = {
+        (r["device"].split()[-1], r["experts"], r["mode"]): r
+        for r in read("router_cost.json")["rows"]
+    }
+    cascade = next(
+        r
+        for (_, experts, mode), r in cost.items()
+        if experts == 64 and mode == "cascade" and "H100" in r["device"]
+    )
     return markdown(
         ["work on one H100", "tokens/s", "beside it"],
-        [[f"training, {name} parameters, AdamW", short(mine(size)["tokens_per_s"]),
-          f"{peer[size]['adamw']:.2f} times PyTorch with torch.compile"]
-         for size, name in (("10m", "10 M"), ("87m", "87 M"), ("350m", "350 M"))] + [
-         ["routing among 64 experts, 6 candidates of bigram models",
-          short(cascade["tokens_per_s"]),
-          f"{cascade['relative_cost']:.1f} times one expert's time; all 64 take 63 times"]])
+        [
+            [
+                f"training, {name} parameters, AdamW",
+                short(mine(size)["tokens_per_s"]),
+                f"{peer[size]['adamw']:.2f} times PyTorch with torch.compile",
+            ]
+            for size, name in (("10m", "10 M"), ("87m", "87 M"), ("350m", "350 M"))
+        ]
+        + [
+            [
+                "routing among 64 experts, 6 candidates of bigram models",
+                short(cascade["tokens_per_s"]),
+                f"{cascade['relative_cost']:.1f} times one expert's time; all 64 take 63 times",
+            ]
+        ],
+    )

@@ -10,23 +10,49 @@ def speed() -> str:
     """Training steps of four sizes beside PyTorch."""
     found = read("throughput.json")
     names = {"jax": "this code", "torch": "PyTorch"}
-    rows = [*((r, r["commit"]) for r in found["rows"]),
-            *((r, e["commit"]) for e in found["earlier"] for r in e["rows"])]
+    rows = [
+        *((r, r["commit"]) for r in found["rows"]),
+        *((r, e["commit"]) for e in found["earlier"] for r in e["rows"]),
+    ]
     rows.sort(key=lambda of: (SIZES.index(of[0]["model"]), of[0]["tokens_per_s"]))
     return markdown(
-        ["size", "", "optimiser", "batch", "tokens/s", "share of the matmul rate",
-         "peak memory, GiB", "commit"],
-        [[r["model"], names[r["framework"]], r["optimizer"], r["batch"], short(r["tokens_per_s"]),
-          percent(r["mfu"]), decimal(r["peak_memory_gib"], 1), commit] for r, commit in rows])
+        [
+            "size",
+            "",
+            "optimiser",
+            "batch",
+            "tokens/s",
+            "share of the matmul rate",
+            "peak memory, GiB",
+            "commit",
+        ],
+        [
+            [
+                r["model"],
+                names[r["framework"]],
+                r["optimizer"],
+                r["batch"],
+                short(r["tokens_per_s"]),
+                percent(r["mfu"]),
+                decimal(r["peak_memory_gib"], 1),
+                commit,
+            ]
+            for r, commit in rows
+        ],
+    )
 
 
 @table("speed-ratios")
 def speed_ratios() -> str:
     """Tokens/s divided by those of PyTorch with AdamW."""
     ratios = read("throughput.json")["torch_ratios"]
-    return markdown(["size", "AdamW here", "Muon here"], [
-        [name, decimal(of.get("adamw"), 2), decimal(of.get("muon"), 2)]
-        for name, of in sorted(ratios.items(), key=lambda kv: SIZES.index(kv[0]))])
+    return markdown(
+        ["size", "AdamW here", "Muon here"],
+        [
+            [name, decimal(of.get("adamw"), 2), decimal(of.get("muon"), 2)]
+            for name, of in sorted(ratios.items(), key=lambda kv: SIZES.index(kv[0]))
+        ],
+    )
 
 
 @table("two-gpus")
@@ -35,50 +61,101 @@ def two_gpus() -> str:
     rows = read("scaling.json")["rows"]
     before = "before 8c9b19d: one step split by the compiler, plain operations"
     find = lambda devices, mode, parallel, batch, experts, run: next(
-        r for r in rows if (r["devices"], r["mode"], r["parallel"], r["batch"], r["experts"],
-                            r["run"]) == (devices, mode, parallel, batch, experts, run))
-    of = {"87 M, data-parallel, `jit`, 512 windows": ("data", "jit", 512, 1, "batch 512"),
-          "the same, `pmap`": ("data", "pmap", 512, 1, "batch 512"),
-          "the same, `jit`, 256 windows": ("data", "jit", 256, 1, "batch 256"),
-          "bank of 32 experts, 16 on each GPU": ("expert", "jit", 32, 32, "32 experts"),
-          "bank of 16 experts, 8 on each GPU": ("expert", "jit", 32, 16, "batch 512"),
-          "87 M, 256 windows, before 8c9b19d": ("data", "jit", 256, 1, before),
-          "bank of 16 experts, before 8c9b19d": ("expert", "jit", 32, 16, before)}
+        r
+        for r in rows
+        if (r["devices"], r["mode"], r["parallel"], r["batch"], r["experts"], r["run"])
+        == (devices, mode, parallel, batch, experts, run)
+    )
+    of = {
+        "87 M, data-parallel, `jit`, 512 windows": ("data", "jit", 512, 1, "batch 512"),
+        "the same, `pmap`": ("data", "pmap", 512, 1, "batch 512"),
+        "the same, `jit`, 256 windows": ("data", "jit", 256, 1, "batch 256"),
+        "bank of 32 experts, 16 on each GPU": ("expert", "jit", 32, 32, "32 experts"),
+        "bank of 16 experts, 8 on each GPU": ("expert", "jit", 32, 16, "batch 512"),
+        "87 M, 256 windows, before 8c9b19d": ("data", "jit", 256, 1, before),
+        "bank of 16 experts, before 8c9b19d": ("expert", "jit", 32, 16, before),
+    }
     lines = []
     for name, (mode, parallel, batch, experts, run) in of.items():
         one = find(1, mode, "jit", batch, experts, run)
         two = find(2, mode, parallel, batch, experts, run)
         half = batch // 2
-        per_gpu = [r["tokens_per_s"] for r in rows if mode == "data" and (
-            r["devices"], r["mode"], r["batch"], r["run"]) == (1, "data", half, run)]
-        lines.append([name, f"{one['tokens_per_s'] / 1e3:,.0f} K",
-                      f"{two['tokens_per_s'] / 1e3:,.0f} K", percent(two["efficiency"]),
-                      percent(two["tokens_per_s"] / 2 / per_gpu[0]) if per_gpu else None])
-    return markdown(["work", "one GPU, tokens/s", "two GPUs, tokens/s", "share of twice one GPU",
-                     "of twice one GPU with half the windows"], lines)
+        per_gpu = [
+            r["tokens_per_s"]
+            for r in rows
+            if mode == "data"
+            and (r["devices"], r["mode"], r["batch"], r["run"]) == (1, "data", half, run)
+        ]
+        lines.append(
+            [
+                name,
+                f"{one['tokens_per_s'] / 1e3:,.0f} K",
+                f"{two['tokens_per_s'] / 1e3:,.0f} K",
+                percent(two["efficiency"]),
+                percent(two["tokens_per_s"] / 2 / per_gpu[0]) if per_gpu else None,
+            ]
+        )
+    return markdown(
+        [
+            "work",
+            "one GPU, tokens/s",
+            "two GPUs, tokens/s",
+            "share of twice one GPU",
+            "of twice one GPU with half the windows",
+        ],
+        lines,
+    )
 
 
 @table("memory-plan")
 def memory_plan() -> str:
     """Memory for each device, planned by the compiler."""
     gib = lambda r, key: f"{r[f'{key}_gib']:.1f} GiB"
-    return markdown(["parameters", "devices", "state", "temporary", "total"], [
-        [f"{r['parameters'] / 1e9:.2f} B", r["devices"],
-         *(gib(r, k) for k in ("state", "temporary", "total"))]
-        for r in read("memory_plan.json")["rows"]])
+    return markdown(
+        ["parameters", "devices", "state", "temporary", "total"],
+        [
+            [
+                f"{r['parameters'] / 1e9:.2f} B",
+                r["devices"],
+                *(gib(r, k) for k in ("state", "temporary", "total")),
+            ]
+            for r in read("memory_plan.json")["rows"]
+        ],
+    )
 
 
 @table("router-cost")
 def router_cost() -> str:
     """Tokens/s of routing, and the time relative to one expert."""
     rows = [r for r in read("router_cost.json")["rows"] if r["mode"] != "ngram"]
-    named = lambda r: "all experts" if r["mode"] == "exact" else (
-        f"{r['keep']} candidates of the bigram models" if r["mode"] == "cascade"
-        else r["mode"])
+    named = lambda r: (
+        "all experts"
+        if r["mode"] == "exact"
+        else (
+            f"{r['keep']} candidates of the bigram models" if r["mode"] == "cascade" else r["mode"]
+        )
+    )
     where = lambda r: "H100" if "H100" in r["device"] else "2 CPU cores"
-    return markdown(["device", "experts", "scored", "tokens/s", "time relative to one expert",
-                     "memory, GiB", "bigram models alone, tokens/s"],
-                    [[where(r), r["experts"], named(r), f"{r['tokens_per_s']:,.0f}",
-                      f"{r['relative_cost']:.1f}", decimal(r["memory_gib"], 2),
-                      short(r["scouts_tokens_per_s"]) if "scouts_tokens_per_s" in r else None]
-                     for r in rows])
+    return markdown(
+        [
+            "device",
+            "experts",
+            "scored",
+            "tokens/s",
+            "time relative to one expert",
+            "memory, GiB",
+            "bigram models alone, tokens/s",
+        ],
+        [
+            [
+                where(r),
+                r["experts"],
+                named(r),
+                f"{r['tokens_per_s']:,.0f}",
+                f"{r['relative_cost']:.1f}",
+                decimal(r["memory_gib"], 2),
+                short(r["scouts_tokens_per_s"]) if "scouts_tokens_per_s" in r else None,
+            ]
+            for r in rows
+        ],
+    )

@@ -28,17 +28,28 @@ def run() -> dict:
             raise RuntimeError("an undisturbed run failed")
         # No file may grow past this: the arrays of a checkpoint do not fit, small files do.
         found = {
-            "file_too_large": _case(where, "large", quiet, lambda c: runs.limit_file_size(
-                c.child, 8_000), lambda c: None),
-            "read_only": _case(where, "sealed_off", quiet,
-                               lambda c: (c.workdir / "checkpoints").chmod(0o500),
-                               lambda c: (c.workdir / "checkpoints").chmod(0o700))}
+            "file_too_large": _case(
+                where,
+                "large",
+                quiet,
+                lambda c: runs.limit_file_size(c.child, 8_000),
+                lambda c: None,
+            ),
+            "read_only": _case(
+                where,
+                "sealed_off",
+                quiet,
+                lambda c: (c.workdir / "checkpoints").chmod(0o500),
+                lambda c: (c.workdir / "checkpoints").chmod(0o700),
+            ),
+        }
         found["full"] = _on_small_disk(where, quiet)
     return found
 
 
-def _case(where, name: str, quiet: Path, trouble: Callable, relief: Callable,
-          workdir: Path | None = None) -> dict:
+def _case(
+    where, name: str, quiet: Path, trouble: Callable, relief: Callable, workdir: Path | None = None
+) -> dict:
     workdir = workdir or where.workdir(name)
     child = runs.Run(where, workdir, {"train.steps": STEPS}, preexec_fn=_obey_permissions)
     child.until(3)
@@ -53,8 +64,10 @@ def _case(where, name: str, quiet: Path, trouble: Callable, relief: Callable,
         "said": [x.replace(str(workdir), "WORKDIR") for x in child.complaints()][:4],
         "said_again": again.complaints(),
         "older_intact": bool(good) and not again.complaints(),
-        "bit_exact": ended == 0 and runs.weights(workdir) == runs.weights(quiet)
-        and runs.curve(workdir) == runs.curve(quiet)}
+        "bit_exact": ended == 0
+        and runs.weights(workdir) == runs.weights(quiet)
+        and runs.curve(workdir) == runs.curve(quiet),
+    }
 
 
 def _obey_permissions() -> None:
@@ -71,9 +84,26 @@ def _on_small_disk(where, quiet: Path) -> dict | None:
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     try:
         done = subprocess.run(
-            ["unshare", *user, "--mount", "sh", "-c", script, "sh", str(disk), sys.executable,
-             "-m", "benchmarks.torture.disks", str(disk), str(quiet)],
-            capture_output=True, text=True, cwd=runs.ROOT, check=False)
+            [
+                "unshare",
+                *user,
+                "--mount",
+                "sh",
+                "-c",
+                script,
+                "sh",
+                str(disk),
+                sys.executable,
+                "-m",
+                "benchmarks.torture.disks",
+                str(disk),
+                str(quiet),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=runs.ROOT,
+            check=False,
+        )
     except FileNotFoundError:
         return None
     lines = done.stdout.splitlines()
@@ -106,7 +136,8 @@ if __name__ == "__main__":
     p = argparse.ArgumentParser(
         prog="python -m benchmarks.torture.disks",
         description="The case of a full disk alone; `python -m benchmarks.torture --part disks` "
-        "mounts a small one and runs all cases.")
+        "mounts a small one and runs all cases.",
+    )
     p.add_argument("disk", type=Path, help="an empty folder on a file system of a few megabytes")
     p.add_argument("quiet", type=Path, help="the workdir of an undisturbed run")
     a = p.parse_args()

@@ -45,13 +45,21 @@ def run(chains=tuple(CHAINS), steps: int = STEPS) -> dict:
     with runs.place() as where:
         still = _Chain(where, "still", (Life(1),), steps)
         still.run()
-        found = {name: _compare(_Chain(where, name, CHAINS[name], steps), still)
-                 for name in chains}
+        found = {name: _compare(_Chain(where, name, CHAINS[name], steps), still) for name in chains}
     total = lambda key: sum(x[key] for x in found.values())
-    return {"chains": found, "windows": total("windows"), "repeated": total("repeated"),
-            "skipped": total("skipped"),
-            "good": all(x["windows_equal"] and x["restored_exactly"] and x["ended_well"]
-                        and x["largest_nll_difference"] <= NLL_TOLERANCE for x in found.values())}
+    return {
+        "chains": found,
+        "windows": total("windows"),
+        "repeated": total("repeated"),
+        "skipped": total("skipped"),
+        "good": all(
+            x["windows_equal"]
+            and x["restored_exactly"]
+            and x["ended_well"]
+            and x["largest_nll_difference"] <= NLL_TOLERANCE
+            for x in found.values()
+        ),
+    }
 
 
 class _Chain:
@@ -71,14 +79,27 @@ class _Chain:
             self._live(number, life, stop)
 
     def _live(self, number: int, life: Life, stop: int) -> None:
-        settings = {"train.steps": self.steps, "train.batch": BATCH, "parallel": life.parallel,
-                    "mesh_fsdp": life.fsdp, "train.checkpoint_every": 1e9}
+        settings = {
+            "train.steps": self.steps,
+            "train.batch": BATCH,
+            "parallel": life.parallel,
+            "mesh_fsdp": life.fsdp,
+            "train.checkpoint_every": 1e9,
+        }
         children, notes = [], []
         for i, flags in enumerate(runs.joined(life.processes)):
             notes.append(self.where.folder / f"{self.workdir.name}.{number}.{i}.notes")
-            children.append(runs.Run(
-                self.where, self.workdir, settings, [WITNESS], life.devices, flags,
-                {"TORTURE_NOTES": str(notes[-1]), "TORTURE_STOP": str(stop)}))
+            children.append(
+                runs.Run(
+                    self.where,
+                    self.workdir,
+                    settings,
+                    [WITNESS],
+                    life.devices,
+                    flags,
+                    {"TORTURE_NOTES": str(notes[-1]), "TORTURE_STOP": str(stop)},
+                )
+            )
         ended = [child.wait() for child in children]
         wanted = 130 if stop else 0
         self.statuses += [status if status != wanted else 0 for status in ended]
@@ -106,22 +127,30 @@ def _compare(chain: _Chain, still: _Chain) -> dict:
     wanted = {step: draws[0] for step, draws in still.draws.items()}
     given = {step: draws[0] for step, draws in chain.draws.items()}
     rows = [row for step in sorted(given) for row in given[step]]
-    pairs = [(a, b) for a, b in zip(chain.states, chain.states[1:])
-             if a[1:2] == ("saved",) and b[1] == "restored"]
+    pairs = [
+        (a, b)
+        for a, b in zip(chain.states, chain.states[1:])
+        if a[1:2] == ("saved",) and b[1] == "restored"
+    ]
     known = [(a, b) for a, b in pairs if a[2] and b[2]]
     curves = [runs.curve(c.workdir) for c in (chain, still)]
     same_lines = [x[:2] for x in curves[0]] == [x[:2] for x in curves[1]]
     return {
-        "lives": [str(life) for life in chain.lives], "steps": chain.steps,
+        "lives": [str(life) for life in chain.lives],
+        "steps": chain.steps,
         "ended_well": not any(chain.statuses) and same_lines,
-        "windows": len(rows), "repeated": len(rows) - len(set(rows)) + (sum(times) - len(times)),
+        "windows": len(rows),
+        "repeated": len(rows) - len(set(rows)) + (sum(times) - len(times)),
         "skipped": len({r for x in wanted.values() for r in x} - set(rows)),
         "windows_equal": given == wanted,
-        "restores": len(pairs), "restores_compared": len(known),
+        "restores": len(pairs),
+        "restores_compared": len(known),
         "restored_exactly": all(a[0] == b[0] and a[2] == b[2] for a, b in known)
-        and all(a[0] == b[0] for a, b in pairs) and len(pairs) == len(chain.lives) - 1,
+        and all(a[0] == b[0] for a, b in pairs)
+        and len(pairs) == len(chain.lives) - 1,
         "largest_nll_difference": max(abs(a[2] - b[2]) for a, b in zip(*curves)),
-        "largest_weight_difference": _furthest(chain.workdir, still.workdir)}
+        "largest_weight_difference": _furthest(chain.workdir, still.workdir),
+    }
 
 
 def _furthest(one: Path, other: Path) -> float:

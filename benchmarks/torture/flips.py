@@ -28,8 +28,9 @@ from cr_jax.training.step import init_state
 STEPS = 6
 
 
-def run(checkpoint_flips: int, bank_flips: int, megabytes: int, restarts: bool = True,
-        seed: int = 0) -> dict:
+def run(
+    checkpoint_flips: int, bank_flips: int, megabytes: int, restarts: bool = True, seed: int = 0
+) -> dict:
     """-> figures: flips, flips_detected, by kind, and the cost of checking.
 
     megabytes: size of the checkpoint on which the check is timed; restarts: also damage the
@@ -43,12 +44,16 @@ def run(checkpoint_flips: int, bank_flips: int, megabytes: int, restarts: bool =
         found = {
             "checkpoint": _checkpoint(workdir / "checkpoints", checkpoint_flips, chance),
             "bank": _bank(workdir / "bank", bank_flips, chance),
-            "cost": cost(where.folder / "timed", megabytes)}
+            "cost": cost(where.folder / "timed", megabytes),
+        }
         if restarts:
             found["restarts"] = _restarts(where, workdir)
     parts = [found["checkpoint"], found["bank"]]
-    return {"flips": sum(p["flips"] for p in parts),
-            "flips_detected": sum(p["detected"] for p in parts), **found}
+    return {
+        "flips": sum(p["flips"] for p in parts),
+        "flips_detected": sum(p["detected"] for p in parts),
+        **found,
+    }
 
 
 def _checkpoint(folder: Path, count: int, chance: random.Random) -> dict:
@@ -76,8 +81,9 @@ def _checkpoint(folder: Path, count: int, chance: random.Random) -> dict:
         return (step, digest) == before[:2] and len(lines) == 1
 
     figures = _flip_all(files, count, chance, detected)
-    figures["cut"] = [_changed(path, detected, path.read_bytes()[:-1]) for path in files
-                      if path.stat().st_size]
+    figures["cut"] = [
+        _changed(path, detected, path.read_bytes()[:-1]) for path in files if path.stat().st_size
+    ]
     figures["missing"] = [_changed(path, detected, None) for path in files]
     for kind in ("cut", "missing"):
         # Without its seal a step was never finished: no warning is due, see the test beside.
@@ -127,8 +133,13 @@ def _flip_all(files: list[Path], count: int, chance: random.Random, detected) ->
         if not _changed(path, detected, bytes(raw)):
             missed.append(f"{path.name} byte {place} bit {bit}")
         touched.add(path)
-    return {"flips": count, "detected": count - len(missed), "files": len(files),
-            "files_touched": len(touched), "missed": missed}
+    return {
+        "flips": count,
+        "detected": count - len(missed),
+        "files": len(files),
+        "files_touched": len(touched),
+        "missed": missed,
+    }
 
 
 def _changed(path: Path, detected, raw: bytes | None) -> bool:
@@ -155,15 +166,21 @@ def _restarts(where, workdir: Path) -> dict:
             path.write_bytes(raw if kind == "flipped" else raw[:-1])
         child = runs.Run(where, workdir, {"train.steps": STEPS})
         ended, lines = child.wait(), child.complaints()
-        found[kind] = (ended == 0 and len(lines) == 1 and "is damaged" in lines[0]
-                       and runs.weights(workdir) == good)
+        found[kind] = (
+            ended == 0
+            and len(lines) == 1
+            and "is damaged" in lines[0]
+            and runs.weights(workdir) == good
+        )
     return found
 
 
 def cost(folder: Path, megabytes: int) -> dict:
     """Checking a checkpoint of that size against restoring it, from the page cache."""
-    state = {f"w{i}": np.random.default_rng(i).normal(size=(megabytes, 1 << 15)).astype(np.float32)
-             for i in range(8)}
+    state = {
+        f"w{i}": np.random.default_rng(i).normal(size=(megabytes, 1 << 15)).astype(np.float32)
+        for i in range(8)
+    }
     checkpointer = Checkpointer(folder)
     checkpointer.save(1, state, {}, {})
     checkpointer.wait()
@@ -176,8 +193,12 @@ def cost(folder: Path, megabytes: int) -> dict:
     restored = time.perf_counter() - began
     checkpointer.close()
     shutil.rmtree(folder)
-    return {"megabytes": round(size / 1e6), "check_mb_per_s": round(size / checked / 1e6),
-            "check_seconds": round(checked, 3), "check_and_restore_seconds": round(restored, 3)}
+    return {
+        "megabytes": round(size / 1e6),
+        "check_mb_per_s": round(size / checked / 1e6),
+        "check_seconds": round(checked, 3),
+        "check_and_restore_seconds": round(restored, 3),
+    }
 
 
 def _files(folder: Path) -> list[Path]:

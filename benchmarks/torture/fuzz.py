@@ -31,9 +31,20 @@ from cr_jax.models import BOTTLENECKS
 from cr_jax.scoring import bigram
 from cr_jax.scoring.calibration import Calibration
 
-MODEL = ModelConfig(vocab_size=258, window=16, latents=4, d_model=16, d_latent=16, heads=2, d_ff=32,
-                    encoder_blocks=1, decoder_blocks=1, bottleneck="fold", fold_channels=8,
-                    dtype="float32")
+MODEL = ModelConfig(
+    vocab_size=258,
+    window=16,
+    latents=4,
+    d_model=16,
+    d_latent=16,
+    heads=2,
+    d_ff=32,
+    encoder_blocks=1,
+    decoder_blocks=1,
+    bottleneck="fold",
+    fold_channels=8,
+    dtype="float32",
+)
 SHARES = {"text": 0.29, "safetensors": 0.2, "json": 0.25, "name": 0.14, "size": 0.12}
 SHOWN = 40  # failures kept with their input
 
@@ -79,9 +90,13 @@ class _Arena:
         shutil.copytree(self.empty, self.other)
 
     def fuzz(self, inputs: int, number: int, progress) -> dict:
-        kinds = {"text": lambda bank: hostile.texts(), "safetensors": hostile.parameters,
-                 "json": hostile.manifests, "name": hostile.names,
-                 **{f"size, {form}": hostile.sizes for form in BOTTLENECKS}}
+        kinds = {
+            "text": lambda bank: hostile.texts(),
+            "safetensors": hostile.parameters,
+            "json": hostile.manifests,
+            "name": hostile.names,
+            **{f"size, {form}": hostile.sizes for form in BOTTLENECKS},
+        }
         found = {}
         for kind, make in kinds.items():
             word, _, form = kind.partition(", ")
@@ -92,19 +107,32 @@ class _Arena:
             before, surroundings = self.failed, self._surroundings()
             while len(done) < wanted:
                 count = len(done)
-                _generate(strategy, wanted - count, number + count,
-                          lambda case, done=done, wanted=wanted:
-                          len(done) < wanted and self.check(case, done))
+                _generate(
+                    strategy,
+                    wanted - count,
+                    number + count,
+                    lambda case, done=done, wanted=wanted: (
+                        len(done) < wanted and self.check(case, done)
+                    ),
+                )
                 if len(done) == count:
                     break  # nothing new to draw
             if self._surroundings() != surroundings:
                 self._fail({"kind": kind, "wrong": ["files outside the bank have changed"]})
             statuses = collections.Counter(done)
-            found[kind] = {"inputs": len(done), "refused": statuses[2], "answered": statuses[0],
-                           "failures": self.failed - before}
+            found[kind] = {
+                "inputs": len(done),
+                "refused": statuses[2],
+                "answered": statuses[0],
+                "failures": self.failed - before,
+            }
             progress(f"{kind}: {found[kind]}")
-        return {"fuzz_inputs": sum(x["inputs"] for x in found.values()),
-                "fuzz_failures": self.failed, "kinds": found, "failures": self.failures}
+        return {
+            "fuzz_inputs": sum(x["inputs"] for x in found.values()),
+            "fuzz_failures": self.failed,
+            "kinds": found,
+            "failures": self.failures,
+        }
 
     def check(self, case: Case, statuses: list) -> None:
         """One input; its exit status goes to `statuses`."""
@@ -115,12 +143,16 @@ class _Arena:
             hostile.put(case, self.bank)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                status, wrong = watch.call(cli.main, argv, case.text, self.writable,
-                                           case.argv[:2] == ("bank", "verify"))
+                status, wrong = watch.call(
+                    cli.main, argv, case.text, self.writable, case.argv[:2] == ("bank", "verify")
+                )
             if status == 0 and case.must_fail and self._differs(case):
                 wrong.append("a changed byte was not noticed")
-            if case.argv[:2] not in (("bank", "add"), ("bank", "remove")) and not case.files and \
-                    self._tree(self.bank) != self._tree(self.pristine):
+            if (
+                case.argv[:2] not in (("bank", "add"), ("bank", "remove"))
+                and not case.files
+                and self._tree(self.bank) != self._tree(self.pristine)
+            ):
                 wrong.append("a reading command changed the bank")
         finally:
             hostile.restore(case, self.pristine, self.bank)
@@ -129,9 +161,16 @@ class _Arena:
                 shutil.copytree(self.empty, self.other)
         statuses.append(status)
         if wrong:
-            self._fail({"kind": case.kind, "argv": [w[:80] for w in case.argv], "wrong": wrong,
-                        "sealed": case.sealed, "text": repr(case.text[:80]),
-                        "files": [[n, repr(d[:400])] for n, d in case.files]})
+            self._fail(
+                {
+                    "kind": case.kind,
+                    "argv": [w[:80] for w in case.argv],
+                    "wrong": wrong,
+                    "sealed": case.sealed,
+                    "text": repr(case.text[:80]),
+                    "files": [[n, repr(d[:400])] for n, d in case.files],
+                }
+            )
 
     def _differs(self, case: Case) -> bool:
         """Whether a file that the command reads is another than the good one."""
@@ -144,12 +183,18 @@ class _Arena:
             self.failures.append({**what, "wrong": text})
 
     def _surroundings(self) -> dict:
-        return self._tree(self.canary) | self._tree(self.pristine) | self._tree(self.empty) | {
-            p.name: b"" for p in self.folder.iterdir() if p.name != "hypothesis"}
+        return (
+            self._tree(self.canary)
+            | self._tree(self.pristine)
+            | self._tree(self.empty)
+            | {p.name: b"" for p in self.folder.iterdir() if p.name != "hypothesis"}
+        )
 
     def _tree(self, folder: Path) -> dict:
-        return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b""
-                for p in folder.rglob("*")}
+        return {
+            str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b""
+            for p in folder.rglob("*")
+        }
 
 
 def make_bank(folder: Path, experts: int, model: ModelConfig = MODEL) -> None:
@@ -166,16 +211,27 @@ def make_bank(folder: Path, experts: int, model: ModelConfig = MODEL) -> None:
                 place = place.setdefault(group, {})
             place[leaf] = random.normal(0, 0.3, shape).astype(np.float32)
         text = random.integers(0, model.vocab_size, (8, model.window))
-        bank.add(f"e{i}", tree, calibration, {"seed": i},
-                 bigram=bigram.count(text, np.ones(text.shape, bool), model.vocab_size))
+        bank.add(
+            f"e{i}",
+            tree,
+            calibration,
+            {"seed": i},
+            bigram=bigram.count(text, np.ones(text.shape, bool), model.vocab_size),
+        )
 
 
 def _generate(strategy, count: int, number: int, check: Callable[[Case], object]) -> None:
     """Draws `count` cases; a failing one is noted by `check`, not raised, and not shrunk."""
 
     @seed(number)
-    @settings(max_examples=count, database=None, deadline=None, phases=[Phase.generate],
-              suppress_health_check=list(HealthCheck), print_blob=False)
+    @settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
     @given(strategy)
     def one(case):
         check(case)

@@ -17,13 +17,44 @@ from cr_jax.bank import files as bank_folder
 
 EXPERT = "e0"
 INSIDE = f"experts/{EXPERT}/"
-JSON_FILES = ("bank.json", INSIDE + "config.json", INSIDE + "calibration.json",
-              INSIDE + "manifest.json", "tokenizer/tokenizer.json")
+JSON_FILES = (
+    "bank.json",
+    INSIDE + "config.json",
+    INSIDE + "calibration.json",
+    INSIDE + "manifest.json",
+    "tokenizer/tokenizer.json",
+)
 TENSORS = tuple(INSIDE + f for f in ("params.safetensors", bank_folder.BIGRAM))
-CLIMBING = ("..", "../..", "../x", "../../etc/passwd", "/etc/passwd", "/", ".", "", "~",
-            "a/../../b", "e0/../../../x", "..\\x", "C:\\x", "experts/../../x", ".hidden", "-x",
-            "--", "unknown", "e0/", "./e0", "*", "$(x)", "`x`", "e0;x", "con", "e1",
-            "x" * 300, "x/" * 3000)
+CLIMBING = (
+    "..",
+    "../..",
+    "../x",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "/",
+    ".",
+    "",
+    "~",
+    "a/../../b",
+    "e0/../../../x",
+    "..\\x",
+    "C:\\x",
+    "experts/../../x",
+    ".hidden",
+    "-x",
+    "--",
+    "unknown",
+    "e0/",
+    "./e0",
+    "*",
+    "$(x)",
+    "`x`",
+    "e0;x",
+    "con",
+    "e1",
+    "x" * 300,
+    "x/" * 3000,
+)
 _DEEP = "stands for deeply nested lists"
 SIZES = (0, -1, 1, 2, 3, 2**15, 2**31 - 1, 2**31, 2**40, 2**62, 2**63, 2**64, 10**30, 10**400)
 
@@ -50,65 +81,90 @@ class Case:
         return self.argv[:2] != ("bank", "add") or self.files[0][0].startswith(INSIDE)
 
 
-READING = (("route", "--bank", "{bank}", "{input}"),
-           ("route", "--json", "--bank", "{bank}", "{input}"),
-           ("route", "--min-candidates", "1", "--bank", "{bank}", "{input}"),
-           ("reconstruct", "--bank", "{bank}", "--expert", EXPERT, "{input}"))
-KEEPING = (("bank", "verify", "--bank", "{bank}"), ("bank", "list", "--bank", "{bank}"),
-           ("bank", "list", "--json", "--bank", "{bank}"),
-           ("bank", "add", "--bank", "{other}", "{bank}/" + INSIDE.rstrip("/"), "--name", "new"))
+READING = (
+    ("route", "--bank", "{bank}", "{input}"),
+    ("route", "--json", "--bank", "{bank}", "{input}"),
+    ("route", "--min-candidates", "1", "--bank", "{bank}", "{input}"),
+    ("reconstruct", "--bank", "{bank}", "--expert", EXPERT, "{input}"),
+)
+KEEPING = (
+    ("bank", "verify", "--bank", "{bank}"),
+    ("bank", "list", "--bank", "{bank}"),
+    ("bank", "list", "--json", "--bank", "{bank}"),
+    ("bank", "add", "--bank", "{other}", "{bank}/" + INSIDE.rstrip("/"), "--name", "new"),
+)
 ALL = READING + KEEPING
 
 # What a real command line can hold: any bytes but NUL.
 words = st.one_of(
-    st.sampled_from(CLIMBING), st.binary(max_size=40).map(
-        lambda raw: os.fsdecode(raw.replace(b"\0", b"\n"))),
+    st.sampled_from(CLIMBING),
+    st.binary(max_size=40).map(lambda raw: os.fsdecode(raw.replace(b"\0", b"\n"))),
     st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=30),
-    st.text(st.sampled_from("./\\\n\r\t\x1b[31m\x07\x85\u2028\u202e eé"), max_size=20))
+    st.text(st.sampled_from("./\\\n\r\t\x1b[31m\x07\x85\u2028\u202e eé"), max_size=20),
+)
 numbers = st.one_of(st.integers(), st.sampled_from(SIZES), st.floats())
 values = st.recursive(
-    st.one_of(st.none(), st.booleans(), numbers, st.text(max_size=20), st.sampled_from(CLIMBING),
-              st.text("\n\x00\x1b\ud800/.", max_size=6)),
-    lambda inner: st.one_of(st.lists(inner, max_size=4),
-                            st.dictionaries(st.text(max_size=12), inner, max_size=4)),
-    max_leaves=12)
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        numbers,
+        st.text(max_size=20),
+        st.sampled_from(CLIMBING),
+        st.text("\n\x00\x1b\ud800/.", max_size=6),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=12), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
 
 
 def texts() -> st.SearchStrategy[Case]:
     """Random bytes as a text file."""
     raw = st.one_of(
-        st.binary(max_size=300), st.text(max_size=200).map(
-            lambda text: text.encode("utf-8", "surrogatepass")),
+        st.binary(max_size=300),
+        st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")),
         st.text("\x1b[2J\x9b\r\b\u202e\u2028ab", max_size=60).map(str.encode),
         st.tuples(st.text("abc \n", max_size=80), st.binary(max_size=4)).map(
-            lambda pair: pair[0].encode() + pair[1]),
-        st.tuples(st.sampled_from([b"a", b"\n", "é".encode(), b"\xf0\x9f", b"\r\n"]),
-                  st.integers(1, 3000)).map(lambda pair: pair[0] * pair[1]))
+            lambda pair: pair[0].encode() + pair[1]
+        ),
+        st.tuples(
+            st.sampled_from([b"a", b"\n", "é".encode(), b"\xf0\x9f", b"\r\n"]), st.integers(1, 3000)
+        ).map(lambda pair: pair[0] * pair[1]),
+    )
     return st.builds(Case, st.just("text"), st.sampled_from(READING), raw)
 
 
 def parameters(bank: Path) -> st.SearchStrategy[Case]:
     """Random bytes as parameters or as a bigram model, splices of good ones, forged headers."""
-    return st.builds(Case, st.just("safetensors"), st.sampled_from(ALL), st.just(b"words"),
-                     st.sampled_from(TENSORS).flatmap(lambda name: _tensors(bank, name)),
-                     st.booleans())
+    return st.builds(
+        Case,
+        st.just("safetensors"),
+        st.sampled_from(ALL),
+        st.just(b"words"),
+        st.sampled_from(TENSORS).flatmap(lambda name: _tensors(bank, name)),
+        st.booleans(),
+    )
 
 
 def _tensors(bank, name):
     good = (bank / name).read_bytes()
     (size,) = struct.unpack("<Q", good[:8])
-    header = json.loads(good[8:8 + size])
+    header = json.loads(good[8 : 8 + size])
 
     def splice(parts):
         at, cut, new = parts
-        return good[:at] + new + good[at + cut:]
+        return good[:at] + new + good[at + cut :]
 
     def forge(parts):
         tensor, field, value, length = parts
         entry = {**header[tensor], field: value} if field != "name" else value
         text = dumps({**header, tensor: entry})
-        return struct.pack("<Q", (len(text) if length is None else length) % 2**64) + text + \
-            good[8 + size:]
+        return (
+            struct.pack("<Q", (len(text) if length is None else length) % 2**64)
+            + text
+            + good[8 + size :]
+        )
 
     near = st.one_of(st.integers(0, 8 + size), st.integers(0, len(good)))
     shape = st.lists(st.one_of(st.sampled_from(SIZES), st.integers(0, 99)), max_size=4)
@@ -117,11 +173,16 @@ def _tensors(bank, name):
     raw = st.one_of(
         st.binary(max_size=200),
         st.tuples(near, st.integers(0, 40), st.binary(max_size=40)).map(splice),
-        st.tuples(st.sampled_from(sorted(header)),
-                  st.sampled_from(["shape", "dtype", "data_offsets", "name"]), value,
-                  st.one_of(st.none(), st.sampled_from(SIZES))).map(forge),
+        st.tuples(
+            st.sampled_from(sorted(header)),
+            st.sampled_from(["shape", "dtype", "data_offsets", "name"]),
+            value,
+            st.one_of(st.none(), st.sampled_from(SIZES)),
+        ).map(forge),
         st.tuples(st.integers(0, 2**64 - 1), st.binary(max_size=60)).map(
-            lambda pair: struct.pack("<Q", pair[0]) + pair[1]))
+            lambda pair: struct.pack("<Q", pair[0]) + pair[1]
+        ),
+    )
     return raw.map(lambda data: ((name, data),))
 
 
@@ -132,37 +193,62 @@ def manifests(bank: Path) -> st.SearchStrategy[Case]:
     def replaced(name):
         paths = _paths(good[name])
         return st.tuples(st.sampled_from(paths), values, st.booleans()).map(
-            lambda parts: dumps(_with(good[name], *parts)))
+            lambda parts: dumps(_with(good[name], *parts))
+        )
 
     def one(name):
         paths = _paths(good[name])
-        raw = st.one_of(st.binary(max_size=100), values.map(dumps), replaced(name), replaced(name),
-                        st.integers(1, 50_000).map(lambda n: b"[" * n),
-                        st.integers(1, 3000).map(lambda n: b"[" * n + b"]" * n),
-                        st.tuples(st.sampled_from(paths), st.integers(1, 3000)).map(
-                            lambda pair: dumps(_with(good[name], pair[0], _DEEP, False)).replace(
-                                dumps(_DEEP), b"[" * pair[1] + b"]" * pair[1])),
-                        st.integers(1, 6_000).map(lambda n: b"9" * n))
+        raw = st.one_of(
+            st.binary(max_size=100),
+            values.map(dumps),
+            replaced(name),
+            replaced(name),
+            st.integers(1, 50_000).map(lambda n: b"[" * n),
+            st.integers(1, 3000).map(lambda n: b"[" * n + b"]" * n),
+            st.tuples(st.sampled_from(paths), st.integers(1, 3000)).map(
+                lambda pair: dumps(_with(good[name], pair[0], _DEEP, False)).replace(
+                    dumps(_DEEP), b"[" * pair[1] + b"]" * pair[1]
+                )
+            ),
+            st.integers(1, 6_000).map(lambda n: b"9" * n),
+        )
         return raw.map(lambda data: ((name, data),))
 
-    return st.builds(Case, st.just("json"), st.sampled_from(ALL), st.just(b"words"),
-                     st.sampled_from(JSON_FILES).flatmap(one), st.booleans())
+    return st.builds(
+        Case,
+        st.just("json"),
+        st.sampled_from(ALL),
+        st.just(b"words"),
+        st.sampled_from(JSON_FILES).flatmap(one),
+        st.booleans(),
+    )
 
 
 def names(bank: Path) -> st.SearchStrategy[Case]:
     """Names that climb, steer a terminal or are none: as arguments, and inside a sealed bank."""
     good = json.loads((bank / "bank.json").read_bytes())
-    argument = words.flatmap(lambda w: st.sampled_from((
-        ("bank", "remove", "--bank", "{bank}", w), ("bank", "remove", "--bank", w, EXPERT),
-        ("bank", "add", "--bank", "{other}", "{bank}/" + INSIDE.rstrip("/"), "--name", w),
-        ("bank", "add", "--bank", "{other}", w), ("route", "--bank", w, "{input}"),
-        ("reconstruct", "--bank", "{bank}", "--expert", w, "{input}"),
-        ("route", "--bank", "{bank}", w), ("reconstruct", "--bank", "{bank}", "--expert", "e0", w),
-        ("route", "--bank", "{bank}", "--alpha", w, "{input}"), (w,), ("bank", w),
-        ("route", "--bank", "{bank}", "--windows", w, "{input}"),
-        ("bank", "verify", "--bank", "{bank}", w))))
-    inside = st.tuples(st.sampled_from(["experts", "tokenizer_files"]), st.one_of(words, st.text()),
-                       st.booleans())
+    argument = words.flatmap(
+        lambda w: st.sampled_from(
+            (
+                ("bank", "remove", "--bank", "{bank}", w),
+                ("bank", "remove", "--bank", w, EXPERT),
+                ("bank", "add", "--bank", "{other}", "{bank}/" + INSIDE.rstrip("/"), "--name", w),
+                ("bank", "add", "--bank", "{other}", w),
+                ("route", "--bank", w, "{input}"),
+                ("reconstruct", "--bank", "{bank}", "--expert", w, "{input}"),
+                ("route", "--bank", "{bank}", w),
+                ("reconstruct", "--bank", "{bank}", "--expert", "e0", w),
+                ("route", "--bank", "{bank}", "--alpha", w, "{input}"),
+                (w,),
+                ("bank", w),
+                ("route", "--bank", "{bank}", "--windows", w, "{input}"),
+                ("bank", "verify", "--bank", "{bank}", w),
+            )
+        )
+    )
+    inside = st.tuples(
+        st.sampled_from(["experts", "tokenizer_files"]), st.one_of(words, st.text()), st.booleans()
+    )
 
     def renamed(parts):
         group, name, keep = parts
@@ -173,24 +259,44 @@ def names(bank: Path) -> st.SearchStrategy[Case]:
     remove = ("bank", "remove", "--bank", "{bank}", EXPERT)
     return st.one_of(
         st.builds(Case, st.just("name"), argument),
-        st.builds(Case, st.just("name"), st.sampled_from((*ALL, remove)), st.just(b"words"),
-                  inside.map(renamed), st.just(True)))
+        st.builds(
+            Case,
+            st.just("name"),
+            st.sampled_from((*ALL, remove)),
+            st.just(b"words"),
+            inside.map(renamed),
+            st.just(True),
+        ),
+    )
 
 
 def sizes(bank: Path) -> st.SearchStrategy[Case]:
     """Absurd sizes in the bank's and its only expert's model, all seals right."""
     index, record = (json.loads((bank / f).read_bytes()) for f in JSON_FILES[:2])
-    fields = sorted(k for k, v in index["model"].items()
-                    if isinstance(v, int) and not isinstance(v, bool))
-    some = st.dictionaries(st.sampled_from(fields), st.one_of(
-        st.sampled_from(SIZES), st.integers(1, 2**20), st.integers(1, 64)), min_size=1, max_size=4)
+    fields = sorted(
+        k for k, v in index["model"].items() if isinstance(v, int) and not isinstance(v, bool)
+    )
+    some = st.dictionaries(
+        st.sampled_from(fields),
+        st.one_of(st.sampled_from(SIZES), st.integers(1, 2**20), st.integers(1, 64)),
+        min_size=1,
+        max_size=4,
+    )
 
     def both(change):
-        return tuple((name, dumps({**raw, "model": {**raw["model"], **change}}))
-                     for name, raw in zip(JSON_FILES[:2], (index, record), strict=True))
+        return tuple(
+            (name, dumps({**raw, "model": {**raw["model"], **change}}))
+            for name, raw in zip(JSON_FILES[:2], (index, record), strict=True)
+        )
 
-    return st.builds(Case, st.just("size"), st.sampled_from(ALL), st.just(b"words"),
-                     some.map(both), st.just(True))
+    return st.builds(
+        Case,
+        st.just("size"),
+        st.sampled_from(ALL),
+        st.just(b"words"),
+        some.map(both),
+        st.just(True),
+    )
 
 
 def reseal(bank: Path, changed: set[str]) -> None:
@@ -201,8 +307,9 @@ def reseal(bank: Path, changed: set[str]) -> None:
         index = {k: v for k, v in index.items() if k != "sha256"}
         if INSIDE + "manifest.json" in changed:
             manifest = json.loads((expert / "manifest.json").read_bytes())
-            bank_folder.write_sealed(expert / "manifest.json",
-                                     {k: v for k, v in manifest.items() if k != "sha256"})
+            bank_folder.write_sealed(
+                expert / "manifest.json", {k: v for k, v in manifest.items() if k != "sha256"}
+            )
         else:
             bank_folder.write_manifest(expert, index["tokenizer"])
         note = bank / "tokenizer" / "tokenizer.json"
@@ -237,8 +344,11 @@ def restore(case: Case, pristine: Path, bank: Path) -> None:
 def _paths(value, path=()):
     """Every place in nested JSON."""
     found = [path]
-    items = value.items() if isinstance(value, dict) else (
-        list(enumerate(value))[:2] if isinstance(value, list) else ())
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else (list(enumerate(value))[:2] if isinstance(value, list) else ())
+    )
     for key, inner in items:
         found += _paths(inner, (*path, key))
     return found

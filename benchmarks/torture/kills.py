@@ -15,9 +15,11 @@ def run(kills: int, terms: int, steps: int = 400, seed: int = 0) -> dict:
     is compared, and the next one begins.
     """
     with runs.place() as where:
-        found = {**_killed(where, kills, steps, random.Random(seed)),
-                 "sigterm": _asked_to_stop(where, terms, random.Random(seed + 1)),
-                 "lock": _locked(where)}
+        found = {
+            **_killed(where, kills, steps, random.Random(seed)),
+            "sigterm": _asked_to_stop(where, terms, random.Random(seed + 1)),
+            "lock": _locked(where),
+        }
     return found
 
 
@@ -29,9 +31,16 @@ def _killed(where, kills: int, steps: int, chance: random.Random) -> dict:
     child.until(1)
     start = time.monotonic() - began  # also fills the compile cache: longer than later ones
     _ended_well(child)
-    figures = {"kills": 0, "resumed": 0, "bit_exact": True, "kills_before_training": 0,
-               "kills_inside_a_save": 0, "kills_with_steps_beyond_the_save": 0, "runs": 0,
-               "failures": []}
+    figures = {
+        "kills": 0,
+        "resumed": 0,
+        "bit_exact": True,
+        "kills_before_training": 0,
+        "kills_inside_a_save": 0,
+        "kills_with_steps_beyond_the_save": 0,
+        "runs": 0,
+        "failures": [],
+    }
     while figures["kills"] < kills:
         workdir = where.workdir(f"killed{figures['runs']}")
         figures["runs"] += 1
@@ -47,7 +56,8 @@ def _killed(where, kills: int, steps: int, chance: random.Random) -> dict:
             undone = runs.unfinished(workdir)
             figures["kills_inside_a_save"] += bool(undone)
             figures["kills_with_steps_beyond_the_save"] += bool(undone) and (
-                runs.logged(workdir) > max(int(name.partition(".")[0]) for name in undone))
+                runs.logged(workdir) > max(int(name.partition(".")[0]) for name in undone)
+            )
         if ended:  # a restart failed by itself
             figures["resumed"] -= 1
             figures["failures"] += child.last_lines(3)
@@ -102,8 +112,10 @@ def _locked(where) -> dict:
     first.until(1)
     second = runs.Run(where, workdir, settings)
     refused = second.wait() == 2 and len(second.complaints()) == 1 == len(second.lines())
-    return {"second_run_refused": refused and "another run" in second.lines()[0],
-            "first_run_finished": first.wait() == 0}
+    return {
+        "second_run_refused": refused and "another run" in second.lines()[0],
+        "first_run_finished": first.wait() == 0,
+    }
 
 
 def _finish(where, workdir, settings) -> None:

@@ -43,11 +43,18 @@ def run(kills: int, terms: int, steps: int = 240, frozen: bool = True, seed: int
 def good(found: dict) -> bool:
     """Whether these figures keep every promise."""
     sigterm, frozen = found["sigterm"], found["frozen"]
-    return (found["kills"] == found["resumed"] and found["bit_exact"] and not found["failures"]
-            and found["kills_of_one"] == found["others_ended"] == found["others_told_in_one_line"]
-            and sigterm["signals"] == sigterm["saved"] > 0 == sigterm["steps_lost"]
-            and sigterm["bit_exact"] and (frozen is None or all(
-                frozen[k] for k in ("other_ended", "one_line", "woken_one_ended", "bit_exact"))))
+    return (
+        found["kills"] == found["resumed"]
+        and found["bit_exact"]
+        and not found["failures"]
+        and found["kills_of_one"] == found["others_ended"] == found["others_told_in_one_line"]
+        and sigterm["signals"] == sigterm["saved"] > 0 == sigterm["steps_lost"]
+        and sigterm["bit_exact"]
+        and (
+            frozen is None
+            or all(frozen[k] for k in ("other_ended", "one_line", "woken_one_ended", "bit_exact"))
+        )
+    )
 
 
 class Group:
@@ -55,8 +62,10 @@ class Group:
 
     def __init__(self, where, workdir, settings):
         self.workdir, self.newest = workdir, runs.newest(workdir)
-        self.children = [runs.Run(where, workdir, settings, arguments=[
-            *flags, "--connect_seconds=60"]) for flags in runs.joined(COUNT)]
+        self.children = [
+            runs.Run(where, workdir, settings, arguments=[*flags, "--connect_seconds=60"])
+            for flags in runs.joined(COUNT)
+        ]
 
     def until(self, step: int) -> bool:
         """Waits until a step of at least `step` is sealed; False when the run ended before."""
@@ -103,15 +112,27 @@ def outlived(child: runs.Run) -> dict:
     said = child.lines()
     errors = [x for x in said if x.startswith("error: ")]
     one_line = not any(x.startswith("Traceback") for x in said) and (
-        (status in (LOST, REFUSED) and len(errors) == 1) or (status == 0 and not errors))
+        (status in (LOST, REFUSED) and len(errors) == 1) or (status == 0 and not errors)
+    )
     return {"ended": True, "one_line": one_line, "status": status, "seconds": seconds}
 
 
 def _killed(where, settings, quiet, kills: int, start: float, chance: random.Random) -> dict:
-    found = {"kills": 0, "kills_of_one": 0, "kills_of_process_0": 0, "resumed": 0,
-             "bit_exact": True, "others_ended": 0, "others_told_in_one_line": 0,
-             "longest_seconds_to_end": 0.0, "statuses_of_others": {},
-             "kills_before_training": 0, "kills_inside_a_save": 0, "runs": 0, "failures": []}
+    found = {
+        "kills": 0,
+        "kills_of_one": 0,
+        "kills_of_process_0": 0,
+        "resumed": 0,
+        "bit_exact": True,
+        "others_ended": 0,
+        "others_told_in_one_line": 0,
+        "longest_seconds_to_end": 0.0,
+        "statuses_of_others": {},
+        "kills_before_training": 0,
+        "kills_inside_a_save": 0,
+        "runs": 0,
+        "failures": [],
+    }
     while found["kills"] < kills:
         workdir, waiting, status = where.workdir(f"killed{found['runs']}"), 0, None
         found["runs"] += 1
@@ -130,8 +151,9 @@ def _killed(where, settings, quiet, kills: int, start: float, chance: random.Ran
             elif at is not None:
                 found["failures"].append(f"went on from {at}, saved was {group.newest}")
             waiting += status is None
-            found["failures"] += [x for c in group.children for x in c.lines()
-                                  if "damaged" in x or "Traceback" in x]
+            found["failures"] += [
+                x for c in group.children for x in c.lines() if "damaged" in x or "Traceback" in x
+            ]
         if any(status):
             found["failures"] += [f"ended with {status}", *group.last_lines()]
         found["bit_exact"] &= not any(status) and runs.same(workdir, quiet)
@@ -203,10 +225,14 @@ def _frozen(where, settings, quiet) -> dict:
     asleep.child.send_signal(signal.SIGCONT)
     woken = outlived(asleep)
     _ended_well(Group(where, workdir, settings))
-    return {"other_ended": left["ended"], "seconds": round(left["seconds"]),
-            "one_line": left["one_line"] and woken["one_line"], "woken_one_ended": woken["ended"],
-            "statuses": [woken["status"], left["status"]],
-            "bit_exact": runs.same(workdir, quiet)}
+    return {
+        "other_ended": left["ended"],
+        "seconds": round(left["seconds"]),
+        "one_line": left["one_line"] and woken["one_line"],
+        "woken_one_ended": woken["ended"],
+        "statuses": [woken["status"], left["status"]],
+        "bit_exact": runs.same(workdir, quiet),
+    }
 
 
 def _ended_well(group: Group) -> None:

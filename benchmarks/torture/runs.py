@@ -52,20 +52,39 @@ def place() -> Iterator[Place]:
 class Run:
     """One child.  `output` is a file beside its workdir with both of its streams."""
 
-    def __init__(self, where: Place, workdir: Path, settings: Mapping[str, object],
-                 program: Sequence[str] = ("main.py",), devices: int = 1,
-                 arguments: Sequence[str] = (), variables: Mapping[str, str] | None = None,
-                 **options):
+    def __init__(
+        self,
+        where: Place,
+        workdir: Path,
+        settings: Mapping[str, object],
+        program: Sequence[str] = ("main.py",),
+        devices: int = 1,
+        arguments: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+        **options,
+    ):
         self.workdir = workdir
         self.output = where.folder / f"{workdir.name}.{time.monotonic_ns()}.log"
-        command = [sys.executable, *program, f"--config={CONFIG}", f"--workdir={workdir}",
-                   f"--config.data.root={where.text}",
-                   *(f"--config.{k}={v}" for k, v in settings.items()), *arguments]
+        command = [
+            sys.executable,
+            *program,
+            f"--config={CONFIG}",
+            f"--workdir={workdir}",
+            f"--config.data.root={where.text}",
+            *(f"--config.{k}={v}" for k, v in settings.items()),
+            *arguments,
+        ]
         # Through a pipe: a limit on the size of the child's files must not cut what it says.
         self.child = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, env={**environment(devices), **(variables or {})},
-            start_new_session=True, **options)
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**environment(devices), **(variables or {})},
+            start_new_session=True,
+            **options,
+        )
         self._reader = threading.Thread(target=self._copy, daemon=True)
         self._reader.start()
 
@@ -107,8 +126,9 @@ class Run:
     def lines(self) -> list[str]:
         """What the child said, without progress bars."""
         text = self.output.read_text("utf-8", "replace").replace("\r", "\n")
-        return [x for x in text.splitlines() if x.strip() and not re.match(r"(train|evaluate)[ :]",
-                                                                           x)]
+        return [
+            x for x in text.splitlines() if x.strip() and not re.match(r"(train|evaluate)[ :]", x)
+        ]
 
     def complaints(self) -> list[str]:
         """Lines that warn or complain, or are of a traceback."""
@@ -118,11 +138,16 @@ class Run:
 def environment(devices: int = 1) -> dict[str, str]:
     """Of a child: CPU, so many fake devices, no more compiling than it needs."""
     kept = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return {**kept, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
-            # XLA's own caches put the workdir's path into every key of the shared compile cache.
-            "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return {
+        **kept,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        # XLA's own caches put the workdir's path into every key of the shared compile cache.
+        "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
 
 
 def newest(workdir: Path) -> int:
@@ -138,14 +163,19 @@ def sealed(workdir: Path) -> list[int]:
 def unfinished(workdir: Path) -> list[str]:
     """What a kill left in the middle: names in checkpoints/ that are neither seal nor sealed."""
     steps = {str(s) for s in sealed(workdir)}
-    return [p.name for p in (workdir / "checkpoints").glob("*")
-            if p.name.removesuffix(".json") not in steps]
+    return [
+        p.name
+        for p in (workdir / "checkpoints").glob("*")
+        if p.name.removesuffix(".json") not in steps
+    ]
 
 
 def weights(workdir: Path) -> dict[str, bytes]:
     """The final parameters: every expert's params.safetensors, byte for byte."""
-    found = {p.parent.name: p.read_bytes()
-             for p in (workdir / "bank" / "experts").glob("*/params.safetensors")}
+    found = {
+        p.parent.name: p.read_bytes()
+        for p in (workdir / "bank" / "experts").glob("*/params.safetensors")
+    }
     if not found:
         raise RuntimeError("a run left no bank")
     return found
@@ -177,8 +207,10 @@ def joined(count: int) -> list[list[str]]:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    return [[f"--coordinator=localhost:{port}", f"--processes={count}", f"--process={i}"]
-            for i in range(count)]
+    return [
+        [f"--coordinator=localhost:{port}", f"--processes={count}", f"--process={i}"]
+        for i in range(count)
+    ]
 
 
 def limit_file_size(child: subprocess.Popen, size: int) -> None:

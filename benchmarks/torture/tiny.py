@@ -21,13 +21,27 @@ def get_config():
     config.name = "torture"
     config.data.domains = {
         kind: domain(*(f"files:{{root}}/{kind}-{split}.txt" for split in SPLITS))
-        for kind in LETTERS}
+        for kind in LETTERS
+    }
     config.tokenizer.kind = "bytes"
-    config.model.update(vocab_size=258, window=12, latents=3, d_model=16, d_latent=16, heads=2,
-                        d_ff=24, encoder_blocks=1, decoder_blocks=0, bottleneck="fold",
-                        fold_channels=8, tie_embeddings=True, dtype="float32")
-    config.train.update(batch=8, steps=400, log_every=1, checkpoint_every=0.0,
-                        nested=0.5, hidden=0.5)
+    config.model.update(
+        vocab_size=258,
+        window=12,
+        latents=3,
+        d_model=16,
+        d_latent=16,
+        heads=2,
+        d_ff=24,
+        encoder_blocks=1,
+        decoder_blocks=0,
+        bottleneck="fold",
+        fold_channels=8,
+        tie_embeddings=True,
+        dtype="float32",
+    )
+    config.train.update(
+        batch=8, steps=400, log_every=1, checkpoint_every=0.0, nested=0.5, hidden=0.5
+    )
     config.eval.update(batch=8, windows=8, calibration_windows=16, examples=0)
     config.studies = ("fingerprint",)
     return config

@@ -14,8 +14,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SECONDS = 30.0  # after which a call hangs; many times what the slowest takes on a busy machine
-_WRITES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate",
-           "os.chmod", "os.chown", "os.utime"}
+_WRITES = {
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
+    "os.utime",
+}
 _events: list[tuple[str, str]] | None = None  # of the call being watched
 
 
@@ -23,8 +33,13 @@ class Hang(BaseException):
     """Not an Exception: the code under test must not catch it."""
 
 
-def call(main: Callable[[list[str]], int], argv: list[str], stdin: bytes, folders: tuple[Path, ...],
-         reports: bool) -> tuple[int | None, list[str]]:
+def call(
+    main: Callable[[list[str]], int],
+    argv: list[str],
+    stdin: bytes,
+    folders: tuple[Path, ...],
+    reports: bool,
+) -> tuple[int | None, list[str]]:
     """-> (exit status, what was wrong with the call; [] when all was well).
 
     folders: the only places that it may write to; reports: several lines on stderr, and a part of

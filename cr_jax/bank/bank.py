@@ -29,13 +29,7 @@ from cr_jax.bank.expert import (
     read_calibration,
     write_expert,
 )
-from cr_jax.bank.files import (
-    BankFolder,
-    check_manifest,
-    check_name,
-    create_folder,
-    read_json,
-)
+from cr_jax.bank.files import BankFolder, check_manifest, check_name, create_folder, read_json
 from cr_jax.config import SEEN, ModelConfig, Scoring
 from cr_jax.data.text_form import LF_NFC, Form
 from cr_jax.errors import UserError
@@ -67,13 +61,21 @@ class ExpertBank:
 
     def __post_init__(self):
         if not 0 < self.tokenizer.vocab_size <= self.model.vocab_size:
-            raise UserError(f"the model's vocabulary ({self.model.vocab_size}) must hold the "
-                            f"tokenizer's {self.tokenizer.vocab_size} pieces: set "
-                            "config.model.vocab_size")
+            raise UserError(
+                f"the model's vocabulary ({self.model.vocab_size}) must hold the "
+                f"tokenizer's {self.tokenizer.vocab_size} pieces: set "
+                "config.model.vocab_size"
+            )
 
     @classmethod
-    def create(cls, folder: str | os.PathLike, model: ModelConfig, tokenizer,
-               scoring: Scoring = SEEN, text_form: Form = LF_NFC) -> "ExpertBank":
+    def create(
+        cls,
+        folder: str | os.PathLike,
+        model: ModelConfig,
+        tokenizer,
+        scoring: Scoring = SEEN,
+        text_form: Form = LF_NFC,
+    ) -> "ExpertBank":
         """An empty bank in `folder`, which must be empty or not exist."""
         config.check_scoring(scoring, model)
         models.check_bottleneck(model, scoring.rate)
@@ -83,8 +85,9 @@ class ExpertBank:
         return bank
 
     @classmethod
-    def load(cls, folder: str | os.PathLike, names: Iterable[str] | None = None,
-             verify: bool = True) -> "ExpertBank":
+    def load(
+        cls, folder: str | os.PathLike, names: Iterable[str] | None = None, verify: bool = True
+    ) -> "ExpertBank":
         """Reads `names` (None: all experts; a str: that one).  `verify` compares every byte read
         with its SHA-256.
 
@@ -103,16 +106,30 @@ class ExpertBank:
             check_belongs(path, model, scoring)
         read = {n: read_bigram(p, model) for n, p in zip(names, folders, strict=True)}
         return cls(
-            model, tokenizer, names, parameters.read_stacked(folders, model),
+            model,
+            tokenizer,
+            names,
+            parameters.read_stacked(folders, model),
             {n: read_calibration(p) for n, p in zip(names, folders, strict=True)},
-            {n: read_json(p / "config.json").get("about", {})
-             for n, p in zip(names, folders, strict=True)},
-            files.path, scoring, {n: s for n, s in read.items() if s is not None},
-            bank_text_form(files))
+            {
+                n: read_json(p / "config.json").get("about", {})
+                for n, p in zip(names, folders, strict=True)
+            },
+            files.path,
+            scoring,
+            {n: s for n, s in read.items() if s is not None},
+            bank_text_form(files),
+        )
 
-    def add(self, name: str, params: Any, calibration: Calibration,
-            about: Mapping[str, Any] | None = None, dtype: str = "float32",
-            bigram: BigramModel | None = None) -> None:
+    def add(
+        self,
+        name: str,
+        params: Any,
+        calibration: Calibration,
+        about: Mapping[str, Any] | None = None,
+        dtype: str = "float32",
+        bigram: BigramModel | None = None,
+    ) -> None:
         """Stores one expert (params without the expert axis) in the folder and mounts it here.
 
         All or nothing.  `about` is provenance in JSON types; bigram: for a cascade, and for rules
@@ -121,16 +138,25 @@ class ExpertBank:
         cannot be written, or has another tokenizer by now.
         """
         if dtype not in parameters.DTYPES:
-            raise UserError(f"an expert is stored as {' or '.join(parameters.DTYPES)}, not "
-                            f"{dtype!r}")
+            raise UserError(
+                f"an expert is stored as {' or '.join(parameters.DTYPES)}, not {dtype!r}"
+            )
         files = self._files()
         given = parameters.checked(f"expert {name!r}", params, self.model)
         rounded = parameters.rounded(given, dtype)
         mounted = self.mount(name, rounded, calibration, about, bigram)
         with files.adding(name) as draft:
-            write_expert(draft, rounded, calibration, bigram, model=self.model,
-                         scoring=self.scoring, fingerprint=self.tokenizer.fingerprint,
-                         about=about, dtype=dtype)
+            write_expert(
+                draft,
+                rounded,
+                calibration,
+                bigram,
+                model=self.model,
+                scoring=self.scoring,
+                fingerprint=self.tokenizer.fingerprint,
+                about=about,
+                dtype=dtype,
+            )
         self._become(mounted)
 
     def remove(self, name: str) -> None:
@@ -144,35 +170,49 @@ class ExpertBank:
         """Every problem of the folder as one line; [] when each byte is as it was written."""
         return self._files().verify()
 
-    def mount(self, name: str, params: Any, calibration: Calibration,
-              about: Mapping[str, Any] | None = None, bigram: BigramModel | None = None
-              ) -> "ExpertBank":
+    def mount(
+        self,
+        name: str,
+        params: Any,
+        calibration: Calibration,
+        about: Mapping[str, Any] | None = None,
+        bigram: BigramModel | None = None,
+    ) -> "ExpertBank":
         """A new bank with one more expert, last; the others' parameters are the same bytes.
 
         `UserError` when the name is bad or taken, shapes or numbers are not a model's, the bigram
         model has another vocabulary, or there is none and the bank's rule has a bigram_weight.
         """
         if check_name(name) in self.names:
-            raise UserError(f"the bank already has an expert {name!r}: unmount it first or choose "
-                            "another name")
+            raise UserError(
+                f"the bank already has an expert {name!r}: unmount it first or choose another name"
+            )
         given = parameters.checked(f"expert {name!r}", params, self.model)
         if bigram is None and self.scoring.bigram_weight:
-            raise UserError(f"expert {name!r} has no bigram model, and the bank's rule has a "
-                            "bigram_weight: count one from its training text "
-                            "(cr_jax.scoring.bigram.count)")
+            raise UserError(
+                f"expert {name!r} has no bigram model, and the bank's rule has a "
+                "bigram_weight: count one from its training text "
+                "(cr_jax.scoring.bigram.count)"
+            )
         if bigram is not None and len(bigram.alone) != self.model.vocab_size:
-            raise UserError(f"the bigram model of expert {name!r} knows {len(bigram.alone)} "
-                            f"tokens, the bank's model has {self.model.vocab_size}: count it with "
-                            "these")
+            raise UserError(
+                f"the bigram model of expert {name!r} knows {len(bigram.alone)} "
+                f"tokens, the bank's model has {self.model.vocab_size}: count it with "
+                "these"
+            )
         # Joined on the host: no compilation, and a copy that the caller cannot change later.
         if self.params is None:
             stacked = jax.tree.map(lambda x: jnp.asarray(np.stack([x])), given)
         else:
             join = lambda a, x: jnp.asarray(np.concatenate([np.asarray(a), x[None]]))
             stacked = jax.tree.map(join, self.params, given)
-        return self._with(self.names + (name,), stacked, {**self.calibration, name: calibration},
-                          {**self.about, name: dict(about or {})},
-                          {**self.bigrams, **({} if bigram is None else {name: bigram})})
+        return self._with(
+            self.names + (name,),
+            stacked,
+            {**self.calibration, name: calibration},
+            {**self.about, name: dict(about or {})},
+            {**self.bigrams, **({} if bigram is None else {name: bigram})},
+        )
 
     def unmount(self, name: str) -> "ExpertBank":
         """A new bank without one expert."""
@@ -187,9 +227,13 @@ class ExpertBank:
         rows = np.array([self.index(n) for n in names], int)
         pick = lambda x: jnp.asarray(np.asarray(x)[rows])
         params = jax.tree.map(pick, self.params) if names else None
-        return self._with(names, params, {n: self.calibration[n] for n in names},
-                          {n: self.about[n] for n in names},
-                          {n: self.bigrams[n] for n in names if n in self.bigrams})
+        return self._with(
+            names,
+            params,
+            {n: self.calibration[n] for n in names},
+            {n: self.about[n] for n in names},
+            {n: self.bigrams[n] for n in names if n in self.bigrams},
+        )
 
     @functools.cached_property
     def weights(self) -> Any:
@@ -214,15 +258,24 @@ class ExpertBank:
     def index(self, name: str) -> int:
         """Place of an expert on the expert axis; `UserError` when it is not mounted."""
         if name not in self.names:
-            raise UserError(f"the bank has no expert {name!r}; it has: "
-                            f"{', '.join(self.names) or 'none yet'}")
+            raise UserError(
+                f"the bank has no expert {name!r}; it has: {', '.join(self.names) or 'none yet'}"
+            )
         return self.names.index(name)
 
     def _with(self, names, params, calibration, about, bigrams):
         frozen = types.MappingProxyType
-        return ExpertBank(self.model, self.tokenizer, names, params, frozen(calibration),
-                          frozen(about), scoring=self.scoring, bigrams=frozen(bigrams),
-                          text_form=self.text_form)
+        return ExpertBank(
+            self.model,
+            self.tokenizer,
+            names,
+            params,
+            frozen(calibration),
+            frozen(about),
+            scoring=self.scoring,
+            bigrams=frozen(bigrams),
+            text_form=self.text_form,
+        )
 
     def _become(self, other: "ExpertBank") -> None:
         self.names, self.params = other.names, other.params
@@ -233,12 +286,15 @@ class ExpertBank:
 
     def _files(self) -> BankFolder:
         if self.folder is None:
-            raise UserError("this bank lives in memory only: use mount and unmount, or add to a "
-                            "bank from ExpertBank.create or ExpertBank.load")
+            raise UserError(
+                "this bank lives in memory only: use mount and unmount, or add to a "
+                "bank from ExpertBank.create or ExpertBank.load"
+            )
         files = BankFolder(self.folder)
         if files.index["tokenizer"] != self.tokenizer.fingerprint:
-            raise UserError(f"the bank {self.folder} was replaced by one with another tokenizer: "
-                            "load it again")
+            raise UserError(
+                f"the bank {self.folder} was replaced by one with another tokenizer: load it again"
+            )
         return files
 
 
@@ -247,10 +303,14 @@ def selected(bank: ExpertBank, rows: Int[np.ndarray, " K"]) -> ExpertBank:
     names = tuple(bank.names[e] for e in rows)
     weights = _pick(bank.weights, np.asarray(rows, np.int32))
     found = dataclasses.replace(
-        bank, names=names, params={k: weights[k] for k in bank.params}, folder=None,
+        bank,
+        names=names,
+        params={k: weights[k] for k in bank.params},
+        folder=None,
         calibration={n: bank.calibration[n] for n in names},
         about={n: bank.about[n] for n in names},
-        bigrams={n: bank.bigrams[n] for n in names if n in bank.bigrams})
+        bigrams={n: bank.bigrams[n] for n in names if n in bank.bigrams},
+    )
     found.weights = weights  # not made anew from the bigram models
     return found
 
@@ -265,13 +325,16 @@ def check_bigrams(bank: ExpertBank) -> None:
     """`UserError` unless every expert has a bigram model."""
     lacking = [n for n in bank.names if n not in bank.bigrams]
     if lacking:
-        raise UserError(f"no bigram model for {', '.join(lacking)}: experts have one if they were "
-                        "trained by this version; or store them again with `ExpertBank.add(..., "
-                        "bigram=cr_jax.scoring.bigram.count(...))`")
+        raise UserError(
+            f"no bigram model for {', '.join(lacking)}: experts have one if they were "
+            "trained by this version; or store them again with `ExpertBank.add(..., "
+            "bigram=cr_jax.scoring.bigram.count(...))`"
+        )
 
 
-def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLike,
-                  name: str | None = None) -> str:
+def import_expert(
+    bank_folder: str | os.PathLike, expert_folder: str | os.PathLike, name: str | None = None
+) -> str:
     """Copies an expert's folder, of another bank say, into a bank; -> its name there.
 
     `name`: None takes the folder's.  All or nothing.  `UserError` when a byte of it was changed, or
@@ -281,8 +344,10 @@ def import_expert(bank_folder: str | os.PathLike, expert_folder: str | os.PathLi
     name = check_name(source.resolve().name if name is None else name)
     if not os.path.isfile(source / "manifest.json"):  # pathlib raises for names too long
         what = "is a bank" if os.path.isfile(source / "bank.json") else "has no manifest.json"
-        raise UserError(f"no expert at {source}: it {what}; give the folder of one expert, as in "
-                        "BANK/experts/NAME")
+        raise UserError(
+            f"no expert at {source}: it {what}; give the folder of one expert, as in "
+            "BANK/experts/NAME"
+        )
     model = bank_model(files)
     with files.adding(name) as draft:
         # The copy is checked, not the source: nothing can change in between.
@@ -320,6 +385,8 @@ def _tokenizer(files: BankFolder):
 
     tokenizer = load_tokenizer(files.path / "tokenizer")
     if tokenizer.fingerprint != files.index["tokenizer"]:
-        raise UserError(f"{files.path / 'tokenizer'} is not the tokenizer that the experts were "
-                        "trained with (its fingerprint differs): restore it from a copy")
+        raise UserError(
+            f"{files.path / 'tokenizer'} is not the tokenizer that the experts were "
+            "trained with (its fingerprint differs): restore it from a copy"
+        )
     return tokenizer

@@ -1,7 +1,7 @@
 """How many experts a cascade scores in full, on file in its bank.  Knows no arrays.
 
-    BANK/cascade.json    sealed; the fit, the SHA-256 of every expert, and the typicality weight
-                         that the bank ranked by
+BANK/cascade.json    sealed; the fit, the SHA-256 of every expert, and the typicality weight
+                     that the bank ranked by
 """
 
 import dataclasses
@@ -11,18 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cr_jax.bank.files import (
-    CASCADE,
-    FORMAT,
-    BankFolder,
-    read_sealed,
-    writable,
-    write_sealed,
-)
+from cr_jax.bank.files import CASCADE, FORMAT, BankFolder, read_sealed, writable, write_sealed
 from cr_jax.errors import UserError
 
-_RENAMED = {"keep": "min_candidates", "margin": "candidate_margin", "kept": "mean_candidates",
-            "head": "max_windows", "excess": "typicality_weight"}  # since version 0.1
+_RENAMED = {
+    "keep": "min_candidates",
+    "margin": "candidate_margin",
+    "kept": "mean_candidates",
+    "head": "max_windows",
+    "excess": "typicality_weight",
+}  # since version 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,32 +45,53 @@ class CandidateFit:
     def __post_init__(self):
         shares, known = (self.at_least, self.agreement), isinstance(self.offsets, dict)
         nats = (self.candidate_margin, *(self.offsets.values() if known else ()))
-        if (type(self.min_candidates) is not int or type(self.windows) is not int
-                or not all(map(_number, (*shares, *nats, self.mean_candidates)))
-                or not (known or self.offsets is None)
-                or min(self.min_candidates, self.windows) < 1 or min(nats) < 0 or max(shares) > 1
-                or not 0 <= self.at_least <= self.agreement
-                or self.mean_candidates < self.min_candidates):
+        if (
+            type(self.min_candidates) is not int
+            or type(self.windows) is not int
+            or not all(map(_number, (*shares, *nats, self.mean_candidates)))
+            or not (known or self.offsets is None)
+            or min(self.min_candidates, self.windows) < 1
+            or min(nats) < 0
+            or max(shares) > 1
+            or not 0 <= self.at_least <= self.agreement
+            or self.mean_candidates < self.min_candidates
+        ):
             raise UserError("the stored fit of candidates makes no sense: fit them again")
 
 
-def write(bank: Path | None, fit: CandidateFit, max_windows: int, names: Sequence[str],
-          typicality_weight: float) -> None:
+def write(
+    bank: Path | None,
+    fit: CandidateFit,
+    max_windows: int,
+    names: Sequence[str],
+    typicality_weight: float,
+) -> None:
     """Stores the fit in the bank's folder.
 
     names, typicality_weight: of the bank that it was measured with.  `UserError` when that is in
     memory only, or another than the folder's.
     """
     if bank is None:
-        raise UserError("a cascade is stored in its bank, but this one lives in memory only: load "
-                        "it from a folder")
+        raise UserError(
+            "a cascade is stored in its bank, but this one lives in memory only: load "
+            "it from a folder"
+        )
     if set(names) != set(_experts(bank)) or typicality_weight != _typicality_weight(bank):
-        raise UserError("the cascade was measured with other experts or another typicality_weight "
-                        f"than {bank} has: load the whole bank and fit it again")
+        raise UserError(
+            "the cascade was measured with other experts or another typicality_weight "
+            f"than {bank} has: load the whole bank and fit it again"
+        )
     with writable(bank):
-        write_sealed(bank / CASCADE, {
-            "format": FORMAT, **dataclasses.asdict(fit), "max_windows": max_windows,
-            "typicality_weight": _typicality_weight(bank), "experts": _experts(bank)})
+        write_sealed(
+            bank / CASCADE,
+            {
+                "format": FORMAT,
+                **dataclasses.asdict(fit),
+                "max_windows": max_windows,
+                "typicality_weight": _typicality_weight(bank),
+                "experts": _experts(bank),
+            },
+        )
 
 
 def read(bank: Path) -> tuple[CandidateFit, int]:
@@ -82,15 +101,21 @@ def read(bank: Path) -> tuple[CandidateFit, int]:
     """
     path = bank / CASCADE
     if not os.path.isfile(path):
-        raise UserError(f"{bank} does not say how many experts its bigram models leave to score: "
-                        "fit it with Cascade.fit and save, or give --min-candidates")
+        raise UserError(
+            f"{bank} does not say how many experts its bigram models leave to score: "
+            "fit it with Cascade.fit and save, or give --min-candidates"
+        )
     raw = {_RENAMED.get(field, field): value for field, value in read_sealed(path).items()}
     if raw.get("experts") != _experts(bank):
-        raise UserError(f"{path} was measured with other experts than {bank} holds now: fit it "
-                        "again, or give --min-candidates")
+        raise UserError(
+            f"{path} was measured with other experts than {bank} holds now: fit it "
+            "again, or give --min-candidates"
+        )
     if raw.get("typicality_weight") != _typicality_weight(bank):
-        raise UserError(f"{path} was measured with another typicality_weight (config.scoring) than "
-                        f"{bank} ranks by now: fit it again, or give --min-candidates")
+        raise UserError(
+            f"{path} was measured with another typicality_weight (config.scoring) than "
+            f"{bank} ranks by now: fit it again, or give --min-candidates"
+        )
     try:
         fit = CandidateFit(**{f.name: raw[f.name] for f in dataclasses.fields(CandidateFit)})
         max_windows = raw["max_windows"]
@@ -99,8 +124,9 @@ def read(bank: Path) -> tuple[CandidateFit, int]:
     except TypeError as error:
         raise UserError(f"{path} makes no sense: fit it again") from error
     if type(max_windows) is not int:
-        raise UserError(f"{path} has max_windows={max_windows!r}, no number of windows: fit it "
-                        "again")
+        raise UserError(
+            f"{path} has max_windows={max_windows!r}, no number of windows: fit it again"
+        )
     return fit, max_windows
 
 

@@ -28,13 +28,27 @@ from cr_jax.scoring.calibration import Calibration
 _HOW_TO_RUN = ("dtype", "attention", "kernels", "remat", "scan")  # not part of what an expert is
 
 
-def write_expert(draft: Path, params: Any, calibration: Calibration, bigram: BigramModel | None, *,
-                 model: ModelConfig, scoring: Scoring, fingerprint: str,
-                 about: Mapping[str, Any] | None, dtype: str) -> None:
+def write_expert(
+    draft: Path,
+    params: Any,
+    calibration: Calibration,
+    bigram: BigramModel | None,
+    *,
+    model: ModelConfig,
+    scoring: Scoring,
+    fingerprint: str,
+    about: Mapping[str, Any] | None,
+    dtype: str,
+) -> None:
     """Fills an empty folder; params as `parameters.rounded` to dtype."""
-    record = {"format": FORMAT, "tokenizer": fingerprint, "model": config.to_dict(model),
-              "dtype": dtype, "about": about or {},
-              "scoring": config.to_dict(scoring.residual_rule)}
+    record = {
+        "format": FORMAT,
+        "tokenizer": fingerprint,
+        "model": config.to_dict(model),
+        "dtype": dtype,
+        "about": about or {},
+        "scoring": config.to_dict(scoring.residual_rule),
+    }
     _write_json(draft / "config.json", record)
     _write_json(draft / "calibration.json", calibration.to_json())
     parameters.write(draft / parameters.FILE, params, dtype)
@@ -60,15 +74,21 @@ def check_belongs(folder: Path, model: ModelConfig, scoring: Scoring) -> None:
     for field in wanted:
         had = stored[field]
         if field not in _HOW_TO_RUN and had != wanted[field]:
-            raise UserError(f"{folder} has model.{field}={had!r}, the bank has "
-                            f"{wanted[field]!r}: train the expert with the bank's model settings")
+            raise UserError(
+                f"{folder} has model.{field}={had!r}, the bank has "
+                f"{wanted[field]!r}: train the expert with the bank's model settings"
+            )
     rule = config.scoring_rule(record.get("scoring", {}), model).residual_rule
     if rule != scoring.residual_rule:
-        raise UserError(f"{folder} was calibrated for {rule}, the bank's residuals are of "
-                        f"{scoring.residual_rule}: calibrate the expert again with the bank's rule")
+        raise UserError(
+            f"{folder} was calibrated for {rule}, the bank's residuals are of "
+            f"{scoring.residual_rule}: calibrate the expert again with the bank's rule"
+        )
     if rule.bigram_weight and bigram_of(listed_files(folder)) is None:
-        raise UserError(f"{folder} has no bigram model, and the bank's rule has a bigram_weight: "
-                        "store the expert again with one")
+        raise UserError(
+            f"{folder} has no bigram model, and the bank's rule has a bigram_weight: "
+            "store the expert again with one"
+        )
 
 
 def read_calibration(folder: Path) -> Calibration:
@@ -111,8 +131,10 @@ def bank_text_form(files: BankFolder) -> Form:
     """
     form = files.index.get("text_form", LF_NFC)
     if form not in FORMS:
-        raise UserError(f"{files.path / 'bank.json'} reads text in the form {form!r}, this version "
-                        f"knows {' and '.join(FORMS)}: upgrade cr_jax")
+        raise UserError(
+            f"{files.path / 'bank.json'} reads text in the form {form!r}, this version "
+            f"knows {' and '.join(FORMS)}: upgrade cr_jax"
+        )
     return form
 
 

@@ -38,8 +38,10 @@ class BankFolder:
     def __init__(self, folder: str | os.PathLike):
         self.path = expanded(folder)
         if not os.path.isfile(self.path / "bank.json"):  # pathlib raises for names too long
-            raise UserError(f"no bank at {self.path}: there is no bank.json; give the folder that "
-                            "training wrote")
+            raise UserError(
+                f"no bank at {self.path}: there is no bank.json; give the folder that "
+                "training wrote"
+            )
         self.index = read_sealed(self.path / "bank.json")
         fields = {"tokenizer": str, "tokenizer_files": dict, "model": dict, "experts": dict}
         for field, kind in fields.items():
@@ -47,8 +49,9 @@ class BankFolder:
                 raise UserError(f"{self.path / 'bank.json'} has no {field!r}: write the bank again")
         for name, entry in self.index["experts"].items():
             if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
-                raise UserError(f"{self.path / 'bank.json'} has no SHA-256 for {name!r}: write the "
-                                "bank again")
+                raise UserError(
+                    f"{self.path / 'bank.json'} has no SHA-256 for {name!r}: write the bank again"
+                )
             check_name(name)
 
     @property
@@ -85,10 +88,16 @@ class BankFolder:
                 problems.append(str(error))
         known = {self.path / "bank.json", self.path / CASCADE}
         known |= {self.path / "tokenizer" / n for n in self.index["tokenizer_files"]}
-        known |= {self.path / "experts" / n / f for n in self.names
-                  for f in (*_listed(self.path / "experts" / n), "manifest.json")}
-        problems += [f"{path} belongs to no expert of the bank: delete it" for path in
-                     sorted(self.path.rglob("*")) if not path.is_dir() and path not in known]
+        known |= {
+            self.path / "experts" / n / f
+            for n in self.names
+            for f in (*_listed(self.path / "experts" / n), "manifest.json")
+        }
+        problems += [
+            f"{path} belongs to no expert of the bank: delete it"
+            for path in sorted(self.path.rglob("*"))
+            if not path.is_dir() and path not in known
+        ]
         return problems
 
     @contextlib.contextmanager
@@ -142,8 +151,10 @@ class BankFolder:
     def _check_free(self, name: str) -> None:
         self._refresh()
         if name in self.names:
-            raise UserError(f"the bank {self.path} already has an expert {name!r}: choose another "
-                            f"name, or first: cr-jax bank remove --bank {self.path} {name}")
+            raise UserError(
+                f"the bank {self.path} already has an expert {name!r}: choose another "
+                f"name, or first: cr-jax bank remove --bank {self.path} {name}"
+            )
 
     def _refresh(self) -> None:
         self.index = read_sealed(self.path / "bank.json")  # another process may have added one
@@ -153,8 +164,13 @@ class BankFolder:
         write_sealed(self.path / "bank.json", self.index)
 
 
-def create_folder(folder: str | os.PathLike, model: Mapping[str, Any], tokenizer,
-                  scoring: Mapping[str, Any], text_form: str) -> BankFolder:
+def create_folder(
+    folder: str | os.PathLike,
+    model: Mapping[str, Any],
+    tokenizer,
+    scoring: Mapping[str, Any],
+    text_form: str,
+) -> BankFolder:
     """A bank without experts.  `UserError` when `folder` is not empty or cannot be written."""
     path = expanded(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -167,10 +183,18 @@ def create_folder(folder: str | os.PathLike, model: Mapping[str, Any], tokenizer
             (draft / "experts").mkdir()
             tokenizer.save(draft / "tokenizer")
             files = {p.name: sha256(p) for p in sorted((draft / "tokenizer").iterdir())}
-            write_sealed(draft / "bank.json", {
-                "format": FORMAT, "tokenizer": tokenizer.fingerprint, "tokenizer_files": files,
-                "model": dict(model), "scoring": dict(scoring), "text_form": text_form,
-                "experts": {}})
+            write_sealed(
+                draft / "bank.json",
+                {
+                    "format": FORMAT,
+                    "tokenizer": tokenizer.fingerprint,
+                    "tokenizer_files": files,
+                    "model": dict(model),
+                    "scoring": dict(scoring),
+                    "text_form": text_form,
+                    "experts": {},
+                },
+            )
             os.replace(draft, path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -179,10 +203,18 @@ def create_folder(folder: str | os.PathLike, model: Mapping[str, Any], tokenizer
 
 def write_manifest(folder: Path, fingerprint: str) -> None:
     """Seals the expert files in `folder`: their SHA-256 and the tokenizer's fingerprint."""
-    write_sealed(folder / "manifest.json", {
-        "format": FORMAT, "tokenizer": fingerprint,
-        "files": {name: sha256(folder / name) for name in (*EXPERT_FILES, BIGRAM)
-                  if name != BIGRAM or (folder / name).exists()}})
+    write_sealed(
+        folder / "manifest.json",
+        {
+            "format": FORMAT,
+            "tokenizer": fingerprint,
+            "files": {
+                name: sha256(folder / name)
+                for name in (*EXPERT_FILES, BIGRAM)
+                if name != BIGRAM or (folder / name).exists()
+            },
+        },
+    )
 
 
 def listed_files(folder: Path) -> tuple[str, ...]:
@@ -199,8 +231,10 @@ def bigram_of(listed: Iterable[str]) -> str | None:
 def _digests(folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, str]:
     files = manifest.get("files")
     if not isinstance(files, dict) or set(files) - {bigram_of(files)} != set(EXPERT_FILES):
-        raise UserError(f"{folder / 'manifest.json'} lists other files than "
-                        f"{', '.join((*EXPERT_FILES, BIGRAM))}: write the expert again")
+        raise UserError(
+            f"{folder / 'manifest.json'} lists other files than "
+            f"{', '.join((*EXPERT_FILES, BIGRAM))}: write the expert again"
+        )
     return files
 
 
@@ -215,9 +249,11 @@ def check_manifest(folder: Path, fingerprint: str) -> None:
     """`UserError` unless the expert's files are as sealed and it reads the same tokens."""
     manifest = read_sealed(folder / "manifest.json")
     if manifest.get("tokenizer") != fingerprint:
-        raise UserError(f"{folder} was trained with another tokenizer (fingerprint "
-                        f"{str(manifest.get('tokenizer'))[:12]}) than the bank's "
-                        f"({fingerprint[:12]}): train it with the bank's tokenizer")
+        raise UserError(
+            f"{folder} was trained with another tokenizer (fingerprint "
+            f"{str(manifest.get('tokenizer'))[:12]}) than the bank's "
+            f"({fingerprint[:12]}): train it with the bank's tokenizer"
+        )
     _check_files(folder, _digests(folder, manifest))
 
 
@@ -233,5 +269,7 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write the bank {path}: {error.strerror}; check its permissions "
-                        "and the free space") from error
+        raise UserError(
+            f"cannot write the bank {path}: {error.strerror}; check its permissions "
+            "and the free space"
+        ) from error

@@ -41,8 +41,10 @@ def checked(where: str, params: Any, model: ModelConfig) -> Any:
     flat = {k: v.astype(np.float32) for k, v in flat.items()}
     for path, x in flat.items():
         if not np.isfinite(x).all():
-            raise UserError(f"{where}: parameter {path} has NaN or infinite numbers: train it "
-                            "again from its last good checkpoint")
+            raise UserError(
+                f"{where}: parameter {path} has NaN or infinite numbers: train it "
+                "again from its last good checkpoint"
+            )
     return _nested(flat)
 
 
@@ -109,13 +111,19 @@ def check_header(file: Path, model: ModelConfig) -> None:
         _compare(str(file), {k: shape for k, (shape, _) in given.items()}, model)
         odd = {dtype for _, dtype in given.values()} - _STORED
         if odd:
-            raise UserError(f"{file} stores {', '.join(sorted(odd))}: store float32, bfloat16 or "
-                            "int8")
-        wanted = {k + _SCALE: ((*shape[:-1], 1), "F32")
-                  for k, (shape, dtype) in given.items() if dtype == "I8"}
+            raise UserError(
+                f"{file} stores {', '.join(sorted(odd))}: store float32, bfloat16 or int8"
+            )
+        wanted = {
+            k + _SCALE: ((*shape[:-1], 1), "F32")
+            for k, (shape, dtype) in given.items()
+            if dtype == "I8"
+        }
         if scales != wanted:
-            raise UserError(f"{file} has int8 numbers without their scales, or scales of another "
-                            "shape: write the expert again")
+            raise UserError(
+                f"{file} has int8 numbers without their scales, or scales of another "
+                "shape: write the expert again"
+            )
 
 
 @functools.lru_cache
@@ -129,8 +137,9 @@ def shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     except UserError:
         raise
     except (OverflowError, MemoryError, TypeError, ValueError) as error:
-        raise UserError("the model's sizes do not make parameters: use the bank that training "
-                        "wrote") from error
+        raise UserError(
+            "the model's sizes do not make parameters: use the bank that training wrote"
+        ) from error
     return {path: x.shape for path, x in _flat(tree).items()}
 
 
@@ -138,9 +147,11 @@ def _compare(where: str, given: Mapping[str, tuple[int, ...]], model: ModelConfi
     wanted = shapes(model)
     for path in sorted({*wanted, *given}):
         if wanted.get(path) != given.get(path):
-            raise UserError(f"{where}: parameter {path} has shape {given.get(path, 'none')}, the "
-                            f"bank's model needs {wanted.get(path, 'none')}: use parameters that "
-                            "were trained with the bank's model settings")
+            raise UserError(
+                f"{where}: parameter {path} has shape {given.get(path, 'none')}, the "
+                f"bank's model needs {wanted.get(path, 'none')}: use parameters that "
+                "were trained with the bank's model settings"
+            )
 
 
 def _flat(tree) -> dict[str, Any]:
@@ -157,5 +168,6 @@ def opened(file: Path):
         try:
             return safetensors.safe_open(file, "numpy")
         except safetensors.SafetensorError as error:
-            raise UserError(f"{file} is not a whole safetensors file: restore it from a copy or "
-                            "write it again") from error
+            raise UserError(
+                f"{file} is not a whole safetensors file: restore it from a copy or write it again"
+            ) from error

@@ -25,8 +25,9 @@ def add_arguments(action) -> None:
     listing.add_argument("--json", action="store_true", help="one JSON object per expert and line")
     action("verify", verify, "compare every byte with its stored SHA-256")
     adding = action("add", add, "copy an expert's folder into the bank", writes=True)
-    adding.add_argument("folder", metavar="EXPERT", type=path,
-                        help="its folder, as BANK/experts/NAME")
+    adding.add_argument(
+        "folder", metavar="EXPERT", type=path, help="its folder, as BANK/experts/NAME"
+    )
     adding.add_argument("--name", metavar="NAME", help="its name here (default: the folder's)")
     removing = action("remove", remove, "delete one expert", writes=True)
     removing.add_argument("name", metavar="NAME")
@@ -45,25 +46,33 @@ def list_experts(args) -> int:
         record = record if isinstance(record, dict) else {}
         with contextlib.suppress(OSError):
             record["bytes"] = (folder / "params.safetensors").stat().st_size
-        rows.append({"name": name, "sha256": files.index["experts"][name]["sha256"],
-                     "bigram": (folder / BIGRAM).is_file(),
-                     **{k: record.get(k) for k in ("dtype", "bytes", "about")}})
+        rows.append(
+            {
+                "name": name,
+                "sha256": files.index["experts"][name]["sha256"],
+                "bigram": (folder / BIGRAM).is_file(),
+                **{k: record.get(k) for k in ("dtype", "bytes", "about")},
+            }
+        )
     if args.json:
         for row in rows:
             print_line(json.dumps(row))
         return 0
     words = wording(files.index.get("scoring"))
     tell = lambda line: print_line(printable(line))  # it quotes the bank's JSON
-    tell(f"{len(rows)} experts; window {model.get('window')} tokens -> "
-         f"{model.get('latents')} latents of {model.get('d_latent')}; "
-         f"tokenizer {files.index['tokenizer'][:12]}; a residual is "
-         f"{words.cost}"
-         + (f"; ranked with {words.added} added" if words.typicality_weight else ""))
+    tell(
+        f"{len(rows)} experts; window {model.get('window')} tokens -> "
+        f"{model.get('latents')} latents of {model.get('d_latent')}; "
+        f"tokenizer {files.index['tokenizer'][:12]}; a residual is "
+        f"{words.cost}" + (f"; ranked with {words.added} added" if words.typicality_weight else "")
+    )
     width = max(map(len, files.names), default=0)
     for row in rows:
         size = f"{row['bytes'] / 1e6:8.1f} MB" if row["bytes"] is not None else "missing"
-        tell(f"{row['name']:{width}}  {row['dtype'] or '?'}  {size}  {row['sha256'][:12]}"
-             + ("" if row["bigram"] else "  no bigram model"))
+        tell(
+            f"{row['name']:{width}}  {row['dtype'] or '?'}  {size}  {row['sha256'][:12]}"
+            + ("" if row["bigram"] else "  no bigram model")
+        )
     return 0
 
 
@@ -74,8 +83,9 @@ def verify(args) -> int:
     for problem in problems:
         complain(problem)
     if not problems:
-        print_line(f"{printable(args.bank)}: {len(files.names)} experts, "
-                   "every byte as it was written")
+        print_line(
+            f"{printable(args.bank)}: {len(files.names)} experts, every byte as it was written"
+        )
     return 2 if problems else 0
 
 

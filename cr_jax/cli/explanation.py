@@ -18,11 +18,23 @@ _RESET = "\x1b[0m"
 # colour is more nats.
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _RESIDUAL = (
-    ((150, 125, 70), None), ((176, 125, 43), None), ((205, 105, 20), None),
-    (_BLACK, (240, 200, 110)), (_BLACK, (243, 175, 75)), (_BLACK, (240, 145, 50)),
-    (_BLACK, (232, 115, 40)), (_BLACK, (222, 85, 40)), (_WHITE, (180, 30, 40)))
-_FOR = (((70, 135, 175), None), ((30, 125, 205), None), (_BLACK, (140, 195, 235)),
-        (_BLACK, (85, 165, 225)), (_WHITE, (15, 95, 170)))
+    ((150, 125, 70), None),
+    ((176, 125, 43), None),
+    ((205, 105, 20), None),
+    (_BLACK, (240, 200, 110)),
+    (_BLACK, (243, 175, 75)),
+    (_BLACK, (240, 145, 50)),
+    (_BLACK, (232, 115, 40)),
+    (_BLACK, (222, 85, 40)),
+    (_WHITE, (180, 30, 40)),
+)
+_FOR = (
+    ((70, 135, 175), None),
+    ((30, 125, 205), None),
+    (_BLACK, (140, 195, 235)),
+    (_BLACK, (85, 165, 225)),
+    (_WHITE, (15, 95, 170)),
+)
 _AGAINST = (_RESIDUAL[1], _RESIDUAL[2], _RESIDUAL[4], _RESIDUAL[6], _RESIDUAL[8])
 
 
@@ -31,15 +43,24 @@ def colours(wanted: str = "auto") -> str:
 
     auto: none when stdout is no terminal, or NO_COLOR is set, or TERM is dumb.
     """
-    able = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and (
-        os.environ.get("TERM") != "dumb")
+    able = (
+        sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and (os.environ.get("TERM") != "dumb")
+    )
     if wanted == "never" or (wanted == "auto" and not able):
         return "plain"
     return "truecolor" if os.environ.get("COLORTERM") in ("truecolor", "24bit") else "256"
 
 
-def lines(name: str, found: Explanation, colour: str = "plain", view: str = "residual",
-          width: int | None = None, blocks: bool = True) -> Iterator[str]:
+def lines(
+    name: str,
+    found: Explanation,
+    colour: str = "plain",
+    view: str = "residual",
+    width: int | None = None,
+    blocks: bool = True,
+) -> Iterator[str]:
     """The explanation of one file, line by line: bars, verdict, text or the tokens that weigh most.
 
     colour: of `colours`; view: what colours a token, its "residual" under the nearest expert or its
@@ -52,8 +73,10 @@ def lines(name: str, found: Explanation, colour: str = "plain", view: str = "res
     yield printable(found.verdict)
     yield ""
     if not found.complete:
-        yield (f"below: the first {found.windows} of {route.windows} windows "
-               f"({len(found.tokens):,} of {route.tokens:,} tokens)")
+        yield (
+            f"below: the first {found.windows} of {route.windows} windows "
+            f"({len(found.tokens):,} of {route.tokens:,} tokens)"
+        )
     if colour == "plain":
         yield from _listing(found)
         return
@@ -102,8 +125,9 @@ def _painter(colour: str) -> Callable[[str, tuple], str]:
     def paint(text: str, style: tuple) -> str:
         codes = [code(kind, rgb) for kind, rgb in zip((38, 48), style, strict=True) if rgb]
         # The reset comes before a line's end: a coloured line end would fill the whole line.
-        parts = [f"\x1b[{';'.join(codes)}m{part}{_RESET}" if part else ""
-                 for part in text.split("\n")]
+        parts = [
+            f"\x1b[{';'.join(codes)}m{part}{_RESET}" if part else "" for part in text.split("\n")
+        ]
         return "\n".join(parts)
 
     return paint
@@ -150,13 +174,25 @@ def _listing(found: Explanation) -> Iterator[str]:
     names = found.names[:2]
     if found.runner_up:
         ranked = found.by_text()
-        yield from _rows(f"tokens that speak most for {names[0]} over {names[1]}", "margin",
-                         [row for row in ranked if row.nats > 0][:8], names)
-        yield from _rows(f"tokens that speak most for {names[1]}", "margin",
-                         [row for row in reversed(ranked) if row.nats < 0][:4], names)
+        yield from _rows(
+            f"tokens that speak most for {names[0]} over {names[1]}",
+            "margin",
+            [row for row in ranked if row.nats > 0][:8],
+            names,
+        )
+        yield from _rows(
+            f"tokens that speak most for {names[1]}",
+            "margin",
+            [row for row in reversed(ranked) if row.nats < 0][:4],
+            names,
+        )
     if found.route.expert is None or not found.runner_up:
-        yield from _rows(f"tokens that {names[0]} {found.words.verb} worst", "nats",
-                         found.by_text("residual")[:8], names)
+        yield from _rows(
+            f"tokens that {names[0]} {found.words.verb} worst",
+            "nats",
+            found.by_text("residual")[:8],
+            names,
+        )
 
 
 def _rows(title: str, what: str, rows: list[TextSum], names) -> Iterator[str]:
@@ -167,11 +203,13 @@ def _rows(title: str, what: str, rows: list[TextSum], names) -> Iterator[str]:
     left = max(map(_columns, [*shown, "token"]))
     heads = [max(len(name), 6) for name in names]
     yield f"  {'token':{left}} times  {what:>7}" + "".join(
-        f"  {name:>{n}}" for name, n in zip(names, heads, strict=True))
+        f"  {name:>{n}}" for name, n in zip(names, heads, strict=True)
+    )
     for text, row in zip(shown, rows, strict=True):
         gap = " " * (left - _columns(text))
         yield f"  {text}{gap} {row.count:5}  {row.nats:7.2f}" + "".join(
-            f"  {x:{n}.2f}" for x, n in zip((row.nearest, row.runner_up), heads, strict=False))
+            f"  {x:{n}.2f}" for x, n in zip((row.nearest, row.runner_up), heads, strict=False)
+        )
 
 
 def _columns(text: str) -> int:

@@ -50,5 +50,7 @@ def start_jax() -> None:
         jax.devices()
     except RuntimeError as error:
         where = os.environ.get("JAX_PLATFORMS", "")
-        raise UserError(f"JAX cannot start (JAX_PLATFORMS={where!r}): "
-                        f"{str(error).splitlines()[0]}; try JAX_PLATFORMS=cpu") from error
+        raise UserError(
+            f"JAX cannot start (JAX_PLATFORMS={where!r}): "
+            f"{str(error).splitlines()[0]}; try JAX_PLATFORMS=cpu"
+        ) from error

@@ -32,6 +32,7 @@ unknown.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `cr-jax ARGV`; -> 0, 2 after bad input, 130 after Ctrl-C.  Never raises on bad input."""
+
     def lost(why: str) -> None:
         raise OutputLost(why)
 
@@ -68,38 +69,66 @@ def _answer(argv: Sequence[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     class Parser(argparse.ArgumentParser):
         def error(self, message):
-            self.exit(complain(f"{message[:MOST - 80]}; see {self.prog} --help"))
+            self.exit(complain(f"{message[: MOST - 80]}; see {self.prog} --help"))
 
     raw = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = Parser("cr-jax", description="Route texts to the expert that compresses them best.",
-                    epilog=_ABOUT, **raw)
+    parser = Parser(
+        "cr-jax",
+        description="Route texts to the expert that compresses them best.",
+        epilog=_ABOUT,
+        **raw,
+    )
     parser.add_argument("--version", action="version", version=f"cr-jax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(group, name: str, run: Callable, text: str, epilog: str | None = None,
-                writes: bool = False):
+    def command(
+        group, name: str, run: Callable, text: str, epilog: str | None = None, writes: bool = False
+    ):
         made = group.add_parser(name, help=text, description=text, epilog=epilog, **raw)
         default = None if writes else str(pretrained.folder())
-        made.add_argument("--bank", required=writes, default=default, metavar="DIR", type=path,
-                          help="folder with bank.json"
-                               + ("" if writes else " (default: the one that ships with cr_jax)"))
+        made.add_argument(
+            "--bank",
+            required=writes,
+            default=default,
+            metavar="DIR",
+            type=path,
+            help="folder with bank.json"
+            + ("" if writes else " (default: the one that ships with cr_jax)"),
+        )
         made.set_defaults(run=run)
         return made
 
-    route.add_arguments(command(
-        commands, "route", route.run, "say which expert a text belongs to", route.EPILOG))
-    reconstruct.add_arguments(command(
-        commands, "reconstruct", reconstruct.run, "show what an expert makes of a text",
-        reconstruct.EPILOG))
+    route.add_arguments(
+        command(commands, "route", route.run, "say which expert a text belongs to", route.EPILOG)
+    )
+    reconstruct.add_arguments(
+        command(
+            commands,
+            "reconstruct",
+            reconstruct.run,
+            "show what an expert makes of a text",
+            reconstruct.EPILOG,
+        )
+    )
 
-    text = commands.add_parser("tokenize", help="write the tokens of a run, to train without text",
-                               description="Tokenize the text of a run once, for machines that do "
-                               "not have it.", epilog=tokenize.EPILOG, allow_abbrev=False, **raw)
+    text = commands.add_parser(
+        "tokenize",
+        help="write the tokens of a run, to train without text",
+        description="Tokenize the text of a run once, for machines that do not have it.",
+        epilog=tokenize.EPILOG,
+        allow_abbrev=False,
+        **raw,
+    )
     text.set_defaults(run=tokenize.run)
     tokenize.add_arguments(text)
 
-    keep = commands.add_parser("bank", help="list, check, extend or shrink a bank",
-                               description="Keep a bank of experts.", epilog=bank.EPILOG, **raw)
+    keep = commands.add_parser(
+        "bank",
+        help="list, check, extend or shrink a bank",
+        description="Keep a bank of experts.",
+        epilog=bank.EPILOG,
+        **raw,
+    )
     actions = keep.add_subparsers(dest="action", required=True, metavar="ACTION")
     bank.add_arguments(lambda *about, **more: command(actions, *about, **more))
     return parser

@@ -12,8 +12,7 @@ DELAY = 1.0  # seconds without a word: most files are done by then
 
 
 @contextlib.contextmanager
-def progress(name: str, tokenizer: Any, max_windows: int = 0
-             ) -> Iterator[Callable[[Any], None]]:
+def progress(name: str, tokenizer: Any, max_windows: int = 0) -> Iterator[Callable[[Any], None]]:
     """Gives `on_block(windows)`, which moves a bar; nothing is written where stderr is a file.
 
     The bar counts a file's bytes, since its windows are unknown until it is read, and says how
@@ -27,8 +26,16 @@ def progress(name: str, tokenizer: Any, max_windows: int = 0
     known = os.path.getsize(name) if os.path.isfile(name) else None
     total, unit = (max_windows, " windows") if max_windows else (known, "B")
     windows = 0
-    with tqdm(total=total, unit=unit, unit_scale=not max_windows, desc=printable(name)[-40:],
-              leave=False, delay=DELAY, mininterval=DELAY / 10, file=sys.stderr) as bar:
+    with tqdm(
+        total=total,
+        unit=unit,
+        unit_scale=not max_windows,
+        desc=printable(name)[-40:],
+        leave=False,
+        delay=DELAY,
+        mininterval=DELAY / 10,
+        file=sys.stderr,
+    ) as bar:
 
         def on_block(block) -> None:
             nonlocal windows

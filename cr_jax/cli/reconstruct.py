@@ -44,6 +44,8 @@ def run(args) -> int:
     for piece in marked(bank.tokenizer, counted(), sys.stdout.isatty()):
         sys.stdout.write(piece)
         ended = piece.endswith("\n")
-    print_line(("" if ended else "\n") + f"TRA {100 * right / tokens:.2f} % of {tokens} tokens, "
-               f"nll {nll / tokens:.3f} nats/token with all tokens seen")
+    print_line(
+        ("" if ended else "\n") + f"TRA {100 * right / tokens:.2f} % of {tokens} tokens, "
+        f"nll {nll / tokens:.3f} nats/token with all tokens seen"
+    )
     return 0

@@ -7,9 +7,15 @@ from cr_jax.cli.output import complain
 
 def renamed(parser: argparse.ArgumentParser, old: str, new: str) -> None:
     """`old` does what `new`, a whole number, does; it is not in the help."""
-    parser.add_argument(old, type=int, dest=new.strip("-").replace("-", "_"),
-                        action=_Renamed, default=argparse.SUPPRESS, help=argparse.SUPPRESS,
-                        new_name=new)
+    parser.add_argument(
+        old,
+        type=int,
+        dest=new.strip("-").replace("-", "_"),
+        action=_Renamed,
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+        new_name=new,
+    )
 
 
 class _Renamed(argparse.Action):

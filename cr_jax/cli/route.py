@@ -56,39 +56,85 @@ A bad file costs one line on stderr and exit code 2 at the end; the others are r
 def add_arguments(parser) -> None:
     """The flags of `cr-jax route`."""
     parser.add_argument("--json", action="store_true", help="one JSON object per file and line")
-    parser.add_argument("--cascade", action="store_true",
-                        help="score in full only the candidates that bigram models choose")
-    parser.add_argument("--min-candidates", type=int, metavar="K",
-                        help="cascade with exactly so many candidates (default: what was measured "
-                        "for the bank: a least number, and all whose bigram model is near the "
-                        "nearest)")
+    parser.add_argument(
+        "--cascade",
+        action="store_true",
+        help="score in full only the candidates that bigram models choose",
+    )
+    parser.add_argument(
+        "--min-candidates",
+        type=int,
+        metavar="K",
+        help="cascade with exactly so many candidates (default: what was measured "
+        "for the bank: a least number, and all whose bigram model is near the "
+        "nearest)",
+    )
     renamed(parser, "--keep", "--min-candidates")
-    parser.add_argument("--rule", choices=("bank", "rebuild", "code_length"), default="bank",
-                        help="rank by the bank's own rule (default), by nats/token to rebuild the "
-                        "text (the paper's), or by nats/token to predict it; by another rule than "
-                        "its own a bank has no p-values")
-    parser.add_argument("--alpha", type=float, default=0.05, metavar="A",
-                        help="a p-value below this is unknown (default 0.05)")
-    parser.add_argument("--max-windows", type=int, default=0, metavar="N",
-                        help="judge by the first N windows and read no further (default 0: all)")
+    parser.add_argument(
+        "--rule",
+        choices=("bank", "rebuild", "code_length"),
+        default="bank",
+        help="rank by the bank's own rule (default), by nats/token to rebuild the "
+        "text (the paper's), or by nats/token to predict it; by another rule than "
+        "its own a bank has no p-values",
+    )
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        default=0.05,
+        metavar="A",
+        help="a p-value below this is unknown (default 0.05)",
+    )
+    parser.add_argument(
+        "--max-windows",
+        type=int,
+        default=0,
+        metavar="N",
+        help="judge by the first N windows and read no further (default 0: all)",
+    )
     renamed(parser, "--head", "--max-windows")
-    parser.add_argument("--stop", type=float, default=0.0, metavar="C",
-                        help="score no further once the winner is certain to C, say 0.99 (default "
-                        "0: score the whole text)")
-    parser.add_argument("--tra", action="store_true",
-                        help="also measure the share of tokens that the winner rebuilds exactly")
-    parser.add_argument("--explain", action="store_true",
-                        help="show what every expert makes of the text, token by token")
-    parser.add_argument("--margin", action="store_true",
-                        help="explain; colour tokens by what the runner-up pays more for them")
-    parser.add_argument("--html", metavar="OUT", type=path,
-                        help="write the explanation to the page OUT.html")
-    parser.add_argument("--windows", type=int, default=8, metavar="N",
-                        help="explain the tokens of the first N windows (default 8)")
-    parser.add_argument("--color", choices=("auto", "always", "never"), default="auto",
-                        help="colour the explained text (default auto: on a terminal)")
-    parser.add_argument("files", nargs="+", metavar="FILE", type=path,
-                        help="UTF-8 text; - is standard input")
+    parser.add_argument(
+        "--stop",
+        type=float,
+        default=0.0,
+        metavar="C",
+        help="score no further once the winner is certain to C, say 0.99 (default "
+        "0: score the whole text)",
+    )
+    parser.add_argument(
+        "--tra",
+        action="store_true",
+        help="also measure the share of tokens that the winner rebuilds exactly",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show what every expert makes of the text, token by token",
+    )
+    parser.add_argument(
+        "--margin",
+        action="store_true",
+        help="explain; colour tokens by what the runner-up pays more for them",
+    )
+    parser.add_argument(
+        "--html", metavar="OUT", type=path, help="write the explanation to the page OUT.html"
+    )
+    parser.add_argument(
+        "--windows",
+        type=int,
+        default=8,
+        metavar="N",
+        help="explain the tokens of the first N windows (default 8)",
+    )
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour the explained text (default auto: on a terminal)",
+    )
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", type=path, help="UTF-8 text; - is standard input"
+    )
 
 
 def run(args) -> int:
@@ -96,11 +142,14 @@ def run(args) -> int:
     if not 0 <= args.alpha <= 1:
         raise UserError(f"--alpha is a share and must lie in [0, 1], got {args.alpha}")
     if args.max_windows < 0:
-        raise UserError("--max-windows must be 0 (the whole text) or more windows, got "
-                        f"{args.max_windows}")
+        raise UserError(
+            f"--max-windows must be 0 (the whole text) or more windows, got {args.max_windows}"
+        )
     if not 0 <= args.stop < 1:
-        raise UserError("--stop is a confidence, at least 0 (score the whole text) and below 1, "
-                        f"got {args.stop}")
+        raise UserError(
+            "--stop is a confidence, at least 0 (score the whole text) and below 1, "
+            f"got {args.stop}"
+        )
     if args.windows < 1:
         raise UserError(f"--windows must be at least 1, got {args.windows}")
     if args.html is not None:
@@ -124,10 +173,11 @@ def run(args) -> int:
     from cr_jax.routing.options import RouteOptions
 
     cascade = args.cascade or args.min_candidates is not None
-    by = (Cascade.load(args.bank, args.min_candidates) if cascade else ExpertBank.load(args.bank))
+    by = Cascade.load(args.bank, args.min_candidates) if cascade else ExpertBank.load(args.bank)
     bank = by.bank if cascade else by
-    options = RouteOptions(args.alpha, args.max_windows, args.stop,
-                           "nearest" if args.tra else "none", args.rule)
+    options = RouteOptions(
+        args.alpha, args.max_windows, args.stop, "nearest" if args.tra else "none", args.rule
+    )
     in_lines = args.explain or args.margin
     explained = []
     for name in good:
@@ -135,8 +185,9 @@ def run(args) -> int:
         try:
             with progress(name, bank.tokenizer, args.max_windows) as on_block:
                 if in_lines or args.html is not None:
-                    explanation = explain(by, text_of(name), options, windows=args.windows,
-                                          on_block=on_block)
+                    explanation = explain(
+                        by, text_of(name), options, windows=args.windows, on_block=on_block
+                    )
                     found = explanation.route
                 elif cascade:
                     found = by.route(text_of(name), options, on_block=on_block)
@@ -150,8 +201,12 @@ def run(args) -> int:
         if args.json:
             more = {"explanation": explanation.to_json()} if in_lines else {}
             said = found.to_json()
-            print_line(json.dumps({"file": name, "p_value": said["p_values"][found.nearest],
-                                   **said, **more}, allow_nan=False))
+            print_line(
+                json.dumps(
+                    {"file": name, "p_value": said["p_values"][found.nearest], **said, **more},
+                    allow_nan=False,
+                )
+            )
         elif in_lines:
             _print_explanation(name, explanation, args, first=name == good[0])
         else:
@@ -167,8 +222,9 @@ def _check_page(path: str, files: list[str]) -> None:
     """`UserError` unless `path` can only be a page: a forgotten OUT must not cost a text."""
     if not path.lower().endswith((".html", ".htm")):
         raise UserError(f"--html writes a page: give it a name that ends in .html, not {path!r}")
-    same = [f for f in files if os.path.exists(f) and os.path.exists(path)
-            and os.path.samefile(f, path)]
+    same = [
+        f for f in files if os.path.exists(f) and os.path.exists(path) and os.path.samefile(f, path)
+    ]
     if same:
         raise UserError(f"--html would overwrite {same[0]}, which is to be read: name another page")
     if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
@@ -180,8 +236,13 @@ def _print_explanation(name: str, explanation, args, first: bool) -> None:
 
     if not first:
         print_line("")
-    for line in lines(name, explanation, colours(args.color),
-                      "margin" if args.margin else "residual", blocks=_can_write("█▏")):
+    for line in lines(
+        name,
+        explanation,
+        colours(args.color),
+        "margin" if args.margin else "residual",
+        blocks=_can_write("█▏"),
+    ):
         print_line(line)
 
 
@@ -196,15 +257,22 @@ def _can_write(text: str) -> bool:
 def _size(found) -> str:
     of = "" if found.of_windows is None else f" of {found.of_windows}"
     last = found.windows if found.of_windows is None else found.of_windows
-    return (f"{found.windows}{of} window{'s' * (last != 1)}, "
-            f"{found.tokens} token{'s' * (found.tokens != 1)}")
+    return (
+        f"{found.windows}{of} window{'s' * (last != 1)}, "
+        f"{found.tokens} token{'s' * (found.tokens != 1)}"
+    )
 
 
 def _line(name: str, found, rule: str) -> str:
     from cr_jax.routing.result import TOO_LOW
 
-    why = (f"; nothing to judge: {found.reason}" if found.nothing_to_judge else
-           "; too predictable" if found.reason == TOO_LOW else "")
+    why = (
+        f"; nothing to judge: {found.reason}"
+        if found.nothing_to_judge
+        else "; too predictable"
+        if found.reason == TOO_LOW
+        else ""
+    )
     winner = found.expert or f"unknown (nearest {found.nearest}{why})"
     more = {n: f"+{x:.3f}" for n, x in found.typicality_penalty.items() if x}
     residuals = ", ".join(f"{n} {found.residuals[n]:.3f}{more.get(n, '')}" for n in found.ranked)
@@ -212,5 +280,7 @@ def _line(name: str, found, rule: str) -> str:
     if found.known is None:
         p += "  (too short to judge)" if rule == "bank" else "  (not calibrated for this rule)"
     tra = f"  tra {found.tra[found.nearest]:.3f}" if found.tra else ""
-    return (f"{printable(name)}: {winner}  margin {found.margin:.3f}  p {p}{tra} | "
-            f"{residuals}  ({_size(found)})")
+    return (
+        f"{printable(name)}: {winner}  margin {found.margin:.3f}  p {p}{tra} | "
+        f"{residuals}  ({_size(found)})"
+    )

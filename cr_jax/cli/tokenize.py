@@ -20,15 +20,22 @@ kill, Ctrl-C or a full disk.  docs/tokens.md has more.
 
 def add_arguments(parser) -> None:
     """The flags of `cr-jax tokenize`."""
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]",
-                        help="a file in configs/")
-    parser.add_argument("--out", required=True, metavar="FOLDER", type=path,
-                        help="a folder that is not there")
-    parser.add_argument("--jobs", metavar="N",
-                        help="processes that encode text (default: one per core); any number gives "
-                             "the same bytes")
-    parser.add_argument("--compress", action="store_true",
-                        help="pack the ids with zstd; the first run that reads them unpacks them")
+    parser.add_argument(
+        "--config", required=True, metavar="FILE[:VARIANT]", help="a file in configs/"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", type=path, help="a folder that is not there"
+    )
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        help="processes that encode text (default: one per core); any number gives the same bytes",
+    )
+    parser.add_argument(
+        "--compress",
+        action="store_true",
+        help="pack the ids with zstd; the first run that reads them unpacks them",
+    )
 
 
 def _count(text: str | None) -> int:
@@ -50,14 +57,22 @@ def run(args) -> int:
     raw.pop("ablation", None)  # a grid reads the text of the experiment that it varies
     experiment = settings.build(raw)
     if experiment.data.tokens:
-        raise UserError("config.data.tokens names a token folder already: leave it out to "
-                        "tokenize text")
+        raise UserError(
+            "config.data.tokens names a token folder already: leave it out to tokenize text"
+        )
     try:
-        found = token_folder_writer.write(experiment, args.out, jobs=jobs, compress=args.compress,
-                                          say=lambda line: print_line(printable(line)))
+        found = token_folder_writer.write(
+            experiment,
+            args.out,
+            jobs=jobs,
+            compress=args.compress,
+            say=lambda line: print_line(printable(line)),
+        )
     except KeyboardInterrupt:
         complain("interrupted; run the same command to go on")
         return 130
-    print_line(f"{printable(str(found.path))}: train with "
-               f"--config.data.tokens={printable(str(found.path))}")
+    print_line(
+        f"{printable(str(found.path))}: train with "
+        f"--config.data.tokens={printable(str(found.path))}"
+    )
     return 0

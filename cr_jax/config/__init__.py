@@ -40,10 +40,30 @@ from cr_jax.config.schema import (
 from cr_jax.errors import UserError
 
 __all__ = [
-    "DOCUMENT_WINDOWS", "SEEN", "DataConfig", "DomainConfig", "EvalConfig", "Experiment",
-    "LmConfig", "ModelConfig", "OptimizerConfig", "Scoring", "TokenizerConfig", "TrainConfig",
-    "TransformerConfig", "build", "check_lm", "check_model", "check_scoring", "completed",
-    "default", "domain", "model_config", "profile_steps", "scoring_rule", "to_dict",
+    "DOCUMENT_WINDOWS",
+    "SEEN",
+    "DataConfig",
+    "DomainConfig",
+    "EvalConfig",
+    "Experiment",
+    "LmConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Scoring",
+    "TokenizerConfig",
+    "TrainConfig",
+    "TransformerConfig",
+    "build",
+    "check_lm",
+    "check_model",
+    "check_scoring",
+    "completed",
+    "default",
+    "domain",
+    "model_config",
+    "profile_steps",
+    "scoring_rule",
+    "to_dict",
     "validation_period",
 ]
 
@@ -73,8 +93,10 @@ def default() -> ml_collections.ConfigDict:
 
 def domain(train=(), valid=(), test=()) -> ml_collections.ConfigDict:
     """One entry of `config.data.domains` or `config.data.unseen`; see `DomainConfig`."""
-    listed = {k: (v,) if isinstance(v, str) else tuple(v)
-              for k, v in dict(train=train, valid=valid, test=test).items()}
+    listed = {
+        k: (v,) if isinstance(v, str) else tuple(v)
+        for k, v in dict(train=train, valid=valid, test=test).items()
+    }
     return ml_collections.ConfigDict(listed)
 
 

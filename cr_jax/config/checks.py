@@ -18,23 +18,29 @@ def check_model(model: ModelConfig) -> None:
             raise UserError(f"config.model.{name} must be at least 1, got {getattr(model, name)}")
     for name, value in vars(model).items():
         if type(value) is int and value > 1 << 24:  # also what a hostile bank.json may claim
-            raise UserError(f"config.model.{name}={value} is more than {1 << 24:,}: that cannot be "
-                            "meant")
+            raise UserError(
+                f"config.model.{name}={value} is more than {1 << 24:,}: that cannot be meant"
+            )
     if min(model.encoder_blocks, model.decoder_blocks, model.vocab_size) < 0:
-        raise UserError("config.model: encoder_blocks, decoder_blocks and vocab_size cannot be "
-                        "negative")
+        raise UserError(
+            "config.model: encoder_blocks, decoder_blocks and vocab_size cannot be negative"
+        )
     if max(model.encoder_blocks, model.decoder_blocks) > 1000:
-        raise UserError("config.model.encoder_blocks, decoder_blocks: more than 1,000 blocks "
-                        "cannot be meant")
+        raise UserError(
+            "config.model.encoder_blocks, decoder_blocks: more than 1,000 blocks cannot be meant"
+        )
     if model.d_model % (2 * model.heads):
         raise UserError(
             f"config.model.d_model={model.d_model} must be a multiple of 2 x heads="
-            f"{2 * model.heads}: every head needs an even width for its rotary positions")
+            f"{2 * model.heads}: every head needs an even width for its rotary positions"
+        )
     if model.levels not in (0, *range(2, 257)):
         raise UserError(f"config.model.levels must be 0 (off) or 2 to 256, got {model.levels}")
     if model.latents > model.window:
-        raise UserError(f"config.model.latents={model.latents} must not exceed "
-                        f"window={model.window}: there is nothing to compress")
+        raise UserError(
+            f"config.model.latents={model.latents} must not exceed "
+            f"window={model.window}: there is nothing to compress"
+        )
 
 
 def check_lm(lm: LmConfig) -> None:
@@ -50,10 +56,13 @@ def check_lm(lm: LmConfig) -> None:
     if lm.d_model % (2 * lm.heads):
         raise UserError(
             f"config.lm.d_model={lm.d_model} must be a multiple of 2 x heads={2 * lm.heads}: every "
-            "head needs an even width for its rotary positions")
+            "head needs an even width for its rotary positions"
+        )
     if lm.kv_heads and lm.heads % lm.kv_heads:
-        raise UserError(f"config.lm.kv_heads={lm.kv_heads} must divide heads={lm.heads}; 0 gives "
-                        "every query head keys and values of its own")
+        raise UserError(
+            f"config.lm.kv_heads={lm.kv_heads} must divide heads={lm.heads}; 0 gives "
+            "every query head keys and values of its own"
+        )
 
 
 def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
@@ -61,27 +70,41 @@ def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
     if min(scoring.parts, scoring.rate, scoring.passes) < 0:
         raise UserError("config.scoring: parts, rate and passes cannot be negative")
     if not 0 <= scoring.typicality_weight < float("inf"):  # `not` also catches NaN
-        raise UserError("config.scoring.typicality_weight must be a finite number, 0 or more; got "
-                        f"{scoring.typicality_weight}")
+        raise UserError(
+            "config.scoring.typicality_weight must be a finite number, 0 or more; got "
+            f"{scoring.typicality_weight}"
+        )
     if scoring.predicted and not model.predictive:
-        raise UserError("config.scoring.predicted needs config.model.predictive=True: only such "
-                        "an encoder predicts tokens")
-    if scoring.predicted and (scoring.rate or scoring.hidden != 1
-                              or bool(scoring.parts) != bool(scoring.passes)):
-        raise UserError("config.scoring: predicted hides nothing and decodes nothing; leave rate "
-                        "at 0 and hidden at 1, and give both or none of parts and passes")
+        raise UserError(
+            "config.scoring.predicted needs config.model.predictive=True: only such "
+            "an encoder predicts tokens"
+        )
+    if scoring.predicted and (
+        scoring.rate or scoring.hidden != 1 or bool(scoring.parts) != bool(scoring.passes)
+    ):
+        raise UserError(
+            "config.scoring: predicted hides nothing and decodes nothing; leave rate "
+            "at 0 and hidden at 1, and give both or none of parts and passes"
+        )
     if not 0 <= scoring.bigram_weight < 1 or (scoring.bigram_weight and not scoring.predicted):
-        raise UserError(f"config.scoring.bigram_weight={scoring.bigram_weight} is the share of "
-                        "bigrams in predicted=True: at least 0, below 1, and 0 under other rules")
+        raise UserError(
+            f"config.scoring.bigram_weight={scoring.bigram_weight} is the share of "
+            "bigrams in predicted=True: at least 0, below 1, and 0 under other rules"
+        )
     if scoring.passes > scoring.parts:
-        raise UserError(f"config.scoring.passes={scoring.passes} must not exceed "
-                        f"parts={scoring.parts}, the number of passes there are")
+        raise UserError(
+            f"config.scoring.passes={scoring.passes} must not exceed "
+            f"parts={scoring.parts}, the number of passes there are"
+        )
     if not 0 < scoring.hidden <= max(1, scoring.parts):
-        raise UserError(f"config.scoring.hidden={scoring.hidden} must lie in [1, "
-                        f"parts={scoring.parts}], and be 1 when parts is 0")
+        raise UserError(
+            f"config.scoring.hidden={scoring.hidden} must lie in [1, "
+            f"parts={scoring.parts}], and be 1 when parts is 0"
+        )
     if scoring.parts and model.window % scoring.parts:
-        raise UserError(f"config.scoring.parts={scoring.parts} must divide the window of "
-                        f"{model.window}")
+        raise UserError(
+            f"config.scoring.parts={scoring.parts} must divide the window of {model.window}"
+        )
 
 
 def check(e: Experiment) -> None:
@@ -90,26 +113,40 @@ def check(e: Experiment) -> None:
     _check_sizes(e)
     check_model(e.model)
     check_scoring(e.scoring, e.model)
-    for group, settings in (("optimizer", e.optimizer), ("train", e.train), ("eval", e.eval),
-                            ("data", e.data), ("tokenizer", e.tokenizer)):
+    for group, settings in (
+        ("optimizer", e.optimizer),
+        ("train", e.train),
+        ("eval", e.eval),
+        ("data", e.data),
+        ("tokenizer", e.tokenizer),
+    ):
         for name, value in vars(settings).items():
             # `not >=` also catches what is not a number.
             if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
-                raise UserError(f"config.{group}.{name} must be a finite number, 0 or more; "
-                                f"got {value}")
+                raise UserError(
+                    f"config.{group}.{name} must be a finite number, 0 or more; got {value}"
+                )
     durations = [n for n in ("steps", "tokens", "seconds") if getattr(e.train, n) > 0]
     if len(durations) != 1:
-        raise UserError("config.train: give exactly one of steps, tokens, seconds; got "
-                        + (", ".join(durations) or "none"))
-    positive = {"train.batch": e.train.batch, "train.accumulate": e.train.accumulate,
-                "train.loss_chunk": e.train.loss_chunk, "train.log_every": e.train.log_every,
-                "eval.batch": e.eval.batch, "eval.expert_chunk": e.eval.expert_chunk,
-                "eval.calibration_windows": e.eval.calibration_windows,
-                "eval.every_windows": e.eval.every_windows,
-                "mesh_expert": e.mesh_expert, "mesh_fsdp": e.mesh_fsdp,
-                "train.keep_checkpoints": e.train.keep_checkpoints,
-                "tokenizer.train_bytes": e.tokenizer.train_bytes,
-                "data.max_document_bytes": e.data.max_document_bytes}
+        raise UserError(
+            "config.train: give exactly one of steps, tokens, seconds; got "
+            + (", ".join(durations) or "none")
+        )
+    positive = {
+        "train.batch": e.train.batch,
+        "train.accumulate": e.train.accumulate,
+        "train.loss_chunk": e.train.loss_chunk,
+        "train.log_every": e.train.log_every,
+        "eval.batch": e.eval.batch,
+        "eval.expert_chunk": e.eval.expert_chunk,
+        "eval.calibration_windows": e.eval.calibration_windows,
+        "eval.every_windows": e.eval.every_windows,
+        "mesh_expert": e.mesh_expert,
+        "mesh_fsdp": e.mesh_fsdp,
+        "train.keep_checkpoints": e.train.keep_checkpoints,
+        "tokenizer.train_bytes": e.tokenizer.train_bytes,
+        "data.max_document_bytes": e.data.max_document_bytes,
+    }
     for name, value in positive.items():
         if value < 1:
             raise UserError(f"config.{name} must be at least 1, got {value}")
@@ -117,30 +154,45 @@ def check(e: Experiment) -> None:
     if e.eval.every:
         validation_period(e.eval.every)
     elif e.eval.target_tra:
-        raise UserError(f"config.eval.target_tra={e.eval.target_tra} needs config.eval.every, such "
-                        "as '10 seconds'")
+        raise UserError(
+            f"config.eval.target_tra={e.eval.target_tra} needs config.eval.every, such "
+            "as '10 seconds'"
+        )
     if e.train.batch % e.train.accumulate:
-        raise UserError(f"config.train.batch={e.train.batch} must be a multiple of "
-                        f"accumulate={e.train.accumulate}")
-    shares = {"optimizer.warmup": e.optimizer.warmup, "optimizer.cooldown": e.optimizer.cooldown,
-              "optimizer.final": e.optimizer.final, "train.nested": e.train.nested,
-              "train.short": e.train.short,
-              "train.hidden": e.train.hidden, "train.hidden_low": e.train.hidden_low,
-              "train.hidden_high": e.train.hidden_high, "eval.alpha": e.eval.alpha,
-              "eval.target_tra": e.eval.target_tra}
+        raise UserError(
+            f"config.train.batch={e.train.batch} must be a multiple of "
+            f"accumulate={e.train.accumulate}"
+        )
+    shares = {
+        "optimizer.warmup": e.optimizer.warmup,
+        "optimizer.cooldown": e.optimizer.cooldown,
+        "optimizer.final": e.optimizer.final,
+        "train.nested": e.train.nested,
+        "train.short": e.train.short,
+        "train.hidden": e.train.hidden,
+        "train.hidden_low": e.train.hidden_low,
+        "train.hidden_high": e.train.hidden_high,
+        "eval.alpha": e.eval.alpha,
+        "eval.target_tra": e.eval.target_tra,
+    }
     for name, value in shares.items():
         if not 0 <= value <= 1:
             raise UserError(f"config.{name} is a share and must lie in [0, 1], got {value}")
     for name in ("b1", "b2"):
         if getattr(e.optimizer, name) >= 1:
-            raise UserError(f"config.optimizer.{name} must be less than 1, "
-                            f"got {getattr(e.optimizer, name)}")
+            raise UserError(
+                f"config.optimizer.{name} must be less than 1, got {getattr(e.optimizer, name)}"
+            )
     if e.train.hidden_low > e.train.hidden_high:
-        raise UserError(f"config.train.hidden_low={e.train.hidden_low} must not exceed "
-                        f"hidden_high={e.train.hidden_high}")
+        raise UserError(
+            f"config.train.hidden_low={e.train.hidden_low} must not exceed "
+            f"hidden_high={e.train.hidden_high}"
+        )
     if not e.data.domains:
-        raise UserError("config.data.domains is empty: name at least one domain, "
-                        "for example domains.python = domain(train='stdlib@train', ...)")
+        raise UserError(
+            "config.data.domains is empty: name at least one domain, "
+            "for example domains.python = domain(train='stdlib@train', ...)"
+        )
     check_domains(e.data.domains, e.data.unseen)
     for name, d in e.data.domains.items():
         missing = [s for s in ("train", "valid", "test") if not getattr(d, s)]
@@ -155,7 +207,7 @@ def check(e: Experiment) -> None:
 
 
 def validation_period(text: str) -> tuple[float, str]:
-    """"200 steps" -> (200.0, "steps"); units are steps, tokens (of one expert) and seconds.
+    """ "200 steps" -> (200.0, "steps"); units are steps, tokens (of one expert) and seconds.
 
     Raises `UserError` on anything else.
 
@@ -169,8 +221,10 @@ def validation_period(text: str) -> tuple[float, str]:
         number = 0.0
     whole = unit == "seconds" or (unit in ("steps", "tokens") and number.is_integer())
     if not (0 < number < float("inf") and whole):
-        raise UserError(f"config.eval.every={text!r} must be a number and one of steps, tokens or "
-                        "seconds, such as '200 steps' or '10 seconds'; '' never validates")
+        raise UserError(
+            f"config.eval.every={text!r} must be a number and one of steps, tokens or "
+            "seconds, such as '200 steps' or '10 seconds'; '' never validates"
+        )
     return number, unit
 
 
@@ -196,30 +250,41 @@ def _check_sizes(e: Experiment) -> None:
     """Numbers that arrays and counters on the device cannot hold."""
     if not 0 <= e.seed < 1 << 32:
         raise UserError(f"config.seed must lie in [0, {(1 << 32) - 1}], got {e.seed}")
-    large = {"train.tokens": 1 << 62, "train.steps": (1 << 31) - 1,
-             "data.max_train_tokens": 1 << 62, "data.max_document_bytes": 1 << 40,
-             "tokenizer.train_bytes": 1 << 40}
+    large = {
+        "train.tokens": 1 << 62,
+        "train.steps": (1 << 31) - 1,
+        "data.max_train_tokens": 1 << 62,
+        "data.max_document_bytes": 1 << 40,
+        "tokenizer.train_bytes": 1 << 40,
+    }
     for group in ("train", "eval", "data", "tokenizer"):
         for name, value in vars(getattr(e, group)).items():
             most = large.get(f"{group}.{name}", 1 << 24)
             if type(value) is int and value > most:
-                raise UserError(f"config.{group}.{name}={value} is more than {most:,}: that cannot "
-                                "be meant")
+                raise UserError(
+                    f"config.{group}.{name}={value} is more than {most:,}: that cannot be meant"
+                )
     for name in ("mesh_expert", "mesh_fsdp"):
         if getattr(e, name) > 1 << 24:
             raise UserError(f"config.{name}={getattr(e, name)} is more than there are devices")
-    if e.tokenizer.kind == "sentencepiece" and not e.tokenizer.folder and \
-            e.tokenizer.vocab_size < LEAST_PIECES:
-        raise UserError(f"config.tokenizer.vocab_size={e.tokenizer.vocab_size} is too small for "
-                        f"256 bytes and some characters; set {LEAST_PIECES} or more")
+    if (
+        e.tokenizer.kind == "sentencepiece"
+        and not e.tokenizer.folder
+        and e.tokenizer.vocab_size < LEAST_PIECES
+    ):
+        raise UserError(
+            f"config.tokenizer.vocab_size={e.tokenizer.vocab_size} is too small for "
+            f"256 bytes and some characters; set {LEAST_PIECES} or more"
+        )
 
 
 def profile_steps(text: str) -> tuple[int, int] | None:
-    """"A:B" -> (A, B), "" -> None.  Raises `UserError` unless 0 <= A < B."""
+    """ "A:B" -> (A, B), "" -> None.  Raises `UserError` unless 0 <= A < B."""
     if not text:
         return None
     first, _, last = text.partition(":")
     if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
-        raise UserError(f"config.train.profile={text!r} must be two step numbers A:B with A < B, "
-                        "such as 20:25")
+        raise UserError(
+            f"config.train.profile={text!r} must be two step numbers A:B with A < B, such as 20:25"
+        )
     return int(first), int(last)

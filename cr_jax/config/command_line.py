@@ -32,8 +32,9 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
             error = error.args[0]
         if isinstance(error, KeyError):  # the name and, on a second line, a similar one
             named = "; ".join(str(error.args[0] if error.args else "").splitlines())
-            raise UserError(f"there is no setting {named}; all of them are in "
-                            "cr_jax/config/schema.py") from error
+            raise UserError(
+                f"there is no setting {named}; all of them are in cr_jax/config/schema.py"
+            ) from error
         lines = [line.strip() for line in str(error.args[0] if error.args else error).splitlines()]
         raise UserError(" ".join(line for line in lines[-2:] if line)) from error
 
@@ -47,7 +48,8 @@ def load(config: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDic
     argv = ["cr-jax", f"--config={config}", *overrides]
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
-        "config", None, lock_config=True, flag_values=values, sys_argv=argv)
+        "config", None, lock_config=True, flag_values=values, sys_argv=argv
+    )
     no_words(parse(argv, values))
     return values.config
 
@@ -55,5 +57,6 @@ def load(config: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDic
 def no_words(argv: Sequence[str]) -> None:
     """`UserError` where more than the program's name is left over."""
     if len(argv) > 1:
-        raise UserError(f"unexpected argument '{argv[1]}': settings look like "
-                        "--config.train.steps=100")
+        raise UserError(
+            f"unexpected argument '{argv[1]}': settings look like --config.train.steps=100"
+        )

@@ -49,8 +49,9 @@ def check_file(given: str) -> None:
         with open(path, "rb") as file:
             tree = ast.parse(file.read())
     except OSError as error:
-        raise UserError(f"--config={path} cannot be read ({error.strerror}): name a file in "
-                        "configs/") from error
+        raise UserError(
+            f"--config={path} cannot be read ({error.strerror}): name a file in configs/"
+        ) from error
     except SyntaxError as error:
         line = f" (line {error.lineno}: {error.msg})" if error.lineno else ""
         raise UserError(f"--config={path} is not Python{line}: name a file in configs/") from error
@@ -59,8 +60,10 @@ def check_file(given: str) -> None:
     made = {name: node for node in tree.body for name in _names(node)}
     getter = made.get("get_config")
     if getter is None:
-        raise UserError(f"--config={path} has no get_config() and so is no file of settings: name "
-                        "one in configs/")
+        raise UserError(
+            f"--config={path} has no get_config() and so is no file of settings: name "
+            "one in configs/"
+        )
     if isinstance(getter, ast.FunctionDef) and colon:
         takes = getter.args
         if not (takes.posonlyargs or takes.args or takes.vararg):

@@ -29,15 +29,20 @@ def check_domains(trained: Iterable[str], unseen: Iterable[str]) -> None:
             try:
                 check_name(name)
             except UserError:
-                raise UserError(f"config.data.{group} has a domain named {shown(name)}, which no "
-                                f"expert can be: {RULE}") from None
+                raise UserError(
+                    f"config.data.{group} has a domain named {shown(name)}, which no "
+                    f"expert can be: {RULE}"
+                ) from None
             if name.lower() == RANDOM:
-                raise UserError(f"config.data.{group}.{name}: this name is kept for the windows of "
-                                "random tokens in the report; choose another")
+                raise UserError(
+                    f"config.data.{group}.{name}: this name is kept for the windows of "
+                    "random tokens in the report; choose another"
+                )
             other = seen.setdefault(name.lower(), name)
             if other != name:
-                raise UserError(f"config.data: the domains {other} and {name} differ only in case; "
-                                "rename one")
+                raise UserError(
+                    f"config.data: the domains {other} and {name} differ only in case; rename one"
+                )
 
 
 def shown(name: object) -> str:

@@ -13,9 +13,16 @@ from typing import NamedTuple
 
 from cr_jax.config import schema
 
-TITLES = {"": "Run", "model": "Model", "tokenizer": "Tokenizer", "data": "Data",
-          "optimizer": "Optimizer", "train": "Training", "eval": "Evaluation",
-          "scoring": "Scoring"}
+TITLES = {
+    "": "Run",
+    "model": "Model",
+    "tokenizer": "Tokenizer",
+    "data": "Data",
+    "optimizer": "Optimizer",
+    "train": "Training",
+    "eval": "Evaluation",
+    "scoring": "Scoring",
+}
 
 
 class Setting(NamedTuple):
@@ -29,8 +36,11 @@ def settings() -> dict[str, list[Setting]]:
     """Group -> its settings in the schema's order; group "" is the run's own."""
     path = Path(schema.__file__)
     lines = path.read_text(encoding="utf-8").splitlines()
-    classes = {node.name: node for node in ast.parse("\n".join(lines)).body
-               if isinstance(node, ast.ClassDef)}
+    classes = {
+        node.name: node
+        for node in ast.parse("\n".join(lines)).body
+        if isinstance(node, ast.ClassDef)
+    }
     groups: dict[str, str] = {}
     found: dict[str, list[Setting]] = {"": []}
     for name, kind, default, meaning in _fields(classes["Experiment"], lines):
@@ -40,8 +50,10 @@ def settings() -> dict[str, list[Setting]]:
             found[""].append(Setting(name, kind, default, meaning))
     for group, kind in groups.items():
         described = _described(ast.get_docstring(classes[kind]) or "")
-        found[group] = [Setting(f"{group}.{n}", k, d, m or described.get(n, ""))
-                        for n, k, d, m in _fields(classes[kind], lines)]
+        found[group] = [
+            Setting(f"{group}.{n}", k, d, m or described.get(n, ""))
+            for n, k, d, m in _fields(classes[kind], lines)
+        ]
     return found
 
 
@@ -50,7 +62,7 @@ def _fields(node: ast.ClassDef, lines: list[str]) -> Iterator[tuple[str, str, st
     for field in node.body:
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
             continue
-        _, mark, comment = lines[field.end_lineno - 1][field.end_col_offset:].partition("#")
+        _, mark, comment = lines[field.end_lineno - 1][field.end_col_offset :].partition("#")
         if not mark:
             above = field.lineno - 2
             while lines[above].strip().startswith("#"):
@@ -62,7 +74,7 @@ def _fields(node: ast.ClassDef, lines: list[str]) -> Iterator[tuple[str, str, st
         kind = ast.unparse(field.annotation)
         meaning = " ".join(comment.split())
         if kind.startswith("Literal["):
-            choices = ", ".join(str(x) for x in ast.literal_eval(kind[len("Literal"):]))
+            choices = ", ".join(str(x) for x in ast.literal_eval(kind[len("Literal") :]))
             meaning = f"{choices}; {meaning}" if meaning else choices
         yield field.target.id, kind, default.replace("'", '"'), meaning
 
@@ -92,19 +104,31 @@ def as_text() -> str:
             if len(head) < 46 and len(s.meaning) < 52:
                 parts.append(f"{head:<46} {s.meaning}".rstrip())
             else:
-                parts += [head, *textwrap.wrap(s.meaning, 92, initial_indent=" " * 6,
-                                               subsequent_indent=" " * 6)]
+                parts += [
+                    head,
+                    *textwrap.wrap(
+                        s.meaning, 92, initial_indent=" " * 6, subsequent_indent=" " * 6
+                    ),
+                ]
     return "\n".join(parts).lstrip("\n") + "\n"
 
 
 def as_markdown() -> str:
     """The page docs/config.md."""
-    parts = ["# Settings", "",
-             "Every field of a file in `configs/`; on the command line `--config.NAME=VALUE`. "
-             "Made from `cr_jax/config/schema.py` by `python -m cr_jax.config.reference`."]
+    parts = [
+        "# Settings",
+        "",
+        "Every field of a file in `configs/`; on the command line `--config.NAME=VALUE`. "
+        "Made from `cr_jax/config/schema.py` by `python -m cr_jax.config.reference`.",
+    ]
     for group, fields in settings().items():
-        parts += ["", f"## {TITLES.get(group, group)}", "", "| name | default | meaning |",
-                  "|---|---|---|"]
+        parts += [
+            "",
+            f"## {TITLES.get(group, group)}",
+            "",
+            "| name | default | meaning |",
+            "|---|---|---|",
+        ]
         for s in fields:
             cells = (f"`{s.name}`", f"`{s.default}`", s.meaning)
             parts.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
@@ -118,8 +142,11 @@ def main(arguments: list[str]) -> int:
         return 0
     if Path(arguments[1]).read_text(encoding="utf-8") == as_markdown():
         return 0
-    print(f"{arguments[1]} is not as cr_jax/config/schema.py has it: "
-          f"python -m cr_jax.config.reference > {arguments[1]}", file=sys.stderr)
+    print(
+        f"{arguments[1]} is not as cr_jax/config/schema.py has it: "
+        f"python -m cr_jax.config.reference > {arguments[1]}",
+        file=sys.stderr,
+    )
     return 1
 
 

@@ -9,13 +9,7 @@ from cr_jax.data.batches import (
     train_iterator,
 )
 from cr_jax.data.corpus import Corpus, load_corpus
-from cr_jax.data.sources import (
-    Document,
-    Reading,
-    documents,
-    read_text,
-    register_source,
-)
+from cr_jax.data.sources import Document, Reading, documents, read_text, register_source
 from cr_jax.data.tokenizers import (
     ByteTokenizer,
     Gpt2Tokenizer,
@@ -24,13 +18,7 @@ from cr_jax.data.tokenizers import (
     load_tokenizer,
     train_sentencepiece,
 )
-from cr_jax.data.windows import (
-    Windows,
-    document_windows,
-    eval_windows,
-    random_windows,
-    windows_of,
-)
+from cr_jax.data.windows import Windows, document_windows, eval_windows, random_windows, windows_of
 
 __all__ = [
     "ByteTokenizer",

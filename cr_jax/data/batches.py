@@ -111,15 +111,22 @@ class _Expert:
         if isinstance(source, Corpus):
             source = Mixture([source])
         corpora = list(source.corpora)
-        shares = np.array([len(corpus.tokens) for corpus in corpora]
-                          if source.weights is None else source.weights, float)
+        shares = np.array(
+            [len(corpus.tokens) for corpus in corpora]
+            if source.weights is None
+            else source.weights,
+            float,
+        )
         if shares.shape != (len(corpora),) or not len(corpora):
-            raise UserError(f"a mixture has {len(corpora)} corpora but {shares.size} weights; "
-                            "give one weight for each")
+            raise UserError(
+                f"a mixture has {len(corpora)} corpora but {shares.size} weights; "
+                "give one weight for each"
+            )
         if not (np.isfinite(shares).all() and (shares > 0).all()):
             raise UserError("mixture weights must be positive numbers; leave out what gets none")
-        self.parts = [_Rows(corpus, window, mode, int(mix(key, i)))
-                       for i, corpus in enumerate(corpora)]
+        self.parts = [
+            _Rows(corpus, window, mode, int(mix(key, i))) for i, corpus in enumerate(corpora)
+        ]
         # Every block of rows has the same number of rows from each corpus, in a random order.
         exact = shares / shares.sum() * (_BLOCK - len(corpora))
         counts = np.floor(exact).astype(np.int64) + 1
@@ -137,8 +144,9 @@ class _Expert:
         place = permute(place, _BLOCK, mix(self._key, block))
         part = np.searchsorted(self._bounds, place, side="right")
         inner = block * self._counts[part] + place - (self._bounds - self._counts)[part]
-        found = [(part == i, rows_of(inner[part == i], pad_id))
-                 for i, rows_of in enumerate(self.parts)]
+        found = [
+            (part == i, rows_of(inner[part == i], pad_id)) for i, rows_of in enumerate(self.parts)
+        ]
         tokens = np.empty((len(rows), found[0][1][0].shape[1]), np.int32)
         mask = np.empty(tokens.shape, bool)
         for chosen, (some_tokens, some_mask) in found:
@@ -191,8 +199,10 @@ class WindowBatches:
         if window < 1 or batch < 1:
             raise UserError(f"batch {batch} and window {window} must be 1 or more")
         if batch % process_count or not 0 <= process_index < process_count:
-            raise UserError(f"batch {batch} cannot be shared by process {process_index} of "
-                            f"{process_count}; make it a multiple of the number of processes")
+            raise UserError(
+                f"batch {batch} cannot be shared by process {process_index} of "
+                f"{process_count}; make it a multiple of the number of processes"
+            )
         if not corpora:
             raise UserError("no corpus to train on; name at least one data source")
         self._experts = [
@@ -220,8 +230,14 @@ class WindowBatches:
 
 
 def sample(
-    name: str, source: Corpus | Mixture, window: int, *, tokens: int = 0, seed: int = 0,
-    mode: str = "packed", pad_id: int = 0,
+    name: str,
+    source: Corpus | Mixture,
+    window: int,
+    *,
+    tokens: int = 0,
+    seed: int = 0,
+    mode: str = "packed",
+    pad_id: int = 0,
 ) -> tuple[Int32[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
     """(tokens, mask) of an expert's training windows in random order, one corpus after the other.
 
@@ -229,8 +245,9 @@ def sample(
     a window.  `tokens`: at most about so many; 0: all of them.  The other arguments are those of
     `WindowBatches`, of one expert.
     """
-    parts = WindowBatches({name: source}, batch=1, window=window, seed=seed, mode=mode,
-                          pad_id=pad_id).parts(0)
+    parts = WindowBatches(
+        {name: source}, batch=1, window=window, seed=seed, mode=mode, pad_id=pad_id
+    ).parts(0)
     share = min(1.0, tokens / window / sum(part.count for part in parts)) if tokens else 1.0
     found = [part(np.arange(max(1, int(part.count * share))), pad_id) for part in parts]
     rows, mask = (np.concatenate(x) for x in zip(*found, strict=True))

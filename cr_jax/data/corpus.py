@@ -69,8 +69,14 @@ def load_corpus(
         raise UserError(f"max_tokens is {max_tokens}; make it 1 or more, or leave it out")
     with file_position.told(None):  # a bar shows what is tokenised
         parts = [sources.fingerprint(spec) for spec in specs]
-    key_of = [FORMAT, tokenizer.fingerprint, max_tokens, reading.group_key, reading.text_form,
-              parts]
+    key_of = [
+        FORMAT,
+        tokenizer.fingerprint,
+        max_tokens,
+        reading.group_key,
+        reading.text_form,
+        parts,
+    ]
     key = hashlib.sha256(json.dumps(key_of).encode()).hexdigest()
     entry = entry_of(expanded(cache_dir), key)
     found = _read(entry, key)
@@ -114,11 +120,20 @@ def making(entry: Path, key: str) -> Iterator[Path]:
         raise UserError(f"cannot write the token cache {entry.parent}: {error.strerror}") from None
 
 
-def _write(folder: Path, key: str, specs: Sequence[str], encoder: Encoder, most: int | None,
-           reading: sources.Reading, on_tokens: Callable[[int, int], None]) -> None:
+def _write(
+    folder: Path,
+    key: str,
+    specs: Sequence[str],
+    encoder: Encoder,
+    most: int | None,
+    reading: sources.Reading,
+    on_tokens: Callable[[int, int], None],
+) -> None:
     left_out = LeftOut()
-    documents = in_form(itertools.chain.from_iterable(
-        sources.documents(spec, reading, left_out) for spec in specs), reading.text_form)
+    documents = in_form(
+        itertools.chain.from_iterable(sources.documents(spec, reading, left_out) for spec in specs),
+        reading.text_form,
+    )
     with Draft(folder, id_type(encoder.tokenizer)) as draft:
         if draft.total != most:
             left = itertools.islice(documents, len(draft.names), None)
@@ -176,8 +191,14 @@ def stored(entry: Path) -> Corpus:
     note = _note(entry)
     tokens = np.load(entry / TOKENS, mmap_mode="r", allow_pickle=False)
     starts = np.load(entry / STARTS, allow_pickle=False)
-    return Corpus(tokens, starts, int(note["bytes"]), note["key"], list(note["names"]),
-                  str(note.get("left_out", "")))
+    return Corpus(
+        tokens,
+        starts,
+        int(note["bytes"]),
+        note["key"],
+        list(note["names"]),
+        str(note.get("left_out", "")),
+    )
 
 
 def _note(entry: Path) -> dict:

@@ -71,9 +71,15 @@ class Draft:
         data = part.tokens.tobytes()
         self._tokens.write(data)
         self._tokens.flush()
-        chunk = json.dumps({"sha256": hashlib.sha256(data).hexdigest(), "bytes": part.bytes,
-                            "lengths": part.lengths.tolist(), "names": list(part.names),
-                            "left_out": part.left_out}).encode()
+        chunk = json.dumps(
+            {
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "bytes": part.bytes,
+                "lengths": part.lengths.tolist(),
+                "names": list(part.names),
+                "left_out": part.left_out,
+            }
+        ).encode()
         self._journal.write(hashlib.sha256(chunk).hexdigest().encode() + b" " + chunk + b"\n")
         self._journal.flush()
         self._count(json.loads(chunk))
@@ -85,10 +91,16 @@ class Draft:
         self._open.close()
         np.save(self.folder / STARTS, np.array(self.starts, np.int64))
         sums = {name: file_sum(self.folder / name) for name in (TOKENS, STARTS)}
-        note = {"key": key, "bytes": self.bytes, "sha256": sums, "names": self.names,
-                "left_out": self.left_out}
+        note = {
+            "key": key,
+            "bytes": self.bytes,
+            "sha256": sums,
+            "names": self.names,
+            "left_out": self.left_out,
+        }
         (self.folder / NOTE).write_text(
-            json.dumps(note, ensure_ascii=False), "utf-8", "surrogatepass")
+            json.dumps(note, ensure_ascii=False), "utf-8", "surrogatepass"
+        )
         for path in self.folder.iterdir():
             if path.name not in FILES:
                 path.unlink()
@@ -115,8 +127,10 @@ class Draft:
 
 def _header(dtype: np.dtype, length: int) -> bytes:
     out = io.BytesIO()
-    np.lib.format.write_array_header_1_0(out, {
-        "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)})
+    np.lib.format.write_array_header_1_0(
+        out,
+        {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)},
+    )
     return out.getvalue()
 
 

@@ -27,6 +27,7 @@ _REQUEST, _ANSWER = struct.Struct("<QQ"), struct.Struct("<QQQ")
 _FAILED = (1 << 64) - 1  # in place of the number of documents: a message follows
 _ROOT = Path(__file__).resolve().parents[2]
 
+
 class Stopped(UserError):
     """Encoding stopped through no fault of the text: what is finished is kept."""
 
@@ -55,9 +56,13 @@ class EncodeWorker:
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         # In a session of its own: Ctrl-C in a terminal goes to the process that decides alone.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(folder)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {"PYTHONPATH": path})
+            [sys.executable, "-P", "-m", __name__, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": path},
+        )
 
     def __enter__(self) -> "EncodeWorker":
         return self
@@ -83,8 +88,10 @@ class EncodeWorker:
             answer = self._process.stdout
             count, size, total = _ANSWER.unpack(_exactly(answer, _ANSWER.size))
             if count == _FAILED:
-                raise Stopped("a process that encodes text failed: "
-                              + _exactly(answer, size).decode("utf-8", "replace"))
+                raise Stopped(
+                    "a process that encodes text failed: "
+                    + _exactly(answer, size).decode("utf-8", "replace")
+                )
             lengths = np.frombuffer(_exactly(answer, 8 * count), np.int64)
             return np.frombuffer(_exactly(answer, size), self._dtype), lengths, total
         except Stopped:  # a ValueError, too
@@ -92,9 +99,11 @@ class EncodeWorker:
         except (OSError, EOFError, ValueError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(1)  # for its exit status
-            raise Stopped("a process that encodes text was stopped (exit status "
-                          f"{self._process.poll()}), for example because there is too little "
-                          "memory; run the same command to go on, with fewer of them") from None
+            raise Stopped(
+                "a process that encodes text was stopped (exit status "
+                f"{self._process.poll()}), for example because there is too little "
+                "memory; run the same command to go on, with fewer of them"
+            ) from None
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:
@@ -110,8 +119,10 @@ def _serve(tokenizer: Tokenizer, source: BinaryIO, out: BinaryIO) -> None:
         lengths = np.frombuffer(_exactly(source, 8 * count), np.int64)
         data = memoryview(_exactly(source, size))
         ends = np.cumsum(lengths)
-        texts = [str(data[end - length:end], "utf-8")
-                 for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
+        texts = [
+            str(data[end - length : end], "utf-8")
+            for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
+        ]
         ids, tokens, total = encode(tokenizer, texts)
         out.write(_ANSWER.pack(count, ids.nbytes, total))
         out.write(tokens.tobytes())

@@ -16,12 +16,7 @@ from jaxtyping import Int64
 from cr_jax.data.encode_worker import EncodeWorker, Ids, Stopped, encode, id_type
 from cr_jax.data.finding import LeftOut
 from cr_jax.data.sources import Document
-from cr_jax.data.tokenizers import (
-    ByteTokenizer,
-    Gpt2Tokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-)
+from cr_jax.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, SentencePieceTokenizer, Tokenizer
 from cr_jax.errors import UserError
 
 CHUNK = 1 << 18  # characters of documents that are encoded at a time; a longer document is alone
@@ -49,8 +44,13 @@ class Encoded:
         count = int(np.searchsorted(ends, most)) + 1
         lengths = self.lengths[:count].copy()
         lengths[-1] -= ends[count - 1] - most
-        return Encoded(tokens, lengths, self.names[:count],
-                       int(tokenizer.token_bytes[tokens].sum()), self.left_out)
+        return Encoded(
+            tokens,
+            lengths,
+            self.names[:count],
+            int(tokenizer.token_bytes[tokens].sum()),
+            self.left_out,
+        )
 
 
 def usable_cores() -> int:
@@ -86,8 +86,9 @@ class Encoder:
             self._threads.shutdown(wait=False, cancel_futures=True)
         self._open.close()  # ends the processes, and so the threads that wait for them
 
-    def __call__(self, documents: Iterable[Document], left_out: LeftOut | None = None
-                 ) -> Iterator[Encoded]:
+    def __call__(
+        self, documents: Iterable[Document], left_out: LeftOut | None = None
+    ) -> Iterator[Encoded]:
         """Encodes `documents` in their order; left_out: what reading them counts into.
 
         `UserError` as reading `documents` raises it, after all that came before it.
@@ -107,8 +108,11 @@ class Encoder:
                 if not waiting:
                     break
                 chunk, line, future = waiting.popleft()
-                found = (future.result() if future else
-                         encode(self.tokenizer, [document.text for document in chunk]))
+                found = (
+                    future.result()
+                    if future
+                    else encode(self.tokenizer, [document.text for document in chunk])
+                )
                 yield Encoded(*found[:2], [document.name for document in chunk], found[2], line)
         finally:
             for *_, future in waiting:
@@ -130,11 +134,14 @@ class Encoder:
         try:
             folder = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
             self.tokenizer.save(folder)
-            workers = [self._open.enter_context(EncodeWorker(folder, id_type(self.tokenizer)))
-                       for _ in range(self.jobs)]
+            workers = [
+                self._open.enter_context(EncodeWorker(folder, id_type(self.tokenizer)))
+                for _ in range(self.jobs)
+            ]
         except OSError as error:
-            raise Stopped(f"cannot start {self.jobs} processes: {error.strerror}; encode with "
-                          "fewer") from error
+            raise Stopped(
+                f"cannot start {self.jobs} processes: {error.strerror}; encode with fewer"
+            ) from error
         self._idle: queue.SimpleQueue[EncodeWorker] = queue.SimpleQueue()
         for worker in workers:
             self._idle.put(worker)
@@ -148,8 +155,9 @@ class Encoder:
             self._idle.put(worker)
 
 
-def _chunks(documents: Iterable[Document], left_out: LeftOut
-            ) -> Iterator[tuple[list[Document], str]]:
+def _chunks(
+    documents: Iterable[Document], left_out: LeftOut
+) -> Iterator[tuple[list[Document], str]]:
     """Lists of documents of at least `CHUNK` characters, each with what was left out so far; what
     is read before a failure comes.
     """

@@ -7,8 +7,12 @@ from cr_jax.data.unpacking import HEAD, Damaged, told
 from cr_jax.errors import UserError
 
 # The longer first: a mark of UTF-32 begins with one of UTF-16.
-_MARKS = ((codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
-          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 _READ = 1 << 16
 _SAMPLE = 1 << 12  # bytes by which an encoding is guessed
 
@@ -41,7 +45,7 @@ class _Again(io.RawIOBase):
         # readinto1, which waits for more than a pipe has.
         more = len(buffer) - len(self._out)
         data = bytes(self._out) + (self._raw.read1(more) if more > 0 else b"")
-        self._out = memoryview(data)[len(buffer):]
+        self._out = memoryview(data)[len(buffer) :]
         size = min(len(buffer), len(data))
         buffer[:size] = data[:size]
         return size
@@ -66,8 +70,10 @@ class _Recoded(_Again):
                 text = self._decoder.decode(data, self._ended)
             except UnicodeDecodeError as error:
                 at = self._read - held + error.start
-                raise Damaged(f"begins as {self._name} but is not: bad bytes at offset {at}",
-                              "save it as UTF-8") from None
+                raise Damaged(
+                    f"begins as {self._name} but is not: bad bytes at offset {at}",
+                    "save it as UTF-8",
+                ) from None
             self._read += len(data)
             self._out = memoryview(text.encode("utf-8"))
         size = min(len(buffer), len(self._out))
@@ -96,31 +102,41 @@ def decoded(data: bytes, name: str, offset: int = 0) -> str:
         bad = nul
     start = max(0, bad - _SAMPLE)
     start += -(offset + start) % 4  # characters of a wide encoding begin at multiples of their size
-    at, sample = offset + bad, data[start:bad + _SAMPLE]
+    at, sample = offset + bad, data[start : bad + _SAMPLE]
     kind = None if offset else told(data[:HEAD])
     if kind is not None:
-        raise NotText(f"{name} is not a text file but {kind}: "
-                      + ("NUL byte" if nul >= 0 else "no UTF-8") + f" at offset {at}; unpack or "
-                      "convert it first")
+        raise NotText(
+            f"{name} is not a text file but {kind}: "
+            + ("NUL byte" if nul >= 0 else "no UTF-8")
+            + f" at offset {at}; unpack or "
+            "convert it first"
+        )
     if nul >= 0:
         wide = _wide(sample)
         if wide is None:
             raise NotText(f"{name} is not a text file: NUL byte at offset {at}")
-        raise UserError(f"{name} is not a text file in UTF-8: NUL byte at offset {at}; it looks "
-                        f"like {wide} without a byte order mark: convert it, say with "
-                        f"iconv -f {wide} -t UTF-8")
+        raise UserError(
+            f"{name} is not a text file in UTF-8: NUL byte at offset {at}; it looks "
+            f"like {wide} without a byte order mark: convert it, say with "
+            f"iconv -f {wide} -t UTF-8"
+        )
     if _control(sample):
-        raise NotText(f"{name} is not a text file: no UTF-8 at offset {at}, and control "
-                      "characters near it")
-    raise UserError(f"{name} is not UTF-8: bad byte 0x{data[bad]:02x} at offset {at}; it is in "
-                    "another encoding, such as Windows-1252, or damaged: convert it, say with "
-                    "iconv -f WINDOWS-1252 -t UTF-8")
+        raise NotText(
+            f"{name} is not a text file: no UTF-8 at offset {at}, and control characters near it"
+        )
+    raise UserError(
+        f"{name} is not UTF-8: bad byte 0x{data[bad]:02x} at offset {at}; it is in "
+        "another encoding, such as Windows-1252, or damaged: convert it, say with "
+        "iconv -f WINDOWS-1252 -t UTF-8"
+    )
 
 
 def _wide(sample: bytes) -> str | None:
     """UTF-16 or UTF-32, when most characters of a sample are ASCII in one of them."""
-    for width, encodings in ((4, {0: "UTF-32LE", 3: "UTF-32BE"}), (2, {0: "UTF-16LE",
-                                                                       1: "UTF-16BE"})):
+    for width, encodings in (
+        (4, {0: "UTF-32LE", 3: "UTF-32BE"}),
+        (2, {0: "UTF-16LE", 1: "UTF-16BE"}),
+    ):
         rows = [sample[i::width] for i in range(width)]
         count = min(map(len, rows))
         if count < 2:

@@ -54,7 +54,8 @@ class Corpora:
     valid_documents: Mapping[str, Windows] = dataclasses.field(default_factory=dict)
     # domain -> split -> how much of it also stands in training text (`cr_jax.data.overlap`)
     overlap: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(
-        default_factory=dict)
+        default_factory=dict
+    )
 
 
 def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool = True) -> Corpora:
@@ -84,8 +85,14 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool =
             corpus = stack.enter_context(tokenised(e, tokenizer, cache, say))
 
         def windows(found, limit):
-            return eval_windows(found, e.model.window, limit=limit, mode=data.mode,
-                                pad_id=tokenizer.pad_id, seed=e.seed)
+            return eval_windows(
+                found,
+                e.model.window,
+                limit=limit,
+                mode=data.mode,
+                pad_id=tokenizer.pad_id,
+                seed=e.seed,
+            )
 
         def training(name):
             specs, shares = training_specs(e, name)
@@ -95,11 +102,18 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool =
         train = {n: training(n) for n in data.domains}
         held_out = {n: corpus(held_out_spec(e, n, "valid")) for n in data.domains}
         valid = {n: windows(found, e.eval.calibration_windows) for n, found in held_out.items()}
-        whole = {n: document_windows(
-                     found, e.model.window, tokenizer.pad_id, limit=e.eval.calibration_documents,
-                     most_tokens=DOCUMENT_WINDOWS[-1] * e.model.window,
-                     least_tokens=e.model.window + 1)
-                 for n, found in held_out.items() if e.eval.calibration_documents}
+        whole = {
+            n: document_windows(
+                found,
+                e.model.window,
+                tokenizer.pad_id,
+                limit=e.eval.calibration_documents,
+                most_tokens=DOCUMENT_WINDOWS[-1] * e.model.window,
+                least_tokens=e.model.window + 1,
+            )
+            for n, found in held_out.items()
+            if e.eval.calibration_documents
+        }
         tests = {n: corpus(held_out_spec(e, n, "test")) for n in [*data.domains, *data.unseen]}
         test = {n: windows(found, e.eval.windows or None) for n, found in tests.items()}
     count = e.eval.windows or max(len(w) for w in test.values())
@@ -116,37 +130,51 @@ def check_sources(e: Experiment) -> None:
 
 def _overlap(train, valid, test, say):
     corpora = {n: x.corpora if isinstance(x, Mixture) else [x] for n, x in train.items()}
-    found = overlap(corpora, {n: {**({"valid": valid[n]} if n in valid else {}), "test": x}
-                              for n, x in test.items()})
+    found = overlap(
+        corpora,
+        {n: {**({"valid": valid[n]} if n in valid else {}), "test": x} for n, x in test.items()},
+    )
     for line in overlap_lines(found, train.keys()):
         say(line)
     return found
 
 
 @contextlib.contextmanager
-def tokenised(e: Experiment, tokenizer: Tokenizer, cache: Path, say: Callable[[str], None],
-              jobs: int = 0) -> Iterator[Callable[[CorpusSpec], Corpus]]:
+def tokenised(
+    e: Experiment, tokenizer: Tokenizer, cache: Path, say: Callable[[str], None], jobs: int = 0
+) -> Iterator[Callable[[CorpusSpec], Corpus]]:
     """`with tokenised(...) as corpus:` `corpus(spec)` is one of the experiment's, from the cache
     or, by `jobs` processes (0: one per core) and with a bar on a terminal, from its text.
     """
     specs = all_specs(e)
     sizes = [sum(map(size, spec.placed(e.data.root))) for spec in specs]
-    with (Encoder(tokenizer, jobs) as encoder,
-          TokenizingBar(sizes, [spec.max_tokens for spec in specs]) as bar):
+    with (
+        Encoder(tokenizer, jobs) as encoder,
+        TokenizingBar(sizes, [spec.max_tokens for spec in specs]) as bar,
+    ):
 
         def corpus(spec: CorpusSpec) -> Corpus:
             with bar.corpus(specs.index(spec), str(spec)) as on_tokens:
                 reading = Reading(e.data.max_document_bytes, spec.group_key, spec.text_form)
-                found = load_corpus(spec.placed(e.data.root), tokenizer, cache, spec.max_tokens,
-                                    reading, encoder, on_tokens)
+                found = load_corpus(
+                    spec.placed(e.data.root),
+                    tokenizer,
+                    cache,
+                    spec.max_tokens,
+                    reading,
+                    encoder,
+                    on_tokens,
+                )
             with bar.writing():
                 _tell(spec, found, say)
             return found
 
         yield corpus
         if bar.tokens:
-            say(f"tokenised {bar.tokens:,} tokens in {bar.seconds:.1f} s: "
-                f"{bar.tokens / bar.seconds:,.0f} tokens/s with {encoder.jobs} processes")
+            say(
+                f"tokenised {bar.tokens:,} tokens in {bar.seconds:.1f} s: "
+                f"{bar.tokens / bar.seconds:,.0f} tokens/s with {encoder.jobs} processes"
+            )
 
 
 def _tell(spec: CorpusSpec, found: Corpus, say: Callable[[str], None]) -> None:
@@ -168,8 +196,10 @@ def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
 
 def _check_ids(model: ModelConfig, ids: int) -> None:
     if 0 < model.vocab_size < ids:
-        raise UserError(f"config.model.vocab_size={model.vocab_size} does not hold the {ids:,} ids "
-                        "of the tokenizer; leave it at 0")
+        raise UserError(
+            f"config.model.vocab_size={model.vocab_size} does not hold the {ids:,} ids "
+            "of the tokenizer; leave it at 0"
+        )
 
 
 def make_tokenizer(e: Experiment, workdir: Path, say=lambda line: None) -> Tokenizer:
@@ -191,10 +221,18 @@ def make_tokenizer(e: Experiment, workdir: Path, say=lambda line: None) -> Token
     say(f"training a SentencePiece tokenizer of {t.vocab_size:,} pieces")
     # The same share of text from every domain, so that no language pays for another's size.
     return train_sentencepiece(
-        (text for d in e.data.domains.values()
-         for text in _some(placed([weighted(s)[1] for s in d.train], e.data.root),
-                           t.train_bytes, reading)),
-        t.vocab_size, own, seed=e.seed, max_bytes=t.train_bytes * len(e.data.domains))
+        (
+            text
+            for d in e.data.domains.values()
+            for text in _some(
+                placed([weighted(s)[1] for s in d.train], e.data.root), t.train_bytes, reading
+            )
+        ),
+        t.vocab_size,
+        own,
+        seed=e.seed,
+        max_bytes=t.train_bytes * len(e.data.domains),
+    )
 
 
 def _some(specs, most: int, reading: Reading = READING) -> Iterator[str]:

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 
 _told: contextvars.ContextVar[Callable[[int], None] | None] = contextvars.ContextVar(
-    "told", default=None)
+    "told", default=None
+)
 
 
 @contextlib.contextmanager
 def told(on_bytes: Callable[[int], None] | None) -> Iterator[None]:
-    """Files that are opened in this block tell `on_bytes` of each read from the disk; None: no one.
-    """
+    """Files that are opened in this block tell `on_bytes` of each read; None: no one."""
     before = _told.set(on_bytes)
     try:
         yield

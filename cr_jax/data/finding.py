@@ -40,8 +40,10 @@ class LeftOut:
         """What was left out in words, with the first names; empty when nothing was."""
         if not self.counts:
             return ""
-        kinds = [f"{count:,} {_MANY.get(kind, kind + 's') if count > 1 else kind}"
-                 for kind, count in sorted(self.counts.items())]
+        kinds = [
+            f"{count:,} {_MANY.get(kind, kind + 's') if count > 1 else kind}"
+            for kind, count in sorted(self.counts.items())
+        ]
         more = ", ..." if self.counts.total() > len(self.names) else ""
         return f"left out {', '.join(kinds)} ({', '.join(self.names)}{more})"
 
@@ -65,8 +67,10 @@ def files_of(pattern: str, left_out: LeftOut, folders: bool = True) -> list[tupl
         return _named(pattern, _files_below(pattern, left_out))
     if os.path.lexists(pattern):
         if (kind := _special(pattern)) is not None:
-            raise UserError(f"{pattern} is a {kind}, which cannot be read as a source of text; "
-                            "write the text to a file")
+            raise UserError(
+                f"{pattern} is a {kind}, which cannot be read as a source of text; "
+                "write the text to a file"
+            )
         return [(Path(pattern), os.path.basename(pattern))]
     root, rest = _fixed(pattern)
     found = []
@@ -80,8 +84,9 @@ def files_of(pattern: str, left_out: LeftOut, folders: bool = True) -> list[tupl
     return _named(root or ".", found)
 
 
-def walk(root: str, skip: Callable[[str], bool], follow: bool = True
-         ) -> Iterator[tuple[_Place, list[os.DirEntry]]]:
+def walk(
+    root: str, skip: Callable[[str], bool], follow: bool = True
+) -> Iterator[tuple[_Place, list[os.DirEntry]]]:
     """Every folder from `root` down with what lies in it, folders and links to folders left out.
 
     skip: names that are passed over.  Links are followed after all else, so that a folder that
@@ -138,7 +143,7 @@ def _special(path: str) -> str | None:
         return "link to nothing"
     if stat.S_ISREG(mode):
         return None
-    return ("pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device")
+    return "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 
 def _files_below(root: str, left_out: LeftOut) -> Iterator[_Place]:
@@ -200,8 +205,11 @@ def _matches(place: _Place, parts: list[str]) -> Iterator[_Place]:
         names = [part] if os.path.lexists(os.path.join(place.path, part)) else []
     else:
         with _listing(place.path):
-            names = [name for name in sorted(fnmatch.filter(os.listdir(place.path), part))
-                     if not hidden(name) or hidden(part)]
+            names = [
+                name
+                for name in sorted(fnmatch.filter(os.listdir(place.path), part))
+                if not hidden(name) or hidden(part)
+            ]
     for name in names:
         path = os.path.join(place.path, name)
         yield from _matches(_Place(path, place.linked or os.path.islink(path)), rest)

@@ -10,9 +10,27 @@ from cr_jax.errors import UserError
 
 # The usual names, the larger group before what lies in it: a repository holds files of many paths.
 KEYS = (
-    "group", "repo", "repo_name", "repository", "repository_name", "repo_full_name", "full_name",
-    "max_stars_repo_name", "repo_url", "repository_url", "project", "package", "url", "uri",
-    "source", "path", "file_path", "filepath", "file_name", "filename", "file",
+    "group",
+    "repo",
+    "repo_name",
+    "repository",
+    "repository_name",
+    "repo_full_name",
+    "full_name",
+    "max_stars_repo_name",
+    "repo_url",
+    "repository_url",
+    "project",
+    "package",
+    "url",
+    "uri",
+    "source",
+    "path",
+    "file_path",
+    "filepath",
+    "file_name",
+    "filename",
+    "file",
 )
 _INSIDE = ("", "meta.", "metadata.")  # where data sets keep them
 
@@ -27,8 +45,10 @@ def group_of(record: Mapping[str, Any], key: str = "", where: str = "a record") 
     if key:
         found = _text(_value(record, key))
         if found is None:
-            raise UserError(f"{where} has no field {key!r} to group by; name another "
-                            "(config.data.group_key, or &group=KEY behind a source's field)")
+            raise UserError(
+                f"{where} has no field {key!r} to group by; name another "
+                "(config.data.group_key, or &group=KEY behind a source's field)"
+            )
         return found
     for name in KEYS:
         for inside in _INSIDE:
@@ -50,5 +70,8 @@ def _text(value: Any) -> str | None:
     """A name or a number as a string; None for what names no group."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    return str(value) if value is not None and str(value) and not isinstance(
-        value, Mapping | list | bool) else None
+    return (
+        str(value)
+        if value is not None and str(value) and not isinstance(value, Mapping | list | bool)
+        else None
+    )

@@ -21,8 +21,11 @@ _ODD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03)
 _SHIFT = np.uint64(29)
 
 
-def overlap(train: Mapping[str, Sequence[Corpus]], held_out: Mapping[str, Mapping[str, Corpus]],
-            most: int = MOST) -> dict[str, dict[str, dict[str, float]]]:
+def overlap(
+    train: Mapping[str, Sequence[Corpus]],
+    held_out: Mapping[str, Mapping[str, Corpus]],
+    most: int = MOST,
+) -> dict[str, dict[str, dict[str, float]]]:
     """What of each domain's held-out text stands in its training text.
 
     train: a domain's training text.  held_out: its splits; those of a domain without training text
@@ -38,23 +41,31 @@ def overlap(train: Mapping[str, Sequence[Corpus]], held_out: Mapping[str, Mappin
         own = [w for (n, _), w in wanted.items() if n == name or n not in train]
         if own:
             _look(own, corpora, step)
-    return {n: {s: {**wanted[n, s].counts(), "share_read": 1 / step} for s in splits}
-            for n, splits in held_out.items()}
+    return {
+        n: {s: {**wanted[n, s].counts(), "share_read": 1 / step} for s in splits}
+        for n, splits in held_out.items()
+    }
 
 
-def lines(found: Mapping[str, Mapping[str, Mapping[str, float]]], trained: Collection[str]
-          ) -> Iterator[str]:
+def lines(
+    found: Mapping[str, Mapping[str, Mapping[str, float]]], trained: Collection[str]
+) -> Iterator[str]:
     """One line for each domain that has any overlap; trained: the domains with training text."""
     for name, splits in found.items():
-        said = [f"{c['documents']:,} of {c['of_documents']:,} {split} documents "
-                f"({_percent(c)} of their windows of {WINDOW} tokens)"
-                for split, c in splits.items() if c["documents"] or c["windows"]]
+        said = [
+            f"{c['documents']:,} of {c['of_documents']:,} {split} documents "
+            f"({_percent(c)} of their windows of {WINDOW} tokens)"
+            for split, c in splits.items()
+            if c["documents"] or c["windows"]
+        ]
         if said:
             share = min(c["share_read"] for c in splits.values())
-            yield (f"note: {name}: {' and '.join(said)} are also in "
-                   f"{'its' if name in trained else 'the'} training text"
-                   + ("" if share >= 1 else f", of which {share:.0%} was looked at")
-                   + "; figures on them are not those of new text")
+            yield (
+                f"note: {name}: {' and '.join(said)} are also in "
+                f"{'its' if name in trained else 'the'} training text"
+                + ("" if share >= 1 else f", of which {share:.0%} was looked at")
+                + "; figures on them are not those of new text"
+            )
 
 
 def _percent(c: Mapping[str, float]) -> str:
@@ -75,16 +86,23 @@ class _Wanted:
         document = np.repeat(np.arange(len(sizes)), counts)
         place = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
         starts = corpus.starts[:-1][document] + place * WINDOW
-        hashes = [_hash_rows(corpus.tokens[starts[i:i + 1024, None] + np.arange(WINDOW)])
-                  for i in range(0, len(starts), 1024)]
+        hashes = [
+            _hash_rows(corpus.tokens[starts[i : i + 1024, None] + np.arange(WINDOW)])
+            for i in range(0, len(starts), 1024)
+        ]
         self.hashes, self.times = np.unique(
-            np.concatenate([np.zeros(0, np.uint64), *hashes]), return_counts=True)
+            np.concatenate([np.zeros(0, np.uint64), *hashes]), return_counts=True
+        )
         self.found = np.zeros(len(self.hashes), bool)
         self.whole: set[int] = set()
 
     def counts(self) -> dict[str, float]:
-        return {"documents": len(self.whole), "of_documents": self.of_documents,
-                "windows": int(self.times[self.found].sum()), "of_windows": int(self.times.sum())}
+        return {
+            "documents": len(self.whole),
+            "of_documents": self.of_documents,
+            "windows": int(self.times[self.found].sum()),
+            "of_windows": int(self.times.sum()),
+        }
 
 
 def _look(wanted: Sequence[_Wanted], corpora: Sequence[Corpus], step: int) -> None:
@@ -100,7 +118,7 @@ def _look(wanted: Sequence[_Wanted], corpora: Sequence[Corpus], step: int) -> No
         for start in range(0, len(corpus.tokens), _BLOCK):
             if number % step == 0:
                 # So many more that every run is whole in the block where it begins.
-                part = np.asarray(corpus.tokens[start:start + _BLOCK + WINDOW - 1])
+                part = np.asarray(corpus.tokens[start : start + _BLOCK + WINDOW - 1])
                 found[np.searchsorted(hashes, few.members(_hash_runs(part)))] = True
             number += 1
     for w in wanted:
@@ -127,7 +145,7 @@ class _Few:
 
 def _digests(corpus: Corpus, documents: Integer[np.ndarray, " n"]) -> Iterator[tuple[int, bytes]]:
     for i in documents.tolist():
-        tokens = corpus.tokens[corpus.starts[i]:corpus.starts[i + 1] - 1]
+        tokens = corpus.tokens[corpus.starts[i] : corpus.starts[i + 1] - 1]
         yield i, hashlib.blake2b(np.ascontiguousarray(tokens), digest_size=16).digest()
 
 

@@ -23,8 +23,9 @@ _STRINGS_AND_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.D
 _MOST_DIGITS = 4000
 
 
-def json_lines(path: Path, field: str = "text", most: int = MOST_BYTES
-               ) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(
+    path: Path, field: str = "text", most: int = MOST_BYTES
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number from 1, record) of a .jsonl[.zst|.xz|.gz|.bz2] file; skips blank lines.
 
     Only `field` is going to be read, and so must be there once; what other fields hold, bytes that
@@ -42,16 +43,19 @@ def json_lines(path: Path, field: str = "text", most: int = MOST_BYTES
             while line := stream.readline(most + 1):
                 number += 1
                 if len(line) > most:
-                    raise UserError(f"{path} line {number} is longer than {most:,} bytes: split "
-                                    "its document, or raise config.data.max_document_bytes")
+                    raise UserError(
+                        f"{path} line {number} is longer than {most:,} bytes: split "
+                        "its document, or raise config.data.max_document_bytes"
+                    )
                 line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     yield number, _record(line, f"{path} line {number}", field)
     except Damaged as error:
         raise UserError(error.line(str(path), _reached(number))) from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read{_reached(number, ' ')}: "
-                        f"{error.strerror or error}") from None
+        raise UserError(
+            f"{path} cannot be read{_reached(number, ' ')}: {error.strerror or error}"
+        ) from None
 
 
 def _reached(number: int, lead: str = "") -> str:
@@ -107,7 +111,7 @@ def _shallow(text: str) -> str:
         if bracket in "[{":
             open_brackets.append(bracket)
             if len(open_brackets) == _DEPTH:
-                kept += [text[start:match.start()], "null"]
+                kept += [text[start : match.start()], "null"]
         elif bracket in "]}":
             if not open_brackets or open_brackets.pop() + bracket not in ("[]", "{}"):
                 raise json.JSONDecodeError("a bracket that nothing opened", text, match.start())
@@ -123,17 +127,26 @@ def _reason(line: bytes, text: str, error: json.JSONDecodeError) -> str:
     if (kind := told(line[:HEAD])) is not None:
         return f"the file is {kind}; unpack or convert it first"
     if b"\0" in line:
-        return ("it has NUL bytes; restore the file, or convert it to UTF-8 if it is UTF-16 "
-                "without a byte order mark")
+        return (
+            "it has NUL bytes; restore the file, or convert it to UTF-8 if it is UTF-16 "
+            "without a byte order mark"
+        )
     if text.lstrip().startswith("["):
         return "it begins an array; write one object per line, as jq -c '.[]' does"
     return f"{error.msg} at character {error.pos + 1}"
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "an array", str: "a string", bool: "true or false",
-            int: "a number", float: "a number", decimal.Decimal: "a number",
-            type(None): "null"}.get(type(value), type(value).__name__)
+    return {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        decimal.Decimal: "a number",
+        type(None): "null",
+    }.get(type(value), type(value).__name__)
 
 
 def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
@@ -141,8 +154,9 @@ def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
     if field not in record:
         names = [name if name.isprintable() else repr(name) for name in sorted(record)]
         more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-        raise UserError(f"{where} has no field {field!r}; it has "
-                        f"{', '.join(names[:_NAMES]) or 'none'}{more}")
+        raise UserError(
+            f"{where} has no field {field!r}; it has {', '.join(names[:_NAMES]) or 'none'}{more}"
+        )
     text = record[field]
     try:
         if isinstance(text, bytes):
@@ -151,9 +165,11 @@ def text_of(record: Mapping[str, Any], field: str, where: str) -> str:
             text.encode("utf-8")  # JSON can spell half a surrogate pair, which is no character
             return text
     except UnicodeError as error:
-        raise UserError(f"{where}: field {field!r} is not valid Unicode text: at character "
-                        f"{error.start + 1} stands a byte that is not UTF-8, or half a surrogate "
-                        "pair") from None
+        raise UserError(
+            f"{where}: field {field!r} is not valid Unicode text: at character "
+            f"{error.start + 1} stands a byte that is not UTF-8, or half a surrogate "
+            "pair"
+        ) from None
     raise UserError(f"{where}: field {field!r} is not text but {_kind(text)}")
 
 
@@ -167,8 +183,14 @@ def tfds_records(target: str) -> Iterator[Mapping[str, Any]]:
     try:
         source = builder.as_data_source(split=split)
         yield from (source[index] for index in range(len(source)))
-    except (NotImplementedError, ValueError, AssertionError, OSError, KeyError,
-            RuntimeError) as error:  # the last: a damaged file
+    except (
+        NotImplementedError,
+        ValueError,
+        AssertionError,
+        OSError,
+        KeyError,
+        RuntimeError,
+    ) as error:  # the last: a damaged file
         raise UserError(
             f"data source tfds:{target} cannot be read: {_first_line(error)}; prepare it with "
             "tfds build --file_format=array_record, and name a split that it has"

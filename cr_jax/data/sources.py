@@ -21,15 +21,36 @@ from cr_jax.data.text_files import opened, read_text, readable, whole_file
 from cr_jax.data.text_form import LF_NFC, Form
 from cr_jax.errors import UserError
 
-__all__ = ["SPLITS", "Document", "Reading", "check", "documents", "fingerprint", "parse",
-           "read_text", "register_source", "size", "split_of"]
+__all__ = [
+    "SPLITS",
+    "Document",
+    "Reading",
+    "check",
+    "documents",
+    "fingerprint",
+    "parse",
+    "read_text",
+    "register_source",
+    "size",
+    "split_of",
+]
 
 SAMPLES = Path(__file__).parent / "samples"
 
 # Not program text: test data, character tables, and the help texts of `help()`.
 _STDLIB_SKIP = {
-    "site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "encodings",
-    "pydoc_data", "ensurepip", "turtledemo", "__pycache__", "__phello__",
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "encodings",
+    "pydoc_data",
+    "ensurepip",
+    "turtledemo",
+    "__pycache__",
+    "__phello__",
 }
 RANDOM_DOCUMENTS, RANDOM_CHARACTERS = 512, 4096  # of each
 
@@ -60,8 +81,9 @@ class Reading:
 READING = Reading()
 
 
-def documents(spec: str, reading: Reading = READING, left_out: LeftOut | None = None
-              ) -> Iterator[Document]:
+def documents(
+    spec: str, reading: Reading = READING, left_out: LeftOut | None = None
+) -> Iterator[Document]:
     """Yields the documents of `spec` in a fixed order, one at a time; empty ones are left out.
 
     Specs: `stdlib`, `samples/NAME`, `random:SYMBOLS` (2 MB of characters drawn uniformly from so
@@ -80,8 +102,9 @@ def documents(spec: str, reading: Reading = READING, left_out: LeftOut | None = 
     source = located(parse(spec))
     if source.kind in REGISTERED:
         return _keep(source, ((found, None) for found in REGISTERED[source.kind](source.target)))
-    return _keep(source, _READERS[source.kind](
-        source, reading, LeftOut() if left_out is None else left_out))
+    return _keep(
+        source, _READERS[source.kind](source, reading, LeftOut() if left_out is None else left_out)
+    )
 
 
 def register_source(kind: str, read: Callable[[str], Iterable[Document]]) -> None:
@@ -91,8 +114,10 @@ def register_source(kind: str, read: Callable[[str], Iterable[Document]]) -> Non
     that tokens are cached for these texts and no others.
     """
     if not kind.isidentifier() or kind in {*_READERS, *REGISTERED}:
-        raise UserError(f"a data source cannot be named {kind!r}: a name is one word, and taken "
-                        f"are {', '.join([*_READERS, *REGISTERED])}")
+        raise UserError(
+            f"a data source cannot be named {kind!r}: a name is one word, and taken "
+            f"are {', '.join([*_READERS, *REGISTERED])}"
+        )
     REGISTERED[kind] = read
 
 
@@ -157,9 +182,12 @@ def _files(source: Source, left_out: LeftOut) -> list[tuple[Path, str]]:
     if source.kind == "stdlib":
         root = Path(sysconfig.get_path("stdlib"))
         skip = lambda name: name in _STDLIB_SKIP or name.startswith("config-")
-        found = [(Path(entry.path), Path(entry.path).relative_to(root).as_posix())
-                 for _, entries in walk(str(root), skip, follow=False)
-                 for entry in entries if entry.name.endswith(".py")]
+        found = [
+            (Path(entry.path), Path(entry.path).relative_to(root).as_posix())
+            for _, entries in walk(str(root), skip, follow=False)
+            for entry in entries
+            if entry.name.endswith(".py")
+        ]
         if not found:
             raise UserError(f"data source stdlib: no *.py files in {root}; use files:GLOB")
         return sorted(found, key=lambda pair: pair[1])
@@ -171,13 +199,16 @@ def _files(source: Source, left_out: LeftOut) -> list[tuple[Path, str]]:
         return [(path, path.name)]
     found = files_of(source.target, left_out, folders=source.kind == "files")
     if not found:
-        raise UserError(f"data source {source.spec!r} matches no file; check the path"
-                        + (f" ({left_out.line})" if left_out.line else ""))
+        raise UserError(
+            f"data source {source.spec!r} matches no file; check the path"
+            + (f" ({left_out.line})" if left_out.line else "")
+        )
     return found
 
 
-def _stdlib(source: Source, reading: Reading, left_out: LeftOut
-            ) -> Iterator[tuple[Document, str | None]]:
+def _stdlib(
+    source: Source, reading: Reading, left_out: LeftOut
+) -> Iterator[tuple[Document, str | None]]:
     for path, name in _files(source, left_out):
         with opened(path) as stream, readable(str(path)):
             data = stream.read()
@@ -188,8 +219,9 @@ def _stdlib(source: Source, reading: Reading, left_out: LeftOut
         yield Document(text, name, name.split("/")[0].removesuffix(".py")), None
 
 
-def _text_files(source: Source, reading: Reading, left_out: LeftOut
-                ) -> Iterator[tuple[Document, str | None]]:
+def _text_files(
+    source: Source, reading: Reading, left_out: LeftOut
+) -> Iterator[tuple[Document, str | None]]:
     files, texts = _files(source, left_out), 0
     first: NotText | None = None
     for path, name in files:
@@ -205,11 +237,13 @@ def _text_files(source: Source, reading: Reading, left_out: LeftOut
         if first is not None and len(files) == 1:
             raise first
         raise UserError(
-            f"data source {source.spec!r}: none of its {len(files):,} files is text; {first}")
+            f"data source {source.spec!r}: none of its {len(files):,} files is text; {first}"
+        )
 
 
-def _jsonl(source: Source, reading: Reading, left_out: LeftOut
-           ) -> Iterator[tuple[Document, str | None]]:
+def _jsonl(
+    source: Source, reading: Reading, left_out: LeftOut
+) -> Iterator[tuple[Document, str | None]]:
     key = _group_key(source, reading)
     for path, name in _files(source, left_out):
         lines = records.json_lines(path, source.field, reading.max_document_bytes)
@@ -226,8 +260,9 @@ def _group_key(source: Source, reading: Reading) -> str:
     return (source.group_key or reading.group_key) if source.split else ""
 
 
-def _random(source: Source, reading: Reading, left_out: LeftOut
-            ) -> Iterator[tuple[Document, str | None]]:
+def _random(
+    source: Source, reading: Reading, left_out: LeftOut
+) -> Iterator[tuple[Document, str | None]]:
     symbols = [chr(33 + n) for n in range(int(source.target))]
     for number in range(RANDOM_DOCUMENTS):
         name = f"random:{number}"
@@ -235,8 +270,9 @@ def _random(source: Source, reading: Reading, left_out: LeftOut
         yield Document(text, name, name), None
 
 
-def _tfds(source: Source, reading: Reading, left_out: LeftOut
-          ) -> Iterator[tuple[Document, str | None]]:
+def _tfds(
+    source: Source, reading: Reading, left_out: LeftOut
+) -> Iterator[tuple[Document, str | None]]:
     key = _group_key(source, reading)
     for number, record in enumerate(records.tfds_records(source.target)):
         where, name = f"{source.spec} record {number}", f"{source.target}:{number}"
@@ -246,6 +282,10 @@ def _tfds(source: Source, reading: Reading, left_out: LeftOut
 
 _Read = Callable[[Source, Reading, LeftOut], Iterator[tuple[Document, str | None]]]
 _READERS: dict[str, _Read] = {
-    "stdlib": _stdlib, "samples": _jsonl, "random": _random, "files": _text_files,
-    "jsonl": _jsonl, "tfds": _tfds,
+    "stdlib": _stdlib,
+    "samples": _jsonl,
+    "random": _random,
+    "files": _text_files,
+    "jsonl": _jsonl,
+    "tfds": _tfds,
 }

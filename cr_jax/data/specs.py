@@ -9,8 +9,10 @@ from cr_jax.errors import UserError
 from cr_jax.files import expanded
 
 SPLITS = ("train", "valid", "test")
-_KINDS = ("stdlib, samples/NAME, random:SYMBOLS, files:GLOB, jsonl:PATH[#field][&group=KEY], "
-          "tfds:NAME/SPLIT[#field][&group=KEY]")
+_KINDS = (
+    "stdlib, samples/NAME, random:SYMBOLS, files:GLOB, jsonl:PATH[#field][&group=KEY], "
+    "tfds:NAME/SPLIT[#field][&group=KEY]"
+)
 REGISTERED: dict[str, Any] = {}  # kind -> what `sources.register_source` was given
 _NO_FIELD = frozenset("/*?[")  # they belong to a path
 
@@ -60,10 +62,13 @@ def parse(spec: str) -> Source:
             return Source(spec, kind, target, split=split)
         field, *options = tail.split("&")
         keys = [option.removeprefix("group=") for option in options]
-        if len(keys) > 1 or any(not key or key == option
-                                for key, option in zip(keys, options, strict=True)):
-            raise UserError(f"data source {spec!r}: after the field comes &group=KEY or nothing, "
-                            f"not &{'&'.join(options)}")
+        if len(keys) > 1 or any(
+            not key or key == option for key, option in zip(keys, options, strict=True)
+        ):
+            raise UserError(
+                f"data source {spec!r}: after the field comes &group=KEY or nothing, "
+                f"not &{'&'.join(options)}"
+            )
         return Source(spec, kind, path, field or "text", split, "".join(keys))
     if colon and kind in REGISTERED:
         return Source(spec, kind, target, split=split)

@@ -59,6 +59,8 @@ class Spool:
             for array in (block.tokens, block.mask, block.document):
                 np.save(self._file, array, allow_pickle=False)
         except OSError as error:
-            raise UserError(f"a text of this size needs a temporary file, but {error.strerror}: "
-                            "make room or set TMPDIR") from error
+            raise UserError(
+                f"a text of this size needs a temporary file, but {error.strerror}: "
+                "make room or set TMPDIR"
+            ) from error
         self._count += 1

@@ -76,8 +76,10 @@ def whole_file(path: Path, most: int) -> str:
     with opened(path) as raw, readable(str(path)):
         data = as_utf8(raw).read(most + 1)
     if len(data) > most:
-        raise UserError(f"{path} is longer than {most:,} bytes: split it into documents, or raise "
-                        "config.data.max_document_bytes")
+        raise UserError(
+            f"{path} is longer than {most:,} bytes: split it into documents, or raise "
+            "config.data.max_document_bytes"
+        )
     return decoded(data, str(path))
 
 

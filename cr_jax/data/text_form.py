@@ -31,9 +31,33 @@ _MOST = 1024  # characters in a row that could join those before them: of more, 
 # What may join the character before it though its combining class is 0: vowel signs of Indic
 # scripts, jamo that complete a Hangul syllable, and some Tibetan vowels that are taken apart.  All
 # of the planes where more scripts of India are still added.
-_JOINING = frozenset(map(chr, (
-    0x9be, 0x9d7, 0xb3e, 0xb56, 0xb57, 0xbbe, 0xbd7, 0xcc2, 0xcd5, 0xcd6, 0xd3e, 0xd57, 0xdcf,
-    0xddf, 0xf73, 0xf75, 0xf81, 0x102e, 0x1b35, *range(0x1160, 0x1200))))
+_JOINING = frozenset(
+    map(
+        chr,
+        (
+            0x9BE,
+            0x9D7,
+            0xB3E,
+            0xB56,
+            0xB57,
+            0xBBE,
+            0xBD7,
+            0xCC2,
+            0xCD5,
+            0xCD6,
+            0xD3E,
+            0xD57,
+            0xDCF,
+            0xDDF,
+            0xF73,
+            0xF75,
+            0xF81,
+            0x102E,
+            0x1B35,
+            *range(0x1160, 0x1200),
+        ),
+    )
+)
 _LATER_SCRIPTS = "\U00011000", "\U00016fff"
 
 
@@ -92,8 +116,7 @@ def _composed(text: str) -> str:
     if text.isascii() or unicodedata.is_normalized("NFC", text):
         return text
     places = [0, *_cuts(text), len(text)]
-    return "".join(unicodedata.normalize("NFC", text[a:b])
-                   for a, b in itertools.pairwise(places))
+    return "".join(unicodedata.normalize("NFC", text[a:b]) for a, b in itertools.pairwise(places))
 
 
 def _cuts(text: str) -> list[int]:
@@ -112,5 +135,7 @@ def _cuts(text: str) -> list[int]:
 
 def _may_join(character: str) -> bool:
     return character > "\u02ff" and (
-        unicodedata.combining(character) != 0 or character in _JOINING
-        or _LATER_SCRIPTS[0] <= character <= _LATER_SCRIPTS[1])
+        unicodedata.combining(character) != 0
+        or character in _JOINING
+        or _LATER_SCRIPTS[0] <= character <= _LATER_SCRIPTS[1]
+    )

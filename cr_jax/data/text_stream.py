@@ -18,8 +18,9 @@ from cr_jax.errors import UserError
 PIECE = 1 << 16  # characters tokenised at a time
 
 
-def windows_of_text(tokenizer: Any, text: Any, window: int, batch: int, form: Form = RAW
-                    ) -> Iterator[Windows]:
+def windows_of_text(
+    tokenizer: Any, text: Any, window: int, batch: int, form: Form = RAW
+) -> Iterator[Windows]:
     """Blocks of `batch` windows of `window` tokens; the last block is smaller, its end padded.
 
     text: as in `parts`; form: that its tokens are made of (`data.text_form`).  Nothing is yielded
@@ -31,8 +32,10 @@ def windows_of_text(tokenizer: Any, text: Any, window: int, batch: int, form: Fo
         try:
             ids = np.asarray(tokenizer.encode(piece), np.int32)
         except UnicodeEncodeError as error:
-            raise UserError("the text holds a lone surrogate, which is not UTF-8 text: decode the "
-                            "bytes with UTF-8 first") from error
+            raise UserError(
+                "the text holds a lone surrogate, which is not UTF-8 text: decode the "
+                "bytes with UTF-8 first"
+            ) from error
         waiting.append(ids)
         count += len(ids)
         if count < size:
@@ -40,7 +43,7 @@ def windows_of_text(tokenizer: Any, text: Any, window: int, batch: int, form: Fo
         ids = np.concatenate(waiting)
         whole = count - count % size
         for i in range(0, whole, size):
-            yield windows_of(ids[i:i + size], window, tokenizer.pad_id)
+            yield windows_of(ids[i : i + size], window, tokenizer.pad_id)
         waiting, count = [ids[whole:]], count - whole
     if count:
         yield windows_of(np.concatenate(waiting), window, tokenizer.pad_id)
@@ -59,13 +62,18 @@ def parts(text: Any) -> Iterator[str]:
         yield from read_text(text)
         return
     if isinstance(text, bytes | bytearray) or not isinstance(text, Iterable):
-        raise UserError(f"a text is a str, a pathlib.Path to a file or pieces of str, not "
-                        f"{type(text).__name__}" + "; decode the bytes first" * isinstance(
-                            text, bytes | bytearray))
+        raise UserError(
+            f"a text is a str, a pathlib.Path to a file or pieces of str, not "
+            f"{type(text).__name__}"
+            + "; decode the bytes first"
+            * isinstance(text, bytes | bytearray)
+        )
     for part in text:
         if not isinstance(part, str):
-            raise UserError(f"the pieces of a text are str, not {type(part).__name__}: open the "
-                            "file as text or decode the bytes")
+            raise UserError(
+                f"the pieces of a text are str, not {type(part).__name__}: open the "
+                "file as text or decode the bytes"
+            )
         yield part
 
 

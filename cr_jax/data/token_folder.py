@@ -32,8 +32,8 @@ PACKED = TOKENS + ".zst"
 FORM = {
     "text": "every document in the form text_form of its corpus, then the tokenizer's end_id",
     "groups": "@train, @valid, @test: the first 8 bytes (big-endian) of the SHA-256 of a group's "
-              "name, modulo 10, are 0 to 7, 8, 9; a record's group without another key is the "
-              f"first of {', '.join(KEYS)}, also inside meta and metadata",
+    "name, modulo 10, are 0 to 7, 8, 9; a record's group without another key is the "
+    f"first of {', '.join(KEYS)}, also inside meta and metadata",
 }
 
 
@@ -42,10 +42,17 @@ def tokenizer_settings(e: Experiment) -> dict[str, Any]:
     t = e.tokenizer
     if t.kind != "sentencepiece" or t.folder:
         return {"kind": t.kind, "trained": None}
-    return {"kind": t.kind, "trained": {
-        "vocab_size": t.vocab_size, "train_bytes": t.train_bytes, "seed": e.seed,
-        "group_key": e.data.group_key, "text_form": e.data.text_form,
-        "domains": {name: list(d.train) for name, d in e.data.domains.items()}}}
+    return {
+        "kind": t.kind,
+        "trained": {
+            "vocab_size": t.vocab_size,
+            "train_bytes": t.train_bytes,
+            "seed": e.seed,
+            "group_key": e.data.group_key,
+            "text_form": e.data.text_form,
+            "domains": {name: list(d.train) for name, d in e.data.domains.items()},
+        },
+    }
 
 
 class TokenFolder:
@@ -60,33 +67,48 @@ class TokenFolder:
         self.path = expanded(path)
         manifest = self.path / MANIFEST
         if not os.path.isfile(manifest):
-            raise UserError(f"{self.path} is no token folder: it has no {MANIFEST}; make one with "
-                            "cr-jax tokenize")
+            raise UserError(
+                f"{self.path} is no token folder: it has no {MANIFEST}; make one with "
+                "cr-jax tokenize"
+            )
         self._record = read_sealed(manifest, FORMAT)
         try:
             self._read_record(self._record)
         except (KeyError, TypeError, AttributeError):
-            raise UserError(f"{manifest} does not describe a token folder; make it again with "
-                            "cr-jax tokenize") from None
+            raise UserError(
+                f"{manifest} does not describe a token folder; make it again with cr-jax tokenize"
+            ) from None
         for field, words in FORM.items():
             if self._record.get(field) != words:
-                raise UserError(f"{self.path} was made with another form of the {field} than this "
-                                "version reads; make it again with cr-jax tokenize")
+                raise UserError(
+                    f"{self.path} was made with another form of the {field} than this "
+                    "version reads; make it again with cr-jax tokenize"
+                )
         self._check_files()
 
     def _read_record(self, record: Mapping[str, Any]) -> None:
         self._settings, self._fingerprint = (
-            record["tokenizer"][k] for k in ("settings", "fingerprint"))
-        self._sums = {f"{TOKENIZER}/{name}": str(digest)
-                      for name, digest in record["tokenizer"]["files"].items()}
+            record["tokenizer"][k] for k in ("settings", "fingerprint")
+        )
+        self._sums = {
+            f"{TOKENIZER}/{name}": str(digest)
+            for name, digest in record["tokenizer"]["files"].items()
+        }
         self._entries = {}
         for entry in record["corpora"]:
-            spec = CorpusSpec(str(entry["domain"]), str(entry["split"]), tuple(entry["specs"]),
-                              entry["max_tokens"], entry["group_key"], entry["text_form"])
+            spec = CorpusSpec(
+                str(entry["domain"]),
+                str(entry["split"]),
+                tuple(entry["specs"]),
+                entry["max_tokens"],
+                entry["group_key"],
+                entry["text_form"],
+            )
             self._entries.setdefault((spec.domain, spec.split), []).append((spec, entry))
             place = f"{CORPORA}/{entry['folder']}"
-            self._sums |= {f"{place}/{name}": str(digest)
-                           for name, digest in entry["files"].items()}
+            self._sums |= {
+                f"{place}/{name}": str(digest) for name, digest in entry["files"].items()
+            }
 
     def _check_files(self) -> None:
         known = {MANIFEST, *self._sums}
@@ -97,14 +119,18 @@ class TokenFolder:
                 path = Path(folder, name)
                 local = path.relative_to(self.path).as_posix()
                 if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                    raise UserError(f"{path} is a link or no file: a token folder holds its own "
-                                    "files only; put a copy in its place")
+                    raise UserError(
+                        f"{path} is a link or no file: a token folder holds its own "
+                        "files only; put a copy in its place"
+                    )
                 if local not in (parents if path.is_dir() else known):
                     raise UserError(f"{path} does not belong to the token folder; take it out")
                 there.add(local)
         if missing := sorted(known - there):
-            raise UserError(f"{self.path / missing[0]} is missing from the token folder: copy the "
-                            "folder again or make it with cr-jax tokenize")
+            raise UserError(
+                f"{self.path / missing[0]} is missing from the token folder: copy the "
+                "folder again or make it with cr-jax tokenize"
+            )
 
     def tokenizer(self, e: Experiment) -> Tokenizer:
         """The tokenizer that made the ids.  `UserError` unless it is the experiment's own.
@@ -113,13 +139,17 @@ class TokenFolder:
         """
         wanted, own = tokenizer_settings(e), self._settings
         if wanted["kind"] != own["kind"]:
-            raise UserError(f"{self.path} has ids of a {own['kind']} tokenizer, the config names "
-                            f"{wanted['kind']}: {_WAYS}")
+            raise UserError(
+                f"{self.path} has ids of a {own['kind']} tokenizer, the config names "
+                f"{wanted['kind']}: {_WAYS}"
+            )
         if wanted["trained"] and wanted != own:
             fields = [k for k, v in wanted["trained"].items() if v != (own["trained"] or {}).get(k)]
-            raise UserError(f"{self.path} has ids of another tokenizer than the config trains "
-                            f"({', '.join(fields)}): {_WAYS}, or name {self.path / TOKENIZER} as "
-                            "config.tokenizer.folder")
+            raise UserError(
+                f"{self.path} has ids of another tokenizer than the config trains "
+                f"({', '.join(fields)}): {_WAYS}, or name {self.path / TOKENIZER} as "
+                "config.tokenizer.folder"
+            )
         self._check_sums(TOKENIZER)
         found = load_tokenizer(self.path / TOKENIZER)
         if found.fingerprint != self._fingerprint:
@@ -165,9 +195,11 @@ class TokenFolder:
         for other, entry in found:
             if other == spec:
                 return entry
-        raise UserError(f"{self.path} has tokens of {spec} from other sources, with another "
-                        f"limit or other groups ({_of(found)}) than the config names "
-                        f"({_of([(spec, {})])}): {_WAYS}")
+        raise UserError(
+            f"{self.path} has tokens of {spec} from other sources, with another "
+            f"limit or other groups ({_of(found)}) than the config names "
+            f"({_of([(spec, {})])}): {_WAYS}"
+        )
 
     def _check_sums(self, place: str) -> None:
         for name, digest in self._sums.items():
@@ -197,9 +229,12 @@ _WAYS = "tokenize with this config, or train with the one that made the folder"
 
 def _of(found) -> str:
     return " and ".join(
-        ", ".join(spec.specs) + (f" up to {spec.max_tokens:,} tokens" if spec.max_tokens else "")
+        ", ".join(spec.specs)
+        + (f" up to {spec.max_tokens:,} tokens" if spec.max_tokens else "")
         + (f" grouped by {spec.group_key!r}" if spec.group_key else "")
-        + f" in the form {spec.text_form}" for spec, _ in found)
+        + f" in the form {spec.text_form}"
+        for spec, _ in found
+    )
 
 
 def _sums(entry: Path) -> dict[str, str] | None:

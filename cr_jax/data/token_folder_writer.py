@@ -31,8 +31,14 @@ from cr_jax.files import expanded, read_sealed, write_sealed
 _PLAN = "making.json"
 
 
-def write(e: Experiment, out: str | os.PathLike, *, jobs: int = 0, compress: bool = False,
-          say: Callable[[str], None] = lambda line: None) -> TokenFolder:
+def write(
+    e: Experiment,
+    out: str | os.PathLike,
+    *,
+    jobs: int = 0,
+    compress: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> TokenFolder:
     """Writes the folder `out`; nothing is there before all of it is.
 
     What is finished waits in `.NAME.making` beside it, so that the same call goes on after a kill,
@@ -62,11 +68,14 @@ def write(e: Experiment, out: str | os.PathLike, *, jobs: int = 0, compress: boo
                 _go_on(e, folder, jobs, compress, say)
             os.replace(folder, path)
     except BlockingIOError:
-        raise UserError(f"another process is writing {path}; wait for it or choose another --out"
-                        ) from None
+        raise UserError(
+            f"another process is writing {path}; wait for it or choose another --out"
+        ) from None
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; what is finished is in {draft}: "
-                        "make room or allow writing, then run the same command to go on") from None
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; what is finished is in {draft}: "
+            "make room or allow writing, then run the same command to go on"
+        ) from None
     return TokenFolder(path)
 
 
@@ -80,8 +89,9 @@ def _already(path: Path, e: Experiment, say: Callable[[str], None]) -> TokenFold
     return found
 
 
-def _go_on(e: Experiment, folder: Path, jobs: int, compress: bool,
-           say: Callable[[str], None]) -> None:
+def _go_on(
+    e: Experiment, folder: Path, jobs: int, compress: bool, say: Callable[[str], None]
+) -> None:
     _same_plan(e, folder)
     try:
         _make(e, folder, jobs, compress, say)
@@ -91,8 +101,9 @@ def _go_on(e: Experiment, folder: Path, jobs: int, compress: bool,
         raise
 
 
-def _make(e: Experiment, folder: Path, jobs: int, compress: bool,
-          say: Callable[[str], None]) -> None:
+def _make(
+    e: Experiment, folder: Path, jobs: int, compress: bool, say: Callable[[str], None]
+) -> None:
     specs = all_specs(e)
     tokenizer = make_tokenizer(e, folder, say)
     sized(e.model, tokenizer)  # refused before text is read
@@ -106,12 +117,19 @@ def _make(e: Experiment, folder: Path, jobs: int, compress: bool,
             shutil.rmtree(entry)
     for part in (*folder.glob(".*"), *folder.glob(f"{TOKENIZER}/.*")):
         part.unlink()  # what a kill left of a file
-    write_sealed(folder / MANIFEST, {
-        "format": FORMAT, **FORM,
-        "tokenizer": {"fingerprint": tokenizer.fingerprint, "settings": tokenizer_settings(e),
-                      "files": {p.name: file_sum(p)
-                                for p in sorted((folder / TOKENIZER).iterdir())}},
-        "corpora": [{**record, **files[record["folder"]]} for record in records]})
+    write_sealed(
+        folder / MANIFEST,
+        {
+            "format": FORMAT,
+            **FORM,
+            "tokenizer": {
+                "fingerprint": tokenizer.fingerprint,
+                "settings": tokenizer_settings(e),
+                "files": {p.name: file_sum(p) for p in sorted((folder / TOKENIZER).iterdir())},
+            },
+            "corpora": [{**record, **files[record["folder"]]} for record in records],
+        },
+    )
     (folder / _PLAN).unlink()
 
 
@@ -119,21 +137,31 @@ def _same_plan(e: Experiment, folder: Path) -> None:
     """`UserError` when the folder was begun with other settings or text: a tokenizer that was
     trained there would not be this experiment's."""
     settings = tokenizer_settings(e)
-    text = [fingerprint(spec) for s in all_specs(e) if settings["trained"] and s.split == "train"
-            for spec in s.placed(e.data.root)]
+    text = [
+        fingerprint(spec)
+        for s in all_specs(e)
+        if settings["trained"] and s.split == "train"
+        for spec in s.placed(e.data.root)
+    ]
     plan = {"format": FORMAT, "tokenizer": settings, "text": text}
     if not (folder / _PLAN).exists():
         if any(folder.iterdir()):
             raise UserError(f"{folder} is in the way: delete it or choose another --out")
         write_sealed(folder / _PLAN, plan)
     elif read_sealed(folder / _PLAN, FORMAT) != plan:
-        raise UserError(f"{folder} was begun with another tokenizer or text to train it on: delete "
-                        "it or choose another --out")
+        raise UserError(
+            f"{folder} was begun with another tokenizer or text to train it on: delete "
+            "it or choose another --out"
+        )
 
 
 def _counted(found: Corpus) -> dict[str, Any]:
-    return {"documents": len(found.names), "tokens": len(found.tokens), "bytes": found.bytes,
-            "folder": entry_of("", found.fingerprint).name}
+    return {
+        "documents": len(found.names),
+        "tokens": len(found.tokens),
+        "bytes": found.bytes,
+        "folder": entry_of("", found.fingerprint).name,
+    }
 
 
 def _seal(entry: Path, compress: bool) -> dict[str, Any]:

@@ -23,8 +23,9 @@ class TokenizingBar:
     def __init__(self, sizes: Sequence[int], limits: Sequence[int | None]):
         self._sizes, self._limits = sizes, limits
         # A token takes about a byte of a compressed file: enough to weigh corpora by.
-        self._weights = [min(size, limit or size) or 1
-                         for size, limit in zip(sizes, limits, strict=True)]
+        self._weights = [
+            min(size, limit or size) or 1 for size, limit in zip(sizes, limits, strict=True)
+        ]
         self._bar, self._done, self._read = None, 0, 0
         self.tokens, self._began = 0, time.monotonic()
 
@@ -37,9 +38,15 @@ class TokenizingBar:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=sum(self._weights), desc="tokenise", leave=False, delay=DELAY,
-                             mininterval=DELAY / 10, file=sys.stderr, bar_format=(
-                                 "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"))
+            self._bar = tqdm(
+                total=sum(self._weights),
+                desc="tokenise",
+                leave=False,
+                delay=DELAY,
+                mininterval=DELAY / 10,
+                file=sys.stderr,
+                bar_format=("{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"),
+            )
         return self
 
     def __exit__(self, *_) -> None:
@@ -58,8 +65,9 @@ class TokenizingBar:
         def on_tokens(new: int, total: int) -> None:
             self.tokens += new
             if self._bar:
-                self._bar.set_postfix_str(f"{name}, {self.tokens / self.seconds:,.0f} tokens/s",
-                                          refresh=False)
+                self._bar.set_postfix_str(
+                    f"{name}, {self.tokens / self.seconds:,.0f} tokens/s", refresh=False
+                )
             if self._limits[i]:
                 show(total / self._limits[i])
 

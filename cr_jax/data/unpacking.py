@@ -53,23 +53,39 @@ def _zstd():
 
 _KINDS = (
     _Kind("gzip", (b"\x1f\x8b",), lambda: zlib.decompressobj(wbits=31), padded=True),
-    _Kind("xz", (b"\xfd7zXZ\0",), lambda: lzma.LZMADecompressor(
-        lzma.FORMAT_XZ, memlimit=_MEMORY), padded=True),
+    _Kind(
+        "xz",
+        (b"\xfd7zXZ\0",),
+        lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY),
+        padded=True,
+    ),
     # The others are skippable frames, which some writers put first.
-    _Kind("zstd", (b"\x28\xb5\x2f\xfd", *(bytes([i]) + b"\x2a\x4d\x18" for i in range(0x50, 0x60))),
-          _zstd),
+    _Kind(
+        "zstd",
+        (b"\x28\xb5\x2f\xfd", *(bytes([i]) + b"\x2a\x4d\x18" for i in range(0x50, 0x60))),
+        _zstd,
+    ),
     _Kind("bzip2", tuple(b"BZh%d" % i for i in range(1, 10)), bz2.BZ2Decompressor),
 )
 _SUFFIXES = {".gz": "gzip", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2"}
 # What can be told by its first bytes but is not read.
 _OTHERS = (
-    (b"PK\x03\x04", "a ZIP archive"), (b"PK\x05\x06", "a ZIP archive"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"), (b"Rar!\x1a\x07", "a RAR archive"),
-    (b"\x04\x22\x4d\x18", "LZ4 data"), (b"LZIP", "lzip data"), (b"\x1f\x9d", "data of compress"),
-    (b"\x5d\0\0", "LZMA data"), (b"PAR1", "a Parquet file"), (b"ARROW1", "an Arrow file"),
-    (b"SQLite format 3\0", "an SQLite database"), (b"%PDF-", "a PDF"),
-    (b"\x89PNG\r\n\x1a\n", "a PNG image"), (b"\xff\xd8\xff", "a JPEG image"),
-    (b"GIF8", "a GIF image"), (b"\x7fELF", "a program"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"PK\x05\x06", "a ZIP archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"\x04\x22\x4d\x18", "LZ4 data"),
+    (b"LZIP", "lzip data"),
+    (b"\x1f\x9d", "data of compress"),
+    (b"\x5d\0\0", "LZMA data"),
+    (b"PAR1", "a Parquet file"),
+    (b"ARROW1", "an Arrow file"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"%PDF-", "a PDF"),
+    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"\x7fELF", "a program"),
 )
 HEAD = 264  # bytes by which a file is told; a tar archive shows at byte 257
 
@@ -145,8 +161,15 @@ class _Unpacked(io.RawIOBase):
                 raise self._cut()
         try:
             self._out = memoryview(self._feed())
-        except (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, ValueError,
-                MemoryError) as error:
+        except (
+            zlib.error,
+            lzma.LZMAError,
+            zstandard.ZstdError,
+            OSError,
+            EOFError,
+            ValueError,
+            MemoryError,
+        ) as error:
             said = " ".join(str(error).split()) or type(error).__name__
             raise Damaged(f"has damaged {self._kind.name} data ({said})") from None
         if self._stream.eof:
@@ -167,5 +190,6 @@ class _Unpacked(io.RawIOBase):
         return out
 
     def _cut(self) -> Damaged:
-        return Damaged(f"ends inside its {self._kind.name} data",
-                       "it was cut short: copy or download it again")
+        return Damaged(
+            f"ends inside its {self._kind.name} data", "it was cut short: copy or download it again"
+        )

@@ -92,14 +92,19 @@ def document_windows(
     sizes = np.diff(corpus.starts) - 1
     long = np.flatnonzero(sizes >= max(1, least_tokens))
     chosen = long[np.linspace(0, long.size - 1, min(limit, long.size)).astype(int)]
-    parts = [windows_of(corpus.tokens[s:s + min(size, most_tokens)], window, pad_id)
-             for s, size in zip(corpus.starts[chosen], sizes[chosen], strict=True)]
+    parts = [
+        windows_of(corpus.tokens[s : s + min(size, most_tokens)], window, pad_id)
+        for s, size in zip(corpus.starts[chosen], sizes[chosen], strict=True)
+    ]
     if not parts:
-        return Windows(np.zeros((0, window), np.int32), np.zeros((0, window), bool),
-                       np.zeros(0, np.int64))
+        return Windows(
+            np.zeros((0, window), np.int32), np.zeros((0, window), bool), np.zeros(0, np.int64)
+        )
     return Windows(
-        np.concatenate([p.tokens for p in parts]), np.concatenate([p.mask for p in parts]),
-        np.repeat(chosen.astype(np.int64), [len(p) for p in parts]))
+        np.concatenate([p.tokens for p in parts]),
+        np.concatenate([p.mask for p in parts]),
+        np.repeat(chosen.astype(np.int64), [len(p) for p in parts]),
+    )
 
 
 def random_windows(n: int, window: int, vocab_size: int, seed: int) -> Windows:

@@ -30,8 +30,10 @@ def place(e: Experiment, folder: Path) -> None:
     """`UserError` where something is in the way of what the run writes, or there is no room."""
     for name in FILES:
         if (folder / name).is_dir():
-            raise UserError(f"{folder / name} is a folder, and a file of the run's is to lie "
-                            "there: move it away")
+            raise UserError(
+                f"{folder / name} is a folder, and a file of the run's is to lie "
+                "there: move it away"
+            )
         _writable(folder / name)
     for name in FOLDERS:
         _folder(folder / name)
@@ -40,8 +42,10 @@ def place(e: Experiment, folder: Path) -> None:
     need = least_bytes(e) * (1 if any((folder / "checkpoints").glob("*.json")) else 2)
     free = shutil.disk_usage(folder).free
     if free < need:
-        raise UserError(f"{folder} has {free / 1e9:.2f} GB free, and the checkpoints of this run "
-                        f"need {need / 1e9:.2f} GB or more: make room or choose another --workdir")
+        raise UserError(
+            f"{folder} has {free / 1e9:.2f} GB free, and the checkpoints of this run "
+            f"need {need / 1e9:.2f} GB or more: make room or choose another --workdir"
+        )
 
 
 def least_bytes(e: Experiment) -> int:
@@ -64,13 +68,17 @@ def text(e: Experiment, text: Corpora) -> None:
 def _folder(path: Path) -> None:
     start = next(p for p in (path, *path.parents) if p.exists())
     if not start.is_dir():
-        raise UserError(f"{start} is no folder, and the run is to write into {path}: move it away "
-                        "or choose another place")
+        raise UserError(
+            f"{start} is no folder, and the run is to write into {path}: move it away "
+            "or choose another place"
+        )
     _writable(path)
 
 
 def _writable(path: Path) -> None:
     start = next(p for p in (path, *path.parents) if p.exists())
     if not os.access(start, os.W_OK | (os.X_OK if start.is_dir() else 0)):
-        raise UserError(f"{start} cannot be written: allow writing there or choose another place "
-                        f"for {path.name}")
+        raise UserError(
+            f"{start} cannot be written: allow writing there or choose another place "
+            f"for {path.name}"
+        )

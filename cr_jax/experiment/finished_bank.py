@@ -20,8 +20,14 @@ from cr_jax.scoring.calibrate import calibrate
 from cr_jax.training.loop import Trained
 
 
-def make(experiment: Experiment, model: ModelConfig, text: Corpora, trained: Trained, folder: Path,
-         say: Callable[[str], None]) -> ExpertBank:
+def make(
+    experiment: Experiment,
+    model: ModelConfig,
+    text: Corpora,
+    trained: Trained,
+    folder: Path,
+    say: Callable[[str], None],
+) -> ExpertBank:
     """The bank of a run's experts, in FOLDER/bank: each calibrated on its own valid windows, with a
     bigram model of its own training text; of more than `MIN_CANDIDATES` experts also how many a
     cascade scores.
@@ -35,21 +41,45 @@ def make(experiment: Experiment, model: ModelConfig, text: Corpora, trained: Tra
         old.rename(final)
     for litter in (place, old):
         shutil.rmtree(litter, ignore_errors=True)
-    bank = ExpertBank.create(place, model, text.tokenizer, experiment.scoring,
-                             experiment.data.text_form)
+    bank = ExpertBank.create(
+        place, model, text.tokenizer, experiment.scoring, experiment.data.text_form
+    )
     for e, name in enumerate(names):
         params = parameters.rounded(
-            jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params), experiment.bank_dtype)
-        own = sample(name, text.train[name], model.window, seed=experiment.seed,
-                     tokens=TRAINING_TOKENS, mode=experiment.data.mode,
-                     pad_id=text.tokenizer.pad_id)
+            jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params), experiment.bank_dtype
+        )
+        own = sample(
+            name,
+            text.train[name],
+            model.window,
+            seed=experiment.seed,
+            tokens=TRAINING_TOKENS,
+            mode=experiment.data.mode,
+            pad_id=text.tokenizer.pad_id,
+        )
         bigram = count(*own, model.vocab_size)
         weights = with_bigram(params, bigram) if experiment.scoring.bigram_weight else params
-        calibration = calibrate(model, weights, text.valid[name], text.valid_documents.get(name),
-                                experiment.scoring, batch_sizes(experiment.eval))
-        bank.add(name, params, calibration, {
-            "experiment": experiment.name, "steps": trained.step, "tokens": trained.tokens,
-            "sources": list(experiment.data.domains[name].train)}, experiment.bank_dtype, bigram)
+        calibration = calibrate(
+            model,
+            weights,
+            text.valid[name],
+            text.valid_documents.get(name),
+            experiment.scoring,
+            batch_sizes(experiment.eval),
+        )
+        bank.add(
+            name,
+            params,
+            calibration,
+            {
+                "experiment": experiment.name,
+                "steps": trained.step,
+                "tokens": trained.tokens,
+                "sources": list(experiment.data.domains[name].train),
+            },
+            experiment.bank_dtype,
+            bigram,
+        )
     if len(names) > MIN_CANDIDATES:
         say(f"choosing how many of {len(names)} experts a cascade scores in full")
         try:
@@ -84,6 +114,8 @@ def _choose(bank, valid, settings) -> str:
     made = Cascade.fit(bank, valid, min_candidates=MIN_CANDIDATES, sizes=batch_sizes(settings))
     made.save()
     fit = made.fitted
-    return (f"cascade: {fit.mean_candidates:.1f} of {len(bank.names)} experts are scored in full "
-            f"on average, {fit.agreement:.2%} of validation windows go where exact routing "
-            "sends them")
+    return (
+        f"cascade: {fit.mean_candidates:.1f} of {len(bank.names)} experts are scored in full "
+        f"on average, {fit.agreement:.2%} of validation windows go where exact routing "
+        "sends them"
+    )

@@ -37,8 +37,12 @@ from cr_jax.training.validation import seconds_to
 from cr_jax.training.workdir import locked, provenance, same_run, stored_record
 
 
-def main(config: ml_collections.ConfigDict, workdir: str, argv=(),
-         cluster: processes.Cluster | None = None) -> int:
+def main(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    argv=(),
+    cluster: processes.Cluster | None = None,
+) -> int:
     """What `main.py` calls: runs the experiment, prints one line per problem; the exit status."""
     logging.set_verbosity(logging.WARNING)
     try:
@@ -52,16 +56,22 @@ def main(config: ml_collections.ConfigDict, workdir: str, argv=(),
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        complain("error", f"cannot write {error.filename or workdir}: {error.strerror}; make room "
-                 "there or allow writing, then run the same command to go on")
+        complain(
+            "error",
+            f"cannot write {error.filename or workdir}: {error.strerror}; make room "
+            "there or allow writing, then run the same command to go on",
+        )
         processes.leave(2)
         return 2
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
             raise
-        complain("error", "there is not enough memory: lower config.train.batch, eval.batch, "
-                 "eval.expert_chunk or the model's sizes, or spread it over more devices; what was "
-                 "saved is kept")
+        complain(
+            "error",
+            "there is not enough memory: lower config.train.batch, eval.batch, "
+            "eval.expert_chunk or the model's sizes, or spread it over more devices; what was "
+            "saved is kept",
+        )
         processes.leave(2)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -82,8 +92,10 @@ def _dispatch(raw: dict, workdir: str) -> None:
         return
     grid = make_grid(axes)
     if jax.process_count() > 1:
-        raise UserError("an ablation runs in one process; start each of its settings as a run of "
-                        "its own to use several")
+        raise UserError(
+            "an ablation runs in one process; start each of its settings as a run of "
+            "its own to use several"
+        )
     _cache_compilations(expanded(workdir).resolve())
     ablation.run(experiment, grid, workdir, _say)
 
@@ -127,21 +139,29 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
             bank = finished_bank.make(experiment, model, text, trained, folder, say)
             if line := too_few(bank.calibration, experiment.eval.alpha):
                 say(line)
-        report = {"name": experiment.name, "summary": _summary(model, names),
-                  "overlap": text.overlap}
+        report = {
+            "name": experiment.name,
+            "summary": _summary(model, names),
+            "overlap": text.overlap,
+        }
         with stage("evaluation"):
             total = sum(len(w) for w in text.test.values())
             with tqdm(total=total, desc="evaluate", unit=" windows", leave=True) as bar:
                 scores = evaluation.score_domains(
-                    bank, text.test, finished_bank.batch_sizes(experiment.eval), bar.update)
+                    bank, text.test, finished_bank.batch_sizes(experiment.eval), bar.update
+                )
         with stage("studies"):
             report |= registry.run(registry.Context(experiment, text, bank, scores), say)
             report |= examples.run(bank, text.test, experiment.eval.examples)
         report["curves"] = _curves(folder, names, trained.looks)
         report["training"] = _training(experiment, trained)
         report["seconds"] = seconds
-        report["provenance"] = {**provenance(), "config": settings.to_dict(experiment),
-                                "steps": trained.step, "tokens_per_expert": trained.tokens}
+        report["provenance"] = {
+            **provenance(),
+            "config": settings.to_dict(experiment),
+            "steps": trained.step,
+            "tokens_per_expert": trained.tokens,
+        }
         page = write_report(report, folder)
         _print_summary(report, say)
         say(f"report: {page}")
@@ -157,8 +177,13 @@ def _say(line: str) -> None:
 def _entered(workdir: str | Path):
     """The workdir's absolute path; process 0 holds its lock for all."""
     with contextlib.ExitStack() as stack:
-        yield processes.in_turn(lambda: stack.enter_context(locked(workdir))
-                                if processes.is_first() else expanded(workdir).resolve())
+        yield processes.in_turn(
+            lambda: (
+                stack.enter_context(locked(workdir))
+                if processes.is_first()
+                else expanded(workdir).resolve()
+            )
+        )
 
 
 @contextlib.contextmanager
@@ -189,30 +214,46 @@ def _prepare(experiment, folder, say):
     if old := stored_record(folder):
         model = settings.to_dict(experiment.model)
         model["vocab_size"] = model["vocab_size"] or old["model"]["vocab_size"]  # the tokenizer's
-        same_run(old, {"experiment": settings.to_dict(experiment), "model": model,
-                       "experts": list(experiment.data.domains), "texts": {}})
+        same_run(
+            old,
+            {
+                "experiment": settings.to_dict(experiment),
+                "model": model,
+                "experts": list(experiment.data.domains),
+                "texts": {},
+            },
+        )
     if processes.is_first():
         checks.place(experiment, folder)
         # From the start on: a run that was stopped says what it was, too.
         write_whole(folder / "config.json", json.dumps(settings.to_dict(experiment), indent=1))
     return experiment_text.prepare(
-        experiment, folder, say, processes.is_first() and experiment.data.count_overlap)
+        experiment, folder, say, processes.is_first() and experiment.data.count_overlap
+    )
 
 
 def _plan(experiment):
     if jax.process_count() > 1 and experiment.train.seconds:
         # Each process would follow its own clock, with other learning rates and another end.
-        raise UserError("config.train.seconds needs a single process; give config.train.steps or "
-                        "tokens, and seconds=0")
+        raise UserError(
+            "config.train.seconds needs a single process; give config.train.steps or "
+            "tokens, and seconds=0"
+        )
     return parallel.make_plan(
-        experiment.parallel, len(experiment.data.domains), experiment.train.batch,
-        experiment.mesh_expert, mesh_fsdp=experiment.mesh_fsdp)
+        experiment.parallel,
+        len(experiment.data.domains),
+        experiment.train.batch,
+        experiment.mesh_expert,
+        mesh_fsdp=experiment.mesh_fsdp,
+    )
 
 
 def _train(experiment, model, text, names, plan, folder, say):
-    say(f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
+    say(
+        f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
         f"{model.window} -> {model.latents} latents, on {len(jax.devices())} "
-        f"{jax.devices()[0].device_kind} device(s); sizes in parameters.txt")
+        f"{jax.devices()[0].device_kind} device(s); sizes in parameters.txt"
+    )
     sizes = {n: count_tokens(source) for n, source in text.train.items()}
     for line in banner.repeats(sizes, experiment.train, model.window):
         say(line)
@@ -222,10 +263,20 @@ def _train(experiment, model, text, names, plan, folder, say):
     share = plan.share
 
     def batches(step):
-        return train_iterator(WindowBatches(
-            text.train, batch=experiment.train.batch, window=model.window, seed=experiment.seed,
-            mode=experiment.data.mode, pad_id=text.tokenizer.pad_id,
-            process_index=share.block, process_count=share.blocks, experts=share.experts), step)
+        return train_iterator(
+            WindowBatches(
+                text.train,
+                batch=experiment.train.batch,
+                window=model.window,
+                seed=experiment.seed,
+                mode=experiment.data.mode,
+                pad_id=text.tokenizer.pad_id,
+                process_index=share.block,
+                process_count=share.blocks,
+                experts=share.experts,
+            ),
+            step,
+        )
 
     loss = CompressorLoss(model, experiment.train, plan.devices_seen)
     job = Job(experiment, loss, names, batches, text.train, text.valid)
@@ -249,33 +300,53 @@ def _curves(folder: Path, names, looks) -> dict:
                 values.append(line[key])
     for look in looks:
         for name, figures in look["experts"].items():
-            for key, value in {"valid_step": look["step"], "valid_seconds": look["seconds"],
-                               **figures}.items():
+            for key, value in {
+                "valid_step": look["step"],
+                "valid_seconds": look["seconds"],
+                **figures,
+            }.items():
                 curves[name].setdefault(key, []).append(value)
     return curves
 
 
 def _training(experiment: Experiment, trained) -> dict:
     """Where the time went, and what valid said on the way."""
-    found = {"steps": trained.step, "tokens_per_expert": trained.tokens,
-             "seconds": trained.seconds, "seconds_by_phase": trained.phases}
+    found = {
+        "steps": trained.step,
+        "tokens_per_expert": trained.tokens,
+        "seconds": trained.seconds,
+        "seconds_by_phase": trained.phases,
+    }
     if trained.best:
         weight = experiment.train.predict_weight
-        rule = "valid nll" + (f" + {weight:g} x predicted nll" if experiment.model.predictive
-                              else "") + ", nats/token, mean over the experts"
-        found["best"] = {"step": trained.best["step"], "loss": trained.best["loss"],
-                         "loss_is": rule, "kept": experiment.eval.keep_best,
-                         "last_loss": trained.looks[-1]["loss"]}
+        rule = (
+            "valid nll"
+            + (f" + {weight:g} x predicted nll" if experiment.model.predictive else "")
+            + ", nats/token, mean over the experts"
+        )
+        found["best"] = {
+            "step": trained.best["step"],
+            "loss": trained.best["loss"],
+            "loss_is": rule,
+            "kept": experiment.eval.keep_best,
+            "last_loss": trained.looks[-1]["loss"],
+        }
     if target := experiment.eval.target_tra:
         found |= {"target_tra": target, "seconds_to_target": seconds_to(trained.looks, target)}
     return found
 
 
 def _summary(model, names) -> dict:
-    return {"experts": len(names), "parameters": models.count_parameters(model),
-            "ratio": model.window / model.latents,
-            **{k: v for k, v in dataclasses.asdict(model).items() if k in (
-                "window", "latents", "d_model", "d_latent", "vocab_size", "bottleneck")}}
+    return {
+        "experts": len(names),
+        "parameters": models.count_parameters(model),
+        "ratio": model.window / model.latents,
+        **{
+            k: v
+            for k, v in dataclasses.asdict(model).items()
+            if k in ("window", "latents", "d_model", "d_latent", "vocab_size", "bottleneck")
+        },
+    }
 
 
 def _print_summary(report: dict, say) -> None:
@@ -283,26 +354,34 @@ def _print_summary(report: dict, say) -> None:
     for expert, row in table.items():
         own = row[expert]
         others = min((cell["nll"], domain) for domain, cell in row.items() if domain != expert)
-        say(f"  {expert:12} TRA {own['tra']:.1%} at home (majority token {own['majority_tra']:.1%})"
-            f", {own['nll']:.2f} nats/token; nearest other text: {others[1]} {others[0]:.2f}")
+        say(
+            f"  {expert:12} TRA {own['tra']:.1%} at home (majority token {own['majority_tra']:.1%})"
+            f", {own['nll']:.2f} nats/token; nearest other text: {others[1]} {others[0]:.2f}"
+        )
     training = report["training"]
     if best := training.get("best"):
-        say(f"  best step on valid: {best['step']:,} of {training['steps']:,} (loss "
+        say(
+            f"  best step on valid: {best['step']:,} of {training['steps']:,} (loss "
             f"{best['loss']:.4f}, at the end {best['last_loss']:.4f})"
-            + (", its checkpoint is kept" if best["kept"] else ""))
+            + (", its checkpoint is kept" if best["kept"] else "")
+        )
     for expert, reached in training.get("seconds_to_target", {}).items():
         when = "not reached" if reached is None else f"after {reached:.1f} s of steps"
         say(f"  {expert:12} TRA {training['target_tra']:.2%} of valid: {when}")
     if "routing" in report:
         ood = report["ood"]
         found = report["routing"]
-        say(f"  routing: the bank's rule sends {found['accuracy']:.2%} of {found['windows']:,} "
+        say(
+            f"  routing: the bank's rule sends {found['accuracy']:.2%} of {found['windows']:,} "
             f"windows home (chance {found['chance']:.0%}), rebuilding alone (the paper's rule) "
-            f"{found['accuracy_rebuild']:.2%}; {found['rule']}")
+            f"{found['accuracy_rebuild']:.2%}; {found['rule']}"
+        )
         for domain, cell in ood["per_domain"].items():
-            say(f"  unknown text {domain}: AUROC {cell['auroc']:.3f}, refused "
+            say(
+                f"  unknown text {domain}: AUROC {cell['auroc']:.3f}, refused "
                 f"{cell['rejected_at_alpha']:.0%}; by rebuilding alone AUROC "
-                f"{cell['auroc_rebuild']:.3f}")
+                f"{cell['auroc_rebuild']:.3f}"
+            )
     say("  seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in report["seconds"].items()))
 
 

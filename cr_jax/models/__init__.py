@@ -9,5 +9,16 @@ from cr_jax.models.bottlenecks import (
 )
 from cr_jax.models.lm.transformer import CausalLm, count_lm_parameters, init_lm
 
-__all__ = ["BOTTLENECKS", "Autoencoder", "CausalLm", "check_bottleneck", "count_lm_parameters",
-           "count_parameters", "head", "init", "init_lm", "make_bottleneck", "register_bottleneck"]
+__all__ = [
+    "BOTTLENECKS",
+    "Autoencoder",
+    "CausalLm",
+    "check_bottleneck",
+    "count_lm_parameters",
+    "count_parameters",
+    "head",
+    "init",
+    "init_lm",
+    "make_bottleneck",
+    "register_bottleneck",
+]

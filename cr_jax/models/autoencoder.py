@@ -27,7 +27,8 @@ class Autoencoder(nn.Module):
     def setup(self):
         c = self.config
         self.embedding = self.param(
-            "embedding", nn.initializers.normal(1.0), (c.vocab_size, c.d_model))
+            "embedding", nn.initializers.normal(1.0), (c.vocab_size, c.d_model)
+        )
         self.hidden_token = self.param("hidden_token", nn.initializers.normal(1.0), (c.d_model,))
         self.encoder = Stack(c, c.encoder_blocks, causal=c.predictive)
         if c.predictive:
@@ -40,8 +41,7 @@ class Autoencoder(nn.Module):
         self.decoder = Stack(c, c.decoder_blocks)
         if not c.tie_embeddings:
             # Starts as the transposed embedding: copying is then the linear path's first answer.
-            self.head_kernel = self.param(
-                "head", lambda key: self.embedding.T * c.d_model**-0.5)
+            self.head_kernel = self.param("head", lambda key: self.embedding.T * c.d_model**-0.5)
 
     def __call__(
         self,

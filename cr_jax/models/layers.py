@@ -19,7 +19,7 @@ from cr_jax.models.kernels import add_norm, project
 
 
 def _platform() -> str:
-    """"cpu", "gpu" or "tpu": where a program that is traced here will run."""
+    """ "cpu", "gpu" or "tpu": where a program that is traced here will run."""
     chosen = jax.config.jax_default_device  # of `jax.default_device`: a device or a name
     return jax.default_backend() if chosen is None else getattr(chosen, "platform", chosen)
 
@@ -55,8 +55,11 @@ def row_kernels(config: TransformerConfig, alone: bool | None = None) -> kernels
         return "xla"
     obstacle = triton_obstacle(config, alone)
     # Beside a step of several devices (first weights, evaluation) runs the plain form.
-    if config.kernels == "triton" and obstacle and (
-            alone is not None or triton_obstacle(config, True)):
+    if (
+        config.kernels == "triton"
+        and obstacle
+        and (alone is not None or triton_obstacle(config, True))
+    ):
         raise UserError(f"config.model.kernels=triton cannot run here: {obstacle}; use auto")
     return "xla" if obstacle else "triton"
 
@@ -90,9 +93,11 @@ def triton_obstacle(config: TransformerConfig, alone: bool | None = None) -> str
         return kernels.missing()
     failed = kernels.trial.failure(config.d_model, config.heads, config.d_ff, config.vocab_size)
     if failed and jax.process_count() > 1:
-        raise UserError(f"process {jax.process_index()}: the Triton kernels cannot be used, "
-                        f"{failed}, and all processes must run one program: set "
-                        "config.model.kernels=xla")
+        raise UserError(
+            f"process {jax.process_index()}: the Triton kernels cannot be used, "
+            f"{failed}, and all processes must run one program: set "
+            "config.model.kernels=xla"
+        )
     return failed
 
 
@@ -136,12 +141,19 @@ class Attention(nn.Module):
         # Three matrices, not one [D, 3D]: Muon orthogonalises each, and q, k, v come out dense.
         kernel = self.param("qkv", fan_in(), (3, d, d))
         q, k, v = kernels.heads(
-            x, kernel, positions, c.heads, row_kernels(c), context, context_positions)
+            x, kernel, positions, c.heads, row_kernels(c), context, context_positions
+        )
         y = jax.nn.dot_product_attention(
-            q, k, v, key_value_seq_lengths=lengths,
-            query_seq_lengths=None if lengths is None or attention_kernel(c) == "xla"
+            q,
+            k,
+            v,
+            key_value_seq_lengths=lengths,
+            query_seq_lengths=None
+            if lengths is None or attention_kernel(c) == "xla"
             else jnp.full_like(lengths, q.shape[1]),
-            is_causal=self.causal, implementation=attention_kernel(c))
+            is_causal=self.causal,
+            implementation=attention_kernel(c),
+        )
         return project(y.reshape(x.shape), self.param("out", fan_in(self.out_scale), (d, d)))
 
 
@@ -176,7 +188,8 @@ class Block(nn.Module):
         form = row_kernels(self.config)
         x, normed = add_norm(*carry, form)
         y = Attention(self.config, self.out_scale, self.causal, name="attention")(
-            normed, positions, lengths)
+            normed, positions, lengths
+        )
         x, normed = add_norm(x, y, form)
         y = SwiGlu(self.config, self.out_scale, name="mlp")(normed)
         return ((x + y, None) if carry[1] is None else (x, y)), None
@@ -203,13 +216,18 @@ class Stack(nn.Module):
             return x
         block = nn.remat(Block, prevent_cse=not self.config.scan) if self.config.remat else Block
         blocks = nn.scan(
-            block, variable_axes={"params": 0}, split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast), length=self.depth,
-            unroll=1 if self.config.scan else self.depth)
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=self.depth,
+            unroll=1 if self.config.scan else self.depth,
+        )
         # Output projections start small so that the residual stream, and with it the copy path
         # through the bottleneck, is what the first steps train.
         # Rematerialisation keeps the carry: one array a block, not two.
         later = row_kernels(self.config) == "triton" and not self.config.remat
         (x, y), _ = blocks(self.config, 0.5 / self.depth, self.causal, name="blocks")(
-            (x, jnp.zeros_like(x) if later else None), positions, lengths)
+            (x, jnp.zeros_like(x) if later else None), positions, lengths
+        )
         return x if y is None else x + y

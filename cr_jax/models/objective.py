@@ -161,9 +161,13 @@ def metrics(sums: Mapping[str, float]) -> dict[str, float]:
     {'tra': 0.8, 'nll': 0.5, 'window_exact': 0.5, 'tokens': 10, 'windows': 2}
     """
     tokens, windows = max(1, float(sums["tokens"])), max(1, float(sums["windows"]))
-    out = {"tra": float(sums["correct"]) / tokens, "nll": float(sums["nll"]) / tokens,
-           "window_exact": float(sums["exact"]) / windows,
-           "tokens": int(sums["tokens"]), "windows": int(sums["windows"])}
+    out = {
+        "tra": float(sums["correct"]) / tokens,
+        "nll": float(sums["nll"]) / tokens,
+        "window_exact": float(sums["exact"]) / windows,
+        "tokens": int(sums["tokens"]),
+        "windows": int(sums["windows"]),
+    }
     if sums.get("bytes"):
         out["bits_per_byte"] = float(sums["nll"]) / math.log(2) / float(sums["bytes"])
     return out

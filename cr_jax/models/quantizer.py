@@ -31,14 +31,14 @@ class Quantizer(nn.Module):
     def __call__(self, z: Float[Numbers, "... Dz"]) -> Float[Array, "... Dz"]:
         width = (self.config.d_latent,)
         # Fresh latents have variance near 1; tanh's cells fit a Gaussian of 0.6 times their scale.
-        finite = {"log_scale": self.param("log_scale", nn.initializers.constant(0.5), width),
-                  "shift": self.param("shift", nn.initializers.zeros, width)}
+        finite = {
+            "log_scale": self.param("log_scale", nn.initializers.constant(0.5), width),
+            "shift": self.param("shift", nn.initializers.zeros, width),
+        }
         return quantize(z, finite, self.config.levels).astype(z.dtype)
 
 
-def quantize(
-    z: Float[Numbers, "... Dz"], finite: Finite, levels: int
-) -> Float[Array, "... Dz"]:
+def quantize(z: Float[Numbers, "... Dz"], finite: Finite, levels: int) -> Float[Array, "... Dz"]:
     """float32 values of the codes of z; differentiable in z and `finite`, straight through."""
     bounded = _bound(z, finite)
     centre = (2 * _cell(bounded, levels) + 1) / levels - 1
@@ -131,7 +131,8 @@ def fit_symmetric(z: Float[Numbers, "N Dz"], bits: int, clip: bool = True) -> Sy
 def _symmetric_codes(z, scale, top):
     top = jnp.asarray(top, jnp.float32)
     return (jnp.clip(jnp.round(z.astype(jnp.float32) / scale[None]), -top, top) + top).astype(
-        jnp.int32)
+        jnp.int32
+    )
 
 
 @jax.jit

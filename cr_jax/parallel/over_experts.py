@@ -11,8 +11,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from cr_jax.parallel.partition import ROWS
 
 
-def over_experts(step: Callable, experts: int, by: Literal["vmap", "map"], side_by_side: int = 1,
-                 axis: str | None = None) -> Callable:
+def over_experts(
+    step: Callable,
+    experts: int,
+    by: Literal["vmap", "map"],
+    side_by_side: int = 1,
+    axis: str | None = None,
+) -> Callable:
     """Maps `step(state, batch, progress)` over the leading expert axis of all three.
 
     One expert is unwrapped instead, so that a single model pays nothing for the axis.  "map" runs
@@ -32,13 +37,15 @@ def over_experts(step: Callable, experts: int, by: Literal["vmap", "map"], side_
         return together
     if side_by_side == 1:
         return lambda state, batch, progress: jax.lax.map(
-            lambda one: step(*one), (state, batch, progress))
+            lambda one: step(*one), (state, batch, progress)
+        )
 
     def in_turn(state, batch, progress):
         # [E] -> [turns, devices]: every turn has one expert of each device.
         deal = lambda x: x.reshape(side_by_side, -1, *x.shape[1:]).swapaxes(0, 1)
-        out = jax.lax.map(lambda some: together(*some),
-                          jax.tree.map(deal, (state, batch, progress)))
+        out = jax.lax.map(
+            lambda some: together(*some), jax.tree.map(deal, (state, batch, progress))
+        )
         return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(experts, *x.shape[2:]), out)
 
     return in_turn
@@ -57,8 +64,7 @@ def rows_stay(step: Callable, mesh: Mesh) -> Callable:
         return step
     rows = NamedSharding(mesh, PartitionSpec(ROWS))
     # Every array of three axes that a method takes or gives is [B, ...].
-    pin = lambda x: (jax.lax.with_sharding_constraint(x, rows)
-                     if getattr(x, "ndim", 0) == 3 else x)
+    pin = lambda x: jax.lax.with_sharding_constraint(x, rows) if getattr(x, "ndim", 0) == 3 else x
 
     def intercept(method, args, kwargs, context):
         return jax.tree.map(pin, method(*map(pin, args), **kwargs))

@@ -30,19 +30,28 @@ RULES: tuple[tuple[str, int], ...] = (
 )
 
 
-def shardings(mesh: Mesh, state: Any, rules: Sequence[tuple[str, int]] = RULES,
-              small: int = SMALL) -> Any:
+def shardings(
+    mesh: Mesh, state: Any, rules: Sequence[tuple[str, int]] = RULES, small: int = SMALL
+) -> Any:
     """A tree like `state` (leaves [E, ...], arrays or shapes) of `NamedSharding`s.
 
     Experts over "expert"; leaves of more than `small` numbers per expert also over "fsdp".
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, x: NamedSharding(
-            mesh, spec(name_of(path), x.shape, mesh.shape["fsdp"], rules, small)), state)
+            mesh, spec(name_of(path), x.shape, mesh.shape["fsdp"], rules, small)
+        ),
+        state,
+    )
 
 
-def spec(path: str, shape: Sequence[int], fsdp: int, rules: Sequence[tuple[str, int]] = RULES,
-         small: int = SMALL) -> PartitionSpec:
+def spec(
+    path: str,
+    shape: Sequence[int],
+    fsdp: int,
+    rules: Sequence[tuple[str, int]] = RULES,
+    small: int = SMALL,
+) -> PartitionSpec:
     """How one leaf [E, ...] is split over `fsdp` devices; `path` as `name_of` gives it.
 
     >>> tuple(spec("params/params/embedding", (1, 50304, 512), 8))
@@ -53,8 +62,9 @@ def spec(path: str, shape: Sequence[int], fsdp: int, rules: Sequence[tuple[str, 
     names: list[str | None] = ["expert"] + [None] * (len(shape) - 1)
     if fsdp > 1 and math.prod(shape[1:]) > small:
         fits = [i for i in range(1, len(shape)) if shape[i] % fsdp == 0]
-        ruled = next((len(shape) + axis for pattern, axis in rules
-                      if re.search(pattern, path)), None)
+        ruled = next(
+            (len(shape) + axis for pattern, axis in rules if re.search(pattern, path)), None
+        )
         if ruled in fits:
             names[ruled] = "fsdp"
         elif fits:
@@ -66,5 +76,4 @@ def spec(path: str, shape: Sequence[int], fsdp: int, rules: Sequence[tuple[str, 
 
 def name_of(path: tuple) -> str:
     """A key path of `jax.tree_util` -> "params/params/encoder/blocks/attention/qkv"."""
-    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
-                    for k in path)
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)

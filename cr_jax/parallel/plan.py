@@ -95,8 +95,11 @@ class Plan:
         shapes = jax.eval_shape(jax.vmap(make), keys)
         if self.mode == "pmap":
             return shapes
-        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-                            shapes, self.shardings(shapes))
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            shapes,
+            self.shardings(shapes),
+        )
 
     def init(self, make: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
         """Runs `make(key)` for each expert's key on the devices: stacked state [E, ...]."""
@@ -160,8 +163,10 @@ class Plan:
 
             def part(index):
                 (e0, e1, _), (r0, r1, _) = (i.indices(n) for i, n in zip(index[:2], shape))
-                return x[e0 - share.experts.start:e1 - share.experts.start,
-                         r0 - first_row:r1 - first_row]
+                return x[
+                    e0 - share.experts.start : e1 - share.experts.start,
+                    r0 - first_row : r1 - first_row,
+                ]
 
             return jax.make_array_from_callback(shape, self.batch_sharding, part)
 
@@ -178,8 +183,13 @@ class Plan:
         mine = [i for i, d in enumerate(devices) if d.process_index == jax.process_index()]
         return {k: _fold_rows(v, len(devices))[mine] for k, v in batch.items()}
 
-    def compile_step(self, make_step: Callable[[str | None], Callable],
-                     experts_by: Literal["vmap", "map"], state: Any, batch: Any) -> Program:
+    def compile_step(
+        self,
+        make_step: Callable[[str | None], Callable],
+        experts_by: Literal["vmap", "map"],
+        state: Any,
+        batch: Any,
+    ) -> Program:
         """Compiles step(state, batch, progress [E]) -> (state, sums [E]); the state is donated.
 
         make_step(axis_name) gives one expert's pure `train_step`; state and batch: arrays in the
@@ -192,19 +202,38 @@ class Plan:
             if self.steps_alone and jax.device_count() > 1:
                 places = (jax.tree.map(lambda s: s.spec, shards), self.batch_sharding.spec)
                 step = jax.shard_map(
-                    own(), mesh=self.mesh, in_specs=(*places, PartitionSpec("expert")),
-                    out_specs=(places[0], PartitionSpec("expert")), check_vma=False)
+                    own(),
+                    mesh=self.mesh,
+                    in_specs=(*places, PartitionSpec("expert")),
+                    out_specs=(places[0], PartitionSpec("expert")),
+                    check_vma=False,
+                )
             else:
-                step = rows_stay(over_experts(make_step(None), self.experts, experts_by,
-                                              side_by_side, "expert"), self.mesh)
-            compiled = jax.jit(
-                step, donate_argnums=0,
-                in_shardings=(shards, self.batch_sharding, self.replicated),
-                out_shardings=(shards, self.replicated)).lower(
-                    state, batch, jax.ShapeDtypeStruct((self.experts,), jnp.float32)).compile()
+                step = rows_stay(
+                    over_experts(make_step(None), self.experts, experts_by, side_by_side, "expert"),
+                    self.mesh,
+                )
+            compiled = (
+                jax.jit(
+                    step,
+                    donate_argnums=0,
+                    in_shardings=(shards, self.batch_sharding, self.replicated),
+                    out_shardings=(shards, self.replicated),
+                )
+                .lower(state, batch, jax.ShapeDtypeStruct((self.experts,), jnp.float32))
+                .compile()
+            )
             return Program(compiled, self.experts, reserved(compiled))
-        mapped, ahead = jax.pmap(own(), "data", in_axes=(0, 0, None), donate_argnums=0,
-                                 devices=list(self.mesh.devices.flat)), jax.process_count() == 1
+        mapped, ahead = (
+            jax.pmap(
+                own(),
+                "data",
+                in_axes=(0, 0, None),
+                donate_argnums=0,
+                devices=list(self.mesh.devices.flat),
+            ),
+            jax.process_count() == 1,
+        )
         if ahead:  # of several processes JAX's compiled pmap takes no arrays of one's own devices
             mapped = mapped.lower(state, batch, np.zeros(self.experts, np.float32)).compile()
 
@@ -214,10 +243,13 @@ class Plan:
 
         return Program(run, self.experts, None, ahead)
 
-
-    def compile_sums(self, make_sums: Callable[[str | None], Callable],
-                     experts_by: Literal["vmap", "map"], params: Any, batch: Any
-                     ) -> Callable[[Any, Any], Any]:
+    def compile_sums(
+        self,
+        make_sums: Callable[[str | None], Callable],
+        experts_by: Literal["vmap", "map"],
+        params: Any,
+        batch: Any,
+    ) -> Callable[[Any, Any], Any]:
         """Compiles sums(params, batch) -> sums [E] that every process can read; nothing is donated.
 
         make_sums(axis_name) gives one expert's pure function, which adds over the devices of that
@@ -231,29 +263,52 @@ class Plan:
 
         own = lambda: over_experts(one("data"), self.experts // side_by_side, experts_by)
         if self.mode == "pmap":
-            mapped = jax.pmap(own(), "data", in_axes=(0, 0, None),
-                              devices=list(self.mesh.devices.flat))
+            mapped = jax.pmap(
+                own(), "data", in_axes=(0, 0, None), devices=list(self.mesh.devices.flat)
+            )
             if jax.process_count() == 1:
                 mapped = mapped.lower(params, batch, none).compile()
             return lambda params, batch: jax.tree.map(
-                lambda x: x.addressable_shards[0].data[0], mapped(params, batch, none))
+                lambda x: x.addressable_shards[0].data[0], mapped(params, batch, none)
+            )
         shards = jax.tree.map(lambda x: x.sharding, params)
         if self.steps_alone and jax.device_count() > 1:
             run = jax.shard_map(
-                own(), mesh=self.mesh, check_vma=False, out_specs=PartitionSpec("expert"),
-                in_specs=(jax.tree.map(lambda s: s.spec, shards), self.batch_sharding.spec,
-                          PartitionSpec("expert")))
+                own(),
+                mesh=self.mesh,
+                check_vma=False,
+                out_specs=PartitionSpec("expert"),
+                in_specs=(
+                    jax.tree.map(lambda s: s.spec, shards),
+                    self.batch_sharding.spec,
+                    PartitionSpec("expert"),
+                ),
+            )
         else:
-            run = rows_stay(over_experts(one(None), self.experts, experts_by, side_by_side,
-                                         "expert"), self.mesh)
-        compiled = jax.jit(
-            run, in_shardings=(shards, self.batch_sharding, self.replicated),
-            out_shardings=self.replicated).lower(params, batch, none).compile()
+            run = rows_stay(
+                over_experts(one(None), self.experts, experts_by, side_by_side, "expert"), self.mesh
+            )
+        compiled = (
+            jax.jit(
+                run,
+                in_shardings=(shards, self.batch_sharding, self.replicated),
+                out_shardings=self.replicated,
+            )
+            .lower(params, batch, none)
+            .compile()
+        )
         return lambda params, batch: compiled(params, batch, none)
 
 
-def make_plan(mode: Literal["jit", "pmap"], experts: int, batch: int, mesh_expert: int = 1,
-              devices=None, mesh_fsdp: int = 1, small: int = partition.SMALL) -> Plan:
+def make_plan(
+    mode: Literal["jit", "pmap"],
+    experts: int,
+    batch: int,
+    mesh_expert: int = 1,
+    devices=None,
+    mesh_fsdp: int = 1,
+    small: int = partition.SMALL,
+) -> Plan:
     """Lays out all devices: mesh_expert x mesh_fsdp of them, the rest along "data".
 
     Raises `UserError` when experts or rows do not divide over them.
@@ -266,14 +321,18 @@ def make_plan(mode: Literal["jit", "pmap"], experts: int, batch: int, mesh_exper
         if count % size:
             raise UserError(f"config.{name}={size} must divide the {count} devices")
     if count % (mesh_expert * mesh_fsdp):
-        raise UserError(f"config.mesh_expert={mesh_expert} x mesh_fsdp={mesh_fsdp} must divide "
-                        f"the {count} devices")
+        raise UserError(
+            f"config.mesh_expert={mesh_expert} x mesh_fsdp={mesh_fsdp} must divide "
+            f"the {count} devices"
+        )
     if experts % mesh_expert:
         raise UserError(f"config.mesh_expert={mesh_expert} must divide the {experts} experts")
     rows = count // mesh_expert
     if batch % rows:
-        raise UserError(f"config.train.batch={batch} must be a multiple of the {rows} devices "
-                        "along the data axis" + ("" if mesh_fsdp == 1 else " and the fsdp axis"))
+        raise UserError(
+            f"config.train.batch={batch} must be a multiple of the {rows} devices "
+            "along the data axis" + ("" if mesh_fsdp == 1 else " and the fsdp axis")
+        )
     # Neighbours share the parts of one expert, over the fastest links; experts never talk to
     # each other, so they may lie furthest apart.
     grid = np.asarray(devices).reshape(mesh_expert, rows // mesh_fsdp, mesh_fsdp)

@@ -66,10 +66,15 @@ def start(cluster: Cluster | None = None, environ: Mapping[str, str] = os.enviro
             _reach(host, port, cluster.connect_seconds)
         left = cluster.connect_seconds - (time.monotonic() - began)
         # "deactivate": flags are the whole truth, also inside a SLURM job.
-        _join(cluster, max(1.0, left), coordinator_address=cluster.coordinator,
-              coordinator_bind_address=bind_address(host, port) if cluster.process == 0 else None,
-              num_processes=cluster.processes, process_id=cluster.process,
-              cluster_detection_method="deactivate")
+        _join(
+            cluster,
+            max(1.0, left),
+            coordinator_address=cluster.coordinator,
+            coordinator_bind_address=bind_address(host, port) if cluster.process == 0 else None,
+            num_processes=cluster.processes,
+            process_id=cluster.process,
+            cluster_detection_method="deactivate",
+        )
     elif _in_slurm(environ) or _on_tpu(environ):
         _join(cluster, cluster.connect_seconds)
     else:
@@ -153,13 +158,17 @@ def leave(status: int) -> None:
 def _check(cluster: Cluster) -> tuple[str, int]:
     host, _, port = cluster.coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
-        raise UserError(f"--coordinator={cluster.coordinator} must be HOST:PORT of process 0, with "
-                        "--processes=N and --process=I")
+        raise UserError(
+            f"--coordinator={cluster.coordinator} must be HOST:PORT of process 0, with "
+            "--processes=N and --process=I"
+        )
     if cluster.processes < 1:
         raise UserError(f"--processes={cluster.processes} must be the number of all processes")
     if not 0 <= cluster.process < cluster.processes:
-        raise UserError(f"--process={cluster.process} must be one of 0 to {cluster.processes - 1}, "
-                        "another for each process")
+        raise UserError(
+            f"--process={cluster.process} must be one of 0 to {cluster.processes - 1}, "
+            "another for each process"
+        )
     return host.strip("[]"), int(port)
 
 
@@ -193,8 +202,10 @@ def _need_free(port: int) -> None:
                 probe.bind((address, port))
             except OSError as error:
                 if error.errno != 99:  # EADDRNOTAVAIL: the family is switched off
-                    raise UserError(f"port {port} of --coordinator cannot be used here "
-                                    f"({error.strerror}); choose another port") from None
+                    raise UserError(
+                        f"port {port} of --coordinator cannot be used here "
+                        f"({error.strerror}); choose another port"
+                    ) from None
 
 
 def _reach(host: str, port: int, seconds: float) -> None:
@@ -231,9 +242,11 @@ def _join(cluster: Cluster, seconds: float, **arguments) -> None:
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        raise UserError(f"not all {cluster.processes or ''} processes joined within "
-                        f"{cluster.connect_seconds:g} s; start every one with the same "
-                        "--coordinator and --processes".replace("  ", " "))
+        raise UserError(
+            f"not all {cluster.processes or ''} processes joined within "
+            f"{cluster.connect_seconds:g} s; start every one with the same "
+            "--coordinator and --processes".replace("  ", " ")
+        )
     if failed:
         if not cluster.named and isinstance(failed[0], ValueError):
             _started.clear()
@@ -247,8 +260,10 @@ def _join(cluster: Cluster, seconds: float, **arguments) -> None:
 
 def _in_slurm(environ: Mapping[str, str]) -> bool:
     """Inside `srun` with more than one task; the batch script itself is no task."""
-    return (all(name in environ for name in _SLURM)
-            and environ.get("SLURM_NTASKS", "1") not in ("", "1"))
+    return all(name in environ for name in _SLURM) and environ.get("SLURM_NTASKS", "1") not in (
+        "",
+        "1",
+    )
 
 
 def _on_tpu(environ: Mapping[str, str]) -> bool:
@@ -291,8 +306,10 @@ def _crash(kind, value, trace) -> None:
 def _end_without_peer(what: str) -> NoReturn:
     """One line, status `LOST`; of two threads that notice only the first one speaks."""
     if _told.acquire(blocking=False):
-        line = (f"error: {what}; start all processes again with the same command: the run goes on "
-                "from its newest checkpoint\n")
+        line = (
+            f"error: {what}; start all processes again with the same command: the run goes on "
+            "from its newest checkpoint\n"
+        )
         with contextlib.suppress(OSError):  # stderr may be gone as well
             # Past Python's buffers, whose locks another thread may hold.
             os.write(2, line.encode("utf-8", "backslashreplace"))
@@ -307,10 +324,13 @@ def _hear_abort() -> None:
     Python's own signal handlers run too late for that: abort() ends the process when the C handler
     returns.
     """
+
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def heard(number):
-        _end_without_peer("this process was aborted, most likely because another one of this run "
-                          "is gone (see the lines above)")
+        _end_without_peer(
+            "this process was aborted, most likely because another one of this run "
+            "is gone (see the lines above)"
+        )
 
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p

@@ -31,5 +31,8 @@ def reserved(compiled) -> dict[str, int] | None:
     if found is None:
         return None
     state = found.alias_size_in_bytes
-    return {"state": state, "batch": found.argument_size_in_bytes - state,
-            "temporary": found.temp_size_in_bytes + found.output_size_in_bytes - state}
+    return {
+        "state": state,
+        "batch": found.argument_size_in_bytes - state,
+        "temporary": found.temp_size_in_bytes + found.output_size_in_bytes - state,
+    }

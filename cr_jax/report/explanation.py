@@ -84,18 +84,22 @@ def margin_step(nats: float) -> int:
 def render(texts: Sequence[tuple[str, Explanation]]) -> str:
     """One self-contained page for (name, explanation) pairs.  No script, no request."""
     names = [escape(name) for name, _ in texts]
-    parts = [f'<section id="t{i}"><h2>{name}</h2>{_text(found, i)}</section>'
-             for i, (name, (_, found)) in enumerate(zip(names, texts, strict=True))]
+    parts = [
+        f'<section id="t{i}"><h2>{name}</h2>{_text(found, i)}</section>'
+        for i, (name, (_, found)) in enumerate(zip(names, texts, strict=True))
+    ]
     links = "".join(f'<a href="#t{i}">{name}</a>' for i, name in enumerate(names))
     several = len(parts) > 1
     nav = f'<nav aria-label="texts">{links}</nav>' if several else ""
     head = "these texts went where they" if several else "this text went where it"
     rules = list(dict.fromkeys(found.words for _, found in texts))
     rule = escape("; ".join(words.ranking_score for words in rules))
-    paper = ("The residual is the paper's; p-values and single tokens are not in it."
-             if all(words.paper for words in rules) else
-             "This rule, p-values and single tokens are not in the paper, whose own is "
-             f"{escape(wording(SEEN).cost)}.")
+    paper = (
+        "The residual is the paper's; p-values and single tokens are not in it."
+        if all(words.paper for words in rules)
+        else "This rule, p-values and single tokens are not in the paper, whose own is "
+        f"{escape(wording(SEEN).cost)}."
+    )
     return document(
         f"Routing of {f'{len(texts)} texts' if several else texts[0][0]}",
         f"<header><h1>Why {head} went</h1>"
@@ -105,7 +109,8 @@ def render(texts: Sequence[tuple[str, Explanation]]) -> str:
         f"<main>{''.join(parts)}</main>\n"
         "<footer><p>Idea: “Compression is Routing”, arXiv 2512.16963. "
         f"{paper}</p></footer>",
-        _style())
+        _style(),
+    )
 
 
 def write_explanations(texts: Sequence[tuple[str, Explanation]], path: str | os.PathLike) -> Path:
@@ -113,21 +118,29 @@ def write_explanations(texts: Sequence[tuple[str, Explanation]], path: str | os.
     try:
         return write_whole(Path(path), render(texts))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose a folder you can "
-                        "write to") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder you can write to"
+        ) from error
 
 
 def _text(found: Explanation, at: int) -> str:
     route = found.route
-    note = "" if found.complete else (
-        f'<p class="note">Shown: the first {count(found.windows)} of {count(route.windows)} '
-        f"windows ({count(len(found.tokens))} of {count(route.tokens)} tokens). The verdict and "
-        "the bars are of everything scored.</p>")
-    return (f'<p class="verdict">{escape(found.verdict)}</p>{_bars(found)}'
-            f"<h3>Token by token</h3>{note}{_view(found, at)}"
-            "<h3>The tokens that weigh most</h3>"
-            f"{note and '<p class=note>Of the tokens above.</p>'}"
-            f"{_tables(found)}")
+    note = (
+        ""
+        if found.complete
+        else (
+            f'<p class="note">Shown: the first {count(found.windows)} of {count(route.windows)} '
+            f"windows ({count(len(found.tokens))} of {count(route.tokens)} tokens). The verdict "
+            "and the bars are of everything scored.</p>"
+        )
+    )
+    return (
+        f'<p class="verdict">{escape(found.verdict)}</p>{_bars(found)}'
+        f"<h3>Token by token</h3>{note}{_view(found, at)}"
+        "<h3>The tokens that weigh most</h3>"
+        f"{note and '<p class=note>Of the tokens above.</p>'}"
+        f"{_tables(found)}"
+    )
 
 
 def _bars(found: Explanation) -> str:
@@ -148,40 +161,55 @@ def _bars(found: Explanation) -> str:
             f'<tr{kind}><th scope="row">{breakable(name)}</th>'
             f'<td class="n">{decimal(residual, 3)}</td>{more}<td class="bar">{bar}</td>'
             f'<td class="n{low}">{decimal(p, 3)}</td><td class="n">{decimal(route.tra[name], 3)}'
-            "</td></tr>")
+            "</td></tr>"
+        )
     head, legend = "", ""
     if route.typicality_penalty:
         head = '<th scope="col" class="n">+ typicality penalty</th>'
         legend = f"Typicality penalty, the pale part of a bar: {escape(found.words.added)}. "
-    return ('<table class="bars"><thead><tr><th scope="col">expert</th>'
-            f'<th scope="col" class="n">nats/token</th>{head}<th></th>'
-            '<th scope="col" class="n">p</th>'
-            f'<th scope="col" class="n">TRA</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
-            f'<p class="note">{legend}p: how usual such a residual is for the expert\'s own text, '
-            f"red below alpha = {found.alpha:g}. TRA: share of tokens rebuilt exactly. Scored: "
-            f"{escape(found.size)}.</p>")
+    return (
+        '<table class="bars"><thead><tr><th scope="col">expert</th>'
+        f'<th scope="col" class="n">nats/token</th>{head}<th></th>'
+        '<th scope="col" class="n">p</th>'
+        f'<th scope="col" class="n">TRA</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f'<p class="note">{legend}p: how usual such a residual is for the expert\'s own text, '
+        f"red below alpha = {found.alpha:g}. TRA: share of tokens rebuilt exactly. Scored: "
+        f"{escape(found.size)}.</p>"
+    )
 
 
 def _view(found: Explanation, at: int) -> str:
     nearest, other = escape(found.names[0]), found.runner_up
-    choice = (f'<input type="radio" name="view{at}" id="r{at}" class="by-residual" checked>'
-              f'<label for="r{at}">residual under {nearest}</label>')
+    choice = (
+        f'<input type="radio" name="view{at}" id="r{at}" class="by-residual" checked>'
+        f'<label for="r{at}">residual under {nearest}</label>'
+    )
     if other:
-        choice += (f'<input type="radio" name="view{at}" id="m{at}" class="by-margin">'
-                   f'<label for="m{at}">margin over {escape(other)}</label>')
-    steps = "".join(f'<b class="r{i}">{"≥ " * (i == len(RESIDUAL_EDGES))}{edge:g}</b>'
-                    for i, edge in enumerate(RESIDUAL_EDGES, 1))
+        choice += (
+            f'<input type="radio" name="view{at}" id="m{at}" class="by-margin">'
+            f'<label for="m{at}">margin over {escape(other)}</label>'
+        )
+    steps = "".join(
+        f'<b class="r{i}">{"≥ " * (i == len(RESIDUAL_EDGES))}{edge:g}</b>'
+        for i, edge in enumerate(RESIDUAL_EDGES, 1)
+    )
     done = found.words.done
-    key = (f'<div class="ramp key residual-key"><span>{done} well</span><span class="strip">'
-           f"{steps}</span><span>nats/token or more: {done} badly. Point at a token for every "
-           "expert's residual.</span></div>")
+    key = (
+        f'<div class="ramp key residual-key"><span>{done} well</span><span class="strip">'
+        f"{steps}</span><span>nats/token or more: {done} badly. Point at a token for every "
+        "expert's residual.</span></div>"
+    )
     if other:
         edges = list(enumerate(MARGIN_EDGES, 1))
-        key += ('<div class="ramp key margin-key"><span>for ' + escape(other)
-                + '</span><span class="strip">'
-                + "".join(f'<b class="a{i}">−{edge:g}</b>' for i, edge in reversed(edges))
-                + "<b>0</b>" + "".join(f'<b class="f{i}">{edge:g}</b>' for i, edge in edges)
-                + f"</span><span>for {nearest}; nats/token</span></div>")
+        key += (
+            '<div class="ramp key margin-key"><span>for '
+            + escape(other)
+            + '</span><span class="strip">'
+            + "".join(f'<b class="a{i}">−{edge:g}</b>' for i, edge in reversed(edges))
+            + "<b>0</b>"
+            + "".join(f'<b class="f{i}">{edge:g}</b>' for i, edge in edges)
+            + f"</span><span>for {nearest}; nats/token</span></div>"
+        )
     # A newline right after <pre> is dropped by HTML, so one is always given away.
     return f'<div class="view">{choice}{key}<pre>\n{"".join(_spans(found))}</pre></div>'
 
@@ -190,7 +218,8 @@ def _spans(found: Explanation):
     residuals, margins = found.residuals().T.tolist(), found.margins().tolist()
     for span, row, margin in zip(found.spans, residuals, margins, strict=True):
         hover = f"“{repr(span.text)[1:-1]}”  " + " · ".join(
-            f"{name} {decimal(x)}" for name, x in zip(found.names, row, strict=True))
+            f"{name} {decimal(x)}" for name, x in zip(found.names, row, strict=True)
+        )
         kinds = []
         if step := residual_step(row[0]):
             kinds.append(f"r{step}")
@@ -212,13 +241,23 @@ def _tables(found: Explanation) -> str:
     ranked = found.by_text()
     good = [row for row in ranked if row.nats > 0][:MOST]
     bad = [row for row in reversed(ranked) if row.nats < 0][:MOST]
-    return panels(panel(f"For {names[0]}", _table("margin in all", good, names)),
-                  panel(f"For {names[1]}", _table("margin in all", bad, names)), worst)
+    return panels(
+        panel(f"For {names[0]}", _table("margin in all", good, names)),
+        panel(f"For {names[1]}", _table("margin in all", bad, names)),
+        worst,
+    )
 
 
 def _table(what: str, rows: Sequence[TextSum], names: Sequence[str]) -> str:
     if not rows:
         return '<p class="note">None.</p>'
-    body = [[show_white_space(row.text).replace("↵\n", "↵"), f"{row.count}", decimal(row.nats),
-             *(decimal(x) for x in (row.nearest, row.runner_up)[:len(names)])] for row in rows]
+    body = [
+        [
+            show_white_space(row.text).replace("↵\n", "↵"),
+            f"{row.count}",
+            decimal(row.nats),
+            *(decimal(x) for x in (row.nearest, row.runner_up)[: len(names)]),
+        ]
+        for row in rows
+    ]
     return plain_table(["token", "times", what, *names], body)

@@ -100,8 +100,10 @@ def routing(report: dict) -> str:
     parts = [f"{percent(data.get('accuracy'))} of {count(data.get('windows'))} windows went to the"]
     parts.append(f"expert of their own domain (chance {percent(data.get('chance'))}).")
     if number(data.get("accuracy_rebuild")) is not None:
-        parts.append("Routing by the least nats/token to rebuild a window, the paper's rule, gives "
-                     f"{percent(data['accuracy_rebuild'])}.")
+        parts.append(
+            "Routing by the least nats/token to rebuild a window, the paper's rule, gives "
+            f"{percent(data['accuracy_rebuild'])}."
+        )
     if number(data.get("accuracy_tra")) is not None:
         parts.append(f"Routing by the highest TRA instead gives {percent(data['accuracy_tra'])}.")
     wrong = [

@@ -7,15 +7,17 @@ from cr_jax.report.text import escape, label, mapping, sequence
 
 def studies(report: dict) -> list[tuple[str, str, str]]:
     """(id, title, HTML) of each; rows are cut or filled up to the length of the head."""
-    return [(f"study-{escape(name)}", escape(of.get("title")), section(of))
-            for name, of in ((n, mapping(s)) for n, s in mapping(report.get("sections")).items())]
+    return [
+        (f"study-{escape(name)}", escape(of.get("title")), section(of))
+        for name, of in ((n, mapping(s)) for n, s in mapping(report.get("sections")).items())
+    ]
 
 
 def section(of: dict) -> str:
     if of.get("left_out"):
         return f"<p>This study could not be made: {escape(of['left_out'])}.</p>"
     head = [label(x) for x in sequence(of.get("head"))]
-    rows = [[label(x) for x in sequence(row)][:len(head)] for row in sequence(of.get("rows"))]
+    rows = [[label(x) for x in sequence(row)][: len(head)] for row in sequence(of.get("rows"))]
     if not head or not rows:
         return ""
     body = plain_table(head, [row + [""] * (len(head) - len(row)) for row in rows])

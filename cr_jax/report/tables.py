@@ -63,8 +63,11 @@ def fingerprint_table(fingerprint: dict, domains: list[str]) -> str:
         base.append(f"<td>{percent(max(rates) if rates else None)}</td>")
     rows.append(f'<tr class="base"><th scope="row">majority token</th>{"".join(base)}</tr></tbody>')
     low, high = (min(values), max(values)) if values else (None, None)
-    scale = ramp(f"nll {decimal(low)} nats/token", f"{decimal(high)}",
-                 "(all tokens seen; log scale; high is worse)")
+    scale = ramp(
+        f"nll {decimal(low)} nats/token",
+        f"{decimal(high)}",
+        "(all tokens seen; log scale; high is worse)",
+    )
     return f'<div class="scroll"><table class="heat{tight}">{"".join(rows)}</table></div>{scale}'
 
 
@@ -92,9 +95,12 @@ def fingerprint_details(fingerprint: dict, rule: Wording) -> str:
     head = ["expert", "text", "TRA", "majority", "exact windows", "nll", *beside, "bits/byte"]
     table = plain_table([*head, "windows", "tokens"], body, names=2)
     units = "nll: nats/token, all tokens seen" + "".join(
-        f"; residual: {escape(rule.cost)}" for _ in beside)
-    return (f"<details><summary>All {len(body)} rows, with bits/byte</summary>"
-            f'<p class="note">{units}</p>{table}</details>')
+        f"; residual: {escape(rule.cost)}" for _ in beside
+    )
+    return (
+        f"<details><summary>All {len(body)} rows, with bits/byte</summary>"
+        f'<p class="note">{units}</p>{table}</details>'
+    )
 
 
 def confusion_table(confusion: dict, accuracy: dict) -> str:

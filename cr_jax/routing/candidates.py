@@ -25,8 +25,9 @@ def nearest(residuals: Float[np.ndarray, "E B"], count: int) -> Int[np.ndarray, 
     return np.argsort(residuals, axis=0, kind="stable")[:count]
 
 
-def needed_margins(residuals: Float[np.ndarray, "E B"], min_candidates: int
-                   ) -> Float[np.ndarray, "E B"]:
+def needed_margins(
+    residuals: Float[np.ndarray, "E B"], min_candidates: int
+) -> Float[np.ndarray, "E B"]:
     """The least margin, nats/token, with which each expert is a candidate: 0 for the
     `min_candidates` nearest, for others what their bigram model lies above the lowest, and
     infinite without a finite residual.
@@ -42,8 +43,9 @@ def needed_margins(residuals: Float[np.ndarray, "E B"], min_candidates: int
     return margins
 
 
-def are_candidates(residuals: Float[np.ndarray, "E B"], min_candidates: int,
-                   candidate_margin: float = 0.0) -> Bool[np.ndarray, "E B"]:
+def are_candidates(
+    residuals: Float[np.ndarray, "E B"], min_candidates: int, candidate_margin: float = 0.0
+) -> Bool[np.ndarray, "E B"]:
     """Whether each expert is scored in full: the `min_candidates` nearest, and all within
     `candidate_margin` nats/token of the nearest.  In each window these are its nearest, however
     many.
@@ -53,8 +55,9 @@ def are_candidates(residuals: Float[np.ndarray, "E B"], min_candidates: int,
     return needed_margins(residuals, min_candidates) <= candidate_margin
 
 
-def agreement(bigrams: Float[np.ndarray, "E B"], exact: Float[np.ndarray, "E B"]
-              ) -> Float[np.ndarray, " E"]:
+def agreement(
+    bigrams: Float[np.ndarray, "E B"], exact: Float[np.ndarray, "E B"]
+) -> Float[np.ndarray, " E"]:
     """Share of windows whose exact winner has one of the k lowest bigram models, k = 1 ... E.
 
     exact: `ranking.ranking_score`s of the experts; bigram models are ranked by plain residuals.
@@ -67,10 +70,14 @@ def agreement(bigrams: Float[np.ndarray, "E B"], exact: Float[np.ndarray, "E B"]
     return np.cumsum(np.bincount(rank, minlength=len(bigrams))) / len(rank)
 
 
-def measure(bigrams: Mapping[str, Float[np.ndarray, "E _"]],
-            exact: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
-            min_candidates: int, candidate_margin: float = 0.0,
-            offsets: Mapping[str, float] | None = None) -> tuple[float, float]:
+def measure(
+    bigrams: Mapping[str, Float[np.ndarray, "E _"]],
+    exact: Mapping[str, Float[np.ndarray, "E _"]],
+    names: Sequence[str],
+    min_candidates: int,
+    candidate_margin: float = 0.0,
+    offsets: Mapping[str, float] | None = None,
+) -> tuple[float, float]:
     """(agreement with exact routing, candidates): means over windows, then over the domains.
 
     bigrams, exact: as in `agreement`, of the windows of each domain; names: of the domains and, in
@@ -86,9 +93,13 @@ def measure(bigrams: Mapping[str, Float[np.ndarray, "E _"]],
     return float(_over_domains(agree)), float(np.mean(count))
 
 
-def fit(bigrams: Mapping[str, Float[np.ndarray, "E _"]],
-        exact: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str], min_candidates: int,
-        at_least: float) -> CandidateFit:
+def fit(
+    bigrams: Mapping[str, Float[np.ndarray, "E _"]],
+    exact: Mapping[str, Float[np.ndarray, "E _"]],
+    names: Sequence[str],
+    min_candidates: int,
+    at_least: float,
+) -> CandidateFit:
     """The least margin, with or without offsets, whose agreement with exact routing is `at_least`.
 
     Arguments as in `measure`.  Offsets are `fit_offsets` of all windows.  The margin, and what
@@ -103,28 +114,41 @@ def fit(bigrams: Mapping[str, Float[np.ndarray, "E _"]],
         at, winners[name] = _winners(exact[name])
         near[name] = bigrams[name][:, at]
         if len(at) < 2:
-            raise UserError(f"{name} has a single validation window that the bank's rule scores: "
-                            "two are needed, for the offsets and for the margin")
-    options = [(near, None), (_less_unseen_offsets(near, winners),
-                              _offsets(near, winners, slice(None)).tolist())]
+            raise UserError(
+                f"{name} has a single validation window that the bank's rule scores: "
+                "two are needed, for the offsets and for the margin"
+            )
+    options = [
+        (near, None),
+        (_less_unseen_offsets(near, winners), _offsets(near, winners, slice(None)).tolist()),
+    ]
     fits = []
     for residuals, offsets in options:
         margins = {n: needed_margins(residuals[n], min_candidates) for n in names}
         needed = [np.take_along_axis(margins[n], winners[n][None], 0)[0] for n in names]
         margin = _least_margin(needed, at_least)
-        fits.append(CandidateFit(
-            min_candidates, float(at_least), margin,
-            None if offsets is None else dict(zip(names, offsets, strict=True)),
-            agreement=float(_over_domains([(x <= margin).mean() for x in needed])),
-            mean_candidates=float(np.mean([(margins[n] <= margin).sum(0).mean() for n in names])),
-            windows=sum(map(len, winners.values()))))
+        fits.append(
+            CandidateFit(
+                min_candidates,
+                float(at_least),
+                margin,
+                None if offsets is None else dict(zip(names, offsets, strict=True)),
+                agreement=float(_over_domains([(x <= margin).mean() for x in needed])),
+                mean_candidates=float(
+                    np.mean([(margins[n] <= margin).sum(0).mean() for n in names])
+                ),
+                windows=sum(map(len, winners.values())),
+            )
+        )
     return min(fits, key=lambda fitted: fitted.mean_candidates)
 
 
 def _offsets(near, winners, some: slice):
     """Offsets fitted on some windows of every domain."""
-    return fit_offsets(np.concatenate([x[:, some] for x in near.values()], -1),
-                       np.concatenate([x[some] for x in winners.values()]))
+    return fit_offsets(
+        np.concatenate([x[:, some] for x in near.values()], -1),
+        np.concatenate([x[some] for x in winners.values()]),
+    )
 
 
 def _less_unseen_offsets(near, winners):
@@ -142,11 +166,14 @@ def _least_margin(needed: Sequence[Float[np.ndarray, " _"]], at_least: float) ->
     """needed: per domain the margin that each window needs, nats/token."""
     margins = np.unique(np.concatenate([[0.0], *needed]))
     margins = margins[np.isfinite(margins)]
-    agree = _over_domains([np.searchsorted(np.sort(x), margins, side="right") / x.size
-                           for x in needed])
+    agree = _over_domains(
+        [np.searchsorted(np.sort(x), margins, side="right") / x.size for x in needed]
+    )
     if agree[-1] < at_least:
-        raise UserError("no margin makes the exact winners candidates: some bigram models have no "
-                        "finite residual, store them again")
+        raise UserError(
+            "no margin makes the exact winners candidates: some bigram models have no "
+            "finite residual, store them again"
+        )
     return float(margins[agree >= at_least][0])
 
 

@@ -79,28 +79,41 @@ class Cascade:
         names = self.bank.names
         _check_bigrams(self.bank)
         if not 1 <= self.min_candidates <= len(names):
-            raise UserError(f"min_candidates={self.min_candidates} experts: must lie in "
-                            f"[1, {len(names)}], the number of experts")
+            raise UserError(
+                f"min_candidates={self.min_candidates} experts: must lie in "
+                f"[1, {len(names)}], the number of experts"
+            )
         if self.max_windows < 0:
-            raise UserError(f"max_windows={self.max_windows} of a document: give 0 for all, or "
-                            "more")
+            raise UserError(
+                f"max_windows={self.max_windows} of a document: give 0 for all, or more"
+            )
         if not 0 <= self.candidate_margin < math.inf:
-            raise UserError(f"candidate_margin={self.candidate_margin} nats/token above the "
-                            "nearest bigram model: must be finite and not negative")
+            raise UserError(
+                f"candidate_margin={self.candidate_margin} nats/token above the "
+                "nearest bigram model: must be finite and not negative"
+            )
         if self.offsets is not None:
             if set(self.offsets) != set(names):
                 odd = ", ".join(sorted(set(self.offsets) ^ set(names)))
-                raise UserError("offsets must be those of the bank's experts, one for each: see "
-                                f"{odd}")
+                raise UserError(
+                    f"offsets must be those of the bank's experts, one for each: see {odd}"
+                )
             bad = [f"{n}={x}" for n, x in self.offsets.items() if not 0 <= x < math.inf]
             if bad:
-                raise UserError("offsets, in nats/token, must be finite and not negative, got "
-                                f"{', '.join(bad)}")
+                raise UserError(
+                    f"offsets, in nats/token, must be finite and not negative, got {', '.join(bad)}"
+                )
 
     @classmethod
-    def fit(cls, bank: ExpertBank, windows: Mapping[str, Windows], at_least: float = AT_LEAST,
-            min_candidates: int = MIN_CANDIDATES, max_windows: int = 0,
-            sizes: BatchSizes | None = None) -> "Cascade":
+    def fit(
+        cls,
+        bank: ExpertBank,
+        windows: Mapping[str, Windows],
+        at_least: float = AT_LEAST,
+        min_candidates: int = MIN_CANDIDATES,
+        max_windows: int = 0,
+        sizes: BatchSizes | None = None,
+    ) -> "Cascade":
         """A cascade with as few candidates as `fit_candidates` allows; arguments as there."""
         fitted = fit_candidates(bank, windows, at_least, min_candidates, sizes)
         return cls._of(bank, fitted, max_windows)
@@ -121,14 +134,22 @@ class Cascade:
                 return cls(bank, min_candidates, max_windows, offsets=fitted.offsets)
             return cls(bank, min_candidates)
         if len(bank.names) <= MIN_CANDIDATES and not (bank.folder / CASCADE).exists():
-            raise UserError(f"{folder} has {len(bank.names)} experts, no more than a cascade "
-                            "scores in full: route without it, or give --min-candidates")
+            raise UserError(
+                f"{folder} has {len(bank.names)} experts, no more than a cascade "
+                "scores in full: route without it, or give --min-candidates"
+            )
         return cls._of(bank, *cascade_file.read(bank.folder))
 
     @classmethod
     def _of(cls, bank, fitted, max_windows):
-        return cls(bank, fitted.min_candidates, max_windows, fitted, fitted.candidate_margin,
-                   fitted.offsets)
+        return cls(
+            bank,
+            fitted.min_candidates,
+            max_windows,
+            fitted,
+            fitted.candidate_margin,
+            fitted.offsets,
+        )
 
     def save(self) -> None:
         """Writes the fit into the bank's folder, sealed with the SHA-256 of its experts.
@@ -137,14 +158,24 @@ class Cascade:
         was measured.
         """
         if self.fitted is None:
-            raise UserError("how many candidates this cascade needs was not measured: make it with "
-                            "Cascade.fit")
-        cascade_file.write(self.bank.folder, self.fitted, self.max_windows, self.bank.names,
-                           self.bank.scoring.typicality_weight)
+            raise UserError(
+                "how many candidates this cascade needs was not measured: make it with Cascade.fit"
+            )
+        cascade_file.write(
+            self.bank.folder,
+            self.fitted,
+            self.max_windows,
+            self.bank.names,
+            self.bank.scoring.typicality_weight,
+        )
 
-    def route(self, text: Text | Windows, options: RouteOptions | None = None,
-              sizes: BatchSizes | None = None,
-              on_block: Callable[[Windows], Any] | None = None) -> Route:
+    def route(
+        self,
+        text: Text | Windows,
+        options: RouteOptions | None = None,
+        sizes: BatchSizes | None = None,
+        on_block: Callable[[Windows], Any] | None = None,
+    ) -> Route:
         """`router.route` among the experts whose bigram models are nearest to the document.
 
         Bigram models read the text once (its first `self.max_windows` windows, of those that the
@@ -175,8 +206,9 @@ class Cascade:
                 return document.Totals(self.bank, options).route()  # raises: there is no text
             residuals = nats / tokens
             rows = self._candidates_of_document(residuals, sizes.experts)
-            found = document.judge(selected(self.bank, rows), spool, options, router.score_bank,
-                                   sizes, on_block)
+            found = document.judge(
+                selected(self.bank, rows), spool, options, router.score_bank, sizes, on_block
+            )
         by_bigrams = dict(zip(self.bank.names, map(float, residuals), strict=True))
         return dataclasses.replace(found, bigrams=by_bigrams)
 
@@ -207,21 +239,27 @@ class Cascade:
         for e in np.flatnonzero(chosen.any(1)):
             at = np.flatnonzero(chosen[e])
             one = selected(self.bank, np.array([e]))
-            score = functools.partial(router.score_windows, one.model, one.weights, rule=rule,
-                                      sizes=sizes)
+            score = functools.partial(
+                router.score_windows, one.model, one.weights, rule=rule, sizes=sizes
+            )
             for here, rows in full_batches(at, sizes):
                 started.append((e, here, start_batches(score, windows.take(here), rows)))
         for e, here, read in started:
             sums = read()
             residuals[e, here] = residual_means(sums.residual, sums.scored)[0]
         score = ranking.ranking_score(self.bank, residuals, lengths)
-        return WindowRoutes(residuals, lowest(score),
-                            ranking.p_values(self.bank, residuals, lengths))
+        return WindowRoutes(
+            residuals, lowest(score), ranking.p_values(self.bank, residuals, lengths)
+        )
 
 
-def fit_candidates(bank: ExpertBank, windows: Mapping[str, Windows], at_least: float = AT_LEAST,
-                   min_candidates: int = MIN_CANDIDATES, sizes: BatchSizes | None = None
-                   ) -> CandidateFit:
+def fit_candidates(
+    bank: ExpertBank,
+    windows: Mapping[str, Windows],
+    at_least: float = AT_LEAST,
+    min_candidates: int = MIN_CANDIDATES,
+    sizes: BatchSizes | None = None,
+) -> CandidateFit:
     """`min_candidates` at least, and as many more as an agreement of `at_least` with exact routing
     takes: the least margin that will do, with offsets where these make them fewer
     (`candidates.fit`).
@@ -237,11 +275,14 @@ def fit_candidates(bank: ExpertBank, windows: Mapping[str, Windows], at_least: f
         raise UserError(f"at_least is a share and must lie in [0, 1], got {at_least}")
     missing = [n for n in bank.names if not len(windows.get(n, ()))]
     if missing:
-        raise UserError("fitting candidates needs validation windows of each expert: none "
-                        f"for {', '.join(missing)}")
+        raise UserError(
+            "fitting candidates needs validation windows of each expert: none "
+            f"for {', '.join(missing)}"
+        )
     if not whole_number(min_candidates) or min_candidates < 1:
-        raise UserError("min_candidates must be a whole number of at least 1, got "
-                        f"{min_candidates!r}")
+        raise UserError(
+            f"min_candidates must be a whole number of at least 1, got {min_candidates!r}"
+        )
     sizes = sizes or BatchSizes.for_device()
 
     def exact(some):
@@ -251,22 +292,27 @@ def fit_candidates(bank: ExpertBank, windows: Mapping[str, Windows], at_least: f
     def near(some):
         return bigram_residuals(bank.bigram_table, some, sizes)
 
-    return candidates.fit({n: near(windows[n]) for n in bank.names},
-                          {n: exact(windows[n]) for n in bank.names}, bank.names,
-                          min(min_candidates, len(bank.names)), at_least)
+    return candidates.fit(
+        {n: near(windows[n]) for n in bank.names},
+        {n: exact(windows[n]) for n in bank.names},
+        bank.names,
+        min(min_candidates, len(bank.names)),
+        at_least,
+    )
 
 
-def bigram_residuals(table: bigram.BigramTable, windows: Windows, sizes: BatchSizes
-                     ) -> Float[np.ndarray, "E B"]:
+def bigram_residuals(
+    table: bigram.BigramTable, windows: Windows, sizes: BatchSizes
+) -> Float[np.ndarray, "E B"]:
     """nats/token of each window by every bigram model; NaN for a window without tokens."""
     return residual_means(bigram_sums(table, windows, sizes), windows.mask.sum(-1))
 
 
-def bigram_sums(table: bigram.BigramTable, windows: Windows, sizes: BatchSizes
-                ) -> Float[np.ndarray, "E B"]:
+def bigram_sums(
+    table: bigram.BigramTable, windows: Windows, sizes: BatchSizes
+) -> Float[np.ndarray, "E B"]:
     """nats of each window by every bigram model."""
-    score = functools.partial(bigram.residuals, table,
-                              side_by_side=bigram.models_side_by_side())
+    score = functools.partial(bigram.residuals, table, side_by_side=bigram.models_side_by_side())
     most = dataclasses.replace(sizes, windows=bigram_rows(windows.tokens.shape[1], sizes))
     return in_batches(score, windows, most.rows(len(windows))).astype(np.float64)
 
@@ -277,8 +323,7 @@ def bigram_rows(window: int, sizes: BatchSizes) -> int:
     return max(sizes.windows, TOKENS // window)
 
 
-def full_batches(at: Int[np.ndarray, " n"], sizes: BatchSizes
-                 ) -> Iterator[tuple[np.ndarray, int]]:
+def full_batches(at: Int[np.ndarray, " n"], sizes: BatchSizes) -> Iterator[tuple[np.ndarray, int]]:
     """Cuts places into batches (places, rows): rows is `sizes.windows` or a power of four below it.
 
     A batch is at least three quarters full, so that a pair of window and expert costs at most a

@@ -38,8 +38,7 @@ class Content:
         self._before = seen[-3:]  # a character has at most four bytes
         cut = self._tokenizer.decode(seen).strip("\ufffd")
         self._characters |= {c for c in set(cut) if not _blank(c)}
-        for i, count in zip(*(x.tolist() for x in np.unique(ids, return_counts=True)),
-                            strict=True):
+        for i, count in zip(*(x.tolist() for x in np.unique(ids, return_counts=True)), strict=True):
             text = self._text(i)
             if not text:  # unknown characters, ids that no text has: neither blank nor alike
                 self._characters.add(f"<{i}>")

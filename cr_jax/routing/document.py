@@ -39,12 +39,15 @@ def block_sizes(options: RouteOptions, sizes: BatchSizes) -> BatchSizes:
     return dataclasses.replace(sizes, windows=min(sizes.windows, LOOK)) if options.stop else sizes
 
 
-def blocks(bank: ExpertBank, text: Text | Windows, size: int, max_windows: int = 0
-           ) -> Iterator[Windows]:
+def blocks(
+    bank: ExpertBank, text: Text | Windows, size: int, max_windows: int = 0
+) -> Iterator[Windows]:
     """A document as blocks of `size` windows, the last one smaller; max_windows 0: all of it."""
-    found = ((text.take(slice(i, i + size)) for i in range(0, len(text), size))
-             if isinstance(text, Windows) else
-             windows_of_text(bank.tokenizer, text, bank.model.window, size, bank.text_form))
+    found = (
+        (text.take(slice(i, i + size)) for i in range(0, len(text), size))
+        if isinstance(text, Windows)
+        else windows_of_text(bank.tokenizer, text, bank.model.window, size, bank.text_form)
+    )
     left = max_windows
     for block in found:
         if max_windows and left <= len(block):
@@ -69,12 +72,22 @@ def whole(bank: ExpertBank, text: Text | Windows) -> Windows:
     found = list(windows_of_text(bank.tokenizer, text, bank.model.window, READ, bank.text_form))
     if not found:
         raise UserError("the text is empty: give at least one token to score")
-    return Windows(*(np.concatenate([getattr(block, field) for block in found])
-                     for field in ("tokens", "mask", "document")))
+    return Windows(
+        *(
+            np.concatenate([getattr(block, field) for block in found])
+            for field in ("tokens", "mask", "document")
+        )
+    )
 
 
-def judge(bank: ExpertBank, blocks: Iterable[Windows], options: RouteOptions, score: Score,
-          sizes: BatchSizes, on_block: Callable[[Windows], Any] | None = None) -> Route:
+def judge(
+    bank: ExpertBank,
+    blocks: Iterable[Windows],
+    options: RouteOptions,
+    score: Score,
+    sizes: BatchSizes,
+    on_block: Callable[[Windows], Any] | None = None,
+) -> Route:
     """Where a document goes.  blocks: its windows, which can be read twice if TRA is measured;
     score: `router.score_bank`; on_block: called with each block
     once it is scored.  `UserError` when the document is empty.
@@ -99,12 +112,14 @@ def judge(bank: ExpertBank, blocks: Iterable[Windows], options: RouteOptions, sc
         return found
     names = bank.names if options.tra == "all" else (found.nearest,)
     again = itertools.islice(blocks, read)
-    return dataclasses.replace(found, tra=tra(bank, names, again, functools.partial(
-        score, sizes=sizes, rows=rows)))
+    return dataclasses.replace(
+        found, tra=tra(bank, names, again, functools.partial(score, sizes=sizes, rows=rows))
+    )
 
 
-def tra(bank: ExpertBank, names: Iterable[str], blocks: Iterable[Windows], score: Score
-        ) -> dict[str, float]:
+def tra(
+    bank: ExpertBank, names: Iterable[str], blocks: Iterable[Windows], score: Score
+) -> dict[str, float]:
     """Share of a text's tokens that each of these experts rebuilds exactly, all tokens seen (paper,
     section 1).  Arguments as in `judge`."""
     names = tuple(names)
@@ -137,10 +152,14 @@ class Totals:
         self.windows += int((lengths > 0).sum())
         self.tokens += int(lengths.sum())
         means = residual_means(nats, counts)
-        parts = [(*p_sums(high, lengths), p_sums(low, lengths)[0]) for high, low in
-                 zip(*one_sided_p_values(self.bank, means, lengths), strict=True)]
-        self.p = [(a + x, b + y, max(c, z), n + m, d + w)
-                  for (a, b, c, n, d), (x, y, z, m, w) in zip(self.p, parts, strict=True)]
+        parts = [
+            (*p_sums(high, lengths), p_sums(low, lengths)[0])
+            for high, low in zip(*one_sided_p_values(self.bank, means, lengths), strict=True)
+        ]
+        self.p = [
+            (a + x, b + y, max(c, z), n + m, d + w)
+            for (a, b, c, n, d), (x, y, z, m, w) in zip(self.p, parts, strict=True)
+        ]
         self.content.add(windows)
         if self.bank.scoring.typicality_weight:
             penalty = counts * typicality_penalty(self.bank, means, lengths)
@@ -158,25 +177,39 @@ class Totals:
         if not self.tokens:
             raise UserError("the text is empty: give at least one token to route")
         if not self.scored:
-            raise UserError("the text is too short: the bank's rule scores a sample of the "
-                            f"positions and none of its {self.tokens}")
+            raise UserError(
+                "the text is too short: the bank's rule scores a sample of the "
+                f"positions and none of its {self.tokens}"
+            )
         residuals = self.residual / self.scored
         if not np.isfinite(residuals).any():
-            raise UserError("no expert of the bank has a finite residual: its parameters are of no "
-                            "use; train it again")
+            raise UserError(
+                "no expert of the bank has a finite residual: its parameters are of no "
+                "use; train it again"
+            )
         penalty = self.penalty / self.scored
         weight = self.bank.scoring.typicality_weight
         score = residuals + penalty if weight else residuals
         ranked = np.argsort(score, kind="stable")
-        p = self._by_name([self.bank.calibration[name].document_p(*sums)
-                           for name, sums in zip(self.bank.names, self.p, strict=True)])
+        p = self._by_name(
+            [
+                self.bank.calibration[name].document_p(*sums)
+                for name, sums in zip(self.bank.names, self.p, strict=True)
+            ]
+        )
         nearest = self.bank.names[ranked[0]]
         reason = self._reason(nearest, p[nearest])
         return Route(
-            expert=None if reason else nearest, nearest=nearest, reason=reason,
+            expert=None if reason else nearest,
+            nearest=nearest,
+            reason=reason,
             margin=float(score[ranked[1]] - score[ranked[0]]) if len(ranked) > 1 else math.inf,
-            residuals=self._by_name(residuals), p_values=p, windows=self.windows,
-            tokens=self.tokens, typicality_penalty=self._by_name(penalty) if weight else {})
+            residuals=self._by_name(residuals),
+            p_values=p,
+            windows=self.windows,
+            tokens=self.tokens,
+            typicality_penalty=self._by_name(penalty) if weight else {},
+        )
 
     def _reason(self, nearest: str, p: float) -> str:
         """`Route.reason`."""

@@ -46,9 +46,12 @@ class LeaderTest:
         n, leader = self._windows, int(np.where(self._finite, self._sums, np.inf).argmin())
         rivals = self._finite & (np.arange(len(self._sums)) != leader)
         mean = (self._sums[rivals] - self._sums[leader]) / n
-        square = (np.diag(self._products)[rivals] + self._products[leader, leader]
-                  - 2 * self._products[rivals, leader]) / n
-        error = np.sqrt(np.maximum(square - mean ** 2, 0) / (n - 1))
+        square = (
+            np.diag(self._products)[rivals]
+            + self._products[leader, leader]
+            - 2 * self._products[rivals, leader]
+        ) / n
+        error = np.sqrt(np.maximum(square - mean**2, 0) / (n - 1))
         # Experts that are alike in every window have neither a margin nor an error.
         t = np.divide(mean, error, out=np.where(mean > 0, np.inf, 0.0), where=error > 0)
         largest = stdtr(n - 1, -t).max(initial=0) * rivals.sum()
@@ -58,5 +61,7 @@ class LeaderTest:
 def check_stop(stop: float) -> None:
     """`UserError` unless it is 0 (read everything) or a confidence below 1."""
     if not 0 <= stop < 1:
-        raise UserError(f"stop is the confidence at which reading ends, at least 0 (read "
-                        f"everything) and below 1, got {stop}")
+        raise UserError(
+            f"stop is the confidence at which reading ends, at least 0 (read "
+            f"everything) and below 1, got {stop}"
+        )

@@ -92,9 +92,11 @@ class Explanation:
         found = self.route
         total = found.windows if found.of_windows is None else found.of_windows
         of = "" if found.of_windows is None else f"{found.windows:,} of "
-        return (f"{of}{total:,} window{'s' * (total != 1)}, "
-                f"{found.tokens:,} token{'s' * (found.tokens != 1)}; "
-                f"text read {WORDS[self.text_form]}")
+        return (
+            f"{of}{total:,} window{'s' * (total != 1)}, "
+            f"{found.tokens:,} token{'s' * (found.tokens != 1)}; "
+            f"text read {WORDS[self.text_form]}"
+        )
 
     @property
     def words(self) -> Wording:
@@ -106,23 +108,36 @@ class Explanation:
         """The decision and its reason in one sentence."""
         found = self.route
         p = f"p = {found.p_values[found.nearest]:.3f}"  # not shown where it is NaN
-        lowest = ("lowest residual with its penalty" if self.words.typicality_weight
-                  else "lowest residual")
-        lead = (f"{lowest} by {found.margin:.2f} nats/token" if self.runner_up else
-                "the only expert" if found.bigrams is None else
-                f"the only one of {len(found.bigrams)} experts that the bigram models left")
+        lowest = (
+            "lowest residual with its penalty"
+            if self.words.typicality_weight
+            else "lowest residual"
+        )
+        lead = (
+            f"{lowest} by {found.margin:.2f} nats/token"
+            if self.runner_up
+            else "the only expert"
+            if found.bigrams is None
+            else f"the only one of {len(found.bigrams)} experts that the bigram models left"
+        )
         if found.nothing_to_judge:
             return f"unknown: nothing to judge, {found.reason}; nearest is {found.nearest} ({lead})"
         if found.reason == TOO_LOW:
-            return (f"unknown: too predictable, there is less in it than in the own text of the "
-                    f"nearest expert, {found.nearest} ({lead}; {p}, below alpha = {self.alpha:g})")
+            return (
+                f"unknown: too predictable, there is less in it than in the own text of the "
+                f"nearest expert, {found.nearest} ({lead}; {p}, below alpha = {self.alpha:g})"
+            )
         if found.expert is None:
-            return (f"unknown: the nearest expert, {found.nearest} ({lead}), {self.words.verb} "
-                    f"{self.words.what} worse than usual for its own text ({p}, below alpha = "
-                    f"{self.alpha:g})")
+            return (
+                f"unknown: the nearest expert, {found.nearest} ({lead}), {self.words.verb} "
+                f"{self.words.what} worse than usual for its own text ({p}, below alpha = "
+                f"{self.alpha:g})"
+            )
         if found.known is None:
-            return (f"{found.nearest}: {lead}; {found.tokens} tokens are too few to say whether "
-                    f"that is usual for its own text (at least {self.shortest})")
+            return (
+                f"{found.nearest}: {lead}; {found.tokens} tokens are too few to say whether "
+                f"that is usual for its own text (at least {self.shortest})"
+            )
         return f"{found.nearest}: {lead}; usual for its own text ({p})"
 
     def residuals(self) -> Float[np.ndarray, "E S"]:
@@ -156,8 +171,13 @@ class Explanation:
 
         def one(text, at):
             mean = np.sum(residuals[:, at] * lengths[at], -1) / lengths[at].sum()
-            return TextSum(text, len(at), float(ranked_by[at].sum()), float(mean[0]),
-                           float(mean[1]) if len(mean) > 1 else float("nan"))
+            return TextSum(
+                text,
+                len(at),
+                float(ranked_by[at].sum()),
+                float(mean[0]),
+                float(mean[1]) if len(mean) > 1 else float("nan"),
+            )
 
         return sorted((one(*group) for group in groups.items()), key=lambda found: -found.nats)
 
@@ -169,13 +189,20 @@ class Explanation:
         where a broken expert gives no number.
         """
         return {
-            "verdict": self.verdict, "rule": self.words.ranking_score,
-            "text_form": self.text_form, "alpha": self.alpha,
-            "complete": self.complete, "windows": self.windows, "tokens": self.tokens.tolist(),
+            "verdict": self.verdict,
+            "rule": self.words.ranking_score,
+            "text_form": self.text_form,
+            "alpha": self.alpha,
+            "complete": self.complete,
+            "windows": self.windows,
+            "tokens": self.tokens.tolist(),
             "spans": [span.start for span in self.spans],
             "texts": [span.text for span in self.spans],
-            "nll": {name: [round(x, 4) if math.isfinite(x) else None for x in row.tolist()]
-                    for name, row in zip(self.names, self.nll, strict=True)}}
+            "nll": {
+                name: [round(x, 4) if math.isfinite(x) else None for x in row.tolist()]
+                for name, row in zip(self.names, self.nll, strict=True)
+            },
+        }
 
     def _lengths(self):
         return np.array([span.end - span.start for span in self.spans])
@@ -184,9 +211,14 @@ class Explanation:
         return np.add.reduceat(values.astype(np.float64), [s.start for s in self.spans], axis=-1)
 
 
-def explain(by: ExpertBank | Cascade, text: Text, options: RouteOptions | None = None,
-            sizes: BatchSizes | None = None, windows: int = WINDOWS,
-            on_block: Callable[[Windows], Any] | None = None) -> Explanation:
+def explain(
+    by: ExpertBank | Cascade,
+    text: Text,
+    options: RouteOptions | None = None,
+    sizes: BatchSizes | None = None,
+    windows: int = WINDOWS,
+    on_block: Callable[[Windows], Any] | None = None,
+) -> Explanation:
     """`router.route` of the text, and the residuals of the first `windows` windows that it scores.
 
     by: what routes; of a cascade the candidates are explained.  text, options, on_block: as in
@@ -206,8 +238,9 @@ def explain(by: ExpertBank | Cascade, text: Text, options: RouteOptions | None =
         bank = bank.select(found.residuals)
     else:
         found = route(bank, start, options, sizes, on_block)
-    block = next(windows_of_text(bank.tokenizer, start.kept, bank.model.window,
-                                 min(windows, found.windows)))
+    block = next(
+        windows_of_text(bank.tokenizer, start.kept, bank.model.window, min(windows, found.windows))
+    )
     names = found.ranked
     rows = [bank.index(name) for name in names]
     tokens = block.tokens[block.mask]
@@ -215,11 +248,17 @@ def explain(by: ExpertBank | Cascade, text: Text, options: RouteOptions | None =
     whole = dataclasses.replace(bank, scoring=dataclasses.replace(bank.scoring, passes=0))
     scores = score_tokens(whole, block, sizes)
     return Explanation(
-        route=found, alpha=float(options.alpha), names=names, tokens=tokens,
+        route=found,
+        alpha=float(options.alpha),
+        names=names,
+        tokens=tokens,
         nll=scores.residual[rows][:, block.mask],
         spans=tuple(_spans(start.kept, bank.tokenizer.token_bytes[tokens])),
-        windows=len(block.tokens), shortest=min(bank.calibration[names[0]].residuals),
-        scoring=bank.scoring, text_form=bank.text_form)
+        windows=len(block.tokens),
+        shortest=min(bank.calibration[names[0]].residuals),
+        scoring=bank.scoring,
+        text_form=bank.text_form,
+    )
 
 
 class _Start:
@@ -230,7 +269,7 @@ class _Start:
 
     def __iter__(self) -> Iterator[str]:
         for part in formed(parts(self._text), self._form):
-            self.kept += part[:max(0, self._size - len(self.kept))]
+            self.kept += part[: max(0, self._size - len(self.kept))]
             yield part
 
 
@@ -238,11 +277,11 @@ def _spans(text: str, token_bytes) -> Iterator[Span]:
     """Tokens of `text`, joined where one ends inside a character: a piece of text each."""
     ends = np.cumsum(token_bytes)
     # A token has at most as many characters as bytes.
-    data = text[:int(ends[-1])].encode()
+    data = text[: int(ends[-1])].encode()
     inner = [end < len(data) and data[end] & 0xC0 == 0x80 for end in ends]
     stops = [i + 1 for i, inside in enumerate(inner) if not inside]
     if not stops or stops[-1] < len(ends):  # the last window ends inside a character
         stops.append(len(ends))
     for start, end in itertools.pairwise([0, *stops]):
         first = int(ends[start - 1]) if start else 0
-        yield Span(start, end, data[first:int(ends[end - 1])].decode("utf-8", "replace"))
+        yield Span(start, end, data[first : int(ends[end - 1])].decode("utf-8", "replace"))

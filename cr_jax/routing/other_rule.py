@@ -29,7 +29,9 @@ def by_rule(bank: ExpertBank, rule: Rule) -> ExpertBank:
     if rule == "bank" or RULES[rule] == bank.scoring:
         return bank
     if rule == "code_length" and not bank.model.predictive:
-        raise UserError("the bank's encoders do not predict (config.model.predictive), so texts "
-                        "have no code length: route by rebuild, or by the bank's own rule")
+        raise UserError(
+            "the bank's encoders do not predict (config.model.predictive), so texts "
+            "have no code length: route by rebuild, or by the bank's own rule"
+        )
     none = dict.fromkeys(bank.names, UNCALIBRATED)
     return dataclasses.replace(bank, scoring=RULES[rule], calibration=none, folder=None)

@@ -10,8 +10,9 @@ from cr_jax.bank import ExpertBank
 from cr_jax.scoring.calibration import two_sided
 
 
-def ranking_score(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
-                  lengths: Int[np.ndarray, " B"]) -> Float[np.ndarray, "E B"]:
+def ranking_score(
+    bank: ExpertBank, residuals: Float[np.ndarray, "E B"], lengths: Int[np.ndarray, " B"]
+) -> Float[np.ndarray, "E B"]:
     """What routing ranks experts by, nats/token: residuals (paper, routing rule), plus their
     `typicality_penalty` where the bank's rule has one.  The lowest wins.
 
@@ -23,8 +24,9 @@ def ranking_score(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
     return residuals + typicality_penalty(bank, residuals, lengths)
 
 
-def typicality_penalty(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
-                       lengths: Int[np.ndarray, " B"]) -> Float[np.ndarray, "E B"]:
+def typicality_penalty(
+    bank: ExpertBank, residuals: Float[np.ndarray, "E B"], lengths: Int[np.ndarray, " B"]
+) -> Float[np.ndarray, "E B"]:
     """weight * max(0, residual - the expert's own 95th percentile), nats/token.
 
     weight: `config.Scoring.typicality_weight`; percentile: `Calibration.limit`, of validation
@@ -39,17 +41,23 @@ def typicality_penalty(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
     return np.where(np.isfinite(above), bank.scoring.typicality_weight * above, 0.0)
 
 
-def p_values(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
-             lengths: Int[np.ndarray, " B"]) -> Float[np.ndarray, "E B"]:
+def p_values(
+    bank: ExpertBank, residuals: Float[np.ndarray, "E B"], lengths: Int[np.ndarray, " B"]
+) -> Float[np.ndarray, "E B"]:
     """Two-sided conformal p-value of each window by each expert (`calibration.two_sided`): small
     where it is less predictable than the expert's own text, or more.  NaN: no residual."""
     return two_sided(*one_sided_p_values(bank, residuals, lengths))
 
 
-def one_sided_p_values(bank: ExpertBank, residuals: Float[np.ndarray, "E B"],
-                       lengths: Int[np.ndarray, " B"]) -> Float[np.ndarray, "2 E B"]:
+def one_sided_p_values(
+    bank: ExpertBank, residuals: Float[np.ndarray, "E B"], lengths: Int[np.ndarray, " B"]
+) -> Float[np.ndarray, "2 E B"]:
     """Each expert's `Calibration.p_value` and `low_p_value` of each window."""
     own = [bank.calibration[n] for n in bank.names]
-    p = np.stack([[c.p_value(r, lengths) for c, r in zip(own, residuals, strict=True)],
-                  [c.low_p_value(r, lengths) for c, r in zip(own, residuals, strict=True)]])
+    p = np.stack(
+        [
+            [c.p_value(r, lengths) for c, r in zip(own, residuals, strict=True)],
+            [c.low_p_value(r, lengths) for c, r in zip(own, residuals, strict=True)],
+        ]
+    )
     return np.where(np.isfinite(residuals), p, np.nan)

@@ -26,8 +26,9 @@ class Rebuilt(NamedTuple):
     nll: Float[np.ndarray, " T"]
 
 
-def reconstruct(bank: ExpertBank, name: str, text: Text, sizes: BatchSizes | None = None
-                ) -> Iterator[Rebuilt]:
+def reconstruct(
+    bank: ExpertBank, name: str, text: Text, sizes: BatchSizes | None = None
+) -> Iterator[Rebuilt]:
     """Encodes and decodes a text (as in `router.route`) with one expert, batch by batch.
 
     `UserError` when the bank has no such expert.  Nothing is yielded for an empty text.
@@ -96,6 +97,6 @@ def _whole_characters(tokenizer, ids) -> int:
     """How many ids end with a whole character; one token can be a part of one."""
     for back in range(min(4, len(ids) + 1)):
         end = len(ids) - back
-        if not _decode(tokenizer, ids[max(0, end - 8):end]).endswith("\ufffd"):
+        if not _decode(tokenizer, ids[max(0, end - 8) : end]).endswith("\ufffd"):
             return end
     return len(ids)

@@ -71,8 +71,9 @@ class Route:
     @property
     def ranking_score(self) -> dict[str, float]:
         """What experts are ranked by, nats/token: residuals plus their typicality penalty."""
-        return {name: x + self.typicality_penalty.get(name, 0.0)
-                for name, x in self.residuals.items()}
+        return {
+            name: x + self.typicality_penalty.get(name, 0.0) for name, x in self.residuals.items()
+        }
 
     @property
     def ranked(self) -> tuple[str, ...]:
@@ -91,9 +92,14 @@ class Route:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, with `known`; an infinite margin and a p-value of NaN become null."""
+
         def finite(x):
             return x if not isinstance(x, float) or math.isfinite(x) else None
 
         raw = dataclasses.asdict(self) | {"known": self.known}
-        return {key: {k: finite(v) for k, v in value.items()} if isinstance(value, dict)
-                else finite(value) for key, value in raw.items()}
+        return {
+            key: {k: finite(v) for k, v in value.items()}
+            if isinstance(value, dict)
+            else finite(value)
+            for key, value in raw.items()
+        }

@@ -34,8 +34,9 @@ class BatchSizes:
     def __post_init__(self):
         for name, size in vars(self).items():
             if not whole_number(size) or size < 1:
-                raise UserError(f"BatchSizes.{name} must be a whole number of at least 1, got "
-                                f"{size!r}")
+                raise UserError(
+                    f"BatchSizes.{name} must be a whole number of at least 1, got {size!r}"
+                )
 
     @classmethod
     def for_device(cls) -> "BatchSizes":
@@ -61,8 +62,9 @@ class BatchSizes:
         return side_by_side, max(1, self.tokens // side_by_side)
 
 
-def in_batches(score: Callable[[Any, Any], Any], windows: Windows, rows: int, axis: int = -1
-               ) -> Any:
+def in_batches(
+    score: Callable[[Any, Any], Any], windows: Windows, rows: int, axis: int = -1
+) -> Any:
     """score(tokens [rows, L], mask) -> arrays with the windows on `axis`; of all windows, numpy.
 
     The last batch is filled by repeating its last window (one without tokens would have nothing
@@ -71,14 +73,17 @@ def in_batches(score: Callable[[Any, Any], Any], windows: Windows, rows: int, ax
     return start_batches(score, windows, rows, axis)()
 
 
-def start_batches(score: Callable[[Any, Any], Any], windows: Windows, rows: int, axis: int = -1
-                  ) -> Callable[[], Any]:
+def start_batches(
+    score: Callable[[Any, Any], Any], windows: Windows, rows: int, axis: int = -1
+) -> Callable[[], Any]:
     """`in_batches` that does not wait for the device: what it gives back, called, does."""
     results, count = [], len(windows.tokens)
     for start in range(0, count, rows):
         fill = ((0, max(0, start + rows - count)), (0, 0))
-        tokens, mask = (np.pad(np.asarray(x[start:start + rows], kind), fill, "edge")
-                        for x, kind in ((windows.tokens, np.int32), (windows.mask, bool)))
+        tokens, mask = (
+            np.pad(np.asarray(x[start : start + rows], kind), fill, "edge")
+            for x, kind in ((windows.tokens, np.int32), (windows.mask, bool))
+        )
         results.append(score(tokens, mask))
 
     def join(*arrays):
@@ -97,8 +102,9 @@ def start_batches(score: Callable[[Any, Any], Any], windows: Windows, rows: int,
     return read
 
 
-def in_groups(score: Callable[[Any, Any], Any], params: Any, mask: Bool[Any, "B L"],
-              side_by_side: int) -> Any:
+def in_groups(
+    score: Callable[[Any, Any], Any], params: Any, mask: Bool[Any, "B L"], side_by_side: int
+) -> Any:
     """score(params of S experts, mask [S, B, L]) -> arrays [S, ...]; of all experts [E, ...].
 
     Groups of `side_by_side` experts are scored one after another (`lax.map`), and the last group
@@ -138,11 +144,15 @@ def check_windows(model: ModelConfig, windows: Windows) -> None:
     """`UserError` unless experts of this model can read such windows."""
     tokens, mask = np.asarray(windows.tokens), np.asarray(windows.mask)
     if tokens.shape[1:] != (model.window,) or mask.shape != tokens.shape:
-        raise UserError(f"windows of shape {tokens.shape} do not fit a bank whose experts read "
-                        f"{model.window} tokens: cut the text with window={model.window}")
+        raise UserError(
+            f"windows of shape {tokens.shape} do not fit a bank whose experts read "
+            f"{model.window} tokens: cut the text with window={model.window}"
+        )
     if len(tokens) and not 0 <= tokens.min() <= tokens.max() < model.vocab_size:
-        raise UserError(f"token ids must lie in [0, {model.vocab_size}): cut the text with the "
-                        "bank's own tokenizer")
+        raise UserError(
+            f"token ids must lie in [0, {model.vocab_size}): cut the text with the "
+            "bank's own tokenizer"
+        )
 
 
 def check_bank(bank: Any) -> None:
@@ -151,8 +161,9 @@ def check_bank(bank: Any) -> None:
         raise UserError("the bank has no experts: train or add one first")
 
 
-def checked(bank: Any, windows: Windows, sizes: BatchSizes | None = None,
-            rule: Scoring | None = None) -> tuple[BatchSizes, Scoring]:
+def checked(
+    bank: Any, windows: Windows, sizes: BatchSizes | None = None, rule: Scoring | None = None
+) -> tuple[BatchSizes, Scoring]:
     """(sizes, the rule of a residual), by default the device's and the bank's.  `UserError` unless
     the bank's experts can score such windows by that rule."""
     sizes, rule = sizes or BatchSizes.for_device(), (rule or bank.scoring).residual_rule

@@ -57,28 +57,34 @@ class BigramTable(NamedTuple):
     alone: Float16[Array, "E V"]
 
 
-def count(tokens: Integer[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], vocab_size: int,
-          max_bigrams: int = MAX_BIGRAMS) -> BigramModel:
+def count(
+    tokens: Integer[np.ndarray, "B L"],
+    mask: Bool[np.ndarray, "B L"],
+    vocab_size: int,
+    max_bigrams: int = MAX_BIGRAMS,
+) -> BigramModel:
     """The bigram model of a training text, given as windows; `mask`: True on real tokens.
 
     max_bigrams: pairs stored at most, those that save most nats on this text.  `UserError` when no
     token is real, an id lies beyond the vocabulary, or max_bigrams is negative or above `MOST`.
     """
     if not 0 <= max_bigrams <= MOST:
-        raise UserError(f"a bigram model has from 0 to {MOST:,} pairs of tokens, not "
-                        f"{max_bigrams}")
+        raise UserError(f"a bigram model has from 0 to {MOST:,} pairs of tokens, not {max_bigrams}")
     if tokens.shape != mask.shape:
         raise UserError(f"tokens of shape {tokens.shape} have a mask of shape {mask.shape}")
     real = tokens[mask].astype(np.int64)
     if not real.size or real.min() < 0 or real.max() >= vocab_size:
-        raise UserError(f"a bigram model is counted from real tokens with ids below {vocab_size}: "
-                        "give the text that its expert is trained on, cut by the bank's tokenizer")
+        raise UserError(
+            f"a bigram model is counted from real tokens with ids below {vocab_size}: "
+            "give the text that its expert is trained on, cut by the bank's tokenizer"
+        )
     ones = np.bincount(real, minlength=vocab_size)
     kinds = np.count_nonzero(ones)
     alone = (ones + kinds / vocab_size) / (ones.sum() + kinds)
     inside = mask[:, 1:] & mask[:, :-1]
-    numbers = (tokens[:, :-1][inside].astype(np.int64) * vocab_size
-               + tokens[:, 1:][inside].astype(np.int64))
+    numbers = tokens[:, :-1][inside].astype(np.int64) * vocab_size + tokens[:, 1:][inside].astype(
+        np.int64
+    )
     pairs, counts = np.unique(numbers, return_counts=True)
     before, last = np.divmod(pairs, vocab_size)
     total, different = (np.bincount(before, w, vocab_size) for w in (counts, None))
@@ -95,8 +101,12 @@ def count(tokens: Integer[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], voc
     stored = _stored(hashes, saved, max_bigrams)
     p, rest = shares(stored)
     order = np.argsort(hashes[stored])
-    return BigramModel(hashes[stored][order], _nats(p[stored][order]),
-                       _nats(np.where(total > 0, rest, 1)), _nats(alone))
+    return BigramModel(
+        hashes[stored][order],
+        _nats(p[stored][order]),
+        _nats(np.where(total > 0, rest, 1)),
+        _nats(alone),
+    )
 
 
 def _nats(p):
@@ -148,8 +158,17 @@ def table(bigrams: Iterable[BigramModel]) -> BigramTable:
         slot = _slots(bigram.keys, bits)
         way = np.arange(slot.size) - np.searchsorted(slot, slot)
         keys[e, slot, way], nats[e, slot, way] = bigram.keys, bigram.nats
-    return BigramTable(*map(jnp.asarray, (keys, nats, np.stack([s.after for s in bigrams]),
-                                          np.stack([s.alone for s in bigrams]))))
+    return BigramTable(
+        *map(
+            jnp.asarray,
+            (
+                keys,
+                nats,
+                np.stack([s.after for s in bigrams]),
+                np.stack([s.alone for s in bigrams]),
+            ),
+        )
+    )
 
 
 def bits_without_loss(keys) -> int:
@@ -165,11 +184,13 @@ def models_side_by_side() -> int:
 
 
 @functools.partial(jax.jit, static_argnames="side_by_side")
-def residuals(bigrams: BigramTable, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"],
-              side_by_side: int = 1) -> Float[Array, "E B"]:
+def residuals(
+    bigrams: BigramTable, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"], side_by_side: int = 1
+) -> Float[Array, "E B"]:
     """nats of each window by each bigram model: of its first token, and of every other after the
     one before it.  side_by_side: bigram models that are read at once.
     """
+
     def one(bigram):
         return jnp.sum(jnp.where(mask, token_nats(bigram, tokens), 0), -1)
 
@@ -188,8 +209,9 @@ def token_nats(bigram: BigramTable, tokens: Int[Array, "B L"]) -> Float[Array, "
     return jnp.concatenate([alone[:, :1], jnp.where(jnp.isfinite(known), known, other)], -1)
 
 
-def mixed(nll: Float[Array, "..."], bigram_nll: Float[Array, "..."], weight: float
-          ) -> Float[Array, "..."]:
+def mixed(
+    nll: Float[Array, "..."], bigram_nll: Float[Array, "..."], weight: float
+) -> Float[Array, "..."]:
     """-log((1 - weight) exp(-nll) + weight exp(-bigram_nll)): nats by the mixture."""
     return -jnp.logaddexp(math.log1p(-weight) - nll, math.log(weight) - bigram_nll)
 

@@ -24,9 +24,14 @@ from cr_jax.scoring.residuals import residual_means, scored, window_sums
 _window_sums = jax.jit(window_sums, static_argnames=("model", "rule", "chunk"))
 
 
-def calibrate(model: ModelConfig, params: Any, windows: Windows,
-              documents: Windows | None = None, rule: Scoring = SEEN,
-              sizes: BatchSizes | None = None) -> Calibration:
+def calibrate(
+    model: ModelConfig,
+    params: Any,
+    windows: Windows,
+    documents: Windows | None = None,
+    rule: Scoring = SEEN,
+    sizes: BatchSizes | None = None,
+) -> Calibration:
     """One expert's residuals on windows of its OWN validation split, at several lengths.
 
     params: without the expert axis, under a rule with a bigram_weight `bigram.with_bigram` of them.
@@ -40,8 +45,10 @@ def calibrate(model: ModelConfig, params: Any, windows: Windows,
     sizes, rule = sizes or BatchSizes.for_device(), rule.residual_rule
     check_scoring(rule, model)
     if rule.bigram_weight and COLLECTION not in params:
-        raise UserError("the rule has a bigram_weight (config.scoring): give calibrate the "
-                        "expert's bigram model too (scoring.bigram.with_bigram)")
+        raise UserError(
+            "the rule has a bigram_weight (config.scoring): give calibrate the "
+            "expert's bigram model too (scoring.bigram.with_bigram)"
+        )
 
     def means(some):
         check_windows(model, some)
@@ -67,17 +74,19 @@ def usable(windows: Windows, model: ModelConfig, rule: Scoring = SEEN) -> dict[i
     """
     real = windows.mask.sum(-1)
     lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
-    at = {n: np.flatnonzero(real >= n) for n in lengths
-          if scored(rule, model.window)[:n].any()}
+    at = {n: np.flatnonzero(real >= n) for n in lengths if scored(rule, model.window)[:n].any()}
     found = {n: rows for n, rows in at.items() if rows.size}
     if not found:
-        raise UserError("no validation window is long enough to calibrate on: give at least "
-                        f"{min(at, default=model.window)} tokens of validation text per expert")
+        raise UserError(
+            "no validation window is long enough to calibrate on: give at least "
+            f"{min(at, default=model.window)} tokens of validation text per expert"
+        )
     return found
 
 
-def _of_documents(made: Calibration, means: Float[np.ndarray, " B"], documents: Windows
-                  ) -> dict[int, Float[np.ndarray, " _"]]:
+def _of_documents(
+    made: Calibration, means: Float[np.ndarray, " B"], documents: Windows
+) -> dict[int, Float[np.ndarray, " _"]]:
     """`Calibration.documents` from the residuals of the documents' windows, nats/token."""
     tokens, found = documents.mask.sum(-1), {count: [] for count in DOCUMENT_WINDOWS}
     p = made.p_value(means, tokens)

@@ -45,8 +45,9 @@ class Calibration:
         kept = _sorted_arrays(self.residuals, np.isfinite, "at length {}", "finite residuals")
         if not kept:
             raise UserError("calibration is empty; calibrate the expert on its validation windows")
-        documents = _sorted_arrays(self.documents, lambda x: (x >= 0) & (x <= 1),
-                                   "of documents of {} windows", "shares")
+        documents = _sorted_arrays(
+            self.documents, lambda x: (x >= 0) & (x <= 1), "of documents of {} windows", "shares"
+        )
         object.__setattr__(self, "residuals", types.MappingProxyType(kept))
         object.__setattr__(self, "documents", types.MappingProxyType(documents))
 
@@ -79,8 +80,9 @@ class Calibration:
             p[here] = (1 + reached(known, residual[here])) / (known.size + 1)
         return p
 
-    def document_p(self, weighted: float, total: int, most: int, count: int,
-                   low_weighted: float | None = None) -> float:
+    def document_p(
+        self, weighted: float, total: int, most: int, count: int, low_weighted: float | None = None
+    ) -> float:
         """A document's p-value from the totals of `p_sums`; NaN when none of its windows has one.
 
         (1 + #{validation documents with as low a mean}) / (n + 1), at the largest calibrated number
@@ -120,16 +122,22 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types with a format number; `from_json` gives the same object back."""
         plain = lambda of: {str(k): [float(x) for x in v] for k, v in of.items()}
-        return {"format": FORMAT, "unit": "nats/token", "residuals": plain(self.residuals),
-                **({"documents": plain(self.documents)} if self.documents else {})}
+        return {
+            "format": FORMAT,
+            "unit": "nats/token",
+            "residuals": plain(self.residuals),
+            **({"documents": plain(self.documents)} if self.documents else {}),
+        }
 
     @classmethod
     def from_json(cls, raw: Any) -> "Calibration":
         """Raises `UserError` when `raw` is not what `to_json` wrote."""
         try:
             if raw["format"] != FORMAT:
-                raise UserError(f"calibration has format {raw['format']!r}, this version reads "
-                                f"{FORMAT}; calibrate the expert again or upgrade cr_jax")
+                raise UserError(
+                    f"calibration has format {raw['format']!r}, this version reads "
+                    f"{FORMAT}; calibrate the expert again or upgrade cr_jax"
+                )
             arrays = lambda of: {int(k): np.array(v, np.float64) for k, v in of.items()}
             return cls(arrays(raw["residuals"]), arrays(raw.get("documents", {})))
         except UserError:
@@ -138,15 +146,17 @@ class Calibration:
             raise UserError("calibration cannot be read; calibrate the expert again") from error
 
 
-def two_sided(high: float | Float[np.ndarray, "..."], low: float | Float[np.ndarray, "..."]
-              ) -> Float[np.ndarray, "..."]:
+def two_sided(
+    high: float | Float[np.ndarray, "..."], low: float | Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
     """One p-value from those of the two sides: `LOW_SHARE` of the errors go to the lower one.
 
     min(1, high / (1 - LOW_SHARE), low / LOW_SHARE).  Valid when both are: P(p <= a) is at most
     P(high <= (1 - LOW_SHARE) a) + P(low <= LOW_SHARE a) <= a.  NaN where one of them is.
     """
-    return np.asarray(np.minimum(1.0, np.minimum(np.divide(high, 1 - LOW_SHARE),
-                                                 np.divide(low, LOW_SHARE))))
+    return np.asarray(
+        np.minimum(1.0, np.minimum(np.divide(high, 1 - LOW_SHARE), np.divide(low, LOW_SHARE)))
+    )
 
 
 def _as_high(known, value):
@@ -173,10 +183,17 @@ def _sorted_arrays(given, allowed, where: str, what: str) -> dict[int, np.ndarra
     kept = {}
     for size in sorted(given):
         values = np.asarray(given[size], np.float64)
-        if (size < 1 or values.ndim != 1 or not 0 < values.size <= MOST
-                or not allowed(values).all() or (np.diff(values) < 0).any()):
-            raise UserError(f"calibration {where.format(size)}: 1 to {MOST} sorted {what} are "
-                            "needed; calibrate the expert again")
+        if (
+            size < 1
+            or values.ndim != 1
+            or not 0 < values.size <= MOST
+            or not allowed(values).all()
+            or (np.diff(values) < 0).any()
+        ):
+            raise UserError(
+                f"calibration {where.format(size)}: 1 to {MOST} sorted {what} are "
+                "needed; calibrate the expert again"
+            )
         values.setflags(write=False)
         kept[int(size)] = values
     return kept
@@ -194,19 +211,26 @@ def too_few(calibrations: Mapping[str, Calibration], alpha: float) -> str | None
     if not few or not alpha:
         return None
     enough = math.floor(1 / alpha / (1 - LOW_SHARE))
-    return (f"note: too few validation windows to ever call text unknown at alpha={alpha:g}: "
-            f"{', '.join(few)}; give {enough} or more to each expert")
+    return (
+        f"note: too few validation windows to ever call text unknown at alpha={alpha:g}: "
+        f"{', '.join(few)}; give {enough} or more to each expert"
+    )
 
 
-def p_sums(p: Float[np.ndarray, " B"], tokens: Int[np.ndarray, " B"]
-           ) -> tuple[float, int, int, int]:
+def p_sums(
+    p: Float[np.ndarray, " B"], tokens: Int[np.ndarray, " B"]
+) -> tuple[float, int, int, int]:
     """(sum of tokens * p, sum of tokens, most tokens in one window, windows), without those whose p
     is NaN.  Totals of several parts of a document: add, add, take the larger, add.
     """
     known = ~np.isnan(p)
     tokens = np.where(known, tokens, 0)
-    return (float(np.sum(tokens * np.nan_to_num(p))), int(tokens.sum()),
-            int(tokens.max(initial=0)), int(known.sum()))
+    return (
+        float(np.sum(tokens * np.nan_to_num(p))),
+        int(tokens.sum()),
+        int(tokens.max(initial=0)),
+        int(known.sum()),
+    )
 
 
 def merged_p(weighted: float, total: int, most: int) -> float:

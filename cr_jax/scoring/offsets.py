@@ -25,8 +25,9 @@ def least_offset(residuals: Float[np.ndarray, "E N"], expert: int, share: float)
     return max(0.0, float(np.quantile(behind, share, method="higher")))
 
 
-def fit_offsets(residuals: Float[np.ndarray, "E N"], winner: Int[np.ndarray, " N"],
-                share: float = 0.5) -> Float[np.ndarray, " E"]:
+def fit_offsets(
+    residuals: Float[np.ndarray, "E N"], winner: Int[np.ndarray, " N"], share: float = 0.5
+) -> Float[np.ndarray, " E"]:
     """Offsets of all experts at once, nats/token, each the least with which its expert has the
     lowest residual in `share` of the windows that it should win.
 
@@ -37,8 +38,9 @@ def fit_offsets(residuals: Float[np.ndarray, "E N"], winner: Int[np.ndarray, " N
     """
     finite = np.isfinite(residuals).all(0)
     residuals, winner = residuals[:, finite], winner[finite]
-    own = {e: at for e in range(len(residuals))
-           if (at := np.flatnonzero(winner == e)).size >= FEWEST}
+    own = {
+        e: at for e in range(len(residuals)) if (at := np.flatnonzero(winner == e)).size >= FEWEST
+    }
     offsets = np.zeros(len(residuals))
     for _ in range(ROUNDS):
         new = np.zeros(len(residuals))

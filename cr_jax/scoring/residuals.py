@@ -46,7 +46,7 @@ def places(scoring: Scoring, window: int) -> Int[np.ndarray, "P K"]:
     """Positions hidden in each of the P passes, K of them, sorted."""
     dealt = np.random.default_rng(0).permutation(window).reshape(scoring.parts, -1)
     rounds = (np.arange(scoring.parts)[:, None] + np.arange(scoring.hidden)) % scoring.parts
-    return np.sort(dealt[rounds].reshape(scoring.parts, -1))[:scoring.passes or None]
+    return np.sort(dealt[rounds].reshape(scoring.parts, -1))[: scoring.passes or None]
 
 
 def scored(scoring: Scoring, window: int) -> Bool[np.ndarray, " L"]:
@@ -61,16 +61,18 @@ def counted(mask: Bool[Any, "B L"], scoring: Scoring) -> Bool[Any, "B L"]:
     return mask & scored(scoring, mask.shape[1])[None]
 
 
-def residual_sums(residual: Float[np.ndarray, "E B L"], mask: Bool[np.ndarray, "B L"],
-                  scoring: Scoring) -> tuple[Float[np.ndarray, "E B"], Int[np.ndarray, " B"]]:
+def residual_sums(
+    residual: Float[np.ndarray, "E B L"], mask: Bool[np.ndarray, "B L"], scoring: Scoring
+) -> tuple[Float[np.ndarray, "E B"], Int[np.ndarray, " B"]]:
     """(nats, tokens that they are summed over) of each window: real tokens that the rule scores."""
     at = counted(mask, scoring)
     # where, not a product: padding may hold anything
     return np.sum(np.where(at[None], residual, 0), -1, dtype=np.float64), at.sum(-1)
 
 
-def residual_means(sums: Float[np.ndarray, "E B"], tokens: Int[np.ndarray, " B"]
-                   ) -> Float[np.ndarray, "E B"]:
+def residual_means(
+    sums: Float[np.ndarray, "E B"], tokens: Int[np.ndarray, " B"]
+) -> Float[np.ndarray, "E B"]:
     """nats/token; NaN where no token is scored."""
     return sums / np.where(tokens > 0, tokens, np.nan)[None]
 
@@ -85,8 +87,14 @@ def _times(scoring: Scoring, window: int) -> Int[np.ndarray, " L"]:
     return np.bincount(places(scoring, window).ravel(), minlength=window)
 
 
-def residual_nll(net: models.Autoencoder, params: Any, tokens: Int[Array, "B L"],
-                 mask: Bool[Array, "B L"], rule: Scoring, chunk: int = 8192) -> Float[Array, "B L"]:
+def residual_nll(
+    net: models.Autoencoder,
+    params: Any,
+    tokens: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    rule: Scoring,
+    chunk: int = 8192,
+) -> Float[Array, "B L"]:
     """Each token's residual in nats by one expert; NaN where the rule scores none (`scored`).
 
     At most `chunk` tokens' logits stand in memory at once.
@@ -137,8 +145,14 @@ def _hidden(net, params, tokens, mask, rate, rule: Scoring, chunk: int):
     return total / jnp.where(times > 0, times, jnp.nan)[None]
 
 
-def token_scores(model: ModelConfig, params: Any, tokens: Int[Array, "B L"],
-                 mask: Bool[Array, "B L"], rule: Scoring, chunk: int = 8192) -> TokenScores:
+def token_scores(
+    model: ModelConfig,
+    params: Any,
+    tokens: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    rule: Scoring,
+    chunk: int = 8192,
+) -> TokenScores:
     """One expert's scores of every token.  Pure."""
     net = models.Autoencoder(model)
     seen = _seen(net, params, tokens, mask, chunk)
@@ -146,8 +160,14 @@ def token_scores(model: ModelConfig, params: Any, tokens: Int[Array, "B L"],
     return TokenScores(seen.nll, seen.correct, residual)
 
 
-def window_sums(model: ModelConfig, params: Any, tokens: Int[Array, "B L"],
-                mask: Bool[Array, "B L"], rule: Scoring, chunk: int = 8192) -> WindowSums:
+def window_sums(
+    model: ModelConfig,
+    params: Any,
+    tokens: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    rule: Scoring,
+    chunk: int = 8192,
+) -> WindowSums:
     """One expert's sums of every window, by the passes of the rule and no other.  Pure."""
     at = counted(mask, rule)
     if rule == SEEN:

@@ -23,8 +23,11 @@ class Wording(NamedTuple):
     def added(self) -> str:
         """What is added to a residual before experts are ranked; empty for plain residuals."""
         weight = self.typicality_weight
-        return (f"{weight:g} x what exceeds the 95th percentile of the expert's own text"
-                if weight else "")
+        return (
+            f"{weight:g} x what exceeds the 95th percentile of the expert's own text"
+            if weight
+            else ""
+        )
 
     @property
     def ranking_score(self) -> str:
@@ -32,17 +35,32 @@ class Wording(NamedTuple):
         return f"{self.cost} + {self.added}" if self.typicality_weight else self.cost
 
 
-_SEEN = Wording("rebuilds", "rebuilt", "it", "nats/token to rebuild the text",
-                "−mean log p(x | z), in nats/token", paper=True)
-_HIDDEN = Wording("rebuilds", "rebuilt", "what was hidden of it",
-                  "nats/token to rebuild hidden tokens of the text",
-                  "−mean log p(hidden xᵢ | z), in nats/token")
-_PREDICTED = Wording("predicts", "predicted", "it",
-                     "nats/token to predict the text, each token from those before it",
-                     "the encoder’s −mean log p(xᵢ | x₁ … xᵢ₋₁), nats/token")
+_SEEN = Wording(
+    "rebuilds",
+    "rebuilt",
+    "it",
+    "nats/token to rebuild the text",
+    "−mean log p(x | z), in nats/token",
+    paper=True,
+)
+_HIDDEN = Wording(
+    "rebuilds",
+    "rebuilt",
+    "what was hidden of it",
+    "nats/token to rebuild hidden tokens of the text",
+    "−mean log p(hidden xᵢ | z), in nats/token",
+)
+_PREDICTED = Wording(
+    "predicts",
+    "predicted",
+    "it",
+    "nats/token to predict the text, each token from those before it",
+    "the encoder’s −mean log p(xᵢ | x₁ … xᵢ₋₁), nats/token",
+)
 _MIXED = _PREDICTED._replace(
     cost="nats/token to predict the text, each token from those before it and from bigrams",
-    formula="−mean log p(xᵢ | x₁ … xᵢ₋₁), encoder with bigrams, nats/token")
+    formula="−mean log p(xᵢ | x₁ … xᵢ₋₁), encoder with bigrams, nats/token",
+)
 
 
 def wording(rule: Scoring | Any) -> Wording:

@@ -39,9 +39,15 @@ class Scheme(NamedTuple):
 
 
 def run(
-    model: ModelConfig, params: Any, windows: Integer[np.ndarray, "N L"],
-    fit_windows: Integer[np.ndarray, "F L"], *, bits: Sequence[int] = BITS, batch: int = 128,
-    ids: int = 0, text: bytes | None = None,
+    model: ModelConfig,
+    params: Any,
+    windows: Integer[np.ndarray, "N L"],
+    fit_windows: Integer[np.ndarray, "F L"],
+    *,
+    bits: Sequence[int] = BITS,
+    batch: int = 128,
+    ids: int = 0,
+    text: bytes | None = None,
 ) -> dict:
     """Rates of z and what each leaves of `windows`; scales and code tables come from `fit_windows`.
 
@@ -68,8 +74,11 @@ def run(
     z = latents(base, plain, windows, batch)
     flat = z.reshape(-1, model.d_latent)
     per_token = model.latents / model.window
-    ways = ([finite_scheme(finite, model.levels)] if model.levels
-            else integer_schemes(fit, bits, compute_dtype(base)))
+    ways = (
+        [finite_scheme(finite, model.levels)]
+        if model.levels
+        else integer_schemes(fit, bits, compute_dtype(base))
+    )
     rows = []
     for way in ways:
         codes, values = map(np.asarray, way.quantize(flat))
@@ -77,21 +86,29 @@ def run(
         coded = None
         if 0 < way.levels <= 256:
             coded = per_token * coded_bits(codes, np.asarray(way.quantize(fit)[0]), way.levels)
-        rows.append({
-            "scheme": way.name, "bits_per_number": way.bits,
-            "bits_per_token": way.bits * model.d_latent * per_token,
-            "entropy_bits_per_token": per_token * entropy_bits(codes) if way.levels else None,
-            "coded_bits_per_token": coded,
-            **{k: scores[k] for k in ("tra", "nll", "window_exact")}})
+        rows.append(
+            {
+                "scheme": way.name,
+                "bits_per_number": way.bits,
+                "bits_per_token": way.bits * model.d_latent * per_token,
+                "entropy_bits_per_token": per_token * entropy_bits(codes) if way.levels else None,
+                "coded_bits_per_token": coded,
+                **{k: scores[k] for k in ("tra", "nll", "window_exact")},
+            }
+        )
     ratio, numbers = model.window / model.latents, model.latents * model.d_latent / model.window
     return {
-        "rows": rows, "length_ratio": ratio, "numbers_per_token": numbers,
+        "rows": rows,
+        "length_ratio": ratio,
+        "numbers_per_token": numbers,
         "says": f"{ratio:g}x is a ratio of lengths, {model.window} tokens to {model.latents} "
-                f"latents, not of sizes: every token is paid for with {numbers:g} numbers",
+        f"latents, not of sizes: every token is paid for with {numbers:g} numbers",
         "raw_id_bits_per_token": math.log2(ids or model.vocab_size),
         "unigram_bits_per_token": entropy_bits(windows.reshape(-1, 1)),
-        "tokens": int(windows.size), "fit_tokens": int(fit_windows.size),
-        **(text_bits(text, windows.size) if text is not None else {})}
+        "tokens": int(windows.size),
+        "fit_tokens": int(fit_windows.size),
+        **(text_bits(text, windows.size) if text is not None else {}),
+    }
 
 
 def integer_schemes(
@@ -110,9 +127,15 @@ def integer_schemes(
 
 def finite_scheme(finite: quantizer.Finite, levels: int) -> Scheme:
     """The model's own quantiser (`config.model.levels`)."""
-    return Scheme(f"fsq{levels}", math.log2(levels), levels, _both(
-        lambda z: quantizer.finite_codes(z, finite, levels),
-        lambda codes: quantizer.finite_values(codes, finite, levels)))
+    return Scheme(
+        f"fsq{levels}",
+        math.log2(levels),
+        levels,
+        _both(
+            lambda z: quantizer.finite_codes(z, finite, levels),
+            lambda codes: quantizer.finite_values(codes, finite, levels),
+        ),
+    )
 
 
 def _both(codes, values):
@@ -132,13 +155,20 @@ def latents(
     model: ModelConfig, params: Any, windows: Integer[np.ndarray, "N L"], batch: int = 128
 ) -> Float[np.ndarray, "N M Dz"]:
     """z of each window, as float32."""
-    return np.concatenate([np.asarray(_encode(model, params, part))[:count]
-                           for part, count in _batches(windows, batch)])
+    return np.concatenate(
+        [
+            np.asarray(_encode(model, params, part))[:count]
+            for part, count in _batches(windows, batch)
+        ]
+    )
 
 
 def decoded(
-    model: ModelConfig, params: Any, z: Float[np.ndarray, "N M Dz"],
-    windows: Integer[np.ndarray, "N L"], batch: int = 128,
+    model: ModelConfig,
+    params: Any,
+    z: Float[np.ndarray, "N M Dz"],
+    windows: Integer[np.ndarray, "N L"],
+    batch: int = 128,
 ) -> dict[str, float]:
     """`objective.metrics` of decoding z and comparing with the windows."""
     total = {}
@@ -152,7 +182,7 @@ def decoded(
 def _batches(x, batch):
     """Parts of one shape [batch, ...], the last filled with zeros, and how many rows are real."""
     for i in range(0, len(x), batch):
-        part = x[i:i + batch]
+        part = x[i : i + batch]
         count = len(part)
         part = np.pad(part, ((0, batch - count), *[(0, 0)] * (x.ndim - 1)))
         yield part.astype(np.float32 if part.dtype.kind == "f" else np.int32), count
@@ -197,6 +227,9 @@ def text_bits(text: bytes, tokens: int) -> dict[str, float]:
     """{"utf8_bits_per_token", "zstd_bits_per_token", "xz_bits_per_token"}: the whole text as one
     stream, zstd level 19 and xz preset 9, so they see all earlier windows where z sees its own.
     """
-    sizes = {"utf8": len(text), "zstd": len(zstandard.compress(text, 19)),
-             "xz": len(lzma.compress(text, preset=9))}
+    sizes = {
+        "utf8": len(text),
+        "zstd": len(zstandard.compress(text, 19)),
+        "xz": len(lzma.compress(text, preset=9)),
+    }
     return {f"{k}_bits_per_token": 8 * v / tokens for k, v in sizes.items()}

@@ -18,17 +18,20 @@ SHARES = (0, 5, 10, 20, 30, 40, 45, 50, 55, 60, 70, 80, 90, 95, 100)  # %
 LAYOUTS = ("contiguous", "chunks")
 
 
-def select(count: int, window: int, percent: float, layout: str, chunk: int, seed: int
-           ) -> Bool[np.ndarray, "N L"]:
+def select(
+    count: int, window: int, percent: float, layout: str, chunk: int, seed: int
+) -> Bool[np.ndarray, "N L"]:
     """Which tokens come from A: round(window * percent / 100) of them in every window.
 
     contiguous: one run at a random place.  chunks: A and B in turn, spread evenly from a random
     place on; runs of the rarer one have at most `chunk` tokens, those of the other fill up.
     """
     if not 0 <= percent <= 100 or layout not in LAYOUTS or chunk < 1:
-        raise UserError(f"a blend needs a percentage in [0, 100], a layout of "
-                        f"{', '.join(LAYOUTS)} and chunks of 1 token or more; got {percent}, "
-                        f"{layout!r}, {chunk}")
+        raise UserError(
+            f"a blend needs a percentage in [0, 100], a layout of "
+            f"{', '.join(LAYOUTS)} and chunks of 1 token or more; got {percent}, "
+            f"{layout!r}, {chunk}"
+        )
     draw, size = np.random.default_rng([seed, count]), round(window * percent / 100)
     places = np.arange(window)
     if layout == "contiguous":
@@ -41,14 +44,18 @@ def select(count: int, window: int, percent: float, layout: str, chunk: int, see
     owed = np.round(np.arange(runs + 1) * size / runs).astype(int)
     one = np.zeros(window, bool)
     for begin, a in zip(bounds[:-1], np.diff(owed), strict=True):
-        one[begin:begin + a] = True
+        one[begin : begin + a] = True
     shift = draw.integers(0, window, count)
     return one[(places[None] + shift[:, None]) % window]
 
 
 def windows(
-    a: Windows, b: Windows, shares: Sequence[float] = SHARES, layout: str = "contiguous",
-    chunk: int = 32, seed: int = 0,
+    a: Windows,
+    b: Windows,
+    shares: Sequence[float] = SHARES,
+    layout: str = "contiguous",
+    chunk: int = 32,
+    seed: int = 0,
 ) -> dict[float, Windows]:
     """-> {percent of A: windows}: tokens keep their places, those of A overlay those of B.
 
@@ -64,13 +71,15 @@ def windows(
     found = {}
     for percent in shares:
         chosen = select(count, a_ids.shape[1], percent, layout, chunk, seed)
-        found[percent] = Windows(np.where(chosen, a_ids, b_ids), np.ones(chosen.shape, bool),
-                                 np.arange(count, dtype=np.int64))
+        found[percent] = Windows(
+            np.where(chosen, a_ids, b_ids),
+            np.ones(chosen.shape, bool),
+            np.arange(count, dtype=np.int64),
+        )
     return found
 
 
-def run(names: Sequence[str], a: str, b: str,
-        curves: Mapping[str, Mapping[float, Sums]]) -> dict:
+def run(names: Sequence[str], a: str, b: str, curves: Mapping[str, Mapping[float, Sums]]) -> dict:
     """-> {"a", "b", "layouts": {layout: curve}} of one pair of domains.
 
     names: experts in the order of the rows; curves: per layout the sums at each percentage of A.
@@ -82,11 +91,15 @@ def run(names: Sequence[str], a: str, b: str,
     """
     missing = [n for n in (a, b) if n not in names]
     if missing or a == b:
-        raise UserError(f"a blend needs two experts; {a!r} and {b!r} are not both among "
-                        f"{', '.join(names)}")
+        raise UserError(
+            f"a blend needs two experts; {a!r} and {b!r} are not both among {', '.join(names)}"
+        )
     rows = [list(names).index(n) for n in (a, b)]
-    return {"a": a, "b": b,
-            "layouts": {layout: _curve(points, *rows) for layout, points in curves.items()}}
+    return {
+        "a": a,
+        "b": b,
+        "layouts": {layout: _curve(points, *rows) for layout, points in curves.items()},
+    }
 
 
 def _curve(points: Mapping[float, Sums], a: int, b: int) -> dict:
@@ -99,14 +112,18 @@ def _curve(points: Mapping[float, Sums], a: int, b: int) -> dict:
     relative = won_a[either] / (won_a + won_b)[either]
     low, high = crossing(shares, won_a, 0.1), crossing(shares, won_a, 0.9)
     return {
-        "share": [float(p) for p in shares], "windows": len(won[0]),
-        "won_a": won_a.tolist(), "won_b": won_b.tolist(),
+        "share": [float(p) for p in shares],
+        "windows": len(won[0]),
+        "won_a": won_a.tolist(),
+        "won_b": won_b.tolist(),
         "won_other": [float(((w != a) & (w != b)).mean()) for w in won],
-        "residual_a": mean_a.tolist(), "residual_b": mean_b.tolist(),
+        "residual_a": mean_a.tolist(),
+        "residual_b": mean_b.tolist(),
         "residual_least": [float(s.residual.min(0).mean()) for s in sums],
         "flip": crossing(shares[either], relative, 0.5),
         "flip_residual": crossing(shares, mean_b - mean_a, 0.0),
-        "width": None if low is None or high is None else high - low}
+        "width": None if low is None or high is None else high - low,
+    }
 
 
 def crossing(x: Real[np.ndarray, " N"], y: Real[np.ndarray, " N"], level: float) -> float | None:

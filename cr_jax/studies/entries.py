@@ -28,11 +28,15 @@ def percent(share: float | None) -> str:
 
 def at_least(domains: int) -> Callable[[Experiment], None]:
     """A check that the run has so many experts."""
+
     def check(experiment: Experiment) -> None:
         have = len(experiment.data.domains)
         if have < domains:
-            raise UserError(f"config.studies: this study needs {domains} or more of "
-                            f"config.data.domains, and there are {have}; leave it out")
+            raise UserError(
+                f"config.studies: this study needs {domains} or more of "
+                f"config.data.domains, and there are {have}; leave it out"
+            )
+
     return check
 
 
@@ -45,19 +49,26 @@ def cut_windows(context: Context) -> dict:
     """Where windows go of which only the first tokens are shown."""
     chosen = {n: w.spread(MOST_WINDOWS) for n, w in context.own_test.items()}
     cut = lengths.windows(chosen, lengths_of(context.bank.model.window))
-    return {"lengths": lengths.run(
-        context.bank.names, {length: context.measure(of) for length, of in cut.items()})}
+    return {
+        "lengths": lengths.run(
+            context.bank.names, {length: context.measure(of) for length, of in cut.items()}
+        )
+    }
 
 
 def lengths_section(report: dict) -> Section:
     found = report["lengths"]
     return Section(
-        "How much text routing needs", ("tokens", "routed to the own expert", "by TRA"),
-        [(k, percent(found["accuracy"][k]), percent(found["accuracy_tra"][k]))
-         for k in found["accuracy"]],
+        "How much text routing needs",
+        ("tokens", "routed to the own expert", "by TRA"),
+        [
+            (k, percent(found["accuracy"][k]), percent(found["accuracy_tra"][k]))
+            for k in found["accuracy"]
+        ],
         f"Each row shows the experts the first tokens of a window only; chance is "
         f"{percent(found['chance'])}.",
-        "accuracy does not grow with the number of tokens.")
+        "accuracy does not grow with the number of tokens.",
+    )
 
 
 def nearest_pair(context: Context) -> tuple[str, str]:
@@ -66,8 +77,10 @@ def nearest_pair(context: Context) -> tuple[str, str]:
 
     def distance(pair):
         a, b = pair
-        return sum(float(np.mean(sums[x].residual[names.index(y)]
-                                 - sums[x].residual[names.index(x)])) for x, y in ((a, b), (b, a)))
+        return sum(
+            float(np.mean(sums[x].residual[names.index(y)] - sums[x].residual[names.index(x)]))
+            for x, y in ((a, b), (b, a))
+        )
 
     return min(itertools.combinations(names, 2), key=distance)
 
@@ -76,8 +89,12 @@ def blended_windows(context: Context) -> dict:
     """Windows that mix the two nearest domains."""
     a, b = nearest_pair(context)
     of_a, of_b = (context.own_test[n].spread(BLENDED) for n in (a, b))
-    curves = {layout: context.measure(blends.windows(
-        of_a, of_b, layout=layout, seed=context.experiment.seed)) for layout in blends.LAYOUTS}
+    curves = {
+        layout: context.measure(
+            blends.windows(of_a, of_b, layout=layout, seed=context.experiment.seed)
+        )
+        for layout in blends.LAYOUTS
+    }
     return {"blends": blends.run(context.bank.names, a, b, curves)}
 
 
@@ -88,23 +105,34 @@ def blends_section(report: dict) -> Section:
     return Section(
         f"Windows that mix {found['a']} and {found['b']}",
         (f"share of {found['a']}", *(f"to {found['a']}, {layout}" for layout in curves)),
-        [(f"{share:g} %", *(percent(curve["won_a"][i]) for curve in curves.values()))
-         for i, share in enumerate(shares)],
+        [
+            (f"{share:g} %", *(percent(curve["won_a"][i]) for curve in curves.values()))
+            for i, share in enumerate(shares)
+        ],
         f"Each row gives the share of windows that go to {found['a']}'s expert when so much of a "
         f"window's text is {found['a']} and the rest {found['b']}, the two nearest domains.",
-        "the share that goes to an expert does not grow with the share of its own text.")
+        "the share that goes to an expert does not grow with the share of its own text.",
+    )
 
 
 def latent_bits(context: Context) -> dict:
     """What z costs in bits, of each expert on its own domain."""
     bank, found = context.bank, {}
     for name in bank.names:
-        full = {split: w.tokens[w.mask.all(-1)][:MOST_WINDOWS] for split, w in (
-            ("test", context.text.test[name]), ("valid", context.text.valid[name]))}
+        full = {
+            split: w.tokens[w.mask.all(-1)][:MOST_WINDOWS]
+            for split, w in (("test", context.text.test[name]), ("valid", context.text.valid[name]))
+        }
         text = "".join(map(bank.tokenizer.decode, full["test"])).encode("utf-8", "replace")
         found[name] = bits.run(
-            bank.model, bank.expert_params(name), full["test"], full["valid"],
-            batch=context.experiment.eval.batch, ids=bank.tokenizer.vocab_size, text=text)
+            bank.model,
+            bank.expert_params(name),
+            full["test"],
+            full["valid"],
+            batch=context.experiment.eval.batch,
+            ids=bank.tokenizer.vocab_size,
+            text=text,
+        )
     return {"bits": found}
 
 
@@ -114,46 +142,69 @@ def bits_section(report: dict) -> Section:
     return Section(
         "What the latents cost in bits",
         ("expert", "numbers of z as", "bits/token", "bits/token, entropy", "TRA"),
-        [(name, row["scheme"], f"{row['bits_per_token']:.1f}",
-          "–" if row["entropy_bits_per_token"] is None else f"{row['entropy_bits_per_token']:.1f}",
-          percent(row["tra"])) for name, of in found.items() for row in of["rows"]],
+        [
+            (
+                name,
+                row["scheme"],
+                f"{row['bits_per_token']:.1f}",
+                "–"
+                if row["entropy_bits_per_token"] is None
+                else f"{row['entropy_bits_per_token']:.1f}",
+                percent(row["tra"]),
+            )
+            for name, of in found.items()
+            for row in of["rows"]
+        ],
         f"{first['says']}; a raw token id takes {first['raw_id_bits_per_token']:.1f} bits.",
-        "TRA does not fall as the numbers of z get fewer bits.")
+        "TRA does not fall as the numbers of z get fewer bits.",
+    )
 
 
 def fitted_offsets(context: Context) -> dict:
     """What is taken off each expert's residual so that it wins its own validation windows."""
     names = context.bank.names
-    valid, test = ({n: sums[n].residual for n in names}
-                   for sums in (context.valid_sums, context.test_sums))
+    valid, test = (
+        {n: sums[n].residual for n in names} for sums in (context.valid_sums, context.test_sums)
+    )
     share, offsets = weak_experts.choose(valid, names)
     none = np.zeros(len(names))
-    return {"offsets": {
-        "share": share, "offsets": dict(zip(names, offsets.tolist(), strict=True)),
-        "accuracy": {split: {"without": weak_experts.accuracy(r, names, none),
-                             "with": weak_experts.accuracy(r, names, offsets)}
-                     for split, r in (("valid", valid), ("test", test))}}}
+    return {
+        "offsets": {
+            "share": share,
+            "offsets": dict(zip(names, offsets.tolist(), strict=True)),
+            "accuracy": {
+                split: {
+                    "without": weak_experts.accuracy(r, names, none),
+                    "with": weak_experts.accuracy(r, names, offsets),
+                }
+                for split, r in (("valid", valid), ("test", test))
+            },
+        }
+    }
 
 
 def offsets_section(report: dict) -> Section:
     found = report["offsets"]
     accuracy = found["accuracy"]
     return Section(
-        "Offsets for experts that lose their own text", ("expert", "offset, nats/token"),
+        "Offsets for experts that lose their own text",
+        ("expert", "offset, nats/token"),
         [(name, f"{value:.4f}") for name, value in found["offsets"].items()],
         "An offset is taken off an expert's residual before experts are ranked; it is fitted on "
         "validation windows.",
         "windows of test are routed worse with offsets than without.",
         f"routing of test windows: {percent(accuracy['test']['without'])} without offsets, "
-        f"{percent(accuracy['test']['with'])} with them.")
+        f"{percent(accuracy['test']['with'])} with them.",
+    )
 
 
 def unknown_rules(context: Context) -> dict:
     """How well several rules tell text that no expert knows, attacks among it."""
     names, bank = context.bank.names, context.bank
     foreign = {n: w for n, w in context.text.test.items() if n not in names}
-    inputs = ood.windows(bank.tokenizer, context.own_test, foreign, ATTACKS,
-                         context.experiment.seed)
+    inputs = ood.windows(
+        bank.tokenizer, context.own_test, foreign, ATTACKS, context.experiment.seed
+    )
     made = {n: w for n, w in inputs.items() if n not in context.text.test}
     test = {**context.test_sums, **context.measure(made)}
     valid = ood.signals(context.valid_sums, context.text.valid)
@@ -163,31 +214,46 @@ def unknown_rules(context: Context) -> dict:
 def unknown_section(report: dict) -> Section:
     found = report["unknown_rules"]
     return Section(
-        "Rules that tell unknown text", ("rule", "AUROC", "worst", "attacks let in", "false alarm"),
-        [(rule, f"{s['auroc']:.3f}", f"{s['auroc_worst']:.3f}", percent(s["attack_accept"]),
-          percent(s["false_alarm"])) for rule, s in found["scores"].items()],
+        "Rules that tell unknown text",
+        ("rule", "AUROC", "worst", "attacks let in", "false alarm"),
+        [
+            (
+                rule,
+                f"{s['auroc']:.3f}",
+                f"{s['auroc_worst']:.3f}",
+                percent(s["attack_accept"]),
+                percent(s["false_alarm"]),
+            )
+            for rule, s in found["scores"].items()
+        ],
         "Each row is a rule fitted on validation windows of known domains; AUROC is a mean over "
         "domains left out in turn and unseen ones, and attacks are easy texts of no domain.",
         "AUROC is near 0.5, or false alarms on test are far above "
         f"{percent(found['target_false_alarm'])}.",
-        f"chosen on validation windows: {found['rule']}.")
+        f"chosen on validation windows: {found['rule']}.",
+    )
 
 
 def host_baselines(context: Context) -> dict:
     """What counts and a compressor make of the same windows, without any training."""
-    return {"baselines": baselines.run(
-        context.text, context.experiment, lengths_of(context.bank.model.window), BASELINES)}
+    return {
+        "baselines": baselines.run(
+            context.text, context.experiment, lengths_of(context.bank.model.window), BASELINES
+        )
+    }
 
 
 def baselines_section(report: dict) -> Section:
     found = report["baselines"]
     shown = [k for k in next(iter(found.values())) if k.isdecimal()]
     return Section(
-        "Other ways to route the same text", ("router", *(f"{k} tokens" for k in shown)),
+        "Other ways to route the same text",
+        ("router", *(f"{k} tokens" for k in shown)),
         [(name, *(percent(of[k]) for k in shown)) for name, of in found.items()],
         "Each row gives the share of test windows, cut to their first tokens, that another method "
         "gives to their own domain (mean over domains).",
-        "a cheaper method routes as well as the experts do.")
+        "a cheaper method routes as well as the experts do.",
+    )
 
 
 ENTRIES = (

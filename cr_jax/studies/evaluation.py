@@ -1,6 +1,6 @@
 """Every expert on every domain, once: the per-window sums that all studies read.
 
-    windows -> router.score_tokens -> DomainScores [E, N]
+windows -> router.score_tokens -> DomainScores [E, N]
 """
 
 import dataclasses
@@ -35,8 +35,9 @@ class DomainScores:
     @property
     def residual(self) -> Float[np.ndarray, "E N"]:
         """What routing compares: nats/token of each window; NaN without a scored token."""
-        return residual_means(self.residual_nll,
-                              self.tokens if self.scored is None else self.scored)
+        return residual_means(
+            self.residual_nll, self.tokens if self.scored is None else self.scored
+        )
 
     @property
     def tra(self) -> Float[np.ndarray, "E N"]:
@@ -47,21 +48,31 @@ class DomainScores:
         """One cell of the fingerprint: `objective.metrics` over all windows, all tokens seen, and
         `residual`, the nats/token that the bank's rule compares."""
         scored = (self.tokens if self.scored is None else self.scored).sum()
-        return {**objective.metrics({
-            "nll": self.nll[expert].sum(), "correct": self.correct[expert].sum(),
-            "tokens": self.tokens.sum(), "windows": len(self.tokens),
-            "exact": (self.correct[expert] == self.tokens).sum(), "bytes": self.bytes.sum()}),
+        return {
+            **objective.metrics(
+                {
+                    "nll": self.nll[expert].sum(),
+                    "correct": self.correct[expert].sum(),
+                    "tokens": self.tokens.sum(),
+                    "windows": len(self.tokens),
+                    "exact": (self.correct[expert] == self.tokens).sum(),
+                    "bytes": self.bytes.sum(),
+                }
+            ),
             "majority_tra": self.majority,
-            "residual": float(self.residual_nll[expert].sum() / scored) if scored else math.nan}
+            "residual": float(self.residual_nll[expert].sum() / scored) if scored else math.nan,
+        }
 
 
 def score_domains(
-    bank: ExpertBank, domains: Mapping[str, Windows], sizes: BatchSizes | None = None,
+    bank: ExpertBank,
+    domains: Mapping[str, Windows],
+    sizes: BatchSizes | None = None,
     on_windows=lambda count: None,
 ) -> dict[str, DomainScores]:
     """Scores each domain's windows by every expert; `on_windows(n)` reports progress."""
     lengths = np.zeros(bank.model.vocab_size, np.int64)
-    lengths[:bank.tokenizer.vocab_size] = bank.tokenizer.token_bytes
+    lengths[: bank.tokenizer.vocab_size] = bank.tokenizer.token_bytes
     found = {}
     for name, windows in domains.items():
         nll, residual, correct, scored = [], [], [], []
@@ -76,7 +87,10 @@ def score_domains(
             correct.append(np.sum(scores.correct & part.mask, -1))
             on_windows(len(part))
         found[name] = DomainScores(
-            *(np.concatenate(x, 1) for x in (nll, residual, correct)), windows.mask.sum(-1),
+            *(np.concatenate(x, 1) for x in (nll, residual, correct)),
+            windows.mask.sum(-1),
             np.sum(lengths[windows.tokens] * windows.mask, -1),
-            objective.majority_rate(windows.tokens, windows.mask), np.concatenate(scored))
+            objective.majority_rate(windows.tokens, windows.mask),
+            np.concatenate(scored),
+        )
     return found

@@ -34,10 +34,15 @@ def run(bank: ExpertBank, domains: Mapping[str, Windows], count: int) -> dict:
         for domain in [expert] * (count - 1) + [foreign] * (count > 0):
             windows = domains[domain]
             at = (len(windows) // 2 + len(found)) % len(windows)
-            tokens, mask = windows.tokens[at:at + 1], windows.mask[at:at + 1]
+            tokens, mask = windows.tokens[at : at + 1], windows.mask[at : at + 1]
             scores = jax.device_get(rebuild(bank.expert_params(expert), tokens, mask))
-            found.append({"expert": expert, "domain": domain,
-                          **_described(bank.tokenizer, tokens[0], mask[0], scores)})
+            found.append(
+                {
+                    "expert": expert,
+                    "domain": domain,
+                    **_described(bank.tokenizer, tokens[0], mask[0], scores),
+                }
+            )
     return {"examples": found}
 
 
@@ -49,7 +54,16 @@ def _described(tokenizer, tokens, mask, scores) -> dict:
     per_token = [x[0][mask] for x in (scores.correct, scores.confidence, scores.nll)]
     rows = zip(pieces(tokens), pieces(scores.predicted[0]), *per_token, strict=True)
     return {
-        "tra": float(per_token[0].mean()), "nll": float(per_token[2].mean()),
-        "tokens": [{"piece": piece, "rebuilt": rebuilt, "correct": bool(correct),
-                    "confidence": float(confidence), "nll": float(nll)}
-                   for piece, rebuilt, correct, confidence, nll in rows]}
+        "tra": float(per_token[0].mean()),
+        "nll": float(per_token[2].mean()),
+        "tokens": [
+            {
+                "piece": piece,
+                "rebuilt": rebuilt,
+                "correct": bool(correct),
+                "confidence": float(confidence),
+                "nll": float(nll),
+            }
+            for piece, rebuilt, correct, confidence, nll in rows
+        ],
+    }

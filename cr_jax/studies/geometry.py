@@ -25,23 +25,29 @@ def run(bank: ExpertBank, domains: Mapping[str, Windows], seed: int = 0) -> dict
     the first expert, as the paper maps code and wiki in the code expert's.
     """
     own = [d for d in domains if d in bank.names]
-    variance = {d: explained_variance(latents(bank, d, domains[d]).reshape(-1, bank.model.d_latent))
-                for d in own}
+    variance = {
+        d: explained_variance(latents(bank, d, domains[d]).reshape(-1, bank.model.d_latent))
+        for d in own
+    }
     first = bank.names[0]
     # Shuffled, so that the probe's two halves hold the same documents' windows in no order.
     rng = np.random.default_rng(seed)
-    z = {d: rng.permutation(latents(bank, first, w).reshape(len(w), -1))
-         for d, w in domains.items()}
+    z = {
+        d: rng.permutation(latents(bank, first, w).reshape(len(w), -1)) for d, w in domains.items()
+    }
     points, method = flat_map(np.concatenate([x[:MAP_WINDOWS] for x in z.values()]), seed)
-    return {"geometry": {
-        "expert": first,
-        "points": points.round(4).tolist(),
-        "labels": [d for d, x in z.items() for _ in range(len(x[:MAP_WINDOWS]))],
-        "method": method,
-        "explained_variance": {d: v.tolist() for d, v in variance.items()},
-        "components_95": {d: int(np.searchsorted(v, 0.95) + 1) for d, v in variance.items()},
-        "d_latent_total": bank.model.d_latent,
-        "linear_probe_accuracy": linear_probe({d: z[d] for d in own})}}
+    return {
+        "geometry": {
+            "expert": first,
+            "points": points.round(4).tolist(),
+            "labels": [d for d, x in z.items() for _ in range(len(x[:MAP_WINDOWS]))],
+            "method": method,
+            "explained_variance": {d: v.tolist() for d, v in variance.items()},
+            "components_95": {d: int(np.searchsorted(v, 0.95) + 1) for d, v in variance.items()},
+            "d_latent_total": bank.model.d_latent,
+            "linear_probe_accuracy": linear_probe({d: z[d] for d in own}),
+        }
+    }
 
 
 def latents(bank: ExpertBank, expert: str, windows: Windows) -> Float[np.ndarray, "N M Dz"]:
@@ -51,11 +57,14 @@ def latents(bank: ExpertBank, expert: str, windows: Windows) -> Float[np.ndarray
     params, rows = bank.expert_params(expert), 128
     out = []
     for i in range(0, len(windows), rows):
-        tokens, mask = windows.tokens[i:i + rows], windows.mask[i:i + rows]
+        tokens, mask = windows.tokens[i : i + rows], windows.mask[i : i + rows]
         fill = rows - len(tokens)
-        z = encode(params, np.pad(tokens, ((0, fill), (0, 0))),
-                   np.pad(mask, ((0, fill), (0, 0)), constant_values=True))
-        out.append(np.asarray(z)[:rows - fill])
+        z = encode(
+            params,
+            np.pad(tokens, ((0, fill), (0, 0))),
+            np.pad(mask, ((0, fill), (0, 0)), constant_values=True),
+        )
+        out.append(np.asarray(z)[: rows - fill])
     return np.concatenate(out)
 
 
@@ -73,7 +82,7 @@ def linear_probe(z: Mapping[str, Float[np.ndarray, "N D"]]) -> float:
     """
     if all(len(x) < 2 for x in z.values()):
         return float("nan")
-    fit = np.concatenate([x[:len(x) // 2] for x in z.values()])
+    fit = np.concatenate([x[: len(x) // 2] for x in z.values()])
     label = np.repeat(np.arange(len(z)), [len(x) // 2 for x in z.values()])
     mean, scale = fit.mean(0), fit.std() + 1e-9
     design = np.concatenate([(fit - mean) / scale, np.ones((len(fit), 1))], 1)
@@ -81,8 +90,9 @@ def linear_probe(z: Mapping[str, Float[np.ndarray, "N D"]]) -> float:
     weights = np.linalg.solve(gram, design.T @ np.eye(len(z))[label])
     right = []
     for i, x in enumerate(z.values()):
-        held = np.concatenate([(x[len(x) // 2:] - mean) / scale,
-                               np.ones((len(x) - len(x) // 2, 1))], 1)
+        held = np.concatenate(
+            [(x[len(x) // 2 :] - mean) / scale, np.ones((len(x) - len(x) // 2, 1))], 1
+        )
         right.append(np.mean((held @ weights).argmax(1) == i))
     return float(np.mean(right))
 

@@ -1,6 +1,6 @@
 """What a study is given and what it gives back; `registry` holds the studies by name.
 
-    Context -> run -> {key: value} of report.json -> section -> a table on the page
+Context -> run -> {key: value} of report.json -> section -> a table on the page
 """
 
 import dataclasses
@@ -33,8 +33,10 @@ class Context:
     @functools.cached_property
     def test_sums(self) -> dict[str, Sums]:
         """Sums of every domain's test windows; nothing is scored again."""
-        return {name: Sums(s.residual * s.tokens, s.correct, s.tokens,
-                           self.text.test[name].document) for name, s in self.scores.items()}
+        return {
+            name: Sums(s.residual * s.tokens, s.correct, s.tokens, self.text.test[name].document)
+            for name, s in self.scores.items()
+        }
 
     @functools.cached_property
     def valid_sums(self) -> dict[str, Sums]:

@@ -20,8 +20,9 @@ LENGTHS = (16, 32, 64, 128, 512)
 THRESHOLDS = (0.5, 0.9, 0.99, 0.999, 0.9999)
 
 
-def windows(domains: Mapping[str, Windows], lengths: Sequence[int] = LENGTHS
-            ) -> dict[int, dict[str, Windows]]:
+def windows(
+    domains: Mapping[str, Windows], lengths: Sequence[int] = LENGTHS
+) -> dict[int, dict[str, Windows]]:
     """Each domain's windows cut to their first l tokens, the rest hidden by the mask.
 
     Windows with fewer tokens are left out of that length.  `UserError` when a length does not fit
@@ -36,29 +37,38 @@ def windows(domains: Mapping[str, Windows], lengths: Sequence[int] = LENGTHS
                 raise UserError(f"length {length} must lie in [1, {most}], the window")
             long = w.mask.sum(-1) >= length
             if not long.any():
-                raise UserError(f"{name}: no test window has {length} tokens; leave that length "
-                                "out or give longer documents")
+                raise UserError(
+                    f"{name}: no test window has {length} tokens; leave that length "
+                    "out or give longer documents"
+                )
             mask = w.mask[long] & (np.arange(most)[None] < length)
             found[length][name] = Windows(w.tokens[long], mask, w.document[long])
     return found
 
 
 def documents(
-    corpora: Mapping[str, Corpus], window: int, pad_id: int, *, limit: int = 64,
-    most_tokens: int = 8192, least_tokens: int = 64,
+    corpora: Mapping[str, Corpus],
+    window: int,
+    pad_id: int,
+    *,
+    limit: int = 64,
+    most_tokens: int = 8192,
+    least_tokens: int = 64,
 ) -> dict[str, Windows]:
     """`data.document_windows` of each domain.  `UserError` for one without a document that long."""
     found = {}
     for name, corpus in corpora.items():
-        found[name] = document_windows(corpus, window, pad_id, limit=limit,
-                                       most_tokens=most_tokens, least_tokens=least_tokens)
+        found[name] = document_windows(
+            corpus, window, pad_id, limit=limit, most_tokens=most_tokens, least_tokens=least_tokens
+        )
         if not len(found[name]):
             raise UserError(f"{name}: no test document has {least_tokens} tokens; ask for less")
     return found
 
 
 def run(
-    names: Sequence[str], by_length: Mapping[int, Mapping[str, Sums]],
+    names: Sequence[str],
+    by_length: Mapping[int, Mapping[str, Sums]],
     documents: Mapping[str, Sums] | None = None,
     valid_documents: Mapping[str, Sums] | None = None,
     thresholds: Sequence[float] = THRESHOLDS,
@@ -114,8 +124,9 @@ def whole(sums: Sums) -> Sums:
 def _own(names, domains) -> list[tuple[int, str]]:
     own = [(e, n) for e, n in enumerate(names) if n in domains]
     if not own:
-        raise UserError("no domain is named after an expert: "
-                        f"{', '.join(domains)} against {', '.join(names)}")
+        raise UserError(
+            f"no domain is named after an expert: {', '.join(domains)} against {', '.join(names)}"
+        )
     return own
 
 

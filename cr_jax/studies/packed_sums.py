@@ -28,5 +28,8 @@ def pack(sums: Mapping[str, Shaped[np.ndarray, "E N"]]) -> dict[str, np.ndarray]
 
 def unpack(stored: Mapping[str, np.ndarray]) -> dict[str, Shaped[np.ndarray, "E N"]]:
     """The sums of `pack`, as float32; what was never packed comes back as it is."""
-    return {key: (values + stored[key + LEAST] if key + LEAST in stored else values)
-            for key, values in stored.items() if not key.endswith(LEAST)}
+    return {
+        key: (values + stored[key + LEAST] if key + LEAST in stored else values)
+        for key, values in stored.items()
+        if not key.endswith(LEAST)
+    }

@@ -18,21 +18,32 @@ from cr_jax.studies.interface import Context, Section, Study
 __all__ = ["STUDIES", "Context", "Section", "Study", "check", "register", "run"]
 
 # Keys of the report that a run fills itself.
-OTHERS = frozenset({"name", "summary", "examples", "curves", "training", "seconds", "provenance",
-                    "sections"})
-STUDIES: dict[str, Study] = {study.name: study for study in (
-    Study("fingerprint", lambda c: fingerprint.run(c.bank.names, c.scores)),
-    Study("routing", lambda c: routing.run(c.bank, c.scores, tuple(c.experiment.data.unseen),
-                                           c.experiment.eval.alpha)),
-    Study("geometry", lambda c: geometry.run(c.bank, c.text.test, c.experiment.seed)),
-    *ENTRIES)}
+OTHERS = frozenset(
+    {"name", "summary", "examples", "curves", "training", "seconds", "provenance", "sections"}
+)
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        Study("fingerprint", lambda c: fingerprint.run(c.bank.names, c.scores)),
+        Study(
+            "routing",
+            lambda c: routing.run(
+                c.bank, c.scores, tuple(c.experiment.data.unseen), c.experiment.eval.alpha
+            ),
+        ),
+        Study("geometry", lambda c: geometry.run(c.bank, c.text.test, c.experiment.seed)),
+        *ENTRIES,
+    )
+}
 
 
 def register(study: Study) -> Study:
     """Makes `config.studies` accept `study.name`.  Raises `UserError` for a name that is taken."""
     if not study.name.isidentifier() or study.name in STUDIES:
-        raise UserError(f"a study cannot be named {study.name!r}: a name is one word, and taken "
-                        f"are {', '.join(STUDIES)}")
+        raise UserError(
+            f"a study cannot be named {study.name!r}: a name is one word, and taken "
+            f"are {', '.join(STUDIES)}"
+        )
     STUDIES[study.name] = study
     return study
 
@@ -41,8 +52,9 @@ def check(experiment: Experiment) -> None:
     """Raises `UserError` when `config.studies` names no study or one that cannot be made."""
     for name in experiment.studies:
         if name not in STUDIES:
-            raise UserError(f"config.studies: unknown study '{name}'; there are "
-                            f"{', '.join(STUDIES)}")
+            raise UserError(
+                f"config.studies: unknown study '{name}'; there are {', '.join(STUDIES)}"
+            )
         STUDIES[name].check(experiment)
 
 
@@ -59,8 +71,10 @@ def run(context: Context, say: Callable[[str], None] = lambda line: None) -> dic
         try:
             part = study.run(context)
             if taken := part.keys() & (found.keys() | OTHERS):
-                raise UserError(f"its result has the key {', '.join(sorted(taken))}, which is "
-                                "another's; choose another key")
+                raise UserError(
+                    f"its result has the key {', '.join(sorted(taken))}, which is "
+                    "another's; choose another key"
+                )
             section = study.section and dataclasses.asdict(study.section(part))
         except UserError as error:
             say(f"study {name} is left out: {error}")

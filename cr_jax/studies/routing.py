@@ -39,13 +39,22 @@ def run(
     rejected = {d: float((_winner_p(bank, s) < alpha).mean()) for d, s in scores.items()}
     known = np.concatenate([strange[d] for d in own])
     known_rebuilt = np.concatenate([rebuilt[d].min(0) for d in own])
-    foreign = {d: {"auroc": auroc(known, strange[d]), "fpr95": fpr_at_95(known, strange[d]),
-                   "rejected_at_alpha": rejected[d],
-                   "auroc_rebuild": auroc(known_rebuilt, rebuilt[d].min(0))}
-               for d in scores if d not in own}
-    ood = {"per_domain": foreign, "alpha": alpha,
-           "false_alarm": float(np.mean([rejected[d] for d in own])),
-           "accepted_own": {d: 1 - rejected[d] for d in own}}
+    foreign = {
+        d: {
+            "auroc": auroc(known, strange[d]),
+            "fpr95": fpr_at_95(known, strange[d]),
+            "rejected_at_alpha": rejected[d],
+            "auroc_rebuild": auroc(known_rebuilt, rebuilt[d].min(0)),
+        }
+        for d in scores
+        if d not in own
+    }
+    ood = {
+        "per_domain": foreign,
+        "alpha": alpha,
+        "false_alarm": float(np.mean([rejected[d] for d in own])),
+        "accepted_own": {d: 1 - rejected[d] for d in own},
+    }
     if unseen:
         ood["auroc_unseen_domain"] = float(np.mean([foreign[d]["auroc"] for d in unseen]))
         ood["auroc_unseen_worst"] = float(min(foreign[d]["auroc"] for d in unseen))
@@ -56,10 +65,14 @@ def run(
             "accuracy": float(np.mean(list(per_domain.values()))),
             "accuracy_tra": float(np.mean(list(by_tra.values()))),
             "accuracy_rebuild": float(np.mean(list(by_rebuilding.values()))),
-            "chance": 1 / len(bank.names), "per_domain": per_domain, "confusion": confusion,
+            "chance": 1 / len(bank.names),
+            "per_domain": per_domain,
+            "confusion": confusion,
             "windows": int(sum(len(scores[d].tokens) for d in own)),
-            "rule": f"argmin {wording(bank.scoring).ranking_score}"},
-        "ood": ood}
+            "rule": f"argmin {wording(bank.scoring).ranking_score}",
+        },
+        "ood": ood,
+    }
 
 
 def novelty_score(bank: ExpertBank, s: DomainScores) -> np.ndarray:

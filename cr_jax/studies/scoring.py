@@ -20,8 +20,9 @@ from cr_jax.studies.unknown.detection import auroc, fpr_at_95
 Residuals = Mapping[str, Float[np.ndarray, "E N"]]  # per domain, nats/token
 
 
-def rules(found: Mapping[str, np.ndarray], window: int, experts: list[str]
-          ) -> dict[str, dict[str, Residuals]]:
+def rules(
+    found: Mapping[str, np.ndarray], window: int, experts: list[str]
+) -> dict[str, dict[str, Residuals]]:
     """{rule: {split: residuals}} of one run's full windows; lower is nearer.
 
     The measured rules, TRA with its sign changed, sums of rules that share the unit, the code
@@ -30,28 +31,38 @@ def rules(found: Mapping[str, np.ndarray], window: int, experts: list[str]
     stands under unseen/ or is no expert's.
     """
     places = sorted({k.split(":")[0] for k in found})
-    unseen = [k for k in places if k.startswith("unseen/")
-              or (k.startswith("test/") and k.split("/", 1)[1] not in experts)]
-    domains = {"valid": {d: f"valid/{d}" for d in experts},
-               "test": {d: f"test/{d}" for d in experts} | {k.split("/", 1)[1]: k for k in unseen}}
+    unseen = [
+        k
+        for k in places
+        if k.startswith("unseen/") or (k.startswith("test/") and k.split("/", 1)[1] not in experts)
+    ]
+    domains = {
+        "valid": {d: f"valid/{d}" for d in experts},
+        "test": {d: f"test/{d}" for d in experts} | {k.split("/", 1)[1]: k for k in unseen},
+    }
 
     def read(rule, key, sign=1.0):
-        return {split: {d: sign / window * found[f"{place}:{rule}:{key}"]
-                        for d, place in of.items()} for split, of in domains.items()}
+        return {
+            split: {d: sign / window * found[f"{place}:{rule}:{key}"] for d, place in of.items()}
+            for split, of in domains.items()
+        }
 
     out = {"seen": read("seen", "nll"), "TRA": read("seen", "correct", -1.0)}
     hidden = sorted({k.split(":")[1] for k in found} - {"seen"})
     out |= {rule: read(rule, "residual") for rule in hidden}
-    add = lambda *names: {s: {d: sum(out[n][s][d] for n in names) for d in out["seen"][s]}
-                          for s in domains}
+    add = lambda *names: {
+        s: {d: sum(out[n][s][d] for n in names) for d in out["seen"][s]} for s in domains
+    }
     if "h50" in hidden:
         out["seen + h50"] = add("seen", "h50")
     if len(hidden) > 1:
         out[" + ".join(hidden)] = add(*hidden)
     if "code" in hidden:
         out["code, typicality"] = exceeding(out["code"], experts)
-    return out | {f"z {name}": standardised(out[name], experts) for name in
-                  ("seen", *(["h50"] if "h50" in hidden else []))}
+    return out | {
+        f"z {name}": standardised(out[name], experts)
+        for name in ("seen", *(["h50"] if "h50" in hidden else []))
+    }
 
 
 def standardised(residuals: Mapping[str, Residuals], experts: list[str]) -> dict[str, Residuals]:
@@ -59,8 +70,9 @@ def standardised(residuals: Mapping[str, Residuals], experts: list[str]) -> dict
     own = [residuals["valid"][name][e] for e, name in enumerate(experts)]
     middle = np.array([x.mean() for x in own])[:, None]
     spread = np.array([max(x.std(), 1e-9) for x in own])[:, None]
-    return {split: {d: (r - middle) / spread for d, r in of.items()}
-            for split, of in residuals.items()}
+    return {
+        split: {d: (r - middle) / spread for d, r in of.items()} for split, of in residuals.items()
+    }
 
 
 def exceeding(residuals: Mapping[str, Residuals], experts: list[str]) -> dict[str, Residuals]:
@@ -68,9 +80,10 @@ def exceeding(residuals: Mapping[str, Residuals], experts: list[str]) -> dict[st
     known = lambda split: {name: residuals[split][name] for name in experts}
     weight = weak_experts.typicality(known("valid"), known("test"), experts)["chosen_on_valid"]
     limit = weak_experts.limits(residuals["valid"], experts)
-    return {split: {d: weak_experts.with_typicality_penalty(r, limit, weight)
-                    for d, r in of.items()}
-            for split, of in residuals.items()}
+    return {
+        split: {d: weak_experts.with_typicality_penalty(r, limit, weight) for d, r in of.items()}
+        for split, of in residuals.items()
+    }
 
 
 def judge(residuals: Mapping[str, Residuals], experts: list[str]) -> dict[str, Any]:
@@ -83,9 +96,14 @@ def judge(residuals: Mapping[str, Residuals], experts: list[str]) -> dict[str, A
     unseen = [d for d in test if d not in experts]
     area = {d: auroc(known, strange[d]) for d in unseen}
     rate = {d: fpr_at_95(known, strange[d]) for d in unseen}
-    return {"routing": float(np.mean(list(hits.values()))), "per_domain": hits,
-            "auroc": float(np.mean(list(area.values()))), "auroc_per_domain": area,
-            "fpr95": float(np.mean(list(rate.values()))), "fpr95_per_domain": rate}
+    return {
+        "routing": float(np.mean(list(hits.values()))),
+        "per_domain": hits,
+        "auroc": float(np.mean(list(area.values()))),
+        "auroc_per_domain": area,
+        "fpr95": float(np.mean(list(rate.values()))),
+        "fpr95_per_domain": rate,
+    }
 
 
 def run(folder: Path, variant_of: Callable[[str], str]) -> list[dict[str, Any]]:
@@ -102,17 +120,29 @@ def run(folder: Path, variant_of: Callable[[str], str]) -> list[dict[str, Any]]:
             continue
         with np.load(path, allow_pickle=False) as stored:
             found = unpack(stored)
-        tra = float(np.mean([found[f"test/{d}:seen:correct"][e].mean() / window
-                             for e, d in enumerate(experts)]))
+        tra = float(
+            np.mean(
+                [found[f"test/{d}:seen:correct"][e].mean() / window for e, d in enumerate(experts)]
+            )
+        )
         for rule, residuals in rules(found, window, experts).items():
-            rows.append({
-                "run": path.stem, "variant": variant_of(path.stem), "seed": spec["seed"],
-                "rule": rule, "tra": tra, "params": record["params"],
-                "own_residual": float(np.mean([residuals["test"][d][e].mean()
-                                               for e, d in enumerate(experts)])),
-                "train_seconds": record["seconds"],
-                "tokens_per_expert": record["tokens_per_expert"],
-                "device": record["device"], **judge(residuals, experts)})
+            rows.append(
+                {
+                    "run": path.stem,
+                    "variant": variant_of(path.stem),
+                    "seed": spec["seed"],
+                    "rule": rule,
+                    "tra": tra,
+                    "params": record["params"],
+                    "own_residual": float(
+                        np.mean([residuals["test"][d][e].mean() for e, d in enumerate(experts)])
+                    ),
+                    "train_seconds": record["seconds"],
+                    "tokens_per_expert": record["tokens_per_expert"],
+                    "device": record["device"],
+                    **judge(residuals, experts),
+                }
+            )
     return rows
 
 

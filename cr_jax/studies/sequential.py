@@ -27,16 +27,18 @@ class Evidence:
     temperature: float = 1.0
     power: float = 1.0
 
-    def posterior(self, residual: Float[np.ndarray, "E W"], tokens: Int[np.ndarray, " W"]
-                  ) -> Float[np.ndarray, "E W"]:
+    def posterior(
+        self, residual: Float[np.ndarray, "E W"], tokens: Int[np.ndarray, " W"]
+    ) -> Float[np.ndarray, "E W"]:
         """Probability of each expert, from mean residuals over `tokens` tokens."""
-        x = -(residual - residual.min(0)[None]) * (tokens ** self.power / self.temperature)[None]
+        x = -(residual - residual.min(0)[None]) * (tokens**self.power / self.temperature)[None]
         weight = np.exp(x)
         return weight / weight.sum(0)[None]
 
 
-def prefixes(nll: Float[np.ndarray, "E W"], tokens: Int[np.ndarray, " W"]
-             ) -> tuple[Float[np.ndarray, "E W"], Int[np.ndarray, " W"]]:
+def prefixes(
+    nll: Float[np.ndarray, "E W"], tokens: Int[np.ndarray, " W"]
+) -> tuple[Float[np.ndarray, "E W"], Int[np.ndarray, " W"]]:
     """Windows' sums in reading order -> mean residuals and tokens after 1, 2, ... W windows.
 
     `UserError` when there is no window or the first has no token.
@@ -48,7 +50,9 @@ def prefixes(nll: Float[np.ndarray, "E W"], tokens: Int[np.ndarray, " W"]
 
 
 def sequential(
-    nll: Float[np.ndarray, "E W"], tokens: Int[np.ndarray, " W"], threshold: float,
+    nll: Float[np.ndarray, "E W"],
+    tokens: Int[np.ndarray, " W"],
+    threshold: float,
     evidence: Evidence = Evidence(),
 ) -> tuple[int, int]:
     """-> (expert, windows read) of one document: stops when a posterior reaches `threshold`.
@@ -70,16 +74,18 @@ def fit_evidence(documents: Sequence[Document]) -> Evidence:
     per_home = np.bincount([home for home, *_ in documents])
     gaps = np.concatenate([r - r[home][None] for home, r, _ in documents], 1)  # [E, prefixes]
     tokens = np.concatenate([t for *_, t in documents]).astype(np.float64)
-    weight = np.concatenate([np.full(len(t), 1 / (len(t) * per_home[home]))
-                             for home, _, t in documents])
+    weight = np.concatenate(
+        [np.full(len(t), 1 / (len(t) * per_home[home])) for home, _, t in documents]
+    )
     weight /= weight.sum()
     best, least = Evidence(), np.inf
     for power in _POWERS:
-        scaled = gaps * (tokens ** power)[None]
+        scaled = gaps * (tokens**power)[None]
         low = -scaled.min(0)  # >= 0: home's own gap is 0
         for temperature in _TEMPERATURES:
             surprise = low / temperature + np.log(
-                np.sum(np.exp(-(scaled + low[None]) / temperature), 0))
+                np.sum(np.exp(-(scaled + low[None]) / temperature), 0)
+            )
             loss = float(weight @ surprise)
             if loss < least:
                 best, least = Evidence(float(temperature), power), loss
@@ -107,17 +113,24 @@ def curve(documents: Sequence[Document], evidence: Evidence, thresholds: Sequenc
     longest = max(r.shape[1] for _, r, _ in documents)
     rows = []
     for threshold in thresholds:
-        stops = [_stop(r, p, threshold)
-                 for (_, r, _), p in zip(documents, posteriors, strict=True)]
-        rows.append({"threshold": threshold, **row(stops),
-                     "most_windows": max(n for _, n in stops)})
+        stops = [_stop(r, p, threshold) for (_, r, _), p in zip(documents, posteriors, strict=True)]
+        rows.append(
+            {"threshold": threshold, **row(stops), "most_windows": max(n for _, n in stops)}
+        )
     fixed = []
     for k in sorted({*(1 << i for i in range(longest.bit_length())), longest}):
-        stops = [(int(r[:, min(k, r.shape[1]) - 1].argmin()), min(k, r.shape[1]))
-                 for _, r, _ in documents]
+        stops = [
+            (int(r[:, min(k, r.shape[1]) - 1].argmin()), min(k, r.shape[1]))
+            for _, r, _ in documents
+        ]
         fixed.append({"windows_at_most": k, **row(stops)})
-    return {"temperature": evidence.temperature, "power": evidence.power, "rows": rows,
-            "fixed": fixed, "documents": len(documents)}
+    return {
+        "temperature": evidence.temperature,
+        "power": evidence.power,
+        "rows": rows,
+        "fixed": fixed,
+        "documents": len(documents),
+    }
 
 
 def _stop(residual, posterior, threshold: float) -> tuple[int, int]:

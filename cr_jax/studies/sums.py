@@ -40,9 +40,11 @@ class Sums:
 
 def scorer(bank: ExpertBank, sizes: BatchSizes | None = None) -> Score:
     """The bank's own scoring."""
+
     def score(windows):
         found = score_domains(bank, {"windows": windows}, sizes)["windows"]
         return found.residual * found.tokens, found.correct
+
     return score
 
 
@@ -55,11 +57,15 @@ def measure(score: Score, windows: Mapping[Key, Windows]) -> dict[Key, Sums]:
     for name, part in windows.items():
         tokens = part.mask.sum(-1)
         if not len(part) or not tokens.all():
-            raise UserError(f"{name}: every window needs at least one token, and one window is the "
-                            "least; give more text")
+            raise UserError(
+                f"{name}: every window needs at least one token, and one window is the "
+                "least; give more text"
+            )
         nll, correct = (np.asarray(x) for x in score(part))
         if nll.ndim != 2 or nll.shape[1] != len(part) or correct.shape != nll.shape:
-            raise UserError(f"{name}: a scorer returns sums of shape [experts, {len(part)}], "
-                            f"got {nll.shape} and {correct.shape}")
+            raise UserError(
+                f"{name}: a scorer returns sums of shape [experts, {len(part)}], "
+                f"got {nll.shape} and {correct.shape}"
+            )
         found[name] = Sums(nll.astype(np.float64), correct.astype(np.int64), tokens, part.document)
     return found

@@ -22,8 +22,9 @@ SHARES = (0.0, 0.5, 0.8, 0.9, 0.95)
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
-def own_offsets(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
-                share: float) -> Float[np.ndarray, " E"]:
+def own_offsets(
+    residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str], share: float
+) -> Float[np.ndarray, " E"]:
     """The least numbers >= 0 with which each expert, if it alone had one, wins `share` of its own.
 
     residuals: nats/token of every expert on validation windows of each domain; names: experts in
@@ -36,15 +37,20 @@ def own_offsets(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequen
     for e, name in enumerate(names):
         r = np.asarray(residuals[name], np.float64) if name in residuals else np.empty((0, 0))
         if r.shape[0] != len(names) or not r.size or not np.isfinite(r).all():
-            raise UserError(f"{name}: finite residuals of all {len(names)} experts on at least one "
-                            "validation window are needed for offsets")
+            raise UserError(
+                f"{name}: finite residuals of all {len(names)} experts on at least one "
+                "validation window are needed for offsets"
+            )
         if share:
             found[e] = least_offset(r, e, share)
     return found
 
 
-def choose(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
-           shares: Sequence[float] = SHARES) -> tuple[float, Float[np.ndarray, " E"]]:
+def choose(
+    residuals: Mapping[str, Float[np.ndarray, "E _"]],
+    names: Sequence[str],
+    shares: Sequence[float] = SHARES,
+) -> tuple[float, Float[np.ndarray, " E"]]:
     """(share, offsets) with the best accuracy on these windows, mean over domains, all experts
     having theirs at once; of equal ones the smaller share.
 
@@ -60,40 +66,61 @@ def choose(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[st
     return best[1:]
 
 
-def accuracy(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
-             offset: Float[np.ndarray, " E"]) -> float:
+def accuracy(
+    residuals: Mapping[str, Float[np.ndarray, "E _"]],
+    names: Sequence[str],
+    offset: Float[np.ndarray, " E"],
+) -> float:
     """Share of windows that go to their own domain's expert, mean over domains."""
-    return float(np.mean([np.mean((residuals[n] - offset[:, None]).argmin(0) == e)
-                          for e, n in enumerate(names)]))
+    return float(
+        np.mean(
+            [np.mean((residuals[n] - offset[:, None]).argmin(0) == e) for e, n in enumerate(names)]
+        )
+    )
 
 
-def limits(residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str]
-           ) -> Float[np.ndarray, " E"]:
+def limits(
+    residuals: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str]
+) -> Float[np.ndarray, " E"]:
     """Each expert's `PERCENTILE` of residuals on its own windows, nats/token."""
     return np.array([np.percentile(residuals[n][e], PERCENTILE) for e, n in enumerate(names)])
 
 
-def with_typicality_penalty(residual: Float[np.ndarray, "E N"], limit: Float[np.ndarray, " E"],
-                            weight: float) -> Float[np.ndarray, "E N"]:
+def with_typicality_penalty(
+    residual: Float[np.ndarray, "E N"], limit: Float[np.ndarray, " E"], weight: float
+) -> Float[np.ndarray, "E N"]:
     """Residuals, what lies above an expert's limit counted 1 + weight times."""
     return residual + weight * np.maximum(0, residual - limit[:, None])
 
 
-def typicality(valid: Mapping[str, Float[np.ndarray, "E _"]],
-               test: Mapping[str, Float[np.ndarray, "E _"]], names: Sequence[str],
-               weights: Sequence[float] = WEIGHTS) -> dict:
+def typicality(
+    valid: Mapping[str, Float[np.ndarray, "E _"]],
+    test: Mapping[str, Float[np.ndarray, "E _"]],
+    names: Sequence[str],
+    weights: Sequence[float] = WEIGHTS,
+) -> dict:
     """-> {"percentile", "rows": [{"weight", "valid", "test", "per_domain"}], "chosen_on_valid"}.
 
     Accuracies are means over domains; per_domain is on test.
     """
     limit, rows = limits(valid, names), []
     for weight in weights:
-        scores = [{n: with_typicality_penalty(r[n], limit, weight) for n in names}
-                  for r in (valid, test)]
+        scores = [
+            {n: with_typicality_penalty(r[n], limit, weight) for n in names} for r in (valid, test)
+        ]
         none = np.zeros(len(names))
-        rows.append({"weight": weight, "valid": accuracy(scores[0], names, none),
-                     "test": accuracy(scores[1], names, none),
-                     "per_domain": {n: float(np.mean(scores[1][n].argmin(0) == e))
-                                    for e, n in enumerate(names)}})
-    return {"percentile": PERCENTILE, "rows": rows,
-            "chosen_on_valid": max(rows, key=lambda r: r["valid"])["weight"]}
+        rows.append(
+            {
+                "weight": weight,
+                "valid": accuracy(scores[0], names, none),
+                "test": accuracy(scores[1], names, none),
+                "per_domain": {
+                    n: float(np.mean(scores[1][n].argmin(0) == e)) for e, n in enumerate(names)
+                },
+            }
+        )
+    return {
+        "percentile": PERCENTILE,
+        "rows": rows,
+        "chosen_on_valid": max(rows, key=lambda r: r["valid"])["weight"],
+    }

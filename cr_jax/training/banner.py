@@ -17,8 +17,14 @@ MANY = 10  # times; an expert that read its text seventeen times found its own d
 # stranger than its neighbour did (docs/results/2026-11-22-twenty-experts.md)
 
 
-def lines(plan: Plan, memory: dict[str, int] | None, loss: Loss, train: TrainConfig,
-          clock: Clock, step: int) -> list[str]:
+def lines(
+    plan: Plan,
+    memory: dict[str, int] | None,
+    loss: Loss,
+    train: TrainConfig,
+    clock: Clock,
+    step: int,
+) -> list[str]:
     """Three lines: how the devices are laid out and used; which kernels run; how long it takes, as
     far as is known.
 
@@ -33,10 +39,16 @@ def lines(plan: Plan, memory: dict[str, int] | None, loss: Loss, train: TrainCon
         per_step += f" and expert, {plan.experts * tokens:,} in all"
     held = ""
     if memory:
-        held = (f", {_size(sum(memory.values()))} per device ({_size(memory['state'])} of it "
-                "the state)")
-    return [f"{plan.mode} over {mesh}" + (f", {processes} processes" if processes > 1 else "")
-            + f"; {per_step}{held}", _kernels(plan, model), _time(plan, loss, train, clock, step)]
+        held = (
+            f", {_size(sum(memory.values()))} per device ({_size(memory['state'])} of it the state)"
+        )
+    return [
+        f"{plan.mode} over {mesh}"
+        + (f", {processes} processes" if processes > 1 else "")
+        + f"; {per_step}{held}",
+        _kernels(plan, model),
+        _time(plan, loss, train, clock, step),
+    ]
 
 
 def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[str]:
@@ -49,28 +61,36 @@ def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[
     for name, have in tokens.items():
         limit = train.max_epochs * have or total
         if limit < total:
-            found.append(f"{name}: learns for {limit / total:.0%} of the run: then it has read "
-                         f"its {have:,} tokens {train.max_epochs:g} times "
-                         "(config.train.max_epochs)")
+            found.append(
+                f"{name}: learns for {limit / total:.0%} of the run: then it has read "
+                f"its {have:,} tokens {train.max_epochs:g} times "
+                "(config.train.max_epochs)"
+            )
         elif have and total > MANY * have:
-            found.append(f"{name}: its {have:,} tokens will be read {total / have:.0f} times; an "
-                         "expert that knows its text by heart takes new text of its domain for "
-                         "another's: give more text or fewer steps, or try "
-                         "config.train.max_epochs")
+            found.append(
+                f"{name}: its {have:,} tokens will be read {total / have:.0f} times; an "
+                "expert that knows its text by heart takes new text of its domain for "
+                "another's: give more text or fewer steps, or try "
+                "config.train.max_epochs"
+            )
     return found
 
 
 def _kernels(plan: Plan, model: ModelConfig) -> str:
     rows, asked = row_kernels(model, plan.steps_alone), model.kernels == "xla"
     why = "config.model.kernels" if asked else triton_obstacle(model, plan.steps_alone)
-    return (f"{compute_dtype(model)}, attention {attention_kernel(model)}, row kernels {rows}"
-            + (f" ({why})" if why else ""))
+    return f"{compute_dtype(model)}, attention {attention_kernel(model)}, row kernels {rows}" + (
+        f" ({why})" if why else ""
+    )
 
 
 def _time(plan: Plan, loss: Loss, train: TrainConfig, clock: Clock, step: int) -> str:
     done = clock.progress(step)
-    length = next(f"{getattr(train, unit):,.15g} {unit}" for unit in ("steps", "tokens", "seconds")
-                  if getattr(train, unit))
+    length = next(
+        f"{getattr(train, unit):,.15g} {unit}"
+        for unit in ("steps", "tokens", "seconds")
+        if getattr(train, unit)
+    )
     text = f"{length}, at step {step}: "
     if train.seconds:
         return text + f"{_span(train.seconds * (1 - done))} left"
@@ -92,7 +112,7 @@ def _size(count: int) -> str:
 
 
 def _span(seconds: float) -> str:
-    """"40 s", "12 min", "3.5 h"."""
+    """ "40 s", "12 min", "3.5 h"."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

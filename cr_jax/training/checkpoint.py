@@ -47,8 +47,11 @@ class Checkpointer:
         self.folder = Path(folder).resolve()
         self._keep = keep
         self._current: int | None = None  # the step that the run stands on, once known
-        self._writer = None if jax.process_count() > 1 else futures.ThreadPoolExecutor(
-            1, thread_name_prefix="checkpoint")
+        self._writer = (
+            None
+            if jax.process_count() > 1
+            else futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        )
         self._saving: futures.Future | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -60,11 +63,13 @@ class Checkpointer:
 
     def steps(self) -> list[int]:
         """Sealed steps, oldest first."""
-        return numbers(name.removesuffix(".json") for name in os.listdir(self.folder)
-                       if name.endswith(".json"))
+        return numbers(
+            name.removesuffix(".json") for name in os.listdir(self.folder) if name.endswith(".json")
+        )
 
-    def save(self, step: int, state: Any, iterator: dict, record: dict,
-             best: int | None = None) -> None:
+    def save(
+        self, step: int, state: Any, iterator: dict, record: dict, best: int | None = None
+    ) -> None:
         """Copies the state to the host; what follows goes on in the background, see `wait`.
 
         iterator: the data iterator's state; record: the run's settings and progress; best: a step
@@ -81,7 +86,8 @@ class Checkpointer:
             self._commit(step, _plain(state), iterator, record, best)
         else:
             self._saving = self._writer.submit(
-                self._commit, step, _to_host(_plain(state)), iterator, record, best)
+                self._commit, step, _to_host(_plain(state)), iterator, record, best
+            )
 
     def wait(self) -> None:
         """Until the step that was saved last is sealed.
@@ -98,8 +104,9 @@ class Checkpointer:
         if self._saving is not None and self._saving.done():
             self.wait()
 
-    def _commit(self, step: int, leaves: dict, iterator: dict, record: dict,
-                best: int | None) -> None:
+    def _commit(
+        self, step: int, leaves: dict, iterator: dict, record: dict, best: int | None
+    ) -> None:
         """Writes one step and seals it, then drops all but the newest `keep` and the best one.
 
         Steps behind the one that was restored, damaged or never finished, make way first.
@@ -107,7 +114,7 @@ class Checkpointer:
         with self._writing(step):
             self._write(step, leaves, iterator, record)
             if processes.is_first():
-                kept = {*self.steps()[-self._keep:], best}
+                kept = {*self.steps()[-self._keep :], best}
                 for old in sorted({*self._stored(), *self.steps()} - kept):
                     self._drop(old)
 
@@ -119,16 +126,21 @@ class Checkpointer:
                 if lost > stands:
                     self._drop(lost)
             self._sweep()
-        self._orbax.save(self._place / str(step), args=ocp.args.Composite(
-            state=ocp.args.StandardSave(leaves),
-            iterator=ocp.args.JsonSave(iterator),
-            record=ocp.args.JsonSave(record)))
+        self._orbax.save(
+            self._place / str(step),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(leaves),
+                iterator=ocp.args.JsonSave(iterator),
+                record=ocp.args.JsonSave(record),
+            ),
+        )
         if first:
             hashes = hash_files(self.folder / str(step))
             if problem := incomplete(self._place / str(step)):
                 raise UserError(
                     f"cannot save step {step} to {self.folder}: {problem} after it was written; "
-                    "older checkpoints are whole: check the disk, then run the same command")
+                    "older checkpoints are whole: check the disk, then run the same command"
+                )
             seal = self.folder / f"{step}.json"
             partial = seal.with_suffix(".partial")
             partial.write_text(json.dumps(hashes, indent=0))
@@ -157,12 +169,17 @@ class Checkpointer:
             check(self._read(step, record=ocp.args.JsonRestore())["record"])
             shapes = stored_shapes(self._place / str(step))
             if shapes != {k: x.shape for k, x in target.items()}:
-                raise UserError(f"checkpoint {step} in {self.folder} holds another model than the "
-                                "config describes: use a new --workdir")
+                raise UserError(
+                    f"checkpoint {step} in {self.folder} holds another model than the "
+                    "config describes: use a new --workdir"
+                )
             try:
-                found = self._read(step, state=ocp.args.StandardRestore(target),
-                                   iterator=ocp.args.JsonRestore(),
-                                   record=ocp.args.JsonRestore())
+                found = self._read(
+                    step,
+                    state=ocp.args.StandardRestore(target),
+                    iterator=ocp.args.JsonRestore(),
+                    record=ocp.args.JsonRestore(),
+                )
             except Exception as error:
                 if lost_peer(error) or jax.process_count() > 1:
                     raise  # the others may wait for this one in the middle of their reading
@@ -172,8 +189,9 @@ class Checkpointer:
             self._current = step
             return step, state, found["iterator"], found["record"]
         if processes.from_first(self.steps):
-            raise UserError(f"every checkpoint in {self.folder} is damaged; move the folder away "
-                            "to start over")
+            raise UserError(
+                f"every checkpoint in {self.folder} is damaged; move the folder away to start over"
+            )
         return None
 
     def _newest(self, passed: list[int]) -> tuple[int, str] | None:
@@ -188,8 +206,9 @@ class Checkpointer:
         return None
 
     def _pass_over(self, step: int, problem: str, passed: list[int]) -> None:
-        logging.warning("checkpoint %d is damaged (%s); trying the one before", step,
-                        one_line(problem))
+        logging.warning(
+            "checkpoint %d is damaged (%s); trying the one before", step, one_line(problem)
+        )
         passed.append(step)
 
     def _compare(self, step: int, digest: str) -> None:
@@ -205,9 +224,11 @@ class Checkpointer:
             time.sleep(0.5)
         if not processes.all_true(own == digest):
             who = "another process" if own == digest else f"process {jax.process_index()}"
-            raise UserError(f"{who} does not see checkpoint {step} in {self.folder} as process 0 "
-                            "does: all must share one folder; wait until it shows the same files "
-                            "everywhere, then start all processes again")
+            raise UserError(
+                f"{who} does not see checkpoint {step} in {self.folder} as process 0 "
+                "does: all must share one folder; wait until it shows the same files "
+                "everywhere, then start all processes again"
+            )
 
     def _read(self, step: int, **parts) -> Any:
         return self._orbax.restore(self._place / str(step), args=ocp.args.Composite(**parts))
@@ -237,7 +258,8 @@ class Checkpointer:
                 raise
             raise UserError(
                 f"cannot save step {step} to {self.folder}: {reason}; older checkpoints are "
-                "whole: make room there or allow writing, then run the same command") from error
+                "whole: make room there or allow writing, then run the same command"
+            ) from error
 
     def _stored(self) -> list[int]:
         """Steps that have a folder, sealed or not, oldest first."""

@@ -49,8 +49,15 @@ class Clock:
         Of several limits the nearest counts.
         """
         c = self.config
-        return max(done / limit for done, limit in (
-            (step, c.steps), (self.tokens(step), c.tokens), (self.seconds(), c.seconds)) if limit)
+        return max(
+            done / limit
+            for done, limit in (
+                (step, c.steps),
+                (self.tokens(step), c.tokens),
+                (self.seconds(), c.seconds),
+            )
+            if limit
+        )
 
     def of_experts(self, step: int) -> Float[np.ndarray, " E"]:
         """Each expert's progress before step number `step`; one that is at 1 has stopped learning.

@@ -12,7 +12,10 @@ from cr_jax.config import ModelConfig, TrainConfig
 
 
 def draw_for(
-    model: ModelConfig, train: TrainConfig, shape: tuple[int, int], key: PRNGKeyArray,
+    model: ModelConfig,
+    train: TrainConfig,
+    shape: tuple[int, int],
+    key: PRNGKeyArray,
     axis_name: str | None = None,
 ) -> tuple[dict[str, Array], Bool[Array, "B L"] | None]:
     """Arguments of the model ("rate" [B], "hidden" [B, L]), and the mask of shortened windows.
@@ -39,11 +42,11 @@ def draw_for(
         return jnp.where(chosen, jnp.minimum(drawn, full), full)
 
     if train.nested:
-        options["rate"] = mine(
-            some(train.nested, 0, models.make_bottleneck(model).rates))
+        options["rate"] = mine(some(train.nested, 0, models.make_bottleneck(model).rates))
     if train.hidden:
         share = jax.random.uniform(
-            keys[2], (everyone, 1), minval=train.hidden_low, maxval=train.hidden_high)
+            keys[2], (everyone, 1), minval=train.hidden_low, maxval=train.hidden_high
+        )
         share = jnp.where(jax.random.uniform(keys[3], (everyone, 1)) < train.hidden, share, 0.0)
         options["hidden"] = mine(jax.random.uniform(keys[4], (everyone, window)) < share)
     if train.short:

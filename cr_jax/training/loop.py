@@ -74,7 +74,9 @@ class Trained:
 
 
 def train(
-    job: Job, plan: Plan, workdir: Path | None = None,
+    job: Job,
+    plan: Plan,
+    workdir: Path | None = None,
     on_log: Callable[[int, Mapping[str, dict]], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Trained:
@@ -93,18 +95,25 @@ def train(
     keys = expert_keys(experiment.seed, names)
     sizes = [count_tokens(job.texts[n]) if n in job.texts else 0 for n in names]
     clock, phases, step, before = Clock(settings, model.window, sizes), Phases(), 0, {}
-    validation = (Validation(experiment, loss, job.valid, clock)
-                  if experiment.eval.every and job.valid else NEVER)
+    validation = (
+        Validation(experiment, loss, job.valid, clock)
+        if experiment.eval.every and job.valid
+        else NEVER
+    )
     with contextlib.ExitStack() as opened, stop_signals() as stop:
         restored = checkpointer = writer = None
         if workdir is not None:
-            record = {"experiment": to_dict(experiment), "model": to_dict(model),
-                      "experts": list(names),
-                      "texts": {n: content(t) for n, t in job.texts.items()}}
+            record = {
+                "experiment": to_dict(experiment),
+                "model": to_dict(model),
+                "experts": list(names),
+                "texts": {n: content(t) for n, t in job.texts.items()},
+            }
             checkpointer = Checkpointer(workdir / "checkpoints", settings.keep_checkpoints)
             opened.callback(checkpointer.close)
             restored = checkpointer.restore(
-                plan.shapes(make_state, keys), lambda old: same_run(old, record))
+                plan.shapes(make_state, keys), lambda old: same_run(old, record)
+            )
         if restored:
             step, held, iterator_state, old = restored
             state = plan.spread(held)
@@ -125,10 +134,18 @@ def train(
             check_state(step, held)  # the loss was that of the parameters before the last update
             if checkpointer:
                 best = validation.best if experiment.eval.keep_best else None
-                checkpointer.save(step, held, batches.get_state(), {
-                    **record, "elapsed": clock.seconds(),
-                    "phases": added(before, phases.seconds()),
-                    "validation": validation.to_record()}, best and best["step"])
+                checkpointer.save(
+                    step,
+                    held,
+                    batches.get_state(),
+                    {
+                        **record,
+                        "elapsed": clock.seconds(),
+                        "phases": added(before, phases.seconds()),
+                        "validation": validation.to_record(),
+                    },
+                    best and best["step"],
+                )
             phases.enter("step")
 
         def look():
@@ -142,29 +159,41 @@ def train(
         if main:
             writer = MetricWriter(workdir, step)
             opened.callback(writer.close)
-        trace = Trace(profile_steps(settings.profile) if main else None,
-                      (workdir or Path()) / "trace")
+        trace = Trace(
+            profile_steps(settings.profile) if main else None, (workdir or Path()) / "trace"
+        )
         opened.callback(trace.close)
         finished, stopped, batch = clock.progress(step) >= 1, False, None
         complete = finished
         if finished:
             say(f"training was complete at step {step}; nothing to train")
         if workdir is not None:
-            watchdog = opened.enter_context(Watchdog(
-                settings.watchdog, phases, workdir / _hang_file(jax.process_index()), step))
+            watchdog = opened.enter_context(
+                Watchdog(settings.watchdog, phases, workdir / _hang_file(jax.process_index()), step)
+            )
         if not finished:
             batch = plan.put(next(batches))
             phases.enter("compile")
             program = plan.compile_step(
-                lambda axis: make_train_step(
-                    loss, experiment.optimizer, settings.accumulate, axis),
-                settings.experts_by, state, batch)
+                lambda axis: make_train_step(loss, experiment.optimizer, settings.accumulate, axis),
+                settings.experts_by,
+                state,
+                batch,
+            )
             validation.compile(plan, settings.experts_by, state.params)
             for line in banner.lines(plan, program.memory, loss, settings, clock, step):
                 say(line)
-        bar = opened.enter_context(tqdm(
-            total=100, initial=min(100.0, 100 * clock.progress(step)), disable=not main, unit="%",
-            mininterval=0.5, leave=True, bar_format=BAR))
+        bar = opened.enter_context(
+            tqdm(
+                total=100,
+                initial=min(100.0, 100 * clock.progress(step)),
+                disable=not main,
+                unit="%",
+                mininterval=0.5,
+                leave=True,
+                bar_format=BAR,
+            )
+        )
         log = Progress(experiment, loss, names, clock, phases, writer, bar, on_log)
         jax.block_until_ready(state)
         if not finished:
@@ -203,7 +232,8 @@ def train(
             phases.enter("others")
             looks = validation.due(step)
             stopped, due, agreed_look = agreed(
-                step, stop.is_set(), clock.seconds() - last_save > settings.checkpoint_every, looks)
+                step, stop.is_set(), clock.seconds() - last_save > settings.checkpoint_every, looks
+            )
             if validation.unit == "seconds":
                 looks = agreed_look  # each process has a clock of its own
             phases.enter("step")
@@ -238,8 +268,14 @@ def train(
         raise Interrupted(f"stopped at step {step}{saved}")
     if spent["compile"]:
         say(f"time: {shares(spent)}")
-    return Trained(plan.to_host(plan.gather(state).params), step, clock.elapsed, clock.tokens(step),
-                   added(before, spent), validation.looks)
+    return Trained(
+        plan.to_host(plan.gather(state).params),
+        step,
+        clock.elapsed,
+        clock.tokens(step),
+        added(before, spent),
+        validation.looks,
+    )
 
 
 def check_layout(settings: TrainConfig, model: TransformerConfig, plan: Plan) -> None:
@@ -249,8 +285,10 @@ def check_layout(settings: TrainConfig, model: TransformerConfig, plan: Plan) ->
     """
     rows = settings.batch // plan.row_devices
     if plan.steps_alone and rows % settings.accumulate:
-        raise UserError(f"config.train.accumulate={settings.accumulate} must divide the {rows} "
-                        "rows of an expert that each device holds without config.mesh_fsdp")
+        raise UserError(
+            f"config.train.accumulate={settings.accumulate} must divide the {rows} "
+            "rows of an expert that each device holds without config.mesh_fsdp"
+        )
     row_kernels(model, plan.steps_alone)
 
 

@@ -106,7 +106,8 @@ class CompressorLoss:
 
         def cross_entropy(states, weights):
             return objective.linear_cross_entropy(
-                states, kernel, tokens, weights, self.chunk, row_kernels(model))
+                states, kernel, tokens, weights, self.chunk, row_kernels(model)
+            )
 
         value, scores = cross_entropy(h, counted.astype(jnp.float32) / count)
         sums = objective.score_sums(scores, counted)
@@ -125,7 +126,8 @@ class CompressorLoss:
         else:
             (h, _), ahead = net.apply(params, tokens, mask), None
         sums = objective.score_sums(
-            objective.token_scores(h, kernel, tokens, self.chunk), rows["counted"])
+            objective.token_scores(h, kernel, tokens, self.chunk), rows["counted"]
+        )
         if ahead is not None:
             nll = objective.token_scores(ahead, kernel, tokens, self.chunk).nll
             sums["predicted_nll"] = jnp.sum(jnp.where(rows["counted"], nll, 0.0))
@@ -151,21 +153,28 @@ class LanguageModelLoss:
 
     def rows(self, batch, key, axis_name):
         mask = batch.get("mask")
-        return dict(batch), (jnp.float32(batch["tokens"].size) if mask is None
-                             else jnp.sum(mask, dtype=jnp.float32))
+        return dict(batch), (
+            jnp.float32(batch["tokens"].size) if mask is None else jnp.sum(mask, dtype=jnp.float32)
+        )
 
     def __call__(self, params, rows, count):
         tokens = rows["tokens"]
         mask = rows.get("mask", jnp.ones(tokens.shape, bool))
         value, scores = objective.linear_cross_entropy(
-            models.CausalLm(self.model).apply(params, tokens), models.head(self.model, params),
-            tokens, mask.astype(jnp.float32) / count, self.chunk)
+            models.CausalLm(self.model).apply(params, tokens),
+            models.head(self.model, params),
+            tokens,
+            mask.astype(jnp.float32) / count,
+            self.chunk,
+        )
         return value, objective.score_sums(scores, mask)
 
     def score(self, params, rows):
         h = models.CausalLm(self.model).apply(params, rows["tokens"])
-        return objective.score_sums(objective.token_scores(
-            h, models.head(self.model, params), rows["tokens"], self.chunk), rows["counted"])
+        return objective.score_sums(
+            objective.token_scores(h, models.head(self.model, params), rows["tokens"], self.chunk),
+            rows["counted"],
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,8 +203,7 @@ class ClassifierLoss:
         logits = self.net.apply(params, rows["tokens"], rows["mask"])
         own = jnp.take_along_axis(jax.nn.log_softmax(logits), rows["label"][:, None], axis=1)
         right = jnp.argmax(logits, -1)[:, None] == rows["label"][:, None]
-        sums = objective.score_sums(
-            objective.TrainScores(-own, right), jnp.ones(own.shape, bool))
+        sums = objective.score_sums(objective.TrainScores(-own, right), jnp.ones(own.shape, bool))
         return -jnp.sum(own) / count, sums
 
     def score(self, params, rows):

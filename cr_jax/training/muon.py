@@ -23,17 +23,28 @@ def half_precision_muon(config: OptimizerConfig, dimensions) -> optax.GradientTr
     muon = optax.chain(
         # Without a step of its own: momentum, each matrix divided by its Frobenius norm.
         optax.contrib.scale_by_muon(
-            COEFFICIENTS, ns_steps=0, mu_dtype=config.momentum_dtype,
-            weight_dimension_numbers=everywhere),
+            COEFFICIENTS,
+            ns_steps=0,
+            mu_dtype=config.momentum_dtype,
+            weight_dimension_numbers=everywhere,
+        ),
         optax.stateless(lambda updates, params: jax.tree.map(_orthogonal, updates)),
         optax.add_decayed_weights(config.weight_decay),
-        optax.scale_by_learning_rate(config.muon_learning_rate))
-    adamw = optax.adamw(config.learning_rate, b1=config.b1, b2=config.b2,
-                        weight_decay=config.weight_decay, mu_dtype=config.momentum_dtype,
-                        nesterov=True)
+        optax.scale_by_learning_rate(config.muon_learning_rate),
+    )
+    adamw = optax.adamw(
+        config.learning_rate,
+        b1=config.b1,
+        b2=config.b2,
+        weight_decay=config.weight_decay,
+        mu_dtype=config.momentum_dtype,
+        nesterov=True,
+    )
     labels = lambda params: jax.tree.map(
-        lambda taken: "adam" if taken is None else "muon", dimensions(params),
-        is_leaf=lambda x: x is None or isinstance(x, optax.contrib.MuonDimensionNumbers))
+        lambda taken: "adam" if taken is None else "muon",
+        dimensions(params),
+        is_leaf=lambda x: x is None or isinstance(x, optax.contrib.MuonDimensionNumbers),
+    )
     return optax.partition({"muon": muon, "adam": adamw}, labels)
 
 

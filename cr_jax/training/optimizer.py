@@ -36,15 +36,24 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 def _chain(config: OptimizerConfig) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     if config.name == "adamw":
-        return optax.chain(clip, optax.adamw(
-            config.learning_rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay))
+        return optax.chain(
+            clip,
+            optax.adamw(
+                config.learning_rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+            ),
+        )
     if config.newton_schulz == "bfloat16":
         return optax.chain(clip, half_precision_muon(config, muon_dimensions))
     muon = optax.contrib.muon(
-        config.muon_learning_rate, adam_learning_rate=config.learning_rate,
-        adam_b1=config.b1, adam_b2=config.b2, weight_decay=config.weight_decay,
-        adam_weight_decay=config.weight_decay, mu_dtype=config.momentum_dtype,
-        muon_weight_dimension_numbers=muon_dimensions)
+        config.muon_learning_rate,
+        adam_learning_rate=config.learning_rate,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        weight_decay=config.weight_decay,
+        adam_weight_decay=config.weight_decay,
+        mu_dtype=config.momentum_dtype,
+        muon_weight_dimension_numbers=muon_dimensions,
+    )
     return optax.chain(clip, _half_precision_products(muon))
 
 
@@ -77,6 +86,9 @@ def rate(config: OptimizerConfig, progress: Float[Array, ""]) -> Float[Array, ""
     warm = jnp.minimum(1.0, (progress + 1e-3) / max(config.warmup, 1e-3))
     start = max(config.warmup, 1.0 - config.cooldown)
     fall = jnp.clip((progress - start) / max(1.0 - start, 1e-6), 0.0, 1.0)
-    shape = {"linear": 1.0 - fall, "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * fall)),
-             "constant": jnp.ones_like(fall)}[config.schedule]
+    shape = {
+        "linear": 1.0 - fall,
+        "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * fall)),
+        "constant": jnp.ones_like(fall),
+    }[config.schedule]
     return jnp.where(progress < 1, warm * (config.final + (1.0 - config.final) * shape), 0.0)

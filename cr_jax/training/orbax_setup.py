@@ -28,12 +28,16 @@ def plain_place(folder: Path, owner: object) -> Path:
         weakref.finalize(owner, shutil.rmtree, beside, ignore_errors=True)
         (beside / "checkpoints").symlink_to(folder, target_is_directory=True)
     except OSError as error:
-        raise UserError(f"the workdir's name needs a link in {tempfile.gettempdir()}, which "
-                        f"cannot be made ({error.strerror}): set TMPDIR, or use letters, "
-                        "digits and . _ - in --workdir") from None
+        raise UserError(
+            f"the workdir's name needs a link in {tempfile.gettempdir()}, which "
+            f"cannot be made ({error.strerror}): set TMPDIR, or use letters, "
+            "digits and . _ - in --workdir"
+        ) from None
     if not _PLAIN.fullmatch(str(beside)):
-        raise UserError(f"neither --workdir nor TMPDIR ({beside.parent}) has a plain name: use "
-                        "letters, digits and . _ - in one of them")
+        raise UserError(
+            f"neither --workdir nor TMPDIR ({beside.parent}) has a plain name: use "
+            "letters, digits and . _ - in one of them"
+        )
     return beside / "checkpoints"
 
 
@@ -45,8 +49,7 @@ def hush_orbax() -> None:
     calls back an event loop that is closed by then.
     """
     py_logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-    py_logging.getLogger("asyncio").addFilter(
-        lambda record: "orbax" not in record.getMessage())
+    py_logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
     of_thread, ignored = threading.excepthook, sys.unraisablehook
 
     def tell_of_thread(failed):

@@ -6,9 +6,15 @@ from collections.abc import Mapping
 
 # Phase -> what a run that hangs there waits for.
 PHASES = {
-    "start": "its first batch", "compile": "the compiler", "data": "the next batch",
-    "step": "the devices", "validate": "the validation", "checkpoint": "the checkpoint",
-    "others": "the other processes", "log": "the log"}
+    "start": "its first batch",
+    "compile": "the compiler",
+    "data": "the next batch",
+    "step": "the devices",
+    "validate": "the validation",
+    "checkpoint": "the checkpoint",
+    "others": "the other processes",
+    "log": "the log",
+}
 
 
 class Phases:

@@ -13,8 +13,10 @@ from cr_jax.training.optimizer import rate
 from cr_jax.training.speed import peak_flops
 
 BAR = "train {percentage:5.1f}% |{bar:24}| {desc}"
-_KEPT = ("lower config.optimizer.learning_rate and muon_learning_rate; a workdir keeps what was "
-         "saved before, start in a new one")
+_KEPT = (
+    "lower config.optimizer.learning_rate and muon_learning_rate; a workdir keeps what was "
+    "saved before, start in a new one"
+)
 
 
 class Progress:
@@ -52,8 +54,9 @@ class Progress:
         self.phases.enter("log")
         now = self.clock.seconds()
         spent = self.phases.news()
-        speed = {f"seconds_{name}": spent[name]
-                 for name in ("data", "step", "validate", "checkpoint")}
+        speed = {
+            f"seconds_{name}": spent[name] for name in ("data", "step", "validate", "checkpoint")
+        }
         if self.last and now > self.last[1]:
             tokens = self.clock.tokens(step) - self.clock.tokens(self.last[0])
             speed["tokens_per_s"] = tokens * len(self.names) / (now - self.last[1])
@@ -66,13 +69,17 @@ class Progress:
             one = {k: float(v[i]) for k, v in host.items()}
             values[name] = {
                 **{k: v for k, v in objective.metrics(one).items() if k in ("tra", "nll")},
-                "gradient_norm": one["gradient_norm"], "seconds": now,
-                "rate": float(rate(self.experiment.optimizer, jnp.float32(progress[i]))), **speed}
+                "gradient_norm": one["gradient_norm"],
+                "seconds": now,
+                "rate": float(rate(self.experiment.optimizer, jnp.float32(progress[i]))),
+                **speed,
+            }
             if self.writer:
                 self.writer.write(step, name, values[name])
         speed = speed.get("tokens_per_s")
-        self.text = (f"step {step}, TRA {_range([v['tra'] for v in values.values()])}"
-                     + (f", {speed:,.0f} tokens/s" if speed else ""))
+        self.text = f"step {step}, TRA {_range([v['tra'] for v in values.values()])}" + (
+            f", {speed:,.0f} tokens/s" if speed else ""
+        )
         self._show()
         if self.on_log:
             self.on_log(step, values)
@@ -81,17 +88,21 @@ class Progress:
     def _show(self) -> None:
         done, passed = min(1.0, self.clock.progress(self.last[0])), self.clock.seconds()
         share = done - self.began[0]
-        left = ((1 - done) / share * (time.perf_counter() - self.began[1]) if share > 0
-                else float("inf"))
+        left = (
+            (1 - done) / share * (time.perf_counter() - self.began[1])
+            if share > 0
+            else float("inf")
+        )
         until = tqdm.format_interval(round(left)) if np.isfinite(left) else "?"
         self.bar.set_description_str(
             f"{tqdm.format_interval(passed)} passed, {until} left, {self.text}{self.valid}",
-            refresh=False)
+            refresh=False,
+        )
         self.bar.update(max(0.0, 100 * done - self.bar.n))
 
 
 def _range(tra: list[float]) -> str:
-    """"99.12%" of one expert, "98.1-99.9%" of several."""
+    """ "99.12%" of one expert, "98.1-99.9%" of several."""
     low, high = min(tra), max(tra)
     return f"{low:.2%}" if len(tra) == 1 else f"{100 * low:.1f}-{high:.1%}"
 

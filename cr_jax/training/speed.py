@@ -14,11 +14,26 @@ from cr_jax.models import make_bottleneck
 # Dense bf16 TFLOP/s of one chip from the vendors' data sheets, by a name within `device_kind`; the
 # longest one found counts.  `benchmarks/throughput.py` measures a large matrix product instead.
 PEAKS = {
-    "A100": 312.0, "A10G": 70.0, "L4": 121.0, "L40S": 362.0, "RTX 4090": 165.2,
-    "H100": 989.4, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H200": 989.4, "GH200": 989.4,
-    "B100": 1750.0, "B200": 2250.0,
-    "TPU v4": 275.0, "TPU v5": 459.0, "TPU v5p": 459.0, "TPU v5 lite": 197.0, "TPU v5e": 197.0,
-    "TPU v6": 918.0, "TPU v6e": 918.0, "TPU7x": 2307.0,
+    "A100": 312.0,
+    "A10G": 70.0,
+    "L4": 121.0,
+    "L40S": 362.0,
+    "RTX 4090": 165.2,
+    "H100": 989.4,
+    "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
+    "H200": 989.4,
+    "GH200": 989.4,
+    "B100": 1750.0,
+    "B200": 2250.0,
+    "TPU v4": 275.0,
+    "TPU v5": 459.0,
+    "TPU v5p": 459.0,
+    "TPU v5 lite": 197.0,
+    "TPU v5e": 197.0,
+    "TPU v6": 918.0,
+    "TPU v6e": 918.0,
+    "TPU7x": 2307.0,
 }
 
 
@@ -28,8 +43,9 @@ def peak_flops(device: jax.Device | str | None = None) -> float | None:
     Names match as whole words: an L40 is not an L4, nor a GB200 a B200.
     """
     kind = device if isinstance(device, str) else (device or jax.devices()[0]).device_kind
-    found = [name for name in PEAKS
-             if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", kind, re.IGNORECASE)]
+    found = [
+        name for name in PEAKS if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", kind, re.IGNORECASE)
+    ]
     return 1e12 * PEAKS[max(found, key=len)] if found else None
 
 
@@ -54,7 +70,8 @@ def forward_flops(config: ModelConfig) -> dict[str, float]:
     products = {
         "encoder": stack(c.encoder_blocks, window),
         "decoder": stack(c.decoder_blocks, window + form.prefix),
-        "vocabulary": window * d * c.vocab_size}
+        "vocabulary": window * d * c.vocab_size,
+    }
     if c.predictive:
         products["prediction"] = window * d * (d + c.vocab_size)
     return {"bottleneck": form.forward_flops(), **{n: 2.0 * v for n, v in products.items()}}

@@ -35,8 +35,11 @@ def init_state(loss: Loss, optimizer: OptimizerConfig, key: PRNGKeyArray) -> Tra
     """Fresh state of one expert; call it under `jax.jit`."""
     params = loss.init(key)
     return TrainState(
-        step=jnp.zeros((), jnp.int32), params=params,
-        opt_state=make_optimizer(optimizer).init(params), key=jax.random.key_data(key))
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=make_optimizer(optimizer).init(params),
+        key=jax.random.key_data(key),
+    )
 
 
 def make_train_step(
@@ -71,8 +74,10 @@ def make_train_step(
                 return jax.tree.map(jnp.add, carry, gradient(state.params, piece, count)), None
 
             first = jax.tree.map(lambda x: x[0], pieces)
-            zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype),
-                                jax.eval_shape(gradient, state.params, first, count))
+            zero = jax.tree.map(
+                lambda s: jnp.zeros(s.shape, s.dtype),
+                jax.eval_shape(gradient, state.params, first, count),
+            )
             (grads, sums), _ = jax.lax.scan(add, zero, pieces)
         grads, sums = total(grads), total(sums)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)

@@ -62,8 +62,10 @@ def stored_shapes(folder: Path) -> Mapping[str, tuple[int, ...]]:
     store = _opened(folder / "state")
     names = [key for key in _keys(store) if key.endswith(_ARRAY)]
     reads = [store.read(name) for name in names]
-    return {name.removesuffix(_ARRAY): tuple(json.loads(read.result().value)["shape"])
-            for name, read in zip(names, reads, strict=True)}
+    return {
+        name.removesuffix(_ARRAY): tuple(json.loads(read.result().value)["shape"])
+        for name, read in zip(names, reads, strict=True)
+    }
 
 
 def _opened(folder: Path):

@@ -33,8 +33,9 @@ class Validation:
     with the lowest loss.
     """
 
-    def __init__(self, experiment: Experiment, loss: Loss, windows: Mapping[str, Windows],
-                 clock: Clock):
+    def __init__(
+        self, experiment: Experiment, loss: Loss, windows: Mapping[str, Windows], clock: Clock
+    ):
         """windows: of each expert; `eval.every_windows` of them are used, evenly spread."""
         e = experiment.eval
         self.period, self.unit = validation_period(e.every)
@@ -44,8 +45,10 @@ class Validation:
         self.windows = [w.spread(e.every_windows) for w in windows.values()]
         for name, w in zip(self.names, self.windows, strict=True):
             if not w.mask.any():
-                raise UserError(f"{name}: its valid text has no token to validate on; give more, "
-                                "or config.eval.every=''")
+                raise UserError(
+                    f"{name}: its valid text has no token to validate on; give more, "
+                    "or config.eval.every=''"
+                )
         self.looks: list[Look] = []
         self.passed = 0  # periods that a look was made for
 
@@ -57,10 +60,11 @@ class Validation:
         each = -(-most // (pieces * devices)) * devices
 
         def filled(field, value):
-            out = np.full((len(self.windows), pieces * each, *self.windows[0].tokens.shape[1:]),
-                          value)
+            out = np.full(
+                (len(self.windows), pieces * each, *self.windows[0].tokens.shape[1:]), value
+            )
             for e, w in enumerate(self.windows):
-                out[e, :len(w)] = getattr(w, field)
+                out[e, : len(w)] = getattr(w, field)
             return out
 
         rows = {"tokens": filled("tokens", np.int32(0)), "counted": filled("mask", False)}
@@ -72,10 +76,12 @@ class Validation:
             def sums(params, rows):
                 # Every pieces-th row: a block of rows would lie on few of the devices.
                 split = jax.tree.map(
-                    lambda x: x.reshape(-1, pieces, x.shape[-1]).swapaxes(0, 1), rows)
+                    lambda x: x.reshape(-1, pieces, x.shape[-1]).swapaxes(0, 1), rows
+                )
                 parts = jax.lax.map(lambda piece: self.loss.score(params, piece), split)
                 found = jax.tree.map(lambda x: jnp.sum(x, axis=0), parts)
                 return jax.lax.psum(found, axis_name) if axis_name else found
+
             return sums
 
         rows = plan.put_whole(rows)
@@ -87,8 +93,11 @@ class Validation:
         return self._periods(step) > self.passed
 
     def _periods(self, step: int) -> int:
-        done = {"steps": lambda: step, "tokens": lambda: self.clock.tokens(step),
-                "seconds": self.clock.seconds}[self.unit]()
+        done = {
+            "steps": lambda: step,
+            "tokens": lambda: self.clock.tokens(step),
+            "seconds": self.clock.seconds,
+        }[self.unit]()
         return math.floor(done / self.period)
 
     def look(self, step: int, params: Any) -> bool:
@@ -104,12 +113,19 @@ class Validation:
             experts[name] = {"valid_nll": figures["nll"], "valid_tra": figures["tra"]}
             if "predicted_nll" in one:
                 experts[name]["valid_predicted_nll"] = one["predicted_nll"] / figures["tokens"]
-        loss = float(np.mean([x["valid_nll"] + self.weight * x.get("valid_predicted_nll", 0.0)
-                              for x in experts.values()]))
+        loss = float(
+            np.mean(
+                [
+                    x["valid_nll"] + self.weight * x.get("valid_predicted_nll", 0.0)
+                    for x in experts.values()
+                ]
+            )
+        )
         best = self.best
         self.passed = max(self.passed + 1, self._periods(step))
-        self.looks.append({"step": step, "seconds": self.clock.seconds(), "loss": loss,
-                           "experts": experts})
+        self.looks.append(
+            {"step": step, "seconds": self.clock.seconds(), "loss": loss, "experts": experts}
+        )
         return best is None or loss < best["loss"]
 
     @property
@@ -118,8 +134,7 @@ class Validation:
         return best_of(self.looks)
 
     def to_record(self) -> dict:
-        return {"every": f"{self.period:g} {self.unit}", "passed": self.passed,
-                "looks": self.looks}
+        return {"every": f"{self.period:g} {self.unit}", "passed": self.passed, "looks": self.looks}
 
     def go_on(self, record: Mapping[str, Any] | None, step: int) -> None:
         """Takes up what the checkpoint of `step` remembers."""
@@ -137,10 +152,18 @@ def best_of(looks: list[Look]) -> Look | None:
 def seconds_to(looks: list[Look], target: float) -> dict[str, float | None]:
     """Per expert: seconds of steps until the first look with TRA >= target on valid, or None."""
     names = looks[0]["experts"] if looks else ()
-    return {n: next((x["seconds"] for x in looks if x["experts"][n]["valid_tra"] >= target), None)
-            for n in names}
+    return {
+        n: next((x["seconds"] for x in looks if x["experts"][n]["valid_tra"] >= target), None)
+        for n in names
+    }
 
 
 NEVER = types.SimpleNamespace(  # a run without validation
-    looks=[], best=None, due=lambda step: False, unit="", to_record=dict,
-    compile=lambda *_: None, go_on=lambda *_: None)
+    looks=[],
+    best=None,
+    due=lambda step: False,
+    unit="",
+    to_record=dict,
+    compile=lambda *_: None,
+    go_on=lambda *_: None,
+)

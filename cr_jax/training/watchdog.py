@@ -46,15 +46,21 @@ class Watchdog:
             if time.monotonic() - since < self.seconds or step == warned:
                 continue
             warned = step
-            line = (f"no step has finished for {self.seconds:g} s: step {step + 1} waits for "
-                    f"{PHASES[self.phases.name]}; {self._write()}")
+            line = (
+                f"no step has finished for {self.seconds:g} s: step {step + 1} waits for "
+                f"{PHASES[self.phases.name]}; {self._write()}"
+            )
             tqdm.write(line, file=sys.stderr)
 
     def _write(self) -> str:
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                print(f"step {self._beat[0] + 1}, {self.phases.name}, "
-                      f"{time.strftime('%Y-%m-%d %H:%M:%S')}", file=file, flush=True)
+                print(
+                    f"step {self._beat[0] + 1}, {self.phases.name}, "
+                    f"{time.strftime('%Y-%m-%d %H:%M:%S')}",
+                    file=file,
+                    flush=True,
+                )
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError as error:
             return f"its stacks cannot be written to {self.path} ({error.strerror})"

@@ -35,14 +35,17 @@ def locked(path: str | os.PathLike):
         raise
     except (OSError, ValueError, RuntimeError) as error:  # also links that lead in a circle
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"--workdir={path} cannot be made or cannot be written "
-                        f"({reason}); choose a folder where you may write") from None
+        raise UserError(
+            f"--workdir={path} cannot be made or cannot be written "
+            f"({reason}); choose a folder where you may write"
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"another run is using --workdir={path}; wait for it or choose "
-                            "another folder") from None
+            raise UserError(
+                f"another run is using --workdir={path}; wait for it or choose another folder"
+            ) from None
         yield folder
 
 
@@ -57,9 +60,11 @@ def _check_name(given: str | os.PathLike, folder: Path) -> None:
     start = next(p for p in (folder, *folder.parents) if os.path.isdir(p))
     most = os.pathconf(start, "PC_PATH_MAX")
     if len(os.fsencode(folder)) + LONGEST > most:
-        raise UserError(f"--workdir={str(given)[:40]}... is too long: {len(os.fsencode(folder)):,} "
-                        f"of {most:,} bytes, of which files below it need {LONGEST}; choose a "
-                        "shorter one")
+        raise UserError(
+            f"--workdir={str(given)[:40]}... is too long: {len(os.fsencode(folder)):,} "
+            f"of {most:,} bytes, of which files below it need {LONGEST}; choose a "
+            "shorter one"
+        )
 
 
 def stored_record(folder: Path) -> dict | None:
@@ -68,8 +73,11 @@ def stored_record(folder: Path) -> dict | None:
     None where there is none or its bytes are not as they were sealed: restoring it tells why.
     """
     try:
-        steps = numbers(name.removesuffix(".json") for name in os.listdir(folder / "checkpoints")
-                        if name.endswith(".json"))
+        steps = numbers(
+            name.removesuffix(".json")
+            for name in os.listdir(folder / "checkpoints")
+            if name.endswith(".json")
+        )
         if not steps:
             return None
         place = folder / "checkpoints" / str(steps[-1])
@@ -85,8 +93,16 @@ def same_run(old: dict, new: dict) -> None:
     """A workdir belongs to one configuration; only its length, devices, logging and evaluation
     may change.
     """
-    free = {"steps", "tokens", "seconds", "log_every", "checkpoint_every", "keep_checkpoints",
-            "profile", "watchdog"}
+    free = {
+        "steps",
+        "tokens",
+        "seconds",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "profile",
+        "watchdog",
+    }
 
     def strip(record):
         record = json.loads(json.dumps(record))  # a stored record has lists for tuples
@@ -96,26 +112,38 @@ def same_run(old: dict, new: dict) -> None:
         full = lambda kind, given: {**to_dict(kind()), **given}
         train = full(TrainConfig, _without_gone(experiment["train"]))
         return {
-            "model": completed(record["model"]), "experts": record["experts"],
+            "model": completed(record["model"]),
+            "experts": record["experts"],
             "train": {k: v for k, v in train.items() if k not in free},
             "optimizer": full(OptimizerConfig, experiment["optimizer"]),
             "seed": experiment["seed"],
-            "data": {"mode": data["mode"], "max_train_tokens": data["max_train_tokens"],
-                     **{f"domains.{k}.train": v["train"] for k, v in data["domains"].items()}},
-            "tokenizer": {k: tokenizer[k] for k in ("kind", "vocab_size")}}
+            "data": {
+                "mode": data["mode"],
+                "max_train_tokens": data["max_train_tokens"],
+                **{f"domains.{k}.train": v["train"] for k, v in data["domains"].items()},
+            },
+            "tokenizer": {k: tokenizer[k] for k in ("kind", "vocab_size")},
+        }
 
     texts = old.get("texts", {})
     changed = [name for name, text in new["texts"].items() if texts.get(name, text) != text]
     old, new = strip(old), strip(new)
     for group in new:
         if old[group] != new[group]:
-            fields = ([k for k in new[group] if old[group].get(k) != new[group][k]]
-                      if isinstance(new[group], dict) else [])
-            raise UserError(f"the workdir holds a run with other settings ({group}"
-                            f"{': ' + ', '.join(fields) if fields else ''}); use a new --workdir")
+            fields = (
+                [k for k in new[group] if old[group].get(k) != new[group][k]]
+                if isinstance(new[group], dict)
+                else []
+            )
+            raise UserError(
+                f"the workdir holds a run with other settings ({group}"
+                f"{': ' + ', '.join(fields) if fields else ''}); use a new --workdir"
+            )
     if changed:
-        raise UserError(f"the training text of {', '.join(changed)}, or the tokenizer, is not what "
-                        "the run in the workdir began with; restore it or use a new --workdir")
+        raise UserError(
+            f"the training text of {', '.join(changed)}, or the tokenizer, is not what "
+            "the run in the workdir began with; restore it or use a new --workdir"
+        )
 
 
 def _without_gone(train: dict) -> dict:
@@ -124,8 +152,10 @@ def _without_gone(train: dict) -> dict:
     unused = {"ema": 0.0, "hidden_weight": 1.0, "hidden_final": train.get("hidden", 0.0)}
     for name, value in unused.items():
         if train.get(name, value) != value:
-            raise UserError(f"the run in the workdir was trained with train.{name}={train[name]}, "
-                            "which this version no longer has; use a new --workdir")
+            raise UserError(
+                f"the run in the workdir was trained with train.{name}={train[name]}, "
+                "which this version no longer has; use a new --workdir"
+            )
     return {k: v for k, v in train.items() if k not in unused}
 
 
@@ -140,7 +170,8 @@ def provenance() -> dict:
 
     source = Path(__file__).resolve().parent
     git = lambda *words: subprocess.run(
-        ["git", *words], cwd=source, capture_output=True, text=True, check=False).stdout.strip()
+        ["git", *words], cwd=source, capture_output=True, text=True, check=False
+    ).stdout.strip()
     try:
         dirty = "-dirty" if git("status", "--porcelain", "-uno") else ""
         commit = git("rev-parse", "HEAD") + dirty
@@ -149,8 +180,12 @@ def provenance() -> dict:
     commit = commit or os.environ.get("CR_JAX_COMMIT", "")
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "numpy")
     return {
-        "commit": commit or "unknown", "command": " ".join(["python", *sys.argv]),
-        "versions": {"python": platform.python_version(),
-                     **{p: metadata.version(p) for p in packages}},
+        "commit": commit or "unknown",
+        "command": " ".join(["python", *sys.argv]),
+        "versions": {
+            "python": platform.python_version(),
+            **{p: metadata.version(p) for p in packages},
+        },
         "devices": [f"{d.platform} {d.device_kind}" for d in jax.devices()],
-        "cpu_cores": os.cpu_count()}
+        "cpu_cores": os.cpu_count(),
+    }

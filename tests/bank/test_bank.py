@@ -83,8 +83,9 @@ def test_int8_quarters_the_file_and_is_off_by_half_a_step_at_most(tmp_path):
     assert size("byte") < 0.5 * size("wide")  # rows of 16 numbers: scales weigh a quarter here
     loaded = ExpertBank.load(tmp_path / "bank")
     assert leaves(loaded.params) == leaves(bank.params)
-    for exact, kept in zip(*map(jax.tree.leaves, (params, loaded.expert_params("byte"))),
-                           strict=True):
+    for exact, kept in zip(
+        *map(jax.tree.leaves, (params, loaded.expert_params("byte"))), strict=True
+    ):
         step = np.abs(exact).max(-1, keepdims=True) / 127
         assert np.all(np.abs(exact - kept) <= 0.501 * step)
     assert leaves(loaded.expert_params("byte")) != leaves(params)
@@ -96,8 +97,11 @@ def test_int8_without_its_scales_is_refused(tmp_path):
     file = tmp_path / "bank" / "experts" / "byte" / "params.safetensors"
     stored = safetensors.numpy.load_file(file)
     name = next(k for k in stored if k.endswith(".scale"))
-    for odd in ({k: v for k, v in stored.items() if k != name},
-                {**stored, name: stored[name][..., 0]}, {**stored, "more.scale": stored[name]}):
+    for odd in (
+        {k: v for k, v in stored.items() if k != name},
+        {**stored, name: stored[name][..., 0]},
+        {**stored, "more.scale": stored[name]},
+    ):
         safetensors.numpy.save_file(odd, file)
         refuses(lambda: parameters.check_header(file, TINY), "scales")
 

@@ -9,9 +9,15 @@ from cr_jax.bank.files import read_sealed, write_sealed
 from cr_jax.errors import UserError
 from cr_jax.routing.cascade import Cascade
 
-GOOD = dict(min_candidates=2, at_least=0.6, candidate_margin=0.5,
-            offsets={"e0": 0.0, "e1": 0.5, "e2": 0.0}, agreement=0.7, mean_candidates=2.5,
-            windows=7)
+GOOD = dict(
+    min_candidates=2,
+    at_least=0.6,
+    candidate_margin=0.5,
+    offsets={"e0": 0.0, "e1": 0.5, "e2": 0.0},
+    agreement=0.7,
+    mean_candidates=2.5,
+    windows=7,
+)
 
 
 def test_the_fit_is_stored_in_the_bank_and_bound_to_its_experts(tmp_path):
@@ -53,14 +59,27 @@ def test_records_that_make_no_sense(tmp_path):
     path = tmp_path / "bank" / "cascade.json"
     raw = read_sealed(path)
     assert cascade_file.read(tmp_path / "bank") == (CandidateFit(**GOOD), 5)
-    changed = [raw | x for x in (
-        {"agreement": "0.7"}, {"agreement": [0.5, 0.7, 1.0]}, {"min_candidates": "2"},
-        {"min_candidates": 9},
-        {"max_windows": "all"}, {"max_windows": None}, {"max_windows": -1},
-        {"candidate_margin": "1"}, {"candidate_margin": -1.0}, {"candidate_margin": 10**400},
-        {"offsets": {"e0": 0.1}}, {"offsets": [1.0, 1.0, 1.0]},
-        {"offsets": {"e0": 0.0, "e1": 0.0, "e2": 0.0, "e3": 0.0}}, {"mean_candidates": None},
-        {"offsets": {"e0": 0.0, "e1": 0.0, "e2": "0"}}, {"windows": True})]
+    changed = [
+        raw | x
+        for x in (
+            {"agreement": "0.7"},
+            {"agreement": [0.5, 0.7, 1.0]},
+            {"min_candidates": "2"},
+            {"min_candidates": 9},
+            {"max_windows": "all"},
+            {"max_windows": None},
+            {"max_windows": -1},
+            {"candidate_margin": "1"},
+            {"candidate_margin": -1.0},
+            {"candidate_margin": 10**400},
+            {"offsets": {"e0": 0.1}},
+            {"offsets": [1.0, 1.0, 1.0]},
+            {"offsets": {"e0": 0.0, "e1": 0.0, "e2": 0.0, "e3": 0.0}},
+            {"mean_candidates": None},
+            {"offsets": {"e0": 0.0, "e1": 0.0, "e2": "0"}},
+            {"windows": True},
+        )
+    ]
     changed += [{k: v for k, v in raw.items() if k != x} for x in (*GOOD, "max_windows", "experts")]
     for value in changed:
         write_sealed(path, value)
@@ -69,13 +88,25 @@ def test_records_that_make_no_sense(tmp_path):
         assert "\n" not in str(caught.value), value
 
 
-@pytest.mark.parametrize("bad", [
-    dict(min_candidates=0), dict(min_candidates=True), dict(windows=0), dict(at_least=2.0),
-    dict(agreement=0.5),
-    dict(agreement=float("nan")), dict(agreement=1.5), dict(candidate_margin=-0.1),
-    dict(candidate_margin=float("nan")), dict(candidate_margin=float("inf")),
-    dict(mean_candidates=1.9), dict(mean_candidates=float("inf")), dict(offsets={"e0": -1.0}),
-    dict(offsets={"e0": float("nan")})])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        dict(min_candidates=0),
+        dict(min_candidates=True),
+        dict(windows=0),
+        dict(at_least=2.0),
+        dict(agreement=0.5),
+        dict(agreement=float("nan")),
+        dict(agreement=1.5),
+        dict(candidate_margin=-0.1),
+        dict(candidate_margin=float("nan")),
+        dict(candidate_margin=float("inf")),
+        dict(mean_candidates=1.9),
+        dict(mean_candidates=float("inf")),
+        dict(offsets={"e0": -1.0}),
+        dict(offsets={"e0": float("nan")}),
+    ],
+)
 def test_fits_that_make_no_sense(bad):
     CandidateFit(**GOOD)
     with pytest.raises(UserError, match="fit them again"):

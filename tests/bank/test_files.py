@@ -81,8 +81,10 @@ def test_additions_at_the_same_time_do_not_lose_each_other(stored, monkeypatch):
     monkeypatch.setattr(bank_folder, "write_sealed", slowly)
     names = [f"r{i}" for i in range(4)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(
-            lambda n: import_expert(stored, stored / "experts" / "e1", n), names)) == names
+        assert (
+            list(pool.map(lambda n: import_expert(stored, stored / "experts" / "e1", n), names))
+            == names
+        )
     loaded = ExpertBank.load(stored)
     assert set(loaded.names) == {"e0", "e1", *names} and loaded.verify() == []
 
@@ -143,8 +145,23 @@ def test_an_unwritable_place_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", ".hidden", "../up", "a/b", "a\\b", "a b", "a\n", "a\0", "é", "unknown",
-             "x" * 101])
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "../up",
+        "a/b",
+        "a\\b",
+        "a b",
+        "a\n",
+        "a\0",
+        "é",
+        "unknown",
+        "x" * 101,
+    ],
+)
 def test_bad_names(stored, name):
     bank = ExpertBank.load(stored)
     before = contents(stored.parent)
@@ -157,13 +174,13 @@ def test_a_header_with_absurd_shapes_is_refused_before_allocating(stored, monkey
     file = stored / "experts" / "e0" / "params.safetensors"
     raw = file.read_bytes()
     (size,) = struct.unpack("<Q", raw[:8])
-    header = json.loads(raw[8:8 + size])
+    header = json.loads(raw[8 : 8 + size])
     allocated = []
     monkeypatch.setattr(parameters.np, "empty", lambda *a, **k: allocated.append(a))
 
     def forged(header):
         text = json.dumps(header).encode()
-        file.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + size:])
+        file.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + size :])
         refuses(lambda: ExpertBank.load(stored, verify=False), "params.safetensors")
 
     huge = {k: dict(v, shape=[1 << 40, 1 << 20]) for k, v in header.items()}
@@ -202,7 +219,8 @@ def test_banks_written_before_rotary_values(tmp_path):
 
 def test_a_replaced_tokenizer_is_refused(stored, monkeypatch):
     monkeypatch.setattr(
-        "cr_jax.data.tokenizers.load_tokenizer", lambda folder: tiny_bank.OtherTokenizer())
+        "cr_jax.data.tokenizers.load_tokenizer", lambda folder: tiny_bank.OtherTokenizer()
+    )
     refuses(lambda: ExpertBank.load(stored), "fingerprint")
 
 
@@ -214,8 +232,10 @@ def test_every_file_of_a_bank_has_the_umask_s_mode(tmp_path, umask):
         tiny_bank.on_disk(tmp_path / "bank")
         import_expert(tmp_path / "bank", tmp_path / "bank" / "experts" / "e0", "copy")
         text = np.arange(12).reshape(3, 4)
-        bigram_file.write(tmp_path / "bank" / "counted.safetensors",
-                          bigram.count(text, np.ones(text.shape, bool), 258))
+        bigram_file.write(
+            tmp_path / "bank" / "counted.safetensors",
+            bigram.count(text, np.ones(text.shape, bool), 258),
+        )
     finally:
         os.umask(old)
     found = list((tmp_path / "bank").rglob("*"))

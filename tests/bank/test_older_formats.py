@@ -16,8 +16,14 @@ from cr_jax.routing.cascade import Cascade
 
 MODEL = dataclasses.replace(tiny_bank.TINY, predictive=True)
 RULE = Scoring(predicted=True, bigram_weight=0.4, typicality_weight=2.0)
-OLD = {"typicality_weight": "excess", "bigram_weight": "pairs", "min_candidates": "keep",
-       "candidate_margin": "margin", "mean_candidates": "kept", "max_windows": "head"}
+OLD = {
+    "typicality_weight": "excess",
+    "bigram_weight": "pairs",
+    "min_candidates": "keep",
+    "candidate_margin": "margin",
+    "mean_candidates": "kept",
+    "max_windows": "head",
+}
 FIT = CandidateFit(1, 0.5, 0.25, {"e0": 0.0, "e1": 0.5, "e2": 0.0}, 0.9, 1.5, 12)
 
 
@@ -44,8 +50,9 @@ def banks(tmp_path):
         files["scout.safetensors"] = files.pop("bigram.safetensors")
         write_sealed(expert / "manifest.json", manifest | {"files": files})
         experts[name] = {"sha256": sha256(expert / "manifest.json")}
-    write_sealed(folder / "bank.json",
-                 index | {"scoring": renamed(index["scoring"]), "experts": experts})
+    write_sealed(
+        folder / "bank.json", index | {"scoring": renamed(index["scoring"]), "experts": experts}
+    )
     cascade = read_sealed(folder / "cascade.json")
     write_sealed(folder / "cascade.json", renamed(cascade) | {"experts": experts_of(experts)})
     return ExpertBank.load(tmp_path / "new"), folder

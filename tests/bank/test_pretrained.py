@@ -58,10 +58,21 @@ def test_python_goes_to_python_and_noise_to_nobody(bank):
     assert route(bank, "".join(letters)).expert is None
 
 
-@pytest.mark.parametrize("text, reason", [
-    ("\n" * 2000, BLANK), (" " * 2000, BLANK), ("\t" * 2000, BLANK), ("\r\n" * 2000, BLANK),
-    ("\x01\x02" * 300, BLANK), ("a" * 6000, REPEATED), ("а" * 1000, REPEATED),
-    (("=" * 70 + "\n") * 20, REPEATED), ("the " * 900, REPEATED), ("{}" * 1500, TOO_LOW)])
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("\n" * 2000, BLANK),
+        (" " * 2000, BLANK),
+        ("\t" * 2000, BLANK),
+        ("\r\n" * 2000, BLANK),
+        ("\x01\x02" * 300, BLANK),
+        ("a" * 6000, REPEATED),
+        ("а" * 1000, REPEATED),
+        (("=" * 70 + "\n") * 20, REPEATED),
+        ("the " * 900, REPEATED),
+        ("{}" * 1500, TOO_LOW),
+    ],
+)
 def test_text_with_less_in_it_than_any_expert_knows_is_not_known(bank, text, reason):
     for found in (route(bank, text), route(bank, text, RouteOptions(max_windows=2))):
         assert (found.expert, found.known, found.reason) == (None, False, reason)
@@ -81,12 +92,16 @@ def test_the_command_says_that_there_is_nothing_to_judge(capsys, tmp_path):
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     assert main(["route", *(str(tmp_path / name) for name in texts)]) == 0
-    said = [re.sub(r"nearest \w+", "nearest E", line.split("  margin ")[0])
-            for line in capsys.readouterr().out.splitlines()]
+    said = [
+        re.sub(r"nearest \w+", "nearest E", line.split("  margin ")[0])
+        for line in capsys.readouterr().out.splitlines()
+    ]
     assert [line.rpartition(os.sep)[2] for line in said] == [
         f"blank: unknown (nearest E; nothing to judge: {BLANK})",
         f"a: unknown (nearest E; nothing to judge: {REPEATED})",
-        "low: unknown (nearest E; too predictable)", "code.py: python"]
+        "low: unknown (nearest E; too predictable)",
+        "code.py: python",
+    ]
     assert main(["route", "--json", str(tmp_path / "a")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["expert"], found["known"], found["reason"]) == (None, False, REPEATED)
@@ -99,8 +114,14 @@ def test_the_command_says_that_there_is_nothing_to_judge(capsys, tmp_path):
 def test_the_shipped_numbers_are_those_that_were_measured(bank):
     """Of the bank as it was trained, before its files were renamed."""
     found = route(bank, CODE, RouteOptions(tra="nearest"))
-    want = {"python": 3.447676, "rust": 5.103646, "javascript": 5.288936, "go": 5.533922,
-            "novels_en": 7.941018, "statutes": 8.147909}
+    want = {
+        "python": 3.447676,
+        "rust": 5.103646,
+        "javascript": 5.288936,
+        "go": 5.533922,
+        "novels_en": 7.941018,
+        "statutes": 8.147909,
+    }
     assert {n: found.residuals[n] for n in want} == pytest.approx(want, rel=1e-4)
     low = found.p_values["python"] * LOW_SHARE  # of two windows that are easy, but not too easy
     assert low == pytest.approx(1 / 97, abs=0.01) and low > LOW_SHARE * 0.05

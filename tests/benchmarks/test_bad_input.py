@@ -19,8 +19,10 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 LAW = "--grids {configs}/ablate_latents.py:gpu --tokens none --seconds 9 --out out"
 LAW_TOKENS = "--config {configs}/ablate_latents.py:gpu --data none --out out"
 CASES = [
-    (law, LAW, "none/sources.json"), (law, LAW + " --out file/out", "file is no folder"),
-    (law, LAW + " --seconds 0", "--seconds"), (law, LAW + " --compilers 0", "--compilers"),
+    (law, LAW, "none/sources.json"),
+    (law, LAW + " --out file/out", "file is no folder"),
+    (law, LAW + " --seconds 0", "--seconds"),
+    (law, LAW + " --compilers 0", "--compilers"),
     (law, LAW + " --grids {configs}/bank.py", "config.ablation"),
     (law, LAW + " --grids text.md", "text.md is not Python"),
     (law_tokens, LAW_TOKENS, "none/code_python"),
@@ -41,10 +43,14 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("program", "words", "said"), CASES, ids=[
-    f"{program.__name__.removeprefix('benchmarks.')}-{said}" for program, _, said in CASES])
+@pytest.mark.parametrize(
+    ("program", "words", "said"),
+    CASES,
+    ids=[f"{program.__name__.removeprefix('benchmarks.')}-{said}" for program, _, said in CASES],
+)
 def test_bad_input_is_one_line_and_writes_nothing(
-        program, words, said, tmp_path, monkeypatch, capsys):
+    program, words, said, tmp_path, monkeypatch, capsys
+):
     (tmp_path / "file").write_text("x")
     (tmp_path / "text.md").write_text("# words, no program\nIt is text.\n")
     (tmp_path / "wrong.py").write_text("def get_config():\n    return 1 / 0\n")

@@ -54,7 +54,8 @@ def test_a_search_ends_with_neighbouring_rungs_on_both_sides(star, start):
     assert low in measured and LADDER[LADDER.index(low) + 1] in measured
     assert len(measured) < len(LADDER)
     found, censored = capacity.capacity(
-        *zip(*((w, t[0], 10**6) for w, t in measured.items())), 0.99)
+        *zip(*((w, t[0], 10**6) for w, t in measured.items())), 0.99
+    )
     assert not censored and found == pytest.approx(star, rel=1e-3)
 
 
@@ -86,13 +87,27 @@ def text(step, count=600, window=8):
 
 
 def test_a_cell_learns_the_same_whatever_is_trained_beside_it():
-    model = ModelConfig(vocab_size=64, window=8, latents=2, d_model=16, d_latent=16, heads=2,
-                        d_ff=16, encoder_blocks=1, decoder_blocks=1, bottleneck="fold",
-                        fold_channels=8, tie_embeddings=True)
+    model = ModelConfig(
+        vocab_size=64,
+        window=8,
+        latents=2,
+        d_model=16,
+        d_latent=16,
+        heads=2,
+        d_ff=16,
+        encoder_blocks=1,
+        decoder_blocks=1,
+        bottleneck="fold",
+        fold_channels=8,
+        tie_embeddings=True,
+    )
     settings = model, OptimizerConfig(learning_rate=1e-2), TrainConfig(batch=16, steps=1)
     train = np.stack([text(1), text(5)])
-    rows = Rows(train, np.array([len(t) for t in train], np.int32),
-                np.stack([text(s, 64).reshape(64, 8) for s in (1, 5)]))
+    rows = Rows(
+        train,
+        np.array([len(t) for t in train], np.int32),
+        np.stack([text(s, 64).reshape(64, 8) for s in (1, 5)]),
+    )
     both, curves, _ = Program(*settings, 2, rows)([0, 3], [0, 1], rows, 80)
     alone = Program(*settings, 1, rows)
     one, curve, _ = alone([3], [1], rows, 80)
@@ -113,14 +128,17 @@ def folder(tmp_path):
     for step, name in ((1, "up"), (5, "leaps")):
         np.save(made / f"{name}.train.npy", text(step))
         np.save(made / f"{name}.test.npy", text(step, 40))
-    (made / "sources.json").write_text(json.dumps(
-        {n: {"vocab_size": 64, "xz_bits": b} for n, b in (("up", 2.0), ("leaps", 3.0))}))
+    (made / "sources.json").write_text(
+        json.dumps({n: {"vocab_size": 64, "xz_bits": b} for n, b in (("up", 2.0), ("leaps", 3.0))})
+    )
     return tmp_path
 
 
 def test_a_run_predicts_before_it_measures_and_leaves_lines_that_the_study_reads(
-        folder, monkeypatch):
+    folder, monkeypatch
+):
     """Programs that follow a known law stand in for training."""
+
     class Known:
         compile_seconds = 0.0
 
@@ -133,18 +151,43 @@ def test_a_run_predicts_before_it_measures_and_leaves_lines_that_the_study_reads
             for seed, source in zip(seeds, sources):
                 star = self.star * math.exp(0.02 * seed) / (1 + source)
                 level = math.log(99) + 4 * math.log2(star / self.window)
-                found.append({"tra": 1 / (1 + math.exp(-level)), "nll": 1.0, "window_exact": 0.5,
-                              "tokens": 10**6, "windows": 40})
+                found.append(
+                    {
+                        "tra": 1 / (1 + math.exp(-level)),
+                        "nll": 1.0,
+                        "window_exact": 0.5,
+                        "tokens": 10**6,
+                        "windows": 40,
+                    }
+                )
             return found, [[1.0]] * len(seeds), 0.5
 
     seen = []
     monkeypatch.setattr(run, "Program", Known)
-    wide = CONFIG.replace("(4, 8)", "(4, 8, 16, 32)").replace("(1, 2)", "(1, 2, 4)").replace(
-        "d_latent=(8,)", "d_latent=(8, 16)").replace("batch=4", "batch=8")
+    wide = (
+        CONFIG.replace("(4, 8)", "(4, 8, 16, 32)")
+        .replace("(1, 2)", "(1, 2, 4)")
+        .replace("d_latent=(8,)", "d_latent=(8, 16)")
+        .replace("batch=4", "batch=8")
+    )
     (folder / "grid.py").write_text(wide)
-    arguments = ["--tokens", str(folder / "tokens"), "--grids", f"{folder / 'grid.py'}:grid",
-                 "--seconds", "60", "--eval-tokens", "256", "--commit", "abc", "--uniform",
-                 "--compilers", "2", "--out", str(folder / "out")]
+    arguments = [
+        "--tokens",
+        str(folder / "tokens"),
+        "--grids",
+        f"{folder / 'grid.py'}:grid",
+        "--seconds",
+        "60",
+        "--eval-tokens",
+        "256",
+        "--commit",
+        "abc",
+        "--uniform",
+        "--compilers",
+        "2",
+        "--out",
+        str(folder / "out"),
+    ]
     assert run.main(arguments) == 0
     rows = ablation.load(folder / "out" / "ablation.jsonl")
     said = json.loads((folder / "out" / "predictions.json").read_text())
@@ -164,40 +207,98 @@ def test_a_run_predicts_before_it_measures_and_leaves_lines_that_the_study_reads
 
 def test_a_run_trains(folder):
     out = folder / "out"
-    grid = CONFIG.replace("(1, 2)", "(1,)").replace("windows=(4, 8)", "windows=(8,)").replace(
-        ", holdout=((2, 8),)", "")
+    grid = (
+        CONFIG.replace("(1, 2)", "(1,)")
+        .replace("windows=(4, 8)", "windows=(8,)")
+        .replace(", holdout=((2, 8),)", "")
+    )
     (folder / "grid.py").write_text(grid)
-    assert run.main(["--tokens", str(folder / "tokens"), "--grids", str(folder / "grid.py"),
-                     "--seconds", "60", "--eval-tokens", "64", "--compilers", "1",
-                     "--set", "model.vocab_size=64", "--out", str(out)]) == 0
+    assert (
+        run.main(
+            [
+                "--tokens",
+                str(folder / "tokens"),
+                "--grids",
+                str(folder / "grid.py"),
+                "--seconds",
+                "60",
+                "--eval-tokens",
+                "64",
+                "--compilers",
+                "1",
+                "--set",
+                "model.vocab_size=64",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     rows = ablation.load(out / "ablation.jsonl")
     assert {(r["domain"], r["seed"]) for r in rows} == {
-        (d, s) for d in ("up", "leaps") for s in (0, 1)}
+        (d, s) for d in ("up", "leaps") for s in (0, 1)
+    }
     assert all(r["train_tokens"] == 32 and r["tokens"] == 64 for r in rows)
     assert json.loads((out / "ablation.json").read_text())["laws"]["0.99"]["verdict"] == (
-        "undetermined")
+        "undetermined"
+    )
 
 
 def test_arrays_are_made_from_a_config(folder, capsys):
     out = folder / "made"
-    assert tokens.main(["--config", f"{folder / 'grid.py'}:grid", "--data", str(folder), "--work",
-                        str(folder / "work"), "--out", str(out), "--train-tokens", "5000",
-                        "--test-tokens", "3000"]) == 0
+    assert (
+        tokens.main(
+            [
+                "--config",
+                f"{folder / 'grid.py'}:grid",
+                "--data",
+                str(folder),
+                "--work",
+                str(folder / "work"),
+                "--out",
+                str(out),
+                "--train-tokens",
+                "5000",
+                "--test-tokens",
+                "3000",
+            ]
+        )
+        == 0
+    )
     sources = json.loads((out / "sources.json").read_text())
     assert set(sources) == {"up", "leaps"}
     assert 1.5 < sources["up"]["xz_bits"] < 5 and sources["up"]["bytes_per_token"] < 1.1
     assert len(np.load(out / "up.train.npy")) == 5000 and len(np.load(out / "up.test.npy")) == 3000
 
 
-@pytest.mark.parametrize(("change", "named"), [
-    (lambda f: (f / "tokens" / "sources.json").unlink(), "benchmarks.law.tokens"),
-    (lambda f: (f / "tokens" / "sources.json").write_text('{"up": {"vocab_size": 64}}'), "leaps"),
-    (lambda f: np.save(f / "tokens" / "up.test.npy", text(1, 2)), "shorter than a step"),
-])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda f: (f / "tokens" / "sources.json").unlink(), "benchmarks.law.tokens"),
+        (
+            lambda f: (f / "tokens" / "sources.json").write_text('{"up": {"vocab_size": 64}}'),
+            "leaps",
+        ),
+        (lambda f: np.save(f / "tokens" / "up.test.npy", text(1, 2)), "shorter than a step"),
+    ],
+)
 def test_bad_input_is_named_in_one_line(folder, capsys, change, named):
     change(folder)
-    assert run.main(["--tokens", str(folder / "tokens"), "--grids", str(folder / "grid.py"),
-                     "--seconds", "9", "--out", str(folder / "out")]) == 2
+    assert (
+        run.main(
+            [
+                "--tokens",
+                str(folder / "tokens"),
+                "--grids",
+                str(folder / "grid.py"),
+                "--seconds",
+                "9",
+                "--out",
+                str(folder / "out"),
+            ]
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert named in error and error.count("\n") == 1
 
@@ -231,8 +332,11 @@ def test_a_picture_is_drawn_where_there_is_a_law_and_refused_elsewhere(tmp_path,
     assert drawn(tmp_path / "bare", bare) == 2
     assert "a line has no 'held_out'" in capsys.readouterr().err
     left = {n: {f.name for f in (tmp_path / n).iterdir()} for n in ("law", "none", "bare")}
-    assert left == {"law": {ablation.LINES, "law.png"}, "none": {ablation.LINES},
-                    "bare": {ablation.LINES}}
+    assert left == {
+        "law": {ablation.LINES, "law.png"},
+        "none": {ablation.LINES},
+        "bare": {ablation.LINES},
+    }
 
 
 def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch, stored):

@@ -28,9 +28,10 @@ def test_real_sizes_and_where_their_parts_lie(variant, low, high):
     assert low <= models.count_parameters(e.model) <= high
     assert settings.model_config(settings.to_dict(e.model)) == e.model
     plan = parallel.make_plan("jit", 1, e.train.batch, 1, jax.devices(), 8)
-    state = plan.shapes(lambda key: init_state(
-        CompressorLoss(e.model, e.train), e.optimizer, key),
-                        parallel.expert_keys(0, ("code",)))
+    state = plan.shapes(
+        lambda key: init_state(CompressorLoss(e.model, e.train), e.optimizer, key),
+        parallel.expert_keys(0, ("code",)),
+    )
     small = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         part = leaf.sharding.shard_shape(leaf.shape)
@@ -41,8 +42,11 @@ def test_real_sizes_and_where_their_parts_lie(variant, low, high):
     assert small < 1e5
     blocks = state.params["params"]["encoder"]["blocks"]
     assert all(x.sharding.spec[1] is None for x in jax.tree.leaves(blocks))  # never by block
-    momentum = [x for p, x in jax.tree_util.tree_leaves_with_path(state.opt_state)
-                if partition.name_of(p).endswith("mu/params/encoder/blocks/mlp/up")]
+    momentum = [
+        x
+        for p, x in jax.tree_util.tree_leaves_with_path(state.opt_state)
+        if partition.name_of(p).endswith("mu/params/encoder/blocks/mlp/up")
+    ]
     assert momentum and all(x.dtype == "bfloat16" for x in momentum)
 
 

@@ -40,15 +40,24 @@ def text_folders(root, **files):
 
 def test_token_arrays_are_the_documents_with_end_ids(tmp_path, byte_pieces, capsys):
     data = text_folders(
-        tmp_path / "data", code_python__train_00=["aab", "b"], code_python__train_01=["bb"],
-        code_python__valid=["a"], code_python__test=["ba"], wikitext__valid=["ab", "aa"])
+        tmp_path / "data",
+        code_python__train_00=["aab", "b"],
+        code_python__train_01=["bb"],
+        code_python__valid=["a"],
+        code_python__test=["ba"],
+        wikitext__valid=["ab", "aa"],
+    )
     words = ["--data", str(data), "--gpt2", str(byte_pieces), "--out", str(tmp_path / "out")]
     assert tokens.main(words) == 0
     a, b, end = 64, 65, 256
     rows = {p.stem: np.load(p) for p in (tmp_path / "out").iterdir()}
     assert {name: row.tolist() for name, row in rows.items()} == {
-        "train00": [a, a, b, end, b, end], "train01": [b, b, end], "valid": [a, end],
-        "test": [b, a, end], "wikitext": [a, b, end, a, a, end]}
+        "train00": [a, a, b, end, b, end],
+        "train01": [b, b, end],
+        "valid": [a, end],
+        "test": [b, a, end],
+        "wikitext": [a, b, end, a, a, end],
+    }
     assert {row.dtype for row in rows.values()} == {np.dtype(np.uint16)}
     capsys.readouterr()
     assert tokens.main(words) == 2  # an old training file would join the new ones
@@ -57,8 +66,12 @@ def test_token_arrays_are_the_documents_with_end_ids(tmp_path, byte_pieces, caps
 
 def test_a_missing_split_is_one_line_and_writes_nothing(tmp_path, byte_pieces, capsys):
     data = text_folders(tmp_path / "data", code_python__train=["a"], code_python__valid=["a"])
-    assert tokens.main(["--data", str(data), "--gpt2", str(byte_pieces), "--out",
-                        str(tmp_path / "out")]) == 2
+    assert (
+        tokens.main(
+            ["--data", str(data), "--gpt2", str(byte_pieces), "--out", str(tmp_path / "out")]
+        )
+        == 2
+    )
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
@@ -69,8 +82,13 @@ def test_the_table_says_what_the_raw_log_says(path):
     line = next((x for x in readme.splitlines() if f"{path.name})" in x and x[0] == "|"), "")
     reached = row["seconds_to_99_47"]
     tra = [f"{100 * row['tra'][n]:.2f}" for n in ("valid", "test", "wikitext", "random")]
-    for said in (f"{reached:.1f}" if reached else "not reached", *tra, row["commit"][:7],
-                 f"{row['tokens_per_s'] / 1e3:.0f} K", f"{row['train_tokens'] / 1e6:.1f} M"):
+    for said in (
+        f"{reached:.1f}" if reached else "not reached",
+        *tra,
+        row["commit"][:7],
+        f"{row['tokens_per_s'] / 1e3:.0f} K",
+        f"{row['train_tokens'] / 1e6:.1f} M",
+    ):
         assert said in line, said
     assert row["tokens"]["valid"] == 2048 * row["L"]
     assert reached is None or row["tra"]["valid"] >= table.TARGET
@@ -80,9 +98,19 @@ def test_the_table_says_what_the_raw_log_says(path):
 def row(seed, reached, seconds=100.0, **more):
     """What the table reads of an unchanged run on the record's chip."""
     groups = {g: {"valid": 0.5} for g in ("tra", "nll", "window_exact", "majority_tra", "tokens")}
-    return dict.fromkeys(table.KEPT) | groups | {
-        "changes": [], "device": "NVIDIA H100", "commit": "abc", "seed": seed,
-        "seconds_to_99_47": reached, "settings": {"train": {"seconds": seconds}}} | more
+    return (
+        dict.fromkeys(table.KEPT)
+        | groups
+        | {
+            "changes": [],
+            "device": "NVIDIA H100",
+            "commit": "abc",
+            "seed": seed,
+            "seconds_to_99_47": reached,
+            "settings": {"train": {"seconds": seconds}},
+        }
+        | more
+    )
 
 
 def test_the_record_is_the_fastest_command_whose_seeds_all_met_the_target():
@@ -91,8 +119,12 @@ def test_the_record_is_the_fastest_command_whose_seeds_all_met_the_target():
     assert found(*slow) == [0, 1] and found(*slow, *fast) == found(*fast, *slow) == [2, 3]
     assert found(*slow, *fast, row(4, None, 95.0)) == [0, 1]  # one seed of the faster failed
     assert found(*slow, row(5, 10.0, 20.0)) == [0, 1]  # one seed alone
-    for other in ({"commit": "def"}, {"device": "NVIDIA H200"}, {"changes": ["model.latents=4"]},
-                  {"seconds": 170.0}):
+    for other in (
+        {"commit": "def"},
+        {"device": "NVIDIA H200"},
+        {"changes": ["model.latents=4"]},
+        {"seconds": 170.0},
+    ):
         assert found(row(0, 90.0), row(1, 80.0, **other)) == []
     assert found(row(0, 90.0), row(0, 80.0)) == []
 
@@ -102,11 +134,12 @@ def test_the_summary_is_what_the_table_makes_of_the_raw_logs():
     stored = json.loads((ROOT / "results" / "paper.json").read_text())
     times = [r["seconds_to_99_47"] for r in table.record_runs(raws)]
     assert sorted(stored["record"]["all"]) == sorted(times)
-    rows = [*map(table.named, raws),
-            *(table.of_report(json.loads(path.read_text())) for path in REPORTS)]
+    rows = [
+        *map(table.named, raws),
+        *(table.of_report(json.loads(path.read_text())) for path in REPORTS),
+    ]
     assert REPORTS and all(r in rows for r in stored["rows"])
-    assert all(table.of_report(json.loads(path.read_text())) in stored["rows"]
-               for path in REPORTS)
+    assert all(table.of_report(json.loads(path.read_text())) in stored["rows"] for path in REPORTS)
 
 
 def test_unreadable_arrays_are_named(tmp_path):
@@ -116,24 +149,46 @@ def test_unreadable_arrays_are_named(tmp_path):
 
 
 def test_a_run_of_main_py_is_a_row_like_the_raw_logs():
-    cell = lambda tra: {"tra": tra, "nll": 0.1, "window_exact": 0.5, "majority_tra": 0.4,
-                        "tokens": 512}
+    cell = lambda tra: {
+        "tra": tra,
+        "nll": 0.1,
+        "window_exact": 0.5,
+        "majority_tra": 0.4,
+        "tokens": 512,
+    }
     report = {
-        "name": "cr_87m_m4", "summary": {"parameters": 9},
-        "fingerprint": {"code": {"code": cell(0.99), "wikitext": cell(0.7),
-                                 "random_tokens": cell(0.1)}},
+        "name": "cr_87m_m4",
+        "summary": {"parameters": 9},
+        "fingerprint": {
+            "code": {"code": cell(0.99), "wikitext": cell(0.7), "random_tokens": cell(0.1)}
+        },
         "curves": {"code": {"valid_tra": [0.5, 0.98], "valid_nll": [2.0, 0.2]}},
-        "training": {"steps": 4, "tokens_per_expert": 800, "seconds": 8.0, "target_tra": 0.9947,
-                     "seconds_to_target": {"code": 7.5},
-                     "seconds_by_phase": {"compile": 3.0, "validate": 1.0}},
-        "provenance": {"command": "python main.py --config=configs/cr_87m.py:m4", "commit": "abc",
-                       "devices": ["gpu NVIDIA H200"],
-                       "config": {"seed": 2, "model": {"bottleneck": "fold", "window": 512,
-                                                       "latents": 4, "d_latent": 512}}}}
+        "training": {
+            "steps": 4,
+            "tokens_per_expert": 800,
+            "seconds": 8.0,
+            "target_tra": 0.9947,
+            "seconds_to_target": {"code": 7.5},
+            "seconds_by_phase": {"compile": 3.0, "validate": 1.0},
+        },
+        "provenance": {
+            "command": "python main.py --config=configs/cr_87m.py:m4",
+            "commit": "abc",
+            "devices": ["gpu NVIDIA H200"],
+            "config": {
+                "seed": 2,
+                "model": {"bottleneck": "fold", "window": 512, "latents": 4, "d_latent": 512},
+            },
+        },
+    }
     row = table.of_report(report)
     assert set(table.KEPT) <= row.keys()
-    assert row["tra"] == {"code_test": 0.99, "wikitext_valid": 0.7, "random": 0.1,
-                          "code_valid": 0.98}
+    assert row["tra"] == {
+        "code_test": 0.99,
+        "wikitext_valid": 0.7,
+        "random": 0.1,
+        "code_valid": 0.98,
+    }
     assert (row["seconds_to_99_47"], row["tokens_per_s"], row["M"]) == (7.5, 100.0, 4)
     assert row["command"].startswith("python main.py")
     report["training"]["target_tra"] = 0.9

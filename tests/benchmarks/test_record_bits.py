@@ -45,16 +45,30 @@ def seconds(monkeypatch):
 
 def test_a_run_has_rows_before_and_after_fine_tuning(workdir, tmp_path, capsys, seconds):
     out = tmp_path / "bits.json"
-    words = ["--workdir", str(workdir), "--expert", "digits", "--windows", "20", "--fsq", "0", "4",
-             "--fsq-seconds", "20", "--out", str(out)]
+    words = [
+        "--workdir",
+        str(workdir),
+        "--expert",
+        "digits",
+        "--windows",
+        "20",
+        "--fsq",
+        "0",
+        "4",
+        "--fsq-seconds",
+        "20",
+        "--out",
+        str(out),
+    ]
     before = sorted((workdir / "bank").rglob("*"))
     assert bits.main(words) == 0
     found = json.loads(out.read_text())
     base = [r for r in found["rows"] if "levels" not in r]
     assert [r["scheme"] for r in base][:3] == ["float32", "bfloat16", "int8"]
     assert base[0]["bits_per_token"] == 32 * 3 * 16 / 12
-    tuned = [(r["scheme"], r["levels"], r["fine_tune_steps"]) for r in found["rows"]
-             if "levels" in r]
+    tuned = [
+        (r["scheme"], r["levels"], r["fine_tune_steps"]) for r in found["rows"] if "levels" in r
+    ]
     assert tuned == [("float32", 0, 20), ("bfloat16", 0, 20), ("fsq4", 4, 0), ("fsq4", 4, 20)]
     assert found["tokens"] == 20 * 12 and found["expert"] == "digits"
     assert found["xz_bits_per_token"] > 0 and found["fit_tokens"] == 48 * 12
@@ -72,15 +86,15 @@ def test_fine_tuning_learns_and_leaves_what_it_started_from(workdir, seconds):
     corpus = load_corpus(e.data.domains["digits"].train, ByteTokenizer(), workdir / "cache")
     quick = dataclasses.replace(e, optimizer=dataclasses.replace(e.optimizer, learning_rate=0.08))
     tuned, took, steps, compiled = bits.fine_tune(
-        tiny_run.MODEL, quick, params, {"digits": corpus}, 60.0, 0.25)
+        tiny_run.MODEL, quick, params, {"digits": corpus}, 60.0, 0.25
+    )
     assert (took, steps) == (60, 60) and compiled > 0
     jax.tree.map(np.testing.assert_array_equal, before, params)
     rows = corpus.tokens[:1200].reshape(100, 12).astype(np.int32)
     score = lambda p: study.run(tiny_run.MODEL, p, rows, rows, bits=(), ids=258)["rows"][0]["nll"]
     assert score(tuned) < 0.9 * score(params)
     # One step from there is near it: the weights that it was given are what it begins with.
-    near, _, steps, _ = bits.fine_tune(
-        tiny_run.MODEL, quick, tuned, {"digits": corpus}, 1.0, 0.001)
+    near, _, steps, _ = bits.fine_tune(tiny_run.MODEL, quick, tuned, {"digits": corpus}, 1.0, 0.001)
     assert steps == 1 and score(near) == pytest.approx(score(tuned), rel=0.01)
 
 

@@ -17,8 +17,10 @@ def rng():
 
 def plain(rows, run, tokens):
     """The same question, by the bytes of every run of the array."""
-    there = {tokens[i:i + run].tobytes() for i in range(len(tokens) - run + 1)}
-    return [[row[p:p + run].tobytes() in there for p in range(len(row) - run + 1)] for row in rows]
+    there = {tokens[i : i + run].tobytes() for i in range(len(tokens) - run + 1)}
+    return [
+        [row[p : p + run].tobytes() in there for p in range(len(row) - run + 1)] for row in rows
+    ]
 
 
 def save(folder, **arrays):
@@ -28,8 +30,9 @@ def save(folder, **arrays):
 
 def measure(folder, *more):
     out = folder / "overlap.json"
-    status = overlap.main(["--tokens", str(folder), "--out", str(out), "--window", str(WINDOW),
-                           *more])
+    status = overlap.main(
+        ["--tokens", str(folder), "--out", str(out), "--window", str(WINDOW), *more]
+    )
     return json.loads(out.read_text()) if status == 0 else status
 
 
@@ -63,7 +66,11 @@ def test_a_text_in_itself_is_all_and_random_ids_in_it_are_nothing(tmp_path, rng)
         share = 1.0 if row["set"] == "valid" else 0.0
         assert row["runs_found"] == row["tokens_covered"] == row["windows_half"] == share
     assert [(r["set"], r["run"]) for r in found["rows"]] == [
-        ("valid", 4), ("test", 4), ("valid", 16), ("test", 16)]
+        ("valid", 4),
+        ("test", 4),
+        ("valid", 16),
+        ("test", 16),
+    ]
 
 
 def test_half_a_window_counts_and_less_does_not(tmp_path):
@@ -82,14 +89,15 @@ def test_half_a_window_counts_and_less_does_not(tmp_path):
 
 def test_arrays_are_added_one_by_one_and_runs_do_not_cross_them(tmp_path):
     text = np.arange(3 * WINDOW)
-    save(tmp_path, train0=text[:WINDOW], train1=text[WINDOW:2 * WINDOW], test=text)
+    save(tmp_path, train0=text[:WINDOW], train1=text[WINDOW : 2 * WINDOW], test=text)
     one, two = measure(tmp_path, "--sets", "test", "--run", "16")["rows"]
     assert one["train"] == ["train0.npy"] and one["train_tokens"] == WINDOW
     assert two["train"] == ["train0.npy", "train1.npy"] and two["train_tokens"] == 2 * WINDOW
     assert (one["windows_half"], two["windows_half"]) == (1 / 3, 2 / 3)
     save(tmp_path, test=text[8:24])
-    assert [r["runs_found"] for r in measure(
-        tmp_path, "--sets", "test", "--run", "16")["rows"]] == [0, 0]
+    assert [
+        r["runs_found"] for r in measure(tmp_path, "--sets", "test", "--run", "16")["rows"]
+    ] == [0, 0]
 
 
 def test_the_command_stands_in_the_file_without_its_folders(tmp_path):
@@ -100,15 +108,18 @@ def test_the_command_stands_in_the_file_without_its_folders(tmp_path):
     assert "--run 4 " in found["command"] and "--sets test " in found["command"]
 
 
-@pytest.mark.parametrize("more, said", [
-    (["--run", "17"], "--run must be between 1 and --window=16"),
-    (["--run", "0"], "--run must be"),
-    (["--windows", "-1"], "--windows not negative"),
-    (["--train", "text*.npy"], "has no text*.npy"),
-    (["--sets", "code"], "cannot read"),
-    (["--sets", "short"], "short.npy is shorter than --window=16"),
-    (["--sets", "table"], "must be one row of token ids"),
-])
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (["--run", "17"], "--run must be between 1 and --window=16"),
+        (["--run", "0"], "--run must be"),
+        (["--windows", "-1"], "--windows not negative"),
+        (["--train", "text*.npy"], "has no text*.npy"),
+        (["--sets", "code"], "cannot read"),
+        (["--sets", "short"], "short.npy is shorter than --window=16"),
+        (["--sets", "table"], "must be one row of token ids"),
+    ],
+)
 def test_bad_input_is_one_line_and_no_file(tmp_path, capsys, more, said):
     save(tmp_path, train0=range(40), test=range(40), short=range(9), table=np.zeros((4, 20)))
     assert measure(tmp_path, "--sets", "test", "--run", "4", *more) == 2

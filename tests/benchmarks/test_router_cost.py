@@ -20,8 +20,9 @@ def test_copies_of_experts_are_the_experts_with_noise():
     five = router_cost.replicate(bank, 5)
     assert five.names == ("e0", "e1", "e0_2", "e1_3", "e0_4")
     assert tiny_bank.leaves(five.expert_params("e1")) == tiny_bank.leaves(bank.expert_params("e1"))
-    for was, is_ in zip(jax.tree.leaves(bank.expert_params("e0")),
-                        jax.tree.leaves(five.expert_params("e0_4"))):
+    for was, is_ in zip(
+        jax.tree.leaves(bank.expert_params("e0")), jax.tree.leaves(five.expert_params("e0_4"))
+    ):
         assert 0 < np.abs(is_ - was).std() < 0.02 * np.std(was)
     assert router_cost.replicate(bank, 1).names == ("e0",)
     # bigram models too, as what may be stored
@@ -37,8 +38,25 @@ def test_copies_of_experts_are_the_experts_with_noise():
 def test_rows_of_a_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(router_cost, "_drawn", lambda quick: in_memory(1))
     out = tmp_path / "cost.json"
-    assert router_cost.main(["--quick", "--experts", "1,3", "--min-candidates", "2", "--batch", "4",
-                             "--windows", "8", "--seconds", "0.01", f"--out={out}"]) == 0
+    assert (
+        router_cost.main(
+            [
+                "--quick",
+                "--experts",
+                "1,3",
+                "--min-candidates",
+                "2",
+                "--batch",
+                "4",
+                "--windows",
+                "8",
+                "--seconds",
+                "0.01",
+                f"--out={out}",
+            ]
+        )
+        == 0
+    )
     found = json.loads(out.read_text())
     rows = {(r["experts"], r["mode"]): r for r in found["rows"]}
     assert set(rows) == {(1, "exact"), (1, "ngram"), (3, "exact"), (3, "cascade"), (3, "ngram")}
@@ -52,8 +70,10 @@ def test_rows_of_a_run(tmp_path, capsys, monkeypatch):
     grown = rows[3, "exact"]["memory_gib"] - rows[1, "exact"]["memory_gib"]
     assert grown > 1.9 * parameters
     assert not found["trained"] and found["min_candidates"] == 2 and "--quick" in found["command"]
-    assert [*(rows[3, "cascade"][k] for k in ("min_candidates", "mean_candidates")),
-            found["candidate_margin"]] == [2, 2, 0]
+    assert [
+        *(rows[3, "cascade"][k] for k in ("min_candidates", "mean_candidates")),
+        found["candidate_margin"],
+    ] == [2, 2, 0]
     assert len(capsys.readouterr().out.splitlines()) == 6
     assert router_cost.main(["--quick", "--min-candidates", "0"]) == 2
     assert "--min-candidates 0" in capsys.readouterr().err
@@ -64,7 +84,8 @@ def test_the_fit_and_the_agreement_of_trained_banks(tmp_path, capsys):
     stored(tmp_path / "bank", bank)
     for name, letters in (("e0", "abcdefghij"), ("e1", "qrstuvwxyz")):
         (tmp_path / f"{name}.txt").write_text(
-            "".join(np.random.default_rng(0).choice([*letters], 1200)))
+            "".join(np.random.default_rng(0).choice([*letters], 1200))
+        )
     (tmp_path / "my.py").write_text(f"""
 from cr_jax.config import default, domain
 def get_config():
@@ -85,10 +106,29 @@ def get_config():
     out = tmp_path / "cost.json"
 
     def agreement(folder, *more):
-        assert router_cost.main([
-            "--bank", str(folder), "--text", *(str(tmp_path / f"{n}.txt") for n in bank.names),
-            "--experts", "2", "--batch", "4", "--windows", "40", "--seconds", "0.01", "--chunk",
-            "64", f"--out={out}", *more]) == 0
+        assert (
+            router_cost.main(
+                [
+                    "--bank",
+                    str(folder),
+                    "--text",
+                    *(str(tmp_path / f"{n}.txt") for n in bank.names),
+                    "--experts",
+                    "2",
+                    "--batch",
+                    "4",
+                    "--windows",
+                    "40",
+                    "--seconds",
+                    "0.01",
+                    "--chunk",
+                    "64",
+                    f"--out={out}",
+                    *more,
+                ]
+            )
+            == 0
+        )
         rows = {r["mode"]: r for r in json.loads(out.read_text())["rows"]}
         assert (rows["cascade"]["min_candidates"], rows["cascade"]["mean_candidates"]) == (1, 1)
         return rows["cascade"]["agreement"]
@@ -97,8 +137,9 @@ def get_config():
     # Negative control: with the other's bigram model all windows go where exact routing does not.
     turned = ExpertBank(bank.model, bank.tokenizer)
     for name, other in (("e0", "e1"), ("e1", "e0")):
-        turned = turned.mount(name, bank.expert_params(name), bank.calibration[name],
-                              bigram=bank.bigrams[other])
+        turned = turned.mount(
+            name, bank.expert_params(name), bank.calibration[name], bigram=bank.bigrams[other]
+        )
     stored(tmp_path / "turned", turned)
     assert agreement(tmp_path / "turned", "--min-candidates", "1") == 0
     assert router_cost.main(["--quick", "--candidate-margin", "0.5"]) == 2
@@ -113,8 +154,19 @@ def test_a_margin_costs_what_it_adds(tmp_path):
     assert "1000.000" in said and "0.250 e0" in said and "e1" not in said
     Cascade(bank, 1, fitted=wide).save()
     out = tmp_path / "cost.json"
-    words = ["--bank", str(tmp_path / "bank"), "--experts", "3", "--batch", "4", "--windows", "4",
-             "--seconds", "0.01", f"--out={out}"]
+    words = [
+        "--bank",
+        str(tmp_path / "bank"),
+        "--experts",
+        "3",
+        "--batch",
+        "4",
+        "--windows",
+        "4",
+        "--seconds",
+        "0.01",
+        f"--out={out}",
+    ]
 
     def row(*more):
         assert router_cost.main([*words, *more]) == 0
@@ -132,17 +184,18 @@ def test_a_margin_costs_what_it_adds(tmp_path):
 
 def test_input_that_cannot_be(tmp_path, capsys):
     bare = ExpertBank(in_memory(1).model, in_memory(1).tokenizer).mount(
-        "e0", in_memory(1).expert_params("e0"), tiny_bank.FLAT)
+        "e0", in_memory(1).expert_params("e0"), tiny_bank.FLAT
+    )
     for name, bank in (("bank", in_memory(1)), ("bare", bare)):
         stored(tmp_path / name, bank)
     at = lambda name: ["--bank", str(tmp_path / name)]
     no_fit = "no more than a cascade scores"
     for word, call in {
-            "no file no.py": lambda: choose_keep.main(["--config", "no.py", *at("bank")]),
-            "has no get_config": lambda: choose_keep.main(["--config", __file__, *at("bank")]),
-            "no bigram model for e0": lambda: router_cost.main(
-                [*at("bare"), "--min-candidates", "1"]),
-            no_fit: lambda: router_cost.main([*at("bank"), "--experts", "1"])}.items():
+        "no file no.py": lambda: choose_keep.main(["--config", "no.py", *at("bank")]),
+        "has no get_config": lambda: choose_keep.main(["--config", __file__, *at("bank")]),
+        "no bigram model for e0": lambda: router_cost.main([*at("bare"), "--min-candidates", "1"]),
+        no_fit: lambda: router_cost.main([*at("bank"), "--experts", "1"]),
+    }.items():
         assert call() == 2
         said = capsys.readouterr().err
         assert word in said and said.startswith("error: ") and said.count("\n") == 1

@@ -39,8 +39,7 @@ def test_a_cascade_needs_its_bank_its_tables_and_a_call():
     bank = tiny_bank.in_memory(3)
     rng = np.random.default_rng(0)
     wide = bigram.count(rng.integers(0, 258, (2000, 16)), np.ones((2000, 16), bool), 258)
-    small, large = (bigram.table(of) for of in (
-        [bank.bigrams[n] for n in bank.names], [wide] * 3))
+    small, large = (bigram.table(of) for of in ([bank.bigrams[n] for n in bank.names], [wide] * 3))
     parameters = 4 * models.count_parameters(bank.model) / GIB
     least = 3 * parameters + sum(x.nbytes for x in small) / GIB
     found = cascade_memory(bank, small, SIZES)

@@ -19,14 +19,28 @@ def folder(tmp_path_factory):
     for split in ("valid", "test"):
         for e, name in enumerate(NAMES):
             drawn = rng.normal(5, 1, (3, WINDOWS)) - 1.5 * (np.arange(3) == e)[:, None]
-            sums |= {f"{split}/{name}:code:residual": WINDOW * drawn,
-                     f"{split}/{name}:code2:residual": WINDOW / 2 * drawn}
+            sums |= {
+                f"{split}/{name}:code:residual": WINDOW * drawn,
+                f"{split}/{name}:code2:residual": WINDOW / 2 * drawn,
+            }
     np.savez(made / "bank.npz", **sums)
     code = {"predicted": True}
-    (made / "bank.json").write_text(json.dumps({
-        "spec": {"domains": NAMES, "model": {"window": WINDOW, "vocab_size": 50}, "train": {},
-                 "rules": {"code": code, "code2": code | {"parts": 2, "passes": 1}}},
-        "log": [{"tra": [0.9]}], "seconds": 1.0, "device": "cpu", "commit": "abc"}))
+    (made / "bank.json").write_text(
+        json.dumps(
+            {
+                "spec": {
+                    "domains": NAMES,
+                    "model": {"window": WINDOW, "vocab_size": 50},
+                    "train": {},
+                    "rules": {"code": code, "code2": code | {"parts": 2, "passes": 1}},
+                },
+                "log": [{"tra": [0.9]}],
+                "seconds": 1.0,
+                "device": "cpu",
+                "commit": "abc",
+            }
+        )
+    )
     return made
 
 
@@ -36,15 +50,18 @@ def test_whole_windows_without_a_domain_are_a_bank_that_never_had_it(folder, tmp
     found, left = json.loads(out.read_text()), ["up", "down"]
     assert found["experts"] == left and [*found["plain"]["per_domain"]] == left
     stored = read_run(run, NAMES)
-    assert found["plain"]["test"] == np.mean([
-        (stored[f"test/{n}:code:residual"][:2].argmin(0) == e).mean() for e, n in enumerate(left)])
+    assert found["plain"]["test"] == np.mean(
+        [(stored[f"test/{n}:code:residual"][:2].argmin(0) == e).mean() for e, n in enumerate(left)]
+    )
     for wrong in (["none"], ["up", "down"]):
         with pytest.raises(UserError, match="--without"):
             whole_windows.report([run], "code", wrong)
 
 
-@pytest.mark.parametrize("harm", ["json gone", "json broken", "json of another kind", "npz gone",
-                                  "npz broken", "npz cut"])
+@pytest.mark.parametrize(
+    "harm",
+    ["json gone", "json broken", "json of another kind", "npz gone", "npz broken", "npz cut"],
+)
 def test_a_damaged_run_is_named(folder, tmp_path, capsys, harm):
     name, kind = tmp_path / "hurt", harm.split()[0]
     for ending in ("json", "npz"):
@@ -53,7 +70,8 @@ def test_a_damaged_run_is_named(folder, tmp_path, capsys, harm):
             (tmp_path / f"hurt.{ending}").write_bytes(whole)
         elif "gone" not in harm:
             (tmp_path / f"hurt.{ending}").write_bytes(
-                whole[:99] if "cut" in harm else b"[]" if "kind" in harm else b"{broken")
+                whole[:99] if "cut" in harm else b"[]" if "kind" in harm else b"{broken"
+            )
     out = tmp_path / "found.json"
     assert whole_windows.main(["--run", str(name), "--out", str(out)]) == 2
     assert "error: there is no run" in (said := capsys.readouterr().err) and "hurt" in said

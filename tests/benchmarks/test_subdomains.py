@@ -19,8 +19,9 @@ def small(monkeypatch, tmp_path):
     """Two domains of one folder, one word per document; a third kind belongs to none."""
     monkeypatch.setattr(subdomains, "TABLE", {"code": ("path", {"a": "x/a/*", "b": "x/b/*"})})
     (tmp_path / "code").mkdir()
-    lines = [{"path": f"x/{kind}/{n}", "text": f"{kind}{n:03d}"}
-             for n in range(120) for kind in "abc"]
+    lines = [
+        {"path": f"x/{kind}/{n}", "text": f"{kind}{n:03d}"} for n in range(120) for kind in "abc"
+    ]
     (tmp_path / "code/train.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return tmp_path
 
@@ -36,13 +37,16 @@ def test_no_value_belongs_to_two_domains():
             for filled in ("", "z", "linux-6.1"):
                 value = pattern.replace("*", filled)
                 assert [n for n, p in patterns.items() if fnmatch.fnmatchcase(value, p)] == [
-                    name], (domain, value)
+                    name
+                ], (domain, value)
 
 
 def written(folder):
     """{(name, split): texts}"""
-    return {(p.parent.name, p.stem): [json.loads(x)["text"] for x in p.read_text().splitlines()]
-            for p in folder.rglob("*.jsonl")}
+    return {
+        (p.parent.name, p.stem): [json.loads(x)["text"] for x in p.read_text().splitlines()]
+        for p in folder.rglob("*.jsonl")
+    }
 
 
 def test_a_document_is_in_one_domain_and_one_split(small):
@@ -61,17 +65,17 @@ def test_what_is_written_feeds_the_bank_s_config(small):
     """The specs of configs/bank.py:narrow64, and the names it asks for."""
     made = load(str(ROOT / "configs" / "bank.py:narrow64")).data.domains
     assert sorted(made) == sorted(
-        f"{d}_{n}" for d, (_, patterns) in TABLE.items() for n in patterns)
+        f"{d}_{n}" for d, (_, patterns) in TABLE.items() for n in patterns
+    )
     subdomains.make(small, small / "out")
     for split in ("train", "valid", "test"):
-        spec, = made["legal_law"][split]
+        (spec,) = made["legal_law"][split]
         spec = spec.replace("{root}", str(small / "out")).replace("legal_law", "code_a")
         assert [d.text for d in documents(spec)] == written(small / "out")["code_a", split]
 
 
 def test_a_domain_without_text_is_named_and_nothing_is_written(small, monkeypatch, capsys):
-    monkeypatch.setattr(subdomains, "TABLE", {
-        "code": ("path", {"a": "x/a/*", "none": "y/*"})})
+    monkeypatch.setattr(subdomains, "TABLE", {"code": ("path", {"a": "x/a/*", "none": "y/*"})})
     words = ["--data", str(small), "--out", str(small / "out")]
     assert subdomains.main(words) == 2
     said = capsys.readouterr().err

@@ -50,10 +50,14 @@ def test_text_around_tables_is_never_touched():
     assert outside(new) == outside(twice)
 
 
-@pytest.mark.parametrize("bad, says", [
-    (text(name="none"), "nobody defines the table none"),
-    (text(end=""), "one has no <!-- /table -->"),
-    (text(end="") + text(), "one has no <!-- /table -->")])
+@pytest.mark.parametrize(
+    "bad, says",
+    [
+        (text(name="none"), "nobody defines the table none"),
+        (text(end=""), "one has no <!-- /table -->"),
+        (text(end="") + text(), "one has no <!-- /table -->"),
+    ],
+)
 def test_wrong_markers_are_one_line(bad, says):
     with pytest.raises(UserError, match=re.escape(says)):
         filled(bad, {"one": made}, "x.md")
@@ -66,15 +70,20 @@ def test_a_missing_result_is_one_line_and_status_2(tmp_path, monkeypatch, capsys
         assert program.main(["--check"]) == 2
     finally:
         registry.read.cache_clear()
-    assert re.fullmatch(r"error: cannot read results/\S+; restore it from git\n",
-                        capsys.readouterr().err)
+    assert re.fullmatch(
+        r"error: cannot read results/\S+; restore it from git\n", capsys.readouterr().err
+    )
 
 
 def test_a_changed_result_makes_its_note_stale(tmp_path, monkeypatch, capsys):
     copier = json.loads((ROOT / "results/copier.json").read_text())
     copier["copier"][0]["tra"] = 0.5
-    monkeypatch.setattr("benchmarks.tables.compressors.read", lambda path: copier if path ==
-                        "copier.json" else json.loads((ROOT / "results" / path).read_text()))
+    monkeypatch.setattr(
+        "benchmarks.tables.compressors.read",
+        lambda path: (
+            copier if path == "copier.json" else json.loads((ROOT / "results" / path).read_text())
+        ),
+    )
     assert program.main(["--check"]) == 1
     said = capsys.readouterr().out
     assert "bits-of-the-latents.md: the table copier is" in said and len(said.splitlines()) == 1
@@ -94,8 +103,11 @@ def test_a_note_is_short_dated_and_says_where_its_figures_come_from(path):
     assert all(index.head(said).values())
 
 
-@pytest.mark.parametrize("path", [
-    *NOTES, ROOT / "results/README.md", *(ROOT / "docs").glob("*.md")], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [*NOTES, ROOT / "results/README.md", *(ROOT / "docs").glob("*.md")],
+    ids=lambda p: p.stem,
+)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
         assert (path.parent / target).exists(), target

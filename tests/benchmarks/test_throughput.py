@@ -10,8 +10,15 @@ from cr_jax.errors import UserError
 
 
 def row(framework, optimizer, rate, matmul, tflops):
-    return {"model": "87m", "framework": framework, "optimizer": optimizer, "tokens_per_s": rate,
-            "tflops": tflops, "mfu": tflops / matmul, "process_matmul_tflops": matmul}
+    return {
+        "model": "87m",
+        "framework": framework,
+        "optimizer": optimizer,
+        "tokens_per_s": rate,
+        "tflops": tflops,
+        "mfu": tflops / matmul,
+        "process_matmul_tflops": matmul,
+    }
 
 
 def test_rows_are_merged_and_written_as_they_come(tmp_path):
@@ -39,10 +46,20 @@ def test_rows_are_merged_and_written_as_they_come(tmp_path):
     assert [p.name for p in out.parent.iterdir()] == ["results.json"]
 
 
-@pytest.mark.parametrize("bad", [
-    ["--models", "90m"], ["--batches", "many"], ["--set", "remat=1"], ["--optimizers", "sgd"],
-    ["--kernels", "cuda"], ["--set", "kernels=cuda"], ["--chunk", "0"], ["--chunks", "a"],
-    ["--pieces", "("]])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["--models", "90m"],
+        ["--batches", "many"],
+        ["--set", "remat=1"],
+        ["--optimizers", "sgd"],
+        ["--kernels", "cuda"],
+        ["--set", "kernels=cuda"],
+        ["--chunk", "0"],
+        ["--chunks", "a"],
+        ["--pieces", "("],
+    ],
+)
 def test_bad_arguments_are_one_line_and_status_2(bad, capsys):
     with pytest.raises(UserError):
         throughput.parse_arguments(bad)

@@ -17,13 +17,31 @@ torch = pytest.importorskip("torch")
 from benchmarks.torch_peer import Peer, Variant, from_jax, make_loss  # noqa: E402
 
 # Small, and no two sizes alike.
-CONFIG = ModelConfig(vocab_size=61, window=20, latents=4, d_model=32, d_latent=12, heads=4,
-                     d_ff=40, encoder_blocks=2, decoder_blocks=1, bottleneck="fold",
-                     fold_channels=6, dtype="float32")
+CONFIG = ModelConfig(
+    vocab_size=61,
+    window=20,
+    latents=4,
+    d_model=32,
+    d_latent=12,
+    heads=4,
+    d_ff=40,
+    encoder_blocks=2,
+    decoder_blocks=1,
+    bottleneck="fold",
+    fold_channels=6,
+    dtype="float32",
+)
 MATH = Variant(attention="math")
-LEAVES = ("embedding", "encoder.blocks.0.attention.qkv", "encoder.blocks.0.mlp.up",
-          "bottleneck.narrow", "bottleneck.fold", "bottleneck.positions",
-          "decoder.blocks.0.attention.out", "decoder.blocks.0.mlp.down")
+LEAVES = (
+    "embedding",
+    "encoder.blocks.0.attention.qkv",
+    "encoder.blocks.0.mlp.up",
+    "bottleneck.narrow",
+    "bottleneck.fold",
+    "bottleneck.positions",
+    "decoder.blocks.0.attention.out",
+    "decoder.blocks.0.mlp.down",
+)
 
 
 def copied(config, params, variant=MATH):
@@ -45,8 +63,7 @@ def case(request):
         ids = jnp.asarray(tokens)
         h, _ = models.Autoencoder(config).apply(p, ids)
         weights = jnp.full(ids.shape, 1.0 / ids.size)
-        value, scores = objective.linear_cross_entropy(
-            h, models.head(config, p), ids, weights, 16)
+        value, scores = objective.linear_cross_entropy(h, models.head(config, p), ids, weights, 16)
         return value, (scores.nll, h @ models.head(config, p))
 
     (value, (nll, logits)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -67,7 +84,8 @@ def test_logits_and_nll_agree_with_the_same_weights(case, projection):
     with torch.no_grad():
         theirs = net(ids) @ net.kernel()
         per_token = torch.nn.functional.cross_entropy(
-            theirs.flatten(0, 1), ids.flatten(), reduction="none")
+            theirs.flatten(0, 1), ids.flatten(), reduction="none"
+        )
     assert close(logits, theirs.numpy())
     assert close(np.asarray(nll).ravel(), per_token.numpy())
 

@@ -26,8 +26,9 @@ def traced_flops(jaxpr, times=1):
         if e.primitive.name == "dot_general":
             (left, _), _ = e.params["dimension_numbers"]
             shape = e.invars[0].aval.shape
-            total += 2 * times * math.prod(e.outvars[0].aval.shape) * math.prod(
-                shape[i] for i in left)
+            total += (
+                2 * times * math.prod(e.outvars[0].aval.shape) * math.prod(shape[i] for i in left)
+            )
         inner = times * (e.params["length"] if e.primitive.name == "scan" else 1)
         for value in e.params.values():
             inside = getattr(value, "jaxpr", value)
@@ -36,8 +37,10 @@ def traced_flops(jaxpr, times=1):
     return total
 
 
-@pytest.mark.parametrize("bottleneck,rotary", [("fold", True), ("query", True), ("query", False),
-                                               ("fourier_query", True)])
+@pytest.mark.parametrize(
+    "bottleneck,rotary",
+    [("fold", True), ("query", True), ("query", False), ("fourier_query", True)],
+)
 @pytest.mark.parametrize("latents", [8, 5])
 def test_formula_counts_the_products_of_the_traced_step(bottleneck, rotary, latents):
     c = dataclasses.replace(TINY, bottleneck=bottleneck, rotary_values=rotary, latents=latents)
@@ -58,8 +61,9 @@ def test_formula_counts_the_products_of_the_traced_step(bottleneck, rotary, late
 
 
 def test_sizes_have_the_parameters_that_their_names_say():
-    counts = {name: models.count_parameters(workload.SIZES[name])
-              for name in ("10m", "87m", "350m", "1b")}
+    counts = {
+        name: models.count_parameters(workload.SIZES[name]) for name in ("10m", "87m", "350m", "1b")
+    }
     assert 9.5e6 < counts["10m"] < 11e6
     assert 86e6 < counts["87m"] < 91e6
     assert 345e6 < counts["350m"] < 355e6
@@ -123,8 +127,11 @@ def test_hlo_counts_loop_bodies_as_often_as_they_run():
 
     text = lambda f, *shapes: jax.jit(f).lower(*shapes).compile().as_text()
     array = jax.ShapeDtypeStruct
-    one = hlo.summary(text(lambda x, w: jnp.sin(x @ w), array((64, 64), jnp.float32),
-                           array((64, 64), jnp.float32)))
+    one = hlo.summary(
+        text(
+            lambda x, w: jnp.sin(x @ w), array((64, 64), jnp.float32), array((64, 64), jnp.float32)
+        )
+    )
     seven = hlo.summary(text(repeated, array((64, 64), jnp.float32), array((64, 64), jnp.float32)))
     work = lambda found: sum(r["gib_written"] for r in found["counts"].values())
     assert 6 * work(one) < work(seven) < 9 * work(one)

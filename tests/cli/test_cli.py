@@ -67,8 +67,9 @@ def test_json_equals_the_python_api(run, bank, text):
     status, out, err = run("route", "--bank", bank, "--json", text)
     assert (status, err) == (0, "")
     loaded = cr_jax.ExpertBank.load(bank)
-    found = cr_jax.route(loaded, TEXT, sizes=BatchSizes(experts=2,
-                                                        windows=32))  # as the CLI on a CPU
+    found = cr_jax.route(
+        loaded, TEXT, sizes=BatchSizes(experts=2, windows=32)
+    )  # as the CLI on a CPU
     said = json.loads(out)
     assert said.pop("file") == text
     assert said.pop("p_value") == found.p_values[found.nearest]
@@ -106,8 +107,10 @@ def test_a_text_too_short_to_judge(run, bank, tmp_path):
         status, out, err = run("route", "--bank", bank, "--alpha", alpha, tmp_path / "space")
         assert (status, err) == (0, "") and out.count("\n") == 1
         assert re.search(r": e\d  margin \S+  p -  \(too short to judge\) \| ", out)
-    said = json.loads(run("route", "--bank", bank, "--json", tmp_path / "space")[1],
-                      parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    said = json.loads(
+        run("route", "--bank", bank, "--json", tmp_path / "space")[1],
+        parse_constant=lambda word: pytest.fail(f"{word} is not JSON"),
+    )
     assert said["p_value"] is said["known"] is None
     assert said["expert"] == said["nearest"] and set(said["p_values"].values()) == {None}
     out = run("route", "--bank", bank, "--explain", tmp_path / "space")[1]
@@ -117,15 +120,18 @@ def test_a_text_too_short_to_judge(run, bank, tmp_path):
 
 def test_a_beginning_is_judged_alone(run, bank, text, tmp_path):
     (tmp_path / "start").write_bytes(text_form(TEXT).encode()[:32])
-    one, other = (json.loads(run("route", "--bank", bank, "--json", *more)[1])
-                  for more in (("--max-windows", 2, text), (tmp_path / "start",)))
+    one, other = (
+        json.loads(run("route", "--bank", bank, "--json", *more)[1])
+        for more in (("--max-windows", 2, text), (tmp_path / "start",))
+    )
     assert one | {"file": ""} == other | {"file": ""} and one["windows"] == 2
     assert "16 tokens" in run("bank", "list", "--bank", bank)[1]
     refused(run("route", "--bank", bank, "--max-windows", "-1", text), "--max-windows")
 
 
-@pytest.mark.parametrize(("old", "new"), [("--head", "--max-windows"),
-                                          ("--keep", "--min-candidates")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("--head", "--max-windows"), ("--keep", "--min-candidates")]
+)
 def test_flags_of_the_last_version_work_and_say_their_new_name(run, tmp_path, text, old, new):
     bank = tiny_bank.stored(tmp_path / "three", tiny_bank.in_memory(3)).folder
     status, out, error = run("route", "--bank", bank, old, 2, text)
@@ -162,16 +168,24 @@ def test_alpha_decides_what_is_unknown(run, bank, text):
 
 
 BAD = {
-    "empty": (b"", "empty"), "nul": (b"text\0more", "NUL"), "latin1": (b"caf\xe9 au lait", "UTF-8"),
-    "binary": (bytes(range(256)), "NUL"), "cut": ("é".encode()[:1], "UTF-8"),
-    "late": (b"x" * 3_000_000 + b"\xff", "UTF-8")}
+    "empty": (b"", "empty"),
+    "nul": (b"text\0more", "NUL"),
+    "latin1": (b"caf\xe9 au lait", "UTF-8"),
+    "binary": (bytes(range(256)), "NUL"),
+    "cut": ("é".encode()[:1], "UTF-8"),
+    "late": (b"x" * 3_000_000 + b"\xff", "UTF-8"),
+}
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_files(run, bank, tmp_path, kind, monkeypatch):
     monkeypatch.setattr(  # the last byte of a large file matters here, not its route
-        router, "score_bank", lambda bank, windows, *_, **__: WindowSums(
-            np.ones((2, len(windows)), np.float32), windows.mask.sum(-1), None))
+        router,
+        "score_bank",
+        lambda bank, windows, *_, **__: WindowSums(
+            np.ones((2, len(windows)), np.float32), windows.mask.sum(-1), None
+        ),
+    )
     data, word = BAD[kind]
     (tmp_path / kind).write_bytes(data)
     refused(run("route", "--bank", bank, tmp_path / kind), kind, word)
@@ -179,13 +193,23 @@ def test_bad_files(run, bank, tmp_path, kind, monkeypatch):
 
 
 def test_missing_folder_and_unknown_names(run, bank, text, tmp_path):
-    for file, word in ((tmp_path / "nowhere", "not exist"), (tmp_path, "folder"),
-                       (text + "/x", "text.txt/x"), ("x" * 5000, "xxx")):
+    for file, word in (
+        (tmp_path / "nowhere", "not exist"),
+        (tmp_path, "folder"),
+        (text + "/x", "text.txt/x"),
+        ("x" * 5000, "xxx"),
+    ):
         refused(run("route", "--bank", bank, file), word)
         refused(run("reconstruct", "--bank", bank, "--expert", "e0", file), word)
     refused(run("reconstruct", "--bank", bank, "--expert", "nope", text), "nope", "e0, e1")
-    for command in (["route", text], ["reconstruct", "--expert", "e0", text], ["bank", "list"],
-                    ["bank", "verify"], ["bank", "add", text], ["bank", "remove", "e0"]):
+    for command in (
+        ["route", text],
+        ["reconstruct", "--expert", "e0", text],
+        ["bank", "list"],
+        ["bank", "verify"],
+        ["bank", "add", text],
+        ["bank", "remove", "e0"],
+    ):
         at = 2 if command[0] == "bank" else 1
         refused(run(*command[:at], "--bank", tmp_path / "nowhere", *command[at:]), "no bank")
     refused(run("route", "--bank", bank), "FILE")
@@ -244,8 +268,10 @@ def test_reconstruct_marks_what_differs(run, bank, text):
     assert bytes(tokens.tolist()).decode() == TEXT
     right = (tokens == rebuilt).mean()
     mean = np.concatenate([p.nll for p in parts]).mean(dtype=float)
-    assert out.splitlines()[-1] == (f"TRA {100 * right:.2f} % of {len(tokens)} tokens, "
-                                    f"nll {mean:.3f} nats/token with all tokens seen")
+    assert out.splitlines()[-1] == (
+        f"TRA {100 * right:.2f} % of {len(tokens)} tokens, "
+        f"nll {mean:.3f} nats/token with all tokens seen"
+    )
     assert out.count("[-") == out.count("{+") > 0
     # What is routed has another form than what is rebuilt.
     raw = dataclasses.replace(cr_jax.ExpertBank.load(bank), text_form="raw")
@@ -260,8 +286,10 @@ def test_marks():
 
     def show(original: bytes, rebuilt: list[int] | bytes, cut=3, **options):
         rows = np.array([list(original), list(rebuilt)], np.int32)
-        parts = [Rebuilt(*rows[:, i:i + cut], np.zeros(cut, np.float32))
-                 for i in range(0, rows.shape[1], cut)]
+        parts = [
+            Rebuilt(*rows[:, i : i + cut], np.zeros(cut, np.float32))
+            for i in range(0, rows.shape[1], cut)
+        ]
         return "".join(marked(tokenizer, parts, **options))
 
     plain = "ab\r\n中文é\x1b[2J"

@@ -28,8 +28,10 @@ from cr_jax.scoring.calibration import Calibration
 from cr_jax.scoring.wording import wording
 
 TEXT = "def route(text):\r\n    return min(experts)\t# ünïcödé 中文\n\n" * 2
-HOSTILE = ('"\'></pre><script>alert(1)</script><img src=//x.test onerror=f()> &amp; '
-           "\x1b[2J\x1b]0;title\x07\x9b5m\x7f\b\u202etxt.exe\u2066\n")
+HOSTILE = (
+    "\"'></pre><script>alert(1)</script><img src=//x.test onerror=f()> &amp; "
+    "\x1b[2J\x1b]0;title\x07\x9b5m\x7f\b\u202etxt.exe\u2066\n"
+)
 SGR = re.compile(r"\x1b\[(\d+(;\d+)*)m")
 
 
@@ -71,8 +73,9 @@ def test_bars_are_aligned_sorted_and_in_proportion(run, files, bank):
     assert [row[0] for row in rows] == list(found.names)
     residuals = found.route.residuals
     assert [float(row[1]) for row in rows] == [round(residuals[n], 3) for n in found.names]
-    assert [float(row[3]) for row in rows] == [round(found.route.p_values[n], 3)
-                                               for n in found.names]
+    assert [float(row[3]) for row in rows] == [
+        round(found.route.p_values[n], 3) for n in found.names
+    ]
     bars = [len(row[2]) for row in rows]
     for name, bar in zip(found.names, bars, strict=True):
         assert abs(bar - bars[-1] * residuals[name] / residuals[found.names[-1]]) <= 1
@@ -93,7 +96,7 @@ def test_bars_of_ascii_and_narrow_terminals(bank):
 def test_without_a_terminal_the_most_telling_tokens_are_listed(run, files, bank):
     out = run("--explain", "--alpha", 0, files[0])[1]
     ranked = explain(bank, TEXT).by_text()
-    _, head, *rows = out[out.index("tokens that speak most"):].splitlines()
+    _, head, *rows = out[out.index("tokens that speak most") :].splitlines()
     assert head.split()[:3] == ["token", "times", "margin"]
     assert rows[0].startswith(f"  {ranked[0].text!r}") and f"{ranked[0].nats:.2f}" in rows[0]
     assert f"'{ranked[-1].text}'" in out and "rebuilds worst" not in out
@@ -111,8 +114,7 @@ def test_colours_only_colour(bank, view, colour):
     for line in out.split("\n"):
         codes = [code for code, _ in SGR.findall(line)]
         assert codes[1::2] == ["0"] * (len(codes) // 2) and len(codes) % 2 == 0
-        assert all(";2;" in code if colour == "truecolor" else ";5;" in code
-                   for code in codes[::2])
+        assert all(";2;" in code if colour == "truecolor" else ";5;" in code for code in codes[::2])
     body = plain.replace("↵", "").replace("⇥", "")
     assert "def route(text):␍\n    return min(experts)\t# ünïcödé 中文\n\ndef" in body
     assert "<script>alert(1)</script>" in body and "␛[2J␛]0;title␇\ufffd5m␡␈\ufffdtxt" in body
@@ -120,8 +122,9 @@ def test_colours_only_colour(bank, view, colour):
     values = found.residuals()[0] if view == "residual" else found.margins()
     step = residual_step if view == "residual" else margin_step
     legend = len(RESIDUAL_EDGES) if view == "residual" else 2 * len(MARGIN_EDGES)
-    strong = [span.text for span, value in zip(found.spans, values.tolist(), strict=True)
-              if step(value)]
+    strong = [
+        span.text for span, value in zip(found.spans, values.tolist(), strict=True) if step(value)
+    ]
     assert 0 < len(strong) <= len(found.spans)
     assert out.count("\x1b[0m") == len(strong) + legend
     assert plain.count("↵") == strong.count("\n")
@@ -139,11 +142,19 @@ def test_steps():
     assert residual_step(float("nan")) in range(10)
 
 
-@pytest.mark.parametrize(("tty", "environment", "wanted", "answer"), [
-    (True, {"COLORTERM": "truecolor"}, "auto", "truecolor"), (True, {}, "auto", "256"),
-    (True, {"NO_COLOR": "1"}, "auto", "plain"), (True, {"NO_COLOR": ""}, "auto", "256"),
-    (True, {"TERM": "dumb"}, "auto", "plain"), (False, {}, "auto", "plain"),
-    (False, {"NO_COLOR": "1"}, "always", "256"), (True, {}, "never", "plain")])
+@pytest.mark.parametrize(
+    ("tty", "environment", "wanted", "answer"),
+    [
+        (True, {"COLORTERM": "truecolor"}, "auto", "truecolor"),
+        (True, {}, "auto", "256"),
+        (True, {"NO_COLOR": "1"}, "auto", "plain"),
+        (True, {"NO_COLOR": ""}, "auto", "256"),
+        (True, {"TERM": "dumb"}, "auto", "plain"),
+        (False, {}, "auto", "plain"),
+        (False, {"NO_COLOR": "1"}, "always", "256"),
+        (True, {}, "never", "plain"),
+    ],
+)
 def test_when_to_colour(monkeypatch, tty, environment, wanted, answer):
     for name in ("NO_COLOR", "COLORTERM", "TERM"):
         monkeypatch.delenv(name, raising=False)
@@ -157,8 +168,10 @@ def test_flags(run, files, tmp_path):
     assert "\x1b[38;" in run("--explain", "--color", "always", files[0])[1]
     both = run("--margin", "--windows", 1, *files)[1]
     assert both.count("below: the first 1 of") == 2
-    for argv, word in ((("--windows", 0, "--explain"), "--windows"),
-                       (("--color", "pink"), "--color")):
+    for argv, word in (
+        (("--windows", 0, "--explain"), "--windows"),
+        (("--color", "pink"), "--color"),
+    ):
         status, out, err = run(*argv, files[0])
         assert (status, out) == (2, "") and word in err and err.count("\n") == 1
     status, out, _ = run("--explain", files[0], tmp_path / "gone")
@@ -205,8 +218,9 @@ def test_the_page_holds_each_text_and_nothing_that_acts(run, files, tmp_path, ba
     page = Page(raw)
     assert not {"script", "img", "iframe", "svg"} & set(page.tags)
     assert not any(name.startswith("on") or name == "src" for name, _ in page.attributes)
-    assert all(value[0] == "#" or value == "data:," for name, value in page.attributes
-               if name == "href")
+    assert all(
+        value[0] == "#" or value == "data:," for name, value in page.attributes if name == "href"
+    )
     assert "default-src 'none'" in raw and "http" not in raw.replace("http-equiv", "")
     assert page.texts[0] == "\n" + TEXT.replace("\r", "␍")
     assert page.texts[1].count("<script>alert(1)</script>") == 1
@@ -217,7 +231,8 @@ def test_the_page_holds_each_text_and_nothing_that_acts(run, files, tmp_path, ba
     assert len(hovers) == len(TEXT) + len(HOSTILE)
     for hover, row in zip(hovers, found.residuals().T, strict=False):
         assert [f"{n} {x:.2f}" for n, x in zip(found.names, row, strict=True)] == (
-            hover.split("”  ")[1].split(" · "))
+            hover.split("”  ")[1].split(" · ")
+        )
     assert found.verdict in raw and "the first" not in raw
     assert [p.name for p in tmp_path.iterdir() if "why" in p.name] == ["why.html"]
 
@@ -236,9 +251,16 @@ def test_tints_follow_the_numbers_and_a_cut_is_said(bank):
     assert 'class="by-margin"' not in single and 'class="by-margin"' in raw
 
 
-@pytest.mark.parametrize(("name", "word"), [
-    ("text.txt", "ends in .html"), ("page.html", "to be read"), ("gone/why.html", "exists"),
-    ("", "ends in .html"), ("folder.html", "folder")])
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("text.txt", "ends in .html"),
+        ("page.html", "to be read"),
+        ("gone/why.html", "exists"),
+        ("", "ends in .html"),
+        ("folder.html", "folder"),
+    ],
+)
 def test_a_page_never_costs_a_text(run, files, tmp_path, name, word):
     (tmp_path / "folder.html").mkdir()
     read = tmp_path / ("page.html" if name == "page.html" else "text.txt")
@@ -251,8 +273,10 @@ def test_a_page_never_costs_a_text(run, files, tmp_path, name, word):
 
 def test_page_and_lines_name_what_the_bank_s_rule_counts(bank):
     found = explain(bank, TEXT, options=RouteOptions(alpha=1), windows=99)
-    for rule, verb, done, paper in ((Scoring(), "rebuilds", "rebuilt", True),
-                                    (Scoring(predicted=True), "predicts", "predicted", False)):
+    for rule, verb, done, paper in (
+        (Scoring(), "rebuilds", "rebuilt", True),
+        (Scoring(predicted=True), "predicts", "predicted", False),
+    ):
         told = dataclasses.replace(found, scoring=rule)
         page, cost = html.unescape(render([("a", told)])), wording(rule).cost
         assert f"lowest residual: {cost}." in page and f"or more: {done} badly" in page
@@ -267,7 +291,8 @@ def test_the_typicality_penalty_is_shown_and_ranks(tmp_path, capsys, files, bank
     plain = explain(bank, TEXT)
     first, *_, last = plain.names
     limits = {name: 99.0 for name in plain.names} | {
-        first: plain.route.residuals[first] - 2 * (plain.route.residuals[last] - 1)}
+        first: plain.route.residuals[first] - 2 * (plain.route.residuals[last] - 1)
+    }
     limits = {name: max(x, 0.1) for name, x in limits.items()}
     folder = tmp_path / "typical"
     made = cr_jax.ExpertBank.create(folder, bank.model, bank.tokenizer, text_form="raw")
@@ -282,11 +307,13 @@ def test_the_typicality_penalty_is_shown_and_ranks(tmp_path, capsys, files, bank
     how = ["route", "--bank", str(folder), "--alpha", "0"]
     assert main([*how, "--explain", "--html", str(page), files[0]]) == 0
     out = capsys.readouterr().out
-    rows = re.findall(r"^  (e\d) +([\d.]+) \+ +([\d.]+) (█+[▏▎▍▌▋▊▉]?)(░*) +[\d.]+  [\d.]+$", out,
-                      re.M)
+    rows = re.findall(
+        r"^  (e\d) +([\d.]+) \+ +([\d.]+) (█+[▏▎▍▌▋▊▉]?)(░*) +[\d.]+  [\d.]+$", out, re.M
+    )
     assert [(row[0], float(row[1]), float(row[2])) for row in rows] == [
         (n, round(found.route.residuals[n], 3), round(found.route.typicality_penalty[n], 3))
-        for n in found.names]
+        for n in found.names
+    ]
     assert [bool(row[4]) for row in rows] == [False, False, True]
     assert out.count(found.words.added) == 1 and "lowest residual with its penalty by" in out
     text = html.unescape(page.read_text())

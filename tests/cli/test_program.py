@@ -36,8 +36,12 @@ def environment(tmp_path):
 def test_as_a_program(stored, text, tmp_path):
     """A fresh process: quiet, and it keeps what it compiled."""
     command = [sys.executable, "-c", "import sys; from cr_jax.cli import main; sys.exit(main())"]
-    done = subprocess.run([*command, "route", "--bank", str(stored), text], capture_output=True,
-                          text=True, env=environment(tmp_path) | {"JAX_PLATFORMS": "cpu"})
+    done = subprocess.run(
+        [*command, "route", "--bank", str(stored), text],
+        capture_output=True,
+        text=True,
+        env=environment(tmp_path) | {"JAX_PLATFORMS": "cpu"},
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"\S+: (e\d|unknown \(nearest e\d\))  margin .*\)\n", done.stdout)
     assert any((tmp_path / "cache" / "cr-jax" / "xla").iterdir())
@@ -47,16 +51,24 @@ def test_a_closed_pipe_is_one_line(stored, tmp_path):
     command = [sys.executable, "-c", "import sys; from cr_jax.cli import main; sys.exit(main())"]
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([*command, "bank", "list", "--bank", str(stored)], stdout=writer,
-                          stderr=subprocess.PIPE, text=True, env=environment(tmp_path))
+    done = subprocess.run(
+        [*command, "bank", "list", "--bank", str(stored)],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(tmp_path),
+    )
     os.close(writer)
     assert done.returncode == 2
     assert done.stderr == "cr-jax: the output could not be written to its end: Broken pipe\n"
 
 
 def test_importing_the_package_or_the_command_does_not_import_jax(tmp_path):
-    code = ("import sys, cr_jax, cr_jax.cli; cr_jax.__version__; print('jax' in sys.modules);"
-            "cr_jax.ExpertBank; print('jax' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env=environment(tmp_path))
+    code = (
+        "import sys, cr_jax, cr_jax.cli; cr_jax.__version__; print('jax' in sys.modules);"
+        "cr_jax.ExpertBank; print('jax' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(tmp_path)
+    )
     assert done.stdout.split() == ["False", "True"], done.stderr

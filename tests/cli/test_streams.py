@@ -132,11 +132,18 @@ print(json.dumps(found))
 """
     root = os.path.dirname(os.path.dirname(cr_jax.__file__))
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": root, "XDG_CACHE_HOME": str(folder)})
+        [sys.executable, "-c", script],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": root, "XDG_CACHE_HOME": str(folder)},
+    )
     assert done.returncode == 0, done.stderr
-    return {(name, closed if closed == "full" else tuple(closed)): rest
-            for name, closed, *rest in json.loads(done.stdout)}
+    return {
+        (name, closed if closed == "full" else tuple(closed)): rest
+        for name, closed, *rest in json.loads(done.stdout)
+    }
 
 
 COMBINATIONS = [c for n in range(4) for c in itertools.combinations(range(3), n)]
@@ -164,8 +171,9 @@ def test_a_full_stdout_is_one_line(answers, name):
 
 def test_nothing_is_changed_where_it_could_not_be_said(answers):
     status, _, err = answers["add", (1,)]
-    assert status == 2 and err == ("cr-jax: the output could not be written to its end: it is "
-                                   "closed\n")
+    assert status == 2 and err == (
+        "cr-jax: the output could not be written to its end: it is closed\n"
+    )
     assert "more" not in answers["list", ()][1]
 
 

@@ -75,12 +75,16 @@ def test_it_says_what_it_writes_and_takes_the_settings_of_main(call, place):
     assert "tokens/s with 1 processes" in lines[-2]
     assert f"--config.data.tokens={place / 'tokens'}" in lines[-1]
     corpora = json.loads((place / "tokens" / "tokens.json").read_text())["corpora"]
-    counts = {f"{c['domain']} {c['split']}: {c['tokens']:,} tokens in {c['documents']:,} documents"
-              for c in corpora}
+    counts = {
+        f"{c['domain']} {c['split']}: {c['tokens']:,} tokens in {c['documents']:,} documents"
+        for c in corpora
+    }
     assert counts == set(lines[:8])
     assert call()[1].startswith(f"{place / 'tokens'} already holds these tokens")
-    for name, *change in (("few", "--config.data.max_train_tokens=50"),
-                          ("words", "--config.data.max_train_tokens", "50")):
+    for name, *change in (
+        ("few", "--config.data.max_train_tokens=50"),
+        ("words", "--config.data.max_train_tokens", "50"),
+    ):
         assert call(*change, out=name)[0] == 0
     assert call(config="config.py:few", out="variant")[0] == 0
     few = [tiny_tokens.contents(place / n) for n in ("few", "words", "variant")]
@@ -108,8 +112,14 @@ def test_bad_arguments_are_one_line_and_leave_nothing(call, place):
 def test_help_says_how_to_train_from_the_folder(capsys):
     assert main(["tokenize", "--help"]) == 0
     said = capsys.readouterr().out
-    for words in ("--config FILE[:VARIANT]", "--out FOLDER", "--jobs N", "--compress",
-                  "--config.data.tokens=tokens", "--config.GROUP.FIELD=VALUE"):
+    for words in (
+        "--config FILE[:VARIANT]",
+        "--out FOLDER",
+        "--jobs N",
+        "--compress",
+        "--config.data.tokens=tokens",
+        "--config.GROUP.FIELD=VALUE",
+    ):
         assert words in said
 
 
@@ -121,9 +131,21 @@ def test_killed_in_the_middle_it_goes_on_and_leaves_no_process(call, place):
     digits = "--config.data.domains.digits.train=('files:{root}/digits-more',)"
     root = str(pathlib.Path(application.__file__).parents[2])
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, "tokenize", f"--config={place / 'config.py'}", digits,
-         "--out", str(place / "tokens"), "--jobs=2"], capture_output=True, timeout=120,
-        env=os.environ | {"PYTHONPATH": root})
+        [
+            sys.executable,
+            "-c",
+            KILLED,
+            "tokenize",
+            f"--config={place / 'config.py'}",
+            digits,
+            "--out",
+            str(place / "tokens"),
+            "--jobs=2",
+        ],
+        capture_output=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": root},
+    )
     # The pipes are closed, so the processes that encoded text are gone too.
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (place / "tokens").exists()
@@ -132,8 +154,9 @@ def test_killed_in_the_middle_it_goes_on_and_leaves_no_process(call, place):
     status, out, _ = call(digits)
     assert status == 0
     again = call(digits, out="whole")
-    new = [int(lines.split("tokenised ")[1].split()[0].replace(",", "")) for lines in
-           (out, again[1])]
+    new = [
+        int(lines.split("tokenised ")[1].split()[0].replace(",", "")) for lines in (out, again[1])
+    ]
     chunk = len("0 1\n" * 30) + 1
     assert new[1] - new[0] == 7 * chunk  # what was finished was not encoded again
     assert tiny_tokens.contents(place / "tokens") == tiny_tokens.contents(place / "whole")
@@ -171,8 +194,10 @@ def test_main_trains_and_evaluates_without_the_text(call, place):
     found = report("token-run", tokens=str(place / "tokens"))
     for part in ("fingerprint", "routing", "ood"):
         assert found[part] == expected[part] and found[part]
-    losses = lambda run: [[row[k] for k in ("step", "expert", "nll")] for row in map(
-        json.loads, (place / run / "metrics.jsonl").read_text().splitlines())]
+    losses = lambda run: [
+        [row[k] for k in ("step", "expert", "nll")]
+        for row in map(json.loads, (place / run / "metrics.jsonl").read_text().splitlines())
+    ]
     assert losses("token-run") == losses("text-run") and losses("token-run")
     # Begun with the text, a run goes on with its tokens, and the other way round.
     assert report("text-run", tokens=str(place / "tokens"))["fingerprint"] == found["fingerprint"]

@@ -40,8 +40,13 @@ def test_good_settings_build():
 
 
 def test_rules_are_told_apart_in_words():
-    rules = [settings.SEEN, settings.Scoring(parts=4), settings.Scoring(predicted=True),
-             settings.Scoring(rate=2), settings.Scoring(parts=4, passes=1, predicted=True)]
+    rules = [
+        settings.SEEN,
+        settings.Scoring(parts=4),
+        settings.Scoring(predicted=True),
+        settings.Scoring(rate=2),
+        settings.Scoring(parts=4, passes=1, predicted=True),
+    ]
     found = [wording(rule) for rule in rules]
     assert found[4] == found[2] and len({words.cost for words in found}) == 4
     assert [words.paper for words in found] == [True, False, False, False, False]
@@ -60,8 +65,10 @@ def test_a_typicality_weight_is_named_beside_any_rule_and_is_no_part_of_a_residu
         assert (plain.ranking_score, plain.added) == (plain.cost, "")
         assert both != rule == both.residual_rule == rule.residual_rule
         assert wording(settings.to_dict(both)) == words
-        assert settings.scoring_rule(settings.to_dict(both), settings.ModelConfig(
-            predictive=True)) == both
+        assert (
+            settings.scoring_rule(settings.to_dict(both), settings.ModelConfig(predictive=True))
+            == both
+        )
     for nothing in ("1", True, -1.0, float("nan"), float("inf"), None):
         assert wording({"typicality_weight": nothing}) == wording(settings.SEEN)
 
@@ -87,55 +94,69 @@ def test_built_settings_cannot_be_changed():
         built.data.domains["other"] = built.data.domains["d"]
 
 
-@pytest.mark.parametrize("changes,words", [
-    ({"model__latent": 4}, ["config.model", "'latent'", "did you mean 'latents'"]),
-    ({"trian": {}}, ["'trian'", "did you mean 'train'"]),
-    ({"model__zzz": 4}, ["'zzz'", "there are:", "window"]),
-    ({"data__domains": {"d": {**HOME, "tests": ["x"]}}}, ["domains.d", "did you mean 'test'"]),
-    ({"model__latents": "four"}, ["config.model.latents must be int", "'four'"]),
-    ({"model__latents": True}, ["config.model.latents must be int"]),
-    ({"model__latents": 4.0}, ["config.model.latents must be int"]),
-    ({"model__remat": 1}, ["config.model.remat must be bool"]),
-    ({"model__bottleneck": 1}, ["config.model.bottleneck must be str"]),
-    ({"model": 3}, ["config.model must be a group"]),
-    ({"data__domains": {"d": {**HOME, "train": "a"}}}, ["domains.d.train must be a list"]),
-    ({"model__window": 0}, ["config.model.window must be at least 1, got 0"]),
-    ({"model__encoder_blocks": -1}, ["cannot be negative"]),
-    ({"model__decoder_blocks": 1001}, ["more than 1,000 blocks"]),
-    ({"model__heads": 3}, ["config.model.d_model=512", "multiple of 2 x heads=6"]),
-    ({"model__latents": 513}, ["latents=513", "window=512"]),
-    ({"train": {}}, ["exactly one of steps, tokens, seconds", "none"]),
-    ({"train": {"steps": 1, "seconds": 2.0}}, ["exactly one of", "steps, seconds"]),
-    ({"train__batch": 0}, ["config.train.batch must be at least 1"]),
-    ({"train__accumulate": 3}, ["config.train.batch=64", "accumulate=3"]),
-    ({"train__nested": 1.5}, ["config.train.nested", "[0, 1]"]),
-    ({"eval__every": "10"}, ["config.eval.every", "10 seconds"]),
-    ({"eval__every": "1.5 steps"}, ["config.eval.every"]),
-    ({"eval__every": "-1 seconds"}, ["config.eval.every"]),
-    ({"eval__every": "1 hour"}, ["config.eval.every"]),
-    ({"eval__target_tra": 0.9}, ["config.eval.target_tra", "needs config.eval.every"]),
-    ({"optimizer__warmup": -0.1}, ["config.optimizer.warmup", "0 or more"]),
-    ({"eval__alpha": 5.0}, ["config.eval.alpha", "[0, 1]"]),
-    ({"mesh_expert": 0}, ["config.mesh_expert must be at least 1"]),
-    ({"data__domains": {}}, ["config.data.domains is empty"]),
-    ({"data__domains": {"d": {"train": ["a"]}}}, ["domains.d has no source for: valid, test"]),
-    ({"data__unseen": {"u": {"train": ["a"]}}}, ["unseen.u has no source for: test"]),
-    ({"data__unseen": {"d": {"test": ["a"]}}}, ["d cannot be both trained and unseen"]),
-], ids=lambda x: next(iter(x)) if isinstance(x, dict) else "")
+@pytest.mark.parametrize(
+    "changes,words",
+    [
+        ({"model__latent": 4}, ["config.model", "'latent'", "did you mean 'latents'"]),
+        ({"trian": {}}, ["'trian'", "did you mean 'train'"]),
+        ({"model__zzz": 4}, ["'zzz'", "there are:", "window"]),
+        ({"data__domains": {"d": {**HOME, "tests": ["x"]}}}, ["domains.d", "did you mean 'test'"]),
+        ({"model__latents": "four"}, ["config.model.latents must be int", "'four'"]),
+        ({"model__latents": True}, ["config.model.latents must be int"]),
+        ({"model__latents": 4.0}, ["config.model.latents must be int"]),
+        ({"model__remat": 1}, ["config.model.remat must be bool"]),
+        ({"model__bottleneck": 1}, ["config.model.bottleneck must be str"]),
+        ({"model": 3}, ["config.model must be a group"]),
+        ({"data__domains": {"d": {**HOME, "train": "a"}}}, ["domains.d.train must be a list"]),
+        ({"model__window": 0}, ["config.model.window must be at least 1, got 0"]),
+        ({"model__encoder_blocks": -1}, ["cannot be negative"]),
+        ({"model__decoder_blocks": 1001}, ["more than 1,000 blocks"]),
+        ({"model__heads": 3}, ["config.model.d_model=512", "multiple of 2 x heads=6"]),
+        ({"model__latents": 513}, ["latents=513", "window=512"]),
+        ({"train": {}}, ["exactly one of steps, tokens, seconds", "none"]),
+        ({"train": {"steps": 1, "seconds": 2.0}}, ["exactly one of", "steps, seconds"]),
+        ({"train__batch": 0}, ["config.train.batch must be at least 1"]),
+        ({"train__accumulate": 3}, ["config.train.batch=64", "accumulate=3"]),
+        ({"train__nested": 1.5}, ["config.train.nested", "[0, 1]"]),
+        ({"eval__every": "10"}, ["config.eval.every", "10 seconds"]),
+        ({"eval__every": "1.5 steps"}, ["config.eval.every"]),
+        ({"eval__every": "-1 seconds"}, ["config.eval.every"]),
+        ({"eval__every": "1 hour"}, ["config.eval.every"]),
+        ({"eval__target_tra": 0.9}, ["config.eval.target_tra", "needs config.eval.every"]),
+        ({"optimizer__warmup": -0.1}, ["config.optimizer.warmup", "0 or more"]),
+        ({"eval__alpha": 5.0}, ["config.eval.alpha", "[0, 1]"]),
+        ({"mesh_expert": 0}, ["config.mesh_expert must be at least 1"]),
+        ({"data__domains": {}}, ["config.data.domains is empty"]),
+        ({"data__domains": {"d": {"train": ["a"]}}}, ["domains.d has no source for: valid, test"]),
+        ({"data__unseen": {"u": {"train": ["a"]}}}, ["unseen.u has no source for: test"]),
+        ({"data__unseen": {"d": {"test": ["a"]}}}, ["d cannot be both trained and unseen"]),
+    ],
+    ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
+)
 def test_a_bad_setting_is_one_line_that_says_what_to_change(changes, words):
     found = complaint(**changes)
     assert all(w in found for w in words), found
 
 
-@pytest.mark.parametrize("changes", [
-    {"optimizer__learning_rate": float("nan")}, {"optimizer__clip": -1.0},
-    {"optimizer__muon_learning_rate": float("inf")}, {"optimizer__b1": 1.0},
-    {"train": {"steps": -5, "tokens": 7}}, {"train": {"seconds": float("nan")}},
-    {"train": {"seconds": float("inf")}},
-    {"train__hidden_low": 0.6}, {"eval__windows": -1}, {"eval__examples": -1},
-    {"data__max_train_tokens": -1}, {"train__checkpoint_every": float("nan")},
-    {"tokenizer__train_bytes": 0},
-], ids=lambda c: next(iter(c)))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer__learning_rate": float("nan")},
+        {"optimizer__clip": -1.0},
+        {"optimizer__muon_learning_rate": float("inf")},
+        {"optimizer__b1": 1.0},
+        {"train": {"steps": -5, "tokens": 7}},
+        {"train": {"seconds": float("nan")}},
+        {"train": {"seconds": float("inf")}},
+        {"train__hidden_low": 0.6},
+        {"eval__windows": -1},
+        {"eval__examples": -1},
+        {"data__max_train_tokens": -1},
+        {"train__checkpoint_every": float("nan")},
+        {"tokenizer__train_bytes": 0},
+    ],
+    ids=lambda c: next(iter(c)),
+)
 def test_values_that_would_fail_later_or_silently_are_refused(changes):
     assert "config." in complaint(**changes)
 

@@ -20,8 +20,11 @@ def module(path):
 
 
 FILES = {path.stem: module(path) for path in sorted(CONFIGS.glob("*.py"))}
-CASES = [(stem, variant) for stem, file in FILES.items()
-         for variant in (None, *getattr(file, "VARIANTS", ()))]
+CASES = [
+    (stem, variant)
+    for stem, file in FILES.items()
+    for variant in (None, *getattr(file, "VARIANTS", ()))
+]
 
 
 @pytest.mark.parametrize(("stem", "variant"), CASES, ids=[f"{s}:{v or ''}" for s, v in CASES])
@@ -32,8 +35,11 @@ def test_a_variant_builds(stem, variant):
     grid = raw.pop("ablation", None)
     built = settings.build(raw)
     assert stem.split("_")[0] in built.name
-    size = models.count_parameters(settings.model_config(
-        {**settings.to_dict(built.model), "vocab_size": built.model.vocab_size or 2048}))
+    size = models.count_parameters(
+        settings.model_config(
+            {**settings.to_dict(built.model), "vocab_size": built.model.vocab_size or 2048}
+        )
+    )
     assert 1e4 < size < 1e10
     if grid is not None:
         made = make_grid(grid)
@@ -57,20 +63,37 @@ def test_variants_differ_and_the_docstring_names_them(stem):
 def test_what_the_record_s_variants_change():
     made = {v: settings.build(FILES["cr_87m"].get_config(v)) for v in FILES["cr_87m"].VARIANTS}
     ratio = {v: e.model.window / e.model.latents for v, e in made.items()}
-    assert ratio == {"64x": 64, "m4": 128, "m2": 256, "l1024": 128, "fold": 64, "wiki": 64,
-                     "long": 64}
+    assert ratio == {
+        "64x": 64,
+        "m4": 128,
+        "m2": 256,
+        "l1024": 128,
+        "fold": 64,
+        "wiki": 64,
+        "long": 64,
+    }
     assert all(e.train.batch * e.model.window == 65536 for e in made.values())
-    assert all(e.eval.target_tra == 0.9947 and e.eval.every == "3 seconds"
-               for e in made.values())
+    assert all(e.eval.target_tra == 0.9947 and e.eval.every == "3 seconds" for e in made.values())
     assert list(made["wiki"].data.domains) == ["wiki"] and "code" in made["wiki"].data.unseen
     assert {v: e.model.bottleneck for v, e in made.items()} == {
-        v: "fold" if v == "fold" else "query" for v in made}
+        v: "fold" if v == "fold" else "query" for v in made
+    }
 
 
 def test_what_the_banks_are():
     made = {v: settings.build(FILES["bank"].get_config(v)) for v in FILES["bank"].VARIANTS}
     sizes = {v: len(e.data.domains) for v, e in made.items()}
-    assert sizes == {"twenty": 20, "half": 20, "half_weight1": 20, "mixed": 20, "long": 20,
-                     "eight": 8, "eight_plain": 8, "hidden": 8, "nine_11m": 9, "narrow64": 64}
+    assert sizes == {
+        "twenty": 20,
+        "half": 20,
+        "half_weight1": 20,
+        "mixed": 20,
+        "long": 20,
+        "eight": 8,
+        "eight_plain": 8,
+        "hidden": 8,
+        "nine_11m": 9,
+        "narrow64": 64,
+    }
     assert made["eight_plain"].scoring == settings.SEEN
     assert made["hidden"].train.hidden == 0.25 and made["hidden"].scoring.parts == 2

@@ -10,8 +10,12 @@ import pytest
 from cr_jax.config import Experiment, reference, to_dict
 
 ROOT = Path(__file__).parents[2]
-SELF_EVIDENT = {"model.encoder_blocks", "model.decoder_blocks", "optimizer.muon_learning_rate",
-                "scoring.hidden"}  # the last: with `parts`
+SELF_EVIDENT = {
+    "model.encoder_blocks",
+    "model.decoder_blocks",
+    "optimizer.muon_learning_rate",
+    "scoring.hidden",
+}  # the last: with `parts`
 
 
 def flat(value, at=()):
@@ -45,8 +49,12 @@ def test_the_page_is_as_the_schema_has_it(tmp_path, capsys):
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_lists_the_flags_and_the_settings(tmp_path, flag):
-    done = subprocess.run([sys.executable, "-B", str(ROOT / "main.py"), flag], text=True,
-                          capture_output=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-B", str(ROOT / "main.py"), flag],
+        text=True,
+        capture_output=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0 and not done.stderr
     for word in ("--workdir", "--config.train.seconds=0.0", "--config.eval.every", "Scoring"):
         assert word in done.stdout

@@ -43,7 +43,8 @@ def test_permute_takes_a_key_for_each_index():
     both = permute(np.tile(np.arange(100), 2), 100, keys)
     for i in (0, 1):
         np.testing.assert_array_equal(
-            both[i * 100 : (i + 1) * 100], permute(np.arange(100), 100, mix(5, i)))
+            both[i * 100 : (i + 1) * 100], permute(np.arange(100), 100, mix(5, i))
+        )
 
 
 def test_permutations_are_spread_evenly():
@@ -72,8 +73,9 @@ def test_an_expert_sees_its_own_corpus_only():
 @pytest.mark.parametrize("total", [160, 161, 175, 1000])
 def test_a_packed_epoch_has_each_token_at_most_once_and_nearly_all(total):
     count = total // 16
-    rows = np.concatenate([b["tokens"][0] for b in batches([corpus_of(total)], range(3 * count),
-                                                           batch=1)])
+    rows = np.concatenate(
+        [b["tokens"][0] for b in batches([corpus_of(total)], range(3 * count), batch=1)]
+    )
     first_tokens = []
     for epoch in rows.reshape(3, count, 16):
         tokens, times = np.unique(epoch, return_counts=True)
@@ -97,8 +99,9 @@ def test_a_padded_epoch_has_each_window_once():
     found = batches([corpus], range(10), batch=1, window=10, mode="padded")
     for epoch in (found[:5], found[5:]):
         rows = sorted(tuple(b["tokens"][0, 0][b["mask"][0, 0]]) for b in epoch)
-        assert rows == [tuple(range(a, b)) for a, b in
-                        [(1, 11), (11, 17), (18, 28), (28, 38), (38, 39)]]
+        assert rows == [
+            tuple(range(a, b)) for a, b in [(1, 11), (11, 17), (18, 28), (28, 38), (38, 39)]
+        ]
         assert all((b["tokens"][~b["mask"]] == 9999).all() for b in epoch)
         assert all(b["tokens"].shape == b["mask"].shape == (1, 1, 10) for b in epoch)
     assert [b["mask"].sum() for b in found[:5]] != [b["mask"].sum() for b in found[5:]]
@@ -110,8 +113,10 @@ def test_the_global_order_does_not_depend_on_the_process_count(mode):
     for step in (0, 1, 37):
         (whole,) = batches(corpora, [step], mode=mode)
         for count in (2, 4, 8):
-            shares = [batches(corpora, [step], mode=mode, process_index=i, process_count=count)[0]
-                      for i in range(count)]
+            shares = [
+                batches(corpora, [step], mode=mode, process_index=i, process_count=count)[0]
+                for i in range(count)
+            ]
             for key, value in whole.items():
                 joined = np.concatenate([share[key] for share in shares], axis=1)
                 np.testing.assert_array_equal(joined, value)
@@ -134,8 +139,9 @@ def test_mixture_shares_and_epochs():
 def test_an_expert_reads_the_same_alone_or_beside_others():
     a, b = corpus_of(1000), corpus_of(777, 5000)
     same = {"batch": 8, "window": 16, "seed": 3, "pad_id": 0}
-    both, alone, again = (WindowBatches(c, **same) for c in (
-        {"a": a, "b": b}, {"b": b}, {"renamed": b}))
+    both, alone, again = (
+        WindowBatches(c, **same) for c in ({"a": a, "b": b}, {"b": b}, {"renamed": b})
+    )
     for step in (0, 7, 300):
         np.testing.assert_array_equal(both[step]["tokens"][1:], alone[step]["tokens"])
         assert not np.array_equal(alone[step]["tokens"], again[step]["tokens"])
@@ -162,10 +168,16 @@ def test_the_iterator_goes_on_from_its_state_exactly_also_on_another_process_cou
         np.testing.assert_array_equal(next(other)["tokens"], tokens[:, 4:])
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"mode": "paced"}, "paced"), ({"window": 0}, "1 or more"), ({"batch": 0}, "1 or more"),
-    ({"process_count": 3}, "multiple"), ({"process_index": 1}, "process 1"),
-])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"mode": "paced"}, "paced"),
+        ({"window": 0}, "1 or more"),
+        ({"batch": 0}, "1 or more"),
+        ({"process_count": 3}, "multiple"),
+        ({"process_index": 1}, "process 1"),
+    ],
+)
 def test_bad_sizes_are_one_line(change, says):
     with pytest.raises(UserError, match=says) as error:
         batches([corpus_of(100)], [0], **change)

@@ -95,8 +95,12 @@ def test_the_cache_is_used_until_something_changes(folder):
 def test_groups_by_another_key_are_another_entry(tmp_path):
     rows = [f'{{"text": "{n}", "repo": "r", "owner": "{n}"}}' for n in range(40)]
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
-    load = lambda key: load_corpus([f"jsonl:{tmp_path}/a.jsonl@{split_of('r')}"], BYTES,
-                                   tmp_path / "cache", reading=Reading(group_key=key))
+    load = lambda key: load_corpus(
+        [f"jsonl:{tmp_path}/a.jsonl@{split_of('r')}"],
+        BYTES,
+        tmp_path / "cache",
+        reading=Reading(group_key=key),
+    )
     assert len(load("").names) == 40 > len(load("owner").names) > 0
     assert load("").fingerprint != load("owner").fingerprint
 

@@ -116,25 +116,29 @@ def test_a_process_that_is_killed_loses_no_finished_chunk(texts, monkeypatch):
     assert entry(texts, "cache") == entry(texts, "whole")
 
 
-@pytest.mark.parametrize("damage, redone", [
-    (lambda d: torn(d / "journal.jsonl", 1), 1),
-    (lambda d: torn(d / "journal.jsonl", 70), 1),
-    (lambda d: torn(d / "tokens.npy", 1), 1),
-    (lambda d: flipped(d / "tokens.npy", -1), 1),
-    (lambda d: flipped(d / "journal.jsonl", last_line(d / "journal.jsonl") + 80), 1),
-    (lambda d: flipped(d / "tokens.npy", 130), 5),
-    (lambda d: (d / "tokens.npy").unlink(), 5),
-    (lambda d: (d / "journal.jsonl").unlink(), 5),
-    (lambda d: flipped(d / "tokens.npy", 3), 0),  # the header is written anew
-    (lambda d: longer(d / "tokens.npy", b"more"), 0),
-    (lambda d: longer(d / "journal.jsonl", b"\0\xff"), 0),
-], ids=range(11))
+@pytest.mark.parametrize(
+    "damage, redone",
+    [
+        (lambda d: torn(d / "journal.jsonl", 1), 1),
+        (lambda d: torn(d / "journal.jsonl", 70), 1),
+        (lambda d: torn(d / "tokens.npy", 1), 1),
+        (lambda d: flipped(d / "tokens.npy", -1), 1),
+        (lambda d: flipped(d / "journal.jsonl", last_line(d / "journal.jsonl") + 80), 1),
+        (lambda d: flipped(d / "tokens.npy", 130), 5),
+        (lambda d: (d / "tokens.npy").unlink(), 5),
+        (lambda d: (d / "journal.jsonl").unlink(), 5),
+        (lambda d: flipped(d / "tokens.npy", 3), 0),  # the header is written anew
+        (lambda d: longer(d / "tokens.npy", b"more"), 0),
+        (lambda d: longer(d / "journal.jsonl", b"\0\xff"), 0),
+    ],
+    ids=range(11),
+)
 def test_a_torn_chunk_and_all_after_it_are_redone(texts, damage, redone):
     load(texts, "whole")
     damage(stopped(texts, 5))
     tokenizer = Counting()
     load(texts, "cache", tokenizer)
-    assert tokenizer.seen == TEXTS[5 - redone:]
+    assert tokenizer.seen == TEXTS[5 - redone :]
     assert entry(texts, "cache") == entry(texts, "whole")
 
 
@@ -229,8 +233,9 @@ def test_two_at_a_time_make_it_once(texts, monkeypatch):
         write(*args)
 
     monkeypatch.setattr(corpus_module, "_write", slow)
-    first, second = (threading.Thread(target=load, args=(texts, "cache", t))
-                     for t in (BYTES, tokenizer))
+    first, second = (
+        threading.Thread(target=load, args=(texts, "cache", t)) for t in (BYTES, tokenizer)
+    )
     first.start()
     assert begun.wait(30)
     second.start()

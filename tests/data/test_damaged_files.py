@@ -27,8 +27,12 @@ def zstd(data: bytes) -> bytes:
     return zstandard.ZstdCompressor(write_checksum=True).compress(data)
 
 
-PACK = {"gz": lambda data: gzip.compress(data, mtime=0), "xz": lzma.compress, "zst": zstd,
-        "bz2": bz2.compress}
+PACK = {
+    "gz": lambda data: gzip.compress(data, mtime=0),
+    "xz": lzma.compress,
+    "zst": zstd,
+    "bz2": bz2.compress,
+}
 NAMES = {"gz": "gzip", "xz": "xz", "zst": "zstd", "bz2": "bzip2"}
 SKIPPED = b"\x5e\x2a\x4d\x18\x03\0\0\0abc"  # a frame of zstd that readers pass over
 
@@ -44,9 +48,12 @@ def refused(tmp_path):
             for document in documents(f"jsonl:{tmp_path / name}", Reading(**reading)):
                 found.append(document.text)
         message = str(error.value)
-        assert name in message and "\n" not in message and "config." not in message.replace(
-            "config.data.max_document_bytes", "")
-        assert found == texts[:len(found)]
+        assert (
+            name in message
+            and "\n" not in message
+            and "config." not in message.replace("config.data.max_document_bytes", "")
+        )
+        assert found == texts[: len(found)]
         return message, len(found)
 
     return read
@@ -63,7 +70,7 @@ def test_a_file_cut_at_any_byte_is_refused_or_ends_with_a_whole_stream(tmp_path,
     for size in range(len(first) + len(second) + 1):
         path.write_bytes((first + second)[:size])
         if size in (len(first), len(first) + len(second)):
-            assert read(path) == TEXTS[:5 if size == len(first) else None]
+            assert read(path) == TEXTS[: 5 if size == len(first) else None]
             continue
         found = []
         with pytest.raises(UserError, match=r"cut\.jsonl") as error:
@@ -76,18 +83,19 @@ def test_a_file_cut_at_any_byte_is_refused_or_ends_with_a_whole_stream(tmp_path,
 @pytest.mark.parametrize("kind", PACK)
 def test_the_line_that_was_reached_is_named(refused, kind):
     """All of the first stream is read, of the second at most what stands before the cut."""
-    message, count = refused(PACK[kind](lines(TEXTS[:5])) + PACK[kind](lines(TEXTS[5:]))[:-9],
-                             f"c.jsonl.{kind}")
+    message, count = refused(
+        PACK[kind](lines(TEXTS[:5])) + PACK[kind](lines(TEXTS[5:]))[:-9], f"c.jsonl.{kind}"
+    )
     assert count >= 5 and f"after line {count}" in message and "cut short" in message
 
 
 @pytest.mark.parametrize("kind", PACK)
-@pytest.mark.parametrize("flip", [0x01, 0xff])
+@pytest.mark.parametrize("flip", [0x01, 0xFF])
 def test_a_flipped_byte_is_refused_or_changes_nothing(tmp_path, kind, flip):
     whole = PACK[kind](lines(TEXTS[:6])) + PACK[kind](lines(TEXTS[6:]))
     path, refusals = tmp_path / f"bad.jsonl.{kind}", 0
     for at in range(len(whole)):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1:])
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
         try:
             found = read(path)
         except UserError as error:
@@ -137,34 +145,58 @@ def test_formats_that_are_not_read_are_named(refused):
     assert "jq" in refused(json.dumps([{"text": "a"}], indent=1).encode())[0]
 
 
-@pytest.mark.parametrize("field", [
-    b'"id": 1' + b"0" * 5000, b'"id": -9' + b"9" * 5000, b'"id": 1e99999',
-    b'"tree": ' + b"[" * 5000 + b"]" * 5000, b'"tree": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000,
-    b'"tree": ' + b'[{"]": "\\"[["}, ' * 1500 + b"0" + b"]" * 1500,
-    b'"name": "\\ud800"', b'"name": "\\u0000"', b'"name": "\xff\xfe caf\xe9"', b'"\xff": 1',
-    b'"name": 1, "name": 2', b'"in": {"text": 1, "text": "x"}',
-])
+@pytest.mark.parametrize(
+    "field",
+    [
+        b'"id": 1' + b"0" * 5000,
+        b'"id": -9' + b"9" * 5000,
+        b'"id": 1e99999',
+        b'"tree": ' + b"[" * 5000 + b"]" * 5000,
+        b'"tree": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000,
+        b'"tree": ' + b'[{"]": "\\"[["}, ' * 1500 + b"0" + b"]" * 1500,
+        b'"name": "\\ud800"',
+        b'"name": "\\u0000"',
+        b'"name": "\xff\xfe caf\xe9"',
+        b'"\xff": 1',
+        b'"name": 1, "name": 2',
+        b'"in": {"text": 1, "text": "x"}',
+    ],
+)
 @pytest.mark.parametrize("before", [True, False])
 def test_fields_that_are_not_read_do_not_matter(tmp_path, field, before):
     path = tmp_path / "a.jsonl"
     text = b'"text": "river [\\" {"'
-    path.write_bytes(b"{" + b", ".join([field, text] if before else [text, field]) + b"}\n"
-                     + lines(["next"]))
+    path.write_bytes(
+        b"{" + b", ".join([field, text] if before else [text, field]) + b"}\n" + lines(["next"])
+    )
     assert read(path) == ['river [" {', "next"]
 
 
-@pytest.mark.parametrize("line,says", [
-    (b'{"text": "a", "x": 01}', "is not JSON"), (b'{"text": "a\0"}', "NUL bytes"),
-    (b"\0" * 50, "NUL bytes"), (b'{"text": "a"', "is not JSON"), (b'{"text": "a"} {}', "not JSON"),
-    (b"[" * 5000, "array"), (b'{"text": ' + b"[" * 5000 + b"]" * 5000 + b"}", "is not text but"),
-    (b'{"text": ' + b"[" * 5000 + b"]" * 4999 + b"}}", "a bracket that nothing opened"),
-    (b'{"text": "a", "x": ' + b"[" * 5000 + b"]" * 4000, "a bracket that nothing closes"),
-    (b'{"text": 1' + b"0" * 5000 + b"}", "is not text but a number"),
-    (b'{"text": "\xff"}', "not valid Unicode"), (b'{"text": "ab\\ud800"}', "at character 3"),
-    (b'{"text": "a", "text": "b"}', "'text' twice"), (b'{"a\\n": 1}', "no field 'text'"),
-    (b"3", "not a JSON object but a number"), (b"null", "but null"), (b"\xff", "is not JSON"),
-    (b"{'text': 'a'}", "is not JSON"), (b"x\x85{}", "is not JSON"),
-], ids=range(19))
+@pytest.mark.parametrize(
+    "line,says",
+    [
+        (b'{"text": "a", "x": 01}', "is not JSON"),
+        (b'{"text": "a\0"}', "NUL bytes"),
+        (b"\0" * 50, "NUL bytes"),
+        (b'{"text": "a"', "is not JSON"),
+        (b'{"text": "a"} {}', "not JSON"),
+        (b"[" * 5000, "array"),
+        (b'{"text": ' + b"[" * 5000 + b"]" * 5000 + b"}", "is not text but"),
+        (b'{"text": ' + b"[" * 5000 + b"]" * 4999 + b"}}", "a bracket that nothing opened"),
+        (b'{"text": "a", "x": ' + b"[" * 5000 + b"]" * 4000, "a bracket that nothing closes"),
+        (b'{"text": 1' + b"0" * 5000 + b"}", "is not text but a number"),
+        (b'{"text": "\xff"}', "not valid Unicode"),
+        (b'{"text": "ab\\ud800"}', "at character 3"),
+        (b'{"text": "a", "text": "b"}', "'text' twice"),
+        (b'{"a\\n": 1}', "no field 'text'"),
+        (b"3", "not a JSON object but a number"),
+        (b"null", "but null"),
+        (b"\xff", "is not JSON"),
+        (b"{'text': 'a'}", "is not JSON"),
+        (b"x\x85{}", "is not JSON"),
+    ],
+    ids=range(19),
+)
 def test_a_line_that_is_not_a_record_is_named_with_its_number(refused, line, says):
     message, count = refused(lines(TEXTS[:3]) + b"\n" + line + b"\n" + lines())
     assert count == 3 and "line 5" in message and says in message
@@ -203,8 +235,9 @@ def test_a_line_of_at_most_so_many_bytes(tmp_path, refused):
     path.write_bytes(lines(["a" * 50, "b" * 87]))
     assert len(path.read_bytes().splitlines(True)[1]) == 100
     assert len(list(documents(f"jsonl:{path}", Reading(max_document_bytes=100)))) == 2
-    message, count = refused(path.read_bytes().replace(b"a" * 50, TEXTS[0].encode()),
-                             max_document_bytes=99)
+    message, count = refused(
+        path.read_bytes().replace(b"a" * 50, TEXTS[0].encode()), max_document_bytes=99
+    )
     assert count == 1 and "line 2 is longer than 99 bytes" in message
     assert "config.data.max_document_bytes" in message
 
@@ -248,7 +281,9 @@ def test_a_disk_that_fails_is_blamed_on_the_file_not_on_the_cache(tmp_path, monk
     (tmp_path / name).write_bytes(lines())
     failing = lambda *_: io.BufferedReader(Failing())
     monkeypatch.setattr(file_position, "open", failing, raising=False)
-    for act in (lambda: list(documents(spec)), lambda: corpus.load_corpus(
-            [spec], tokenizers.ByteTokenizer(), tmp_path / "cache")):
+    for act in (
+        lambda: list(documents(spec)),
+        lambda: corpus.load_corpus([spec], tokenizers.ByteTokenizer(), tmp_path / "cache"),
+    ):
         with pytest.raises(UserError, match=f"{name} cannot be read: Input/output error"):
             act()

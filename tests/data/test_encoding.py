@@ -13,8 +13,10 @@ from cr_jax.data.encode_worker import EncodeWorker
 from cr_jax.data.encoding import Encoded, Encoder
 from cr_jax.errors import UserError
 
-TEXTS = [f"def f_{n}(x):\n\treturn x ** {n}  # ünïcödé 中文 \U0001f600\n" * (1 + n % 7)
-         for n in range(60)]
+TEXTS = [
+    f"def f_{n}(x):\n\treturn x ** {n}  # ünïcödé 中文 \U0001f600\n" * (1 + n % 7)
+    for n in range(60)
+]
 
 
 def documents(texts=TEXTS):
@@ -72,8 +74,9 @@ def test_parts_are_the_documents(small):
     ends = np.cumsum(np.concatenate([part.lengths for part in parts]))
     assert [name for part in parts for name in part.names] == [d.name for d in documents()]
     assert (ids[ends - 1] == tokenizer.end_id).all() and ends[-1] == len(ids)
-    assert [tokenizer.decode(ids[start:end - 1])
-            for start, end in zip([0, *ends], ends, strict=False)] == TEXTS
+    assert [
+        tokenizer.decode(ids[start : end - 1]) for start, end in zip([0, *ends], ends, strict=False)
+    ] == TEXTS
     assert sum(part.bytes for part in parts) == sum(len(t.encode()) for t in TEXTS)
 
 
@@ -81,7 +84,8 @@ def test_a_cut_ends_with_the_end_id_and_counts_its_own_bytes():
     tokenizer = ByteTokenizer()
     (part,) = Encoder(tokenizer, 1)(documents(["abc", "de", "f"]))
     cut = lambda most: (lambda p: (p.tokens.tolist(), p.lengths.tolist(), list(p.names), p.bytes))(
-        part.cut(most, tokenizer))
+        part.cut(most, tokenizer)
+    )
     end = tokenizer.end_id
     assert cut(6) == ([97, 98, 99, end, 100, end], [4, 2], ["doc 0", "doc 1"], 4)
     assert cut(4) == ([97, 98, 99, end], [4], ["doc 0"], 3)
@@ -133,8 +137,9 @@ def test_a_killed_process_is_one_line(small):
             worker = encoder._idle.get()
             os.kill(worker._process.pid, signal.SIGKILL)
             encoder._idle.put(worker)
-        with pytest.raises(UserError, match=r"was stopped \(exit status -9\).*run the same command"
-                           ) as caught:
+        with pytest.raises(
+            UserError, match=r"was stopped \(exit status -9\).*run the same command"
+        ) as caught:
             list(encoder(documents()))
     assert "\n" not in str(caught.value)
 

@@ -8,13 +8,7 @@ import tiny_run
 
 from cr_jax import config as settings
 from cr_jax.config import ModelConfig
-from cr_jax.data import (
-    ByteTokenizer,
-    Gpt2Tokenizer,
-    count_tokens,
-    documents,
-    experiment_text,
-)
+from cr_jax.data import ByteTokenizer, Gpt2Tokenizer, count_tokens, documents, experiment_text
 from cr_jax.data.corpus_specs import placed
 from cr_jax.errors import UserError
 
@@ -66,7 +60,8 @@ def test_what_was_left_out_is_said_in_one_line(tmp_path):
     said = []
     prepared(tmp_path, f"files:{tmp_path}/more", say=said.append)
     assert [line for line in said if "left out" in line] == [
-        "digits train: left out 1 file that is not text (b.png)"]
+        "digits train: left out 1 file that is not text (b.png)"
+    ]
 
 
 def test_a_line_longer_than_the_setting_is_refused(tmp_path):
@@ -108,8 +103,9 @@ def test_held_out_text_that_is_trained_on_is_said_and_counted(tmp_path):
     assert not [line for line in said if line.startswith("note:")]
     assert {n: set(splits) for n, splits in own.overlap.items()} == {"digits": {"valid", "test"}}
     assert own.overlap["digits"]["test"]["documents"] == 0
-    leak = prepared(tmp_path, *(f"files:{tmp_path}/digits-{s}.txt" for s in ("train", "test")),
-                    say=said.append)
+    leak = prepared(
+        tmp_path, *(f"files:{tmp_path}/digits-{s}.txt" for s in ("train", "test")), say=said.append
+    )
     (line,) = [line for line in said if line.startswith("note:")]
     assert "digits: 1 of 1 test documents (100 % of their windows of 64 tokens)" in line
     found = leak.overlap["digits"]["test"]

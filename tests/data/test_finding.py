@@ -47,7 +47,9 @@ def test_a_folder_and_patterns_find_the_same(top):
     assert names("top/*") == ["1.txt"] and names("t*/*/2.*") == ["top/in/2.txt"]
     assert names("**/4.txt") == ["real/deep/4.txt"] and names("top/.git/*") == ["5.txt"]
     assert names("top/**/2.txt") == ["in/2.txt"] and names("*/**/[!12].txt") == [
-        "real/3.txt", "real/deep/4.txt"]
+        "real/3.txt",
+        "real/deep/4.txt",
+    ]
 
 
 def test_linked_folders_are_followed(top):
@@ -93,7 +95,8 @@ def test_what_is_no_file_is_left_out_and_counted(top):
             assert [name for _, name in files_of(pattern, left_out)] == ["1.txt", "in/2.txt"]
             assert left_out.counts == {"pipe": 2, "device": 1, "link to nothing": 1, "socket": 1}
             assert left_out.line.startswith(
-                "left out 1 device, 1 link to nothing, 2 pipes, 1 socket (")
+                "left out 1 device, 1 link to nothing, 2 pipes, 1 socket ("
+            )
             assert left_out.line.endswith(", ...)")
         assert names("top") == ["1.txt", "in/2.txt"]
 
@@ -122,8 +125,11 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(top, monkeypatch):
 
     monkeypatch.setattr(finding.os, "scandir", closed)
     for pattern in ("top", "top/**/*.txt"):
-        refused(lambda pattern=pattern: list(documents(f"files:{pattern}")), "top/in",
-                "Permission denied")
+        refused(
+            lambda pattern=pattern: list(documents(f"files:{pattern}")),
+            "top/in",
+            "Permission denied",
+        )
 
 
 def test_files_that_are_not_text_are_left_out_and_counted(top, tmp_path):

@@ -25,8 +25,9 @@ def write(folder, key, inside="", count=180, per=3):
 
 def torn(spec, reading=None):
     """Groups (the texts say which) that stand in more than one part; all parts are needed."""
-    parts = [{d.text for d in documents(f"{spec}@{split}", reading or Reading())}
-             for split in SPLITS]
+    parts = [
+        {d.text for d in documents(f"{spec}@{split}", reading or Reading())} for split in SPLITS
+    ]
     assert all(parts)
     return (parts[0] & parts[1]) | (parts[0] & parts[2]) | (parts[1] & parts[2])
 
@@ -59,8 +60,9 @@ def test_an_unusual_key_is_set_in_the_source_or_in_the_settings(tmp_path):
 
 def test_the_cache_knows_the_key(tmp_path):
     spec = write(tmp_path, "owner")
-    by = lambda key: load_corpus([f"{spec}@test"], ByteTokenizer(), tmp_path / "cache",
-                                 reading=Reading(group_key=key))
+    by = lambda key: load_corpus(
+        [f"{spec}@test"], ByteTokenizer(), tmp_path / "cache", reading=Reading(group_key=key)
+    )
     assert by("owner").fingerprint != by("id").fingerprint
     assert by("owner").names == by("owner").names != by("id").names
 

@@ -21,14 +21,19 @@ def text(seed, size=500, kinds=900):
 
 
 def counts(train, test, **options):
-    found = overlap({"a": [train] if isinstance(train, Corpus) else train},
-                    {"a": {"test": test}}, **options)["a"]["test"]
+    found = overlap(
+        {"a": [train] if isinstance(train, Corpus) else train}, {"a": {"test": test}}, **options
+    )["a"]["test"]
     return tuple(found[k] for k in ("documents", "of_documents", "windows", "of_windows"))
 
 
 def test_nothing_is_found_in_other_text():
     assert counts(corpus(*map(text, range(40))), corpus(*map(text, range(40, 60)))) == (
-        0, 20, 0, 20 * (500 // WINDOW))
+        0,
+        20,
+        0,
+        20 * (500 // WINDOW),
+    )
 
 
 def test_whole_documents_are_found_wherever_they_stand():
@@ -42,12 +47,13 @@ def test_a_window_is_found_at_any_place_but_not_across_documents():
     held = text(1, 10 * WINDOW)
     for start in (0, 1, 63, 64, 100):
         for before in (0, 1, 17, 64):
-            train = corpus(text(2), np.concatenate([text(3, before), held[start:start + 200],
-                                                    text(4, 30)]))
+            train = corpus(
+                text(2), np.concatenate([text(3, before), held[start : start + 200], text(4, 30)])
+            )
             first = -(-start // WINDOW)
             whole = (start + 200) // WINDOW - first
             assert counts(train, corpus(held)) == (0, 1, whole, 10), (start, before)
-    halves = corpus(held[:WINDOW // 2], held[WINDOW // 2:WINDOW])
+    halves = corpus(held[: WINDOW // 2], held[WINDOW // 2 : WINDOW])
     assert counts(halves, corpus(held)) == (0, 1, 0, 10)
 
 
@@ -82,7 +88,7 @@ def test_hashes_of_runs_are_those_of_rows_and_spread():
     for shift in (0, 20, 56):
         share = np.bincount((runs >> np.uint64(shift)).astype(np.int64) & 7, minlength=8)
         assert share.min() > 0.8 * len(runs) / 8
-    assert len(module._hash_runs(tokens[:WINDOW - 1])) == 0
+    assert len(module._hash_runs(tokens[: WINDOW - 1])) == 0
 
 
 def test_text_that_is_too_much_is_sampled_and_that_is_said(monkeypatch):
@@ -96,25 +102,37 @@ def test_text_that_is_too_much_is_sampled_and_that_is_said(monkeypatch):
 
 
 def test_a_domain_without_training_text_is_looked_for_in_all_others():
-    held = {"a": {"valid": corpus(text(2)), "test": corpus(text(20))},
-            "new": {"test": corpus(text(1), text(2), text(30))}}
+    held = {
+        "a": {"valid": corpus(text(2)), "test": corpus(text(20))},
+        "new": {"test": corpus(text(1), text(2), text(30))},
+    }
     train = {"a": [corpus(text(1))], "b": [corpus(text(2), text(20))]}
     found = overlap(train, held)
     assert found["a"]["valid"]["documents"] == found["a"]["test"]["documents"] == 0
     assert found["new"]["test"]["documents"] == 2
     (line,) = lines(found, train)
-    assert line == ("note: new: 2 of 3 test documents (66.7 % of their windows of 64 tokens) are "
-                    "also in the training text; figures on them are not those of new text")
+    assert line == (
+        "note: new: 2 of 3 test documents (66.7 % of their windows of 64 tokens) are "
+        "also in the training text; figures on them are not those of new text"
+    )
 
 
 def test_one_line_per_domain_with_any_overlap():
     leak = corpus(text(1), text(2, 30))
-    held = {"a": {"valid": leak, "test": corpus(text(1), text(9), text(10), text(11))},
-            "b": {"valid": corpus(text(4)), "test": corpus(text(5, 30))}}
+    held = {
+        "a": {"valid": leak, "test": corpus(text(1), text(9), text(10), text(11))},
+        "b": {"valid": corpus(text(4)), "test": corpus(text(5, 30))},
+    }
     found = overlap({"a": [leak], "b": [corpus(text(3))]}, held)
     assert list(lines(found, ["a", "b"])) == [
         "note: a: 2 of 2 valid documents (100 % of their windows of 64 tokens) and 1 of 4 test "
         "documents (25 % of their windows of 64 tokens) are also in its training text; figures "
-        "on them are not those of new text"]
-    assert found["b"]["test"] == {"documents": 0, "of_documents": 1, "windows": 0,
-                                  "of_windows": 0, "share_read": 1.0}
+        "on them are not those of new text"
+    ]
+    assert found["b"]["test"] == {
+        "documents": 0,
+        "of_documents": 1,
+        "windows": 0,
+        "of_windows": 0,
+        "share_read": 1.0,
+    }

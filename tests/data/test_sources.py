@@ -30,8 +30,9 @@ def test_stdlib_is_code_without_tests_in_a_fixed_order():
     names = [document.name for document in found]
     assert names == sorted(names) and len(names) > 200
     assert "json/decoder.py" in names and "textwrap.py" in names
-    assert not any(part in ("test", "site-packages", "idlelib")
-                   for name in names for part in name.split("/"))
+    assert not any(
+        part in ("test", "site-packages", "idlelib") for name in names for part in name.split("/")
+    )
     assert {d.group for d in found if d.name in ("json/decoder.py", "json/tool.py")} == {"json"}
     assert found == list(documents("stdlib"))
 
@@ -69,8 +70,12 @@ def test_a_group_and_so_its_split_does_not_depend_on_where_the_folder_lies(tmp_p
     for place in ("here", "there/below"):
         (tmp_path / place / "p").mkdir(parents=True)
         (tmp_path / place / "p" / "x.txt").write_text("x")
-    groups = {d.group for place in ("here", "there/below") for pattern in ("", "/p/*", "/**/x.txt")
-              for d in documents(f"files:{tmp_path}/{place}{pattern}")}
+    groups = {
+        d.group
+        for place in ("here", "there/below")
+        for pattern in ("", "/p/*", "/**/x.txt")
+        for d in documents(f"files:{tmp_path}/{place}{pattern}")
+    }
     assert groups == {"p/x.txt", "x.txt"}
 
 
@@ -78,8 +83,12 @@ def test_a_group_and_so_its_split_does_not_depend_on_where_the_folder_lies(tmp_p
 def test_jsonl_plain_and_compressed(tmp_path, ending):
     first = lines({"text": "ein\u2028s\r", "group": "g"}, {"text": ""})
     second = lines({"text": "zwei", "repo": "r"}, {"text": "drei", "path": "p"}, {"text": "vier"})
-    pack = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress,
-            ".zst": zstandard.ZstdCompressor().compress}[ending]
+    pack = {
+        "": bytes,
+        ".gz": gzip.compress,
+        ".xz": lzma.compress,
+        ".zst": zstandard.ZstdCompressor().compress,
+    }[ending]
     path = tmp_path / f"d.jsonl{ending}"
     path.write_bytes(pack(first) + pack(second))  # two frames are one file
     found = list(documents(f"jsonl:{path}"))
@@ -107,24 +116,28 @@ def test_documents_stream(tmp_path):
         next(found)
 
 
-@pytest.mark.parametrize(("spec", "says"), [
-    ("nonsense", "nonsense"),
-    ("files:", "files"),
-    ("stdlib@trian", "trian"),
-    ("samples/none", "novels_en"),
-    ("files:no/such/*.txt", "matches no file"),
-    ("jsonl:no/such.jsonl", "matches no file"),
-    ("tfds:justname", "NAME/SPLIT"),
-])
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("nonsense", "nonsense"),
+        ("files:", "files"),
+        ("stdlib@trian", "trian"),
+        ("samples/none", "novels_en"),
+        ("files:no/such/*.txt", "matches no file"),
+        ("jsonl:no/such.jsonl", "matches no file"),
+        ("tfds:justname", "NAME/SPLIT"),
+    ],
+)
 def test_bad_specs(spec, says):
     with pytest.raises(UserError) as error:
         list(documents(spec))
     assert says in one_line(error)
 
 
-@pytest.mark.parametrize(("content", "says"), [
-    (b"ab\xff", "offset 2"), (b"a\0b", "NUL byte at offset 1"), ("ä".encode()[:1], "offset 0"),
-])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"ab\xff", "offset 2"), (b"a\0b", "NUL byte at offset 1"), ("ä".encode()[:1], "offset 0")],
+)
 def test_bad_training_files_are_named(tmp_path, content, says):
     (tmp_path / "bad.txt").write_bytes(content)
     with pytest.raises(UserError) as error:
@@ -132,13 +145,20 @@ def test_bad_training_files_are_named(tmp_path, content, says):
     assert says in one_line(error) and "bad.txt" in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("a.jsonl", b"[1]\n"), ("a.jsonl", b'{"text": 1}\n'), ("a.jsonl", b'{"text": "\\ud800"}\n'),
-    ("a.jsonl", b'{"text": "\xff"}\n'), ("a.jsonl.zst", b"not zstd"), ("a.jsonl.xz", b"not xz"),
-    ("a.jsonl.gz", b"not gzip"),
-    # mtime: the bytes name the test, and two workers must collect the same names.
-    ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9]),
-])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", b"[1]\n"),
+        ("a.jsonl", b'{"text": 1}\n'),
+        ("a.jsonl", b'{"text": "\\ud800"}\n'),
+        ("a.jsonl", b'{"text": "\xff"}\n'),
+        ("a.jsonl.zst", b"not zstd"),
+        ("a.jsonl.xz", b"not xz"),
+        ("a.jsonl.gz", b"not gzip"),
+        # mtime: the bytes name the test, and two workers must collect the same names.
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9]),
+    ],
+)
 def test_bad_jsonl_is_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError) as error:
@@ -173,10 +193,16 @@ def test_read_text_gives_the_file_in_small_pieces(tmp_path, alphabet, monkeypatc
         assert all(piece.endswith("\n") for piece in pieces)
 
 
-@pytest.mark.parametrize(("content", "offset"), [
-    (b"a\n" * 100 + b"\xffb", 200), (b"a" * 130 + b"\0", 130), (b"a" * 63 + "€".encode()[:2], 63),
-    (b"\x80" * 100, 0), (b"a" * 62 + b"\xe2\x82" + b"a" * 64, 62),
-])
+@pytest.mark.parametrize(
+    ("content", "offset"),
+    [
+        (b"a\n" * 100 + b"\xffb", 200),
+        (b"a" * 130 + b"\0", 130),
+        (b"a" * 63 + "€".encode()[:2], 63),
+        (b"\x80" * 100, 0),
+        (b"a" * 62 + b"\xe2\x82" + b"a" * 64, 62),
+    ],
+)
 def test_read_text_names_the_bad_byte(tmp_path, monkeypatch, content, offset):
     monkeypatch.setattr(text_files, "PIECE_BYTES", 64)
     path = tmp_path / "bad.txt"
@@ -227,9 +253,13 @@ def test_text_with_a_byte_order_mark_is_read_in_pieces(tmp_path, encoding, monke
     assert [d.text for d in documents(f"files:{path}")] == [text]
 
 
-@pytest.mark.parametrize("content,says", [
-    ("x = 1\n" * 99, "UTF-16LE without a byte order mark"),
-    ("\u00e9t\u00e9 = 1\n" * 99, "UTF-16LE without a byte order mark")])
+@pytest.mark.parametrize(
+    "content,says",
+    [
+        ("x = 1\n" * 99, "UTF-16LE without a byte order mark"),
+        ("\u00e9t\u00e9 = 1\n" * 99, "UTF-16LE without a byte order mark"),
+    ],
+)
 def test_a_wide_encoding_without_a_mark_is_named(tmp_path, content, says):
     path = tmp_path / "t.txt"
     path.write_bytes(content.encode("utf-16-le"))
@@ -242,11 +272,17 @@ def test_a_wide_encoding_without_a_mark_is_named(tmp_path, content, says):
         list(read_text(path))
 
 
-@pytest.mark.parametrize("content,says", [
-    (gzip.compress(b"text", mtime=0), "gzip data"),
-    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG image"),
-    (b"PK\x03\x04\x14\0\0\0", "a ZIP archive"), ("caf\u00e9".encode("cp1252"), "Windows-1252"),
-    (b"\xff\xfe\x00\xd8x\0", "begins as UTF-16-LE but is not"), (b"\x01\x02\xff abc", "control")])
+@pytest.mark.parametrize(
+    "content,says",
+    [
+        (gzip.compress(b"text", mtime=0), "gzip data"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a PNG image"),
+        (b"PK\x03\x04\x14\0\0\0", "a ZIP archive"),
+        ("caf\u00e9".encode("cp1252"), "Windows-1252"),
+        (b"\xff\xfe\x00\xd8x\0", "begins as UTF-16-LE but is not"),
+        (b"\x01\x02\xff abc", "control"),
+    ],
+)
 def test_what_a_file_is_instead_of_text_is_named(tmp_path, content, says):
     path = tmp_path / "t.txt"
     path.write_bytes(content)

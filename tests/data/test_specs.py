@@ -26,19 +26,22 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("spec,parts", [
-    ("jsonl:a.jsonl", ("a.jsonl", "text", None, "")),
-    ("jsonl:a.jsonl#content", ("a.jsonl", "content", None, "")),
-    ("jsonl:a.jsonl#", ("a.jsonl", "text", None, "")),
-    (" jsonl:C#/a.jsonl\n", ("C#/a.jsonl", "text", None, "")),
-    ("jsonl:C#/a.jsonl#my field@test", ("C#/a.jsonl", "my field", "test", "")),
-    ("jsonl:F#/C#/*.jsonl", ("F#/C#/*.jsonl", "text", None, "")),
-    ("jsonl:a.jsonl#content&group=my repo@valid", ("a.jsonl", "content", "valid", "my repo")),
-    ("jsonl:a.jsonl#&group=repo", ("a.jsonl", "text", None, "repo")),
-    ("jsonl:R&D/a.jsonl#x", ("R&D/a.jsonl", "x", None, "")),
-    ("files:C#", ("C#", "text", None, "")),
-    ("tfds:set/train#code&group=id", ("set/train", "code", None, "id")),
-])
+@pytest.mark.parametrize(
+    "spec,parts",
+    [
+        ("jsonl:a.jsonl", ("a.jsonl", "text", None, "")),
+        ("jsonl:a.jsonl#content", ("a.jsonl", "content", None, "")),
+        ("jsonl:a.jsonl#", ("a.jsonl", "text", None, "")),
+        (" jsonl:C#/a.jsonl\n", ("C#/a.jsonl", "text", None, "")),
+        ("jsonl:C#/a.jsonl#my field@test", ("C#/a.jsonl", "my field", "test", "")),
+        ("jsonl:F#/C#/*.jsonl", ("F#/C#/*.jsonl", "text", None, "")),
+        ("jsonl:a.jsonl#content&group=my repo@valid", ("a.jsonl", "content", "valid", "my repo")),
+        ("jsonl:a.jsonl#&group=repo", ("a.jsonl", "text", None, "repo")),
+        ("jsonl:R&D/a.jsonl#x", ("R&D/a.jsonl", "x", None, "")),
+        ("files:C#", ("C#", "text", None, "")),
+        ("tfds:set/train#code&group=id", ("set/train", "code", None, "id")),
+    ],
+)
 def test_the_parts_of_a_spec(spec, parts):
     found = parse(spec)
     assert (found.target, found.field, found.split, found.group_key) == parts
@@ -51,11 +54,29 @@ def test_an_option_that_is_not_known_is_refused(spec):
         parse(spec)
 
 
-@pytest.mark.parametrize("name", [
-    "C#/a.jsonl", "a#b.jsonl", "a#b/c#d.jsonl", "run[1]/a.jsonl", "what?.jsonl", "a*.jsonl",
-    "[a-z].jsonl", "mail@test/a.jsonl", "a.jsonl@test", "a:b.jsonl", "a b .jsonl ", "**/a.jsonl",
-    "'\"\\.jsonl", "-a.jsonl", "a&group=b.jsonl", "~x/a.jsonl", "ä\u0308.jsonl", "3*a.jsonl",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "C#/a.jsonl",
+        "a#b.jsonl",
+        "a#b/c#d.jsonl",
+        "run[1]/a.jsonl",
+        "what?.jsonl",
+        "a*.jsonl",
+        "[a-z].jsonl",
+        "mail@test/a.jsonl",
+        "a.jsonl@test",
+        "a:b.jsonl",
+        "a b .jsonl ",
+        "**/a.jsonl",
+        "'\"\\.jsonl",
+        "-a.jsonl",
+        "a&group=b.jsonl",
+        "~x/a.jsonl",
+        "ä\u0308.jsonl",
+        "3*a.jsonl",
+    ],
+)
 def test_every_name_can_be_written_and_wins_over_what_it_could_mean(here, name):
     """A file that the name could also mean, as a pattern or without its end, is not read."""
     write(here / name, "right")

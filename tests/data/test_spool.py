@@ -20,8 +20,9 @@ def blocks(drawn, count=6):
 
 
 def ids(found):
-    return [(b.tokens[0, 0].item(), len(b), bool(b.mask.all()), b.document[0].item())
-            for b in found]
+    return [
+        (b.tokens[0, 0].item(), len(b), bool(b.mask.all()), b.document[0].item()) for b in found
+    ]
 
 
 @pytest.mark.parametrize("most", [1 << 20, 100])

@@ -12,8 +12,14 @@ from cr_jax.data.text_form import LF_NFC, RAW, formed, text_form
 
 GERMAN = "Als der Förster früh\ndas Fenster öffnete: »schön«\n\n\tä\n"
 HANGUL, INDIC = "한국어 각", "\u09cb\u0b4b\u0bcb\u0ccb\u0d4b\u0ddc"
-ENDS = {"CR LF": "\r\n", "CR": "\r", "CR CR LF": "\r\r\n", "NEL": "\x85", "LS": "\u2028",
-        "PS": "\u2029"}
+ENDS = {
+    "CR LF": "\r\n",
+    "CR": "\r",
+    "CR CR LF": "\r\r\n",
+    "NEL": "\x85",
+    "LS": "\u2028",
+    "PS": "\u2029",
+}
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
@@ -59,12 +65,22 @@ def test_text_that_has_the_form_is_not_changed_and_raw_changes_nothing():
     assert list(formed(iter(["a\r", "\n"]), RAW)) == ["a\r", "\n"]
 
 
-@pytest.mark.parametrize("text", [
-    "\ufeffa\r\nb\r\r\nc\rd\r\r\ne\x85f\n\rg\r", "\r\r", "\r", "\r\n",
-    unicodedata.normalize("NFD", "ếṩ ǖ가각 힣\r\nq\u0307\u0323"), "\u0301a\u0301\r\u0301\n\u0301",
-    unicodedata.normalize("NFD", INDIC), "\u1100\u1161\u11a8\uac00\u11a8\u0f71\u0f73\u0f40\u0f71",
-    "a\u0315\u0300\u05ae\u1d16d\u0062", "\U000110ba\U00011099\U000110ba\U0001d15e\U0001d16d",
-    "a" + "\u0301\u0323" * 9 + "b" + "\u0327" * 3 + "c" + "\u0323\u0301" * 8])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffa\r\nb\r\r\nc\rd\r\r\ne\x85f\n\rg\r",
+        "\r\r",
+        "\r",
+        "\r\n",
+        unicodedata.normalize("NFD", "ếṩ ǖ가각 힣\r\nq\u0307\u0323"),
+        "\u0301a\u0301\r\u0301\n\u0301",
+        unicodedata.normalize("NFD", INDIC),
+        "\u1100\u1161\u11a8\uac00\u11a8\u0f71\u0f73\u0f40\u0f71",
+        "a\u0315\u0300\u05ae\u1d16d\u0062",
+        "\U000110ba\U00011099\U000110ba\U0001d15e\U0001d16d",
+        "a" + "\u0301\u0323" * 9 + "b" + "\u0327" * 3 + "c" + "\u0323\u0301" * 8,
+    ],
+)
 @pytest.mark.parametrize("most", [1024, 4])
 def test_no_cut_matters(monkeypatch, text, most):
     """Every pair of cuts, and one character at a time; with few characters that may wait, too."""
@@ -81,9 +97,28 @@ def test_no_cut_matters(monkeypatch, text, most):
 
 def test_random_texts_cut_at_random():
     draw = random.Random(0)
-    letters = ["\r", "\n", "a", "e", " ", "\u0301", "\u0323", "\u0327", "\uac00", "\u1100",
-               "\u1161", "\u11a8", "\u0b47", "\u0b3e", "\ufeff", "\u0f71", "\u0f72", "é", "中",
-               "\x85"]
+    letters = [
+        "\r",
+        "\n",
+        "a",
+        "e",
+        " ",
+        "\u0301",
+        "\u0323",
+        "\u0327",
+        "\uac00",
+        "\u1100",
+        "\u1161",
+        "\u11a8",
+        "\u0b47",
+        "\u0b3e",
+        "\ufeff",
+        "\u0f71",
+        "\u0f72",
+        "é",
+        "中",
+        "\x85",
+    ]
     for _ in range(3000):
         text = "".join(draw.choices(letters, k=draw.randrange(40)))
         cuts = sorted(draw.choices(range(len(text) + 1), k=draw.randrange(6)))
@@ -95,8 +130,11 @@ def test_random_texts_cut_at_random():
 
 def test_what_may_join_is_all_that_this_unicode_joins():
     """No character that is taken for a safe place to cut can join, or pass, what stands before."""
-    taken_apart = [chr(code) for code in range(sys.maxunicode + 1)
-                   if unicodedata.decomposition(chr(code))[:1] not in ("", "<")]
+    taken_apart = [
+        chr(code)
+        for code in range(sys.maxunicode + 1)
+        if unicodedata.decomposition(chr(code))[:1] not in ("", "<")
+    ]
     assert len(taken_apart) > 2000
     for c in taken_apart:
         if unicodedata.combining(unicodedata.normalize("NFD", c)[0]):

@@ -16,8 +16,9 @@ def test_pieces_are_a_function_of_the_text(monkeypatch):
         whole = list(text_stream.pieces(text))
         assert "".join(whole) == text and all(0 < len(p) <= 10 for p in whole)
         cuts = np.sort(random.integers(0, len(text) + 1, 5))
-        assert list(text_stream.pieces(
-            text[a:b] for a, b in zip([0, *cuts], [*cuts, None]))) == whole
+        assert (
+            list(text_stream.pieces(text[a:b] for a, b in zip([0, *cuts], [*cuts, None]))) == whole
+        )
 
 
 def test_memory_is_bounded_by_the_block_not_by_the_text():

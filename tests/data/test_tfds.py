@@ -22,8 +22,9 @@ def folder(tmp_path_factory):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
-            features = tfds.features.FeaturesDict({
-                "text": tfds.features.Text(), "repo": tfds.features.Text()})
+            features = tfds.features.FeaturesDict(
+                {"text": tfds.features.Text(), "repo": tfds.features.Text()}
+            )
             return self.dataset_info_from_configs(features=features)
 
         def _split_generators(self, dl_manager):

@@ -63,8 +63,10 @@ def test_a_run_reads_the_same_without_its_text(made, tmp_path, compress, mode):
         same_windows(getattr(expected, split), getattr(found, split))
     mixed = found.train["letters"]
     assert isinstance(mixed, Mixture) and mixed.weights == [3.0, 1.0]
-    one, two = (WindowBatches(text.train, batch=16, window=12, seed=3, mode=mode, pad_id=256)
-                for text in (expected, found))
+    one, two = (
+        WindowBatches(text.train, batch=16, window=12, seed=3, mode=mode, pad_id=256)
+        for text in (expected, found)
+    )
     assert not np.array_equal(one[0]["tokens"], one[1]["tokens"])
     for step in (0, 1, 2, 50, 4000):
         assert one[step].keys() == two[step].keys()
@@ -73,7 +75,8 @@ def test_a_run_reads_the_same_without_its_text(made, tmp_path, compress, mode):
 
 
 def test_nothing_is_written_beside_a_plain_folder_and_packed_ids_are_unpacked_once(
-        made, tmp_path, monkeypatch):
+    made, tmp_path, monkeypatch
+):
     prepared(made, tmp_path / "plain", tokens=str(made / "tokens"))
     assert not (tmp_path / "plain").exists()
     shutil.copytree(made / "text", tmp_path / "text")
@@ -97,7 +100,10 @@ def test_nothing_is_written_beside_a_plain_folder_and_packed_ids_are_unpacked_on
 def test_a_run_can_change_from_its_text_to_its_tokens(made):
     record = lambda **data: {
         "experiment": settings.to_dict(tiny_tokens.experiment(made, **data)),
-        "model": {}, "experts": ["digits", "letters"], "texts": {}}
+        "model": {},
+        "experts": ["digits", "letters"],
+        "texts": {},
+    }
     same_run(record(), record(tokens="tokens", root="nowhere"))
     with pytest.raises(UserError, match="mode"):
         same_run(record(), record(mode="padded"))
@@ -113,8 +119,12 @@ def refused(tokens, made, *words, change=lambda e: e, **data):
 
 def test_what_does_not_fit_is_told_before_any_ids_are_read(tokens, made, monkeypatch):
     monkeypatch.setattr(TokenFolder, "corpus", lambda *_: pytest.fail("ids were read"))
-    last = lambda e: dataclasses.replace(e, data=dataclasses.replace(
-        e.data, unseen={"marks": settings.DomainConfig(test=("files:{root}/other.txt",))}))
+    last = lambda e: dataclasses.replace(
+        e,
+        data=dataclasses.replace(
+            e.data, unseen={"marks": settings.DomainConfig(test=("files:{root}/other.txt",))}
+        ),
+    )
     refused(tokens, made, "marks test", change=last)
     small = lambda e: dataclasses.replace(e, model=dataclasses.replace(e.model, vocab_size=100))
     with pytest.raises(UserError, match="vocab_size=100"):
@@ -126,7 +136,8 @@ def test_every_damaged_file_is_refused_by_name(tokens, made, damage):
     whole = tiny_tokens.contents(tokens)
     # One file of a split stands for those of the others.
     names = [n for n in whole if not n.startswith("corpora/")] + sorted(
-        n for n in whole if n.startswith("corpora/"))[:3]
+        n for n in whole if n.startswith("corpora/")
+    )[:3]
     assert len(names) == 5
     for name in names:
         data = bytearray(whole[name])
@@ -135,9 +146,15 @@ def test_every_damaged_file_is_refused_by_name(tokens, made, damage):
         else:
             data[0 if damage == "flip first" else -1] ^= 0 if damage in ("cut", "longer") else 1
             (tokens / name).write_bytes(
-                {"cut": data[:-1], "longer": data + b"\0"}.get(damage, data))
-        refused(tokens, made, os.path.basename(name) if damage != "missing"
-                or name != "tokens.json" else "cr-jax tokenize")
+                {"cut": data[:-1], "longer": data + b"\0"}.get(damage, data)
+            )
+        refused(
+            tokens,
+            made,
+            os.path.basename(name)
+            if damage != "missing" or name != "tokens.json"
+            else "cr-jax tokenize",
+        )
         (tokens / name).write_bytes(whole[name])
     prepared(made, tokens.parent / "run", tokens=str(tokens), root="nowhere")
 
@@ -176,10 +193,13 @@ def test_another_format_or_form_is_refused(tokens, made):
     record = json.loads(manifest.read_text())
     del record["sha256"]
     for field, value, words in [
-            ("format", 2, ("format 2", "reads 1")), ("text", "NFC", ("form of the text",)),
-            ("groups", "by size", ("form of the groups",)),
-            ("corpora", [{}], ("does not describe",)), ("corpora", 3, ("does not describe",)),
-            ("tokenizer", None, ("does not describe",))]:
+        ("format", 2, ("format 2", "reads 1")),
+        ("text", "NFC", ("form of the text",)),
+        ("groups", "by size", ("form of the groups",)),
+        ("corpora", [{}], ("does not describe",)),
+        ("corpora", 3, ("does not describe",)),
+        ("tokenizer", None, ("does not describe",)),
+    ]:
         write_sealed(manifest, {**record, field: value})
         refused(tokens, made, *words)
     tokenizer = {**record["tokenizer"], "fingerprint": "0" * 64}
@@ -203,19 +223,35 @@ def with_domain(e, name, **change):
 
 
 def test_another_config_is_refused(tokens, made):
-    also = lambda e: dataclasses.replace(e, data=dataclasses.replace(
-        e.data, domains={**e.data.domains, "marks2": e.data.domains["digits"]}))
+    also = lambda e: dataclasses.replace(
+        e,
+        data=dataclasses.replace(
+            e.data, domains={**e.data.domains, "marks2": e.data.domains["digits"]}
+        ),
+    )
     refused(tokens, made, "no tokens of marks2 train", change=also)
     train = ("files:{root}/letters-train.txt",)
-    refused(tokens, made, "digits train", "letters-train.txt", "digits-train.txt",
-            change=lambda e: with_domain(e, "digits", train=train))
-    refused(tokens, made, "digits valid", "digits-test.txt",
-            change=lambda e: with_domain(e, "digits", valid=("files:{root}/digits-test.txt",)))
+    refused(
+        tokens,
+        made,
+        "digits train",
+        "letters-train.txt",
+        "digits-train.txt",
+        change=lambda e: with_domain(e, "digits", train=train),
+    )
+    refused(
+        tokens,
+        made,
+        "digits valid",
+        "digits-test.txt",
+        change=lambda e: with_domain(e, "digits", valid=("files:{root}/digits-test.txt",)),
+    )
     refused(tokens, made, "marks test", change=lambda e: with_domain(e, "marks", test=train))
     refused(tokens, made, "digits train", "up to 100 tokens", max_train_tokens=100)
     # Fewer domains need less of it.
-    few = lambda e: dataclasses.replace(e, data=dataclasses.replace(
-        e.data, domains={"digits": e.data.domains["digits"]}, unseen={}))
+    few = lambda e: dataclasses.replace(
+        e, data=dataclasses.replace(e.data, domains={"digits": e.data.domains["digits"]}, unseen={})
+    )
     assert set(prepared(made, tokens.parent / "run", few, tokens=str(tokens)).train) == {"digits"}
 
 
@@ -235,8 +271,9 @@ def test_what_is_no_text_or_also_in_training_text_is_said_without_the_text(made,
     (train / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n\0")
     change = lambda e: with_domain(e, "digits", train=("files:{root}/train",))
     said = {}
-    tokens = token_folder_writer.write(change(tiny_tokens.experiment(tmp_path)),
-                                       tmp_path / "tokens").path
+    tokens = token_folder_writer.write(
+        change(tiny_tokens.experiment(tmp_path)), tmp_path / "tokens"
+    ).path
     for kind, more in {"text": {}, "tokens": {"tokens": str(tokens), "root": "nowhere"}}.items():
         lines = said[kind] = []
         e = change(tiny_tokens.experiment(tmp_path, **more))
@@ -262,8 +299,13 @@ def test_no_token_folder_is_one_line(tmp_path, made):
 
 
 def sentencepiece(folder="", **change):
-    return lambda e: dataclasses.replace(e, **change, tokenizer=dataclasses.replace(
-        e.tokenizer, kind="sentencepiece", vocab_size=300, folder=folder))
+    return lambda e: dataclasses.replace(
+        e,
+        **change,
+        tokenizer=dataclasses.replace(
+            e.tokenizer, kind="sentencepiece", vocab_size=300, folder=folder
+        ),
+    )
 
 
 def test_another_tokenizer_is_refused(tokens, made, tmp_path):
@@ -272,28 +314,52 @@ def test_another_tokenizer_is_refused(tokens, made, tmp_path):
     trained = token_folder_writer.write(e, tmp_path / "trained").path
     prepared(made, tmp_path / "run", sentencepiece(), tokens=str(trained), root="nowhere")
     refused(trained, made, "seed", change=sentencepiece(seed=1))
-    refused(trained, made, "domains", change=lambda e: with_domain(
-        sentencepiece()(e), "digits", train=("files:{root}/letters-train.txt",)))
+    refused(
+        trained,
+        made,
+        "domains",
+        change=lambda e: with_domain(
+            sentencepiece()(e), "digits", train=("files:{root}/letters-train.txt",)
+        ),
+    )
     # A folder that the config names is compared where it is there.
     own = sentencepiece(str(trained / "tokenizer"), seed=1)
     prepared(made, tmp_path / "run", own, tokens=str(trained), root="nowhere")
     prepared(made, tmp_path / "run", sentencepiece("/not/here"), tokens=str(trained))
-    other = experiment_text.make_tokenizer(sentencepiece(seed=2)(with_domain(
-        tiny_tokens.experiment(made), "digits", train=("files:{root}/marks-test.txt",))),
-        tmp_path / "other")
+    other = experiment_text.make_tokenizer(
+        sentencepiece(seed=2)(
+            with_domain(
+                tiny_tokens.experiment(made), "digits", train=("files:{root}/marks-test.txt",)
+            )
+        ),
+        tmp_path / "other",
+    )
     other.save(tmp_path / "another")
-    refused(trained, made, "another tokenizer", "another",
-            change=sentencepiece(str(tmp_path / "another")))
+    refused(
+        trained,
+        made,
+        "another tokenizer",
+        "another",
+        change=sentencepiece(str(tmp_path / "another")),
+    )
 
 
 def test_each_corpus_of_an_experiment_is_listed_once(made):
     e = tiny_tokens.experiment(made, max_train_tokens=400)
     found = all_specs(e)
     assert [str(s) for s in found] == [
-        "digits train", "letters train", "letters train", "digits valid", "letters valid",
-        "digits test", "letters test", "marks test"]
+        "digits train",
+        "letters train",
+        "letters train",
+        "digits valid",
+        "letters valid",
+        "digits test",
+        "letters test",
+        "marks test",
+    ]
     assert found[1:3] == [
         CorpusSpec("letters", "train", ("files:{root}/letters-train.txt",), 300),
-        CorpusSpec("letters", "train", ("files:{root}/digits-train.txt",), 100)]
+        CorpusSpec("letters", "train", ("files:{root}/digits-train.txt",), 100),
+    ]
     assert found[0].placed("A") == ["files:A/digits-train.txt"]
     assert isinstance(TokenFolder(made / "tokens"), TokenFolder)

@@ -15,10 +15,34 @@ from cr_jax.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, Tokenizer, load
 from cr_jax.errors import UserError
 
 HARD = [
-    "", " ", "\n", "\r", "\r\n", "\0", "a\0b\0\0", "\t \t", " " * 1000, "\n" * 300, "x" * 5000,
-    "\u2581", "\u2581\u2581 a\u2581", "a \u2581b", "e\u0301", "\u0301\u0301",
-    "\U0001f468\u200d\U0001f469", "<unk>", "<0x0A>", "</s>", "<pad>", "<|endoftext|>", "\ufeffx",
-    "\uffff\ufffd", "\u2028\u0085", "if x:\n    return\t1  # ä\r\n", "線形\u3000代数", "\U0010ffff",
+    "",
+    " ",
+    "\n",
+    "\r",
+    "\r\n",
+    "\0",
+    "a\0b\0\0",
+    "\t \t",
+    " " * 1000,
+    "\n" * 300,
+    "x" * 5000,
+    "\u2581",
+    "\u2581\u2581 a\u2581",
+    "a \u2581b",
+    "e\u0301",
+    "\u0301\u0301",
+    "\U0001f468\u200d\U0001f469",
+    "<unk>",
+    "<0x0A>",
+    "</s>",
+    "<pad>",
+    "<|endoftext|>",
+    "\ufeffx",
+    "\uffff\ufffd",
+    "\u2028\u0085",
+    "if x:\n    return\t1  # ä\r\n",
+    "線形\u3000代数",
+    "\U0010ffff",
 ]
 
 
@@ -31,8 +55,11 @@ def random_texts(count: int = 300) -> list[str]:
         text = ""
         for _ in range(random.integers(1, 12)):
             if random.random() < 0.3:
-                text += "".join(c for c in map(chr, random.integers(0, 0x110000, 3))
-                                if not 0xD800 <= ord(c) < 0xE000)
+                text += "".join(
+                    c
+                    for c in map(chr, random.integers(0, 0x110000, 3))
+                    if not 0xD800 <= ord(c) < 0xE000
+                )
             else:
                 text += parts[random.integers(len(parts))][:40]
         texts.append(text)
@@ -41,8 +68,11 @@ def random_texts(count: int = 300) -> list[str]:
 
 @pytest.fixture(scope="module")
 def texts():
-    return [d.text[:60_000] for name in ("stdlib@valid", "samples/novels_de@valid")
-            for d in list(documents(name))[:8]]
+    return [
+        d.text[:60_000]
+        for name in ("stdlib@valid", "samples/novels_de@valid")
+        for d in list(documents(name))[:8]
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +118,12 @@ def test_pieces_are_the_text_of_each_id(tokenizer):
     ids = tokenizer.encode(text)
     pieces = tokenizer.pieces(np.append(ids, tokenizer.end_id))
     assert len(pieces) == len(ids) + 1 and pieces[-1] == "<end>"
-    data = b"".join(bytes.fromhex(piece[3:5]) * (len(piece) == 6) or piece.encode()
-                    if piece.startswith("<0x") else piece.encode() for piece in pieces[:-1])
+    data = b"".join(
+        bytes.fromhex(piece[3:5]) * (len(piece) == 6) or piece.encode()
+        if piece.startswith("<0x")
+        else piece.encode()
+        for piece in pieces[:-1]
+    )
     assert data.decode(errors="replace")[:20] == text[:20]
 
 
@@ -130,9 +164,10 @@ def test_a_script_with_more_characters_than_ids_still_trains(tmp_path):
     assert tokenizer.vocab_size == 500 and tokenizer.decode(tokenizer.encode(poems[0])) == poems[0]
 
 
-@pytest.mark.parametrize(("texts_", "size", "says"), [
-    ([], 500, "no text"), (["hello " * 99], 5000, "lower"), (["hello " * 99], 64, "larger|small"),
-])
+@pytest.mark.parametrize(
+    ("texts_", "size", "says"),
+    [([], 500, "no text"), (["hello " * 99], 5000, "lower"), (["hello " * 99], 64, "larger|small")],
+)
 def test_bad_training_input_is_one_line(tmp_path, texts_, size, says):
     with pytest.raises(UserError, match=says) as error:
         tokenizers.train_sentencepiece(texts_, size, tmp_path / "out")
@@ -175,8 +210,12 @@ def test_a_lossy_sentencepiece_model_is_refused(texts, tmp_path):
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter("".join(texts).split("\n")), model_writer=model, vocab_size=500,
-        model_type="bpe", minloglevel=2)
+        sentence_iterator=iter("".join(texts).split("\n")),
+        model_writer=model,
+        vocab_size=500,
+        model_type="bpe",
+        minloglevel=2,
+    )
     with pytest.raises(UserError, match="loses text"):
         tokenizers.SentencePieceTokenizer(model.getvalue())
     with pytest.raises(UserError, match="not a SentencePiece model"):
@@ -199,8 +238,10 @@ def test_gpt2_merges_by_rank(gpt2, texts):
     """Against the algorithm itself: of all neighbouring pieces the pair learnt first is joined."""
     pairs = tiny_gpt2.merges("".join(texts)[:30_000], 120)
     assert gpt2.vocab_size == 256 + len(pairs) + 1 == gpt2.end_id + 1
-    ids = {piece: i for i, piece in enumerate([*tiny_gpt2.CHARACTER.values(),
-                                               *(a + b for a, b in pairs)])}
+    ids = {
+        piece: i
+        for i, piece in enumerate([*tiny_gpt2.CHARACTER.values(), *(a + b for a, b in pairs)])
+    }
     words = [" " + word for word in "".join(texts).split() if word.isalpha()][:300]
     shorter = 0
     for word in words:
@@ -212,8 +253,10 @@ def test_gpt2_merges_by_rank(gpt2, texts):
     assert shorter > 250  # the merges are of use, so their order was tested
 
 
-@pytest.mark.skipif(not os.environ.get("CR_JAX_GPT2"),
-                    reason="CR_JAX_GPT2 does not name a folder with encoder.json and vocab.bpe")
+@pytest.mark.skipif(
+    not os.environ.get("CR_JAX_GPT2"),
+    reason="CR_JAX_GPT2 does not name a folder with encoder.json and vocab.bpe",
+)
 def test_gpt2_ids_are_the_published_ones():
     tokenizer = Gpt2Tokenizer()
     assert tokenizer.vocab_size == 50257 and tokenizer.end_id == 50256

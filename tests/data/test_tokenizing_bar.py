@@ -59,8 +59,11 @@ def test_a_corpus_from_files_moves_it_all_the_way(tmp_path, monkeypatch):
         (tmp_path / f"{n}.txt").write_text("x" * 100)
     spec, seen = f"files:{tmp_path}/*.txt", []
     assert size(spec) == 400 and size("random:4") == 0
-    with (TokenizingBar([size(spec)], [None]) as bar, Encoder(ByteTokenizer(), 1) as encoder,
-          bar.corpus(0, "files") as on_tokens):
+    with (
+        TokenizingBar([size(spec)], [None]) as bar,
+        Encoder(ByteTokenizer(), 1) as encoder,
+        bar.corpus(0, "files") as on_tokens,
+    ):
 
         def note(new, total):
             on_tokens(new, total)
@@ -73,15 +76,23 @@ def test_a_corpus_from_files_moves_it_all_the_way(tmp_path, monkeypatch):
 def lines(count: int) -> bytes:
     """JSON lines whose text can hardly be compressed."""
     letters = random.Random(0).choices("abcdefghijklmnop", k=count * 500)
-    return b"".join(json.dumps({"text": "".join(letters[i:i + 500])}).encode() + b"\n"
-                    for i in range(0, len(letters), 500))
+    return b"".join(
+        json.dumps({"text": "".join(letters[i : i + 500])}).encode() + b"\n"
+        for i in range(0, len(letters), 500)
+    )
 
 
-@pytest.mark.parametrize("name, pack", [
-    ("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress), ("a.jsonl.xz", lzma.compress),
-    ("a.jsonl.zst", lambda data: zstandard.ZstdCompressor().compress(data)),
-    ("a.jsonl", lambda data: data.decode().encode("utf-16")),
-], ids=["plain", "gzip", "xz", "zstd", "utf-16"])
+@pytest.mark.parametrize(
+    "name, pack",
+    [
+        ("a.jsonl", bytes),
+        ("a.jsonl.gz", gzip.compress),
+        ("a.jsonl.xz", lzma.compress),
+        ("a.jsonl.zst", lambda data: zstandard.ZstdCompressor().compress(data)),
+        ("a.jsonl", lambda data: data.decode().encode("utf-16")),
+    ],
+    ids=["plain", "gzip", "xz", "zstd", "utf-16"],
+)
 def test_it_moves_within_a_file_of_any_kind(tmp_path, monkeypatch, name, pack):
     terminal(monkeypatch)
     monkeypatch.setattr(encoding, "CHUNK", 1)
@@ -89,10 +100,18 @@ def test_it_moves_within_a_file_of_any_kind(tmp_path, monkeypatch, name, pack):
     spec, seen = f"jsonl:{tmp_path}/{name}", []
     total = size(spec)
     assert total == (tmp_path / name).stat().st_size > 100_000
-    with (TokenizingBar([total], [None]) as bar, Encoder(ByteTokenizer(), 1) as encoder,
-          bar.corpus(0, "lines")):
-        load_corpus([spec], ByteTokenizer(), tmp_path / "cache", encoder=encoder,
-                    on_tokens=lambda new, total: seen.append(share(bar)))
+    with (
+        TokenizingBar([total], [None]) as bar,
+        Encoder(ByteTokenizer(), 1) as encoder,
+        bar.corpus(0, "lines"),
+    ):
+        load_corpus(
+            [spec],
+            ByteTokenizer(),
+            tmp_path / "cache",
+            encoder=encoder,
+            on_tokens=lambda new, total: seen.append(share(bar)),
+        )
     assert len(seen) == 600 and seen == sorted(seen) and seen[-1] == 1
     assert seen[0] < 0.7 and len(set(seen)) > 2
 

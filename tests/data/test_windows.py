@@ -7,8 +7,9 @@ from cr_jax.data.corpus import Corpus
 from cr_jax.data.windows import document_windows, eval_windows, random_windows, windows_of
 from cr_jax.errors import UserError
 
-CORPUS = Corpus(np.arange(100, 147, dtype=np.uint16), np.array([0, 3, 13, 13 + 34]), 47, "x",
-                ["a", "b", "c"])
+CORPUS = Corpus(
+    np.arange(100, 147, dtype=np.uint16), np.array([0, 3, 13, 13 + 34]), 47, "x", ["a", "b", "c"]
+)
 
 
 def test_packed_windows_are_the_concatenation():
@@ -25,7 +26,10 @@ def test_padded_windows_are_the_documents_without_their_ends():
     assert windows.mask.sum(1).tolist() == [2, 9, 20, 13]
     assert (windows.tokens[~windows.mask] == 7).all()
     assert windows.tokens[windows.mask].tolist() == [
-        *range(100, 102), *range(103, 112), *range(113, 146)]
+        *range(100, 102),
+        *range(103, 112),
+        *range(113, 146),
+    ]
 
 
 def test_whole_documents_are_cut_each_on_its_own():
@@ -33,8 +37,11 @@ def test_whole_documents_are_cut_each_on_its_own():
     found = of()
     assert found.document.tolist() == [0, 1, 1, 2, 2]
     assert found.mask.sum(1).tolist() == [2, 8, 1, 8, 8]  # the third is cut after 16 of its 33
-    assert found.tokens[found.mask].tolist() == [*range(100, 102), *range(103, 112),
-                                                 *range(113, 129)]
+    assert found.tokens[found.mask].tolist() == [
+        *range(100, 102),
+        *range(103, 112),
+        *range(113, 129),
+    ]
     assert of(least_tokens=3).document.tolist() == [1, 1, 2, 2]
     assert of(limit=2).document.tolist() == [0, 2, 2]
     none = of(least_tokens=34)
@@ -80,9 +87,13 @@ def test_random_windows_are_uniform():
 
 
 def test_bad_input_is_one_line():
-    for call in (lambda: eval_windows(CORPUS, 0), lambda: eval_windows(CORPUS, 5, mode="x"),
-                 lambda: eval_windows(CORPUS, 5, limit=0), lambda: random_windows(0, 5, 9, 0),
-                 lambda: windows_of(np.zeros(0, np.uint32), 5, 0)):
+    for call in (
+        lambda: eval_windows(CORPUS, 0),
+        lambda: eval_windows(CORPUS, 5, mode="x"),
+        lambda: eval_windows(CORPUS, 5, limit=0),
+        lambda: random_windows(0, 5, 9, 0),
+        lambda: windows_of(np.zeros(0, np.uint32), 5, 0),
+    ):
         with pytest.raises(UserError) as error:
             call()
         assert "\n" not in str(error.value)
@@ -90,8 +101,12 @@ def test_bad_input_is_one_line():
 
 def test_some_windows_keep_what_belongs_to_them():
     many = random_windows(10, 4, 99, seed=0)
-    for some, places in ((many.take(slice(2, 5)), [2, 3, 4]), (many.take(np.array([7, 1])), [7, 1]),
-                         (many.spread(4), [0, 3, 6, 9]), (many.spread(11), range(10))):
+    for some, places in (
+        (many.take(slice(2, 5)), [2, 3, 4]),
+        (many.take(np.array([7, 1])), [7, 1]),
+        (many.spread(4), [0, 3, 6, 9]),
+        (many.spread(11), range(10)),
+    ):
         assert some.document.tolist() == list(places)
         np.testing.assert_array_equal(some.tokens, many.tokens[list(places)])
         np.testing.assert_array_equal(some.mask, many.mask[list(places)])

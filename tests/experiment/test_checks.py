@@ -20,8 +20,11 @@ from cr_jax.experiment import checks, run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STAGES = ("settings", "devices", "files", "text")
-ROWS = re.findall(r"^\| `([\w.]+)` \| (?:`(.+)`|-) \| ([\w-]+) \|$",
-                  (ROOT / "docs" / "checks.md").read_text(), re.MULTILINE)
+ROWS = re.findall(
+    r"^\| `([\w.]+)` \| (?:`(.+)`|-) \| ([\w-]+) \|$",
+    (ROOT / "docs" / "checks.md").read_text(),
+    re.MULTILINE,
+)
 NUMBERS = {"nan": float("nan"), "inf": float("inf")}
 
 
@@ -80,14 +83,16 @@ def start(tmp_path, monkeypatch, capsys):
         _, err = capsys.readouterr()
         assert err.startswith("error: ") and err.count("\n") == 1 and len(err) < 600, err
         assert [x for i, x in enumerate(order) if x not in order[:i]] == list(
-            STAGES[:STAGES.index(order[-1]) + 1])
+            STAGES[: STAGES.index(order[-1]) + 1]
+        )
         return err, order[-1]
 
     return call
 
 
-@pytest.mark.parametrize(("name", "wrong", "stage"),
-                         [row for row in ROWS if row[1] and "..." not in row[1]])
+@pytest.mark.parametrize(
+    ("name", "wrong", "stage"), [row for row in ROWS if row[1] and "..." not in row[1]]
+)
 def test_a_wrong_value_is_told_at_its_stage(start, tmp_path, name, wrong, stage):
     value = NUMBERS[wrong] if wrong in NUMBERS else eval(wrong, {})
     group, _, field = name.rpartition(".")
@@ -103,14 +108,35 @@ def test_a_wrong_value_is_told_at_its_stage(start, tmp_path, name, wrong, stage)
 
     said, found = start(change)
     assert found == stage, said
-    words = {"data.root": "/nowhere", "data.cache": "/dev/null", "tokenizer.kind": "",
-             "train.tokens": "config.train", "train.seconds": "", "scoring.hidden": "scoring"}
+    words = {
+        "data.root": "/nowhere",
+        "data.cache": "/dev/null",
+        "tokenizer.kind": "",
+        "train.tokens": "config.train",
+        "train.seconds": "",
+        "scoring.hidden": "scoring",
+    }
     assert words.get(name, field if stage == "settings" else "") in said
     assert (tmp_path / "run").exists() == (stage != "settings")
 
 
-@pytest.mark.parametrize("name", ["c++", "novels en", "a/b", "", "x" * 101, "unknown",
-                                  "random_tokens", "Random_Tokens", "DIGITS", "größe", "a\nb", "~"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "c++",
+        "novels en",
+        "a/b",
+        "",
+        "x" * 101,
+        "unknown",
+        "random_tokens",
+        "Random_Tokens",
+        "DIGITS",
+        "größe",
+        "a\nb",
+        "~",
+    ],
+)
 @pytest.mark.parametrize("group", ["domains", "unseen"])
 def test_a_domain_that_no_expert_can_be_named_after_is_refused_by_its_name(start, group, name):
     def change(config):
@@ -147,8 +173,13 @@ def test_a_domain_is_added_to_the_defaults_as_the_readme_says():
 
 @pytest.mark.parametrize("number", [0, 2**32 - 1])
 def test_seeds_at_their_bounds_pass(number):
-    run.settings.build({"seed": number, "train": {"steps": 1}, "data": {"domains": {"d": {
-        "train": ["a"], "valid": ["b"], "test": ["c"]}}}})
+    run.settings.build(
+        {
+            "seed": number,
+            "train": {"steps": 1},
+            "data": {"domains": {"d": {"train": ["a"], "valid": ["b"], "test": ["c"]}}},
+        }
+    )
 
 
 def test_a_missing_file_is_told_before_another_one_is_read(start):
@@ -210,8 +241,10 @@ def test_less_is_asked_for_than_a_checkpoint_takes(tmp_path):
     assert checks.least_bytes(e) < 12 * numbers and arrays > 0
 
 
-@pytest.mark.parametrize("error", [
-    MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 B")])
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 B")],
+)
 def test_too_little_memory_is_one_line(tmp_path, monkeypatch, capsys, error):
     def refuse(*_):
         raise error

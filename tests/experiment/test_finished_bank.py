@@ -26,8 +26,12 @@ def finished(tmp_path_factory):
     tiny_run.write(folder)
     e = tiny_run.experiment(folder, steps=3)
     e = dataclasses.replace(
-        e, model=dataclasses.replace(e.model, predictive=True), scoring=RULE, studies=(),
-        eval=EvalConfig(batch=16, windows=24, calibration_windows=40, examples=0))
+        e,
+        model=dataclasses.replace(e.model, predictive=True),
+        scoring=RULE,
+        studies=(),
+        eval=EvalConfig(batch=16, windows=24, calibration_windows=40, examples=0),
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finished_bank, "MIN_CANDIDATES", 1)  # two experts then have a cascade
         run.run(e, folder / "run")
@@ -55,8 +59,9 @@ def test_calibrations_are_made_under_the_rule_with_the_bigram_model(finished):
         valid = eval_windows(corpus(folder, name, "valid"), e.model.window, limit=40)
         params = jax.tree.map(lambda x, row=row: np.asarray(x[row]), bank.params)
         want = calibrate(bank.model, with_bigram(params, bank.bigrams[name]), valid, rule=RULE)
-        without = calibrate(bank.model, params, valid,
-                            rule=dataclasses.replace(RULE, bigram_weight=0.0))
+        without = calibrate(
+            bank.model, params, valid, rule=dataclasses.replace(RULE, bigram_weight=0.0)
+        )
         length = e.model.window
         got = bank.calibration[name].residuals[length]
         np.testing.assert_allclose(got, want.residuals[length], rtol=1e-4)

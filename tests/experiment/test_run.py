@@ -48,17 +48,27 @@ def test_the_report_has_what_readers_of_report_json_rely_on(finished):
     assert stored["routing"]["confusion"].keys() == experts
     assert {"auroc_unseen_domain", "auroc_random"} <= stored["ood"].keys()
     assert stored["geometry"].keys() >= {
-        "explained_variance", "components_95", "linear_probe_accuracy", "points", "labels"}
+        "explained_variance",
+        "components_95",
+        "linear_probe_accuracy",
+        "points",
+        "labels",
+    }
     assert stored["overlap"].keys() == domains - {"random_tokens"}
     assert stored["overlap"]["digits"]["test"].keys() >= {
-        "documents", "of_documents", "windows", "of_windows"}
+        "documents",
+        "of_documents",
+        "windows",
+        "of_windows",
+    }
     assert stored["seconds"].keys() == {"text", "training", "calibration", "evaluation", "studies"}
     origin = stored["provenance"]
     assert {"commit", "versions", "devices", "config"} <= origin.keys()
     assert origin["steps"] == 60 and origin["tokens_per_expert"] == 60 * 8 * 12
     built = settings.build({k: v for k, v in origin["config"].items()})
     assert settings.to_dict(built) == settings.to_dict(
-        settings.build(settings_of(folder)))  # the run can be repeated from its report
+        settings.build(settings_of(folder))
+    )  # the run can be repeated from its report
     page = (folder / "run" / "report.html").read_text()
     assert page.startswith("<!") and len(page) > 10_000
     assert report["curves"]["digits"]["step"] == [20, 40, 60]
@@ -80,8 +90,9 @@ def test_the_summary_names_the_best_step_and_the_time_to_the_target(finished, ca
     _, report = finished
     said = []
     run._print_summary(report, said.append)
-    assert any(line.startswith("  best step on valid: ") and "checkpoint is kept" in line
-               for line in said)
+    assert any(
+        line.startswith("  best step on valid: ") and "checkpoint is kept" in line for line in said
+    )
     assert any("digits" in line and "TRA 50.00% of valid: after " in line for line in said)
     late = {**report["training"], "seconds_to_target": {"digits": None}}
     said.clear()
@@ -139,8 +150,7 @@ def test_the_same_call_again_trains_nothing_and_says_the_same(finished):
     assert again["fingerprint"] == report["fingerprint"]
     assert again["routing"] == report["routing"]
     assert (folder / "run" / "metrics.jsonl").read_bytes() == lines
-    assert {p.name: p.read_bytes()
-            for p in (folder / "run").rglob("params.safetensors")} == weights
+    assert {p.name: p.read_bytes() for p in (folder / "run").rglob("params.safetensors")} == weights
 
 
 def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys):
@@ -171,15 +181,22 @@ def test_an_expert_that_was_added_survives_the_same_call_again(finished, capsys)
     assert {p.name for p in (folder / "run").glob("bank*")} == {"bank", "bank.damaged"}
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"train.batch": 16}, "train: batch"), ({"model.d_ff": 40}, "model: d_ff"),
-    ({"seed": 5}, "seed"), ({"tokenizer.kind": "gpt2"}, "tokenizer: kind")],
-    ids=["train", "model", "seed", "tokenizer"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"train.batch": 16}, "train: batch"),
+        ({"model.d_ff": 40}, "model: d_ff"),
+        ({"seed": 5}, "seed"),
+        ({"tokenizer.kind": "gpt2"}, "tokenizer: kind"),
+    ],
+    ids=["train", "model", "seed", "tokenizer"],
+)
 def test_other_settings_are_refused_before_the_text_is_read(finished, monkeypatch, change, said):
     folder, _ = finished
     reads = []
-    monkeypatch.setattr(run.experiment_text, "prepare",
-                        lambda *a: reads.append(a) or pytest.fail("read"))
+    monkeypatch.setattr(
+        run.experiment_text, "prepare", lambda *a: reads.append(a) or pytest.fail("read")
+    )
     other = settings_of(folder)
     other.update_from_flattened_dict(change)
     with pytest.raises(UserError, match=rf"other settings \({said}"):
@@ -205,10 +222,14 @@ def test_other_settings_are_refused_before_the_text_is_read(finished, monkeypatc
 def test_windows(finished):
     folder, _ = finished
     bank = cr_jax.ExpertBank.load(folder / "run" / "bank")
-    corpora = {n: load_corpus([f"files:{folder}/{n}-test.txt"], bank.tokenizer, folder / "cache")
-               for n in tiny_run.NAMES}
-    return bank, {n: eval_windows(c, 12, limit=100, seed=0, pad_id=bank.tokenizer.pad_id)
-                  for n, c in corpora.items()}
+    corpora = {
+        n: load_corpus([f"files:{folder}/{n}-test.txt"], bank.tokenizer, folder / "cache")
+        for n in tiny_run.NAMES
+    }
+    return bank, {
+        n: eval_windows(c, 12, limit=100, seed=0, pad_id=bank.tokenizer.pad_id)
+        for n, c in corpora.items()
+    }
 
 
 def accuracy(bank, windows):
@@ -221,7 +242,8 @@ def test_cloned_experts_route_at_chance(test_windows):
     bank, windows = test_windows
     assert accuracy(bank, windows)[0]["accuracy"] > 0.95
     clones = bank.unmount("letters").mount(
-        "letters", bank.expert_params("digits"), bank.calibration["digits"])
+        "letters", bank.expert_params("digits"), bank.calibration["digits"]
+    )
     found, scores = accuracy(clones, windows)
     assert found["accuracy"] == 0.5
     for s in scores.values():
@@ -231,8 +253,9 @@ def test_cloned_experts_route_at_chance(test_windows):
 def test_shuffled_labels_route_at_chance(test_windows):
     """Negative control: windows dealt out to the domains at random."""
     bank, windows = test_windows
-    mixed = [np.concatenate(x) for x in zip(
-        *([w.tokens, w.mask, w.document] for w in windows.values()))]
+    mixed = [
+        np.concatenate(x) for x in zip(*([w.tokens, w.mask, w.document] for w in windows.values()))
+    ]
     order = np.random.default_rng(0).permutation(len(mixed[0]))
     parts = np.array_split(order, 2)
     dealt = {n: Windows(*(x[part] for x in mixed)) for n, part in zip(tiny_run.NAMES, parts)}
@@ -246,6 +269,6 @@ def test_other_settings_in_an_old_workdir_are_one_line(finished, capsys):
     config = settings_of(folder)
     config.optimizer.learning_rate = 0.5
     assert run.main(config, str(folder / "run")) == 2
-    line, = capsys.readouterr().err.strip().splitlines()
+    (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and "optimizer: learning_rate" in line
     assert (folder / "run" / "report.json").read_bytes() == before

@@ -34,20 +34,30 @@ def bad(tmp_path, capsys):
     return call
 
 
-@pytest.mark.parametrize("change,words", [
-    (lambda c: c.model.update(latent=3), "did you mean 'latents'"),
-    (lambda c: c.train.update(steps=0), "exactly one of steps, tokens, seconds"),
-    (lambda c: c.train.update(batch=12), "multiple of the 8 devices"),
-    (lambda c: c.model.update(heads=3), "multiple of 2 x heads"),
-    (lambda c: c.model.update(vocab_size=100), "does not hold the 258 ids"),
-    (lambda c: c.model.update(bottleneck="folds"), "config.model.bottleneck must be one of query"),
-    (lambda c: c.scoring.update(rate=17), "rate=17 must not exceed 16, the channels of a latent"),
-    (lambda c: c.data.domains.digits.update(train=("files:/nowhere/*.txt",)), "/nowhere"),
-    (lambda c: c.data.domains.digits.update(test=("jsonl:/nowhere.jsonl",)), "/nowhere.jsonl"),
-    (lambda c: c.data.domains.digits.update(train=("stdlib@trains",)), "unknown split"),
-    (lambda c: c.tokenizer.update(kind="sentencepiece", folder="/nowhere"), "/nowhere"),
-    (lambda c: c.update(studies=("astrology",)), "unknown study 'astrology'"),
-], ids=range(12))
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (lambda c: c.model.update(latent=3), "did you mean 'latents'"),
+        (lambda c: c.train.update(steps=0), "exactly one of steps, tokens, seconds"),
+        (lambda c: c.train.update(batch=12), "multiple of the 8 devices"),
+        (lambda c: c.model.update(heads=3), "multiple of 2 x heads"),
+        (lambda c: c.model.update(vocab_size=100), "does not hold the 258 ids"),
+        (
+            lambda c: c.model.update(bottleneck="folds"),
+            "config.model.bottleneck must be one of query",
+        ),
+        (
+            lambda c: c.scoring.update(rate=17),
+            "rate=17 must not exceed 16, the channels of a latent",
+        ),
+        (lambda c: c.data.domains.digits.update(train=("files:/nowhere/*.txt",)), "/nowhere"),
+        (lambda c: c.data.domains.digits.update(test=("jsonl:/nowhere.jsonl",)), "/nowhere.jsonl"),
+        (lambda c: c.data.domains.digits.update(train=("stdlib@trains",)), "unknown split"),
+        (lambda c: c.tokenizer.update(kind="sentencepiece", folder="/nowhere"), "/nowhere"),
+        (lambda c: c.update(studies=("astrology",)), "unknown study 'astrology'"),
+    ],
+    ids=range(12),
+)
 def test_bad_settings_and_missing_files_are_one_line(bad, change, words):
     assert words in bad(change)
 
@@ -109,9 +119,19 @@ def test_ctrl_c_between_stages_is_one_line(tmp_path, capsys, monkeypatch, lost):
 def test_as_a_program(tmp_path):
     """A misspelt flag: exit status 2 and one line, no traceback, nothing written."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), f"--config={ROOT / 'configs' / 'quickstart.py'}",
-         f"--workdir={tmp_path / 'run'}", "--config.train.step=3"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+        [
+            sys.executable,
+            str(ROOT / "main.py"),
+            f"--config={ROOT / 'configs' / 'quickstart.py'}",
+            f"--workdir={tmp_path / 'run'}",
+            "--config.train.step=3",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and "step" in done.stderr
     assert not (tmp_path / "run").exists()

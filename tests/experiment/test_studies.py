@@ -18,7 +18,8 @@ NAMES = (*tiny_run.NAMES, "marks")
 def three_domains(folder):
     config = tiny_run.config(folder)
     config.data.domains.marks = settings.domain(
-        *(f"files:{folder}/marks-{split}.txt" for split in ("train", "valid", "test")))
+        *(f"files:{folder}/marks-{split}.txt" for split in ("train", "valid", "test"))
+    )
     config.data.unseen = {}
     return config
 
@@ -39,7 +40,8 @@ def test_all_studies_are_made_and_shown(finished):
     report, folder = finished
     found = report["sections"]
     assert found.keys() == registry.STUDIES.keys() - {"fingerprint", "routing", "geometry"} | {
-        "clash"}
+        "clash"
+    }
     assert [name for name, of in found.items() if "left_out" in of] == ["clash"]
     for name, of in found.items():
         if name != "clash":
@@ -73,9 +75,13 @@ def test_a_study_that_takes_another_s_key_changes_nothing(finished):
     assert "routing" in report["sections"]["clash"]["left_out"]
 
 
-@pytest.mark.parametrize(("studies", "words"), [
-    (("colours",), ["unknown study 'colours'", "fingerprint", "lengths"]),
-    (("unknown_rules",), ["needs 3 or more", "there are 2"])])
+@pytest.mark.parametrize(
+    ("studies", "words"),
+    [
+        (("colours",), ["unknown study 'colours'", "fingerprint", "lengths"]),
+        (("unknown_rules",), ["needs 3 or more", "there are 2"]),
+    ],
+)
 def test_a_study_that_cannot_be_made_is_refused_before_text_is_read(tmp_path, studies, words):
     config = tiny_run.config(tmp_path)  # whose text files do not exist
     config.studies = studies

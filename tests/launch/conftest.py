@@ -19,12 +19,14 @@ def tools(tmp_path):
 
     def add(name, body):
         (folder / name).write_text(
-            f'#!/bin/bash\nprintf "%q " {name} "$@" >> {log}; echo >> {log}\n{body}\n')
+            f'#!/bin/bash\nprintf "%q " {name} "$@" >> {log}; echo >> {log}\n{body}\n'
+        )
         (folder / name).chmod(0o755)
 
     add.path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    add.calls = lambda: [shlex.split(x) for x in log.read_text().splitlines()] \
-        if log.exists() else []
+    add.calls = lambda: (
+        [shlex.split(x) for x in log.read_text().splitlines()] if log.exists() else []
+    )
     return add
 
 
@@ -33,8 +35,13 @@ def run(tmp_path):
     def call(script, *argv, path=os.environ["PATH"], cwd=None, python="true"):
         """python: what answers `main.py --check`; `true` is content with all."""
         return subprocess.run(
-            ["bash", str(ROOT / "launch" / script), *argv], capture_output=True, text=True,
-            cwd=cwd or tmp_path, timeout=60, check=False,
-            env={**os.environ, "PATH": path, "CR_JAX_PYTHON": python, "PYTHONPATH": str(ROOT)})
+            ["bash", str(ROOT / "launch" / script), *argv],
+            capture_output=True,
+            text=True,
+            cwd=cwd or tmp_path,
+            timeout=60,
+            check=False,
+            env={**os.environ, "PATH": path, "CR_JAX_PYTHON": python, "PYTHONPATH": str(ROOT)},
+        )
 
     return call

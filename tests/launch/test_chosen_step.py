@@ -51,9 +51,16 @@ def test_a_lagging_listing_and_another_seal(tmp_path):
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     with open(tmp_path / "log", "wb") as log:
-        started = [subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(folder), str(port), str(me)], env=ENVIRONMENT,
-            cwd=tmp_path, stdout=log, stderr=log) for me in (0, 1)]
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", SCRIPT, str(folder), str(port), str(me)],
+                env=ENVIRONMENT,
+                cwd=tmp_path,
+                stdout=log,
+                stderr=log,
+            )
+            for me in (0, 1)
+        ]
         try:
             statuses = [process.wait(120) for process in started]
         finally:

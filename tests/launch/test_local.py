@@ -29,16 +29,28 @@ def config(tmp_path_factory):
 
 
 def test_a_failure_of_all_is_one_clear_line_and_its_status(config, tmp_path):
-    done = call(LOCAL, "--processes=2", "--on=cpu", f"--config={config}",
-                f"--workdir={tmp_path / 'w'}", "--config.train.batch=7")
+    done = call(
+        LOCAL,
+        "--processes=2",
+        "--on=cpu",
+        f"--config={config}",
+        f"--workdir={tmp_path / 'w'}",
+        "--config.train.batch=7",
+    )
     assert done.returncode == 2
     assert "error: config.train.batch=7 must be a multiple of the 2 devices" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_an_error_while_process_0_prepares_ends_the_others(config, tmp_path):
-    done = call(LOCAL, "--processes=2", "--on=cpu", f"--config={config}",
-                f"--workdir={tmp_path / 'w'}", "--config.tokenizer.folder=nowhere")
+    done = call(
+        LOCAL,
+        "--processes=2",
+        "--on=cpu",
+        f"--config={config}",
+        f"--workdir={tmp_path / 'w'}",
+        "--config.tokenizer.folder=nowhere",
+    )
     assert done.returncode == 2
     told = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
     assert len(told) == 1 and "nowhere" in told[0], done.stderr
@@ -64,9 +76,16 @@ def launcher(tmp_path):
             "import os, signal, sys, time\n"
             "if '--check' in sys.argv: sys.exit(0)\n"
             "me = int([a for a in sys.argv if a.startswith('--process=')][0][10:])\n"
-            f"open(f'pid{{me}}', 'w').write(str(os.getpid()))\n{body}\n")
-        return [sys.executable, str(tmp_path / "launch" / "local.py"), "--processes=3",
-                "--on=cpu", "--config=c.py", "--workdir=w"]
+            f"open(f'pid{{me}}', 'w').write(str(os.getpid()))\n{body}\n"
+        )
+        return [
+            sys.executable,
+            str(tmp_path / "launch" / "local.py"),
+            "--processes=3",
+            "--on=cpu",
+            "--config=c.py",
+            "--workdir=w",
+        ]
 
     return make
 
@@ -85,10 +104,12 @@ def alive(tmp_path):
 
 def test_one_failure_ends_all(launcher, tmp_path):
     # Process 0 swallows SIGTERM, as JAX's preemption service does.
-    command = launcher("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-                       "if me == 2:\n"
-                       "    while not {'pid0', 'pid1'} <= {*os.listdir()}: time.sleep(0.01)\n"
-                       "    print('error: disk full'); sys.exit(5)\ntime.sleep(60)")
+    command = launcher(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if me == 2:\n"
+        "    while not {'pid0', 'pid1'} <= {*os.listdir()}: time.sleep(0.01)\n"
+        "    print('error: disk full'); sys.exit(5)\ntime.sleep(60)"
+    )
     began = time.monotonic()
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 5 and time.monotonic() - began < 30
@@ -99,24 +120,29 @@ def test_one_failure_ends_all(launcher, tmp_path):
 def test_the_process_that_failed_is_told_not_those_that_lost_it(launcher, tmp_path):
     assert f"\nLOST = {processes.LOST} " in pathlib.Path(LOCAL).read_text()
     # Process 0 ends while the launcher sleeps: it finds both ended, the lost one first.
-    command = launcher("if me == 2: os.kill(os.getpid(), 9)\n"
-                       "if me == 0:\n"
-                       "    while not os.path.exists('pid2'): time.sleep(0.01)\n"
-                       "    sys.exit(75)\ntime.sleep(60)")
+    command = launcher(
+        "if me == 2: os.kill(os.getpid(), 9)\n"
+        "if me == 0:\n"
+        "    while not os.path.exists('pid2'): time.sleep(0.01)\n"
+        "    sys.exit(75)\ntime.sleep(60)"
+    )
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 137 and "process 2 ended with status -9" in done.stderr
     assert alive(tmp_path) == []
 
 
 def test_ctrl_c_lets_all_save_and_a_second_one_ends_them(launcher, tmp_path):
-    body = ("signal.signal(signal.SIGTERM, lambda *a: {0})\n"
-            "open(f'ready{{me}}', 'w').close()\nwhile True: time.sleep(0.05)")
+    body = (
+        "signal.signal(signal.SIGTERM, lambda *a: {0})\n"
+        "open(f'ready{{me}}', 'w').close()\nwhile True: time.sleep(0.05)"
+    )
 
     def start(answer):
         for path in tmp_path.glob("ready*"):
             path.unlink()
-        process = subprocess.Popen(launcher(body.format(answer)), cwd=tmp_path,
-                                   stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            launcher(body.format(answer)), cwd=tmp_path, stderr=subprocess.DEVNULL
+        )
         while len(list(tmp_path.glob("ready*"))) < 3:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
@@ -133,14 +159,30 @@ def test_ctrl_c_lets_all_save_and_a_second_one_ends_them(launcher, tmp_path):
 
 
 def test_dry_run_prints_the_commands_and_writes_nothing(tmp_path):
-    done = call(LOCAL, "--processes=2", "--on=cpu", "--port=4321", "--config=c.py",
-                "--workdir=a b", "--config.x=$y", "--dry-run", cwd=tmp_path)
+    done = call(
+        LOCAL,
+        "--processes=2",
+        "--on=cpu",
+        "--port=4321",
+        "--config=c.py",
+        "--workdir=a b",
+        "--config.x=$y",
+        "--dry-run",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0 and list(tmp_path.iterdir()) == []
     for i, line in enumerate(done.stdout.splitlines()):
-        shown = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True,
-                               text=True, check=True).stdout.split("\0")
-        for part in ("JAX_PLATFORMS=cpu", "--workdir=a b", "--config.x=$y",
-                     "--coordinator=localhost:4321", "--processes=2", f"--process={i}"):
+        shown = subprocess.run(
+            ["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True
+        ).stdout.split("\0")
+        for part in (
+            "JAX_PLATFORMS=cpu",
+            "--workdir=a b",
+            "--config.x=$y",
+            "--coordinator=localhost:4321",
+            "--processes=2",
+            f"--process={i}",
+        ):
             assert part in shown
     assert i == 1
 
@@ -149,11 +191,16 @@ def test_gpus_are_shared_out_one_each(tmp_path):
     def lines(*flags, visible="3,5"):
         return subprocess.run(
             [sys.executable, LOCAL, "--config=c.py", "--workdir=w", "--dry-run", *flags],
-            capture_output=True, text=True, check=False,
-            env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": visible})
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": visible},
+        )
 
     assert [x.split()[0] for x in lines().stdout.splitlines()] == [
-        "CUDA_VISIBLE_DEVICES=3", "CUDA_VISIBLE_DEVICES=5"]
+        "CUDA_VISIBLE_DEVICES=3",
+        "CUDA_VISIBLE_DEVICES=5",
+    ]
     too_many = lines("--processes=3")
     assert too_many.returncode == 2 and "2 GPUs" in too_many.stderr
     none = lines("--on=gpu", visible="")
@@ -163,14 +210,17 @@ def test_gpus_are_shared_out_one_each(tmp_path):
 # Joining
 
 
-@pytest.mark.parametrize("cluster, word", [
-    (processes.Cluster("nohost", 2, 0), "HOST:PORT"),
-    (processes.Cluster("host:0", 2, 0), "HOST:PORT"),
-    (processes.Cluster("", 2, 0), "HOST:PORT"),
-    (processes.Cluster("host:1", 0, 0), "--processes"),
-    (processes.Cluster("host:1", 2, 2), "--process=2"),
-    (processes.Cluster("host:1", 2), "--process=-1"),
-])
+@pytest.mark.parametrize(
+    "cluster, word",
+    [
+        (processes.Cluster("nohost", 2, 0), "HOST:PORT"),
+        (processes.Cluster("host:0", 2, 0), "HOST:PORT"),
+        (processes.Cluster("", 2, 0), "HOST:PORT"),
+        (processes.Cluster("host:1", 0, 0), "--processes"),
+        (processes.Cluster("host:1", 2, 2), "--process=2"),
+        (processes.Cluster("host:1", 2), "--process=-1"),
+    ],
+)
 def test_flags_that_do_not_fit(cluster, word):
     with pytest.raises(UserError, match=word):
         processes.start(cluster)
@@ -179,17 +229,25 @@ def test_flags_that_do_not_fit(cluster, word):
 def test_a_single_process_joins_nothing(monkeypatch):
     monkeypatch.setattr(processes, "_join", lambda *a, **k: pytest.fail("joined"))
     slurm = dict.fromkeys(processes._SLURM, "1")
-    for environ in ({}, {**slurm, "SLURM_NTASKS": "1"}, {"SLURM_NTASKS": "4"},
-                    {"TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu"}):
+    for environ in (
+        {},
+        {**slurm, "SLURM_NTASKS": "1"},
+        {"SLURM_NTASKS": "4"},
+        {"TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu"},
+    ):
         processes.start(None, environ)
     processes.start(processes.Cluster("localhost:1", 1, 0), {})
     processes.leave(2)  # or this test would end here
     assert processes.in_turn(lambda: 3) == 3 and processes.is_first()
 
 
-@pytest.mark.parametrize("environ", [
-    {**dict.fromkeys(processes._SLURM, "1"), "SLURM_NTASKS": "4"},
-    {"TPU_WORKER_HOSTNAMES": "a,b"}])
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {**dict.fromkeys(processes._SLURM, "1"), "SLURM_NTASKS": "4"},
+        {"TPU_WORKER_HOSTNAMES": "a,b"},
+    ],
+)
 def test_clusters_are_found_in_the_environment(monkeypatch, environ):
     joined = []
     monkeypatch.setattr(processes, "_join", lambda *a, **k: joined.append(k))
@@ -200,8 +258,7 @@ def test_clusters_are_found_in_the_environment(monkeypatch, environ):
 
 @pytest.fixture
 def first_words(config, tmp_path, monkeypatch, capsys):
-    """(status, what stderr says) of a process that has not joined; it wrote and said nothing else.
-    """
+    """(status, what stderr says) of a process that has not joined, which wrote and said no more."""
     monkeypatch.setattr(processes, "_join", lambda *a, **k: pytest.fail("joined"))
 
     def call(cluster):
@@ -216,8 +273,9 @@ def first_words(config, tmp_path, monkeypatch, capsys):
 def test_no_process_0_is_one_clear_line(first_words):
     with socket.socket() as probe:  # bound, but nobody listens
         probe.bind(("localhost", 0))
-        status, said = first_words(processes.Cluster(
-            f"localhost:{probe.getsockname()[1]}", 2, 1, connect_seconds=0.5))
+        status, said = first_words(
+            processes.Cluster(f"localhost:{probe.getsockname()[1]}", 2, 1, connect_seconds=0.5)
+        )
     assert status == 2 and said.count("\n") == 1
     assert said.startswith("error: no process 0 at --coordinator=localhost:")
 
@@ -236,26 +294,47 @@ def test_a_missing_process_is_a_clear_line(config, tmp_path):
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
-    alone = call(ROOT / "main.py", f"--config={config}", f"--workdir={tmp_path / 'w'}",
-                 f"--coordinator=localhost:{port}", "--processes=2", "--process=0",
-                 "--connect_seconds=1")
+    alone = call(
+        ROOT / "main.py",
+        f"--config={config}",
+        f"--workdir={tmp_path / 'w'}",
+        f"--coordinator=localhost:{port}",
+        "--processes=2",
+        "--process=0",
+        "--connect_seconds=1",
+    )
     assert alone.returncode == 2
     assert alone.stderr.startswith("error: not all 2 processes joined within 1 s")
 
 
-@pytest.mark.parametrize(("wrong", "words"), [("--nodez=3", "nodez"), ("--config.seed=-1", "seed"),
-                                              ("word", "unexpected argument")])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [("--nodez=3", "nodez"), ("--config.seed=-1", "seed"), ("word", "unexpected argument")],
+)
 def test_what_main_would_refuse_starts_no_process(config, tmp_path, wrong, words):
-    done = call(LOCAL, "--processes=2", "--on=cpu", f"--config={config}",
-                f"--workdir={tmp_path / 'w'}", wrong)
+    done = call(
+        LOCAL,
+        "--processes=2",
+        "--on=cpu",
+        f"--config={config}",
+        f"--workdir={tmp_path / 'w'}",
+        wrong,
+    )
     assert done.returncode == 2 and not (tmp_path / "w").exists()
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert words in done.stderr
 
 
-@pytest.mark.parametrize(("host", "address"), [
-    ("localhost", "127.0.0.1:4321"), ("127.0.0.1", "127.0.0.1:4321"), ("::1", "[::1]:4321"),
-    ("192.0.2.1", None), ("no-such-host.invalid", None)])
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("localhost", "127.0.0.1:4321"),
+        ("127.0.0.1", "127.0.0.1:4321"),
+        ("::1", "[::1]:4321"),
+        ("192.0.2.1", None),
+        ("no-such-host.invalid", None),
+    ],
+)
 def test_the_coordinator_listens_where_its_name_says_and_nowhere_else(monkeypatch, host, address):
     """192.0.2.1 is nobody's: all addresses are left then, as for a translated one."""
     known = {"localhost": "127.0.0.1", "::1": "::1"}

@@ -39,11 +39,19 @@ def two():
             probe.bind(("localhost", 0))
             place = f"localhost:{probe.getsockname()[1]}"
         environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
-            "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(ROOT),
+        }
         for i, wait in enumerate(waits):
-            children.append(subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, place, str(i), wait], env=environ, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+            children.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", PROGRAM, place, str(i), wait],
+                    env=environ,
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                )
+            )
         for child in children:
             while (line := child.stdout.readline()) != "joined\n":  # after gloo's own lines
                 assert line, child.stderr.read()
@@ -75,14 +83,22 @@ def test_process_0_ends_too_when_the_other_is_terminated(two):
     assert len(said) == 1 and said[0].startswith("error: another process of this run is gone (")
 
 
-GLOO = ("UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error "
-        "[127.0.0.1]:38024: Connection reset by peer")
+GLOO = (
+    "UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read error "
+    "[127.0.0.1]:38024: Connection reset by peer"
+)
 
 
-@pytest.mark.parametrize("text", [
-    GLOO, GLOO.replace("Connection reset by peer", "Connection closed by peer [127.0.0.1]:36226"),
-    "INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or there was a network "
-    "error", "UNAVAILABLE: Failed to send RPC to coordination service: Socket closed"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        GLOO,
+        GLOO.replace("Connection reset by peer", "Connection closed by peer [127.0.0.1]:36226"),
+        "INTERNAL: NCCL operation ncclGroupEnd() failed: remote process exited or there was a "
+        "network error",
+        "UNAVAILABLE: Failed to send RPC to coordination service: Socket closed",
+    ],
+)
 def test_the_words_of_a_lost_process_are_known(text):
     assert lost_peer(ValueError(text)) == text
     outer = RuntimeError("while saving")
@@ -90,8 +106,15 @@ def test_the_words_of_a_lost_process_are_known(text):
     assert lost_peer(outer).startswith(text[:100]) and "\n" not in lost_peer(outer)
 
 
-@pytest.mark.parametrize("error", [
-    None, ValueError("shapes (2, 3) and (4,) differ"), ConnectionResetError(104, "reset by peer"),
-    RuntimeError("INTERNAL: NCCL operation failed: invalid argument"), TimeoutError("timed out")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        ValueError("shapes (2, 3) and (4,) differ"),
+        ConnectionResetError(104, "reset by peer"),
+        RuntimeError("INTERNAL: NCCL operation failed: invalid argument"),
+        TimeoutError("timed out"),
+    ],
+)
 def test_other_errors_keep_their_traceback(error):
     assert lost_peer(error) is None

@@ -28,18 +28,30 @@ def runs(tmp_path_factory):
     file = folder / "tiny.py"
     # The rate must not depend on the length: the first starts end early.
     looks = 'config.eval.update(every="5 steps", every_windows=9, '
-    file.write_text(CONFIG.replace("config.eval.update(", looks).replace(
-        'optimizer.name = "adamw"', 'optimizer.update(name="adamw", schedule="constant", warmup=0)'
-    ).replace("steps=20", f"steps={ENDS[-1]}"))
+    file.write_text(
+        CONFIG.replace("config.eval.update(", looks)
+        .replace(
+            'optimizer.name = "adamw"',
+            'optimizer.update(name="adamw", schedule="constant", warmup=0)',
+        )
+        .replace("steps=20", f"steps={ENDS[-1]}")
+    )
     two, one = folder / "two", folder / "one"
     (two / "cache").mkdir(parents=True)
     (two / "cache" / "compiled").symlink_to(jax.config.jax_compilation_cache_dir)
     said = []
     for end, mesh in zip(ENDS, ((), ("--config.mesh_expert=2",), ("--config.mesh_fsdp=2",))):
-        done = call(LOCAL, "--processes=2", "--on=cpu", f"--config={file}", f"--workdir={two}",
-                    f"--config.train.steps={end}", *mesh)
+        done = call(
+            LOCAL,
+            "--processes=2",
+            "--on=cpu",
+            f"--config={file}",
+            f"--workdir={two}",
+            f"--config.train.steps={end}",
+            *mesh,
+        )
         assert done.returncode == 0, done.stderr
-        log, = (two / "processes").iterdir()  # process 0 has none
+        (log,) = (two / "processes").iterdir()  # process 0 has none
         assert log.name == "1.log"
         said.append((done.stdout, log.read_text()))
     run.run(settings.build(runpy.run_path(str(file))["get_config"]()), one)
@@ -48,23 +60,28 @@ def runs(tmp_path_factory):
 
 def test_the_losses_are_those_of_one_process_also_from_one_layout_to_the_next(runs):
     two, one, said = runs
-    for (out, _), layout in zip(said, ("data 2 x fsdp 1 x expert 1", "data 1 x fsdp 1 x expert 2",
-                                       "data 1 x fsdp 2 x expert 1")):
+    for (out, _), layout in zip(
+        said,
+        ("data 2 x fsdp 1 x expert 1", "data 1 x fsdp 1 x expert 2", "data 1 x fsdp 2 x expert 1"),
+    ):
         assert f"{layout}, 2 processes" in out
     for (out, _), step in zip(said[1:], ENDS):
         assert f"at step {step}" in out  # it goes on, it does not start anew
-    ours, theirs = ([json.loads(x) for x in (w / "metrics.jsonl").read_text().splitlines()]
-                    for w in (two, one))
+    ours, theirs = (
+        [json.loads(x) for x in (w / "metrics.jsonl").read_text().splitlines()] for w in (two, one)
+    )
     looks = [[x for x in found if "valid_nll" in x] for found in (ours, theirs)]
     ours, theirs = ([x for x in found if "nll" in x] for found in (ours, theirs))
     assert [(m["step"], m["expert"]) for m in looks[0]] == [
-        (s, n) for s in (*range(5, ENDS[-1], 5), ENDS[-1]) for n in ("novels_en", "statutes")]
+        (s, n) for s in (*range(5, ENDS[-1], 5), ENDS[-1]) for n in ("novels_en", "statutes")
+    ]
     for a, b in zip(*looks, strict=True):
         assert (a["step"], a["expert"]) == (b["step"], b["expert"])
         assert a["valid_nll"] == pytest.approx(b["valid_nll"], abs=1e-4)
     for found in (ours, theirs):
         assert [(m["step"], m["expert"]) for m in found] == [
-            (s, n) for s in range(1, ENDS[-1] + 1) for n in ("novels_en", "statutes")]
+            (s, n) for s in range(1, ENDS[-1] + 1) for n in ("novels_en", "statutes")
+        ]
     for a, b in zip(ours, theirs, strict=True):
         tolerance = 1e-5 if a["step"] <= ENDS[0] else 1e-4
         assert a["nll"] == pytest.approx(b["nll"], abs=tolerance)
@@ -95,5 +112,4 @@ def test_process_0_builds_the_whole_bank(runs):
 
 def test_each_process_wrote_its_own_parts_of_a_checkpoint(runs):
     state = runs[0] / "checkpoints" / str(ENDS[-1]) / "state"
-    assert {p.name for p in state.glob("ocdbt.process_*")} == {
-        "ocdbt.process_0", "ocdbt.process_1"}
+    assert {p.name for p in state.glob("ocdbt.process_*")} == {"ocdbt.process_0", "ocdbt.process_1"}

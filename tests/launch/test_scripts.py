@@ -21,8 +21,12 @@ SCRIPTS = tuple(GIVEN)
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing():
-    found = subprocess.run(["shellcheck", *sorted(map(str, (ROOT / "launch").glob("*.sh")))],
-                           capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["shellcheck", *sorted(map(str, (ROOT / "launch").glob("*.sh")))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert found.stdout == "" and found.returncode == 0
 
 
@@ -38,9 +42,14 @@ def test_help_names_every_flag(run, script):
     done = run(script, "--help")
     assert done.returncode == 0 and done.stderr == ""
     text = (ROOT / "launch" / script).read_text()
-    body = text[text.index("for argument in"):]
-    flags = {p.strip().split("=")[0] for line in body.splitlines() if line.strip().startswith("--")
-             for p in line.strip().split(")")[0].split("|") if p.strip().startswith("--")}
+    body = text[text.index("for argument in") :]
+    flags = {
+        p.strip().split("=")[0]
+        for line in body.splitlines()
+        if line.strip().startswith("--")
+        for p in line.strip().split(")")[0].split("|")
+        if p.strip().startswith("--")
+    }
     assert {"--dry-run", "--help"} <= flags
     assert [f for f in sorted(flags) if f.rstrip("*") not in done.stdout] == []
 
@@ -76,15 +85,23 @@ def queued(run, tools, script, *more, config=QUICK):
         tools(name, "exit 1")
     given = [a for a in GIVEN[script] if not a.startswith("--config")]
     python = [f"--python={sys.executable}"] if script == "slurm.sh" else []
-    done = run(script, *given, *python, f"--config={config}", *more, path=tools.path,
-               python=sys.executable)
+    done = run(
+        script, *given, *python, f"--config={config}", *more, path=tools.path, python=sys.executable
+    )
     return done, [c for c in tools.calls() if c[0] != "sleep"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-@pytest.mark.parametrize(("wrong", "words"), [
-    ("--nodez=3", "nodez"), ("--config.train.step=3", "step"), ("--config.seed=-1", "config.seed"),
-    ("--config.model.heads=x", "heads"), ("word", "unexpected argument 'word'")])
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("--nodez=3", "nodez"),
+        ("--config.train.step=3", "step"),
+        ("--config.seed=-1", "config.seed"),
+        ("--config.model.heads=x", "heads"),
+        ("word", "unexpected argument 'word'"),
+    ],
+)
 def test_what_main_would_refuse_is_refused_before_it_is_queued(run, tools, script, wrong, words):
     done, calls = queued(run, tools, script, wrong)
     assert (done.returncode, calls) == (2, []), done.stdout
@@ -101,16 +118,20 @@ def test_a_config_that_is_missing_is_refused_before_it_is_queued(run, tools, scr
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_what_main_takes_is_queued(run, tools, script):
     """Negative control: the stand-ins are reached."""
-    done, calls = queued(run, tools, script, "--attempts=1" if script == "tpu_pod.sh" else
-                         "--config.train.batch=32")
+    done, calls = queued(
+        run, tools, script, "--attempts=1" if script == "tpu_pod.sh" else "--config.train.batch=32"
+    )
     assert calls and done.returncode
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_an_option_cut_off_by_a_blank_is_refused(run, script):
     text = run(script, "--help").stdout
-    options = [line.split()[0].partition("=")[0] for line in text.splitlines()
-               if line.startswith("  --") and "=" in line.split()[0]]
+    options = [
+        line.split()[0].partition("=")[0]
+        for line in text.splitlines()
+        if line.startswith("  --") and "=" in line.split()[0]
+    ]
     assert len(options) >= 7
     for option in options:
         done = run(script, *GIVEN[script], option, "2", "--dry-run")
@@ -127,11 +148,26 @@ def batch_script(done):
 
 @pytest.mark.parametrize("per, tasks, devices", [("gpu", 4, None), ("node", 1, "0,1,2,3")])
 def test_slurm_tasks_and_devices(run, tmp_path, per, tasks, devices):
-    done = run("slurm.sh", *GIVEN["slurm.sh"], "--gpus-per-node=4", f"--task-per={per}", NASTY,
-               "--time=01:00:00", "--sbatch=--exclusive", "--dry-run")
+    done = run(
+        "slurm.sh",
+        *GIVEN["slurm.sh"],
+        "--gpus-per-node=4",
+        f"--task-per={per}",
+        NASTY,
+        "--time=01:00:00",
+        "--sbatch=--exclusive",
+        "--dry-run",
+    )
     command = done.stdout.splitlines()[0].split()
-    for part in ("--nodes=2", f"--ntasks-per-node={tasks}", "--gpus-per-node=4", "--requeue",
-                 "--signal=TERM@120", "--time=01:00:00", "--exclusive"):
+    for part in (
+        "--nodes=2",
+        f"--ntasks-per-node={tasks}",
+        "--gpus-per-node=4",
+        "--requeue",
+        "--signal=TERM@120",
+        "--time=01:00:00",
+        "--exclusive",
+    ):
         assert part in command
     script = batch_script(done)
     exported = [x for x in script.splitlines() if x.startswith("export JAX_LOCAL_DEVICE_IDS=")]
@@ -150,8 +186,12 @@ def test_slurm_queues_again_only_what_was_asked_to_stop(run, tools, tmp_path, st
     tools("srun", f"exit {status}")
     tools("scontrol", "")
     script = batch_script(run("slurm.sh", *GIVEN["slurm.sh"], "--dry-run"))
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, check=False,
-                          env={**os.environ, "PATH": tools.path, "SLURM_JOB_ID": "42"})
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        check=False,
+        env={**os.environ, "PATH": tools.path, "SLURM_JOB_ID": "42"},
+    )
     assert done.returncode == status
     again = [c for c in tools.calls() if c[0] == "scontrol"]
     assert again == [["scontrol", "requeue", "42"]] * requeued
@@ -177,38 +217,55 @@ def test_slurm_submits_what_the_dry_run_shows(run, tools, tmp_path):
 
 def field(manifest, key):
     """The one-line JSON value of `key:`."""
-    line, = [x.strip() for x in manifest.splitlines() if x.strip().startswith(f"{key}: ")]
+    (line,) = [x.strip() for x in manifest.splitlines() if x.strip().startswith(f"{key}: ")]
     return json.loads(line.removeprefix(f"{key}: "))
 
 
 def test_kubernetes_manifest(run):
-    done = run("kubernetes.sh", *GIVEN["kubernetes.sh"], "--pods=3", "--limit=nvidia.com/gpu=8",
-               "--selector=pool=a b", NASTY, "--dry-run")
+    done = run(
+        "kubernetes.sh",
+        *GIVEN["kubernetes.sh"],
+        "--pods=3",
+        "--limit=nvidia.com/gpu=8",
+        "--selector=pool=a b",
+        NASTY,
+        "--dry-run",
+    )
     command, _, manifest = done.stdout.partition("\n")
     assert command == "kubectl create -f -"
     assert "${" not in manifest.replace("$${", "")  # no field was left empty
     assert field(manifest, "image") == "there/img:1"
     assert field(manifest, "limits") == {"nvidia.com/gpu": "8"}
     assert field(manifest, "nodeSelector") == {"pool": "a b"}
-    for line in ("kind: JobSet", "parallelism: 3", "completions: 3", "completionMode: Indexed",
-                 "maxRestarts: 20"):
+    for line in (
+        "kind: JobSet",
+        "parallelism: 3",
+        "completions: 3",
+        "completionMode: Indexed",
+        "maxRestarts: 20",
+    ):
         assert line in [x.strip() for x in manifest.splitlines()]
     given, nasty, *ours = field(manifest, "args")
     assert given == "--config=c.py"
     assert nasty.replace("$$", "$") == NASTY and "$" not in nasty.replace("$$", "")
-    assert ours == ["--workdir=/runs/exp", "--coordinator=exp-train-0-0.exp:55527",
-                    "--processes=3", "--process=$(JOB_COMPLETION_INDEX)"]
+    assert ours == [
+        "--workdir=/runs/exp",
+        "--coordinator=exp-train-0-0.exp:55527",
+        "--processes=3",
+        "--process=$(JOB_COMPLETION_INDEX)",
+    ]
 
 
 def test_kubernetes_manifest_is_yaml(run):
     yaml = pytest.importorskip("yaml")
     done = run("kubernetes.sh", *GIVEN["kubernetes.sh"], NASTY, "--dry-run")
     found = yaml.safe_load(done.stdout.partition("\n")[2])
-    job, = found["spec"]["replicatedJobs"]
+    (job,) = found["spec"]["replicatedJobs"]
     pod = job["template"]["spec"]["template"]["spec"]
     assert found["metadata"]["name"] == "exp" and job["name"] == "train"
     assert {m["name"] for m in pod["containers"][0]["volumeMounts"]} == {
-        v["name"] for v in pod["volumes"]}
+        v["name"] for v in pod["volumes"]
+    }
 
 
 def test_kubernetes_sends_what_the_dry_run_shows_and_deletes(run, tools, tmp_path):
@@ -218,12 +275,15 @@ def test_kubernetes_sends_what_the_dry_run_shows_and_deletes(run, tools, tmp_pat
     assert run("kubernetes.sh", *GIVEN["kubernetes.sh"], path=tools.path).returncode == 0
     assert sent.read_text() == shown.partition("\n")[2]
     assert run("kubernetes.sh", "--name=exp", "--delete", path=tools.path).returncode == 0
-    assert tools.calls() == [["kubectl", "create", "-f", "-"],
-                             ["kubectl", "delete", "jobset", "exp"]]
+    assert tools.calls() == [
+        ["kubectl", "create", "-f", "-"],
+        ["kubectl", "delete", "jobset", "exp"],
+    ]
 
 
-@pytest.mark.parametrize("bad", ["--name=Exp", "--pods=0", "--limit=gpu", "--workdir=/x",
-                                 "--config.name=a\nb"])
+@pytest.mark.parametrize(
+    "bad", ["--name=Exp", "--pods=0", "--limit=gpu", "--workdir=/x", "--config.name=a\nb"]
+)
 def test_kubernetes_refuses(run, bad):
     done = run("kubernetes.sh", *GIVEN["kubernetes.sh"], bad, "--dry-run")
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1

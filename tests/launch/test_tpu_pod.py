@@ -11,14 +11,22 @@ from cluster_scripts import GIVEN, NASTY, TPU, main_arguments
 
 def last_argument(line, prefix):
     """The argument of a printed command that begins with `prefix`, as the shell reads it."""
-    words = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True,
-                           text=True, check=True).stdout.split("\0")
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     return next(w.removeprefix(prefix) for w in words if w.startswith(prefix))
 
 
 def test_tpu_dry_run_creates_installs_and_starts_on_all_workers(run, tmp_path):
-    lines = run("tpu_pod.sh", *GIVEN["tpu_pod.sh"], "--spot", "--project=p", "--setup=mount it",
-                NASTY, "--dry-run").stdout.splitlines()
+    lines = run(
+        "tpu_pod.sh",
+        *GIVEN["tpu_pod.sh"],
+        "--spot",
+        "--project=p",
+        "--setup=mount it",
+        NASTY,
+        "--dry-run",
+    ).stdout.splitlines()
     commands = [x for x in lines if not x.startswith("#")]
     gcloud = [x for x in commands if x.startswith("gcloud compute tpus tpu-vm ")]
     assert [x.split()[4] for x in gcloud] == ["create", "scp", "ssh", "ssh", "ssh", "delete"]
@@ -43,7 +51,9 @@ def fake_gcloud(tools, tmp_path, statuses):
     state, runs = tmp_path / "state", tmp_path / "runs"
     tools("sleep", "")
     tools("git", "exit 0")
-    tools("gcloud", f"""
+    tools(
+        "gcloud",
+        f"""
 case "$4" in
   list) [ ! -s {state} ] || printf 'projects/p/nodes/pod\\t%s\\n' "$(cat {state})" ;;
   create) echo READY > {state} ;;
@@ -51,12 +61,13 @@ case "$4" in
   ssh)
     case "$*" in *main.py\\ --config*)
       echo x >> {runs}
-      statuses=({' '.join(map(str, statuses))})
+      statuses=({" ".join(map(str, statuses))})
       status=${{statuses[$(wc -l < {runs}) - 1]}}
       if [ "$status" = 77 ]; then echo PREEMPTED > {state}; exit 1; fi
       exit "$status" ;;
     esac ;;
-esac""")
+esac""",
+    )
 
 
 def verbs(tools):

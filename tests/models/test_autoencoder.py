@@ -34,8 +34,11 @@ def value_and_gradient(config, params, tokens):
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves((value, gradient))])
 
 
-@pytest.mark.parametrize("change", [{"scan": True}, {"scan": True, "remat": True}, {"remat": True}],
-                         ids=lambda c: "+".join(c))
+@pytest.mark.parametrize(
+    "change",
+    [{"scan": True}, {"scan": True, "remat": True}, {"remat": True}],
+    ids=lambda c: "+".join(c),
+)
 def test_remat_and_scan_change_memory_not_numbers(change):
     plain = small(encoder_blocks=2)
     other = dataclasses.replace(plain, **change)
@@ -44,7 +47,8 @@ def test_remat_and_scan_change_memory_not_numbers(change):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
     # Negative control: the comparison sees one changed matrix.
     moved = jax.tree_util.tree_map_with_path(
-        lambda path, x: np.asarray(x) * 1.01 if path[-1].key == "down" else x, params)
+        lambda path, x: np.asarray(x) * 1.01 if path[-1].key == "down" else x, params
+    )
     assert not np.allclose(value_and_gradient(plain, moved, tokens), want, rtol=1e-4, atol=1e-6)
 
 
@@ -73,8 +77,12 @@ def test_vmap_over_experts_equals_a_loop(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_any_window_and_number_of_latents(form, window, latents):
     config = small(form, window=window, latents=latents)
-    shapes = jax.eval_shape(lambda k: models.Autoencoder(config).apply(
-        models.init(config, k), jnp.zeros((2, window), jnp.int32)), jax.random.key(0))
+    shapes = jax.eval_shape(
+        lambda k: models.Autoencoder(config).apply(
+            models.init(config, k), jnp.zeros((2, window), jnp.int32)
+        ),
+        jax.random.key(0),
+    )
     assert shapes[0].shape == (2, window, config.d_model)
     assert shapes[1].shape == (2, latents, config.d_latent)
 
@@ -82,8 +90,12 @@ def test_any_window_and_number_of_latents(form, window, latents):
 @pytest.mark.parametrize("form", FORMS)
 def test_no_blocks_at_all(form):
     config = small(form, encoder_blocks=0, decoder_blocks=0)
-    shapes = jax.eval_shape(lambda k: models.Autoencoder(config).apply(
-        models.init(config, k), jnp.zeros((2, 10), jnp.int32)), jax.random.key(0))
+    shapes = jax.eval_shape(
+        lambda k: models.Autoencoder(config).apply(
+            models.init(config, k), jnp.zeros((2, 10), jnp.int32)
+        ),
+        jax.random.key(0),
+    )
     assert shapes[0].shape == (2, 10, config.d_model)
     params = jax.eval_shape(lambda k: models.init(config, k), jax.random.key(0))["params"]
     assert not params.keys() & {"encoder", "decoder"}
@@ -128,8 +140,7 @@ def test_every_config_builds_a_model(path):
     own = {f.name for f in dataclasses.fields(settings.Experiment)}
     raw = load(path).to_dict()  # a study may have settings of its own beside the experiment's
     experiment = settings.build({k: v for k, v in raw.items() if k in own})
-    model = dataclasses.replace(
-        experiment.model, vocab_size=experiment.model.vocab_size or 2048)
+    model = dataclasses.replace(experiment.model, vocab_size=experiment.model.vocab_size or 2048)
     assert models.count_parameters(model) > 10_000
     assert settings.model_config(settings.to_dict(model)) == model
 

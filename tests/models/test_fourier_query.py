@@ -26,17 +26,22 @@ def directions(config, params):
     return np.asarray(params["values"])[:, order]
 
 
-@pytest.mark.parametrize("window,latents,d_latent,whole", [
-    (12, 3, 12, 3),  # one channel a latent
-    (12, 2, 24, 4),  # two
-    (12, 4, 6, 2),  # half of one
-    (11, 4, 12, 4),  # an odd window: the last frequency is pi
-    (9, 5, 4, 2),
-    (7, 7, 7, 7),
-    (12, 1, 12, 1),
-], ids=str)
+@pytest.mark.parametrize(
+    "window,latents,d_latent,whole",
+    [
+        (12, 3, 12, 3),  # one channel a latent
+        (12, 2, 24, 4),  # two
+        (12, 4, 6, 2),  # half of one
+        (11, 4, 12, 4),  # an odd window: the last frequency is pi
+        (9, 5, 4, 2),
+        (7, 7, 7, 7),
+        (12, 1, 12, 1),
+    ],
+    ids=str,
+)
 def test_training_starts_from_an_orthogonal_transform_of_the_window(
-        window, latents, d_latent, whole):
+    window, latents, d_latent, whole
+):
     """A channel of a state h_i is w_c . h_i.  What positions and channels write into z has length 1
     and is orthogonal, and the decoder's start holds the channels along their directions.
     """
@@ -44,8 +49,14 @@ def test_training_starts_from_an_orthogonal_transform_of_the_window(
     w = directions(config, params)
     dual = np.linalg.pinv(w)
     each = np.einsum("ij,cd->cijd", np.eye(window), dual[:whole])
-    rows = np.asarray(call(config, params, "compress", jnp.asarray(
-        each.reshape(-1, window, config.d_model), jnp.float32))).reshape(whole * window, -1)
+    rows = np.asarray(
+        call(
+            config,
+            params,
+            "compress",
+            jnp.asarray(each.reshape(-1, window, config.d_model), jnp.float32),
+        )
+    ).reshape(whole * window, -1)
     np.testing.assert_allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-5)
 
     h = states(config, 3)
@@ -59,14 +70,19 @@ def test_the_first_latents_are_a_narrower_model():
     """Writing and reading: rate k is the model of k latents with the same weights, exactly."""
     config, params = form(latents=3, fold_channels=6)
     params = jax.tree.map(  # anything learnt
-        lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+        lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), params
+    )
     h = states(config, 3)
     z = call(config, params, "compress", h)
     for k in (1, 2):
         fewer = dataclasses.replace(config, latents=k)
         queries = params["queries"].reshape(16, config.heads, 3)[..., :k].reshape(16, -1)
-        own = {**params, "queries": queries, "mix": params["mix"][:, :k],
-               "unmix": params["unmix"][:, :k]}
+        own = {
+            **params,
+            "queries": queries,
+            "mix": params["mix"][:, :k],
+            "unmix": params["unmix"][:, :k],
+        }
         assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, start(fewer))
         np.testing.assert_allclose(call(fewer, own, "compress", h), z[:, :k], atol=1e-5)
         kept = jnp.where(np.arange(3)[None, :, None] < k, z, 0)  # as `Autoencoder.decode` does
@@ -104,8 +120,10 @@ def test_order_is_kept_where_a_plain_sum_forgets_it():
     config, params = form()
     h = states(config, 3)
     turned = h[:, ::-1]
-    assert np.abs(call(config, params, "compress", h)
-                  - call(config, params, "compress", turned)).max() > 1
+    assert (
+        np.abs(call(config, params, "compress", h) - call(config, params, "compress", turned)).max()
+        > 1
+    )
 
 
 def test_a_window_beyond_the_tables_is_refused():

@@ -43,8 +43,11 @@ def test_every_latent_is_alive_at_the_start(form, latents):
     params, tokens = fresh(config), windows(config)
     weight = jax.random.normal(jax.random.key(0), (*tokens.shape, config.d_model))
     z = encode(config, params, tokens)
-    out = jax.jit(jax.grad(lambda z: jnp.sum(
-        weight * models.Autoencoder(config).apply(params, z, method="decode"))))(z)
+    out = jax.jit(
+        jax.grad(
+            lambda z: jnp.sum(weight * models.Autoencoder(config).apply(params, z, method="decode"))
+        )
+    )(z)
     assert out.shape == z.shape == (4, config.latents, config.d_latent)
     assert np.all(np.linalg.norm(out, axis=-1) > 1e-3)
     changed = (tokens + 1) % config.vocab_size

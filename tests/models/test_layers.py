@@ -10,17 +10,19 @@ from tiny_bank import TINY
 from cr_jax import models
 from cr_jax.errors import UserError
 from cr_jax.models import kernels
-from cr_jax.models.layers import (
-    attention_kernel,
-    compute_dtype,
-    row_kernels,
-    triton_obstacle,
+from cr_jax.models.layers import attention_kernel, compute_dtype, row_kernels, triton_obstacle
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "auto"),
+    [
+        ("cpu", "float32", "xla"),
+        ("cpu", "bfloat16", "xla"),
+        ("tpu", "bfloat16", "xla"),
+        ("gpu", "float32", "xla"),
+        ("gpu", "bfloat16", "cudnn"),
+    ],
 )
-
-
-@pytest.mark.parametrize(("backend", "dtype", "auto"), [
-    ("cpu", "float32", "xla"), ("cpu", "bfloat16", "xla"), ("tpu", "bfloat16", "xla"),
-    ("gpu", "float32", "xla"), ("gpu", "bfloat16", "cudnn")])
 def test_cudnn_is_refused_wherever_auto_would_not_take_it(monkeypatch, backend, dtype, auto):
     monkeypatch.setattr("jax.default_backend", lambda: backend)
     wanted = lambda name: dataclasses.replace(TINY, dtype=dtype, attention=name)
@@ -101,8 +103,9 @@ def test_a_program_that_several_gpus_share_is_plain(gpu):
 
 def test_kernels_that_fail_their_trial_are_not_used(gpu, monkeypatch):
     tried = []
-    monkeypatch.setattr(kernels.trial, "failure",
-                        lambda *sizes: tried.append(sizes) or "gate is off by 10%")
+    monkeypatch.setattr(
+        kernels.trial, "failure", lambda *sizes: tried.append(sizes) or "gate is off by 10%"
+    )
     refuses(HALF, "gate is off by 10%")
     assert set(tried) == {(HALF.d_model, HALF.heads, HALF.d_ff, HALF.vocab_size)}
     gpu(processes=2)  # the other may take them
@@ -112,17 +115,28 @@ def test_kernels_that_fail_their_trial_are_not_used(gpu, monkeypatch):
         row_kernels(HALF)
 
 
-@pytest.mark.parametrize("there,words", [
-    ({"backend": "cpu"}, "no GPU"), ({"backend": "tpu"}, "no GPU"),
-    ({"capability": "7.5"}, "capability 7.5 is below 8"), ({"capability": "gfx942"}, "gfx942")])
+@pytest.mark.parametrize(
+    "there,words",
+    [
+        ({"backend": "cpu"}, "no GPU"),
+        ({"backend": "tpu"}, "no GPU"),
+        ({"capability": "7.5"}, "capability 7.5 is below 8"),
+        ({"capability": "gfx942"}, "gfx942"),
+    ],
+)
 def test_triton_is_refused_elsewhere(gpu, there, words):
     gpu(**there)
     refuses(HALF, words)
 
 
-@pytest.mark.parametrize("changes,words", [
-    ({"dtype": "float32"}, "float32"), ({"d_model": 24, "heads": 3}, "24 is no power of two"),
-    ({"d_ff": 40}, "40 is no multiple of 32")])
+@pytest.mark.parametrize(
+    "changes,words",
+    [
+        ({"dtype": "float32"}, "float32"),
+        ({"d_model": 24, "heads": 3}, "24 is no power of two"),
+        ({"d_ff": 40}, "40 is no multiple of 32"),
+    ],
+)
 def test_triton_is_refused_for_other_models(gpu, changes, words):
     refuses(dataclasses.replace(HALF, **changes), words)
 

@@ -17,10 +17,12 @@ CHUNKS = (1, 7, 10, 15, 8192)  # 6, 6, 3, 2 and 1 pieces
 @pytest.fixture(scope="module")
 def case():
     random = np.random.default_rng(0)
-    return (jnp.asarray(random.normal(size=(B, L, D)), jnp.float32),
-            jnp.asarray(random.normal(size=(D, V)), jnp.float32),
-            jnp.asarray(random.integers(0, V, (B, L)), jnp.int32),
-            jnp.asarray(random.uniform(size=(B, L)), jnp.float32))
+    return (
+        jnp.asarray(random.normal(size=(B, L, D)), jnp.float32),
+        jnp.asarray(random.normal(size=(D, V)), jnp.float32),
+        jnp.asarray(random.integers(0, V, (B, L)), jnp.int32),
+        jnp.asarray(random.uniform(size=(B, L)), jnp.float32),
+    )
 
 
 def plain(h, kernel, targets, weights):
@@ -82,7 +84,8 @@ def test_scores_equal_whole_logits(case, chunk):
     assert np.array_equal(scores.correct, logits.argmax(-1) == targets)
     np.testing.assert_allclose(scores.confidence, p.max(-1), rtol=1e-4)
     np.testing.assert_allclose(
-        scores.nll, -np.log(np.take_along_axis(p, targets[..., None], -1)[..., 0]), rtol=1e-4)
+        scores.nll, -np.log(np.take_along_axis(p, targets[..., None], -1)[..., 0]), rtol=1e-4
+    )
 
 
 def test_predicted_is_the_first_of_equal_logits():
@@ -96,7 +99,8 @@ def test_predicted_is_the_first_of_equal_logits():
 
 def test_not_a_number_stays_visible_and_in_range():
     scores = objective.token_scores(
-        jnp.full((1, 2, 1), jnp.nan), jnp.ones((1, 5)), jnp.zeros((1, 2), jnp.int32))
+        jnp.full((1, 2, 1), jnp.nan), jnp.ones((1, 5)), jnp.zeros((1, 2), jnp.int32)
+    )
     assert np.isnan(scores.nll).all() and not scores.correct.any()
     assert np.all((scores.predicted >= 0) & (scores.predicted < 5))
 
@@ -104,7 +108,8 @@ def test_not_a_number_stays_visible_and_in_range():
 def test_large_logits_do_not_overflow():
     kernel = jnp.asarray([[1.0, -1.0, 0.5]])
     scores = objective.token_scores(
-        jnp.full((1, 2, 1), 1e4), kernel, jnp.asarray([[0, 1]], jnp.int32))
+        jnp.full((1, 2, 1), 1e4), kernel, jnp.asarray([[0, 1]], jnp.int32)
+    )
     np.testing.assert_allclose(scores.nll, [[0.0, 2e4]])
 
 
@@ -117,16 +122,17 @@ def test_one_pass_over_the_logits_equals_two(dtype):
     one = jax.jit(lambda x: kernels.softmax_terms(x, targets, one_pass=True))(logits)
     assert np.array_equal(one[0], two[0]) and np.array_equal(one[2], two[2])
     np.testing.assert_allclose(one[1], two[1], rtol=1e-6)
-    np.testing.assert_allclose(
-        two[1], jax.nn.logsumexp(logits.astype(jnp.float32), -1), rtol=1e-6)
+    np.testing.assert_allclose(two[1], jax.nn.logsumexp(logits.astype(jnp.float32), -1), rtol=1e-6)
 
 
 def memory(chunk: int, gradient: bool) -> int:
     """Bytes of temporaries of a compiled loss over 16 windows of 64 tokens, 1,024 ids."""
-    shapes = (jax.ShapeDtypeStruct((16, 64, 8), jnp.float32),
-              jax.ShapeDtypeStruct((8, 1024), jnp.float32),
-              jax.ShapeDtypeStruct((16, 64), jnp.int32),
-              jax.ShapeDtypeStruct((16, 64), jnp.float32))
+    shapes = (
+        jax.ShapeDtypeStruct((16, 64, 8), jnp.float32),
+        jax.ShapeDtypeStruct((8, 1024), jnp.float32),
+        jax.ShapeDtypeStruct((16, 64), jnp.int32),
+        jax.ShapeDtypeStruct((16, 64), jnp.float32),
+    )
     loss = lambda *args: objective.linear_cross_entropy(*args, chunk)[0]
     made = jax.jit(jax.grad(loss, (0, 1)) if gradient else loss).lower(*shapes).compile()
     return made.memory_analysis().temp_size_in_bytes
@@ -154,8 +160,10 @@ def test_sums_of_ragged_batches_merge_to_those_of_one(case):
     # Two windows are rebuilt exactly, one of them padded.
     scores = scores._replace(correct=scores.correct.at[jnp.asarray([0, 1])].set(mask[:2]))
     whole = objective.score_sums(scores, mask)
-    parts = [objective.score_sums(objective.TokenScores(*(x[s] for x in scores)), mask[s])
-             for s in (slice(0, 1), slice(1, 4), slice(4, 6))]
+    parts = [
+        objective.score_sums(objective.TokenScores(*(x[s] for x in scores)), mask[s])
+        for s in (slice(0, 1), slice(1, 4), slice(4, 6))
+    ]
     merged = {k: sum(float(p[k]) for p in parts) for k in whole}
     assert merged == pytest.approx({k: float(v) for k, v in whole.items()}, rel=1e-6)
     assert merged["tokens"] == 18 and merged["windows"] == 5 and merged["exact"] >= 2
@@ -168,11 +176,24 @@ def test_sums_of_ragged_batches_merge_to_those_of_one(case):
 
 
 def test_figures_by_hand():
-    sums = {"nll": 8 * math.log(2), "correct": 3, "tokens": 4, "windows": 2, "exact": 1,
-            "bytes": 16}
-    assert objective.metrics(sums) == pytest.approx({
-        "tra": 0.75, "nll": 2 * math.log(2), "window_exact": 0.5, "tokens": 4, "windows": 2,
-        "bits_per_byte": 0.5})
+    sums = {
+        "nll": 8 * math.log(2),
+        "correct": 3,
+        "tokens": 4,
+        "windows": 2,
+        "exact": 1,
+        "bytes": 16,
+    }
+    assert objective.metrics(sums) == pytest.approx(
+        {
+            "tra": 0.75,
+            "nll": 2 * math.log(2),
+            "window_exact": 0.5,
+            "tokens": 4,
+            "windows": 2,
+            "bits_per_byte": 0.5,
+        }
+    )
     assert "bits_per_byte" not in objective.metrics({**sums, "bytes": 0})
 
 

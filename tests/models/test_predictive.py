@@ -45,7 +45,7 @@ def test_a_token_is_predicted_from_those_before_it_alone(form):
         h = net.apply(p, jnp.arange(config.window)[None], method="predict")
         return jnp.sum(h[0] * jnp.arange(1.0, config.d_model + 1)[None], -1)
 
-    moved = np.abs(slope(params["params"]["embedding"])[:, :config.window]).sum(-1)
+    moved = np.abs(slope(params["params"]["embedding"])[:, : config.window]).sum(-1)
     assert not np.triu(moved).any()  # neither itself nor anything later
     assert (np.tril(moved, -1)[np.tril_indices(config.window, -1)] > 0).all()
     # The control: the rebuilt window sees every token, or the probe would prove nothing.
@@ -82,8 +82,7 @@ def train(model, steps=150, weight=0.3):
     settings = TrainConfig(batch=16, steps=steps, predict_weight=weight)
     loss = CompressorLoss(model, settings)
     optimizer = OptimizerConfig(name="adamw", learning_rate=1e-2, warmup=0.0)
-    state = jax.jit(functools.partial(step_room.init_state, loss, optimizer))(
-        jax.random.key(0))
+    state = jax.jit(functools.partial(step_room.init_state, loss, optimizer))(jax.random.key(0))
     step = jax.jit(step_room.make_train_step(loss, optimizer), donate_argnums=0)
     rng = np.random.default_rng(0)
     for i in range(steps):
@@ -100,8 +99,9 @@ def test_training_learns_to_predict_and_a_code_length_tells_order_from_disorder(
     assert sums["predicted_nll"] < uniform / 3  # only a window's first token stays unknown
     counting = (jnp.arange(4)[:, None] * 7 + jnp.arange(model.window)[None]) % model.vocab_size
     mixed = jax.random.permutation(jax.random.key(1), counting, axis=1, independent=True)
-    lengths = [code_length(model, params, t, full(model, t))[:, 1:].mean()
-               for t in (counting, mixed)]
+    lengths = [
+        code_length(model, params, t, full(model, t))[:, 1:].mean() for t in (counting, mixed)
+    ]
     assert lengths[0] < 0.5 < uniform < lengths[1]
     # Without the loss nothing is learnt about what follows: the signal is the loss's doing.
     _, control = train(model, weight=0.0)
@@ -114,13 +114,14 @@ def test_the_rule_stands_beside_rebuilding_in_one_score():
     tokens = windows(config)
     mask = prefix_mask(config, [10, 7, 4, 1])
     groups = BatchSizes().groups(2)
-    plain, coded = (score_experts(token_scores, config, both, tokens, mask, rule, groups)
-                    for rule in (SEEN, CODE))
+    plain, coded = (
+        score_experts(token_scores, config, both, tokens, mask, rule, groups)
+        for rule in (SEEN, CODE)
+    )
     np.testing.assert_allclose(plain.nll, coded.nll, rtol=1e-6)
     assert np.abs(coded.residual - coded.nll).max() > 0.1
     alone = score_windows(config, both, tokens, mask, CODE, BatchSizes()).residual
-    np.testing.assert_allclose(
-        alone, np.where(mask, coded.residual, 0).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(alone, np.where(mask, coded.residual, 0).sum(-1), rtol=1e-5)
 
 
 def test_a_plain_encoder_looks_both_ways_and_has_no_code_length():
@@ -145,7 +146,8 @@ def test_a_sample_of_positions_has_the_code_lengths_of_the_whole():
     at = scored(sample, config.window)
     assert at.sum() == 4  # two of five parts of a window of ten
     part = jax.jit(functools.partial(residual_nll, models.Autoencoder(config), rule=sample))(
-        params, tokens, mask)
+        params, tokens, mask
+    )
     whole = code_length(config, params, tokens, mask)
     np.testing.assert_allclose(part[:, at], whole[:, at], rtol=1e-5)
     assert np.isnan(part[:, ~at]).all() and np.isfinite(whole).all()

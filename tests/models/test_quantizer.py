@@ -96,8 +96,11 @@ def test_isolation_and_training_through_the_quantizer(form):
         z = jnp.where(held, jax.lax.stop_gradient(z), z)
         return jnp.sum(weight * net.apply(p, z, method="decode"))
 
-    encoder = lambda g: [g["params"]["embedding"], *jax.tree.leaves(g["params"]["encoder"]),
-                         *jax.tree.leaves(g["params"]["quantizer"])]
+    encoder = lambda g: [
+        g["params"]["embedding"],
+        *jax.tree.leaves(g["params"]["encoder"]),
+        *jax.tree.leaves(g["params"]["quantizer"]),
+    ]
     assert not any(np.any(x) for x in encoder(slope(params, True)))  # no path beside z
     assert all(np.any(x) for x in encoder(slope(params, False)))  # and a path through rounding
 

@@ -23,25 +23,37 @@ MODEL = small()
 TRAIN = TrainConfig(batch=WINDOWS, steps=1, loss_chunk=WINDOWS * LENGTH)
 
 
-@pytest.mark.parametrize("path,shape,expected", [
-    ("params/params/embedding", (2, 512, 64), P("expert", None, "fsdp")),
-    ("opt_state/1/mu/params/embedding", (2, 512, 64), P("expert", None, "fsdp")),
-    ("params/params/encoder/blocks/attention/qkv", (2, 8, 3, 64, 64),
-     P("expert", None, None, None, "fsdp")),
-    ("params/params/encoder/blocks/mlp/down", (2, 8, 96, 64), P("expert", None, "fsdp")),
-    ("params/params/head", (2, 64, 512), P("expert", None, "fsdp")),  # the fallback: the largest
-    ("params/params/bottleneck/fold", (2, 999, 64), P("expert", None, "fsdp")),  # that divides
-    ("params/params/embedding", (2, 512, 63), P("expert", "fsdp")),  # a rule that cannot hold
-    ("params/params/bottleneck/odd", (2, 999, 63), P("expert")),
-    ("params/params/hidden_token", (2, 64), P("expert")),  # small
-    ("step", (2,), P("expert")), ("key", (2, 2), P("expert"))])
+@pytest.mark.parametrize(
+    "path,shape,expected",
+    [
+        ("params/params/embedding", (2, 512, 64), P("expert", None, "fsdp")),
+        ("opt_state/1/mu/params/embedding", (2, 512, 64), P("expert", None, "fsdp")),
+        (
+            "params/params/encoder/blocks/attention/qkv",
+            (2, 8, 3, 64, 64),
+            P("expert", None, None, None, "fsdp"),
+        ),
+        ("params/params/encoder/blocks/mlp/down", (2, 8, 96, 64), P("expert", None, "fsdp")),
+        (
+            "params/params/head",
+            (2, 64, 512),
+            P("expert", None, "fsdp"),
+        ),  # the fallback: the largest
+        ("params/params/bottleneck/fold", (2, 999, 64), P("expert", None, "fsdp")),  # that divides
+        ("params/params/embedding", (2, 512, 63), P("expert", "fsdp")),  # a rule that cannot hold
+        ("params/params/bottleneck/odd", (2, 999, 63), P("expert")),
+        ("params/params/hidden_token", (2, 64), P("expert")),  # small
+        ("step", (2,), P("expert")),
+        ("key", (2, 2), P("expert")),
+    ],
+)
 def test_rules_and_the_fallback(path, shape, expected):
     assert partition.spec(path, shape, 8, small=100) == expected
     assert partition.spec(path, shape, 1, small=100) == P("expert")
 
 
 def plan(data=1, fsdp=1):
-    return parallel.make_plan("jit", 1, WINDOWS, 1, jax.devices()[:data * fsdp], fsdp, small=0)
+    return parallel.make_plan("jit", 1, WINDOWS, 1, jax.devices()[: data * fsdp], fsdp, small=0)
 
 
 @functools.cache
@@ -49,17 +61,19 @@ def program(data=1, fsdp=1, accumulate=1, optimizer="muon"):
     p = plan(data, fsdp)
     loss = CompressorLoss(MODEL, TRAIN)
     settings = OptimizerConfig(name=optimizer)
-    state = p.shapes(lambda key: init_state(loss, settings, key),
-                     parallel.expert_keys(0, "a"))
+    state = p.shapes(lambda key: init_state(loss, settings, key), parallel.expert_keys(0, "a"))
     tokens = {"tokens": jax.ShapeDtypeStruct((1, WINDOWS, LENGTH), jnp.int32)}
     return state, p.compile_step(
-        lambda axis: make_train_step(loss, settings, accumulate, axis), "vmap", state, tokens)
+        lambda axis: make_train_step(loss, settings, accumulate, axis), "vmap", state, tokens
+    )
 
 
 def test_a_device_holds_its_part_of_weights_and_moments():
     state, compiled = program(fsdp=4)
-    for leaf in (state.params["params"]["encoder"]["blocks"]["attention"]["qkv"],
-                 state.params["params"]["embedding"]):
+    for leaf in (
+        state.params["params"]["encoder"]["blocks"]["attention"]["qkv"],
+        state.params["params"]["embedding"],
+    ):
         part = leaf.sharding.shard_shape(leaf.shape)
         assert np.prod(leaf.shape) == 4 * np.prod(part)
     named = {partition.name_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
@@ -75,8 +89,10 @@ def test_a_device_holds_its_part_of_weights_and_moments():
 def collected(compiled):
     """Shapes of what all-gathers of a compiled program give."""
     text = compiled.run.as_text()
-    return [tuple(map(int, dims.split(",")))
-            for dims in re.findall(r"= f32\[([\d,]+)\]\S* all-gather(?:-start)?\(", text)]
+    return [
+        tuple(map(int, dims.split(",")))
+        for dims in re.findall(r"= f32\[([\d,]+)\]\S* all-gather(?:-start)?\(", text)
+    ]
 
 
 def test_weights_are_collected_and_activations_are_not(monkeypatch):
@@ -103,14 +119,22 @@ def test_experts_are_scored_where_they_lie():
     """A bank split over the expert axis: the scores of one device, nothing sent between experts."""
     names = "abcdefgh"
     made = parallel.make_plan("jit", len(names), 8, 8)
-    make = lambda key: init_state(
-        CompressorLoss(MODEL, TRAIN), OptimizerConfig(), key).params
+    make = lambda key: init_state(CompressorLoss(MODEL, TRAIN), OptimizerConfig(), key).params
     params = made.init(make, parallel.expert_keys(0, names))
     assert all(x.sharding.shard_shape(x.shape)[0] == 1 for x in jax.tree.leaves(params))
     tokens = np.random.default_rng(0).integers(0, MODEL.vocab_size, (6, LENGTH), np.int32)
     mask = np.arange(LENGTH) < np.array([[10], [3], [10], [1], [7], [10]])
-    score = jax.jit(lambda p: router.score_experts(
-        residuals.token_scores, MODEL, p, jnp.asarray(tokens), jnp.asarray(mask), SEEN, (8, 1024)))
+    score = jax.jit(
+        lambda p: router.score_experts(
+            residuals.token_scores,
+            MODEL,
+            p,
+            jnp.asarray(tokens),
+            jnp.asarray(mask),
+            SEEN,
+            (8, 1024),
+        )
+    )
     whole = jax.device_put(jax.device_get(params), jax.devices()[0])
     ours, theirs = score(params), score(whole)
     for a, b in zip(ours, theirs):

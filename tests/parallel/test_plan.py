@@ -43,15 +43,29 @@ def plan_of(layout, experts=E):
         return parallel.make_plan("jit", experts, B, 1, jax.devices()[:1])
     if layout == "pmap":
         return parallel.make_plan("pmap", experts, B)
-    return parallel.make_plan("jit", experts, B, layout[2], jax.devices()[:math.prod(layout)],
-                              mesh_fsdp=layout[1], small=0)
+    return parallel.make_plan(
+        "jit",
+        experts,
+        B,
+        layout[2],
+        jax.devices()[: math.prod(layout)],
+        mesh_fsdp=layout[1],
+        small=0,
+    )
 
 
 def batch(step, experts=range(E)):
-    tokens = np.stack([np.random.default_rng([step, e]).integers(
-        0, MODEL.vocab_size, (B, MODEL.window), np.int32) for e in experts])
-    length = np.stack([np.random.default_rng([step, e, 1]).integers(1, MODEL.window + 1, (B, 1))
-                       for e in experts])
+    tokens = np.stack(
+        [
+            np.random.default_rng([step, e]).integers(
+                0, MODEL.vocab_size, (B, MODEL.window), np.int32
+            )
+            for e in experts
+        ]
+    )
+    length = np.stack(
+        [np.random.default_rng([step, e, 1]).integers(1, MODEL.window + 1, (B, 1)) for e in experts]
+    )
     return {"tokens": tokens, "mask": np.arange(MODEL.window) < length}
 
 
@@ -60,12 +74,17 @@ def run(layout, train=DRAWS, names=NAMES, seed=0, model=MODEL):
     """(weights at the start, weights after five steps, sums of each step), on the host."""
     plan = plan_of(layout, len(names))
     loss = CompressorLoss(model, train, plan.devices_seen)
-    state = plan.init(lambda key: init_state(loss, OPTIMIZER, key),
-                      parallel.expert_keys(seed, names))
+    state = plan.init(
+        lambda key: init_state(loss, OPTIMIZER, key), parallel.expert_keys(seed, names)
+    )
     first = jax.device_get(plan.gather(state).params)
     experts, found = [NAMES.index(n) for n in names], []
-    step = plan.compile_step(lambda axis: make_train_step(loss, OPTIMIZER, axis_name=axis),
-                             train.experts_by, state, plan.put(batch(0, experts)))
+    step = plan.compile_step(
+        lambda axis: make_train_step(loss, OPTIMIZER, axis_name=axis),
+        train.experts_by,
+        state,
+        plan.put(batch(0, experts)),
+    )
     for i in range(STEPS):
         state, sums = step(state, plan.put(batch(i, experts)), PROGRESS[experts])
         found.append(jax.device_get(sums))
@@ -107,8 +126,11 @@ def test_eight_devices_equal_one_for_one_expert(layout):
     check_same(run("one", names=("c",)), run(layout, names=("c",)))
 
 
-@pytest.mark.parametrize("bottleneck,layout", [
-    ("query", (2, 2, 2)), ("query", "pmap"), ("fourier_query", (2, 2, 2))], ids=str)
+@pytest.mark.parametrize(
+    "bottleneck,layout",
+    [("query", (2, 2, 2)), ("query", "pmap"), ("fourier_query", (2, 2, 2))],
+    ids=str,
+)
 def test_eight_devices_equal_one_with_latent_queries(bottleneck, layout):
     model = dataclasses.replace(MODEL, bottleneck=bottleneck)
     check_same(run("one", model=model), run(layout, model=model))
@@ -137,9 +159,11 @@ def test_a_checkpoint_goes_on_under_any_layout(tmp_path):
     tiny_run.write(tmp_path)
     e = tiny_run.experiment(tmp_path, steps=8)
     stop = lambda at: lambda step, values: step == at and os.kill(os.getpid(), signal.SIGINT)
-    for at, layout in ((1, {"devices": jax.devices(), "fsdp": 4}),
-                       (3, {"devices": jax.devices()[4:6], "fsdp": 2}),
-                       (5, {"devices": jax.devices()[:2], "mode": "pmap"})):
+    for at, layout in (
+        (1, {"devices": jax.devices(), "fsdp": 4}),
+        (3, {"devices": jax.devices()[4:6], "fsdp": 2}),
+        (5, {"devices": jax.devices()[:2], "mode": "pmap"}),
+    ):
         with pytest.raises(Interrupted, match=f"step {at + 1}"):
             tiny_run.train(e, tmp_path, on_log=stop(at), **layout)
     done = tiny_run.train(e, tmp_path)
@@ -153,11 +177,14 @@ def test_a_checkpoint_goes_on_under_any_layout(tmp_path):
 @pytest.mark.parametrize("layout", ["one", (2, 1, 4), (1, 2, 2), "pmap"], ids=str)
 def test_gather_undoes_spread(layout):
     plan = plan_of(layout)
-    state = {"w": np.arange(E * 6, dtype=np.float32).reshape(E, 6),
-             "n": np.arange(E, dtype=np.int32)}
+    state = {
+        "w": np.arange(E * 6, dtype=np.float32).reshape(E, 6),
+        "n": np.arange(E, dtype=np.int32),
+    }
     found = jax.device_get(plan.gather(plan.spread(state)))
-    assert all(np.array_equal(found[k], state[k]) and found[k].dtype == state[k].dtype
-               for k in state)
+    assert all(
+        np.array_equal(found[k], state[k]) and found[k].dtype == state[k].dtype for k in state
+    )
     host = plan.to_host(plan.gather(plan.spread(state)))
     assert all(type(host[k]) is np.ndarray and np.array_equal(host[k], state[k]) for k in state)
 
@@ -179,19 +206,24 @@ def test_keys_depend_on_the_name_and_the_seed_only():
     assert not np.array_equal(data(0, ["a"]), data(1, ["a"]))
 
 
-@pytest.mark.parametrize("arguments,words", [
-    (("jit", 4, 16, 3), "mesh_expert=3 must divide the 8 devices"),
-    (("jit", 3, 16, 2), "mesh_expert=2 must divide the 3 experts"),
-    (("jit", 4, 12, 1), "batch=12 must be a multiple of the 8 devices"),
-    (("jit", 4, 6, 2), "batch=6 must be a multiple of the 4 devices"),
-    (("pmap", 4, 16, 2), "mesh_expert needs config.parallel='jit'"),
-    (("jit", 4, 16, 1, None, 3), "mesh_fsdp=3 must divide the 8 devices"),
-    (("jit", 4, 16, 4, None, 4), "mesh_expert=4 x mesh_fsdp=4 must divide the 8 devices"),
-    (("jit", 4, 12, 1, None, 2), "batch=12 must be a multiple of the 8 devices along the data axis "
-                                 "and the fsdp axis"),
-    (("pmap", 4, 16, 1, None, 2), "mesh_fsdp needs config.parallel='jit'"),
-    (("pmap", 4, 12, 1), "batch=12 must be a multiple of the 8 devices"),
-])
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (("jit", 4, 16, 3), "mesh_expert=3 must divide the 8 devices"),
+        (("jit", 3, 16, 2), "mesh_expert=2 must divide the 3 experts"),
+        (("jit", 4, 12, 1), "batch=12 must be a multiple of the 8 devices"),
+        (("jit", 4, 6, 2), "batch=6 must be a multiple of the 4 devices"),
+        (("pmap", 4, 16, 2), "mesh_expert needs config.parallel='jit'"),
+        (("jit", 4, 16, 1, None, 3), "mesh_fsdp=3 must divide the 8 devices"),
+        (("jit", 4, 16, 4, None, 4), "mesh_expert=4 x mesh_fsdp=4 must divide the 8 devices"),
+        (
+            ("jit", 4, 12, 1, None, 2),
+            "batch=12 must be a multiple of the 8 devices along the data axis and the fsdp axis",
+        ),
+        (("pmap", 4, 16, 1, None, 2), "mesh_fsdp needs config.parallel='jit'"),
+        (("pmap", 4, 12, 1), "batch=12 must be a multiple of the 8 devices"),
+    ],
+)
 def test_sizes_that_do_not_divide_are_one_clear_line(arguments, words):
     with pytest.raises(UserError, match=words) as caught:
         parallel.make_plan(*arguments)

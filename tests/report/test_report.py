@@ -146,7 +146,7 @@ def test_the_page_describes_the_rule_that_the_run_routed_by(make_report, rule):
     assert "with all tokens seen" in text  # what the heat map shows
     # The drawing's bars are what routes, the heat map's cells the nll.
     assert (">7.25</text>" in page) == (rule != "seen")
-    assert ("<th class=\"n\">residual</th>" in page) == (rule != "seen")
+    assert ('<th class="n">residual</th>' in page) == (rule != "seen")
 
 
 def test_an_old_report_draws_no_nll_as_the_residual_of_another_rule(make_report):
@@ -256,8 +256,11 @@ def test_the_looks_at_valid_are_drawn_beside_training(make_report):
     report = make_report()
     without = sections.training(report)
     for curve in report["curves"].values():
-        curve |= {"valid_step": [10, 20, 30], "valid_nll": [3.0, 2.0, 1.0],
-                  "valid_tra": [0.2, 0.5, 0.9]}
+        curve |= {
+            "valid_step": [10, 20, 30],
+            "valid_nll": [3.0, 2.0, 1.0],
+            "valid_tra": [0.2, 0.5, 0.9],
+        }
     drawn = sections.training(report)
     assert "TRA on valid" in drawn and "loss on valid, nats/token" in drawn
     assert "on valid" not in without and drawn.count("<svg") == without.count("<svg") + 2

@@ -42,9 +42,17 @@ def test_ticks_and_percent_round_honestly():
     assert percent(1e-6).startswith("<0.1") and percent(math.nan) == percent(None) == "–"
 
 
-@pytest.mark.parametrize("rule", [
-    Scoring(), Scoring(parts=4), Scoring(rate=4), Scoring(predicted=True),
-    Scoring(predicted=True, bigram_weight=0.4), Scoring(predicted=True, typicality_weight=2.0)])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Scoring(),
+        Scoring(parts=4),
+        Scoring(rate=4),
+        Scoring(predicted=True),
+        Scoring(predicted=True, bigram_weight=0.4),
+        Scoring(predicted=True, typicality_weight=2.0),
+    ],
+)
 def test_a_rules_formula_fits_under_its_drawing(rule):
     """Bold letters of about 8 of the drawing's 510 units, centred at 230."""
     assert len(f"residual = {wording(rule).formula}") <= 72

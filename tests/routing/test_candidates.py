@@ -69,7 +69,9 @@ def test_the_margin_is_the_least_that_will_do():
     found = fit(bigrams, exact, NAMES, 1, 0.95)
     assert found.candidate_margin > 0 and found.windows == 480 and found.offsets is None
     assert measure(bigrams, exact, NAMES, 1, found.candidate_margin) == (
-        found.agreement, found.mean_candidates)
+        found.agreement,
+        found.mean_candidates,
+    )
     less = np.nextafter(found.candidate_margin, 0)
     assert measure(bigrams, exact, NAMES, 1, less)[0] < 0.95 <= found.agreement
     sure = fit(bigrams, exact, NAMES, 1, 1.0)
@@ -108,13 +110,16 @@ def test_offsets_are_judged_on_windows_that_they_were_not_fitted_on():
     assert everywhere.mean_candidates < found.mean_candidates - 1
 
 
-@pytest.mark.parametrize("experts, windows, at_least",
-                         [(9, 10, 0.9), (11, 20, 0.95), (20, 10, 0.9)])
+@pytest.mark.parametrize(
+    "experts, windows, at_least", [(9, 10, 0.9), (11, 20, 0.95), (20, 10, 0.9)]
+)
 def test_an_agreement_that_is_just_reached_is_reached(experts, windows, at_least):
     """Bigram models lose just as many windows as may be lost: no rounding may cost a margin."""
     names, lost = tuple(map(str, range(experts))), round(windows * (1 - at_least))
-    exact = {n: np.where(np.arange(experts)[:, None] == e, 1.0, 5.0) * np.ones(windows)
-             for e, n in enumerate(names)}
+    exact = {
+        n: np.where(np.arange(experts)[:, None] == e, 1.0, 5.0) * np.ones(windows)
+        for e, n in enumerate(names)
+    }
     bigrams = {n: r.copy() for n, r in exact.items()}
     for e, n in enumerate(names):
         bigrams[n][e, :lost] = 9.0

@@ -36,9 +36,12 @@ NEAREST, ALL = RouteOptions(tra="nearest"), RouteOptions(tra="all")
 
 def by_bigrams(bank, batch):
     """nats/token of the windows by the bank's bigram models, each asked alone."""
-    return np.concatenate([cascade.bigram_residuals(bigram.table([bank.bigrams[n]]), batch,
-                                                    BatchSizes())
-                           for n in bank.names])
+    return np.concatenate(
+        [
+            cascade.bigram_residuals(bigram.table([bank.bigrams[n]]), batch, BatchSizes())
+            for n in bank.names
+        ]
+    )
 
 
 def asked_first(patch, residuals):
@@ -81,7 +84,7 @@ def test_what_cannot_be_judged_or_scored_is_not_by_a_cascade_either():
     assert set(short.to_json()["p_values"].values()) == {None}
     batch = spread()
     batch.mask[1] = batch.tokens[1] < 0  # empty
-    batch.mask[6, int(np.flatnonzero(scoring.scored(SAMPLE, TINY.window))[0]):] = False
+    batch.mask[6, int(np.flatnonzero(scoring.scored(SAMPLE, TINY.window))[0]) :] = False
     exact, got = router.route_windows(bank, batch).expert, Cascade(bank, 2).route_windows(batch)
     assert np.flatnonzero(got.expert == -1).tolist() == [1, 6]
     assert ((exact == -1) == (got.expert == -1)).all() and np.isnan(got.p_values[:, [1, 6]]).all()
@@ -119,21 +122,23 @@ def test_the_candidates_score_and_no_others(few):
     chosen = np.argsort(np.argsort(near, 0), 0) < few
     np.testing.assert_array_equal(np.isfinite(got.residuals), chosen)
     np.testing.assert_allclose(got.residuals[chosen], exact.residuals[chosen], rtol=1e-5)
-    np.testing.assert_array_equal(
-        got.expert, np.where(chosen, exact.residuals, np.inf).argmin(0))
+    np.testing.assert_array_equal(got.expert, np.where(chosen, exact.residuals, np.inf).argmin(0))
 
 
 def test_no_margin_and_no_offsets_keep_the_nearest_bigram_models_alone():
     """Two ways to the same: the general rule, and the k lowest of plain residuals."""
     plain, batch = in_memory(4), spread()
-    bank = plain.mount("twin", plain.expert_params("e1"), plain.calibration["e1"],
-                       bigram=plain.bigrams["e0"])
+    bank = plain.mount(
+        "twin", plain.expert_params("e1"), plain.calibration["e1"], bigram=plain.bigrams["e0"]
+    )
     near = by_bigrams(bank, batch)
     for few in (1, 2, 5):  # e0 and its twin are equally near: the first is the candidate
         want = np.zeros(near.shape, bool)
         np.put_along_axis(want, np.argsort(near, 0, kind="stable")[:few], True, 0)
-        got, with_zeros = (Cascade(bank, few, offsets=o).route_windows(batch)
-                           for o in (None, dict.fromkeys(bank.names, 0.0)))
+        got, with_zeros = (
+            Cascade(bank, few, offsets=o).route_windows(batch)
+            for o in (None, dict.fromkeys(bank.names, 0.0))
+        )
         np.testing.assert_array_equal(np.isfinite(got.residuals), want)
         np.testing.assert_array_equal(got.residuals, with_zeros.residuals)
     shifted = Cascade(bank, 2, offsets=dict.fromkeys(bank.names, 3.0))  # alike for all: nothing
@@ -148,8 +153,7 @@ def test_the_margin_keeps_what_lies_near_the_nearest_bigram_model():
     for m in (0.0, margin / 2, margin, 2 * margin):
         got = Cascade(bank, 2, candidate_margin=m).route_windows(batch)
         here = np.isfinite(got.residuals)
-        np.testing.assert_array_equal(
-            here, (above < m) | (np.argsort(np.argsort(near, 0), 0) < 2))
+        np.testing.assert_array_equal(here, (above < m) | (np.argsort(np.argsort(near, 0), 0) < 2))
         np.testing.assert_allclose(got.residuals[here], exact[here], rtol=1e-5)
         counts.append(here.sum(0))
     assert (np.diff(counts, axis=0) >= 0).all() and len(set(counts[2])) > 1
@@ -165,7 +169,8 @@ def test_offsets_rescue_a_bigram_model_that_is_dearer_on_everything(monkeypatch)
     offsets = {n: 2.0 * (e == lost) for e, n in enumerate(bank.names)}
     without = Cascade(bank, 1).route_windows(batch).expert
     np.testing.assert_array_equal(
-        Cascade(bank, 1, offsets=offsets).route_windows(batch).expert, exact.expert)
+        Cascade(bank, 1, offsets=offsets).route_windows(batch).expert, exact.expert
+    )
     assert (without[exact.expert == lost] != lost).any()
     turned = Cascade(bank.select(bank.names[::-1]), 1, offsets=offsets)
     asked_first(monkeypatch, dear[::-1])
@@ -198,18 +203,26 @@ def test_random_bigram_models_keep_the_winner_at_chance():
     bank, batch = in_memory(4), spread(400)
     exact = router.route_windows(bank, batch)
     shuffled = np.random.default_rng(0).permuted(exact.residuals, axis=0)
-    np.testing.assert_allclose(agreement(shuffled, exact.residuals), [0.25, 0.5, 0.75, 1],
-                               atol=0.08)
-    rates = [np.mean(Cascade(in_memory(4, bigrams_from=10 * seed), 1).route_windows(batch).expert
-                     == exact.expert) for seed in range(2, 12)]
+    np.testing.assert_allclose(
+        agreement(shuffled, exact.residuals), [0.25, 0.5, 0.75, 1], atol=0.08
+    )
+    rates = [
+        np.mean(
+            Cascade(in_memory(4, bigrams_from=10 * seed), 1).route_windows(batch).expert
+            == exact.expert
+        )
+        for seed in range(2, 12)
+    ]
     # Over bigram models the share varies by 0.034, so that their mean is within 0.011 of chance.
     assert abs(np.mean(rates) - 0.25) < 0.04 and min(rates) > 0.1 and max(rates) < 0.4
 
 
 def test_trained_bigram_models_need_one_expert_and_unknown_text_stays_unknown():
     bank = trained_bank()
-    mine = {f"e{i}": windows(100, 500 + i, low, high)
-            for i, (low, high) in enumerate(((97, 107), (113, 123)))}
+    mine = {
+        f"e{i}": windows(100, 500 + i, low, high)
+        for i, (low, high) in enumerate(((97, 107), (113, 123)))
+    }
     cut = Cascade.fit(bank, mine, min_candidates=1)
     assert (cut.min_candidates, cut.candidate_margin, cut.offsets) == (1, 0, None)
     assert (cut.fitted.agreement, cut.fitted.mean_candidates) == (1, 1)
@@ -228,10 +241,12 @@ def test_no_expert_is_compiled_twice(monkeypatch):
         return real(model, params, tokens, *more)
 
     monkeypatch.setattr(scoring, "window_sums", window_sums)
-    monkeypatch.setattr(bank_module.jnp, "take",
-                        lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k))
-    monkeypatch.setattr(bigram, "pair_hashes",
-                        lambda *a: asked.append(a[0].shape) or real_hashes(*a))
+    monkeypatch.setattr(
+        bank_module.jnp, "take", lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k)
+    )
+    monkeypatch.setattr(
+        bigram, "pair_hashes", lambda *a: asked.append(a[0].shape) or real_hashes(*a)
+    )
     monkeypatch.setattr(cascade, "TOKENS", 4 * TINY.window)  # bigram models read four windows too
     # The others are traced anew as they are: their function is another.
     bank_module._pick.clear_cache()
@@ -288,11 +303,14 @@ def test_the_command_says_what_the_api_says(tmp_path, capsys):
 def test_a_cascade_reads_a_beginning_and_refuses_batches_of_no_size():
     cut = Cascade(in_memory(3), 2)
     seen = []
-    found = cut.route(TEXT, options=RouteOptions(max_windows=3), sizes=BatchSizes(windows=2),
-                      on_block=seen.append)
-    assert found == cut.route(TEXT[:3 * TINY.window], sizes=BatchSizes(windows=2))
+    found = cut.route(
+        TEXT, options=RouteOptions(max_windows=3), sizes=BatchSizes(windows=2), on_block=seen.append
+    )
+    assert found == cut.route(TEXT[: 3 * TINY.window], sizes=BatchSizes(windows=2))
     assert [len(block) for block in seen] == [2, 1]
-    for call in (lambda: cut.route(TEXT, sizes=BatchSizes(windows=0)),
-                 lambda: cut.route_windows(spread(), sizes=BatchSizes(experts=0))):
+    for call in (
+        lambda: cut.route(TEXT, sizes=BatchSizes(windows=0)),
+        lambda: cut.route_windows(spread(), sizes=BatchSizes(experts=0)),
+    ):
         with pytest.raises(UserError, match="whole number"):
             call()

@@ -18,9 +18,19 @@ def lacking(text, window=16, step=1):
     return content.lacking
 
 
-@pytest.mark.parametrize("text, want", [
-    (" \t\n\r\n\x00\x1b\u200b\u00a0\u3000\ufeff", BLANK), ("a", REPEATED), ("a \na\ta", REPEATED),
-    ("ab", ""), (" a" * 40 + "bbb", ""), ("яю", ""), ("я", REPEATED), ("\n" * 99 + "x = 1", "")])
+@pytest.mark.parametrize(
+    "text, want",
+    [
+        (" \t\n\r\n\x00\x1b\u200b\u00a0\u3000\ufeff", BLANK),
+        ("a", REPEATED),
+        ("a \na\ta", REPEATED),
+        ("ab", ""),
+        (" a" * 40 + "bbb", ""),
+        ("яю", ""),
+        ("я", REPEATED),
+        ("\n" * 99 + "x = 1", ""),
+    ],
+)
 @pytest.mark.parametrize("window, step", [(16, 1), (16, 9), (3, 1), (64, 1)])
 def test_texts(text, want, window, step):
     for times in (1, 7, 50):

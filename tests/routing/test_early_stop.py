@@ -27,7 +27,7 @@ def read(nats, confidence=0.99, step=LOOK):
     """(windows read, leader) of one document, all windows when it never was certain."""
     test = LeaderTest(len(nats), confidence)
     for end in range(step, nats.shape[1] + 1, step):
-        test.add(nats[:, end - step:end])
+        test.add(nats[:, end - step : end])
         if test.certain():
             return end, int(nats[:, :end].sum(1).argmin())
     return nats.shape[1], None
@@ -36,8 +36,10 @@ def read(nats, confidence=0.99, step=LOOK):
 def test_one_look_is_student_s_t_by_another_hand():
     nats = np.random.default_rng(0).normal([[300.0], [306], [308]], 6, (3, 12))
     order = nats.sum(1).argsort()
-    risk = 2 * max(stats.ttest_rel(nats[rival], nats[order[0]], alternative="greater").pvalue
-                   for rival in order[1:])
+    risk = 2 * max(
+        stats.ttest_rel(nats[rival], nats[order[0]], alternative="greater").pvalue
+        for rival in order[1:]
+    )
     for share, sure in ((0.9, False), (1.1, True)):
         test = LeaderTest(3, 1 - 2 * risk * share)  # the first look may spend a half
         test.add(nats[:, :5])
@@ -49,8 +51,10 @@ def test_the_wrong_expert_wins_no_oftener_than_promised():
     """Negative control, at its worst: expert 0 is best, but by nothing that could be seen."""
     random = np.random.default_rng(1)
     for experts, confidence in ((2, 0.9), (2, 0.6), (6, 0.6)):
-        wrong = [read(random.normal(300, 20, (experts, 200)), confidence)[1] not in (0, None)
-                 for _ in range(200)]
+        wrong = [
+            read(random.normal(300, 20, (experts, 200)), confidence)[1] not in (0, None)
+            for _ in range(200)
+        ]
         risk = 1 - confidence  # and three standard deviations of this estimate
         assert np.mean(wrong) < risk + 3 * np.sqrt(risk * (1 - risk) / 200)
         if experts == 2:
@@ -87,31 +91,43 @@ def test_a_stopped_route_is_that_of_the_windows_it_read(rule):
     long = windows(201, 5, 97, 107)
     whole, seen = router.route(bank, long), []
     for batch in (64, 4):
-        short = router.route(bank, long, options=RouteOptions(stop=0.99),
-                             sizes=BatchSizes(windows=batch), on_block=seen.append)
+        short = router.route(
+            bank,
+            long,
+            options=RouteOptions(stop=0.99),
+            sizes=BatchSizes(windows=batch),
+            on_block=seen.append,
+        )
         assert 2 <= short.windows < 40 and short.of_windows == 201 == whole.windows
         assert short.nearest == whole.nearest == "e0"
-        start = router.route(bank, long, options=RouteOptions(max_windows=short.windows),
-                             sizes=BatchSizes(windows=min(batch, LOOK)))
+        start = router.route(
+            bank,
+            long,
+            options=RouteOptions(max_windows=short.windows),
+            sizes=BatchSizes(windows=min(batch, LOOK)),
+        )
         assert dataclasses.replace(short, of_windows=None) == start
     assert whole.of_windows is None
     assert whole == router.route(bank, long, RouteOptions(stop=0.0))
     assert sum(map(len, seen)) < 80
     # A text, of which more is read than is scored, and no more than its beginning is counted.
     text = "abcdefghij" * 300
-    assert router.route(bank, text,
-                        options=RouteOptions(stop=0.9)).of_windows == -(-len(text) // TINY.window)
+    assert router.route(bank, text, options=RouteOptions(stop=0.9)).of_windows == -(
+        -len(text) // TINY.window
+    )
     assert router.route(bank, text, options=RouteOptions(stop=0.9, max_windows=50)).of_windows == 50
 
 
 def test_what_is_only_counted_is_not_stored(monkeypatch):
     """The rest of a long text would fill a disk for nothing."""
     stored, add = [], Spool._add
-    monkeypatch.setattr(Spool, "_add", lambda self, block: (
-        stored.append(len(block)), add(self, block))[1])
+    monkeypatch.setattr(
+        Spool, "_add", lambda self, block: (stored.append(len(block)), add(self, block))[1]
+    )
     bank = dataclasses.replace(trained_bank(), scoring=Scoring(parts=4))
-    found = router.route(bank, windows(201, 5, 97, 107),
-                         options=RouteOptions(stop=0.99, tra="nearest"))
+    found = router.route(
+        bank, windows(201, 5, 97, 107), options=RouteOptions(stop=0.99, tra="nearest")
+    )
     assert found.of_windows == 201 and sum(stored) == found.windows < 40
     stored.clear()
     found = router.route(bank, windows(201, 5, 97, 107), options=RouteOptions(tra="nearest"))
@@ -122,8 +138,12 @@ def test_an_ambiguous_text_is_read_to_its_end():
     """Negative control: half the windows are each expert's, and clones never differ."""
     bank, parts = trained_bank(), [windows(61, i, low, low + 10) for i, low in enumerate((97, 113))]
     order = np.random.default_rng(0).permutation(120)
-    mixed = Windows(*(np.concatenate([getattr(p, field)[:60] for p in parts])[order]
-                      for field in ("tokens", "mask", "document")))
+    mixed = Windows(
+        *(
+            np.concatenate([getattr(p, field)[:60] for p in parts])[order]
+            for field in ("tokens", "mask", "document")
+        )
+    )
     found = router.route(bank, mixed, options=RouteOptions(stop=0.99))
     assert found.windows == found.of_windows == 120
     clones = ExpertBank(TINY, bank.tokenizer)
@@ -140,7 +160,10 @@ def test_the_kept_experts_of_a_cascade_stop():
     found = Cascade(bank, 2).route(long, options=RouteOptions(stop=0.99))
     alone = router.route(bank, long, options=RouteOptions(stop=0.99))
     assert (found.nearest, found.windows, found.of_windows) == (
-        alone.nearest, alone.windows, alone.of_windows)
+        alone.nearest,
+        alone.windows,
+        alone.of_windows,
+    )
     assert found.residuals == pytest.approx(alone.residuals)
     assert found.bigrams == Cascade(bank, 2).route(long).bigrams  # these read it all
 
@@ -157,8 +180,9 @@ def test_the_command_says_how_many_windows_of_how_many(tmp_path, capsys):
 
     said = json.loads(call("--json", "--stop", "0.99")[1])
     assert (said["expert"], said["of_windows"]) == ("e0", 100) and said["windows"] < 50
-    assert f"({said['windows']} of 100 windows, {said['tokens']} tokens)" in call(
-        "--stop", "0.99")[1]
+    assert (
+        f"({said['windows']} of 100 windows, {said['tokens']} tokens)" in call("--stop", "0.99")[1]
+    )
     assert "(100 windows, 1600 tokens)" in call()[1]
     assert json.loads(call("--json")[1])["of_windows"] is None
     shown = call("--stop", "0.99", "--explain", "--windows", "60")[1]
@@ -173,8 +197,10 @@ def test_the_command_says_how_many_windows_of_how_many(tmp_path, capsys):
 def test_bad_confidences_are_one_line():
     bank = in_memory(2)
     for bad in (1.0, -0.5, float("nan")):
-        for call in (lambda b=bad: router.route(bank, TEXT, options=RouteOptions(stop=b)),
-                     lambda b=bad: explain(bank, TEXT, options=RouteOptions(stop=b)),
-                     lambda b=bad: Cascade(bank, 1).route(TEXT, options=RouteOptions(stop=b))):
+        for call in (
+            lambda b=bad: router.route(bank, TEXT, options=RouteOptions(stop=b)),
+            lambda b=bad: explain(bank, TEXT, options=RouteOptions(stop=b)),
+            lambda b=bad: Cascade(bank, 1).route(TEXT, options=RouteOptions(stop=b)),
+        ):
             with pytest.raises(UserError, match="stop"):
                 call()

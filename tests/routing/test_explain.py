@@ -46,7 +46,8 @@ def test_the_tokens_of_a_whole_text_add_up_to_its_route(bank, found):
     lengths = [span.end - span.start for span in found.spans]
     # A route adds float32 sums of windows, an explanation float32 nats of tokens.
     assert np.average(found.margins(), weights=lengths) == pytest.approx(
-        found.route.margin, abs=1e-6)
+        found.route.margin, abs=1e-6
+    )
 
 
 def test_the_nats_are_those_of_the_bank_s_own_rule(bank, found):
@@ -77,7 +78,7 @@ def test_pieces_of_text_are_whole_characters_and_join_to_the_text(found):
     assert [s.start for s in found.spans[1:]] == [s.end for s in found.spans[:-1]]
     at = TEXT.index("\U0001f600")
     start = len(TEXT[:at].encode())
-    four = found.nll[:, start:start + 4].mean(-1)
+    four = found.nll[:, start : start + 4].mean(-1)
     np.testing.assert_allclose(found.residuals()[:, at], four, rtol=1e-6)
 
 
@@ -108,8 +109,9 @@ def test_the_first_tokens_do_not_depend_on_where_the_head_is_cut(bank, monkeypat
     for module in (explanation, text_stream):
         monkeypatch.setattr(module, "PIECE", piece)
     text = "\na" * 100
-    merging = tiny_bank.ExpertBank(bank.model, Merging(), bank.names, bank.params,
-                                   bank.calibration, bank.about)
+    merging = tiny_bank.ExpertBank(
+        bank.model, Merging(), bank.names, bank.params, bank.calibration, bank.about
+    )
     found = explain(merging, text, windows=1)
     whole = next(text_stream.windows_of_text(merging.tokenizer, text, 16, 64))
     assert found.tokens.tolist() == whole.tokens[0].tolist()
@@ -123,7 +125,8 @@ def test_the_verdict_says_why(bank):
     p = known.route.p_values[known.route.nearest]
     assert known.verdict == (
         f"{known.route.nearest}: lowest residual by {known.route.margin:.2f} nats/token; "
-        f"usual for its own text (p = {p:.3f})")
+        f"usual for its own text (p = {p:.3f})"
+    )
     unknown = explain(bank, TEXT, options=RouteOptions(alpha=1))
     assert unknown.route.expert is None
     assert unknown.verdict.startswith("unknown: ") and known.route.nearest in unknown.verdict
@@ -136,12 +139,18 @@ def test_the_verdict_says_why(bank):
     assert not single.margins().any()
 
 
-@pytest.mark.parametrize(("rule", "says"), [
-    (Scoring(), "rebuilds it worse"), (Scoring(parts=4), "rebuilds what was hidden of it worse"),
-    (Scoring(predicted=True), "predicts it worse")])
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (Scoring(), "rebuilds it worse"),
+        (Scoring(parts=4), "rebuilds what was hidden of it worse"),
+        (Scoring(predicted=True), "predicts it worse"),
+    ],
+)
 def test_the_verdict_names_what_the_bank_s_rule_counts(found, rule, says):
-    unknown = dataclasses.replace(found, scoring=rule,
-                                  route=dataclasses.replace(found.route, expert=None))
+    unknown = dataclasses.replace(
+        found, scoring=rule, route=dataclasses.replace(found.route, expert=None)
+    )
     assert says in unknown.verdict
     assert unknown.to_json()["rule"] == wording(rule).cost
 
@@ -176,12 +185,11 @@ def test_an_expert_without_a_finite_residual_comes_last(bank):
     assert set(found.names[:2]) == set(whole.names)
     out = "\n".join(lines("x", found, width=100))
     assert re.search(rf"{bank.names[0]} +nan [^█]*\n", out) and out.count("█") > 2
-    assert f"<th scope=\"row\">{bank.names[0]}" in render([("x", found)])
+    assert f'<th scope="row">{bank.names[0]}' in render([("x", found)])
 
 
 def test_bad_input(bank, found):
-    for text, count, word in (("", 8, "empty"), ("\ud800", 8, "surrogate"),
-                              (TEXT, 0, "windows=0")):
+    for text, count, word in (("", 8, "empty"), ("\ud800", 8, "surrogate"), (TEXT, 0, "windows=0")):
         with pytest.raises(UserError, match=word):
             explain(bank, text, windows=count)
     with pytest.raises(UserError, match="margin"):

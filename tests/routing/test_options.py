@@ -6,10 +6,17 @@ from cr_jax.errors import UserError
 from cr_jax.routing.options import RouteOptions
 
 
-@pytest.mark.parametrize(("bad", "said"), [
-    ({"alpha": 1.5}, "alpha is a share"), ({"alpha": float("nan")}, "alpha is a share"),
-    ({"max_windows": -1}, "max_windows=-1"), ({"max_windows": True}, "max_windows=True"),
-    ({"stop": 1.0}, "stop is the confidence"), ({"stop": -0.1}, "stop is the confidence")])
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"alpha": 1.5}, "alpha is a share"),
+        ({"alpha": float("nan")}, "alpha is a share"),
+        ({"max_windows": -1}, "max_windows=-1"),
+        ({"max_windows": True}, "max_windows=True"),
+        ({"stop": 1.0}, "stop is the confidence"),
+        ({"stop": -0.1}, "stop is the confidence"),
+    ],
+)
 def test_options_that_cannot_be_are_one_line(bad, said):
     with pytest.raises(UserError, match=said) as caught:
         RouteOptions(**bad)

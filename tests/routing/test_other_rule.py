@@ -26,8 +26,9 @@ def predictive():
     return tiny_bank.in_memory(4, model, rule=Scoring(predicted=True, bigram_weight=0.3))
 
 
-@pytest.mark.parametrize(("rule", "scoring"), [
-    ("rebuild", SEEN), ("code_length", Scoring(predicted=True))])
+@pytest.mark.parametrize(
+    ("rule", "scoring"), [("rebuild", SEEN), ("code_length", Scoring(predicted=True))]
+)
 def test_another_rule_ranks_as_a_bank_of_that_rule_does(predictive, rule, scoring):
     found = router.route(predictive, TEXT, RouteOptions(rule=rule))
     want = router.route(dataclasses.replace(predictive, scoring=scoring), TEXT)
@@ -52,16 +53,16 @@ def test_what_cannot_be_ranked_is_one_line(predictive):
         router.route(tiny_bank.in_memory(2), TEXT, RouteOptions(rule="code_length"))
     with pytest.raises(UserError, match="rank by 'bank', 'rebuild' or 'code_length'"):
         # As a caller without the tests' type checker would meet it.
-        RouteOptions.__post_init__(types.SimpleNamespace(
-            alpha=0.05, max_windows=0, stop=0.0, tra="none", rule="gate"))
+        RouteOptions.__post_init__(
+            types.SimpleNamespace(alpha=0.05, max_windows=0, stop=0.0, tra="none", rule="gate")
+        )
     with pytest.raises(UserError, match="goes with exact routing"):
         Cascade(predictive, 2).route(TEXT, RouteOptions(rule="rebuild"))
 
 
 def test_the_command_says_that_nothing_was_judged(tmp_path, capsys):
     model = dataclasses.replace(tiny_bank.TINY, predictive=True)
-    tiny_bank.stored(tmp_path / "bank", tiny_bank.in_memory(
-        2, model, rule=Scoring(predicted=True)))
+    tiny_bank.stored(tmp_path / "bank", tiny_bank.in_memory(2, model, rule=Scoring(predicted=True)))
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
     words = ["route", "--bank", str(tmp_path / "bank"), str(text)]
@@ -71,8 +72,10 @@ def test_the_command_says_that_nothing_was_judged(tmp_path, capsys):
         lines[rule] = capsys.readouterr().out
     assert "p -  (not calibrated for this rule)" in lines["rebuild"]
     assert lines["code_length"] == lines["bank"]  # the same rule, so the same line
-    numbers = [np.array(line.split("|")[1].split("(")[0].replace(",", " ").split()[1::2], float)
-               for line in (lines["bank"], lines["rebuild"])]
+    numbers = [
+        np.array(line.split("|")[1].split("(")[0].replace(",", " ").split()[1::2], float)
+        for line in (lines["bank"], lines["rebuild"])
+    ]
     assert not np.allclose(np.sort(numbers[0]), np.sort(numbers[1]))
     assert main([*words, "--rule", "rebuild", "--cascade"]) == 2
     assert "exact routing" in capsys.readouterr().err

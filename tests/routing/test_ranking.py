@@ -43,10 +43,14 @@ def usual(limit: float) -> Calibration:
 
 def comparing(bank: ExpertBank, weight: float, limits=None) -> ExpertBank:
     """The same experts with a typicality weight and hand-made limits."""
-    known = bank.calibration if limits is None else {
-        n: usual(x) for n, x in zip(bank.names, limits, strict=True)}
-    return dataclasses.replace(bank, calibration=known,
-                               scoring=dataclasses.replace(bank.scoring, typicality_weight=weight))
+    known = (
+        bank.calibration
+        if limits is None
+        else {n: usual(x) for n, x in zip(bank.names, limits, strict=True)}
+    )
+    return dataclasses.replace(
+        bank, calibration=known, scoring=dataclasses.replace(bank.scoring, typicality_weight=weight)
+    )
 
 
 def test_a_limit_is_the_percentile_at_the_length_that_p_values_use():
@@ -69,7 +73,8 @@ def test_the_router_compares_as_the_study_does():
     for weight in (0.0, 0.5, 2.0, 8.0):
         got = ranking_score(comparing(bank, weight), residuals, lengths)
         np.testing.assert_allclose(
-            got, weak_experts.with_typicality_penalty(residuals, limits, weight), rtol=1e-12)
+            got, weak_experts.with_typicality_penalty(residuals, limits, weight), rtol=1e-12
+        )
         won.add(tuple(got.argmin(0)))
     assert len(won) > 2  # the weight decides
 
@@ -136,10 +141,13 @@ def test_a_text_of_one_window_is_routed_as_that_window():
 def test_nothing_is_added_where_nothing_is_known():
     bank = comparing(in_memory(4), 2.0, (1.0, 1.0, 1.0, 1.0))
     residuals = np.array([[3.0, 3.0], [np.nan, 3.0], [np.inf, 0.5], [1.0, np.inf]])
-    np.testing.assert_array_equal(typicality_penalty(bank, residuals, np.array([16, 7])),
-                                  [[4, 0], [0, 0], [0, 0], [0, 0]])
-    np.testing.assert_array_equal(ranking_score(bank, residuals, np.array([16, 16])),
-                                  [[7, 7], [np.nan, 7], [np.inf, 0.5], [1, np.inf]])
+    np.testing.assert_array_equal(
+        typicality_penalty(bank, residuals, np.array([16, 7])), [[4, 0], [0, 0], [0, 0], [0, 0]]
+    )
+    np.testing.assert_array_equal(
+        ranking_score(bank, residuals, np.array([16, 16])),
+        [[7, 7], [np.nan, 7], [np.inf, 0.5], [1, np.inf]],
+    )
     short = router.route(bank, "abc")
     assert short.known is None and set(short.typicality_penalty.values()) == {0.0}
 
@@ -193,12 +201,17 @@ def test_reading_ends_by_the_ranking_score():
     found = router.route(penalised, text, options=RouteOptions(stop=0.9))
     assert found.nearest == "wide" and found.windows < 20 and found.of_windows == plain.windows
     assert router.route(penalised, text).nearest == "wide"
-    start = router.route(penalised, text, options=RouteOptions(max_windows=found.windows),
-                         sizes=BatchSizes(windows=8))
+    start = router.route(
+        penalised,
+        text,
+        options=RouteOptions(max_windows=found.windows),
+        sizes=BatchSizes(windows=8),
+    )
     assert dataclasses.replace(found, of_windows=None) == start
     # Negative control: a penalty that both have alike tells nothing either.
-    same = router.route(comparing(clones, 1.0, (level - 3, level - 3)), text,
-                        options=RouteOptions(stop=0.9))
+    same = router.route(
+        comparing(clones, 1.0, (level - 3, level - 3)), text, options=RouteOptions(stop=0.9)
+    )
     assert same.windows == same.of_windows
 
 
@@ -230,7 +243,8 @@ def test_the_winner_that_bigram_models_must_keep_is_that_of_the_rule(monkeypatch
     assert (own.expert != typical).any()
     assert found.mean_candidates > 1 and found.candidate_margin > 0
     assert fit_candidates(rule, batch, at_least=0.0, min_candidates=1).agreement == pytest.approx(
-        (own.expert == typical).mean())
+        (own.expert == typical).mean()
+    )
 
 
 def test_a_stored_fit_belongs_to_its_typicality_weight(tmp_path):

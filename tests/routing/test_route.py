@@ -25,8 +25,10 @@ from cr_jax.scoring.calibration import p_sums
 
 def test_trained_experts_route_their_own_letters_and_refuse_others():
     bank = trained_bank()
-    own = [router.route_windows(bank, windows(64, 50 + i, low, high))
-           for i, (low, high) in enumerate(((97, 107), (113, 123)))]
+    own = [
+        router.route_windows(bank, windows(64, 50 + i, low, high))
+        for i, (low, high) in enumerate(((97, 107), (113, 123)))
+    ]
     for i, routes in enumerate(own):
         assert (routes.expert == i).mean() > 0.95
     digits = router.route_windows(bank, windows(64, 60, 48, 58))
@@ -35,8 +37,9 @@ def test_trained_experts_route_their_own_letters_and_refuse_others():
     text = "".join(chr(97 + i * i % 10) for i in range(200))
     assert router.route(bank, text).expert == "e0"
     assert router.route(bank, "0123456789" * 20).expert is None
-    assert router.route(bank, "0123456789" * 20,
-                        options=RouteOptions(alpha=0.0)).expert in bank.names
+    assert (
+        router.route(bank, "0123456789" * 20, options=RouteOptions(alpha=0.0)).expert in bank.names
+    )
     assert router.route(bank, "0123456789" * 20).nearest in bank.names
 
 
@@ -65,8 +68,8 @@ def test_a_document_is_the_sum_of_its_windows():
         mean = np.sum(each.residuals[e] * lengths) / len(ids)
         assert whole.residuals[name] == pytest.approx(mean, rel=1e-6)
         assert whole.p_values[name] == pytest.approx(
-            bank.calibration[name].document_p(
-                *p_sums(high[e], lengths), p_sums(low[e], lengths)[0]))
+            bank.calibration[name].document_p(*p_sums(high[e], lengths), p_sums(low[e], lengths)[0])
+        )
         hits = router.score_tokens(bank, cut).correct[e][cut.mask]
         assert whole.tra[name] == pytest.approx(hits.mean())
     ranked = sorted(whole.residuals.values())
@@ -74,8 +77,9 @@ def test_a_document_is_the_sum_of_its_windows():
     assert whole.nearest == min(whole.residuals, key=whole.residuals.get)
 
 
-@pytest.mark.parametrize("rule", [
-    Scoring(predicted=True), Scoring(parts=4, hidden=2, passes=1)], ids=str)
+@pytest.mark.parametrize(
+    "rule", [Scoring(predicted=True), Scoring(parts=4, hidden=2, passes=1)], ids=str
+)
 def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule):
     model = dataclasses.replace(TINY, predictive=rule.predicted)
     params = {"params": fresh(2, model)["params"] | trained()["params"]}  # a fresh predictor
@@ -124,10 +128,14 @@ def test_a_route_does_not_depend_on_how_the_text_arrives(monkeypatch):
     bank = tiny_bank.in_memory(2)
     whole = router.route(bank, TEXT, sizes=BatchSizes(windows=4))
     for size in (1, 7, 1000):
-        parts = (TEXT[i:i + size] for i in range(0, len(TEXT), size))
+        parts = (TEXT[i : i + size] for i in range(0, len(TEXT), size))
         assert router.route(bank, parts, sizes=BatchSizes(windows=4)) == whole
-    assert router.route(bank, windows_of(BYTES.encode(TEXT), 16, BYTES.pad_id),
-                        sizes=BatchSizes(windows=4)) == whole
+    assert (
+        router.route(
+            bank, windows_of(BYTES.encode(TEXT), 16, BYTES.pad_id), sizes=BatchSizes(windows=4)
+        )
+        == whole
+    )
 
 
 def test_windows_shorter_than_any_calibration_say_nothing():
@@ -178,8 +186,10 @@ def test_route_is_json_and_frozen():
 def test_score_takes_what_route_takes_and_means_are_the_route_s():
     for rule in (SEEN, Scoring(parts=4, passes=1)):
         bank = tiny_bank.in_memory(2, rule=rule)
-        got, found = router.score(bank, TEXT[:50], sizes=BatchSizes(windows=2)), router.route(bank,
-                                                                                              TEXT[:50])
+        got, found = (
+            router.score(bank, TEXT[:50], sizes=BatchSizes(windows=2)),
+            router.route(bank, TEXT[:50]),
+        )
         assert got.shape == (2, 4, TINY.window)
         mean = np.nanmean(got.astype(float), axis=(1, 2))
         np.testing.assert_allclose(mean, list(found.residuals.values()), rtol=1e-6)
@@ -204,22 +214,32 @@ def test_a_head_is_judged_by_its_own_windows_and_the_rest_is_not_read():
     def parts():
         for i in range(0, len(text), 1000):
             read.append(i)
-            yield text[i:i + 1000]
+            yield text[i : i + 1000]
 
     for few in (1, 3, 4, 7):
         seen = []
-        found = router.route(bank, text, options=RouteOptions(max_windows=few),
-                             sizes=BatchSizes(windows=4), on_block=seen.append)
-        assert found == router.route(bank, text[:few * TINY.window], sizes=BatchSizes(windows=4))
+        found = router.route(
+            bank,
+            text,
+            options=RouteOptions(max_windows=few),
+            sizes=BatchSizes(windows=4),
+            on_block=seen.append,
+        )
+        assert found == router.route(bank, text[: few * TINY.window], sizes=BatchSizes(windows=4))
         assert sum(len(block) for block in seen) == found.windows == few
-    assert router.route(bank, parts(), options=RouteOptions(max_windows=4),
-                        sizes=BatchSizes(windows=4)).windows == 4
+    assert (
+        router.route(
+            bank, parts(), options=RouteOptions(max_windows=4), sizes=BatchSizes(windows=4)
+        ).windows
+        == 4
+    )
     assert len(read) < 150  # of 600
     short = router.route(bank, TEXT, options=RouteOptions(max_windows=99))
     assert short == router.route(bank, TEXT, options=RouteOptions(max_windows=0))
     batch = windows(9)
-    assert router.route(bank, batch, options=RouteOptions(max_windows=5)) == router.route(bank,
-                                                                                          batch.take(slice(5)))
+    assert router.route(bank, batch, options=RouteOptions(max_windows=5)) == router.route(
+        bank, batch.take(slice(5))
+    )
 
 
 def test_bad_input_is_one_line():
@@ -230,13 +250,17 @@ def test_bad_input_is_one_line():
     empty = windows(2)
     empty.mask[:] = False
     cases = {
-        "empty": [lambda: router.route(bank, ""), lambda: router.route(bank, iter(["", ""])),
-                  lambda: router.route(bank, empty)],
+        "empty": [
+            lambda: router.route(bank, ""),
+            lambda: router.route(bank, iter(["", ""])),
+            lambda: router.route(bank, empty),
+        ],
         "no experts": [lambda: router.route(ExpertBank(TINY, BYTES), "x")],
         "surrogate": [lambda: router.route(bank, "\udc80")],
-        "alpha": [lambda: router.route(bank, "x", options=RouteOptions(alpha=2.0)),
-                  lambda: router.route(
-            bank, "x", options=RouteOptions(alpha=float("nan")))],
+        "alpha": [
+            lambda: router.route(bank, "x", options=RouteOptions(alpha=2.0)),
+            lambda: router.route(bank, "x", options=RouteOptions(alpha=float("nan"))),
+        ],
         "max_windows=-1": [lambda: router.route(bank, TEXT, options=RouteOptions(max_windows=-1))],
         "to score": [lambda: router.score(bank, "")],
         "16 tokens": [lambda: router.score(bank, narrow)],

@@ -26,11 +26,16 @@ from cr_jax.routing.reconstruct import marked, reconstruct
 TEXT = unicodedata.normalize("NFC", "Die Bäume, schön — café\n\n\tdéjà vu ẹ̀\nq̣ 가각\n") * 3
 APART = unicodedata.normalize("NFD", TEXT)
 FORMS = {
-    "crlf": TEXT.replace("\n", "\r\n").encode(), "cr": TEXT.replace("\n", "\r").encode(),
-    "nfd": APART.encode(), "nfd and crlf": APART.replace("\n", "\r\n").encode(),
-    "bom": TEXT.encode("utf-8-sig"), "utf-16": TEXT.encode("utf-16"),
-    "utf-16 crlf": TEXT.replace("\n", "\r\n").encode("utf-16"), "utf-32": APART.encode("utf-32"),
-    "nel": TEXT.replace("\n", "\x85").encode(), "ls": TEXT.replace("\n", "\u2028").encode(),
+    "crlf": TEXT.replace("\n", "\r\n").encode(),
+    "cr": TEXT.replace("\n", "\r").encode(),
+    "nfd": APART.encode(),
+    "nfd and crlf": APART.replace("\n", "\r\n").encode(),
+    "bom": TEXT.encode("utf-8-sig"),
+    "utf-16": TEXT.encode("utf-16"),
+    "utf-16 crlf": TEXT.replace("\n", "\r\n").encode("utf-16"),
+    "utf-32": APART.encode("utf-32"),
+    "nel": TEXT.replace("\n", "\x85").encode(),
+    "ls": TEXT.replace("\n", "\u2028").encode(),
 }
 
 
@@ -89,8 +94,13 @@ def test_a_bank_records_its_form(tmp_path):
         set_typicality_weight(folder, 1.0)
         loaded = cr_jax.ExpertBank.load(folder)
         params = loaded.expert_params("e0")
-        for bank in (made, loaded, loaded.select(["e1"]), loaded.unmount("e0"),
-                     loaded.mount("new", params, tiny_bank.FLAT)):
+        for bank in (
+            made,
+            loaded,
+            loaded.select(["e1"]),
+            loaded.unmount("e0"),
+            loaded.mount("new", params, tiny_bank.FLAT),
+        ):
             assert bank.text_form == form
     assert tiny_bank.on_disk(tmp_path / "usual").text_form == "lf_nfc"
 
@@ -109,14 +119,16 @@ def test_a_bank_without_a_record_reads_the_usual_form_and_one_of_the_future_is_r
             old = cr_jax.ExpertBank.load(tmp_path)
             assert old.text_form == "lf_nfc" and router.route(old, TEXT) == before
         else:
-            tiny_bank.refuses(lambda: cr_jax.ExpertBank.load(tmp_path), "text in the form",
-                              "upgrade")
+            tiny_bank.refuses(
+                lambda: cr_jax.ExpertBank.load(tmp_path), "text in the form", "upgrade"
+            )
 
 
 def test_training_reads_the_same_tokens_in_every_form(file, tmp_path):
     (tmp_path / "plain").write_text(TEXT)
     load = lambda path, form: load_corpus(
-        [f"files:{path}"], ByteTokenizer(), tmp_path / "cache", reading=Reading(text_form=form))
+        [f"files:{path}"], ByteTokenizer(), tmp_path / "cache", reading=Reading(text_form=form)
+    )
     assert content(load(file, "lf_nfc")) == content(load(tmp_path / "plain", "lf_nfc"))
     written = "".join(cr_jax.data.read_text(file))
     assert ByteTokenizer().decode(load(file, "raw").tokens) == written != TEXT
@@ -137,10 +149,14 @@ def test_the_setting_reaches_the_corpora_and_the_tokenizers_text(tmp_path):
         for name in tiny_run.NAMES:
             assert not isinstance(found.train[name], Mixture)
             same = content(found.train[name]) == content(plain.train[name])
-            assert same == np.array_equal(found.valid[name].tokens, plain.valid[name].tokens) == (
-                form == "lf_nfc")
-        seen = "".join(experiment_text._some(e.data.domains["digits"].train, 10**6,
-                                     Reading(text_form=form)))
+            assert (
+                same
+                == np.array_equal(found.valid[name].tokens, plain.valid[name].tokens)
+                == (form == "lf_nfc")
+            )
+        seen = "".join(
+            experiment_text._some(e.data.domains["digits"].train, 10**6, Reading(text_form=form))
+        )
         assert ("\r" in seen and "\ufeff" in seen) == (form == "raw")
     with pytest.raises(cr_jax.errors.UserError, match="must be one of lf_nfc, raw"):
         settings.build({**raw, "data": {**raw["data"], "text_form": "nfd"}})
@@ -149,8 +165,12 @@ def test_the_setting_reaches_the_corpora_and_the_tokenizers_text(tmp_path):
 def test_a_document_of_nothing_but_a_mark_is_none(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf")
     (tmp_path / "b.txt").write_text("b")
-    found = load_corpus([f"files:{tmp_path}"], ByteTokenizer(), tmp_path / ".cache",
-                        reading=Reading(text_form="lf_nfc"))
+    found = load_corpus(
+        [f"files:{tmp_path}"],
+        ByteTokenizer(),
+        tmp_path / ".cache",
+        reading=Reading(text_form="lf_nfc"),
+    )
     assert found.names == ["b.txt"]
 
 
@@ -161,8 +181,10 @@ def test_the_command_says_the_same_and_names_the_form(tmp_path, capsys):
         (tmp_path / name).write_bytes(data)
     files = [str(tmp_path / name) for name in ("plain", *FORMS)]
     assert main(["route", "--bank", str(tmp_path / "bank"), *files]) == 0
-    said = [line.removeprefix(file) for line, file in zip(
-        capsys.readouterr().out.splitlines(), files, strict=True)]
+    said = [
+        line.removeprefix(file)
+        for line, file in zip(capsys.readouterr().out.splitlines(), files, strict=True)
+    ]
     assert len(set(said)) == 1
     page = tmp_path / "page.html"
     argv = ["route", "--bank", str(tmp_path / "bank"), "--explain"]

@@ -15,8 +15,7 @@ from cr_jax.scoring.batching import BatchSizes, in_batches, in_groups
 
 def test_one_trace_serves_all_batches(monkeypatch):
     traces, real, four = [], residuals.window_sums, BatchSizes(windows=4)
-    monkeypatch.setattr(
-        residuals, "window_sums", lambda *a: traces.append(a[2].shape) or real(*a))
+    monkeypatch.setattr(residuals, "window_sums", lambda *a: traces.append(a[2].shape) or real(*a))
     bank = tiny_bank.in_memory(2)
     whole = router.route_windows(bank, windows(11), four).residuals
     assert traces == [(4, TINY.window)]

@@ -45,8 +45,12 @@ def by_hand(tokens, mask, most=None):
     n, t = twos.sum(1, keepdims=True), (twos > 0).sum(1, keepdims=True)
     whole = (twos + t * alone) / np.maximum(n + t, 1)
     if most is not None:
-        saved = np.where(twos > 0, twos * np.log(np.maximum(whole, 1e-9) / np.maximum(
-            t / np.maximum(n + t, 1) * alone, 1e-9)), -np.inf)
+        saved = np.where(
+            twos > 0,
+            twos
+            * np.log(np.maximum(whole, 1e-9) / np.maximum(t / np.maximum(n + t, 1) * alone, 1e-9)),
+            -np.inf,
+        )
         stored = saved >= np.sort(saved.ravel())[-most]
         rest = t + np.where(stored, 0, twos).sum(1, keepdims=True)
         whole = (np.where(stored, twos, 0) + rest * alone) / np.maximum(n + t, 1)
@@ -65,8 +69,10 @@ def test_look_ups_say_what_the_formulas_say(most):
     np.testing.assert_allclose(after.sum(1), 1)  # a distribution after every token, stored or not
     assert alone.sum() == pytest.approx(1)
     tokens, mask = text(seed=1, zipf=1.1)
-    want = [sum(-np.log(alone[r[i]] if i == 0 else after[r[i - 1], r[i]])
-                for i in np.flatnonzero(real)) for r, real in zip(tokens, mask)]
+    want = [
+        sum(-np.log(alone[r[i]] if i == 0 else after[r[i - 1], r[i]]) for i in np.flatnonzero(real))
+        for r, real in zip(tokens, mask)
+    ]
     np.testing.assert_allclose(said(found, tokens, mask), want, rtol=2e-3)
 
 
@@ -85,14 +91,18 @@ def test_a_bigram_model_expects_its_own_text_and_forgets_order_only_with_its_pai
     shuffled = np.random.default_rng(0).permuted(tokens, axis=1)
     full = np.ones_like(mask)  # negative control: without pairs order says nothing
     without = bigram.count(tokens, full, V, max_bigrams=0)
-    np.testing.assert_allclose(said(without, shuffled, full), said(without, tokens, full),
-                               rtol=2e-2)
+    np.testing.assert_allclose(
+        said(without, shuffled, full), said(without, tokens, full), rtol=2e-2
+    )
     assert said(bigram.count(tokens, full, V), shuffled, full).sum() > 1.2 * own
 
 
 def test_each_says_beside_others_what_it_says_alone():
-    made = [fresh_bigram(0), bigram.count(*text(), tiny_bank.TINY.vocab_size, 5),
-            bigram.count(*text(rows=1, length=1), tiny_bank.TINY.vocab_size)]
+    made = [
+        fresh_bigram(0),
+        bigram.count(*text(), tiny_bank.TINY.vocab_size, 5),
+        bigram.count(*text(rows=1, length=1), tiny_bank.TINY.vocab_size),
+    ]
     batch = spread()
     stacked = bigram.table(made)
     for together in (1, 2, 3):
@@ -135,11 +145,21 @@ def test_a_stored_bigram_model_is_the_bigram_model_and_a_spoilt_one_is_refused(t
         assert a.dtype == b.dtype
     half = np.float16
     spoilt = {
-        "keys": [made.keys[::-1], made.keys[:3], np.arange(made.keys.size, dtype=np.uint32),
-                 made.keys.astype(np.int64)],
-        "nats": [made.nats[:, None], made.nats.astype(np.float32), -made.nats,
-                 np.full_like(made.nats, np.nan)],
-        "alone": [made.alone[1:], np.full(V, np.inf, half)], "after": [np.zeros((V, 1), half)]}
+        "keys": [
+            made.keys[::-1],
+            made.keys[:3],
+            np.arange(made.keys.size, dtype=np.uint32),
+            made.keys.astype(np.int64),
+        ],
+        "nats": [
+            made.nats[:, None],
+            made.nats.astype(np.float32),
+            -made.nats,
+            np.full_like(made.nats, np.nan),
+        ],
+        "alone": [made.alone[1:], np.full(V, np.inf, half)],
+        "after": [np.zeros((V, 1), half)],
+    }
     for field, values in spoilt.items():
         for value in values:
             bigram_file.write(file, made._replace(**{field: value}))
@@ -153,8 +173,11 @@ def test_a_stored_bigram_model_is_the_bigram_model_and_a_spoilt_one_is_refused(t
     with pytest.raises(UserError, match="whole safetensors"):
         bigram_file.read(file, V)
     # A kind of number that numpy does not have, of the right number of bytes.
-    file.write_bytes(raw.replace(b'"F16","shape":[40]', b'"F8_E4M3","shape":[80]'
-                                 .ljust(len(b'"F16","shape":[40]'))))
+    file.write_bytes(
+        raw.replace(
+            b'"F16","shape":[40]', b'"F8_E4M3","shape":[80]'.ljust(len(b'"F16","shape":[40]'))
+        )
+    )
     with pytest.raises(UserError):
         bigram_file.read(file, V)
     many = np.arange(bigram.MOST + 1, dtype=np.uint32) * np.uint32(4000)
@@ -174,15 +197,14 @@ def test_a_document_is_chosen_by_the_sums_over_its_windows():
     bank, batch = in_memory(4), spread()
     cut = Cascade(bank, 2)
     found = cut.route(batch, sizes=BatchSizes(windows=4))
-    sums = cascade.bigram_sums(bigram.table(bank.bigrams.values()), batch,
-                               BatchSizes(windows=4))
+    sums = cascade.bigram_sums(bigram.table(bank.bigrams.values()), batch, BatchSizes(windows=4))
     want = dict(zip(bank.names, sums.sum(-1) / batch.mask.sum(), strict=True))
     assert found.bigrams == pytest.approx(want)
     assert set(found.residuals) == set(sorted(want, key=want.get)[:2])
     exact = router.route(bank, batch, sizes=BatchSizes(windows=4))
     assert found.residuals == pytest.approx({n: exact.residuals[n] for n in found.residuals})
     for size in (1, 7):
-        parts = (TEXT[i:i + size] for i in range(0, len(TEXT), size))
+        parts = (TEXT[i : i + size] for i in range(0, len(TEXT), size))
         four = BatchSizes(windows=4)
         assert cut.route(parts, sizes=four) == cut.route(TEXT, sizes=four)
 
@@ -191,12 +213,13 @@ def test_max_windows_is_all_that_bigram_models_read(monkeypatch):
     bank = in_memory(4)
     monkeypatch.setattr("cr_jax.data.spool.MOST", 100)  # the rest lies in a file
     start = Cascade(bank, 1, max_windows=6).route(TEXT, sizes=BatchSizes(windows=4))
-    first = Cascade(bank, 1).route(TEXT[:6 * 16], sizes=BatchSizes(windows=4))
+    first = Cascade(bank, 1).route(TEXT[: 6 * 16], sizes=BatchSizes(windows=4))
     assert start.bigrams == first.bigrams and start.tokens == len(TEXT)
     rest = Cascade(bank, 1).route(TEXT, sizes=BatchSizes(windows=4))
     assert rest.bigrams != start.bigrams
     assert start.residuals[start.nearest] == pytest.approx(
-        router.route(bank, TEXT, sizes=BatchSizes(windows=4)).residuals[start.nearest])
+        router.route(bank, TEXT, sizes=BatchSizes(windows=4)).residuals[start.nearest]
+    )
 
 
 def test_a_bigram_model_goes_where_its_expert_goes(tmp_path):
@@ -209,8 +232,9 @@ def test_a_bigram_model_goes_where_its_expert_goes(tmp_path):
     turned = again.select(["e2", "e0"])
     assert set(turned.bigrams) == {"e0", "e2"} and set(turned.unmount("e2").bigrams) == {"e0"}
     order = Cascade(turned, 1).route(TEXT)
-    assert order.bigrams == pytest.approx({
-        n: x for n, x in Cascade(in_memory(3), 1).route(TEXT).bigrams.items() if n != "e1"})
+    assert order.bigrams == pytest.approx(
+        {n: x for n, x in Cascade(in_memory(3), 1).route(TEXT).bigrams.items() if n != "e1"}
+    )
     with pytest.raises(UserError, match="no bigram model for plain"):
         Cascade(again, 1)
     file = tmp_path / "bank" / "experts" / "e0" / "bigram.safetensors"
@@ -237,7 +261,8 @@ def test_a_cascade_follows_its_bank(tmp_path):
     assert list(after.bigrams) == ["e1", "e2", "e9"] and len(after.residuals) == 2
     assert {n: after.bigrams[n] for n in ("e1", "e2")} == {n: before[n] for n in ("e1", "e2")}
     assert after.bigrams["e9"] == pytest.approx(
-        Cascade(bank.select("e9"), 1).route(TEXT).bigrams["e9"])
+        Cascade(bank.select("e9"), 1).route(TEXT).bigrams["e9"]
+    )
     with pytest.raises(UserError, match="see e0, e9"):
         offsets.route(TEXT)
     bank.remove("e9")
@@ -255,7 +280,8 @@ def test_a_fit_of_a_part_is_not_stored_as_the_whole_banks(tmp_path):
         Cascade.fit(part, mine, min_candidates=1).save()
     with pytest.raises(UserError, match="another typicality_weight"):
         other = dataclasses.replace(
-            ExpertBank.load(tmp_path / "bank"), scoring=Scoring(typicality_weight=2.0))
+            ExpertBank.load(tmp_path / "bank"), scoring=Scoring(typicality_weight=2.0)
+        )
         Cascade.fit(other, mine, min_candidates=1).save()
     with pytest.raises(UserError, match="3 experts, no more than"):
         Cascade.load(tmp_path / "bank")
@@ -273,7 +299,8 @@ def test_cascades_that_cannot_be_are_refused():
     bare = dataclasses.replace(bank, bigrams={"e0": bank.bigrams["e0"]})
     cases = {
         "no bigram model for e1, e2": lambda: Cascade(bare, 1),
-        "min_candidates=0": lambda: Cascade(bank, 0), "min_candidates=4": lambda: Cascade(bank, 4),
+        "min_candidates=0": lambda: Cascade(bank, 0),
+        "min_candidates=4": lambda: Cascade(bank, 4),
         "max_windows": lambda: Cascade(bank, 1, max_windows=-1),
         "candidate_margin=-0.1": lambda: Cascade(bank, 1, candidate_margin=-0.1),
         "candidate_margin=nan": lambda: Cascade(bank, 1, candidate_margin=float("nan")),
@@ -281,7 +308,8 @@ def test_cascades_that_cannot_be_are_refused():
         "see e2, e9": lambda: Cascade(bank, 1, offsets={"e0": 0.0, "e1": 0.0, "e9": 0.0}),
         "see e1": lambda: Cascade(bank, 1, offsets={"e0": 0.0, "e2": 0.0}),
         "e1=-1.0, e2=nan": lambda: Cascade(
-            bank, 1, offsets={"e0": 0.0, "e1": -1.0, "e2": float("nan")}),
+            bank, 1, offsets={"e0": 0.0, "e1": -1.0, "e2": float("nan")}
+        ),
         "no experts": lambda: Cascade(in_memory(0), 1),
         "empty": lambda: Cascade(bank, 1).route(""),
         "alpha": lambda: Cascade(bank, 1).route("x", options=RouteOptions(alpha=2.0)),
@@ -289,13 +317,17 @@ def test_cascades_that_cannot_be_are_refused():
         "bigram model for e1": lambda: fit_candidates(bare, dict.fromkeys(bank.names, windows(3))),
         "e0 has a single": lambda: fit_candidates(bank, dict.fromkeys(bank.names, windows(1))),
         "min_candidates must": lambda: fit_candidates(
-            bank, dict.fromkeys(bank.names, windows(3)), min_candidates=0),
+            bank, dict.fromkeys(bank.names, windows(3)), min_candidates=0
+        ),
         "at_least": lambda: fit_candidates(bank, {}, at_least=1.5),
         "not measured": lambda: Cascade(bank, 1).save(),
         "memory only": lambda: Cascade(
-            bank, 1, fitted=CandidateFit(1, 0.5, 0.0, None, 1.0, 1.0, 9)).save(),
-        "tokens": lambda: Cascade(bank, 1).route_windows(Windows(
-            np.zeros((1, 9), np.int32), np.ones((1, 9), bool), np.zeros(1, np.int64)))}
+            bank, 1, fitted=CandidateFit(1, 0.5, 0.0, None, 1.0, 1.0, 9)
+        ).save(),
+        "tokens": lambda: Cascade(bank, 1).route_windows(
+            Windows(np.zeros((1, 9), np.int32), np.ones((1, 9), bool), np.zeros(1, np.int64))
+        ),
+    }
     for word, call in cases.items():
         with pytest.raises(UserError) as caught:
             call()

@@ -33,14 +33,17 @@ def test_pairs_mix_the_encoders_and_the_bigram_models_predictions():
         table = bigram.table([plain.bigrams[name]])
         counted = bigram.token_nats(jax.tree.map(lambda x: x[0], table), jnp.asarray(batch.tokens))
         sums = np.sum(np.where(batch.mask, counted, 0), -1)
-        np.testing.assert_allclose(sums, bigram.residuals(table, batch.tokens, batch.mask)[0],
-                                   rtol=1e-5)
+        np.testing.assert_allclose(
+            sums, bigram.residuals(table, batch.tokens, batch.mask)[0], rtol=1e-5
+        )
         for share in (0.2, 0.7):
-            got = router.score_tokens(bank_of(dataclasses.replace(CODE, bigram_weight=share)),
-                                      batch)
+            got = router.score_tokens(
+                bank_of(dataclasses.replace(CODE, bigram_weight=share)), batch
+            )
             p = (1 - share) * np.exp(-encoder[e].astype(float)) + share * np.exp(-counted)
-            np.testing.assert_allclose(got.residual[e][batch.mask], -np.log(p)[batch.mask],
-                                       rtol=1e-4)
+            np.testing.assert_allclose(
+                got.residual[e][batch.mask], -np.log(p)[batch.mask], rtol=1e-4
+            )
             np.testing.assert_array_equal(got.nll[e], router.score_tokens(plain, batch).nll[e])
 
 
@@ -59,10 +62,13 @@ def test_every_way_to_a_residual_mixes_alike():
     assert chosen.residuals == pytest.approx({n: every.residuals[n] for n in ("e2", "e0")})
     cut = Cascade(bank, 1).route(tiny_bank.TEXT)
     assert cut.residuals[cut.nearest] == pytest.approx(every.residuals[cut.nearest])
-    made = calibrate(bank.model, bigram.with_bigram(bank.expert_params("e1"), bank.bigrams["e1"]),
-                     batch, rule=rule)
-    np.testing.assert_allclose(made.residuals[16], np.sort(means[1][batch.mask.all(-1)]),
-                               rtol=1e-5)
+    made = calibrate(
+        bank.model,
+        bigram.with_bigram(bank.expert_params("e1"), bank.bigrams["e1"]),
+        batch,
+        rule=rule,
+    )
+    np.testing.assert_allclose(made.residuals[16], np.sort(means[1][batch.mask.all(-1)]), rtol=1e-5)
     sample = dataclasses.replace(rule, parts=4, passes=1)
     at = scored(sample, 16)
     got = router.score_tokens(dataclasses.replace(bank, scoring=sample), batch).residual
@@ -74,7 +80,8 @@ def test_a_rule_with_pairs_wants_a_bigram_model_and_a_prediction(tmp_path):
     rule = dataclasses.replace(CODE, bigram_weight=0.4)
     bank = tiny_bank.stored(tmp_path / "bank", bank_of(rule))
     assert router.route(ExpertBank.load(tmp_path / "bank"), "abc").residuals == pytest.approx(
-        router.route(bank, "abc").residuals)
+        router.route(bank, "abc").residuals
+    )
     before = router.route(bank, tiny_bank.TEXT)
     bank.remove("e1")  # the weights of a bank follow its experts
     after = router.route(bank, tiny_bank.TEXT).residuals
@@ -93,8 +100,10 @@ def test_a_rule_with_pairs_wants_a_bigram_model_and_a_prediction(tmp_path):
     with pytest.raises(UserError, match="has no bigram model, and the bank"):
         import_expert(tmp_path / "bank", stored, "again")
     tiny_bank.stored(tmp_path / "other", dataclasses.replace(bank_of(CODE), bigrams={}))
-    for bad in (Scoring(bigram_weight=0.5), *(dataclasses.replace(CODE, bigram_weight=x)
-                                              for x in (-0.1, 1.0, float("nan")))):
+    for bad in (
+        Scoring(bigram_weight=0.5),
+        *(dataclasses.replace(CODE, bigram_weight=x) for x in (-0.1, 1.0, float("nan"))),
+    ):
         with pytest.raises(UserError, match=r"scoring\.bigram_weight"):
             check_scoring(bad, bank.model)
     with pytest.raises(UserError, match="was calibrated for"):

@@ -12,14 +12,7 @@ from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.scoring import calibrate as calibrate_module
 from cr_jax.scoring.calibrate import _of_documents, calibrate
-from cr_jax.scoring.calibration import (
-    LOW_SHARE,
-    Calibration,
-    merged_p,
-    p_sums,
-    too_few,
-    two_sided,
-)
+from cr_jax.scoring.calibration import LOW_SHARE, Calibration, merged_p, p_sums, too_few, two_sided
 
 
 def test_p_values_are_uniform_at_home_at_every_length():
@@ -73,8 +66,9 @@ def test_p_values_of_synthetic_residuals():
     assert away.max() < 0.01
     # Documents of 1 to 6 windows, all alike (the worst dependence): still at most alpha.
     for count in (1, 2, 6):
-        merged = np.array([merged_p(*p_sums(np.full(count, p), np.full(count, 16))[:3])
-                           for p in home])
+        merged = np.array(
+            [merged_p(*p_sums(np.full(count, p), np.full(count, 16))[:3]) for p in home]
+        )
         assert (merged <= 0.1).mean() <= 0.1 + 0.02
 
 
@@ -88,8 +82,10 @@ def test_two_sided_p_values_by_hand():
     high, low = tails(made, np.array([0.5, 2.0, 2.5, 9.0]), 8)
     np.testing.assert_allclose(low, [1 / 5, 4 / 5, 4 / 5, 1.0])
     np.testing.assert_allclose(high, [1.0, 4 / 5, 2 / 5, 1 / 5])
-    np.testing.assert_allclose(two_sided(high, low), [1, 0.8 / (1 - LOW_SHARE),
-                                                      0.4 / (1 - LOW_SHARE), 0.2 / (1 - LOW_SHARE)])
+    np.testing.assert_allclose(
+        two_sided(high, low),
+        [1, 0.8 / (1 - LOW_SHARE), 0.4 / (1 - LOW_SHARE), 0.2 / (1 - LOW_SHARE)],
+    )
     assert two_sided(0.9, 0.001) == 0.001 / LOW_SHARE and two_sided(1.0, 1.0) == 1
     assert np.isnan(two_sided(np.nan, np.nan))
 
@@ -151,8 +147,9 @@ def test_merging_p_values_by_hand():
 def documents_of(count, documents, spread, level=0.0, seed=0):
     """Windows' residuals [D, K]: windows of one document vary together, documents much more."""
     random = np.random.default_rng(seed)
-    return (level + random.normal(1, spread, (documents, 1))
-            + random.normal(0, 0.1, (documents, count)))
+    return (
+        level + random.normal(1, spread, (documents, 1)) + random.normal(0, 0.1, (documents, count))
+    )
 
 
 def by_documents(spread, seed=0):
@@ -204,8 +201,9 @@ def test_the_lower_side_of_documents_by_hand():
 
 
 def test_documents_by_hand():
-    made = Calibration({8: np.array([1.0, 2.0])}, {2: np.array([0.1, 0.2, 0.4]),
-                                                   8: np.array([0.5, 0.6])})
+    made = Calibration(
+        {8: np.array([1.0, 2.0])}, {2: np.array([0.1, 0.2, 0.4]), 8: np.array([0.5, 0.6])}
+    )
     p = lambda mean, count: made.document_p(mean * 100, 100, 100 // count, count)
     assert p(0.05, 2) == pytest.approx(0.1) and p(0.09, 7) == pytest.approx(0.18)  # merged: less
     assert p(0.099999, 1) == pytest.approx(0.099999) and p(0.49, 8) == 1 / 3
@@ -222,8 +220,9 @@ def test_documents_by_hand():
 
 def test_calibration_on_documents_needs_enough_of_them():
     params, own = one(fresh(1), 0), windows(90, 5)
-    whole = lambda count: Windows(own.tokens[:2 * count], own.mask[:2 * count],
-                                  np.repeat(np.arange(count), 2))
+    whole = lambda count: Windows(
+        own.tokens[: 2 * count], own.mask[: 2 * count], np.repeat(np.arange(count), 2)
+    )
     few = calibrate(TINY, params, own, documents=whole(19))
     assert not few.documents and few.to_json() == calibrate(TINY, params, own).to_json()
     made = calibrate(TINY, params, own, documents=whole(20))
@@ -245,16 +244,27 @@ def test_of_more_documents_than_are_kept_the_high_ones_stay_too():
     np.testing.assert_allclose(np.quantile(kept, [0, 0.5, 1]), [0, 0.5, 1], atol=0.002)
 
 
-@pytest.mark.parametrize("raw", [
-    {"format": 1, "residuals": {"8": [1.0]}, "documents": {"2": [2.0]}},
-    {"format": 1, "residuals": {"8": [1.0]}, "documents": [2]},
-    None, [], {}, {"format": 2, "residuals": {"8": [1.0]}}, {"format": 1, "residuals": {}},
-    {"format": 1, "residuals": {"8": []}}, {"format": 1, "residuals": {"8": [2.0, 1.0]}},
-    {"format": 1, "residuals": {"0": [1.0]}}, {"format": 1, "residuals": {"8": ["x"]}},
-    {"format": 1, "residuals": {"8": [float("inf")]}},
-    {"format": 1, "residuals": {"8": [1.0] * 1001}},
-    {"format": 1, "residuals": {"8": [[1.0]]}}, {"format": 1, "residuals": [8]},
-    {"format": 1, "residuals": {"eight": [1.0]}}])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"format": 1, "residuals": {"8": [1.0]}, "documents": {"2": [2.0]}},
+        {"format": 1, "residuals": {"8": [1.0]}, "documents": [2]},
+        None,
+        [],
+        {},
+        {"format": 2, "residuals": {"8": [1.0]}},
+        {"format": 1, "residuals": {}},
+        {"format": 1, "residuals": {"8": []}},
+        {"format": 1, "residuals": {"8": [2.0, 1.0]}},
+        {"format": 1, "residuals": {"0": [1.0]}},
+        {"format": 1, "residuals": {"8": ["x"]}},
+        {"format": 1, "residuals": {"8": [float("inf")]}},
+        {"format": 1, "residuals": {"8": [1.0] * 1001}},
+        {"format": 1, "residuals": {"8": [[1.0]]}},
+        {"format": 1, "residuals": [8]},
+        {"format": 1, "residuals": {"eight": [1.0]}},
+    ],
+)
 def test_damaged_calibrations(raw):
     with pytest.raises(UserError, match="calibrat"):
         Calibration.from_json(raw)

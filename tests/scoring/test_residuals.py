@@ -53,8 +53,10 @@ def test_an_experts_score_does_not_depend_on_another_experts_parameters():
         return jnp.sum(by_token(params, tokens, mask).nll[e], where=mask)
 
     for e in range(3):
-        sizes = sum(np.abs(x).reshape(3, -1).sum(-1)
-                    for x in map(np.asarray, jax.tree.leaves(gradient(params, e))))
+        sizes = sum(
+            np.abs(x).reshape(3, -1).sum(-1)
+            for x in map(np.asarray, jax.tree.leaves(gradient(params, e)))
+        )
         np.testing.assert_array_equal(sizes > 0, np.arange(3) == e)
 
 
@@ -70,26 +72,33 @@ def test_ids_under_the_padding_mask_change_nothing():
 
 
 def test_experts_spread_over_devices_score_the_same():
-    mesh = jax.make_mesh((2,), ("expert",), axis_types=(jax.sharding.AxisType.Auto,),
-                         devices=jax.devices()[:2])
+    mesh = jax.make_mesh(
+        (2,), ("expert",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2]
+    )
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("expert"))
     batch, params = windows(2), fresh(4)
     tokens, mask = jnp.asarray(batch.tokens), jnp.asarray(batch.mask)
     call = jax.jit(lambda p: by_token(p, tokens, mask))
     np.testing.assert_allclose(
-        call(jax.device_put(params, split)).nll, call(params).nll, rtol=1e-5, atol=1e-5)
+        call(jax.device_put(params, split)).nll, call(params).nll, rtol=1e-5, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize(("rule", "passes"), [
-    (SEEN, (1, 1)), (Scoring(parts=4, hidden=1), (1, 1)), (Scoring(predicted=True), (0, 1))],
-    ids=["seen", "hidden", "predicted"])
+@pytest.mark.parametrize(
+    ("rule", "passes"),
+    [(SEEN, (1, 1)), (Scoring(parts=4, hidden=1), (1, 1)), (Scoring(predicted=True), (0, 1))],
+    ids=["seen", "hidden", "predicted"],
+)
 def test_residuals_alone_cost_the_passes_of_their_rule_and_no_other(monkeypatch, rule, passes):
     model = dataclasses.replace(TINY, predictive=rule.predicted)
     bank, batch, traced = tiny_bank.in_memory(2, model, rule=rule), windows(20), []
     for name in ("decode", "_states"):
         real = getattr(models.Autoencoder, name)
-        monkeypatch.setattr(models.Autoencoder, name, lambda *a, real=real, name=name, **k: (
-            traced.append(name), real(*a, **k))[1])
+        monkeypatch.setattr(
+            models.Autoencoder,
+            name,
+            lambda *a, real=real, name=name, **k: (traced.append(name), real(*a, **k))[1],
+        )
 
     def counted(call):
         """(what it gives, decoders and encoders in the program that it compiles)."""
@@ -98,14 +107,19 @@ def test_residuals_alone_cost_the_passes_of_their_rule_and_no_other(monkeypatch,
         calibrate_module._window_sums.clear_cache()
         return call(), (traced.count("decode"), traced.count("_states"))
 
-    routes, of_routes = counted(lambda: router.route_windows(bank, batch,
-                                                             sizes=BatchSizes(windows=32)))
-    made, of_made = counted(lambda: calibrate(
-        model, one(bank.params, 0), batch, rule=rule, sizes=BatchSizes(windows=32)))
+    routes, of_routes = counted(
+        lambda: router.route_windows(bank, batch, sizes=BatchSizes(windows=32))
+    )
+    made, of_made = counted(
+        lambda: calibrate(
+            model, one(bank.params, 0), batch, rule=rule, sizes=BatchSizes(windows=32)
+        )
+    )
     assert of_routes == of_made == passes
     # TRA needs a pass over seen tokens, which is the paper's rule itself.
-    scores, of_scores = counted(lambda: router.score_tokens(bank, batch,
-                                                            sizes=BatchSizes(windows=32)))
+    scores, of_scores = counted(
+        lambda: router.score_tokens(bank, batch, sizes=BatchSizes(windows=32))
+    )
     assert of_scores == ((1, 1) if rule == SEEN else (passes[0] + 1, passes[1] + 1))
     by_hand = residuals.residual_means(*residuals.residual_sums(scores.residual, batch.mask, rule))
     np.testing.assert_allclose(routes.residuals, by_hand, rtol=1e-6)
@@ -117,8 +131,12 @@ def test_a_sample_scores_its_positions_as_the_whole_rule_does():
 
     @jax.jit
     def by_passes(params, tokens, mask):
-        return [residuals.residual_nll(models.Autoencoder(TINY), params, tokens, mask,
-                                     dataclasses.replace(whole, passes=n)) for n in range(5)]
+        return [
+            residuals.residual_nll(
+                models.Autoencoder(TINY), params, tokens, mask, dataclasses.replace(whole, passes=n)
+            )
+            for n in range(5)
+        ]
 
     got = [np.asarray(x) for x in by_passes(params, batch.tokens, batch.mask)]
     for passes, count in ((0, 16), (1, 8), (2, 12), (3, 16), (4, 16)):
@@ -144,6 +162,7 @@ def test_means_and_calibration_of_a_sample_count_scored_tokens_only():
     np.testing.assert_allclose(made.residuals[16], np.sort(by_hand[0, full]), rtol=1e-5)
     found = router.route(bank, batch)
     assert found.residuals["e1"] == pytest.approx(
-        residual[1][batch.mask & at[None]].mean(), rel=1e-6)
+        residual[1][batch.mask & at[None]].mean(), rel=1e-6
+    )
     with pytest.raises(UserError, match="too short"):
         router.route(bank, "x" * int(np.flatnonzero(at)[0]))

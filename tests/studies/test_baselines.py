@@ -1,5 +1,4 @@
-"""Baselines on the host: they route, they fail where nothing can be known, they see what they say.
-"""
+"""Baselines on the host: they route, fail where nothing can be known, see what they say."""
 
 import functools
 
@@ -72,8 +71,9 @@ def test_a_score_depends_on_the_prefix_it_is_for_and_on_all_of_it(name):
     other, shorter = w.tokens.copy(), w.mask.copy()
     other[:, 16:] = c.test["letters"].tokens[0, 16:]
     shorter[:, 16:] = False
-    whole, changed, padded = (predict(*x, LENGTHS) for x in (
-        (w.tokens, w.mask), (other, w.mask), (w.tokens, shorter)))
+    whole, changed, padded = (
+        predict(*x, LENGTHS) for x in ((w.tokens, w.mask), (other, w.mask), (w.tokens, shorter))
+    )
     assert whole.shape == (2, 3, len(w))
     np.testing.assert_allclose(whole[0], changed[0], rtol=1e-6)
     assert np.abs(whole[1] - changed[1]).max() > 1e-3
@@ -103,8 +103,9 @@ def test_unseen_text_is_stranger_than_known(name):
 
 
 def test_oracle_and_chance_frame_the_table():
-    found = baselines.run(tiny_corpora.corpora(), tiny_corpora.experiment(), LENGTHS,
-                          ("oracle", "chance"))
+    found = baselines.run(
+        tiny_corpora.corpora(), tiny_corpora.experiment(), LENGTHS, ("oracle", "chance")
+    )
     assert found["oracle"]["64"] == 1 and found["chance"]["16"] == pytest.approx(1 / 3)
 
 
@@ -143,8 +144,8 @@ def test_hashed_rows_are_root_counts_of_length_one():
     mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
     rows = hashed_counts.rows(tokens, mask, 20)
     # 5 three times, 7, 5-5 twice, 5-7: seven n-grams; 5, 7, 5-7: three.
-    assert sorted(np.round(rows[0].data**2 * 7)) == [1, 1, 2, 3]
-    assert sorted(np.round(rows[1].data**2 * 3)) == [1, 1, 1]
+    assert sorted(np.round(rows[0].data ** 2 * 7)) == [1, 1, 2, 3]
+    assert sorted(np.round(rows[1].data ** 2 * 3)) == [1, 1, 1]
     shared = set(rows[0].indices) & set(rows[1].indices)
     assert shared == set(rows[1].indices)
 

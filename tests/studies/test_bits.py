@@ -48,13 +48,22 @@ def test_rows_are_what_the_decoder_makes_of_the_rounded_latents():
     params, test, fit = fresh(config), ids(config, 70, 1), ids(config, 40, 2)
     found = bits.run(config, params, test, fit, batch=32, bits=(8, 4, 2), ids=27)
     rows = {r["scheme"]: r for r in found["rows"]}
-    assert list(rows) == ["float32", "bfloat16", "int8", "int8, range up to the largest", "int4",
-                          "int4, range up to the largest", "int2"]
+    assert list(rows) == [
+        "float32",
+        "bfloat16",
+        "int8",
+        "int8, range up to the largest",
+        "int4",
+        "int4, range up to the largest",
+        "int2",
+    ]
     z = run(config, params, test)[1]
     flat = run(config, params, fit)[1].reshape(-1, config.d_latent)
     q = quantizer.fit_symmetric(flat, 2)
-    for name, held in (("float32", z), ("int2", np.asarray(
-            q.values(q.codes(z.reshape(-1, config.d_latent)))).reshape(z.shape))):
+    for name, held in (
+        ("float32", z),
+        ("int2", np.asarray(q.values(q.codes(z.reshape(-1, config.d_latent)))).reshape(z.shape)),
+    ):
         tra, nll, exact = scored(config, params, test, held)
         assert rows[name]["tra"] == pytest.approx(tra, abs=1e-9)
         assert rows[name]["nll"] == pytest.approx(nll, rel=1e-5)
@@ -68,7 +77,8 @@ def test_rows_are_what_the_decoder_makes_of_the_rounded_latents():
     for r in found["rows"][1:]:
         assert 0 < r["entropy_bits_per_token"] < r["bits_per_token"]
         assert r["coded_bits_per_token"] is None or (
-            r["entropy_bits_per_token"] < r["coded_bits_per_token"])
+            r["entropy_bits_per_token"] < r["coded_bits_per_token"]
+        )
     assert found["raw_id_bits_per_token"] == math.log2(27)
     share = np.unique(test, return_counts=True)[1] / test.size
     assert found["unigram_bits_per_token"] == pytest.approx(np.sum(share * np.log2(1 / share)))

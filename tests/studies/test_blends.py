@@ -12,8 +12,11 @@ L = 40
 
 
 def full(value, count=6, window=L):
-    return Windows(np.full((count, window), value, np.int32), np.ones((count, window), bool),
-                   np.arange(count, dtype=np.int64))
+    return Windows(
+        np.full((count, window), value, np.int32),
+        np.ones((count, window), bool),
+        np.arange(count, dtype=np.int64),
+    )
 
 
 @pytest.mark.parametrize("layout", blends.LAYOUTS)
@@ -44,8 +47,14 @@ def test_layouts_differ_in_the_number_of_runs():
 
 def test_tokens_keep_their_places_and_the_ends_are_the_originals():
     rng = np.random.default_rng(0)
-    a, b = (Windows(rng.integers(lo, lo + 500, (6, L), np.int32), np.ones((6, L), bool),
-                    np.arange(6, dtype=np.int64)) for lo in (0, 500))
+    a, b = (
+        Windows(
+            rng.integers(lo, lo + 500, (6, L), np.int32),
+            np.ones((6, L), bool),
+            np.arange(6, dtype=np.int64),
+        )
+        for lo in (0, 500)
+    )
     for layout in blends.LAYOUTS:
         made = blends.windows(a, b, (0, 30, 100), layout, 8)
         assert np.array_equal(made[0].tokens, b.tokens)
@@ -67,10 +76,12 @@ def test_only_full_windows_are_blended():
 
 def score(costs):
     """Expert e pays costs[e][0] nats for a token 1 of A, costs[e][1] for a 2 of B."""
+
     def of(windows):
         ones = (windows.tokens == 1).sum(-1)
         nll = np.array([[x * n + y * (L - n) for n in ones] for x, y in costs], float)
         return nll, np.zeros(nll.shape, int)
+
     return of
 
 
@@ -106,9 +117,16 @@ def test_clones_never_flip():
     assert found["flip"] is None and found["flip_residual"] is None and found["width"] is None
 
 
-@pytest.mark.parametrize(("y", "where"), [
-    ([0.0, 0.4, 0.6, 0.9], 15), ([0.6, 0.9, 0.1, 0.7], None), ([0.1, 0.2, 0.3, 0.4], None),
-    ([0.0, 1.0, 0.0, 1.0], 5), ([0.0, 0.0, 0.0, 0.5], 30)])
+@pytest.mark.parametrize(
+    ("y", "where"),
+    [
+        ([0.0, 0.4, 0.6, 0.9], 15),
+        ([0.6, 0.9, 0.1, 0.7], None),
+        ([0.1, 0.2, 0.3, 0.4], None),
+        ([0.0, 1.0, 0.0, 1.0], 5),
+        ([0.0, 0.0, 0.0, 0.5], 30),
+    ],
+)
 def test_crossing_by_hand(y, where):
     found = blends.crossing(np.array([0, 10, 20, 30]), np.array(y), 0.5)
     assert found == (where if where is None else pytest.approx(where))

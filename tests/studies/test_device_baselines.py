@@ -48,8 +48,7 @@ def test_shuffled_labels_are_routed_at_chance(name):
     c = tiny_corpora.corpora()
     mixed = Mixture(list(c.train.values()), [1, 1, 1])
     c = Corpora(c.tokenizer, dict.fromkeys(NAMES, mixed), c.valid, c.test)
-    found = baselines.measure(
-        baselines.fit(name, c, experiment(), LENGTHS, BUDGET), c, LENGTHS, 8)
+    found = baselines.measure(baselines.fit(name, c, experiment(), LENGTHS, BUDGET), c, LENGTHS, 8)
     # A domain's windows share one alphabet and may all go one way: mean of three, each 0 or 1.
     assert found["64"] <= 0.7
     right = [found["confusion"][n][n] for n in NAMES]
@@ -73,7 +72,8 @@ def test_each_language_model_learns_from_its_own_domain_only():
     w = c.test["marks"]
     a = fitted("lm").predict(w.tokens, w.mask, LENGTHS)
     b = baselines.fit("lm", swapped, experiment(), LENGTHS, BUDGET).predict(
-        w.tokens, w.mask, LENGTHS)
+        w.tokens, w.mask, LENGTHS
+    )
     np.testing.assert_allclose(a[:, :2], b[:, :2], rtol=1e-4)
     assert (a[:, 2] > b[:, 2] + 0.5).all()
 
@@ -103,8 +103,13 @@ def test_a_gate_does_not_see_padding():
 def test_a_loss_that_is_not_finite_is_named(name):
     wild = OptimizerConfig(name="adamw", learning_rate=1e30, clip=0.0)
     with pytest.raises(UserError, match=r"not finite at step [23];") as caught:
-        baselines.fit(name, tiny_corpora.corpora(unseen=()),
-                      dataclasses.replace(experiment(), optimizer=wild), LENGTHS, BUDGET)
+        baselines.fit(
+            name,
+            tiny_corpora.corpora(unseen=()),
+            dataclasses.replace(experiment(), optimizer=wild),
+            LENGTHS,
+            BUDGET,
+        )
     assert "learning_rate" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -113,8 +118,9 @@ def test_baselines_train_in_memory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     steps = []
     real = loop.make_train_step
-    monkeypatch.setattr(loop, "make_train_step",
-                        lambda loss, *rest: steps.append(type(loss)) or real(loss, *rest))
+    monkeypatch.setattr(
+        loop, "make_train_step", lambda loss, *rest: steps.append(type(loss)) or real(loss, *rest)
+    )
     few = dataclasses.replace(BUDGET, gate_steps=2, lm_tokens=2 * 8 * WINDOW)
     for name in ("gate", "lm"):
         note = baselines.fit(name, tiny_corpora.corpora(unseen=()), experiment(), LENGTHS, few).note
@@ -128,7 +134,9 @@ def test_training_is_the_same_by_vmap_and_by_map_and_by_pmap():
     c, few = tiny_corpora.corpora(), dataclasses.replace(BUDGET, lm_tokens=4 * 8 * WINDOW)
     w = c.test["letters"]
     e = experiment(experts_by="vmap")
-    found = [baselines.fit("lm", c, x, LENGTHS, few).predict(w.tokens, w.mask, LENGTHS)
-             for x in (e, experiment(), dataclasses.replace(e, parallel="pmap"))]
+    found = [
+        baselines.fit("lm", c, x, LENGTHS, few).predict(w.tokens, w.mask, LENGTHS)
+        for x in (e, experiment(), dataclasses.replace(e, parallel="pmap"))
+    ]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
     np.testing.assert_allclose(found[0], found[2], rtol=1e-3)

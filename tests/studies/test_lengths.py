@@ -12,9 +12,12 @@ from cr_jax.studies.sums import Sums
 def made(nll, tokens=10, correct=None, document=None):
     nll = np.asarray(nll, float)
     count = nll.shape[1]
-    return Sums(nll, np.zeros(nll.shape, int) if correct is None else np.asarray(correct),
-                np.full(count, tokens) if np.isscalar(tokens) else np.asarray(tokens),
-                np.arange(count) if document is None else np.asarray(document))
+    return Sums(
+        nll,
+        np.zeros(nll.shape, int) if correct is None else np.asarray(correct),
+        np.full(count, tokens) if np.isscalar(tokens) else np.asarray(tokens),
+        np.arange(count) if document is None else np.asarray(document),
+    )
 
 
 def test_windows_are_cut_to_their_first_tokens():
@@ -53,15 +56,18 @@ def test_documents_are_whole_and_apart():
 
 
 def test_whole_adds_the_windows_of_each_document():
-    parts = made([[1, 2, 4, 8], [3, 3, 3, 3]], [5, 6, 7, 8], [[1, 1, 1, 1], [0, 2, 0, 2]],
-                 [7, 3, 7, 3])
+    parts = made(
+        [[1, 2, 4, 8], [3, 3, 3, 3]], [5, 6, 7, 8], [[1, 1, 1, 1], [0, 2, 0, 2]], [7, 3, 7, 3]
+    )
     found = lengths.whole(parts)
     assert found.document.tolist() == [7, 3] and found.tokens.tolist() == [12, 14]
     assert found.nll.tolist() == [[5, 10], [6, 6]] and found.correct.tolist() == [[2, 2], [0, 4]]
 
 
-CUT = {"x": made([[1, 1, 1, 9], [2, 2, 2, 2]], correct=[[9, 0, 9, 0], [1, 1, 1, 1]]),
-       "y": made([[5, 5], [4, 6]])}
+CUT = {
+    "x": made([[1, 1, 1, 9], [2, 2, 2, 2]], correct=[[9, 0, 9, 0], [1, 1, 1, 1]]),
+    "y": made([[5, 5], [4, 6]]),
+}
 
 
 def test_accuracy_is_the_mean_over_domains_and_confusion_counts_windows():
@@ -77,8 +83,7 @@ def test_accuracy_is_the_mean_over_domains_and_confusion_counts_windows():
 
 def test_a_document_is_routed_by_all_its_windows_and_not_by_their_votes():
     one = made([[1, 1, 9], [2, 2, 2]], document=[0, 0, 0])  # two of three for x, the sum for y
-    found = lengths.run(("x", "y"), {16: {"x": one, "y": CUT["y"]}},
-                        {"x": one, "y": CUT["y"]})
+    found = lengths.run(("x", "y"), {16: {"x": one, "y": CUT["y"]}}, {"x": one, "y": CUT["y"]})
     assert found["per_domain"]["16"]["x"] == pytest.approx(2 / 3)
     assert found["per_domain"]["document"]["x"] == 0.0
 
@@ -109,5 +114,7 @@ def test_the_sequential_part_needs_documents_of_both_splits():
     valid, test = split(), split()
     found = lengths.run(("x", "y"), {16: CUT}, test, valid)["sequential"]
     assert found["documents"] == 30 and found["fixed"][-1]["windows_at_most"] == 4
-    assert found["fixed"][-1]["accuracy"] == lengths.run(
-        ("x", "y"), {16: CUT}, test)["accuracy"]["document"]
+    assert (
+        found["fixed"][-1]["accuracy"]
+        == lengths.run(("x", "y"), {16: CUT}, test)["accuracy"]["document"]
+    )

@@ -33,8 +33,10 @@ def test_counts_are_exact_and_smaller():
 
 
 def test_what_was_never_packed_comes_back_as_it_is():
-    stored = {"k:code:residual": np.ones((2, 3), np.float32), **pack(
-        {"other:code:residual": np.full((2, 3), 7, np.float32)})}
+    stored = {
+        "k:code:residual": np.ones((2, 3), np.float32),
+        **pack({"other:code:residual": np.full((2, 3), 7, np.float32)}),
+    }
     assert f"other:code:residual{LEAST}" in stored
     read = unpack(stored)
     assert sorted(read) == ["k:code:residual", "other:code:residual"]

@@ -33,11 +33,13 @@ def bank():
 
 
 CASE = {
-    "x": scores([[1.2, 1.3, 1.4, 3.0], [2.0, 3.0, 4.0, 1.5]],
-                [[9, 9, 1, 9], [1, 1, 9, 1]]),  # by residual 3 of 4, by TRA 3 of 4 others
+    "x": scores(
+        [[1.2, 1.3, 1.4, 3.0], [2.0, 3.0, 4.0, 1.5]], [[9, 9, 1, 9], [1, 1, 9, 1]]
+    ),  # by residual 3 of 4, by TRA 3 of 4 others
     "y": scores([[5.0, 5.0], [1.1, 1.2]]),
     "strange": scores([[5.0, 6.0], [7.0, 4.0]]),
-    "random_tokens": scores([[1.2, 9.0], [9.0, 9.0]])}
+    "random_tokens": scores([[1.2, 9.0], [9.0, 9.0]]),
+}
 
 
 def test_accuracy_is_the_mean_over_domains_and_confusion_counts_windows(bank):
@@ -57,8 +59,11 @@ def test_the_papers_rule_reads_what_rebuilding_costs_and_not_the_banks_residual(
         nll = np.asarray(nll, float) * TOKENS
         return dataclasses.replace(CASE[domain], nll=nll)
 
-    case = {**CASE, "y": other("y", [[5.0, 1.0], [1.1, 1.2]]),
-            "strange": other("strange", [[0.9, 6.0], [7.0, 4.0]])}
+    case = {
+        **CASE,
+        "y": other("y", [[5.0, 1.0], [1.1, 1.2]]),
+        "strange": other("strange", [[0.9, 6.0], [7.0, 4.0]]),
+    }
     found = routing.run(bank, case, ("strange",), 0.05)
     assert found["routing"]["per_domain"]["y"] == 1.0  # by the bank's rule, as before
     assert found["routing"]["accuracy_rebuild"] == (0.75 + 0.5) / 2
@@ -97,15 +102,19 @@ def test_windows_are_won_as_the_bank_compares_and_its_p_value_decides():
     """x's own residuals end at 2, y's at 4: windows of 3 and 3.2 are y's own kind of text."""
     bank = tiny_bank.in_memory(0, rule=Scoring(typicality_weight=2.0))
     for i, (name, low) in enumerate((("x", 1), ("y", 3))):
-        bank = bank.mount(name, tiny_bank.one(tiny_bank.fresh(2), i),
-                          Calibration({TOKENS: low + np.arange(100) / 100}))
+        bank = bank.mount(
+            name,
+            tiny_bank.one(tiny_bank.fresh(2), i),
+            Calibration({TOKENS: low + np.arange(100) / 100}),
+        )
     case = {"x": scores([[1.5, 1.2], [3.0, 3.0]]), "y": scores([[3.0, 1.9], [3.2, 3.1]])}
     found = routing.run(bank, case, (), 0.05)
     assert found["routing"]["confusion"] == {"x": {"x": 2, "y": 0}, "y": {"x": 1, "y": 1}}
     assert found["ood"]["accepted_own"] == {"x": 1.0, "y": 1.0}
     assert found["routing"]["rule"] == (
         "argmin nats/token to rebuild the text + 2 x what exceeds the 95th percentile of the "
-        "expert's own text")
+        "expert's own text"
+    )
     plain = routing.run(dataclasses.replace(bank, scoring=Scoring()), case, (), 0.05)
     assert plain["routing"]["per_domain"]["y"] == 0.0  # negative control
     assert plain["ood"]["accepted_own"]["y"] == 0.5  # x has no such text: refused

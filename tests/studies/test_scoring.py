@@ -62,19 +62,26 @@ def test_typicality_sends_home_what_an_expert_wins_that_finds_it_untypical(found
 
 
 def test_cloned_experts_route_one_domain_only(found):
-    clones = {split: {d: np.stack([r[0], r[0]]) for d, r in of.items()}
-              for split, of in found["seen"].items()}
+    clones = {
+        split: {d: np.stack([r[0], r[0]]) for d, r in of.items()}
+        for split, of in found["seen"].items()
+    }
     assert scoring.judge(clones, EXPERTS)["routing"] == 0.5
 
 
 def test_seeds_of_a_variant_are_averaged_and_their_spread_is_kept(tmp_path):
     for name, shift in (("x_s0", 0), ("x_s1", 2)):
-        seen = {d: [[v + shift * (e == 0) for v in row] for e, row in enumerate(of)]
-                for d, of in SEEN.items()}
+        seen = {
+            d: [[v + shift * (e == 0) for v in row] for e, row in enumerate(of)]
+            for d, of in SEEN.items()
+        }
         np.savez(tmp_path / f"{name}.npz", **stored(seen, HIDDEN, TRA))
         spec = {"domains": EXPERTS, "seed": shift, "model": {"window": 4}}
-        (tmp_path / f"{name}.json").write_text(json.dumps({
-            "spec": spec, "params": 1, "seconds": 1.0, "tokens_per_expert": 4, "device": "cpu"}))
+        (tmp_path / f"{name}.json").write_text(
+            json.dumps(
+                {"spec": spec, "params": 1, "seconds": 1.0, "tokens_per_expert": 4, "device": "cpu"}
+            )
+        )
     rows = scoring.run(tmp_path, lambda name: name[:1])
     line = next(r for r in scoring.summary(rows) if r["rule"] == "seen")
     assert (line["variant"], line["seeds"]) == ("x", 2)

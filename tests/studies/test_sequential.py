@@ -67,7 +67,7 @@ def test_the_curve_agrees_with_one_document_at_a_time():
     sums = [rng.normal(9, 2, (3, w)) for w in (1, 4, 9)]
     documents = [(0, *prefixes(x, np.full(x.shape[1], 5))) for x in sums]
     stops = [sequential(x, np.full(x.shape[1], 5), 0.9, Evidence(2.0, 1.0)) for x in sums]
-    row, = curve(documents, Evidence(2.0, 1.0), (0.9,))["rows"]
+    (row,) = curve(documents, Evidence(2.0, 1.0), (0.9,))["rows"]
     assert row["accuracy"] == np.mean([e == 0 for e, _ in stops])
     assert row["windows"] == np.mean([n for _, n in stops])
 

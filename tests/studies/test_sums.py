@@ -31,15 +31,18 @@ def corpora(tmp_path_factory):
             for i in range(3):
                 text = "".join(rng.choice(list(letters), 180))
                 (folder / f"{name}-{split}-{i}.txt").write_text(text)
-            found[name, split] = load_corpus([f"files:{folder}/{name}-{split}-*.txt"],
-                                             ByteTokenizer(), folder / "cache")
+            found[name, split] = load_corpus(
+                [f"files:{folder}/{name}-{split}-*.txt"], ByteTokenizer(), folder / "cache"
+            )
     return found
 
 
 def test_the_banks_scorer_is_the_evaluation(bank, corpora):
     windows = {n: eval_windows(corpora[n, "test"], 16) for n in NAMES[:2]}
-    mine, theirs = measure(scorer(bank, sizes=BatchSizes(windows=16)),
-                           windows), score_domains(bank, windows)
+    mine, theirs = (
+        measure(scorer(bank, sizes=BatchSizes(windows=16)), windows),
+        score_domains(bank, windows),
+    )
     for name in windows:
         np.testing.assert_allclose(mine[name].residual, theirs[name].residual, rtol=1e-5)
         assert np.array_equal(mine[name].correct, theirs[name].correct)
@@ -58,26 +61,34 @@ def test_sums_of_another_shape_and_empty_windows_are_refused(corpora):
 
 def test_the_studies_run_from_a_bank_end_to_end(bank, corpora):
     """Untrained experts: figures mean nothing but that every stage takes what the last gave."""
-    tokenizer, window, score = bank.tokenizer, bank.model.window, scorer(bank,
-                                                                         sizes=BatchSizes(windows=16))
+    tokenizer, window, score = (
+        bank.tokenizer,
+        bank.model.window,
+        scorer(bank, sizes=BatchSizes(windows=16)),
+    )
     cut = lambda split: {n: eval_windows(corpora[n, split], window, limit=30) for n in NAMES}
     valid, test = cut("valid"), cut("test")
 
     inputs = ood.windows(tokenizer, test, {}, count=2, seed=0)
     signals = lambda windows: ood.signals(measure(score, windows), windows, tokenizer)
-    detection = ood.run(bank.names, signals(valid), signals(inputs), generalist="e3",
-                        false_alarm=0.05)
+    detection = ood.run(
+        bank.names, signals(valid), signals(inputs), generalist="e3", false_alarm=0.05
+    )
     assert set(detection["per_domain"]) >= {"e0", "e1", "e2", "attack/licence"}
     assert "generalist" in detection["scores"] and "complexity" in detection["scores"]
 
-    whole = lambda split: measure(score, lengths.documents(
-        {n: corpora[n, split] for n in NAMES}, window, tokenizer.pad_id, limit=2))
+    whole = lambda split: measure(
+        score,
+        lengths.documents({n: corpora[n, split] for n in NAMES}, window, tokenizer.pad_id, limit=2),
+    )
     cuts = {k: measure(score, w) for k, w in lengths.windows(test, (8, 16)).items()}
     routed = lengths.run(bank.names, cuts, whole("test"), whole("valid"))
     assert set(routed["accuracy"]) == {"8", "16", "document"}
     assert routed["windows"]["document"] == dict.fromkeys(NAMES, 2)
 
-    made = {layout: measure(score, blends.windows(test["e0"], test["e1"], (0, 50, 100), layout, 4))
-            for layout in blends.LAYOUTS}
+    made = {
+        layout: measure(score, blends.windows(test["e0"], test["e1"], (0, 50, 100), layout, 4))
+        for layout in blends.LAYOUTS
+    }
     mixed = blends.run(bank.names, "e0", "e1", made)
     json.dumps([detection, routed, mixed], allow_nan=False)

@@ -16,8 +16,11 @@ def world(behind, seed=0, n=400):
     away = lambda: 5 + noise()
     home = 3 + noise()
     neighbour = 6 + noise()
-    return {"a": np.stack([home, away(), 8 + noise()]), "b": np.stack([away(), home, 8 + noise()]),
-            "weak": np.stack([neighbour, 7 + noise(), neighbour + behind + noise()])}
+    return {
+        "a": np.stack([home, away(), 8 + noise()]),
+        "b": np.stack([away(), home, 8 + noise()]),
+        "weak": np.stack([neighbour, 7 + noise(), neighbour + behind + noise()]),
+    }
 
 
 def test_a_share_of_its_own_windows_is_what_an_expert_gets():

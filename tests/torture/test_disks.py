@@ -16,8 +16,9 @@ from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.metric_writer import MetricWriter
 
 # Many arrays: a failed save is told by every one that is still being written.
-STATE = {f"w{i}": np.random.default_rng(i).normal(size=(40, 40)).astype(np.float32)
-         for i in range(40)}
+STATE = {
+    f"w{i}": np.random.default_rng(i).normal(size=(40, 40)).astype(np.float32) for i in range(40)
+}
 
 
 @contextlib.contextmanager
@@ -89,8 +90,9 @@ def test_events_that_do_not_fit_hold_up_nothing(tmp_path, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("code, status",
-                         [(errno.ENOSPC, 2), (errno.EROFS, 2), (errno.ENOENT, None)])
+@pytest.mark.parametrize(
+    "code, status", [(errno.ENOSPC, 2), (errno.EROFS, 2), (errno.ENOENT, None)]
+)
 def test_the_program_says_what_the_disk_said(tmp_path, monkeypatch, capsys, code, status):
     def refuse(*_):
         raise OSError(code, os.strerror(code), "metrics.jsonl")

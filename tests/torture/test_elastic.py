@@ -36,8 +36,9 @@ def live(folder, monkeypatch, devices, mode, stop):
 
     with monkeypatch.context() as patched:
         patched.setattr(tiny_run, "train_iterator", lambda *a, **k: Drawn(make(*a, **k)))
-        run = lambda: tiny_run.train(tiny_run.experiment(folder, STEPS), folder, mode=mode,
-                                     devices=jax.devices()[:devices])
+        run = lambda: tiny_run.train(
+            tiny_run.experiment(folder, STEPS), folder, mode=mode, devices=jax.devices()[:devices]
+        )
         if not stop:
             run()
             return drawn
@@ -52,12 +53,23 @@ def test_devices_change_and_no_window_is_lost(tmp_path, monkeypatch):
     drawn = first | live(tmp_path, monkeypatch, 2, "jit", 0)
     assert sorted(first) == [0, 1, 2, 3] and sorted(drawn) == list(range(STEPS))
     e, tokenizer = tiny_run.experiment(tmp_path, STEPS), ByteTokenizer()
-    corpora = {n: load_corpus(e.data.domains[n].train, tokenizer, tmp_path / "cache")
-               for n in tiny_run.NAMES}
+    corpora = {
+        n: load_corpus(e.data.domains[n].train, tokenizer, tmp_path / "cache")
+        for n in tiny_run.NAMES
+    }
     for processes in (1, 2, 4):
-        shares = [WindowBatches(corpora, batch=tiny_run.BATCH, window=tiny_run.MODEL.window,
-                                seed=e.seed, pad_id=tokenizer.pad_id, process_index=i,
-                                process_count=processes) for i in range(processes)]
+        shares = [
+            WindowBatches(
+                corpora,
+                batch=tiny_run.BATCH,
+                window=tiny_run.MODEL.window,
+                seed=e.seed,
+                pad_id=tokenizer.pad_id,
+                process_index=i,
+                process_count=processes,
+            )
+            for i in range(processes)
+        ]
         for step, tokens in drawn.items():
             rows = np.concatenate([share[step]["tokens"] for share in shares], axis=1)
             assert np.array_equal(rows, tokens)
@@ -67,20 +79,30 @@ def chain(steps, digests=("x", "x")):
     """What a chain of two lives noted; steps: {step: draws}."""
     lives = (elastic.Life(8), elastic.Life(1))
     return types.SimpleNamespace(
-        lives=lives, steps=4, statuses=[0, 0], workdir=None, run=lambda: None, draws=steps,
-        states=[(2, "saved", digests[0]), (2, "restored", digests[1])])
+        lives=lives,
+        steps=4,
+        statuses=[0, 0],
+        workdir=None,
+        run=lambda: None,
+        draws=steps,
+        states=[(2, "saved", digests[0]), (2, "restored", digests[1])],
+    )
 
 
 ALL = {step: [[f"{step}a", f"{step}b"]] for step in range(4)}
 
 
-@pytest.mark.parametrize("change, digests, word, count", [
-    ({}, ("x", "x"), None, 0),
-    ({2: [["2a", "2b"], ["2a", "2b"]]}, ("x", "x"), "repeated", 1),
-    ({2: [["1a", "2b"]]}, ("x", "x"), "repeated", 1),
-    ({2: [["1a", "2b"]]}, ("x", "x"), "skipped", 1),
-    ({2: [["2b", "2a"]]}, ("x", "x"), "windows_equal", False),
-    ({}, ("x", "y"), "restored_exactly", False)])
+@pytest.mark.parametrize(
+    "change, digests, word, count",
+    [
+        ({}, ("x", "x"), None, 0),
+        ({2: [["2a", "2b"], ["2a", "2b"]]}, ("x", "x"), "repeated", 1),
+        ({2: [["1a", "2b"]]}, ("x", "x"), "repeated", 1),
+        ({2: [["1a", "2b"]]}, ("x", "x"), "skipped", 1),
+        ({2: [["2b", "2a"]]}, ("x", "x"), "windows_equal", False),
+        ({}, ("x", "y"), "restored_exactly", False),
+    ],
+)
 def test_what_is_lost_is_counted(monkeypatch, change, digests, word, count):
     monkeypatch.setattr(elastic.runs, "curve", lambda workdir: [(1, "e", 2.0, 1.0)])
     monkeypatch.setattr(elastic, "_furthest", lambda one, other: 0.0)

@@ -13,8 +13,12 @@ from cr_jax.training.checkpoint import Checkpointer
 def checkpoints(tmp_path):
     checkpointer, state = Checkpointer(tmp_path), flips._like()
     for step in (1, 2):
-        checkpointer.save(step, jax.tree.map(lambda x, s=step: x + x.dtype.type(s), state),
-                          {"next_index": step}, {})
+        checkpointer.save(
+            step,
+            jax.tree.map(lambda x, s=step: x + x.dtype.type(s), state),
+            {"next_index": step},
+            {},
+        )
     checkpointer.wait()
     checkpointer.close()
     return tmp_path
@@ -38,7 +42,11 @@ def test_a_check_that_sees_nothing_is_shown(checkpoints, monkeypatch):
     monkeypatch.setattr(Checkpointer, "_damage", lambda self, step: "")
     files = flips._files(checkpoints / "2")
     before = [p.read_bytes() for p in files]
-    found = flips._flip_all(files, 6, random.Random(0), lambda: bool(
-        (checker := Checkpointer(checkpoints))._damage(2) or checker.close()))
+    found = flips._flip_all(
+        files,
+        6,
+        random.Random(0),
+        lambda: bool((checker := Checkpointer(checkpoints))._damage(2) or checker.close()),
+    )
     assert found["detected"] == 0 and len(found["missed"]) == 6
     assert [p.read_bytes() for p in files] == before  # every flip was taken back

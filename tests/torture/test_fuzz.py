@@ -40,9 +40,17 @@ def refused(bank, capsys, *argv):
 ROUTE = ("route", "--bank", "{bank}", "{text}")
 
 
-@pytest.mark.parametrize("field, value", [
-    ("window", 10**30), ("window", 2**40), ("vocab_size", 0), ("vocab_size", 2**40),
-    ("d_ff", 2**50), ("encoder_blocks", 10**6)])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("window", 10**30),
+        ("window", 2**40),
+        ("vocab_size", 0),
+        ("vocab_size", 2**40),
+        ("d_ff", 2**50),
+        ("encoder_blocks", 10**6),
+    ],
+)
 def test_sealed_sizes_that_nobody_means(bank, capsys, field, value):
     for name in hostile.JSON_FILES[:2]:
         raw = json.loads((bank / name).read_bytes())
@@ -83,10 +91,14 @@ def test_names_inside_a_sealed_bank(bank, capsys, name):
 
 @pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\x1b[31m\nb", "\udcff\x9b"])
 def test_names_on_the_command_line(bank, capsys, name):
-    for argv in (("route", "--bank", name, "{text}"), ("route", "--bank", "{bank}", name),
-                 ("bank", "remove", "--bank", "{bank}", name), ("bank", name),
-                 ("bank", "add", "--bank", "{bank}", name, "--name", "new"),
-                 ("bank", "verify", "--bank", "{bank}", name)):
+    for argv in (
+        ("route", "--bank", name, "{text}"),
+        ("route", "--bank", "{bank}", name),
+        ("bank", "remove", "--bank", "{bank}", name),
+        ("bank", name),
+        ("bank", "add", "--bank", "{bank}", name, "--name", "new"),
+        ("bank", "verify", "--bank", "{bank}", name),
+    ):
         refused(bank, capsys, *argv)
 
 
@@ -116,10 +128,19 @@ def test_a_clean_refusal_and_a_clean_answer_pass(tmp_path):
     assert fails(tmp_path, complain("cr-jax: a\ncr-jax: b\n"), reports=True) == []
 
 
-@pytest.mark.parametrize("main", [
-    complain("cr-jax: a\ncr-jax: b\n"), complain("no\n"), complain("cr-jax: \x1b[2J\n"),
-    complain(""), complain("cr-jax: no\n", 0), complain("cr-jax: no\n", 1),
-    lambda argv: [][0], lambda argv: pickle.loads(pickle.dumps(Harmless())) and 0])
+@pytest.mark.parametrize(
+    "main",
+    [
+        complain("cr-jax: a\ncr-jax: b\n"),
+        complain("no\n"),
+        complain("cr-jax: \x1b[2J\n"),
+        complain(""),
+        complain("cr-jax: no\n", 0),
+        complain("cr-jax: no\n", 1),
+        lambda argv: [][0],
+        lambda argv: pickle.loads(pickle.dumps(Harmless())) and 0,
+    ],
+)
 def test_what_is_no_clean_refusal_is_noticed(tmp_path, main):
     assert fails(tmp_path, main)
 
@@ -130,9 +151,13 @@ def test_writes_outside_the_folder_are_noticed(tmp_path):
     outside.mkdir()
     (inside / "link").symlink_to(outside)
     assert fails(inside, lambda argv: (inside / "x").write_text("y") and 0) == []
-    for act in (lambda: (inside / ".." / "out" / "x").write_text("y"),
-                lambda: (inside / "link" / "z").write_text("y"), lambda: outside.chmod(0o700),
-                lambda: (outside / "new").mkdir(), lambda: (outside / "x").unlink()):
+    for act in (
+        lambda: (inside / ".." / "out" / "x").write_text("y"),
+        lambda: (inside / "link" / "z").write_text("y"),
+        lambda: outside.chmod(0o700),
+        lambda: (outside / "new").mkdir(),
+        lambda: (outside / "x").unlink(),
+    ):
         assert "outside" in str(fails(inside, lambda argv, act=act: act() and 0))
 
 

@@ -24,15 +24,28 @@ def test_the_flags_make_one_run():
 
 def child(status, *lines):
     """A process that has ended so, having said this."""
-    return types.SimpleNamespace(child=types.SimpleNamespace(wait=lambda seconds: status),
-                                 wait=lambda: status, lines=lambda: list(lines), kill=lambda: None)
+    return types.SimpleNamespace(
+        child=types.SimpleNamespace(wait=lambda seconds: status),
+        wait=lambda: status,
+        lines=lambda: list(lines),
+        kill=lambda: None,
+    )
 
 
-@pytest.mark.parametrize("status, lines, good", [
-    (75, ["F1122 JAX", "    @ 0x7f", "error: gone"], True), (2, ["error: not all joined"], True),
-    (0, ["report: x"], True), (0, ["error: gone"], False), (75, ["F1122 JAX"], False),
-    (75, ["error: a", "error: b"], False), (1, ["error: gone"], False),
-    (75, ["Traceback (most recent call last):", "error: gone"], False), (-6, [], False)])
+@pytest.mark.parametrize(
+    "status, lines, good",
+    [
+        (75, ["F1122 JAX", "    @ 0x7f", "error: gone"], True),
+        (2, ["error: not all joined"], True),
+        (0, ["report: x"], True),
+        (0, ["error: gone"], False),
+        (75, ["F1122 JAX"], False),
+        (75, ["error: a", "error: b"], False),
+        (1, ["error: gone"], False),
+        (75, ["Traceback (most recent call last):", "error: gone"], False),
+        (-6, [], False),
+    ],
+)
 def test_only_one_line_and_its_status_are_enough(status, lines, good):
     assert processes.outlived(child(status, *lines))["one_line"] is good
 

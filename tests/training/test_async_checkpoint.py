@@ -113,16 +113,23 @@ def layouts():
     mesh = Mesh(np.array(jax.devices()), ("d",))
     plan = parallel.make_plan("pmap", 8, 8)
     over = lambda spec: lambda x: jax.device_put(x, NamedSharding(mesh, spec))
-    return {"one device": jnp.array, "sharded": over(PartitionSpec("d")),
-            "replicated": over(PartitionSpec()), "pmap": lambda x: plan.spread(x)}
+    return {
+        "one device": jnp.array,
+        "sharded": over(PartitionSpec("d")),
+        "replicated": over(PartitionSpec()),
+        "pmap": lambda x: plan.spread(x),
+    }
 
 
 @pytest.mark.parametrize("layout", layouts())
 def test_buffers_that_the_next_step_reuses_are_not_read(tmp_path, may_write, layout):
     state = {k: layouts()[layout](x) for k, x in STATE.items()}
     gather = (lambda x: x.addressable_shards[0].data[0]) if layout == "pmap" else lambda x: x
-    change = functools.partial(jax.jit, lambda x, by: jax.tree.map(lambda leaf: leaf + by, x),
-                               out_shardings={k: x.sharding for k, x in state.items()})
+    change = functools.partial(
+        jax.jit,
+        lambda x, by: jax.tree.map(lambda leaf: leaf + by, x),
+        out_shardings={k: x.sharding for k, x in state.items()},
+    )
     state = change()(state, 0)  # a buffer of numpy's would not be reused
     with opened(tmp_path) as checkpointer:
         checkpointer.save(1, {k: gather(x) for k, x in state.items()}, {}, {})
@@ -148,8 +155,9 @@ def test_without_the_copy_the_reuse_is_noticed(tmp_path, monkeypatch, may_write)
     state = {k: jnp.array(x) for k, x in STATE.items()}
     with opened(tmp_path) as checkpointer:
         checkpointer.save(1, state, {}, {})
-        jax.block_until_ready(jax.jit(
-            lambda x: jax.tree.map(lambda leaf: leaf * 0, x), donate_argnums=0)(state))
+        jax.block_until_ready(
+            jax.jit(lambda x: jax.tree.map(lambda leaf: leaf * 0, x), donate_argnums=0)(state)
+        )
         may_write.set()
         with pytest.raises((RuntimeError, ValueError), match="deleted"):
             checkpointer.wait()
@@ -171,8 +179,12 @@ def test_what_is_changed_after_save_is_saved_as_it_was(tmp_path, may_write):
 
 @pytest.mark.parametrize("told_by", ["wait", "save", "check", "restore"])
 def test_a_save_that_failed_behind_the_steps_is_told_once(tmp_path, monkeypatch, told_by):
-    tell = {"wait": lambda c: c.wait(), "save": lambda c: c.save(3, STATE, {}, {}),
-            "check": lambda c: c.check(), "restore": lambda c: c.restore(STATE)}[told_by]
+    tell = {
+        "wait": lambda c: c.wait(),
+        "save": lambda c: c.save(3, STATE, {}, {}),
+        "check": lambda c: c.check(),
+        "restore": lambda c: c.restore(STATE),
+    }[told_by]
     lines = []
     monkeypatch.setattr(checkpoint.logging, "warning", lambda text, *a: lines.append(text % a))
     with opened(tmp_path) as checkpointer:
@@ -213,8 +225,11 @@ def test_several_processes_save_before_they_go_on(tmp_path, monkeypatch):
         checkpointer = Checkpointer(tmp_path)
     threads = []
     hash_files = checkpoint.hash_files
-    monkeypatch.setattr(checkpoint, "hash_files", lambda folder: (
-        threads.append(threading.current_thread()), hash_files(folder))[1])
+    monkeypatch.setattr(
+        checkpoint,
+        "hash_files",
+        lambda folder: (threads.append(threading.current_thread()), hash_files(folder))[1],
+    )
     checkpointer.save(1, STATE, {}, {})
     assert checkpointer.steps() == [1] and threads == [threading.current_thread()]
     checkpointer.close()

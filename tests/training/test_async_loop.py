@@ -86,8 +86,9 @@ def test_the_run_does_not_end_before_its_last_save_is_sealed(texts, monkeypatch,
     """`close` waits too; here it must not be needed."""
     gate, unsealed = Gate(monkeypatch, [3, 6]), []
     close = Checkpointer.close
-    monkeypatch.setattr(Checkpointer, "close", lambda self: (
-        unsealed.append(self._saving), close(self)))
+    monkeypatch.setattr(
+        Checkpointer, "close", lambda self: (unsealed.append(self._saving), close(self))
+    )
 
     def on_log(step, values):
         if sent and step == 2:

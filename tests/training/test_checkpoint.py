@@ -17,9 +17,12 @@ from cr_jax.training.step import TrainState
 
 def state(step: int) -> TrainState:
     params = {"w": jnp.arange(6.0).reshape(2, 3) + step, "b": jnp.full(2, 0.1 * step)}
-    return TrainState(step=jnp.full(2, step, jnp.int32), params=params,
-                      opt_state=optax.adam(1.0).init(params),
-                      key=jnp.asarray([[0, 1], [0, 2]], jnp.uint32))
+    return TrainState(
+        step=jnp.full(2, step, jnp.int32),
+        params=params,
+        opt_state=optax.adam(1.0).init(params),
+        key=jnp.asarray([[0, 1], [0, 2]], jnp.uint32),
+    )
 
 
 def fill(folder, steps, keep=5):
@@ -41,7 +44,8 @@ def found(folder, like=None):
 def same(a: TrainState, b: TrainState) -> bool:
     return jax.tree.structure(a) == jax.tree.structure(b) and all(
         np.array_equal(x, y) and x.dtype == y.dtype
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
+    )
 
 
 @pytest.fixture
@@ -90,8 +94,7 @@ def test_one_flipped_bit_in_any_file_is_noticed(copied, warnings):
         if not good:
             continue
         for place in {0, len(good) // 2, len(good) - 1}:
-            path.write_bytes(
-                good[:place] + bytes([good[place] ^ 1]) + good[place + 1:])
+            path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
             assert str(path.relative_to(copied / "20")) in checkpointer._damage(20)
         path.write_bytes(good)
         assert not checkpointer._damage(20)
@@ -107,8 +110,9 @@ def test_one_flipped_bit_in_any_file_is_noticed(copied, warnings):
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "added", "folder", "seal"])
 def test_other_damage_is_noticed_too(copied, warnings, damage):
-    path = max((p for p in (copied / "20").rglob("*") if p.is_file()),
-               key=lambda p: p.stat().st_size)
+    path = max(
+        (p for p in (copied / "20").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "missing":
@@ -224,6 +228,14 @@ def test_the_best_step_is_not_rotated_away_until_another_is_better(tmp_path):
         checkpointer.wait()
         kept[step] = checkpointer.steps()
     checkpointer.close()
-    assert kept == {1: [1], 2: [1, 2], 3: [1, 2, 3], 4: [3, 4], 5: [4, 5], 6: [4, 5, 6],
-                    7: [4, 6, 7], 8: [7, 8]}
+    assert kept == {
+        1: [1],
+        2: [1, 2],
+        3: [1, 2, 3],
+        4: [3, 4],
+        5: [4, 5],
+        6: [4, 5, 6],
+        7: [4, 6, 7],
+        8: [7, 8],
+    }
     assert found(tmp_path)[0] == 8  # the newest is what a run goes on from

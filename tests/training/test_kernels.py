@@ -72,18 +72,24 @@ def test_a_language_model_has_the_same_states():
     states = jax.jit(lambda c, t: models.CausalLm(c).apply(params, t), static_argnums=0)
     tokens = windows(model)
     np.testing.assert_allclose(
-        states(triton(model), tokens), states(model, tokens), rtol=1e-4, atol=1e-5)
+        states(triton(model), tokens), states(model, tokens), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_step_over_devices_is_the_plain_one_of_one_device():
     plan = make_plan("jit", EXPERTS, DRAWS.batch, mesh_expert=2, devices=jax.devices()[:4])
     model = triton(MODEL)
-    state = plan.init(functools.partial(init_state, CompressorLoss(model, DRAWS), OPTIMIZER),
-                      jax.random.split(jax.random.key(0), EXPERTS))
+    state = plan.init(
+        functools.partial(init_state, CompressorLoss(model, DRAWS), OPTIMIZER),
+        jax.random.split(jax.random.key(0), EXPERTS),
+    )
     batch = plan.put({"tokens": np.stack([windows(model, seed=i) for i in range(EXPERTS)])})
     program = plan.compile_step(
         lambda axis: make_train_step(CompressorLoss(model, DRAWS), OPTIMIZER, axis_name=axis),
-        "vmap", state, batch)
+        "vmap",
+        state,
+        batch,
+    )
     state, sums = jax.device_get(program(state, batch, 0.5))
     check_same((state.opt_state, state.params, sums), step(MODEL, EXPERTS)[0])
 
@@ -94,5 +100,6 @@ def test_the_banner_names_the_kernels_and_why(monkeypatch):
     monkeypatch.setattr(banner, "triton_obstacle", layers.triton_obstacle)
     assert banner._kernels(alone, small()) == "float32, attention xla, row kernels triton"
     assert banner._kernels(alone, small(kernels="xla")) == (
-        "float32, attention xla, row kernels xla (config.model.kernels)")
+        "float32, attention xla, row kernels xla (config.model.kernels)"
+    )
     assert banner._kernels(shared, small()) == "float32, attention xla, row kernels xla (shared)"

@@ -50,7 +50,8 @@ def test_a_run_learns_logs_every_step_and_is_done_at_once_when_called_again(tmp_
     assert seen == list(range(1, 31))
     written = lines(tmp_path)
     assert [(x["step"], x["expert"]) for x in written] == [
-        (s, n) for s in range(1, 31) for n in tiny_run.NAMES]
+        (s, n) for s in range(1, 31) for n in tiny_run.NAMES
+    ]
     assert written[-1]["nll"] < 0.7 * written[0]["nll"]
     assert written[-1]["seconds"] <= done.seconds
     assert list((tmp_path / "run").glob("events.*"))
@@ -97,7 +98,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_pat
     e = tiny_run.experiment(tmp_path, steps=40, checkpoint_every=0.0)
     good = dataclasses.replace(e, train=dataclasses.replace(e.train, steps=3))
     bad = dataclasses.replace(
-        e, optimizer=dataclasses.replace(e.optimizer, learning_rate=1e30, clip=0.0))
+        e, optimizer=dataclasses.replace(e.optimizer, learning_rate=1e30, clip=0.0)
+    )
     with pytest.raises(UserError, match=r"the loss of digits.* not finite at step \d") as caught:
         tiny_run.train(bad, tmp_path)
     assert "\n" not in str(caught.value) and "learning_rate" in str(caught.value)
@@ -117,15 +119,15 @@ def spoil(monkeypatch, change):
 
     def spoilt(*arguments):
         step = make(*arguments)
-        return lambda state, batch, progress: change(
-            state.step + 1, *step(state, batch, progress))
+        return lambda state, batch, progress: change(state.step + 1, *step(state, batch, progress))
 
     monkeypatch.setattr(loop, "make_train_step", spoilt)
 
 
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_the_step_is_named_between_logged_ones_without_waiting_for_the_next(
-        tmp_path, monkeypatch, mode):
+    tmp_path, monkeypatch, mode
+):
     under_way, read = [], []
 
     class Trace(loop.Trace):
@@ -138,8 +140,13 @@ def test_the_step_is_named_between_logged_ones_without_waiting_for_the_next(
 
     monkeypatch.setattr(loop, "Trace", Trace)
     monkeypatch.setattr(loop, "check_finite", check_finite)
-    spoil(monkeypatch, lambda number, state, sums: (
-        state, sums | {"nll": jnp.where(number == 5, jnp.nan, sums["nll"])}))
+    spoil(
+        monkeypatch,
+        lambda number, state, sums: (
+            state,
+            sums | {"nll": jnp.where(number == 5, jnp.nan, sums["nll"])},
+        ),
+    )
     e = tiny_run.experiment(tmp_path, steps=90, log_every=40)
     with pytest.raises(UserError, match=r"the loss of digits, .* not finite at step 5;"):
         tiny_run.train(e, tmp_path, mode=mode)
@@ -152,9 +159,24 @@ def test_the_step_is_named_between_logged_ones_without_waiting_for_the_next(
 @pytest.mark.parametrize(("field", "mode"), [("params", "jit"), ("opt_state", "pmap")])
 def test_a_state_that_is_not_finite_is_never_saved(tmp_path, monkeypatch, field, mode):
     """Though the loss is: it was made before the update."""
-    spoil(monkeypatch, lambda number, state, sums: (state.replace(**{field: jax.tree.map(
-        lambda x: x.at[..., -1:].set(jnp.where(number == 3, jnp.nan, x[..., -1:]))
-        if x.dtype == jnp.float32 and x.ndim else x, getattr(state, field))}), sums))
+    spoil(
+        monkeypatch,
+        lambda number, state, sums: (
+            state.replace(
+                **{
+                    field: jax.tree.map(
+                        lambda x: (
+                            x.at[..., -1:].set(jnp.where(number == 3, jnp.nan, x[..., -1:]))
+                            if x.dtype == jnp.float32 and x.ndim
+                            else x
+                        ),
+                        getattr(state, field),
+                    )
+                }
+            ),
+            sums,
+        ),
+    )
     e = tiny_run.experiment(tmp_path, steps=9, checkpoint_every=0.0)
     with pytest.raises(UserError, match=r"parameters .* not finite after step 3;") as caught:
         tiny_run.train(e, tmp_path, mode=mode, devices=jax.devices()[:2])
@@ -173,10 +195,12 @@ def test_a_run_may_last_a_number_of_tokens(tmp_path):
 def clocked(monkeypatch):
     """A clock that goes on by 1 s in a step, 1,000 in the compiler, 50 at a save, 7 at a look."""
     now = [0.0]
-    monkeypatch.setattr("cr_jax.training.clock.time",
-                        types.SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr("cr_jax.training.phases.time",
-                        types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(
+        "cr_jax.training.clock.time", types.SimpleNamespace(perf_counter=lambda: now[0])
+    )
+    monkeypatch.setattr(
+        "cr_jax.training.phases.time", types.SimpleNamespace(perf_counter=lambda: now[0])
+    )
 
     def taking(owner, name, seconds, change=lambda made: made):
         real = getattr(owner, name)
@@ -191,6 +215,7 @@ def clocked(monkeypatch):
         def run(*arguments):
             now[0] += 1
             return program.run(*arguments)
+
         return dataclasses.replace(program, run=run)
 
     taking(Plan, "compile_step", 1000, one_second)
@@ -202,8 +227,9 @@ def clocked(monkeypatch):
 
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_seconds_are_those_of_the_steps_alone_also_over_a_stop(tmp_path, clocked, mode):
-    e = tiny_run.experiment(tmp_path, seconds=10.0, checkpoint_every=2.5,
-                            evaluation={"every": "4 seconds"})
+    e = tiny_run.experiment(
+        tmp_path, seconds=10.0, checkpoint_every=2.5, evaluation={"every": "4 seconds"}
+    )
     with pytest.raises(Interrupted, match="step 6"):  # step 5 is read while 6 is under way
         tiny_run.train(e, tmp_path, mode=mode, on_log=stop_at(5))
     done = tiny_run.train(e, tmp_path, mode=mode)
@@ -229,17 +255,30 @@ def test_seconds_are_those_of_the_steps_alone_also_over_a_stop(tmp_path, clocked
 def test_a_step_that_is_compiled_in_its_call_does_not_count(tmp_path, clocked, monkeypatch):
     """As under pmap of several processes."""
     compile_step = Plan.compile_step
-    monkeypatch.setattr(Plan, "compile_step", lambda *arguments: dataclasses.replace(
-        compile_step(*arguments), compiled=False))
+    monkeypatch.setattr(
+        Plan,
+        "compile_step",
+        lambda *arguments: dataclasses.replace(compile_step(*arguments), compiled=False),
+    )
     done = tiny_run.train(tiny_run.experiment(tmp_path, steps=5), tmp_path)
     assert (done.step, done.seconds) == (5, 4.0)
     assert (done.phases["step"], done.phases["compile"]) == (4, 1001)
 
 
-@pytest.mark.parametrize("group,field,value", [
-    ("optimizer", "learning_rate", 0.5), ("train", "batch", 16), ("train", "nested", 0.5),
-    ("data", "mode", "padded"), ("tokenizer", "vocab_size", 300), ("", "seed", 3),
-    ("model", "d_latent", 8), ("names", "", "")], ids=lambda x: str(x))
+@pytest.mark.parametrize(
+    "group,field,value",
+    [
+        ("optimizer", "learning_rate", 0.5),
+        ("train", "batch", 16),
+        ("train", "nested", 0.5),
+        ("data", "mode", "padded"),
+        ("tokenizer", "vocab_size", 300),
+        ("", "seed", 3),
+        ("model", "d_latent", 8),
+        ("names", "", ""),
+    ],
+    ids=lambda x: str(x),
+)
 def test_a_workdir_refuses_another_run(tmp_path, finished, group, field, value):
     e, folder = finished
     model = tiny_run.MODEL
@@ -262,16 +301,22 @@ def test_a_workdir_refuses_another_run(tmp_path, finished, group, field, value):
 def test_a_workdir_refuses_other_training_text(finished):
     e, folder = finished
     (folder / "more.txt").write_text("0123 456")
-    domains = {**e.data.domains, "digits": dataclasses.replace(
-        e.data.domains["digits"], train=(f"files:{folder}/more.txt",))}
+    domains = {
+        **e.data.domains,
+        "digits": dataclasses.replace(
+            e.data.domains["digits"], train=(f"files:{folder}/more.txt",)
+        ),
+    }
     e = dataclasses.replace(e, data=dataclasses.replace(e.data, domains=domains))
     with pytest.raises(UserError, match=r"data: domains\.digits\.train"):
         tiny_run.train(e, folder)
 
 
-@pytest.mark.parametrize("change", [
-    {"train": {"log_every": 7}}, {"train": {"keep_checkpoints": 1}}, {"eval": {"batch": 2}}],
-    ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"train": {"log_every": 7}}, {"train": {"keep_checkpoints": 1}}, {"eval": {"batch": 2}}],
+    ids=str,
+)
 def test_a_workdir_takes_other_logging_and_evaluation(finished, change):
     e, folder = finished
     for group, fields in change.items():
@@ -302,8 +347,12 @@ def test_a_run_does_not_go_on_with_other_text(tmp_path):
 
 
 def test_settings_that_an_older_version_lacked_were_at_their_defaults():
-    record = {"experiment": to_dict(tiny_run.experiment("x")), "model": to_dict(tiny_run.MODEL),
-              "experts": ["a"], "texts": {"a": "1"}}
+    record = {
+        "experiment": to_dict(tiny_run.experiment("x")),
+        "model": to_dict(tiny_run.MODEL),
+        "experts": ["a"],
+        "texts": {"a": "1"},
+    }
     older = json.loads(json.dumps(record))
     del older["texts"], older["experiment"]["train"]["max_epochs"], older["model"]["predictive"]
     same_run(older, record)
@@ -312,11 +361,17 @@ def test_settings_that_an_older_version_lacked_were_at_their_defaults():
         same_run(older, record)
 
 
-@pytest.mark.parametrize(("field", "harmless", "used"), [
-    ("ema", 0.0, 0.9), ("hidden_final", 0.5, 0.0), ("hidden_weight", 1.0, 0.2)])
+@pytest.mark.parametrize(
+    ("field", "harmless", "used"),
+    [("ema", 0.0, 0.9), ("hidden_final", 0.5, 0.0), ("hidden_weight", 1.0, 0.2)],
+)
 def test_settings_that_this_version_lacks_must_not_have_mattered(field, harmless, used):
-    record = {"experiment": to_dict(tiny_run.experiment("x", hidden=0.5)),
-              "model": to_dict(tiny_run.MODEL), "experts": ["a"], "texts": {"a": "1"}}
+    record = {
+        "experiment": to_dict(tiny_run.experiment("x", hidden=0.5)),
+        "model": to_dict(tiny_run.MODEL),
+        "experts": ["a"],
+        "texts": {"a": "1"},
+    }
     older = json.loads(json.dumps(record))
     older["experiment"]["train"][field] = harmless
     same_run(older, record)
@@ -327,8 +382,12 @@ def test_settings_that_this_version_lacks_must_not_have_mattered(field, harmless
 
 
 def test_latent_queries_of_an_older_version_go_on_as_plain_ones_only():
-    record = {"experiment": to_dict(tiny_run.experiment("x")), "experts": ["a"], "texts": {},
-              "model": to_dict(dataclasses.replace(tiny_run.MODEL, bottleneck="query"))}
+    record = {
+        "experiment": to_dict(tiny_run.experiment("x")),
+        "experts": ["a"],
+        "texts": {},
+        "model": to_dict(dataclasses.replace(tiny_run.MODEL, bottleneck="query")),
+    }
     older = json.loads(json.dumps(record))
     del older["model"]["rotary_values"]
     with pytest.raises(UserError, match="model: rotary_values"):

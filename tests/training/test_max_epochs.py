@@ -30,8 +30,11 @@ def test_an_expert_stopped_beside_others_is_the_expert_of_its_own_short_run(tmp_
     assert 10 < alone.step < 16
     long = tiny_run.experiment(tmp_path, steps=30, max_epochs=4.0)
     seen = []
-    both = tiny_run.train(long, tmp_path / "both", on_log=lambda _, values: seen.append(
-        [values[n]["rate"] for n in tiny_run.NAMES]))
+    both = tiny_run.train(
+        long,
+        tmp_path / "both",
+        on_log=lambda _, values: seen.append([values[n]["rate"] for n in tiny_run.NAMES]),
+    )
     assert both.step == 30
     np.testing.assert_array_equal(np.array(seen)[:, 0] > 0, np.arange(30) < alone.step)
     assert np.array(seen)[:, 1].all()
@@ -47,11 +50,13 @@ def test_an_expert_stopped_beside_others_is_the_expert_of_its_own_short_run(tmp_
 def test_the_weights_stay_after_the_end_whatever_the_schedule_leaves(tmp_path):
     few_words(tmp_path)
     e = tiny_run.experiment(tmp_path, steps=16, max_epochs=4.0)
-    e = dataclasses.replace(e, optimizer=dataclasses.replace(
-        e.optimizer, schedule="constant", weight_decay=0.1))
+    e = dataclasses.replace(
+        e, optimizer=dataclasses.replace(e.optimizer, schedule="constant", weight_decay=0.1)
+    )
     first = tiny_run.train(e, tmp_path)
-    more = tiny_run.train(dataclasses.replace(e, train=dataclasses.replace(e.train, steps=24)),
-                          tmp_path)
+    more = tiny_run.train(
+        dataclasses.replace(e, train=dataclasses.replace(e.train, steps=24)), tmp_path
+    )
     assert more.step == 24
     assert tiny_run.same(pick(first.params, 0), pick(more.params, 0))
     assert not tiny_run.same(pick(first.params, 1), pick(more.params, 1))

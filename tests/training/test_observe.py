@@ -35,12 +35,15 @@ def test_every_second_belongs_to_one_phase(tick):
         tick[0] += seconds
         phases.enter(name)
     assert {k: v for k, v in phases.news().items() if v} == {
-        "start": 1, "data": 2, "step": 4, "checkpoint": 8}
+        "start": 1,
+        "data": 2,
+        "step": 4,
+        "checkpoint": 8,
+    }
     tick[0] += 16
     assert phases.news()["step"] == 16 and phases.seconds()["step"] == 20
     assert sum(phases.seconds().values()) == tick[0]
-    assert shares(phases.seconds()) == (
-        "step 64.5 %, checkpoint 25.8 %, data 6.5 %, start 3.2 %")
+    assert shares(phases.seconds()) == ("step 64.5 %, checkpoint 25.8 %, data 6.5 %, start 3.2 %")
 
 
 def test_a_run_says_what_it_will_do_and_where_the_time_went(tmp_path):
@@ -48,8 +51,9 @@ def test_a_run_says_what_it_will_do_and_where_the_time_went(tmp_path):
     e, said = tiny_run.experiment(tmp_path, steps=3, checkpoint_every=0.0), []
     done = tiny_run.train(e, tmp_path, devices=jax.devices()[:4], fsdp=2, say=said.append)
     layout, chosen, length, time = said
-    assert layout.startswith("jit over data 2 x fsdp 2 x expert 1; 96 tokens per step and expert, "
-                             "192 in all")
+    assert layout.startswith(
+        "jit over data 2 x fsdp 2 x expert 1; 96 tokens per step and expert, 192 in all"
+    )
     assert re.search(r"[\d.]+ MiB per device \([\d.]+ MiB of it the state\)", layout)
     assert chosen == "float32, attention xla, row kernels xla (no GPU)"
     assert length == "3 steps, at step 0: the time left shows after the first steps"
@@ -67,15 +71,32 @@ def test_a_run_says_what_it_will_do_and_where_the_time_went(tmp_path):
     assert again == ["training was complete at step 3; nothing to train"]
 
 
-@pytest.mark.parametrize("train,elapsed,step,kind,words", [
-    ({"seconds": 90.0}, 0, 0, "cpu", "90 seconds, at step 0: 90 s left"),
-    ({"seconds": 7200.0}, 1800.0, 5, "cpu", "7,200 seconds, at step 5: 90 min left"),
-    ({"steps": 100}, 600.0, 20, "cpu", "100 steps, at step 20: 40 min left at the speed so far"),
-    ({"tokens": 10**12}, 0, 0, "NVIDIA H100 80GB HBM3",
-     "1,000,000,000,000 tokens, at step 0: .* if it reaches 40% of the chip's peak"),
-    ({"steps": 100}, 0, 0, "cpu", "after the first steps")], ids=range(5))
-def test_the_time_that_is_known_before_the_first_step(monkeypatch, train, elapsed, step, kind,
-                                                      words):
+@pytest.mark.parametrize(
+    "train,elapsed,step,kind,words",
+    [
+        ({"seconds": 90.0}, 0, 0, "cpu", "90 seconds, at step 0: 90 s left"),
+        ({"seconds": 7200.0}, 1800.0, 5, "cpu", "7,200 seconds, at step 5: 90 min left"),
+        (
+            {"steps": 100},
+            600.0,
+            20,
+            "cpu",
+            "100 steps, at step 20: 40 min left at the speed so far",
+        ),
+        (
+            {"tokens": 10**12},
+            0,
+            0,
+            "NVIDIA H100 80GB HBM3",
+            "1,000,000,000,000 tokens, at step 0: .* if it reaches 40% of the chip's peak",
+        ),
+        ({"steps": 100}, 0, 0, "cpu", "after the first steps"),
+    ],
+    ids=range(5),
+)
+def test_the_time_that_is_known_before_the_first_step(
+    monkeypatch, train, elapsed, step, kind, words
+):
     peak = banner.peak_flops
     monkeypatch.setattr(banner, "peak_flops", lambda device: peak(kind))
     train = TrainConfig(batch=8, **train)
@@ -96,14 +117,19 @@ def test_text_that_will_be_read_too_often_is_named():
         "logs: learns for 36% of the run: then it has read its 900 tokens 4 times "
         "(config.train.max_epochs)",
         "wiki: learns for 40% of the run: then it has read its 1,001 tokens 4 times "
-        "(config.train.max_epochs)"]
+        "(config.train.max_epochs)",
+    ]
 
 
 def test_the_time_by_the_chips_peak():
     """3e15 operations at 40 % of 1e15 a second are 7.5 s."""
     assert banner._span(3e15 / (banner.USUAL_MFU * 1e15)) == "8 s"
-    assert [banner._span(s) for s in (119, 120, 7199, 7200)] == ["119 s", "2 min", "120 min",
-                                                                "2.0 h"]
+    assert [banner._span(s) for s in (119, 120, 7199, 7200)] == [
+        "119 s",
+        "2 min",
+        "120 min",
+        "2.0 h",
+    ]
 
 
 class Recorder:
@@ -113,10 +139,17 @@ class Recorder:
         monkeypatch.setattr(jax.profiler, "stop_trace", lambda: self.calls.append("stop"))
 
 
-@pytest.mark.parametrize("steps,first,last,expected", [
-    ((2, 4), 0, 6, {2: "start", 4: "stop"}), ((0, 1), 0, 6, {0: "start", 1: "stop"}),
-    ((2, 4), 3, 6, {3: "start", 4: "stop"}),  # goes on from a checkpoint
-    ((2, 4), 5, 6, {}), (None, 0, 6, {}), ((4, 9), 0, 6, {4: "start", "end": "stop"})])
+@pytest.mark.parametrize(
+    "steps,first,last,expected",
+    [
+        ((2, 4), 0, 6, {2: "start", 4: "stop"}),
+        ((0, 1), 0, 6, {0: "start", 1: "stop"}),
+        ((2, 4), 3, 6, {3: "start", 4: "stop"}),  # goes on from a checkpoint
+        ((2, 4), 5, 6, {}),
+        (None, 0, 6, {}),
+        ((4, 9), 0, 6, {4: "start", "end": "stop"}),
+    ],
+)
 def test_a_trace_covers_its_steps(monkeypatch, tmp_path, steps, first, last, expected):
     recorder, found = Recorder(monkeypatch), {}
     trace = Trace(steps, tmp_path)
@@ -170,8 +203,10 @@ def test_a_hang_is_named_once_and_the_run_goes_on(monkeypatch, tmp_path, phase):
         assert not heard.event.wait(0.1)  # once for a step
         dog.finished(8)
         assert heard.event.wait(30)
-    assert heard[0] == (f"no step has finished for 0.02 s: step 8 waits for {PHASES[phase]}; "
-                        f"its stacks are in {tmp_path / 'hang.txt'}")
+    assert heard[0] == (
+        f"no step has finished for 0.02 s: step 8 waits for {PHASES[phase]}; "
+        f"its stacks are in {tmp_path / 'hang.txt'}"
+    )
     assert len(heard) == 2 and "step 9" in heard[1]
     stacks = (tmp_path / "hang.txt").read_text()
     assert "test_a_hang_is_named_once" in stacks and f"step 8, {phase}" in stacks
@@ -240,15 +275,19 @@ def test_the_time_left_is_that_of_this_start_after_a_resume(monkeypatch):
     train = TrainConfig(batch=8, steps=100)
     clock, bar = Clock(train, 12, (), elapsed=600.0), Bar(60.0)
     e = settings.Experiment(train=train)
-    log = progress.Progress(e, CompressorLoss(tiny_run.MODEL, train), ("a",), clock, Phases(), None,
-                            bar, None)
+    log = progress.Progress(
+        e, CompressorLoss(tiny_run.MODEL, train), ("a",), clock, Phases(), None, bar, None
+    )
     log.start(60)
     clock.start()
     now[0] += 8
     clock.pause()
     now[0] += 4
-    log(64, {k: np.ones(1) for k in ("nll", "correct", "tokens", "windows", "exact",
-                                     "gradient_norm")}, np.array([0.5]))
+    log(
+        64,
+        {k: np.ones(1) for k in ("nll", "correct", "tokens", "windows", "exact", "gradient_norm")},
+        np.array([0.5]),
+    )
     # 4 % took 12 s of this start: 36 % are left.
     assert bar.said[-1].startswith("10:08 passed, 01:48 left, step 64, TRA 100.00%, ")
     assert "48 tokens/s" in bar.said[-1]  # four steps of 96 tokens in 8 s

@@ -26,8 +26,11 @@ def uses(path: pathlib.Path, names) -> set[str]:
 
 
 def sources():
-    return [p for folder in ("cr_jax", "benchmarks", "configs", "colabs")
-            for p in (ROOT / folder).rglob("*.py")]
+    return [
+        p
+        for folder in ("cr_jax", "benchmarks", "configs", "colabs")
+        for p in (ROOT / folder).rglob("*.py")
+    ]
 
 
 def test_one_module_updates_parameters():
@@ -40,8 +43,10 @@ def test_optimisers_are_made_where_they_are_applied():
     assert found == {TRAINER, TIMED}
 
 
-@pytest.mark.parametrize("text", ["import optax\noptax.apply_updates(p, u)",
-                                  "from optax import apply_updates as a\na(p, u)"])
+@pytest.mark.parametrize(
+    "text",
+    ["import optax\noptax.apply_updates(p, u)", "from optax import apply_updates as a\na(p, u)"],
+)
 def test_an_update_is_noticed(tmp_path, text):
     """Positive control."""
     path = tmp_path / "loop.py"

@@ -24,7 +24,8 @@ def taken(form: str) -> set[str]:
     shapes = jax.eval_shape(lambda k: models.init(small(form), k), jax.random.key(0))["params"]
     picked = muon_dimensions(shapes)
     assert jax.tree.structure(picked, is_leaf=lambda x: not isinstance(x, dict)).num_leaves == len(
-        names(shapes))
+        names(shapes)
+    )
     is_spec = lambda x: isinstance(x, optax.contrib.MuonDimensionNumbers)
     found = jax.tree_util.tree_leaves_with_path(picked, is_leaf=is_spec)
     return {"/".join(k.key for k in path) for path, spec in found if is_spec(spec)}
@@ -36,9 +37,14 @@ BLOCKS = {f"{side}/blocks/{m}" for side in ("encoder", "decoder") for m in MATRI
 
 @pytest.mark.parametrize("form", FORMS)
 def test_muon_takes_the_block_matrices_and_nothing_else(form):
-    refine = set() if form != "plain_query" else {
-        f"bottleneck/refine/{m}" for m in
-        ("Attention_0/qkv", "Attention_0/out", "SwiGlu_0/up", "SwiGlu_0/down")}
+    refine = (
+        set()
+        if form != "plain_query"
+        else {
+            f"bottleneck/refine/{m}"
+            for m in ("Attention_0/qkv", "Attention_0/out", "SwiGlu_0/up", "SwiGlu_0/down")
+        }
+    )
     assert taken(form) == BLOCKS | refine
 
 
@@ -77,14 +83,16 @@ def test_muon_updates_are_orthogonal_and_adamw_updates_are_signs():
             # adds b1 (1 - b1) / (1 - b1^2) of it.
             step = 1e-3 * (1 + 0.9 * 0.1 / (1 - 0.9**2))
             np.testing.assert_allclose(
-                update, -step * np.sign(at(gradient, path)), rtol=1e-3, atol=1e-8)
+                update, -step * np.sign(at(gradient, path)), rtol=1e-3, atol=1e-8
+            )
 
 
 def test_adamw_alone_updates_every_leaf_by_its_rate():
     updates, gradient = one_update(OptimizerConfig(name="adamw", learning_rate=0.5, clip=0.0))
     for path in names(updates):
         np.testing.assert_allclose(
-            at(updates, path), -0.5 * np.sign(at(gradient, path)), rtol=1e-3, atol=1e-6)
+            at(updates, path), -0.5 * np.sign(at(gradient, path)), rtol=1e-3, atol=1e-6
+        )
 
 
 def test_large_gradients_are_clipped_by_their_global_norm():
@@ -146,10 +154,13 @@ def test_half_precision_muon_has_the_state_and_on_a_cpu_the_updates_of_optax():
 
     leaves, tree = jax.tree.flatten(params)
     random = np.random.default_rng(0)
-    gradients = [tree.unflatten([random.normal(size=x.shape).astype(np.float32) for x in leaves])
-                 for _ in range(3)]
-    a, b = (three(c, gradients) for c in (
-        plain, dataclasses.replace(plain, newton_schulz="bfloat16")))
+    gradients = [
+        tree.unflatten([random.normal(size=x.shape).astype(np.float32) for x in leaves])
+        for _ in range(3)
+    ]
+    a, b = (
+        three(c, gradients) for c in (plain, dataclasses.replace(plain, newton_schulz="bfloat16"))
+    )
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y, start in zip(jax.tree.leaves(a[1]), jax.tree.leaves(b[1]), leaves, strict=True):
         assert np.abs(x - start).max() > 1e-3
@@ -162,8 +173,10 @@ def test_half_precision_muon_has_the_state_and_on_a_cpu_the_updates_of_optax():
 def test_half_precision_iterations_orthogonalise(shape):
     x = np.random.default_rng(0).normal(size=shape)
     x = x / np.linalg.norm(x, axis=(-2, -1), keepdims=True)
-    found = {t: jax.jit(newton_schulz, static_argnums=1)(jnp.asarray(x, jnp.float32), t)
-             for t in (jnp.dtype("float32"), jnp.dtype("bfloat16"))}
+    found = {
+        t: jax.jit(newton_schulz, static_argnums=1)(jnp.asarray(x, jnp.float32), t)
+        for t in (jnp.dtype("float32"), jnp.dtype("bfloat16"))
+    }
     wide, half = (np.asarray(y, np.float64) for y in found.values())
     for values in (np.linalg.svd(y, compute_uv=False) for y in (wide, half)):
         assert values.min() > 0.6 and values.max() < 1.3

@@ -27,13 +27,20 @@ def start():
 
     def start(folder, pause, *held):
         environ = {
-            **os.environ, "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+            **os.environ,
+            "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "PYTHONPATH": str(PROGRAM.parents[2])}
-        children.append(subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(folder), str(STEPS), str(pause), *held],
-            env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+            "PYTHONPATH": str(PROGRAM.parents[2]),
+        }
+        children.append(
+            subprocess.Popen(
+                [sys.executable, str(PROGRAM), str(folder), str(STEPS), str(pause), *held],
+                env=environ,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
         return children[-1]
 
     yield start
@@ -73,8 +80,9 @@ def resume_and_compare(folder, quiet):
     assert tiny_run.same(resumed.params, whole.params)
     counts = collections.Counter((x["step"], x["expert"]) for x in logged(folder))
     assert set(counts.values()) == {1} and len(counts) == 2 * STEPS
-    figures = lambda folder: [(x["step"], x["nll"], x["tra"], x["gradient_norm"])
-                              for x in logged(folder)]
+    figures = lambda folder: [
+        (x["step"], x["nll"], x["tra"], x["gradient_norm"]) for x in logged(folder)
+    ]
     assert figures(folder) == figures(quiet)
     assert sealed(folder) == sealed(quiet) == [STEPS - 1, STEPS]
 
@@ -93,11 +101,14 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("event, name, seals, left", [
-    ("os.rename", "4", [2, 3], r"4\..+"), ("os.rename", "4.json", [2, 3], "4|4.partial")],
-    ids=["writing", "sealing"])
+@pytest.mark.parametrize(
+    "event, name, seals, left",
+    [("os.rename", "4", [2, 3], r"4\..+"), ("os.rename", "4.json", [2, 3], "4|4.partial")],
+    ids=["writing", "sealing"],
+)
 def test_killed_while_a_checkpoint_is_written_behind_the_steps(
-        folder, quiet, start, event, name, seals, left):
+    folder, quiet, start, event, name, seals, left
+):
     """The commit of step 4 stands still in the middle; step 5 is trained before the kill."""
     child = start(folder, 0, event, name)
     wait_for(child, lambda: (folder / "held").exists())

@@ -16,9 +16,26 @@ from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.step_files import PARTS, hash_files, incomplete, numbers, stored_shapes
 
 STATE = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int32(7)}
-NAMES = ["run[1]", "all*", "what?", "C#", "two words", " ", "größe 中文", "x" * 255, "dots...",
-         "50%20", "two\nlines", os.fsdecode(b"not-utf8-\xff"), "~", "-rf", "a'b\"c",
-         "{x}", "$HOME", "a\\b"]
+NAMES = [
+    "run[1]",
+    "all*",
+    "what?",
+    "C#",
+    "two words",
+    " ",
+    "größe 中文",
+    "x" * 255,
+    "dots...",
+    "50%20",
+    "two\nlines",
+    os.fsdecode(b"not-utf8-\xff"),
+    "~",
+    "-rf",
+    "a'b\"c",
+    "{x}",
+    "$HOME",
+    "a\\b",
+]
 
 
 def fill(folder, *steps):
@@ -67,7 +84,8 @@ def test_a_workdir_of_any_name_gives_back_what_was_saved(tmp_path, name):
 
 
 def test_without_a_plain_path_the_folder_of_brackets_is_refused_at_its_first_save(
-        tmp_path, monkeypatch):
+    tmp_path, monkeypatch
+):
     """Negative control: Orbax itself finds nothing to merge there."""
     monkeypatch.setattr(checkpoint, "plain_place", lambda folder, owner: folder)
     checkpointer = Checkpointer(tmp_path / "run[1]")
@@ -92,8 +110,11 @@ def test_a_listing_that_fails_inside_the_library_costs_no_good_step(tmp_path, mo
     checkpointer.wait()
     glob = type(epath.Path()).glob
     with monkeypatch.context() as patched:
-        patched.setattr(type(epath.Path()), "glob", lambda self, pattern: iter(
-            () if "ocdbt" in pattern else glob(self, pattern)))
+        patched.setattr(
+            type(epath.Path()),
+            "glob",
+            lambda self, pattern: iter(() if "ocdbt" in pattern else glob(self, pattern)),
+        )
         checkpointer.save(2, STATE, {}, {})
         with pytest.raises(UserError, match=r"cannot save step 2 .*older checkpoints are whole"):
             checkpointer.wait()
@@ -125,8 +146,9 @@ def test_arrays_of_a_process_that_were_not_merged_are_noticed(two_steps):
     bigger = Checkpointer(two_steps / "more")
     bigger.save(6, {**STATE, "z": np.ones(3)}, {}, {})
     bigger.close()
-    os.rename(two_steps / "more" / "6" / "state" / "ocdbt.process_0",
-              step / "state" / "ocdbt.process_1")
+    os.rename(
+        two_steps / "more" / "6" / "state" / "ocdbt.process_0", step / "state" / "ocdbt.process_1"
+    )
     assert "ocdbt.process_1" in incomplete(step) and other.is_dir()
 
 
@@ -143,8 +165,9 @@ def test_another_model_is_said_only_of_shapes_that_were_read(two_steps, warnings
 
     monkeypatch.setattr(checkpoint.ocp.Checkpointer, "restore", fail)
     assert found(two_steps)[0] == 1
-    assert warnings == ["checkpoint 2 is damaged (NOT_FOUND: Error opening a chunk); trying the "
-                        "one before"]
+    assert warnings == [
+        "checkpoint 2 is damaged (NOT_FOUND: Error opening a chunk); trying the one before"
+    ]
 
 
 @pytest.mark.parametrize("name", ["²", "٣", "1.5", "-2", "03x", ""])
@@ -162,8 +185,9 @@ def as_process(monkeypatch, number, sent):
     """This process is one of two; process 0's decisions come from the list `sent`."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: number)
-    monkeypatch.setattr(processes, "from_first",
-                        lambda make: make() if number == 0 else sent.pop(0))
+    monkeypatch.setattr(
+        processes, "from_first", lambda make: make() if number == 0 else sent.pop(0)
+    )
     monkeypatch.setattr(processes, "all_true", lambda good: good)
 
 
@@ -171,9 +195,15 @@ def test_a_process_that_lags_restores_the_step_that_process_0_chose(two_steps, m
     """Its own listing has a step more; what counts is the seal that it was told."""
     digest = checkpoint.sha256(two_steps / "1.json")
     checkpointer = Checkpointer(two_steps)
-    monkeypatch.setattr(checkpointer, "_read", lambda step, **parts: {
-        "record": {}, "iterator": {"next": step},
-        "state": {f"{i:05d}": x for i, x in enumerate(jax.tree.leaves(STATE))}})
+    monkeypatch.setattr(
+        checkpointer,
+        "_read",
+        lambda step, **parts: {
+            "record": {},
+            "iterator": {"next": step},
+            "state": {f"{i:05d}": x for i, x in enumerate(jax.tree.leaves(STATE))},
+        },
+    )
     as_process(monkeypatch, 1, [(1, digest)])
     assert checkpointer.restore(STATE)[0] == 1
     checkpointer.close()

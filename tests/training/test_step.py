@@ -31,8 +31,7 @@ def start(optimizer=ADAMW, train=TRAIN):
 
 @functools.cache
 def compiled(optimizer=ADAMW, train=TRAIN):
-    step = step_room.make_train_step(
-        CompressorLoss(MODEL, train), optimizer, train.accumulate)
+    step = step_room.make_train_step(CompressorLoss(MODEL, train), optimizer, train.accumulate)
 
     @jax.jit
     def counted(*args):
@@ -114,7 +113,8 @@ def test_draws_reach_the_model():
 
 def drawn(train, step=0, rows=512, key=0):
     options, kept = draw_for(
-        MODEL, train, (rows, MODEL.window), jax.random.fold_in(jax.random.key(key), step))
+        MODEL, train, (rows, MODEL.window), jax.random.fold_in(jax.random.key(key), step)
+    )
     return options if kept is None else {**options, "kept": kept}
 
 
@@ -136,8 +136,9 @@ def test_tokens_past_a_short_window_change_neither_the_update_nor_the_sums():
     tokens = np.random.default_rng(0).integers(0, MODEL.vocab_size, kept.shape, np.int32)
     other = np.where(kept, tokens, 0)
     assert not np.array_equal(tokens, other)
-    one, two = (step(start(), {"tokens": jnp.asarray(t)}, jnp.float32(0.5))
-                for t in (tokens, other))
+    one, two = (
+        step(start(), {"tokens": jnp.asarray(t)}, jnp.float32(0.5)) for t in (tokens, other)
+    )
     assert float(one[1]["tokens"]) == kept.sum()
     jax.tree.map(np.testing.assert_array_equal, one, two)
 

@@ -59,8 +59,9 @@ def test_the_last_look_is_what_scoring_the_valid_windows_says(folder, whole):
     """By the plain way: logits at once, of the same 21 windows, with the trained weights."""
     assert [x["step"] for x in whole.looks] == [4, 8, 10]
     for e, name in enumerate(tiny_run.NAMES):
-        corpus = load_corpus([f"files:{folder}/{name}-valid.txt"], ByteTokenizer(),
-                             folder / "cache")
+        corpus = load_corpus(
+            [f"files:{folder}/{name}-valid.txt"], ByteTokenizer(), folder / "cache"
+        )
         tokens = jnp.asarray(eval_windows(corpus, 12, limit=40).spread(21).tokens)
         params = jax.tree.map(lambda x, e=e: jnp.asarray(x[e]), whole.params)
         h, _ = models.Autoencoder(tiny_run.MODEL).apply(params, tokens)
@@ -69,28 +70,38 @@ def test_the_last_look_is_what_scoring_the_valid_windows_says(folder, whole):
         found = whole.looks[-1]["experts"][name]
         assert found["valid_nll"] == pytest.approx(float(jnp.mean(nll)), rel=1e-5)
         assert found["valid_tra"] == pytest.approx(
-            float(jnp.mean(jnp.argmax(log_p, -1) == tokens)), abs=1e-6)
+            float(jnp.mean(jnp.argmax(log_p, -1) == tokens)), abs=1e-6
+        )
     # Negative control: the weights moved, and the look before saw others.
     before = [x["experts"]["digits"]["valid_nll"] for x in whole.looks]
     assert len(set(before)) == 3
-    assert whole.looks[-1]["loss"] == pytest.approx(np.mean(
-        [v["valid_nll"] for v in whole.looks[-1]["experts"].values()]))
+    assert whole.looks[-1]["loss"] == pytest.approx(
+        np.mean([v["valid_nll"] for v in whole.looks[-1]["experts"].values()])
+    )
 
 
 def test_every_look_is_a_line_of_the_metrics_and_training_is_left_as_it_was(folder, whole):
     written = [(x["step"], x["expert"], x["valid_nll"]) for x in lines(folder, "whole")]
-    assert written == [(look["step"], n, look["experts"][n]["valid_nll"])
-                       for look in whole.looks for n in tiny_run.NAMES]
+    assert written == [
+        (look["step"], n, look["experts"][n]["valid_nll"])
+        for look in whole.looks
+        for n in tiny_run.NAMES
+    ]
     blind = run(folder, "blind", evaluation={})
     assert blind.looks == [] and blind.best is None and not lines(folder, "blind")
     assert tiny_run.same(blind.params, whole.params)
 
 
-@pytest.mark.parametrize("layout", [
-    {"mode": "pmap", "devices": jax.devices()[:4]}, {"devices": jax.devices()[:4]},
-    {"devices": jax.devices()[:4], "fsdp": 2},
-    {"devices": jax.devices()[:4], "train": {"experts_by": "map"}}],
-    ids=["pmap", "data", "fsdp", "map"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"mode": "pmap", "devices": jax.devices()[:4]},
+        {"devices": jax.devices()[:4]},
+        {"devices": jax.devices()[:4], "fsdp": 2},
+        {"devices": jax.devices()[:4], "train": {"experts_by": "map"}},
+    ],
+    ids=["pmap", "data", "fsdp", "map"],
+)
 def test_the_same_figures_on_any_layout(folder, whole, layout, request):
     found = run(folder, request.node.callspec.id, **layout)
     assert [x["step"] for x in found.looks] == [4, 8, 10]
@@ -109,15 +120,16 @@ def test_a_stop_changes_no_look(folder, whole, stop):
     strip = lambda looks: [{k: v for k, v in x.items() if k != "seconds"} for x in looks]
     assert strip(found.looks) == strip(whole.looks)
     assert [(x["step"], x["expert"]) for x in lines(folder, name)] == [
-        (s, n) for s in (4, 8, 10) for n in tiny_run.NAMES]
+        (s, n) for s in (4, 8, 10) for n in tiny_run.NAMES
+    ]
 
 
 def test_one_trace_serves_all_looks(folder, monkeypatch):
     traces, score = [], losses.CompressorLoss.score
-    monkeypatch.setattr(losses.CompressorLoss, "score",
-                        lambda *a: traces.append(1) or score(*a))
-    done = run(folder, "traced", steps=9, evaluation={"every": "1 steps"},
-               train={"experts_by": "vmap"})
+    monkeypatch.setattr(losses.CompressorLoss, "score", lambda *a: traces.append(1) or score(*a))
+    done = run(
+        folder, "traced", steps=9, evaluation={"every": "1 steps"}, train={"experts_by": "vmap"}
+    )
     assert len(done.looks) == 9 and len(traces) == 1
 
 
@@ -147,22 +159,39 @@ def test_the_best_step_stays_beside_the_newest(folder, monkeypatch, keep):
 
 
 def test_seconds_until_a_target():
-    looks = [{"seconds": float(s), "experts": {"a": {"valid_tra": a}, "b": {"valid_tra": b}}}
-             for s, a, b in ((10, 0.5, 0.1), (20, 0.9, 0.2), (30, 0.8, 0.3), (40, 0.95, 0.4))]
+    looks = [
+        {"seconds": float(s), "experts": {"a": {"valid_tra": a}, "b": {"valid_tra": b}}}
+        for s, a, b in ((10, 0.5, 0.1), (20, 0.9, 0.2), (30, 0.8, 0.3), (40, 0.95, 0.4))
+    ]
     assert validation.seconds_to(looks, 0.9) == {"a": 20.0, "b": None}
     assert validation.seconds_to(looks, 0.1) == {"a": 10.0, "b": 10.0}
     assert validation.seconds_to([], 0.1) == {}
 
 
-@pytest.mark.parametrize(("text", "steps"), [
-    ("96 tokens", [1, 2, 3, 4]), ("200 tokens", [3, 4]), ("3 steps", [3, 4]), ("99 steps", [4])])
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [("96 tokens", [1, 2, 3, 4]), ("200 tokens", [3, 4]), ("3 steps", [3, 4]), ("99 steps", [4])],
+)
 def test_when_it_looks(folder, text, steps, request):
     found = run(folder, "when" + text.replace(" ", ""), steps=4, evaluation={"every": text})
     assert [x["step"] for x in found.looks] == steps  # the last step always
 
 
-@pytest.mark.parametrize("text", ["", "5", "5 hours", "0 steps", "-5 steps", "2.5 tokens",
-                                  "inf seconds", "nan seconds", "a steps", "5  steps"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "5",
+        "5 hours",
+        "0 steps",
+        "-5 steps",
+        "2.5 tokens",
+        "inf seconds",
+        "nan seconds",
+        "a steps",
+        "5  steps",
+    ],
+)
 def test_periods_that_make_no_sense(text):
     with pytest.raises(UserError, match=r"config\.eval\.every=.* '200 steps'"):
         validation_period(text)
@@ -194,22 +223,28 @@ def test_masks_and_predictions_are_scored_as_training_counts_them():
 
 def test_valid_text_without_tokens_is_refused(folder):
     e = tiny_run.experiment(folder, evaluation=EVERY)
-    empty = eval_windows(load_corpus([f"files:{folder}/digits-valid.txt"], ByteTokenizer(),
-                                     folder / "cache"), 12, limit=1)
+    empty = eval_windows(
+        load_corpus([f"files:{folder}/digits-valid.txt"], ByteTokenizer(), folder / "cache"),
+        12,
+        limit=1,
+    )
     empty = dataclasses.replace(empty, mask=np.zeros_like(empty.mask))
     with pytest.raises(UserError, match="digits: its valid text has no token"):
-        validation.Validation(e, CompressorLoss(tiny_run.MODEL, e.train), {"digits": empty},
-                              Clock(e.train, 12, ()))
+        validation.Validation(
+            e, CompressorLoss(tiny_run.MODEL, e.train), {"digits": empty}, Clock(e.train, 12, ())
+        )
 
 
 def test_objective_is_the_one_scoring_function(monkeypatch):
     """Whatever `token_scores` says is what a look says."""
     real = objective.token_scores
-    monkeypatch.setattr(objective, "token_scores",
-                        lambda *a: real(*a)._replace(correct=jnp.ones(a[2].shape, bool)))
+    monkeypatch.setattr(
+        objective, "token_scores", lambda *a: real(*a)._replace(correct=jnp.ones(a[2].shape, bool))
+    )
     loss = CompressorLoss(small(), TrainConfig(batch=4, steps=1))
     params = jax.jit(loss.init)(jax.random.key(0))
     tokens = windows(small())
     found = jax.jit(functools.partial(loss.score))(
-        params, {"tokens": tokens, "counted": jnp.ones(tokens.shape, bool)})
+        params, {"tokens": tokens, "counted": jnp.ones(tokens.shape, bool)}
+    )
     assert found["correct"] == tokens.size

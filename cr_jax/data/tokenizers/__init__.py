@@ -18,7 +18,11 @@ from cr_jax.errors import UserError
 from cr_jax.files import expanded
 
 __all__ = [
-    "ByteTokenizer", "Gpt2Tokenizer", "SentencePieceTokenizer", "Tokenizer", "load_tokenizer",
+    "ByteTokenizer",
+    "Gpt2Tokenizer",
+    "SentencePieceTokenizer",
+    "Tokenizer",
+    "load_tokenizer",
     "train_sentencepiece",
 ]
 

@@ -31,17 +31,21 @@ class Gpt2Tokenizer(TokenTable):
             raise UserError("the GPT-2 tokenizer needs tiktoken; install cr_jax[gpt2]") from None
         folder = folder or os.environ.get("CR_JAX_GPT2")
         if not folder:
-            raise UserError("the GPT-2 tokenizer needs a folder with encoder.json and vocab.bpe; "
-                            "name it in the config or in CR_JAX_GPT2")
+            raise UserError(
+                "the GPT-2 tokenizer needs a folder with encoder.json and vocab.bpe; "
+                "name it in the config or in CR_JAX_GPT2"
+            )
         folder = expanded(folder)
         try:
-            self._data = {name: (folder / name).read_bytes()
-                          for name in ("encoder.json", "vocab.bpe")}
+            self._data = {
+                name: (folder / name).read_bytes() for name in ("encoder.json", "vocab.bpe")
+            }
         except OSError as error:
             raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
         ranks, end = _gpt2_ranks(self._data, folder)
         self._encoding = tiktoken.Encoding(
-            "gpt2", pat_str=self._PATTERN, mergeable_ranks=ranks, special_tokens={})
+            "gpt2", pat_str=self._PATTERN, mergeable_ranks=ranks, special_tokens={}
+        )
         table = [b""] * (end + 1)
         for piece, i in ranks.items():
             table[i] = piece

@@ -54,8 +54,10 @@ class SentencePieceTokenizer(TokenTable):
         self._mark = np.array(mark, np.uint32)
         probe = f" a  b\t\r\n\n\0\u00e9e\u0301 \U0001f600{SPACE_MARK} "
         if self.decode(self.encode(probe)) != probe:
-            raise UserError("this SentencePiece model loses text; train one with byte_fallback and "
-                            "the identity normalisation, without dummy prefix")
+            raise UserError(
+                "this SentencePiece model loses text; train one with byte_fallback and "
+                "the identity normalisation, without dummy prefix"
+            )
 
     def encode(self, text: str) -> UInt32[np.ndarray, " N"]:
         if SPACE_MARK not in text:
@@ -123,11 +125,24 @@ def train_sentencepiece(
 def _train(sentences: Iterator[str], vocab_size: int, coverage: float) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=sentences, model_writer=model, model_type="bpe", vocab_size=vocab_size,
-        character_coverage=coverage, byte_fallback=True, normalization_rule_name="identity",
-        remove_extra_whitespaces=False, add_dummy_prefix=False, allow_whitespace_only_pieces=True,
-        user_defined_symbols=["\n", "\t"], pad_id=0, unk_id=1, eos_id=2, bos_id=-1,
-        max_sentence_length=4 * _SENTENCE + 1, num_threads=1, minloglevel=2,
+        sentence_iterator=sentences,
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        character_coverage=coverage,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=False,
+        allow_whitespace_only_pieces=True,
+        user_defined_symbols=["\n", "\t"],
+        pad_id=0,
+        unk_id=1,
+        eos_id=2,
+        bos_id=-1,
+        max_sentence_length=4 * _SENTENCE + 1,
+        num_threads=1,
+        minloglevel=2,
     )
     return model.getvalue()
 
@@ -143,8 +158,10 @@ def _train_common(sample: list[str], vocab_size: int) -> bytes:
     try:
         return _train(_sentences(blocks), vocab_size, 1.0)
     except RuntimeError:
-        raise UserError(f"a vocabulary of {vocab_size} is too small for 256 bytes and some "
-                        "characters; set vocab_size to 512 or more") from None
+        raise UserError(
+            f"a vocabulary of {vocab_size} is too small for 256 bytes and some "
+            "characters; set vocab_size to 512 or more"
+        ) from None
 
 
 def _advice(problem: str) -> str:

@@ -21,19 +21,22 @@ BOTTLENECKS: dict[str, Callable[[ModelConfig], Bottleneck]] = {
 
 
 def register_bottleneck(name: str, form: Callable[[ModelConfig], Bottleneck]) -> None:
-    """Makes `config.model.bottleneck` accept `name`.  Raises `UserError` for a name that is taken.
-    """
+    """Makes `config.model.bottleneck` accept `name`.  `UserError` for a name that is taken."""
     if not name.isidentifier() or name in BOTTLENECKS:
-        raise UserError(f"a bottleneck cannot be named {name!r}: a name is one word, and taken are "
-                        f"{', '.join(BOTTLENECKS)}")
+        raise UserError(
+            f"a bottleneck cannot be named {name!r}: a name is one word, and taken are "
+            f"{', '.join(BOTTLENECKS)}"
+        )
     BOTTLENECKS[name] = form
 
 
 def make_bottleneck(config: ModelConfig) -> Bottleneck:
     """The form that the config names.  Raises `UserError` when there is none of that name."""
     if config.bottleneck not in BOTTLENECKS:
-        raise UserError(f"config.model.bottleneck must be one of {', '.join(BOTTLENECKS)}; got "
-                        f"{config.bottleneck!r}")
+        raise UserError(
+            f"config.model.bottleneck must be one of {', '.join(BOTTLENECKS)}; got "
+            f"{config.bottleneck!r}"
+        )
     return BOTTLENECKS[config.bottleneck](config)
 
 
@@ -42,6 +45,8 @@ def check_bottleneck(config: ModelConfig, rate: int = 0) -> None:
     form = make_bottleneck(config)
     form.check()
     if rate > form.rates:
-        raise UserError(f"config.scoring.rate={rate} must not exceed {form.rates}, the "
-                        f"{form.rate_unit} that {config.bottleneck} has; 0 gives the decoder all "
-                        "of them")
+        raise UserError(
+            f"config.scoring.rate={rate} must not exceed {form.rates}, the "
+            f"{form.rate_unit} that {config.bottleneck} has; 0 gives the decoder all "
+            "of them"
+        )

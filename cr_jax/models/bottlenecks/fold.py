@@ -41,8 +41,9 @@ class Fold(Bottleneck):
 
     def check(self) -> None:
         if self.config.fold_channels < 1:
-            raise UserError("config.model.fold_channels must be at least 1, got "
-                            f"{self.config.fold_channels}")
+            raise UserError(
+                f"config.model.fold_channels must be at least 1, got {self.config.fold_channels}"
+            )
 
     def forward_flops(self) -> float:
         """2 (2 L d r + 2 M ceil(L/M) r Dz), of r channels per token."""
@@ -56,8 +57,7 @@ class Fold(Bottleneck):
         self.fold = self.param("fold", fan_in(), (row, c.d_latent))
         self.unfold = self.param("unfold", fan_in(), (c.d_latent, row))
         self.widen = self.param("widen", fan_in(), (c.fold_channels, c.d_model))
-        self.positions = self.param(
-            "positions", nn.initializers.normal(0.1), (c.window, c.d_model))
+        self.positions = self.param("positions", nn.initializers.normal(0.1), (c.window, c.d_model))
 
     def compress(
         self, h: Float[Array, "B L D"], mask: Bool[Array, "B L"] | None = None

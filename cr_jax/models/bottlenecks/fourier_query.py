@@ -56,9 +56,11 @@ class FourierQuery(Bottleneck):
 
     def check(self) -> None:
         if self.config.window > 1 << 15:
-            raise UserError(f"config.model.window={self.config.window} is too long for "
-                            f"bottleneck=fourier_query, whose tables go up to {1 << 15:,} tokens; "
-                            "cut the text into shorter windows")
+            raise UserError(
+                f"config.model.window={self.config.window} is too long for "
+                f"bottleneck=fourier_query, whose tables go up to {1 << 15:,} tokens; "
+                "cut the text into shorter windows"
+            )
 
     def forward_flops(self) -> float:
         """2 (2 L d r + L M H d + 2 L (M P + F) r)."""
@@ -98,7 +100,7 @@ class FourierQuery(Bottleneck):
         table = self._table(h.dtype)[:, :, self._pair_numbers() % self.frequencies]
         spectra = jnp.einsum("clmg,blmr->cbmgr", table, v)
         z = jnp.sum(_product(self.mix.astype(h.dtype)[:, None], spectra), axis=-1)
-        return jnp.moveaxis(z, 0, -1).reshape(b, c.latents, -1)[..., :c.d_latent]
+        return jnp.moveaxis(z, 0, -1).reshape(b, c.latents, -1)[..., : c.d_latent]
 
     def expand(
         self, z: Float[Array, "B M Dz"], rate: Int[Array, " B"] | None = None

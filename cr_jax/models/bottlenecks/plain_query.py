@@ -25,7 +25,8 @@ class Refine(nn.Module):
         c = self.config
         centre = (jnp.arange(c.latents) * c.window) // c.latents + c.window // (2 * c.latents)
         x = latents + Attention(c)(
-            rms_norm(latents), centre, lengths, rms_norm(h), jnp.arange(c.window))
+            rms_norm(latents), centre, lengths, rms_norm(h), jnp.arange(c.window)
+        )
         return x + SwiGlu(c)(rms_norm(x))
 
 
@@ -64,14 +65,14 @@ class PlainQuery(Bottleneck):
         self.narrow = self.param("narrow", fan_in(), (c.d_model, c.d_latent))
         self.widen = self.param("widen", fan_in(), (c.d_latent, c.d_model))
         self.slots = self.param("slots", nn.initializers.normal(0.1), (c.latents, c.d_model))
-        self.positions = self.param(
-            "positions", nn.initializers.normal(0.1), (c.window, c.d_model))
+        self.positions = self.param("positions", nn.initializers.normal(0.1), (c.window, c.d_model))
 
     def compress(
         self, h: Float[Array, "B L D"], mask: Bool[Array, "B L"] | None = None
     ) -> Float[Array, "B M Dz"]:
         start = jnp.broadcast_to(
-            self.queries.astype(h.dtype)[None], (h.shape[0], *self.queries.shape))
+            self.queries.astype(h.dtype)[None], (h.shape[0], *self.queries.shape)
+        )
         return project(rms_norm(self.refine(start, h, _lengths(mask))), self.narrow)
 
     def expand(
@@ -80,7 +81,8 @@ class PlainQuery(Bottleneck):
         c = self.config
         latents = project(z, self.widen) + self.slots.astype(z.dtype)[None]
         blank = jnp.broadcast_to(
-            self.positions.astype(z.dtype)[None], (z.shape[0], c.window, c.d_model))
+            self.positions.astype(z.dtype)[None], (z.shape[0], c.window, c.d_model)
+        )
         return jnp.concatenate([latents, blank], axis=1)
 
     def rate_mask(self, rate: Int[Array, " B"]) -> Bool[Array, "B M 1"]:

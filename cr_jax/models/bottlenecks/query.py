@@ -59,14 +59,18 @@ class Query(Bottleneck):
         query = initializers.normal(1.0 if c.positional_bias == "none" else 0.0)
         self.queries = self.param("queries", query, (c.latents, d))
         self.keys = self.param("keys", fan_in(), (d, d))
-        self.values = self.param("values", spectrum.one_direction_a_channel(
-            c.heads, self.span) if transform else fan_in(), (d, d))
+        self.values = self.param(
+            "values",
+            spectrum.one_direction_a_channel(c.heads, self.span) if transform else fan_in(),
+            (d, d),
+        )
         self.write = self.param("write", self._whole_pairs, (d, latent))
         self.places = self.param("places", query, (c.window, d))
         self.latent_keys = self.param("latent_keys", fan_in(), (latent, d))
         self.read = self.param("read", lambda key: spectrum.whole_pairs(d, c.heads, latent).T)
-        self.back = self.param("back", lambda key: (
-            GAIN * self.values.T if transform else fan_in()(key, (d, d))))
+        self.back = self.param(
+            "back", lambda key: GAIN * self.values.T if transform else fan_in()(key, (d, d))
+        )
         self.positions = self.param("positions", initializers.normal(0.1), (c.window, d))
         if c.positional_bias == "learned":
             self.write_bias = self.param("write_bias", lambda key: self._own_slices())
@@ -78,8 +82,12 @@ class Query(Bottleneck):
         self, h: Float[Array, "B L D"], mask: Bool[Array, "B L"] | None = None
     ) -> Float[Array, "B M Dz"]:
         weights = self._attention(
-            "mhk,blhk->bhml", self.queries, project(h, self.keys), self._bias("write"),
-            None if mask is None else mask[:, None, None])
+            "mhk,blhk->bhml",
+            self.queries,
+            project(h, self.keys),
+            self._bias("write"),
+            None if mask is None else mask[:, None, None],
+        )
         values = self._turned(self._split(project(h, self.values)), 1)
         z = self.span**0.5 * jnp.einsum("bhml,blhk->bmhk", weights, values)
         return project(z.reshape(*z.shape[:2], -1), self.write)
@@ -88,8 +96,12 @@ class Query(Bottleneck):
         self, z: Float[Array, "B M Dz"], rate: Int[Array, " B"] | None = None
     ) -> Float[Array, "B L D"]:
         weights = self._attention(
-            "lhk,bmhk->bhlm", self.places, project(z, self.latent_keys), self._bias("read"),
-            None if rate is None else self.rate_mask(rate).mT[:, None])
+            "lhk,bmhk->bhlm",
+            self.places,
+            project(z, self.latent_keys),
+            self._bias("read"),
+            None if rate is None else self.rate_mask(rate).mT[:, None],
+        )
         x = jnp.einsum("bhlm,bmhk->blhk", weights, self._split(project(z, self.read)))
         x = self._turned(x, -1)
         x = project(x.reshape(*x.shape[:2], -1), self.back)

@@ -22,5 +22,16 @@ from cr_jax.models.kernels.rows import (
     softmax_terms,
 )
 
-__all__ = ["Form", "add_norm", "cross_entropy", "gated", "heads", "missing", "project", "rms_norm",
-           "rotate", "softmax_terms", "trial"]
+__all__ = [
+    "Form",
+    "add_norm",
+    "cross_entropy",
+    "gated",
+    "heads",
+    "missing",
+    "project",
+    "rms_norm",
+    "rotate",
+    "softmax_terms",
+    "trial",
+]

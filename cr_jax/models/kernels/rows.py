@@ -115,7 +115,9 @@ def gated(
 
 
 def cross_entropy(
-    logits: Float[Array, "T V"], ids: Int[Array, " T"], weights: Float[Array, " T"],
+    logits: Float[Array, "T V"],
+    ids: Int[Array, " T"],
+    weights: Float[Array, " T"],
     form: Form = "xla",
 ) -> tuple[Float[Array, "T V"], Float[Array, " T"], Bool[Array, " T"]]:
     """(gradient of sum(weights * nll) in the logits, nll in nats, whether the target won).
@@ -152,5 +154,6 @@ def softmax_terms(
 
         lowest = jnp.float32(jnp.finfo(jnp.float32).min)
         top, total = jax.lax.reduce(
-            (wide, jnp.ones_like(wide)), (lowest, jnp.float32(0)), merge, (wide.ndim - 1,))
+            (wide, jnp.ones_like(wide)), (lowest, jnp.float32(0)), merge, (wide.ndim - 1,)
+        )
     return top, top + jnp.log(total), target.astype(jnp.float32)

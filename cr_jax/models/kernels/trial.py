@@ -57,8 +57,10 @@ def _compare(width: int, heads: int, inner: int, vocabulary: int) -> str:
         pair = [_slopes(operation, form)(*arguments) for form in ("xla", "triton")]
         if away := _apart(*pair):
             return f"{name} is off by {away:.0%} on this device"
-    pair = [jax.jit(functools.partial(rows.cross_entropy, form=form))(logits, ids, weights)
-            for form in ("xla", "triton")]
+    pair = [
+        jax.jit(functools.partial(rows.cross_entropy, form=form))(logits, ids, weights)
+        for form in ("xla", "triton")
+    ]
     if away := _apart(*pair):
         return f"the loss is off by {away:.0%} on this device"
     return ""

@@ -12,14 +12,15 @@ To add a kind: a module with these methods, named in `KINDS`.
 """
 
 from cr_jax.models.lm.decoder import Cache, Decoder
-from cr_jax.models.lm.interface import (
-    KINDS,
-    cache_bytes,
-    count_lm_parameters,
-    head,
-    init,
-    make_lm,
-)
+from cr_jax.models.lm.interface import KINDS, cache_bytes, count_lm_parameters, head, init, make_lm
 
-__all__ = ["KINDS", "Cache", "Decoder", "cache_bytes", "count_lm_parameters", "head", "init",
-           "make_lm"]
+__all__ = [
+    "KINDS",
+    "Cache",
+    "Decoder",
+    "cache_bytes",
+    "count_lm_parameters",
+    "head",
+    "init",
+    "make_lm",
+]

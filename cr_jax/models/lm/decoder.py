@@ -16,13 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from cr_jax.config import LmConfig
 from cr_jax.models import kernels
 from cr_jax.models.kernels import add_norm, project, rms_norm
-from cr_jax.models.layers import (
-    SwiGlu,
-    attention_kernel,
-    compute_dtype,
-    fan_in,
-    row_kernels,
-)
+from cr_jax.models.layers import SwiGlu, attention_kernel, compute_dtype, fan_in, row_kernels
 
 
 class Cache(NamedTuple):
@@ -66,11 +60,13 @@ class CausalAttention(nn.Module):
             q, k = (kernels.rotate(rms_norm(y), positions) for y in (q, k))
         if past is None:
             y = jax.nn.dot_product_attention(
-                q, k, v, is_causal=True, implementation=attention_kernel(c))
+                q, k, v, is_causal=True, implementation=attention_kernel(c)
+            )
         else:
             k, v = (_write(old, new, positions[:, 0]) for old, new in zip(past, (k, v)))
             y = jax.nn.dot_product_attention(
-                q, k, v, key_value_seq_lengths=positions[:, 0] + 1, implementation="xla")
+                q, k, v, key_value_seq_lengths=positions[:, 0] + 1, implementation="xla"
+            )
         out = self.param("out", fan_in(self.out_scale), (d, d))
         return project(y.reshape(x.shape), out), (k, v)
 
@@ -90,7 +86,8 @@ class DecoderBlock(nn.Module):
         form = row_kernels(self.config)
         x, normed = add_norm(*carry, form)
         y, held = CausalAttention(self.config, self.out_scale, name="attention")(
-            normed, positions, past)
+            normed, positions, past
+        )
         x, normed = add_norm(x, y, form)
         y = SwiGlu(self.config, self.out_scale, name="mlp")(normed)
         return ((x + y, None) if carry[1] is None else (x, y)), held if self.keep else None
@@ -104,12 +101,14 @@ class Decoder(nn.Module):
     def setup(self):
         c = self.config
         self.embedding = self.param(
-            "embedding", nn.initializers.normal(1.0), (c.vocab_size, c.d_model))
+            "embedding", nn.initializers.normal(1.0), (c.vocab_size, c.d_model)
+        )
         self.start = self.param("start", nn.initializers.normal(1.0), (c.d_model,))
         if not c.tie_embeddings:
             # Zeros: the first answer is the uniform distribution, not a copy of the last token.
             self.head_kernel = self.param(
-                "head", nn.initializers.zeros_init(), (c.d_model, c.vocab_size))
+                "head", nn.initializers.zeros_init(), (c.d_model, c.vocab_size)
+            )
         block = DecoderBlock
         if c.remat:
             block = nn.remat(DecoderBlock, prevent_cse=not c.scan)
@@ -156,7 +155,8 @@ class Decoder(nn.Module):
         """
         x = rms_norm(self._embedded(token[:, None]))
         (x, _), (k, v) = self._bound("step_blocks")(
-            (x, None), (cache.keys, cache.values), cache.length[:, None])
+            (x, None), (cache.keys, cache.values), cache.length[:, None]
+        )
         return rms_norm(x)[:, 0], Cache(k, v, cache.length + 1)
 
     def _bound(self, name: str):

@@ -41,7 +41,8 @@ class CausalLm(nn.Module):
         x = jnp.concatenate([first, before], axis=1)
         depth = c.encoder_blocks + c.decoder_blocks
         h = Stack(c, depth, causal=True, name="decoder")(
-            rms_norm(x, row_kernels(c)), jnp.arange(tokens.shape[1]))
+            rms_norm(x, row_kernels(c)), jnp.arange(tokens.shape[1])
+        )
         return rms_norm(h, row_kernels(c))
 
 

@@ -13,21 +13,17 @@ import numpy as np
 from cr_jax.config import Experiment
 from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
-from cr_jax.studies.baselines import (
-    compression,
-    embedding,
-    gate,
-    lm,
-    naive_bayes,
-    ngram,
-    unknown,
-)
+from cr_jax.studies.baselines import compression, embedding, gate, lm, naive_bayes, ngram, unknown
 from cr_jax.studies.baselines.interface import Baseline, Budget, TrainingText
 
 # fit(TrainingText, lengths, Budget) -> Baseline, on the host.
 ON_HOST: dict[str, Callable[..., Baseline]] = {
-    "ngram": ngram.fit, "naive_bayes": naive_bayes.fit, "ppm": compression.fit_ppm,
-    "zstd": compression.fit_zstd, "embedding": embedding.fit}
+    "ngram": ngram.fit,
+    "naive_bayes": naive_bayes.fit,
+    "ppm": compression.fit_ppm,
+    "zstd": compression.fit_zstd,
+    "embedding": embedding.fit,
+}
 # fit(TrainingText, lengths, Budget, Experiment, ModelConfig) -> Baseline, on JAX's devices.
 ON_DEVICE: dict[str, Callable[..., Baseline]] = {"gate": gate.fit, "lm": lm.fit}
 FRAME = ("oracle", "chance")
@@ -36,8 +32,14 @@ LENGTHS = (16, 32, 64, 128, 512)
 USUAL = Budget()
 
 
-def fit(name: str, corpora: Corpora, experiment: Experiment, lengths: Sequence[int] = LENGTHS,
-        budget: Budget = USUAL, text: type[TrainingText] = TrainingText) -> Baseline:
+def fit(
+    name: str,
+    corpora: Corpora,
+    experiment: Experiment,
+    lengths: Sequence[int] = LENGTHS,
+    budget: Budget = USUAL,
+    text: type[TrainingText] = TrainingText,
+) -> Baseline:
     """Fits one baseline on the training text of the experiment's domains, as `text` deals it out.
 
     `UserError` for an unknown name or a length that does not fit into a window.
@@ -45,18 +47,31 @@ def fit(name: str, corpora: Corpora, experiment: Experiment, lengths: Sequence[i
     if name not in ON_HOST and name not in ON_DEVICE:
         raise UserError(f"no baseline '{name}' to fit; there are {', '.join(NAMES)}")
     _check(lengths, experiment.model.window)
-    read = text(tuple(corpora.train), tuple(corpora.train.values()), corpora.tokenizer,
-                experiment.model.window, experiment.data.mode, experiment.seed)
+    read = text(
+        tuple(corpora.train),
+        tuple(corpora.train.values()),
+        corpora.tokenizer,
+        experiment.model.window,
+        experiment.data.mode,
+        experiment.seed,
+    )
     if name in ON_HOST:
         return ON_HOST[name](read, tuple(lengths), budget)
     model = sized(experiment.model, corpora.tokenizer)
     return ON_DEVICE[name](read, tuple(lengths), budget, experiment, model)
 
 
-def run(corpora: Corpora, experiment: Experiment, lengths: Sequence[int] = LENGTHS,
-        names: Sequence[str] = NAMES, *, budget: Budget = USUAL, calibration: int = 128,
-        text: type[TrainingText] = TrainingText,
-        say: Callable[[str], None] = lambda line: None) -> dict:
+def run(
+    corpora: Corpora,
+    experiment: Experiment,
+    lengths: Sequence[int] = LENGTHS,
+    names: Sequence[str] = NAMES,
+    *,
+    budget: Budget = USUAL,
+    calibration: int = 128,
+    text: type[TrainingText] = TrainingText,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict:
     """-> {name: {"16": accuracy, ..., "per_domain", "confusion", "ood", "seconds", "note"}}.
 
     Accuracy is the mean over domains of the share of test windows whose first l tokens get the
@@ -82,13 +97,17 @@ def run(corpora: Corpora, experiment: Experiment, lengths: Sequence[int] = LENGT
         fitted = time.perf_counter()
         found[name] = measure(baseline, corpora, lengths, calibration)
         found[name]["seconds"] = {"fit": fitted - began, "score": time.perf_counter() - fitted}
-        say(f"{name}: " + ", ".join(f"{k} {found[name][str(k)]:.2%}" for k in lengths)
-            + f" ({time.perf_counter() - began:.0f} s)")
+        say(
+            f"{name}: "
+            + ", ".join(f"{k} {found[name][str(k)]:.2%}" for k in lengths)
+            + f" ({time.perf_counter() - began:.0f} s)"
+        )
     return found
 
 
-def measure(baseline: Baseline, corpora: Corpora, lengths: Sequence[int], calibration: int = 128
-            ) -> dict:
+def measure(
+    baseline: Baseline, corpora: Corpora, lengths: Sequence[int], calibration: int = 128
+) -> dict:
     """The figures of one fitted baseline on valid and test; see `run`."""
     names = tuple(corpora.train)
     ordered = {n: corpora.test[n] for n in (*names, *(n for n in corpora.test if n not in names))}
@@ -102,23 +121,28 @@ def measure(baseline: Baseline, corpora: Corpora, lengths: Sequence[int], calibr
         out["per_domain"][str(length)] = accuracy
         own = np.stack([np.quantile(valid[n][k][e], [0.5, 0.05]) for e, n in enumerate(names)])
         counts = {n: np.minimum(w.mask.sum(1), length) for n, w in ordered.items()}
-        told = unknown.leave_one_out({n: s[k] for n, s in test.items()}, counts,
-                                     baseline.unit, own)
+        told = unknown.leave_one_out({n: s[k] for n, s in test.items()}, counts, baseline.unit, own)
         out["ood"]["per_length"][str(length)] = {
-            rule: {"auroc": _mean(cells, names, "auroc"), "fpr95": _mean(cells, names, "fpr95"),
-                   "per_domain": {n: c for n, c in cells.items() if n in names},
-                   "unseen": {n: c for n, c in cells.items() if n not in names}}
-            for rule, cells in told.items()}
-    out["confusion"] = {n: {m: int((won[n] == e).sum()) for e, m in enumerate(names)}
-                        for n in names}
+            rule: {
+                "auroc": _mean(cells, names, "auroc"),
+                "fpr95": _mean(cells, names, "fpr95"),
+                "per_domain": {n: c for n, c in cells.items() if n in names},
+                "unseen": {n: c for n, c in cells.items() if n not in names},
+            }
+            for rule, cells in told.items()
+        }
+    out["confusion"] = {
+        n: {m: int((won[n] == e).sum()) for e, m in enumerate(names)} for n in names
+    }
     out["unit"], out["note"] = baseline.unit, baseline.note
     return out
 
 
 def _score(baseline: Baseline, domains, lengths) -> dict[str, np.ndarray]:
     """Scores [K, E, N] of each domain's windows, all windows in one call."""
-    tokens, mask = (np.concatenate([getattr(w, x) for w in domains.values()])
-                    for x in ("tokens", "mask"))
+    tokens, mask = (
+        np.concatenate([getattr(w, x) for w in domains.values()]) for x in ("tokens", "mask")
+    )
     scores = baseline.predict(tokens, mask, lengths)
     cuts = np.cumsum([len(w) for w in domains.values()])[:-1]
     return dict(zip(domains, np.split(scores, cuts, axis=-1)))
@@ -134,12 +158,16 @@ def _frame(name: str, lengths, domains) -> dict:
     """What needs no text: always right, and drawn at random."""
     share = 1.0 if name == "oracle" else 1 / len(domains)
     ood = {"auroc": 1.0, "fpr95": 0.0} if name == "oracle" else {"auroc": 0.5, "fpr95": 0.95}
-    return {**{str(k): share for k in lengths},
-            "per_domain": {str(k): dict.fromkeys(domains, share) for k in lengths},
-            "ood": {"per_length": {str(k): {name: ood} for k in lengths}}}
+    return {
+        **{str(k): share for k in lengths},
+        "per_domain": {str(k): dict.fromkeys(domains, share) for k in lengths},
+        "ood": {"per_length": {str(k): {name: ood} for k in lengths}},
+    }
 
 
 def _check(lengths, window: int) -> None:
     if not lengths or min(lengths) < 1 or max(lengths) > window:
-        raise UserError(f"baselines are scored at {', '.join(map(str, lengths)) or 'no'} tokens, "
-                        f"but a window has {window}; choose lengths from 1 to {window}")
+        raise UserError(
+            f"baselines are scored at {', '.join(map(str, lengths)) or 'no'} tokens, "
+            f"but a window has {window}; choose lengths from 1 to {window}"
+        )

@@ -13,15 +13,18 @@ from jaxtyping import Float, Float64, Int64, Integer, UInt64
 from cr_jax.errors import UserError
 
 
-def keys(symbols: Integer[np.ndarray, " T"], place: Int64[np.ndarray, " T"], order: int, bits: int
-         ) -> tuple[list[UInt64[np.ndarray, "..."]], list[Int64[np.ndarray, "..."]]]:
+def keys(
+    symbols: Integer[np.ndarray, " T"], place: Int64[np.ndarray, " T"], order: int, bits: int
+) -> tuple[list[UInt64[np.ndarray, "..."]], list[Int64[np.ndarray, "..."]]]:
     """The n-grams that end at each symbol, n = 1..order: (their keys, where they end).
 
     `place`: a symbol's position in its window; an n-gram lies within one window.
     """
     if order < 1 or order * bits > 64:
-        raise UserError(f"an n-gram of {order} symbols of {bits} bits does not fit in 64 bits; "
-                        f"choose an order from 1 to {64 // bits}")
+        raise UserError(
+            f"an n-gram of {order} symbols of {bits} bits does not fit in 64 bits; "
+            f"choose an order from 1 to {64 // bits}"
+        )
     running = symbols.astype(np.uint64)
     found, ends = [running], [np.arange(len(running))]
     for n in range(1, order):
@@ -52,8 +55,16 @@ class Backoff:
     (max(n(cs) - discount, 0) + discount t(c) P') / n(c).  Order 0 is uniform over `alphabet`.
     """
 
-    def __init__(self, symbols: Integer[np.ndarray, " T"], place: Int64[np.ndarray, " T"], *,
-                 order: int, bits: int, alphabet: int, discount: float = 0.0):
+    def __init__(
+        self,
+        symbols: Integer[np.ndarray, " T"],
+        place: Int64[np.ndarray, " T"],
+        *,
+        order: int,
+        bits: int,
+        alphabet: int,
+        discount: float = 0.0,
+    ):
         self.order, self.bits, self.alphabet, self.discount = order, bits, alphabet, discount
         self._levels = [self._count(k) for k in keys(symbols, place, order, bits)[0]]
 
@@ -65,7 +76,7 @@ class Backoff:
     def _count(self, found):
         grams, counts = np.unique(found, return_counts=True)
         context = grams >> np.uint64(self.bits)
-        first = np.flatnonzero(np.r_[True, context[1:] != context[:-1]][:len(context)])
+        first = np.flatnonzero(np.r_[True, context[1:] != context[:-1]][: len(context)])
         sums = np.add.reduceat(counts, first) if len(first) else counts
         distinct = np.diff(np.r_[first, len(grams)])
         narrow = lambda x: x.astype(np.float32)
@@ -78,8 +89,10 @@ class Backoff:
             lower = out[-1][asked.suffix[n]] if n else 1.0 / self.alphabet
             count = _look_up(level.grams, level.counts, asked.grams[n])
             at = asked.context[n]
-            total, distinct = (_look_up(level.contexts, x, asked.contexts[n])[at]
-                               for x in (level.totals, level.distinct))
+            total, distinct = (
+                _look_up(level.contexts, x, asked.contexts[n])[at]
+                for x in (level.totals, level.distinct)
+            )
             if self.discount:
                 known = np.maximum(count - self.discount, 0) + self.discount * distinct * lower
                 p = np.where(total > 0, known / np.maximum(total, 1), lower)
@@ -101,8 +114,13 @@ class Backoff:
 class Asked:
     """The distinct n-grams of some windows, sorted once and looked up in every model."""
 
-    def __init__(self, symbols: Integer[np.ndarray, " T"], place: Int64[np.ndarray, " T"],
-                 order: int, bits: int):
+    def __init__(
+        self,
+        symbols: Integer[np.ndarray, " T"],
+        place: Int64[np.ndarray, " T"],
+        order: int,
+        bits: int,
+    ):
         self.total = len(symbols)
         found, self.ends = keys(symbols, place, order, bits)
         unique = [np.unique(k, return_inverse=True) for k in found]
@@ -117,8 +135,9 @@ class Asked:
             self.suffix.append(np.searchsorted(self.grams[n - 1], rest) if n else None)
 
 
-def log_probabilities(models: Sequence[Backoff], symbols: Integer[np.ndarray, " T"],
-                      place: Int64[np.ndarray, " T"]) -> Float64[np.ndarray, "E T"]:
+def log_probabilities(
+    models: Sequence[Backoff], symbols: Integer[np.ndarray, " T"], place: Int64[np.ndarray, " T"]
+) -> Float64[np.ndarray, "E T"]:
     """nats of every symbol under every model; the models share order and bits."""
     asked = Asked(symbols, place, models[0].order, models[0].bits)
     return np.stack([m.log_probability(asked) for m in models])

@@ -26,25 +26,44 @@ def fit_ppm(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Basel
     """Counts of `budget.sample_bytes` per domain; scores are mean nats per byte, negated."""
     bytes_of = ByteTable(text.tokenizer)
     models = [
-        Backoff(*bytes_of.flat(*_sample(text, e, budget.sample_bytes))[:2], order=ORDER, bits=8,
-                alphabet=256)
-        for e in range(len(text.names))]
+        Backoff(
+            *bytes_of.flat(*_sample(text, e, budget.sample_bytes))[:2],
+            order=ORDER,
+            bits=8,
+            alphabet=256,
+        )
+        for e in range(len(text.names))
+    ]
 
     def predict(tokens, mask, lengths):
         parts = []
         for i in range(0, len(tokens), _WINDOWS):
-            some = mask[i:i + _WINDOWS]
-            symbols, place, ends = bytes_of.flat(tokens[i:i + _WINDOWS], some)
-            sums = np.cumsum(np.pad(log_probabilities(models, symbols, place), ((0, 0), (1, 0))),
-                             axis=1)
-            parts.append(np.stack([
-                (sums[:, stop] - sums[:, ends[:, 0]]) / np.maximum(stop - ends[:, 0], 1)[None]
-                for stop in (_stops(ends, some, length) for length in lengths)]))
+            some = mask[i : i + _WINDOWS]
+            symbols, place, ends = bytes_of.flat(tokens[i : i + _WINDOWS], some)
+            sums = np.cumsum(
+                np.pad(log_probabilities(models, symbols, place), ((0, 0), (1, 0))), axis=1
+            )
+            parts.append(
+                np.stack(
+                    [
+                        (sums[:, stop] - sums[:, ends[:, 0]])
+                        / np.maximum(stop - ends[:, 0], 1)[None]
+                        for stop in (_stops(ends, some, length) for length in lengths)
+                    ]
+                )
+            )
         return np.concatenate(parts, axis=-1)
 
-    return Baseline(predict, independent=True, unit="nats/byte",
-                    note={"ngrams": sum(m.size for m in models), "order": ORDER,
-                          "sample_bytes": budget.sample_bytes})
+    return Baseline(
+        predict,
+        independent=True,
+        unit="nats/byte",
+        note={
+            "ngrams": sum(m.size for m in models),
+            "order": ORDER,
+            "sample_bytes": budget.sample_bytes,
+        },
+    )
 
 
 def fit_zstd(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Baseline:
@@ -54,11 +73,14 @@ def fit_zstd(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Base
     for e in range(len(text.names)):
         symbols = bytes_of.flat(*_sample(text, e, budget.dictionary_bytes))[0]
         dictionary = zstandard.ZstdCompressionDict(
-            symbols[-budget.dictionary_bytes:].tobytes(),
-            dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+            symbols[-budget.dictionary_bytes :].tobytes(), dict_type=zstandard.DICT_TYPE_RAWCONTENT
+        )
         dictionary.precompute_compress(level=LEVEL)
-        packers.append(zstandard.ZstdCompressor(dict_data=dictionary, write_checksum=False,
-                                                write_content_size=False))
+        packers.append(
+            zstandard.ZstdCompressor(
+                dict_data=dictionary, write_checksum=False, write_content_size=False
+            )
+        )
 
     def predict(tokens, mask, lengths):
         symbols, _, ends = bytes_of.flat(tokens, mask)
@@ -70,8 +92,12 @@ def fit_zstd(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Base
                 out[k, :, n] = [-len(p.compress(part)) / max(1, len(part)) for p in packers]
         return out
 
-    return Baseline(predict, independent=True, unit="bytes/byte",
-                    note={"level": LEVEL, "dictionary_bytes": budget.dictionary_bytes})
+    return Baseline(
+        predict,
+        independent=True,
+        unit="bytes/byte",
+        note={"level": LEVEL, "dictionary_bytes": budget.dictionary_bytes},
+    )
 
 
 class ByteTable:
@@ -107,8 +133,11 @@ def _bytes(piece: str, length: int) -> bytes:
     if not length:
         return b""
     data = piece.encode("utf-8")
-    return data if len(data) == length else bytes(
-        int(code, 16) for code in re.findall("<0x(..)>", piece))
+    return (
+        data
+        if len(data) == length
+        else bytes(int(code, 16) for code in re.findall("<0x(..)>", piece))
+    )
 
 
 def _sample(text: TrainingText, domain: int, size: int):

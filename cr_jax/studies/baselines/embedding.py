@@ -26,8 +26,7 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Baseline:
 
     Scores are squared Mahalanobis distances, negated.
     """
-    read = [text.windows(e, budget.embedding_windows * text.window)
-            for e in range(len(text.names))]
+    read = [text.windows(e, budget.embedding_windows * text.window) for e in range(len(text.names))]
     label = np.repeat(np.arange(len(read)), [len(tokens) for tokens, _ in read])
     tokens, mask = (np.concatenate(x) for x in zip(*read))
     design = hashed_counts.rows(tokens, mask, BITS)
@@ -36,8 +35,11 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Baseline:
     axes = _leading(_weigh(design, rarity), min(WIDTH, len(tokens) - 1), text.seed)
 
     def embed(tokens, mask):
-        parts = [_weigh(hashed_counts.rows(tokens[i:i + _ROWS], mask[i:i + _ROWS], BITS), rarity)
-                 @ axes for i in range(0, len(tokens), _ROWS)]
+        parts = [
+            _weigh(hashed_counts.rows(tokens[i : i + _ROWS], mask[i : i + _ROWS], BITS), rarity)
+            @ axes
+            for i in range(0, len(tokens), _ROWS)
+        ]
         return _unit(np.concatenate(parts).astype(np.float64))
 
     gaussians = {}
@@ -55,12 +57,17 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Baseline:
         for length in lengths:
             means, whiten = gaussians[min(gaussians, key=lambda have: abs(np.log(have / length)))]
             points = embed(tokens, cut(mask, length)) @ whiten
-            out.append(2 * means @ points.T - np.sum(means**2, 1)[:, None]
-                       - np.sum(points**2, 1)[None])
+            out.append(
+                2 * means @ points.T - np.sum(means**2, 1)[:, None] - np.sum(points**2, 1)[None]
+            )
         return np.stack(out)
 
-    return Baseline(predict, independent=False, unit="distance",
-                    note={"columns": 1 << BITS, "width": axes.shape[1]})
+    return Baseline(
+        predict,
+        independent=False,
+        unit="distance",
+        note={"columns": 1 << BITS, "width": axes.shape[1]},
+    )
 
 
 def _weigh(design, rarity):

@@ -28,15 +28,16 @@ class Gate(nn.Module):
     domains: int
 
     @nn.compact
-    def __call__(
-        self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"]
-    ) -> Float[Array, "B E"]:
+    def __call__(self, tokens: Int[Array, "B L"], mask: Bool[Array, "B L"]) -> Float[Array, "B E"]:
         """`mask`: True on real tokens, which come first; ids under False change nothing."""
         c = self.config
         table = self.param("embedding", nn.initializers.normal(1.0), (c.vocab_size, c.d_model))
         x = rms_norm(table[tokens].astype(compute_dtype(c)))
-        h = rms_norm(Stack(c, c.encoder_blocks + c.decoder_blocks, name="encoder")(
-            x, jnp.arange(tokens.shape[1]), jnp.sum(mask, -1, dtype=jnp.int32)))
+        h = rms_norm(
+            Stack(c, c.encoder_blocks + c.decoder_blocks, name="encoder")(
+                x, jnp.arange(tokens.shape[1]), jnp.sum(mask, -1, dtype=jnp.int32)
+            )
+        )
         real = mask.astype(jnp.float32)
         weight = real / jnp.maximum(jnp.sum(real, -1, keepdims=True), 1)
         mean = jnp.einsum("bld,bl->bd", h.astype(jnp.float32), weight)
@@ -44,8 +45,13 @@ class Gate(nn.Module):
         return mean @ kernel
 
 
-def fit(text: TrainingText, lengths: Sequence[int], budget: Budget, experiment: Experiment,
-        model: ModelConfig) -> Baseline:
+def fit(
+    text: TrainingText,
+    lengths: Sequence[int],
+    budget: Budget,
+    experiment: Experiment,
+    model: ModelConfig,
+) -> Baseline:
     """Trains `budget.gate_steps` steps of `budget.gate_batch` windows per domain.
 
     Half of the windows are cut to a random length, so that one gate serves all of them.  Scores
@@ -55,11 +61,20 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget, experiment: 
     net = Gate(model, domains)
     plan = parallel.make_plan(experiment.parallel, 1, budget.gate_batch * domains)
     limits = dataclasses.replace(
-        experiment.train, batch=budget.gate_batch * domains, steps=budget.gate_steps, tokens=0,
-        seconds=budget.seconds, accumulate=1)
-    params, note = fitted(dataclasses.replace(experiment, train=limits), ClassifierLoss(model, net),
-                          ("gate",), plan,
-                          lambda step: _batches(text, budget.gate_batch, min(lengths)))
+        experiment.train,
+        batch=budget.gate_batch * domains,
+        steps=budget.gate_steps,
+        tokens=0,
+        seconds=budget.seconds,
+        accumulate=1,
+    )
+    params, note = fitted(
+        dataclasses.replace(experiment, train=limits),
+        ClassifierLoss(model, net),
+        ("gate",),
+        plan,
+        lambda step: _batches(text, budget.gate_batch, min(lengths)),
+    )
     params = jax.tree.map(lambda x: x[0], params)
     score = jax.jit(net.apply)
 
@@ -68,16 +83,26 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget, experiment: 
         for k, length in enumerate(lengths):
             kept = cut(mask, length)
             for i in range(0, len(tokens), rows):
-                part = tokens[i:i + rows]
+                part = tokens[i : i + rows]
                 fill = ((0, rows - len(part)), (0, 0))
-                logits = score(params, np.pad(part, fill), np.pad(
-                    kept[i:i + rows], fill, constant_values=True))
-                out[k, :, i:i + rows] = np.asarray(logits)[:len(part)].T
+                logits = score(
+                    params,
+                    np.pad(part, fill),
+                    np.pad(kept[i : i + rows], fill, constant_values=True),
+                )
+                out[k, :, i : i + rows] = np.asarray(logits)[: len(part)].T
         return out
 
-    return Baseline(predict, independent=False, unit="logit", note={
-        **note, "parameters": sum(x.size for x in jax.tree.leaves(params)),
-        "tokens_per_domain": note["steps"] * budget.gate_batch * model.window})
+    return Baseline(
+        predict,
+        independent=False,
+        unit="logit",
+        note={
+            **note,
+            "parameters": sum(x.size for x in jax.tree.leaves(params)),
+            "tokens_per_domain": note["steps"] * budget.gate_batch * model.window,
+        },
+    )
 
 
 def _batches(text: TrainingText, batch: int, shortest: int) -> Iterator[dict[str, np.ndarray]]:
@@ -86,8 +111,9 @@ def _batches(text: TrainingText, batch: int, shortest: int) -> Iterator[dict[str
     label = np.repeat(np.arange(len(text.names), dtype=np.int32), batch)
     for found in text.batches(batch):
         tokens = found["tokens"].reshape(-1, text.window)
-        mask = found["mask"].reshape(tokens.shape) if "mask" in found else np.ones(
-            tokens.shape, bool)
+        mask = (
+            found["mask"].reshape(tokens.shape) if "mask" in found else np.ones(tokens.shape, bool)
+        )
         # Log-uniform: every octave of the length is trained equally often.
         length = np.exp(rng.uniform(np.log(shortest), np.log(text.window + 1), len(tokens)))
         length = np.where(rng.random(len(tokens)) < 0.5, length, text.window).astype(int)

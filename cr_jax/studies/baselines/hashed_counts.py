@@ -27,8 +27,13 @@ def rows(tokens: Integer[np.ndarray, "N L"], mask: Bool[np.ndarray, "N L"], bits
     start = np.flatnonzero(new[kept])
     counts = np.diff(np.r_[start, kept.sum()])
     found = sparse.csr_matrix(
-        (np.sqrt(counts).astype(np.float32), columns[new],
-         np.r_[0, np.cumsum(new.sum(1))].astype(np.int32)), (len(tokens), 1 << bits))
+        (
+            np.sqrt(counts).astype(np.float32),
+            columns[new],
+            np.r_[0, np.cumsum(new.sum(1))].astype(np.int32),
+        ),
+        (len(tokens), 1 << bits),
+    )
     norms = np.sqrt(np.maximum(kept.sum(1), 1)).astype(np.float32)  # sum of squares = tokens
     found.data /= np.repeat(norms, np.diff(found.indptr))
     return found

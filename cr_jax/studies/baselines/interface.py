@@ -26,7 +26,9 @@ class Predict(Protocol):
     """A fitted baseline."""
 
     def __call__(
-        self, tokens: Int32[np.ndarray, "N L"], mask: Bool[np.ndarray, "N L"],
+        self,
+        tokens: Int32[np.ndarray, "N L"],
+        mask: Bool[np.ndarray, "N L"],
         lengths: Sequence[int],
     ) -> Float[np.ndarray, "K E N"]:
         """Scores of each window cut to its first l tokens, for every l of `lengths`.
@@ -83,18 +85,36 @@ class TrainingText:
 
         `tokens`: at most about so many; 0: all of them.
         """
-        return sample(self.names[domain], self.corpora[domain], self.window, tokens=tokens,
-                      seed=self.seed, mode=self.mode, pad_id=self.tokenizer.pad_id)
+        return sample(
+            self.names[domain],
+            self.corpora[domain],
+            self.window,
+            tokens=tokens,
+            seed=self.seed,
+            mode=self.mode,
+            pad_id=self.tokenizer.pad_id,
+        )
 
     def batches(self, batch: int):
         """Endless {"tokens" [E, B, L], in padded mode "mask"}, as the compressors' own training."""
         every = dict(zip(self.names, self.corpora, strict=True))
-        return train_iterator(WindowBatches(every, batch=batch, window=self.window, seed=self.seed,
-                                            mode=self.mode, pad_id=self.tokenizer.pad_id))
+        return train_iterator(
+            WindowBatches(
+                every,
+                batch=batch,
+                window=self.window,
+                seed=self.seed,
+                mode=self.mode,
+                pad_id=self.tokenizer.pad_id,
+            )
+        )
 
 
 def fitted(
-    experiment: Experiment, loss: Loss, names: Sequence[str], plan: Plan,
+    experiment: Experiment,
+    loss: Loss,
+    names: Sequence[str],
+    plan: Plan,
     batches: Callable[[int], Iterator],
 ) -> tuple[Any, dict]:
     """Trains a baseline's models by the compressors' own loop, in memory.
@@ -110,7 +130,10 @@ def fitted(
 
     trained = train(Job(experiment, loss, tuple(names), batches), plan, on_log=note)
     return jax.device_put(trained.params), {
-        "steps": trained.step, "seconds": trained.seconds, "last_loss": list(last.values())}
+        "steps": trained.step,
+        "seconds": trained.seconds,
+        "last_loss": list(last.values()),
+    }
 
 
 def cut(mask: Bool[np.ndarray, "N L"], length: int) -> Bool[np.ndarray, "N L"]:

@@ -23,22 +23,39 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Baseline:
     models = []
     for e in range(len(text.names)):
         symbols, place = flat(*text.windows(e, budget.tokens))
-        models.append(Backoff(symbols, place, order=min(ORDER, 64 // bits), bits=bits,
-                              alphabet=vocab, discount=DISCOUNT))
+        models.append(
+            Backoff(
+                symbols,
+                place,
+                order=min(ORDER, 64 // bits),
+                bits=bits,
+                alphabet=vocab,
+                discount=DISCOUNT,
+            )
+        )
 
     def predict(tokens, mask, lengths):
         parts = []
         for i in range(0, len(tokens), _WINDOWS):
-            some = mask[i:i + _WINDOWS]
+            some = mask[i : i + _WINDOWS]
             nats = np.zeros((len(models), *some.shape))
-            nats[:, some] = log_probabilities(models, *flat(tokens[i:i + _WINDOWS], some))
-            parts.append(np.stack([
-                np.einsum("enl,nl->en", nats, kept) / np.maximum(kept.sum(-1), 1)[None]
-                for kept in (cut(some, length) for length in lengths)]))
+            nats[:, some] = log_probabilities(models, *flat(tokens[i : i + _WINDOWS], some))
+            parts.append(
+                np.stack(
+                    [
+                        np.einsum("enl,nl->en", nats, kept) / np.maximum(kept.sum(-1), 1)[None]
+                        for kept in (cut(some, length) for length in lengths)
+                    ]
+                )
+            )
         return np.concatenate(parts, axis=-1)
 
-    return Baseline(predict, independent=True, unit="nats/token",
-                    note={"ngrams": sum(m.size for m in models), "order": models[0].order})
+    return Baseline(
+        predict,
+        independent=True,
+        unit="nats/token",
+        note={"ngrams": sum(m.size for m in models), "order": models[0].order},
+    )
 
 
 def flat(tokens, mask) -> tuple[np.ndarray, np.ndarray]:

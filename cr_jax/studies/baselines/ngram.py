@@ -39,8 +39,12 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Baseline:
                 out[k, :, part] = logits(rows, kernel, bias).T
         return out
 
-    return Baseline(predict, independent=False, unit="logit",
-                    note={"columns": 1 << BITS, "classifiers": len(models)})
+    return Baseline(
+        predict,
+        independent=False,
+        unit="logit",
+        note={"columns": 1 << BITS, "classifiers": len(models)},
+    )
 
 
 def logits(rows, kernel, bias):
@@ -58,8 +62,10 @@ def train(read, length: int):
     bias = np.zeros(experts, np.float32)
     steps = -(-most // rows)
     for step in range(steps):
-        parts = [_pieces(*(x[(step * rows + np.arange(rows)) % len(x)] for x in pair), length)
-                 for pair in read]
+        parts = [
+            _pieces(*(x[(step * rows + np.arange(rows)) % len(x)] for x in pair), length)
+            for pair in read
+        ]
         counts = np.array([len(tokens) for tokens, _ in parts])
         label = np.repeat(np.arange(experts), counts)
         design = hashed_counts.rows(*(np.concatenate(x) for x in zip(*parts)), BITS)
@@ -80,7 +86,7 @@ def train(read, length: int):
 def _pieces(tokens, mask, length: int):
     """Windows cut up into pieces of `length` tokens; what is left over and pure padding goes."""
     count = tokens.shape[1] // length
-    split = lambda x: x[:, :count * length].reshape(-1, length)
+    split = lambda x: x[:, : count * length].reshape(-1, length)
     tokens, mask = split(tokens), split(mask)
     kept = mask.any(1)
     return tokens[kept], mask[kept]

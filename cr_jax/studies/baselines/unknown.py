@@ -14,7 +14,9 @@ from cr_jax.studies.unknown.detection import auroc, fpr_at_95
 
 
 def novelty_score(
-    scores: Float[np.ndarray, "E N"], tokens: Int[np.ndarray, " N"], unit: str,
+    scores: Float[np.ndarray, "E N"],
+    tokens: Int[np.ndarray, " N"],
+    unit: str,
     own: Float[np.ndarray, "E 2"],
 ) -> dict[str, Float[np.ndarray, " N"]]:
     """Rule -> how strange each window is to all domains.
@@ -37,8 +39,10 @@ def novelty_score(
 
 
 def leave_one_out(
-    scores: Mapping[str, Float[np.ndarray, "E N"]], tokens: Mapping[str, Int[np.ndarray, " N"]],
-    unit: str, own: Float[np.ndarray, "E 2"],
+    scores: Mapping[str, Float[np.ndarray, "E N"]],
+    tokens: Mapping[str, Int[np.ndarray, " N"]],
+    unit: str,
+    own: Float[np.ndarray, "E 2"],
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Rule -> domain -> {"auroc", "fpr95"}, of test scores at one length.
 
@@ -50,11 +54,15 @@ def leave_one_out(
         kept = np.arange(len(own)) != d
         if not kept.any():
             continue
-        strange = {n: novelty_score(scores[n][kept], tokens[n], unit, own[kept])
-                   for i, n in enumerate(names) if i == d or i < len(own)}
+        strange = {
+            n: novelty_score(scores[n][kept], tokens[n], unit, own[kept])
+            for i, n in enumerate(names)
+            if i == d or i < len(own)
+        }
         for rule in strange[name]:
             known = np.concatenate([s[rule] for n, s in strange.items() if n != name])
             found.setdefault(rule, {})[name] = {
                 "auroc": auroc(known, strange[name][rule]),
-                "fpr95": fpr_at_95(known, strange[name][rule])}
+                "fpr95": fpr_at_95(known, strange[name][rule]),
+            }
     return found

@@ -44,18 +44,27 @@ _FREE = ("log_every", "checkpoint_every", "keep_checkpoints", "experts_by")
 _ENTROPY_TOKENS = 1_000_000
 
 
-def run(experiment: Experiment, grid: Grid, workdir: str | Path,
-        say: Callable[[str], None] = lambda line: None) -> dict:
+def run(
+    experiment: Experiment,
+    grid: Grid,
+    workdir: str | Path,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict:
     """Measures the grid below `workdir`, fits the law, writes WORKDIR/ablation.json; its dict.
 
     Raises `UserError` for bad input and a loss that is no longer finite (finished cells stay),
     and `training.loop.Interrupted` when it was asked to stop and has saved itself.
     """
     with locked(workdir) as folder:
-        text = functools.cache(lambda window: experiment_text.prepare(
-            dataclasses.replace(experiment, model=dataclasses.replace(
-                experiment.model, window=window)), folder,
-            say if window == experiment.model.window else lambda line: None))
+        text = functools.cache(
+            lambda window: experiment_text.prepare(
+                dataclasses.replace(
+                    experiment, model=dataclasses.replace(experiment.model, window=window)
+                ),
+                folder,
+                say if window == experiment.model.window else lambda line: None,
+            )
+        )
         study = _Study(experiment, grid, folder, text, say)
         say(f"{LINES}: {len(study.rows)} cells from earlier starts")
         study.measure(held_out=False)
@@ -73,16 +82,21 @@ def load(path: str | os.PathLike) -> list[dict]:
     return rows
 
 
-def analyse(rows: list[dict], thresholds=(capacity.THRESHOLD,), predictions: Mapping | None = None
-            ) -> dict:
+def analyse(
+    rows: list[dict], thresholds=(capacity.THRESHOLD,), predictions: Mapping | None = None
+) -> dict:
     """Rows -> {"settings", "laws", "beside_bound", "misses"}: what ablation.json holds beside
     provenance.
 
     Held-out rows are kept out of the law and appear in `misses`.  Laws are per threshold.
     """
     fitted = [r for r in rows if not r["held_out"]]
-    out = {"settings": by_setting(rows),
-           "laws": {}, "beside_bound": {}, "bound_law": power_law.bound_law().to_json()}
+    out = {
+        "settings": by_setting(rows),
+        "laws": {},
+        "beside_bound": {},
+        "bound_law": power_law.bound_law().to_json(),
+    }
     for level in thresholds:
         points = capacity.capacities(fitted, level)
         out["laws"][str(level)] = power_law.fit(points).to_json()
@@ -93,7 +107,8 @@ def analyse(rows: list[dict], thresholds=(capacity.THRESHOLD,), predictions: Map
         out["misses"] = [
             capacity.miss({k: line[k] for k in ("window", "low", "high")}, found)
             for line in predictions["points"]
-            if (found := [p for p in points if same(p, line["setting"])])]
+            if (found := [p for p in points if same(p, line["setting"])])
+        ]
     return out
 
 
@@ -102,21 +117,40 @@ def by_setting(rows: list[dict], target: float = 0.99) -> list[dict]:
     and the mean number of steps until `target` of the training tokens came back, None where a seed
     did not get so far (or the row has no curve).
     """
-    same = ("domain", "size", "window", "latents", "d_latent", "bottleneck", "budget_tokens",
-            "parameters", "steps")
+    same = (
+        "domain",
+        "size",
+        "window",
+        "latents",
+        "d_latent",
+        "bottleneck",
+        "budget_tokens",
+        "parameters",
+        "steps",
+    )
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(k) for k in same), []).append(row)
     out = []
     for key, cells in groups.items():
-        steps = [next((s for s, tra in zip(*row.get("train_curve", ((), ()))) if tra >= target),
-                      None) for row in cells]
-        out.append({
-            **dict(zip(same, key, strict=True)), "seeds": len(cells),
-            **{f"{name}{end}": float(of([row[name] for row in cells]))
-               for name in ("tra", "nll") for end, of in (("", np.mean), ("_std", np.std))},
-            f"steps_to_{round(100 * target)}": (
-                None if None in steps else float(np.mean(steps)))})
+        steps = [
+            next((s for s, tra in zip(*row.get("train_curve", ((), ()))) if tra >= target), None)
+            for row in cells
+        ]
+        out.append(
+            {
+                **dict(zip(same, key, strict=True)),
+                "seeds": len(cells),
+                **{
+                    f"{name}{end}": float(of([row[name] for row in cells]))
+                    for name in ("tra", "nll")
+                    for end, of in (("", np.mean), ("_std", np.std))
+                },
+                f"steps_to_{round(100 * target)}": (
+                    None if None in steps else float(np.mean(steps))
+                ),
+            }
+        )
     return out
 
 
@@ -139,10 +173,12 @@ class _Study:
         for number, cells in enumerate(wanted, 1):
             missing = {n: c for n, c in cells.items() if self._hash(c) not in done}
             for at in range(0, len(missing), self.grid.together):
-                part = dict(list(missing.items())[at:at + self.grid.together])
+                part = dict(list(missing.items())[at : at + self.grid.together])
                 first = next(iter(part.values()))
-                self.say(f"{'held-out ' if held_out else ''}group {number}/{len(wanted)}: "
-                         f"{first.label}, {len(part)} cells in one program")
+                self.say(
+                    f"{'held-out ' if held_out else ''}group {number}/{len(wanted)}: "
+                    f"{first.label}, {len(part)} cells in one program"
+                )
                 lines = self._measure(part, held_out)
                 with self.path.open("a", encoding="utf-8") as file:
                     file.write("".join(json.dumps(line) + "\n" for line in lines))
@@ -150,8 +186,10 @@ class _Study:
                     os.fsync(file.fileno())
                 self.rows += lines
                 for line in lines:
-                    self.say(f"  {line['domain']} seed {line['seed']}: TRA {line['tra']:.2%} "
-                             f"(majority token {line['majority_tra']:.1%})")
+                    self.say(
+                        f"  {line['domain']} seed {line['seed']}: TRA {line['tra']:.2%} "
+                        f"(majority token {line['majority_tra']:.1%})"
+                    )
 
     def _measure(self, cells: Mapping[str, Cell], held_out: bool) -> list[dict]:
         first = next(iter(cells.values()))
@@ -163,14 +201,32 @@ class _Study:
         place = self.folder / "cells" / _digest(sorted(hashes.values()))[:16]
 
         def batches(step):
-            return SideBySide([train_iterator(WindowBatches(
-                {c.domain: text.train[c.domain]}, batch=e.train.batch, window=model.window,
-                seed=e.seed + c.seed, mode=e.data.mode, pad_id=text.tokenizer.pad_id,
-                process_index=jax.process_index(), process_count=jax.process_count()),
-                step) for c in cells.values()])
+            return SideBySide(
+                [
+                    train_iterator(
+                        WindowBatches(
+                            {c.domain: text.train[c.domain]},
+                            batch=e.train.batch,
+                            window=model.window,
+                            seed=e.seed + c.seed,
+                            mode=e.data.mode,
+                            pad_id=text.tokenizer.pad_id,
+                            process_index=jax.process_index(),
+                            process_count=jax.process_count(),
+                        ),
+                        step,
+                    )
+                    for c in cells.values()
+                ]
+            )
 
-        job = Job(e, CompressorLoss(model, e.train, plan.devices_seen), tuple(cells), batches,
-                  {name: text.train[c.domain] for name, c in cells.items()})
+        job = Job(
+            e,
+            CompressorLoss(model, e.train, plan.devices_seen),
+            tuple(cells),
+            batches,
+            {name: text.train[c.domain] for name, c in cells.items()},
+        )
         trained = train(job, plan, place)
         scored, parameters = scorer(model, e.eval.batch), models.count_parameters(model)
         logged = read_lines(place / "metrics.jsonl")
@@ -178,19 +234,35 @@ class _Study:
         for n, (name, cell) in enumerate(cells.items()):
             test = text.test[cell.domain]
             params = jax.tree.map(lambda x, n=n: x[n], trained.params)
-            lines.append({
-                "cell": hashes[name], "held_out": held_out, "window": model.window,
-                "latents": model.latents, "d_latent": model.d_latent, "size": cell.size,
-                "d_model": model.d_model, "bottleneck": model.bottleneck,
-                "parameters": parameters, "budget_tokens": cell.budget,
-                "domain": cell.domain, "seed": cell.seed, **scored(params, test),
-                "majority_tra": objective.majority_rate(test.tokens, test.mask),
-                "train_tokens": trained.tokens, "steps": trained.step,
-                "train_curve": [[line[k] for line in logged if line["expert"] == name]
-                                for k in ("step", "tra")],
-                "seconds": trained.seconds, "cells_in_program": len(cells),
-                "xz_bits": self._entropy(cell.domain),
-                "device": jax.devices()[0].device_kind, "devices": jax.device_count()})
+            lines.append(
+                {
+                    "cell": hashes[name],
+                    "held_out": held_out,
+                    "window": model.window,
+                    "latents": model.latents,
+                    "d_latent": model.d_latent,
+                    "size": cell.size,
+                    "d_model": model.d_model,
+                    "bottleneck": model.bottleneck,
+                    "parameters": parameters,
+                    "budget_tokens": cell.budget,
+                    "domain": cell.domain,
+                    "seed": cell.seed,
+                    **scored(params, test),
+                    "majority_tra": objective.majority_rate(test.tokens, test.mask),
+                    "train_tokens": trained.tokens,
+                    "steps": trained.step,
+                    "train_curve": [
+                        [line[k] for line in logged if line["expert"] == name]
+                        for k in ("step", "tra")
+                    ],
+                    "seconds": trained.seconds,
+                    "cells_in_program": len(cells),
+                    "xz_bits": self._entropy(cell.domain),
+                    "device": jax.devices()[0].device_kind,
+                    "devices": jax.device_count(),
+                }
+            )
         # The line is the result; weights of a large grid would fill the disk.
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
         return lines
@@ -209,13 +281,19 @@ class _Study:
         text = self.text(cell.model.window)
         test = hashlib.sha256(text.test[cell.domain].tokens.tobytes()).hexdigest()
         chosen = settings.to_dict(self.experiment)
-        return _digest({
-            "model": settings.to_dict(experiment_text.sized(cell.model, text.tokenizer)),
-            "train": {k: v for k, v in settings.to_dict(cell.train).items() if k not in _FREE},
-            "optimizer": chosen["optimizer"], "mode": chosen["data"]["mode"],
-            "tokenizer": text.tokenizer.fingerprint,
-            "text": [c.fingerprint for c in _corpora(text.train[cell.domain])],
-            "test": test, "domain": cell.domain, "seed": self.experiment.seed + cell.seed})
+        return _digest(
+            {
+                "model": settings.to_dict(experiment_text.sized(cell.model, text.tokenizer)),
+                "train": {k: v for k, v in settings.to_dict(cell.train).items() if k not in _FREE},
+                "optimizer": chosen["optimizer"],
+                "mode": chosen["data"]["mode"],
+                "tokenizer": text.tokenizer.fingerprint,
+                "text": [c.fingerprint for c in _corpora(text.train[cell.domain])],
+                "test": test,
+                "domain": cell.domain,
+                "seed": self.experiment.seed + cell.seed,
+            }
+        )
 
     def predict(self) -> None:
         """Writes what the law says of the held-out settings, once, before they are measured."""
@@ -224,47 +302,77 @@ class _Study:
         if path.exists():
             return
         level = self.grid.thresholds[0]
-        law = power_law.fit(capacity.capacities(
-            [r for r in self._mine() if not r["held_out"]], level))
+        law = power_law.fit(
+            capacity.capacities([r for r in self._mine() if not r["held_out"]], level)
+        )
         points: dict[str, dict] = {}
         if law.verdict != "undetermined":
             for cell in itertools.chain(*(g.values() for g in held_out)):
                 setting = {
-                    "domain": cell.domain, "size": cell.size, "latents": cell.model.latents,
-                    "d_latent": cell.model.d_latent, "d_model": cell.model.d_model,
-                    "budget_tokens": cell.budget, "xz_bits": self._entropy(cell.domain)}
+                    "domain": cell.domain,
+                    "size": cell.size,
+                    "latents": cell.model.latents,
+                    "d_latent": cell.model.d_latent,
+                    "d_model": cell.model.d_model,
+                    "budget_tokens": cell.budget,
+                    "xz_bits": self._entropy(cell.domain),
+                }
                 points[_digest(setting)] = {"setting": setting, **power_law.predict(law, setting)}
         for line in points.values():
             s = line["setting"]
-            self.say(f"predicted for M={s['latents']} d_z={s['d_latent']} {s['domain']}: "
-                     f"L* = {line['window']:.0f} [{line['low']:.0f}, {line['high']:.0f}]")
-        _write(path, json.dumps({
-            "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "rows": len(self.rows), "rows_sha256": hashlib.sha256(
-                self.path.read_bytes()).hexdigest(),
-            "threshold": level, "law": law.to_json(), "points": list(points.values())}, indent=1))
+            self.say(
+                f"predicted for M={s['latents']} d_z={s['d_latent']} {s['domain']}: "
+                f"L* = {line['window']:.0f} [{line['low']:.0f}, {line['high']:.0f}]"
+            )
+        _write(
+            path,
+            json.dumps(
+                {
+                    "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                    "rows": len(self.rows),
+                    "rows_sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+                    "threshold": level,
+                    "law": law.to_json(),
+                    "points": list(points.values()),
+                },
+                indent=1,
+            ),
+        )
 
     def _mine(self) -> list[dict]:
         """The rows of this grid: the folder may hold those of earlier settings."""
-        wanted = {self._hash(c) for held_out in ((False, True) if self.grid.holdout else (False,))
-                  for g in groups(self.experiment, self.grid, held_out) for c in g.values()}
+        wanted = {
+            self._hash(c)
+            for held_out in ((False, True) if self.grid.holdout else (False,))
+            for g in groups(self.experiment, self.grid, held_out)
+            for c in g.values()
+        }
         return [row for row in self.rows if row["cell"] in wanted]
 
     def report(self) -> dict:
         path, rows = self.folder / PREDICTIONS, self._mine()
         predictions = json.loads(path.read_text()) if path.exists() else None
-        out = {"claim": "near-lossless capacity L* as a power law of M, d_z and more",
-               **analyse(rows, self.grid.thresholds, predictions),
-               "predictions": predictions, "cells": len(rows),
-               "provenance": {**provenance(), "config": {
-                   **settings.to_dict(self.experiment),
-                   "ablation": settings.to_dict(self.grid)}}}
+        out = {
+            "claim": "near-lossless capacity L* as a power law of M, d_z and more",
+            **analyse(rows, self.grid.thresholds, predictions),
+            "predictions": predictions,
+            "cells": len(rows),
+            "provenance": {
+                **provenance(),
+                "config": {
+                    **settings.to_dict(self.experiment),
+                    "ablation": settings.to_dict(self.grid),
+                },
+            },
+        }
         _write(self.folder / REPORT, json.dumps(out, indent=1))
         for line in out["settings"] if self.grid.sizes else ():
             steps = line["steps_to_99"]
-            self.say(f"{line['domain']} {line['size']}: TRA {line['tra']:.2%} +- "
-                     f"{line['tra_std']:.2%} over {line['seeds']} seed(s), 99 % of training tokens "
-                     f"{f'after {steps:.0f} steps' if steps else 'not reached'}")
+            self.say(
+                f"{line['domain']} {line['size']}: TRA {line['tra']:.2%} +- "
+                f"{line['tra_std']:.2%} over {line['seeds']} seed(s), 99 % of training tokens "
+                f"{f'after {steps:.0f} steps' if steps else 'not reached'}"
+            )
         for level, law in out["laws"].items():
             self.say(f"TRA >= {float(level):.2%}: {law['verdict']}: {law['reason']}")
             for term, cell in law["exponents"].items():
@@ -273,11 +381,16 @@ class _Study:
                     self.say(f"  exponent of {term}: {cell['value']:.2f} [{low:.2f}, {high:.2f}]")
         for line in out.get("misses", []):
             s, p = line["setting"], line["predicted"]
-            measured = f"{line['measured']:.0f}" if line["measured"] else (
-                f"{line['censored'][0]} {line['limit']:.0f}")
-            self.say(f"  M={s['latents']} d_z={s['d_latent']} {s['domain']}: predicted "
-                     f"{p['window']:.0f}, measured {measured}, "
-                     f"{'inside' if line['inside'] else 'outside'} the interval")
+            measured = (
+                f"{line['measured']:.0f}"
+                if line["measured"]
+                else (f"{line['censored'][0]} {line['limit']:.0f}")
+            )
+            self.say(
+                f"  M={s['latents']} d_z={s['d_latent']} {s['domain']}: predicted "
+                f"{p['window']:.0f}, measured {measured}, "
+                f"{'inside' if line['inside'] else 'outside'} the interval"
+            )
         self.say(f"report: {self.folder / REPORT}")
         return out
 

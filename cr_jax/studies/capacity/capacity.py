@@ -58,7 +58,9 @@ def decreasing(values: Real[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
 
 
 def capacity(
-    windows: Sequence[int], tra: Sequence[float], tokens: Sequence[int],
+    windows: Sequence[int],
+    tra: Sequence[float],
+    tokens: Sequence[int],
     threshold: float = THRESHOLD,
 ) -> tuple[float, Literal["", "above", "below"]]:
     """(L*, censored): where TRA falls through `threshold`, by interpolating logit(TRA) in log L.
@@ -69,8 +71,10 @@ def capacity(
     order = np.argsort(windows)
     x = np.log(np.asarray(windows, float)[order])
     if np.any(np.diff(x) == 0):
-        raise UserError("capacity: one window is measured twice for the same setting and seed; "
-                        "keep one line of it in ablation.jsonl")
+        raise UserError(
+            "capacity: one window is measured twice for the same setting and seed; "
+            "keep one line of it in ablation.jsonl"
+        )
     y = decreasing(logit(np.asarray(tra)[order], np.asarray(tokens)[order]))
     level = math.log(threshold / (1 - threshold))
     if y[0] < level:
@@ -90,7 +94,8 @@ def capacities(rows: Iterable[Mapping], threshold: float = THRESHOLD) -> list[Ca
     found = []
     for (*setting, seed), points in curves.items():
         window, censored = capacity(
-            *zip(*((p["window"], p["tra"], p["tokens"]) for p in points)), threshold)
+            *zip(*((p["window"], p["tra"], p["tokens"]) for p in points)), threshold
+        )
         found.append(Capacity(dict(zip(SETTING, setting)), seed, window, censored))
     return found
 
@@ -102,15 +107,23 @@ def miss(prediction: Mapping[str, float], points: Sequence[Capacity]) -> dict:
     holds the measurement, for a censored one whether it reaches the side where L* lies.
     """
     exact = [p.window for p in points if not p.censored]
-    found = {"setting": dict(points[0].setting), "predicted": dict(prediction),
-             "seeds": len(points), "censored": sorted({p.censored for p in points} - {""})}
+    found = {
+        "setting": dict(points[0].setting),
+        "predicted": dict(prediction),
+        "seeds": len(points),
+        "censored": sorted({p.censored for p in points} - {""}),
+    }
     if exact:
         measured = float(np.exp(np.mean(np.log(exact))))
-        return found | {"measured": measured, "ratio": measured / prediction["window"],
-                        "inside": bool(prediction["low"] <= measured <= prediction["high"])}
+        return found | {
+            "measured": measured,
+            "ratio": measured / prediction["window"],
+            "inside": bool(prediction["low"] <= measured <= prediction["high"]),
+        }
     limit = points[0].window
-    inside = (prediction["high"] >= limit if points[0].censored == "above"
-              else prediction["low"] < limit)
+    inside = (
+        prediction["high"] >= limit if points[0].censored == "above" else prediction["low"] < limit
+    )
     return found | {"measured": None, "limit": limit, "ratio": None, "inside": bool(inside)}
 
 
@@ -126,8 +139,15 @@ def beside_bound(points: Sequence[Capacity]) -> list[dict]:
         latents, width = p.setting["latents"], p.setting["d_latent"]
         inside = min(BOUND) <= latents <= max(BOUND)
         bound = float(np.exp(np.interp(math.log(latents), m, tokens))) if inside else None
-        out.append({
-            **p.setting, "seed": p.seed, "window": p.window, "censored": p.censored,
-            "numbers_per_token": latents * width / p.window, "bound_window": bound,
-            "bound_numbers_per_token": bound and latents * BOUND_WIDTH / bound})
+        out.append(
+            {
+                **p.setting,
+                "seed": p.seed,
+                "window": p.window,
+                "censored": p.censored,
+                "numbers_per_token": latents * width / p.window,
+                "bound_window": bound,
+                "bound_numbers_per_token": bound and latents * BOUND_WIDTH / bound,
+            }
+        )
     return out

@@ -47,8 +47,9 @@ def scorer(model: ModelConfig, batch: int) -> Callable[[object, Windows], dict[s
             # The last batch is filled with repeated rows that do not count: one compilation.
             rows = np.arange(at, at + batch)
             here = rows % len(windows)
-            part = jax.device_get(sums(params, windows.tokens[here], windows.mask[here],
-                                       rows < len(windows)))
+            part = jax.device_get(
+                sums(params, windows.tokens[here], windows.mask[here], rows < len(windows))
+            )
             total = {k: total.get(k, 0.0) + float(v) for k, v in part.items()}
         return objective.metrics(total)
 

@@ -12,8 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def run(vocab_size: int = 50257, numbers: int = 8, bits: Sequence[int] = (16, 8, 4, 3, 2),
-        sample: int = 4096, seed: int = 0) -> dict:
+def run(
+    vocab_size: int = 50257,
+    numbers: int = 8,
+    bits: Sequence[int] = (16, 8, 4, 3, 2),
+    sample: int = 4096,
+    seed: int = 0,
+) -> dict:
     """-> {"copier": [{"bits_per_number", "bits_per_token", "tra"}]} of the random code.
 
     TRA is the share of `sample` uniformly drawn ids that are the nearest to their own code, rounded
@@ -26,10 +31,19 @@ def run(vocab_size: int = 50257, numbers: int = 8, bits: Sequence[int] = (16, 8,
     rows = []
     for b in bits:
         code = rounded(table[ids], b)
-        nearest = np.concatenate([np.argmax(part @ table.T - norms, -1)
-                                  for part in np.array_split(code, max(1, sample // 512))])
-        rows.append({"bits_per_number": b, "bits_per_token": b * numbers,
-                     "tra": float(np.mean(nearest == ids))})
+        nearest = np.concatenate(
+            [
+                np.argmax(part @ table.T - norms, -1)
+                for part in np.array_split(code, max(1, sample // 512))
+            ]
+        )
+        rows.append(
+            {
+                "bits_per_number": b,
+                "bits_per_token": b * numbers,
+                "tra": float(np.mean(nearest == ids)),
+            }
+        )
     return {"copier": rows}
 
 

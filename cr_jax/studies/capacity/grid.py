@@ -60,25 +60,32 @@ def make_grid(raw: Mapping[str, Any]) -> Grid:
     known = {f.name: f for f in dataclasses.fields(Grid)}
     wrong = sorted(set(raw) - set(known))
     if wrong:
-        raise UserError(f"config.ablation has no field '{wrong[0]}'; there are: "
-                        f"{', '.join(known)}")
+        raise UserError(f"config.ablation has no field '{wrong[0]}'; there are: {', '.join(known)}")
     values = dict(raw)
     for name in ("windows", "latents", "d_latent", "train_tokens"):
         values[name] = _numbers(raw, name, int, lambda v: v >= 1, "whole numbers of 1 or more")
-    values["seeds"] = _numbers(raw, "seeds", int, lambda v: v >= 0, "whole numbers, at least one",
-                               (0, 1))
-    values["numbers_per_token"] = _numbers(raw, "numbers_per_token", (int, float),
-                                           lambda v: v > 0, "two numbers")
-    values["thresholds"] = _numbers(raw, "thresholds", float, lambda v: 0 < v < 1,
-                                    "shares between 0 and 1", (0.99,))
-    if not (values["seeds"] and values["thresholds"]
-            and len(values["numbers_per_token"]) in (0, 2)):
-        raise UserError("config.ablation needs at least one seed and one threshold, and none or "
-                        "two numbers_per_token (least and most M x d_z / L)")
+    values["seeds"] = _numbers(
+        raw, "seeds", int, lambda v: v >= 0, "whole numbers, at least one", (0, 1)
+    )
+    values["numbers_per_token"] = _numbers(
+        raw, "numbers_per_token", (int, float), lambda v: v > 0, "two numbers"
+    )
+    values["thresholds"] = _numbers(
+        raw, "thresholds", float, lambda v: 0 < v < 1, "shares between 0 and 1", (0.99,)
+    )
+    if not (
+        values["seeds"] and values["thresholds"] and len(values["numbers_per_token"]) in (0, 2)
+    ):
+        raise UserError(
+            "config.ablation needs at least one seed and one threshold, and none or "
+            "two numbers_per_token (least and most M x d_z / L)"
+        )
     pairs = tuple(tuple(pair) for pair in raw.get("holdout", ()))
     if not all(len(p) == 2 and all(isinstance(v, int) and v >= 1 for v in p) for p in pairs):
-        raise UserError("config.ablation.holdout must be pairs (latents, d_latent), for example "
-                        "((16, 64), (4, 48))")
+        raise UserError(
+            "config.ablation.holdout must be pairs (latents, d_latent), for example "
+            "((16, 64), (4, 48))"
+        )
     values["holdout"] = pairs
     if not isinstance(raw.get("together", 8), int) or raw.get("together", 8) < 1:
         raise UserError("config.ablation.together must be at least 1")
@@ -87,10 +94,13 @@ def make_grid(raw: Mapping[str, Any]) -> Grid:
     for size, changes in sizes.items():
         bad = sorted(set(changes) - fields)
         if bad:
-            raise UserError(f"config.ablation.sizes.{size} has no field '{bad[0]}'; there are: "
-                            f"{', '.join(sorted(fields))}")
+            raise UserError(
+                f"config.ablation.sizes.{size} has no field '{bad[0]}'; there are: "
+                f"{', '.join(sorted(fields))}"
+            )
     values["sizes"] = types.MappingProxyType(
-        {n: types.MappingProxyType(dict(v)) for n, v in sizes.items()})
+        {n: types.MappingProxyType(dict(v)) for n, v in sizes.items()}
+    )
     return Grid(**values)
 
 
@@ -102,8 +112,9 @@ def groups(experiment: Experiment, grid: Grid, held_out: bool) -> list[dict[str,
     left out.  Raises `UserError` when a shape is impossible or nothing is left.
     """
     base, settings = experiment.model, experiment.train
-    pairs = [(m, d) for m in grid.latents or (base.latents,)
-             for d in grid.d_latent or (base.d_latent,)]
+    pairs = [
+        (m, d) for m in grid.latents or (base.latents,) for d in grid.d_latent or (base.d_latent,)
+    ]
     pairs = list(grid.holdout) if held_out else [p for p in pairs if p not in grid.holdout]
     low, high = grid.numbers_per_token or (0, float("inf"))
     per_step = settings.batch * base.window
@@ -117,22 +128,35 @@ def groups(experiment: Experiment, grid: Grid, held_out: bool) -> list[dict[str,
                     if per_step % window:
                         raise UserError(
                             f"config.ablation.windows: {window} does not divide the {per_step} "
-                            "tokens of a step (config.train.batch x config.model.window)")
-                    model = dataclasses.replace(base, **{
-                        **changes, "window": window, "latents": latents, "d_latent": width})
+                            "tokens of a step (config.train.batch x config.model.window)"
+                        )
+                    model = dataclasses.replace(
+                        base, **{**changes, "window": window, "latents": latents, "d_latent": width}
+                    )
                     check_model(model)
-                    train = dataclasses.replace(settings, batch=per_step // window, **(
-                        {"tokens": budget, "steps": 0, "seconds": 0.0} if budget else {}))
+                    train = dataclasses.replace(
+                        settings,
+                        batch=per_step // window,
+                        **({"tokens": budget, "steps": 0, "seconds": 0.0} if budget else {}),
+                    )
                     if train.batch % train.accumulate:
                         raise UserError(
                             f"config.ablation.windows: {window} leaves {train.batch} windows a "
-                            f"step, no multiple of config.train.accumulate={train.accumulate}")
+                            f"step, no multiple of config.train.accumulate={train.accumulate}"
+                        )
                     seen = train.tokens or train.steps * per_step or None
-                    found.append({f"{domain}-{seed}": Cell(model, train, size, seen, domain, seed)
-                                  for domain in experiment.data.domains for seed in grid.seeds})
+                    found.append(
+                        {
+                            f"{domain}-{seed}": Cell(model, train, size, seen, domain, seed)
+                            for domain in experiment.data.domains
+                            for seed in grid.seeds
+                        }
+                    )
     if not found:
-        raise UserError("config.ablation leaves nothing to measure: no window holds as many "
-                        "tokens as there are latents, within numbers_per_token")
+        raise UserError(
+            "config.ablation leaves nothing to measure: no window holds as many "
+            "tokens as there are latents, within numbers_per_token"
+        )
     return found
 
 

@@ -49,26 +49,42 @@ class Law:
 
     def to_json(self) -> dict:
         """Plain JSON types; NaN becomes null."""
-        cell = lambda n: {"value": _number(self.coefficients[n]),
-                          "interval_95": [_number(v) for v in self.interval(n)]}
-        return {"form": "log L* = intercept + sum of exponent * log(term)", "verdict": self.verdict,
-                "reason": self.reason, "intercept": cell(0),
-                "exponents": {t: cell(n) for n, t in enumerate(self.terms, 1)},
-                "scatter": _number(self.scatter), "seed_scatter": _number(self.seed_scatter),
-                "r2": _number(self.r2), "counts": dict(self.counts),
-                "bootstrap_draws": len(self.draws)}
+        cell = lambda n: {
+            "value": _number(self.coefficients[n]),
+            "interval_95": [_number(v) for v in self.interval(n)],
+        }
+        return {
+            "form": "log L* = intercept + sum of exponent * log(term)",
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "intercept": cell(0),
+            "exponents": {t: cell(n) for n, t in enumerate(self.terms, 1)},
+            "scatter": _number(self.scatter),
+            "seed_scatter": _number(self.seed_scatter),
+            "r2": _number(self.r2),
+            "counts": dict(self.counts),
+            "bootstrap_draws": len(self.draws),
+        }
 
     def __str__(self) -> str:
         exact, above, below = (self.counts[k] for k in ("exact", "above", "below"))
-        head = (f"{self.verdict}: {self.reason} ({exact} capacities measured, {above} beyond the "
-                f"largest window, {below} below the smallest)")
+        head = (
+            f"{self.verdict}: {self.reason} ({exact} capacities measured, {above} beyond the "
+            f"largest window, {below} below the smallest)"
+        )
         if self.verdict == "undetermined":
             return head
-        cells = [f"{name} = {self.coefficients[n]:.2f} [{low:.2f}, {high:.2f}]"
-                 for n, name in enumerate(("intercept", *self.terms))
-                 for low, high in [self.interval(n)]]
-        return f"{head}\nlog L* = intercept + " + " + ".join(
-            f"b_{t} log({t})" for t in self.terms) + "\n  " + "\n  ".join(cells)
+        cells = [
+            f"{name} = {self.coefficients[n]:.2f} [{low:.2f}, {high:.2f}]"
+            for n, name in enumerate(("intercept", *self.terms))
+            for low, high in [self.interval(n)]
+        ]
+        return (
+            f"{head}\nlog L* = intercept + "
+            + " + ".join(f"b_{t} log({t})" for t in self.terms)
+            + "\n  "
+            + "\n  ".join(cells)
+        )
 
 
 def fit(
@@ -82,8 +98,11 @@ def fit(
     """
     if terms is None:
         value = lambda p, t: p.setting.get(t)
-        terms = [t for t in TERMS if len({value(p, t) for p in points}) > 1
-                 and all(value(p, t) for p in points)]
+        terms = [
+            t
+            for t in TERMS
+            if len({value(p, t) for p in points}) > 1 and all(value(p, t) for p in points)
+        ]
     terms = tuple(terms)
     counts = {"exact": 0, "above": 0, "below": 0}
     groups: dict[tuple, list[Capacity]] = {}
@@ -96,19 +115,30 @@ def fit(
     unknown = np.full(size, np.nan)
 
     def undetermined(reason):
-        return Law(terms, "undetermined", reason, unknown, np.zeros((0, size)), math.nan, math.nan,
-                   math.nan, counts)
+        return Law(
+            terms,
+            "undetermined",
+            reason,
+            unknown,
+            np.zeros((0, size)),
+            math.nan,
+            math.nan,
+            math.nan,
+            counts,
+        )
 
     if not terms:
         return undetermined("no term varies between the settings: measure several M or d_z")
     if len(crossing) <= size:
         return undetermined(
             f"only {len(crossing)} of {len(sets)} settings cross the threshold inside the measured "
-            f"windows, a law of {len(terms)} terms needs {size + 1}: widen the windows")
+            f"windows, a law of {len(terms)} terms needs {size + 1}: widen the windows"
+        )
     whole = _stack(sets)
     if not _determined(*whole):
-        return undetermined("the terms do not vary independently among the settings that cross "
-                            "the threshold")
+        return undetermined(
+            "the terms do not vary independently among the settings that cross the threshold"
+        )
     best, scatter = _censored_regression(*whole)
     x, y, side = whole
     exact = side == 0
@@ -124,22 +154,37 @@ def fit(
         if len(found) == draws:
             break
         drawn = [sets[i] for i in rng.integers(0, len(sets), len(sets))]
-        drawn = [tuple(a[pick] for a in s) for s in drawn
-                 for pick in [rng.integers(0, len(s[1]), len(s[1]))]]
+        drawn = [
+            tuple(a[pick] for a in s)
+            for s in drawn
+            for pick in [rng.integers(0, len(s[1]), len(s[1]))]
+        ]
         stacked = _stack(drawn)
         if _determined(*stacked):
             found.append(_censored_regression(*stacked)[0])
     wider = math.sqrt(len(crossing) / (len(crossing) - size))
     spread = best + (np.reshape(found, (-1, size)) - best) * wider
-    law = Law(terms, "no law", "", best, spread, scatter,
-              math.sqrt(sum(float(w @ w) for w in within) / free) if free else math.nan,
-              1 - float(residual @ residual) / total if total else math.nan, counts)
+    law = Law(
+        terms,
+        "no law",
+        "",
+        best,
+        spread,
+        scatter,
+        math.sqrt(sum(float(w @ w) for w in within) / free) if free else math.nan,
+        1 - float(residual @ residual) / total if total else math.nan,
+        counts,
+    )
     sure = [t for n, t in enumerate(terms, 1) if np.prod(np.sign(law.interval(n))) > 0]
     if sure:
-        return dataclasses.replace(law, verdict="law", reason=(
-            f"L* changes with {', '.join(sure)} beyond the error bars, R2 {law.r2:.2f}"))
-    return dataclasses.replace(law, reason=(
-        f"every exponent's 95 % interval holds 0, R2 {law.r2:.2f}"))
+        return dataclasses.replace(
+            law,
+            verdict="law",
+            reason=(f"L* changes with {', '.join(sure)} beyond the error bars, R2 {law.r2:.2f}"),
+        )
+    return dataclasses.replace(
+        law, reason=(f"every exponent's 95 % interval holds 0, R2 {law.r2:.2f}")
+    )
 
 
 def predict(law: Law, setting: Mapping, seed: int = 0) -> dict:
@@ -156,8 +201,11 @@ def predict(law: Law, setting: Mapping, seed: int = 0) -> dict:
     x = np.array([1.0, *(math.log(setting[t]) for t in law.terms)])
     noise = np.random.default_rng(seed).normal(0, law.scatter, len(law.draws))
     low, high = np.percentile(law.draws @ x + noise, (2.5, 97.5))
-    return {"window": float(np.exp(x @ law.coefficients)), "low": float(np.exp(low)),
-            "high": float(np.exp(high))}
+    return {
+        "window": float(np.exp(x @ law.coefficients)),
+        "low": float(np.exp(low)),
+        "high": float(np.exp(high)),
+    }
 
 
 def bound_law() -> Law:

@@ -14,13 +14,15 @@ from cr_jax.errors import UserError
 NEAR = 8  # tokens back that a repetition is looked for
 _COMPRESSORS = {
     "zlib": lambda data: zlib.compress(data, 9, -15),  # no header: it would count in a window
-    "lzma": lambda data: lzma.compress(data, lzma.FORMAT_RAW,
-                                       filters=[{"id": lzma.FILTER_LZMA2, "preset": 6}]),
+    "lzma": lambda data: lzma.compress(
+        data, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 6}]
+    ),
 }
 
 
-def complexity(tokenizer: Tokenizer, windows: Windows, compressor: str = "zlib"
-               ) -> Float[np.ndarray, " N"]:
+def complexity(
+    tokenizer: Tokenizer, windows: Windows, compressor: str = "zlib"
+) -> Float[np.ndarray, " N"]:
     """Size of each window's text after a general-purpose compressor, in nats/token.
 
     compressor: "zlib" or "lzma".  A text that such a compressor shrinks to little is easy for a

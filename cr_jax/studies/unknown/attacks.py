@@ -56,8 +56,13 @@ _SYLLABLES = ("ka", "lo", "mi", "ter", "van", "sol", "ri", "den", "po", "gra", "
 _KEPT = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "cls"}
 
 
-def attacks(tokenizer: Tokenizer, window: int, count: int, seed: int,
-            known_texts: Mapping[str, Sequence[str]]) -> dict[str, Windows]:
+def attacks(
+    tokenizer: Tokenizer,
+    window: int,
+    count: int,
+    seed: int,
+    known_texts: Mapping[str, Sequence[str]],
+) -> dict[str, Windows]:
     """-> {attack: `count` full windows of `window` tokens}.
 
     known_texts: per known domain some of its test texts, whose words are shuffled and whose
@@ -90,8 +95,9 @@ def attacks(tokenizer: Tokenizer, window: int, count: int, seed: int,
         for i in range(count):
             rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), i])
             rows.append(_filled(tokenizer, window, make(rng, i)))
-        found[kind] = Windows(np.stack(rows), np.ones((count, window), bool),
-                              np.arange(count, dtype=np.int64))
+        found[kind] = Windows(
+            np.stack(rows), np.ones((count, window), bool), np.arange(count, dtype=np.int64)
+        )
     return found
 
 
@@ -127,8 +133,9 @@ class _Minified:
     """The standard library's held-out files, minified when they are first asked for."""
 
     def __init__(self):
-        self._sources = sorted((d.name, d.text) for d in documents("stdlib@test")
-                               if len(d.text) < 60_000)
+        self._sources = sorted(
+            (d.name, d.text) for d in documents("stdlib@test") if len(d.text) < 60_000
+        )
         self._done: dict[int, str] = {}
 
     def text(self, draw: int) -> Callable[[int], str]:
@@ -141,6 +148,7 @@ class _Minified:
             # A random place of the first file: its import lines are all alike.
             start = draw % max(1, len(parts[0]) // 2)
             return "".join(parts)[start:]
+
         return make
 
     def _file(self, i: int) -> str:
@@ -194,7 +202,7 @@ def _ngram(tokenizer: Tokenizer, rng, texts: Sequence[str]) -> str:
     size = int(rng.integers(GRAMS[0], GRAMS[1] + 1))
     ids = np.asarray(tokenizer.encode(texts[rng.integers(len(texts))][:20_000]))
     start = rng.integers(max(1, len(ids) - size))
-    return tokenizer.decode(ids[start:start + size]).replace("\ufffd", "") or "ab"
+    return tokenizer.decode(ids[start : start + size]).replace("\ufffd", "") or "ab"
 
 
 def _white_space(rng, i: int) -> Callable[[int], str]:
@@ -206,8 +214,9 @@ def _white_space(rng, i: int) -> Callable[[int], str]:
 
 def _licence(rng) -> str:
     holder = " ".join("".join(rng.choice(_SYLLABLES, 2)).title() for _ in range(2))
-    text = (_OWN_LICENCE, _MIT)[rng.integers(2)].format(year=rng.integers(1990, 2027),
-                                                        holder=holder)
+    text = (_OWN_LICENCE, _MIT)[rng.integers(2)].format(
+        year=rng.integers(1990, 2027), holder=holder
+    )
     mark = _COMMENTS[rng.integers(len(_COMMENTS))]
     return "".join((mark + line).rstrip() + "\n" for line in text.splitlines()) + "\n"
 
@@ -218,10 +227,11 @@ def _digits(rng, i: int) -> Callable[[int], str]:
         if i % 3 == 0:
             return digits
         if i % 3 == 1:  # counting
-            start = int(rng.integers(1, 10 ** 9))
+            start = int(rng.integers(1, 10**9))
             return " ".join(str(start + k) for k in range(size // 4))
         cuts = np.cumsum(rng.integers(4, 24, size // 4))
         return " ".join(digits[a:b] for a, b in itertools.pairwise(cuts))
+
     return make
 
 
@@ -230,11 +240,13 @@ def _hex_dump(rng, i: int) -> Callable[[int], str]:
         data = rng.bytes(max(16, size // 2))
         if i % 2:
             return data.hex()
-        rows = (data[k:k + 16] for k in range(0, len(data), 16))
+        rows = (data[k : k + 16] for k in range(0, len(data), 16))
         return "".join(
             f"{k * 16:08x}  {row.hex(' ')}  "
             f"|{''.join(chr(c) if 32 <= c < 127 else '.' for c in row)}|\n"
-            for k, row in enumerate(rows))
+            for k, row in enumerate(rows)
+        )
+
     return make
 
 
@@ -251,6 +263,7 @@ def _shuffled(rng, texts: Sequence[str]) -> Callable[[int], str]:
         if sum("\u2e80" <= c <= "\ud7ff" for c in whole) > len(whole) / 3:
             words, joint = list(whole), ""
         return joint.join(words[k] for k in rng.integers(len(words), size=size))
+
     return make
 
 
@@ -259,12 +272,19 @@ def _unicode(rng, i: int) -> Callable[[int], str]:
         points = rng.integers(0x20, 0x30000 if i % 2 else 0x3000, size)
         points = points[(points < 0xD800) | (points > 0xDFFF)]
         return "".join(map(chr, points.tolist()))
+
     return make
 
 
 def _json(rng) -> str:
-    rows = [{"id": int(rng.integers(1 << 20)), "x": round(float(rng.normal()), 4),
-             "values": [round(float(v), 3) for v in rng.normal(0, 100, 4)]} for _ in range(4)]
+    rows = [
+        {
+            "id": int(rng.integers(1 << 20)),
+            "x": round(float(rng.normal()), 4),
+            "values": [round(float(v), 3) for v in rng.normal(0, 100, 4)],
+        }
+        for _ in range(4)
+    ]
     return json.dumps(rows) + "\n"
 
 
@@ -275,6 +295,7 @@ def _csv(rng, i: int) -> Callable[[int], str]:
     def make(size):
         rows = rng.normal(0, 1000, (size // 8 + 1, columns))
         return "".join(comma.join(f"{v:.{places}f}" for v in row) + "\n" for row in rows)
+
     return make
 
 

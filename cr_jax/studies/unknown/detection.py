@@ -23,8 +23,9 @@ def auroc(known: Real[np.ndarray, " N"], unknown: Real[np.ndarray, " U"]) -> flo
     return float(np.sum(below + not_above) / (2 * known.size * unknown.size))
 
 
-def fpr_at_95(known: Real[np.ndarray, " N"], unknown: Real[np.ndarray, " U"],
-              share: float = 0.95) -> float:
+def fpr_at_95(
+    known: Real[np.ndarray, " N"], unknown: Real[np.ndarray, " U"], share: float = 0.95
+) -> float:
     """Share of unknowns let in by the lowest threshold that lets in `share` of the knowns.
 
     0 is best.  `UserError` when a side is empty or has NaN.

@@ -25,26 +25,40 @@ _MEANS = ("auroc", "fpr95", "aupr", "reject_at_1pct")
 
 
 def windows(
-    tokenizer: Tokenizer, domains: Mapping[str, Windows], unseen: Mapping[str, Windows],
-    count: int, seed: int,
+    tokenizer: Tokenizer,
+    domains: Mapping[str, Windows],
+    unseen: Mapping[str, Windows],
+    count: int,
+    seed: int,
 ) -> dict[str, Windows]:
     """Test windows of known domains and of unseen ones, and `count` of each attack ("attack/...").
 
     The known texts that attacks are made from are the known domains' own test windows.
     """
     first = next(iter(domains.values()))
-    texts = {n: [tokenizer.decode(t[m]) for t, m in zip(w.tokens[:64], w.mask[:64], strict=True)]
-             for n, w in domains.items()}
+    texts = {
+        n: [tokenizer.decode(t[m]) for t, m in zip(w.tokens[:64], w.mask[:64], strict=True)]
+        for n, w in domains.items()
+    }
     made = make_attacks(tokenizer, first.tokens.shape[1], count, seed, texts)
     return {**domains, **unseen, **{ATTACK + kind: w for kind, w in made.items()}}
 
 
-def signals(sums: Mapping[str, Sums], inputs: Mapping[str, Windows],
-            tokenizer: Tokenizer | None = None, compressor: str = "zlib") -> dict[str, Signals]:
+def signals(
+    sums: Mapping[str, Sums],
+    inputs: Mapping[str, Windows],
+    tokenizer: Tokenizer | None = None,
+    compressor: str = "zlib",
+) -> dict[str, Signals]:
     """Residuals [E, N], how the texts repeat and, with a tokenizer, their complexities [N]."""
-    return {n: Signals(s.residual, None if tokenizer is None
-                       else complexity(tokenizer, inputs[n], compressor),
-                       repetition=repetition(inputs[n])) for n, s in sums.items()}
+    return {
+        n: Signals(
+            s.residual,
+            None if tokenizer is None else complexity(tokenizer, inputs[n], compressor),
+            repetition=repetition(inputs[n]),
+        )
+        for n, s in sums.items()
+    }
 
 
 def aupr(known: Real[np.ndarray, " N"], unknown: Real[np.ndarray, " U"]) -> float:
@@ -65,9 +79,15 @@ def aupr(known: Real[np.ndarray, " N"], unknown: Real[np.ndarray, " U"]) -> floa
 
 
 def run(
-    names: Sequence[str], valid: Mapping[str, Signals], test: Mapping[str, Signals], *,
-    generalist: str | None = None, left_out: Sequence[str] | None = None,
-    rule: str | None = None, false_alarm: float = 0.01, folds: int = 5,
+    names: Sequence[str],
+    valid: Mapping[str, Signals],
+    test: Mapping[str, Signals],
+    *,
+    generalist: str | None = None,
+    left_out: Sequence[str] | None = None,
+    rule: str | None = None,
+    false_alarm: float = 0.01,
+    folds: int = 5,
 ) -> dict:
     """-> detection of each domain left out, of unseen domains and of attacks, by several rules.
 
@@ -104,8 +124,9 @@ def run(
             per_rule[r]["per_domain"][name] = {"kind": kind, **found}
 
     for domain in domains if left_out is None else left_out:
-        known = _Known(names, [d for d in domains if d != domain], valid, test, generalist, folds,
-                       false_alarm)
+        known = _Known(
+            names, [d for d in domains if d != domain], valid, test, generalist, folds, false_alarm
+        )
         enter(known, domain, "held_out")
         for r, found in known.on_valid(valid[domain]).items():
             per_rule[r]["valid"].append(found)
@@ -115,10 +136,17 @@ def run(
         for r, found in whole.on_valid(valid[name]).items():
             per_rule[r]["valid"].append(found)
     alarms = whole.false_alarms()
-    scores = {r: _summary(x["per_domain"], alarms[r], float(np.mean(x["valid"])))
-              for r, x in per_rule.items()}
-    return {**_top(scores, rule), "target_false_alarm": false_alarm, "domains": domains,
-            "generalist": generalist, "scores": scores}
+    scores = {
+        r: _summary(x["per_domain"], alarms[r], float(np.mean(x["valid"])))
+        for r, x in per_rule.items()
+    }
+    return {
+        **_top(scores, rule),
+        "target_false_alarm": false_alarm,
+        "domains": domains,
+        "generalist": generalist,
+        "scores": scores,
+    }
 
 
 def merge(found: Sequence[dict], rule: str | None = None) -> dict:
@@ -132,8 +160,10 @@ def merge(found: Sequence[dict], rule: str | None = None) -> dict:
         cells = {}
         for name in dict.fromkeys(n for p in parts for n in p["per_domain"]):
             these = [p["per_domain"][name] for p in parts if name in p["per_domain"]]
-            cells[name] = {"kind": these[0]["kind"], **{
-                k: float(np.mean([c[k] for c in these])) for k in _MEANS}}
+            cells[name] = {
+                "kind": these[0]["kind"],
+                **{k: float(np.mean([c[k] for c in these])) for k in _MEANS},
+            }
         mean = lambda k, parts=parts: float(np.mean([p[k] for p in parts]))
         scores[r] = _summary(cells, mean("false_alarm"), mean("valid_auroc"))
     keep = ("target_false_alarm", "domains", "generalist")
@@ -142,8 +172,11 @@ def merge(found: Sequence[dict], rule: str | None = None) -> dict:
 
 def _top(scores: dict, rule: str | None) -> dict:
     chosen = rule or max(scores, key=lambda r: scores[r]["valid_auroc"])
-    return {**scores[chosen], "rule": chosen,
-            "rule_chosen_on": "valid" if rule is None else "given"}
+    return {
+        **scores[chosen],
+        "rule": chosen,
+        "rule_chosen_on": "valid" if rule is None else "given",
+    }
 
 
 class _Known:
@@ -153,15 +186,18 @@ class _Known:
         rows = [list(names).index(d) for d in domains]
         reference = None if generalist is None else list(names).index(generalist)
         self._active = lambda s: Signals(
-            s.residual[rows], s.complexity,
-            None if reference is None else s.residual[reference], s.repetition)
+            s.residual[rows],
+            s.complexity,
+            None if reference is None else s.residual[reference],
+            s.repetition,
+        )
         own = [self._active(valid[d]) for d in domains]
         rules = available(own[0])
         self.scorers = {r: fit(own) for r, fit in rules.items()}
         self._valid = {r: [] for r in rules}
         for k in range(folds):
             parts = [np.array_split(np.arange(len(s)), folds) for s in own]
-            rest = [s.take(np.concatenate([*p[:k], *p[k + 1:]])) for s, p in zip(own, parts)]
+            rest = [s.take(np.concatenate([*p[:k], *p[k + 1 :]])) for s, p in zip(own, parts)]
             left = join([s.take(p[k]) for s, p in zip(own, parts)])
             for r, fit in rules.items():
                 self._valid[r].append(fit(rest)(left))
@@ -174,14 +210,19 @@ class _Known:
         found = {}
         for r, score in self.scorers.items():
             strange, known = score(self._active(unknown)), self._test[r]
-            found[r] = {"auroc": auroc(known, strange), "fpr95": fpr_at_95(known, strange),
-                        "aupr": aupr(known, strange),
-                        "reject_at_1pct": float(np.mean(strange > self.limits[r]))}
+            found[r] = {
+                "auroc": auroc(known, strange),
+                "fpr95": fpr_at_95(known, strange),
+                "aupr": aupr(known, strange),
+                "reject_at_1pct": float(np.mean(strange > self.limits[r])),
+            }
         return found
 
     def on_valid(self, unknown: Signals) -> dict[str, float]:
-        return {r: auroc(self._valid[r], score(self._active(unknown)))
-                for r, score in self.scorers.items()}
+        return {
+            r: auroc(self._valid[r], score(self._active(unknown)))
+            for r, score in self.scorers.items()
+        }
 
     def false_alarms(self) -> dict[str, float]:
         return {r: float(np.mean(x > self.limits[r])) for r, x in self._test.items()}
@@ -192,9 +233,11 @@ def _limit(values: np.ndarray, false_alarm: float) -> float:
     # rounded: 100 * 0.99 must be 99, whatever floating point makes of it
     place = int(np.ceil(round((len(values) + 1) * (1 - false_alarm), 9)))
     if not 0 < false_alarm < 1 or place > len(values):
-        raise UserError(f"a false alarm rate of {false_alarm} must lie in (0, 1) and needs at "
-                        f"least {int(np.ceil(1 / max(false_alarm, 1e-9))) - 1} validation "
-                        f"windows; there are {len(values)}")
+        raise UserError(
+            f"a false alarm rate of {false_alarm} must lie in (0, 1) and needs at "
+            f"least {int(np.ceil(1 / max(false_alarm, 1e-9))) - 1} validation "
+            f"windows; there are {len(values)}"
+        )
     return float(np.sort(values)[place - 1])
 
 
@@ -224,9 +267,13 @@ def _check(names, domains, valid, test, generalist, folds) -> None:
             raise UserError(f"{split} windows of {', '.join(missing)} are missing")
         for name, s in given.items():
             if len(s.residual) != len(names) or not len(s) or not np.isfinite(s.residual).all():
-                raise UserError(f"{name} ({split}): finite residuals of all {len(names)} experts "
-                                "on at least one window are needed")
+                raise UserError(
+                    f"{name} ({split}): finite residuals of all {len(names)} experts "
+                    "on at least one window are needed"
+                )
     short = [d for d in domains if len(valid[d]) < max(2, folds)]
     if short or folds < 2:
-        raise UserError(f"at least {max(2, folds)} validation windows of every domain are needed "
-                        f"(folds={folds}): {', '.join(short)}")
+        raise UserError(
+            f"at least {max(2, folds)} validation windows of every domain are needed "
+            f"(folds={folds}): {', '.join(short)}"
+        )

@@ -36,17 +36,26 @@ class Signals:
     def take(self, at) -> "Signals":
         """The windows at `at` (a slice or indices)."""
         part = lambda x: None if x is None else x[at]
-        return Signals(self.residual[:, at], part(self.complexity), part(self.generalist),
-                       part(self.repetition))
+        return Signals(
+            self.residual[:, at],
+            part(self.complexity),
+            part(self.generalist),
+            part(self.repetition),
+        )
 
 
 def join(parts: Sequence[Signals]) -> Signals:
     """The windows of all parts, in order."""
+
     def along(values):
         return None if values[0] is None else np.concatenate(values)
-    return Signals(np.concatenate([p.residual for p in parts], 1),
-                   along([p.complexity for p in parts]), along([p.generalist for p in parts]),
-                   along([p.repetition for p in parts]))
+
+    return Signals(
+        np.concatenate([p.residual for p in parts], 1),
+        along([p.complexity for p in parts]),
+        along([p.generalist for p in parts]),
+        along([p.repetition for p in parts]),
+    )
 
 
 # own[e]: validation windows of active expert e's own domain, scored by all active experts
@@ -86,20 +95,27 @@ def available(signals: Signals) -> dict[str, Rule]:
       upper spread over known validation text.
     """
     kinds = _kinds(signals)
-    rules = {"p": _p(False), "novelty_score": _strange("residual"),
-             "two_sided": _two_sided(("residual",)), "p_two_sided": _p(True)}
+    rules = {
+        "p": _p(False),
+        "novelty_score": _strange("residual"),
+        "two_sided": _two_sided(("residual",)),
+        "p_two_sided": _p(True),
+    }
     if len(signals.residual) > 1:
         rules["margin"] = lambda own: _margin
     rules |= {kind: _two_sided((kind,)) for kind in kinds[1:]}
     if signals.generalist is not None:
-        rules |= {"gain": _strange("generalist"), "novelty_score_gain": _largest(
-            _strange("residual"), _strange("generalist"))}
+        rules |= {
+            "gain": _strange("generalist"),
+            "novelty_score_gain": _largest(_strange("residual"), _strange("generalist")),
+        }
     if len(kinds) > 1:
         rules |= {"worst": _two_sided(kinds), "joint": _joint(kinds)}
     rules["fingerprint"] = last = _fingerprint(_vector)
     if signals.complexity is not None:
         rules["fingerprint_complexity"] = last = _fingerprint(
-            lambda s: np.column_stack([_vector(s), np.log1p(s.complexity)]))
+            lambda s: np.column_stack([_vector(s), np.log1p(s.complexity)])
+        )
     if signals.repetition is not None:
         rules["novelty_score_repetition"] = _strange_or_repetitive
     return rules | {"neighbours": _neighbours, "largest": _largest(_strange("residual"), last)}
@@ -142,7 +158,9 @@ def _p(two_sided: bool) -> Rule:
                 least = np.minimum(1.0, 2 * np.minimum(above, below) / (values.size + 1))
                 out[here] = 1 - (least if two_sided else above / (values.size + 1))
             return out
+
         return score
+
     return fit
 
 
@@ -151,6 +169,7 @@ def _strange(kind: str) -> Rule:
         middle, high = _quantiles(own, kind, (0.5, 0.95))
         unit = np.maximum(high - middle, 1e-6)
         return lambda signals: ((_statistic(signals, kind) - middle) / unit).min(0)
+
     return fit
 
 
@@ -162,11 +181,20 @@ def _two_sided(kinds: Sequence[str]) -> Rule:
             away = []
             for kind, (low, middle, high) in shapes.items():
                 x = _statistic(signals, kind)
-                away.append(_winner(signals, np.where(
-                    x > middle, (x - middle) / np.maximum(high - middle, 1e-6),
-                    (middle - x) / np.maximum(middle - low, 1e-6))))
+                away.append(
+                    _winner(
+                        signals,
+                        np.where(
+                            x > middle,
+                            (x - middle) / np.maximum(high - middle, 1e-6),
+                            (middle - x) / np.maximum(middle - low, 1e-6),
+                        ),
+                    )
+                )
             return np.max(away, 0)
+
         return score
+
     return fit
 
 
@@ -187,22 +215,30 @@ def _margin(signals: Signals) -> np.ndarray:
 def _joint(kinds: Sequence[str]) -> Rule:
     def fit(own):
         # windows x statistics per expert
-        shapes = [_gaussian(np.stack(x, 1)) for x in zip(*(_own(own, k) for k in kinds),
-                                                         strict=True)]
+        shapes = [
+            _gaussian(np.stack(x, 1)) for x in zip(*(_own(own, k) for k in kinds), strict=True)
+        ]
 
         def score(signals):
             stack = np.stack([_statistic(signals, k) for k in kinds], -1)  # [E, N, K]
-            return _winner(signals, np.stack(
-                [_distance(x, *shape) for x, shape in zip(stack, shapes, strict=True)]))
+            return _winner(
+                signals,
+                np.stack([_distance(x, *shape) for x, shape in zip(stack, shapes, strict=True)]),
+            )
+
         return score
+
     return fit
 
 
 def _vector(signals: Signals) -> np.ndarray:
     """[N, E], one more with a generalist; logarithms, because residuals far from home spread over
     many nats."""
-    rows = signals.residual if signals.generalist is None else np.concatenate(
-        [signals.residual, signals.generalist[None]])
+    rows = (
+        signals.residual
+        if signals.generalist is None
+        else np.concatenate([signals.residual, signals.generalist[None]])
+    )
     return np.log1p(np.maximum(rows.T, 0))
 
 
@@ -210,6 +246,7 @@ def _fingerprint(vector: Callable[[Signals], np.ndarray]) -> Rule:
     def fit(own):
         shapes = [_gaussian(vector(signals)) for signals in own]
         return lambda signals: np.min([_distance(vector(signals), *s) for s in shapes], 0)
+
     return fit
 
 
@@ -220,6 +257,7 @@ def _largest(*rules: Rule) -> Rule:
             middle, high = np.quantile(scorer(known), [0.5, 0.95])
             parts.append((scorer, middle, max(high - middle, 1e-6)))
         return lambda signals: np.max([(f(signals) - m) / unit for f, m, unit in parts], 0)
+
     return fit
 
 
@@ -241,6 +279,7 @@ def _strange_or_repetitive(own: Own) -> Scorer:
     def score(signals):
         strange, repetitive = parts(signals)
         return np.maximum((strange - m) / unit, 0.5 * (repetitive - n) / other)
+
     return score
 
 
@@ -254,10 +293,11 @@ def _neighbours(own: Own) -> Scorer:
     def score(signals):
         x, out = _vector(signals) / unit, np.empty(len(signals))
         for i in range(0, len(x), _BLOCK):
-            part = x[i:i + _BLOCK]
-            square = (part ** 2).sum(1)[:, None] + (known ** 2).sum(1)[None] - 2 * part @ known.T
-            out[i:i + _BLOCK] = np.partition(square, place, axis=1)[:, place]
+            part = x[i : i + _BLOCK]
+            square = (part**2).sum(1)[:, None] + (known**2).sum(1)[None] - 2 * part @ known.T
+            out[i : i + _BLOCK] = np.partition(square, place, axis=1)[:, place]
         return out
+
     return score
 
 

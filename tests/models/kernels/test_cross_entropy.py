@@ -36,8 +36,13 @@ def exact(logits, ids, weights):
 
 def found(form, logits, ids, weights, dtype=jnp.float32):
     run = jax.jit(lambda *a: kernels.cross_entropy(*a, form))
-    return jax.device_get(run(jnp.asarray(logits, dtype), jnp.asarray(ids, jnp.int32),
-                              jnp.asarray(weights, jnp.float32)))
+    return jax.device_get(
+        run(
+            jnp.asarray(logits, dtype),
+            jnp.asarray(ids, jnp.int32),
+            jnp.asarray(weights, jnp.float32),
+        )
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)

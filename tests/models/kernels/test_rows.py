@@ -46,13 +46,21 @@ def gated64(x, kernel):
 CASES = {
     "norm": (kernels.rms_norm, norm64, [draw(3, 5, 24)]),
     "norm of one row": (kernels.rms_norm, norm64, [draw(1, 8)]),
-    "add_norm": (kernels.add_norm, lambda x, y: (x + y, norm64(x + y)),
-                 [draw(3, 7, 16), draw(3, 7, 16, seed=1)]),
-    "heads": (lambda x, w, form: kernels.heads(x, w, jnp.arange(6), 2, form),
-              lambda x, w: heads64(x, w, np.arange(6), 2), [draw(3, 6, 12), draw(3, 12, 12)]),
+    "add_norm": (
+        kernels.add_norm,
+        lambda x, y: (x + y, norm64(x + y)),
+        [draw(3, 7, 16), draw(3, 7, 16, seed=1)],
+    ),
+    "heads": (
+        lambda x, w, form: kernels.heads(x, w, jnp.arange(6), 2, form),
+        lambda x, w: heads64(x, w, np.arange(6), 2),
+        [draw(3, 6, 12), draw(3, 12, 12)],
+    ),
     "heads of a prefix": (  # the query bottleneck's latents lie before the window
         lambda x, w, form: kernels.heads(x, w, jnp.arange(-2, 5), 1, form),
-        lambda x, w: heads64(x, w, np.arange(-2, 5), 1), [draw(2, 7, 8), draw(3, 8, 8)]),
+        lambda x, w: heads64(x, w, np.arange(-2, 5), 1),
+        [draw(2, 7, 8), draw(3, 8, 8)],
+    ),
     "gated": (kernels.gated, gated64, [draw(3, 5, 8), draw(2, 8, 12)]),
     "gated, odd width": (kernels.gated, gated64, [draw(1, 3, 4), draw(2, 4, 7)]),
 }
@@ -121,9 +129,17 @@ def test_half_precision_is_as_near_as_the_plain_form(name):
     values, gradients, weights = exact(name)
     weights = [w.astype(jnp.bfloat16) for w in narrow(weights)]
     # In parts of each array's largest number: bfloat16 keeps eight bits.
-    off = {form: [np.abs(np.float64(a) - b).max() / np.abs(b).max() for a, b in zip(
-        jax.tree.leaves(slopes(functools.partial(operation, form=form))(half, weights)),
-        (*values, *gradients), strict=True)] for form in FORMS}
+    off = {
+        form: [
+            np.abs(np.float64(a) - b).max() / np.abs(b).max()
+            for a, b in zip(
+                jax.tree.leaves(slopes(functools.partial(operation, form=form))(half, weights)),
+                (*values, *gradients),
+                strict=True,
+            )
+        ]
+        for form in FORMS
+    }
     for plain, triton in zip(off["xla"], off["triton"]):
         assert triton <= max(1.5 * plain, 2**-6)
 
@@ -150,8 +166,14 @@ def test_nothing_to_add_is_the_norm_alone():
 
 def test_a_context_takes_the_plain_form():
     x, w, other = (jnp.asarray(draw(*s), jnp.float32) for s in ((2, 3, 8), (3, 8, 8), (2, 5, 8)))
-    traced = [jax.make_jaxpr(lambda x, w, other, form=form: kernels.heads(
-        x, w, jnp.arange(3), 2, form, other, jnp.arange(5)))(x, w, other) for form in FORMS]
+    traced = [
+        jax.make_jaxpr(
+            lambda x, w, other, form=form: kernels.heads(
+                x, w, jnp.arange(3), 2, form, other, jnp.arange(5)
+            )
+        )(x, w, other)
+        for form in FORMS
+    ]
     assert str(traced[0]) == str(traced[1]) and "pallas_call" not in str(traced[1])
     assert traced[1].out_avals[1].shape == (2, 5, 2, 4)
 

@@ -48,13 +48,17 @@ def test_what_the_compiler_throws_is_a_reason(monkeypatch):
         raise RuntimeError("ptxas: no such target\nand a long trace")
 
     with_triton(monkeypatch, add_norm=broken)
-    assert trial.failure(*SIZES) == (
-        "they fail on this device: RuntimeError ptxas: no such target")
+    assert trial.failure(*SIZES) == ("they fail on this device: RuntimeError ptxas: no such target")
 
 
 def test_a_loss_that_hides_nan_is_noticed(monkeypatch):
     right = lambda *a: rows.cross_entropy(*a)
-    with_triton(monkeypatch, rms_norm=rows.rms_norm, add_norm=rows.add_norm, gated=rows.gated,
-                heads=lambda x, k, positions, count: rows.heads(x, k, positions, count),
-                cross_entropy=lambda *a: (right(*a)[0], jnp.nan * right(*a)[1], right(*a)[2]))
+    with_triton(
+        monkeypatch,
+        rms_norm=rows.rms_norm,
+        add_norm=rows.add_norm,
+        gated=rows.gated,
+        heads=lambda x, k, positions, count: rows.heads(x, k, positions, count),
+        cross_entropy=lambda *a: (right(*a)[0], jnp.nan * right(*a)[1], right(*a)[2]),
+    )
     assert trial.failure(*SIZES) == "the loss is off by inf% on this device"

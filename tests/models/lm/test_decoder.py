@@ -13,10 +13,13 @@ from cr_jax.errors import UserError
 from cr_jax.models import lm
 
 TINY = LmConfig(vocab_size=29, d_model=16, heads=4, d_ff=24, blocks=2, dtype="float32")
-CONFIGS = {"own heads": TINY, "grouped": dataclasses.replace(TINY, kv_heads=2),
-           "one group": dataclasses.replace(TINY, kv_heads=1),
-           "tied": dataclasses.replace(TINY, tie_embeddings=True),
-           "looped": dataclasses.replace(TINY, scan=True, remat=True)}
+CONFIGS = {
+    "own heads": TINY,
+    "grouped": dataclasses.replace(TINY, kv_heads=2),
+    "one group": dataclasses.replace(TINY, kv_heads=1),
+    "tied": dataclasses.replace(TINY, tie_embeddings=True),
+    "looped": dataclasses.replace(TINY, scan=True, remat=True),
+}
 LENGTH = 9
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 29, (3, LENGTH)), jnp.int32)
 
@@ -49,7 +52,7 @@ def step(config, token, cache):
 def test_cached_steps_are_the_full_pass_at_every_offset(config, read):
     whole = np.asarray(states(config, TOKENS))
     found, cache = prefill(config, TOKENS[:, :read], jnp.ones((3, read), bool), LENGTH + 3)
-    np.testing.assert_allclose(found[:, :read + 1], whole[:, :read + 1], atol=1e-5)
+    np.testing.assert_allclose(found[:, : read + 1], whole[:, : read + 1], atol=1e-5)
     for i in range(read, LENGTH - 1):
         found, cache = step(config, TOKENS[:, i], cache)
         np.testing.assert_allclose(found, whole[:, i + 1], atol=1e-5)
@@ -64,7 +67,7 @@ def test_texts_of_several_lengths_go_on_each_from_its_own_end():
         token = TOKENS[np.arange(3), lengths + k]
         found, cache = step(TINY, token, cache)
         for row, length in enumerate(lengths):
-            alone = states(TINY, TOKENS[row:row + 1])
+            alone = states(TINY, TOKENS[row : row + 1])
             np.testing.assert_allclose(found[row], alone[0, length + k + 1], atol=1e-5)
 
 
@@ -93,12 +96,16 @@ def test_experts_side_by_side_are_single_experts():
         np.testing.assert_allclose(together[i], one, atol=1e-5)
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    (dict(kv_heads=3), "kv_heads=3 must divide heads=4"),
-    (dict(heads=3), "multiple of 2 x heads=6"),
-    (dict(kind="rnn"), "must be one of decoder"),
-    (dict(blocks=0), "config.lm.blocks must be at least 1"),
-    (dict(d_ff=-5), "config.lm.d_ff must be at least 1")])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (dict(kv_heads=3), "kv_heads=3 must divide heads=4"),
+        (dict(heads=3), "multiple of 2 x heads=6"),
+        (dict(kind="rnn"), "must be one of decoder"),
+        (dict(blocks=0), "config.lm.blocks must be at least 1"),
+        (dict(d_ff=-5), "config.lm.d_ff must be at least 1"),
+    ],
+)
 def test_sizes_that_make_no_model_are_one_line(changes, says):
     with pytest.raises(UserError, match=says):
         lm.make_lm(dataclasses.replace(TINY, **changes))

@@ -35,13 +35,24 @@ def experiment(tmp_path):
         (tmp_path / f"{split}.txt").write_text(text)
     sources = {s: (f"files:{tmp_path}/{s}.txt",) for s in ("train", "valid", "test")}
     return Experiment(
-        model=ModelConfig(window=16, latents=2, d_model=16, d_latent=8, heads=2, d_ff=16,
-                          encoder_blocks=1, decoder_blocks=1, bottleneck="fold", fold_channels=4),
+        model=ModelConfig(
+            window=16,
+            latents=2,
+            d_model=16,
+            d_latent=8,
+            heads=2,
+            d_ff=16,
+            encoder_blocks=1,
+            decoder_blocks=1,
+            bottleneck="fold",
+            fold_channels=4,
+        ),
         tokenizer=TokenizerConfig(kind="bytes"),
         data=DataConfig(domains={"words": DomainConfig(**sources)}),
         optimizer=OptimizerConfig(name="adamw"),
         train=TrainConfig(batch=64, steps=6),
-        eval=EvalConfig(batch=16, windows=40, calibration_windows=16))
+        eval=EvalConfig(batch=16, windows=40, calibration_windows=16),
+    )
 
 
 class _Lab:
@@ -67,14 +78,24 @@ class _Lab:
         def score(params, windows):
             here = star * math.exp(0.02 * float(params["seed"]))
             level = math.log(99) + 3 * math.log(here / model.window)
-            return {"tra": 1 / (1 + math.exp(-level)), "nll": 1.0, "window_exact": 0.5,
-                    "tokens": 10**6, "windows": 40}
+            return {
+                "tra": 1 / (1 + math.exp(-level)),
+                "nll": 1.0,
+                "window_exact": 0.5,
+                "tokens": 10**6,
+                "windows": 40,
+            }
 
         return score
 
 
-GRID = Grid(windows=(4, 8, 16, 32, 64, 128), latents=(1, 2, 4), d_latent=(8, 32),
-            seeds=(0, 1), holdout=((2, 32), (8, 8)))
+GRID = Grid(
+    windows=(4, 8, 16, 32, 64, 128),
+    latents=(1, 2, 4),
+    d_latent=(8, 32),
+    seeds=(0, 1),
+    holdout=((2, 32), (8, 8)),
+)
 
 
 def _lines(folder):
@@ -82,7 +103,8 @@ def _lines(folder):
 
 
 def test_a_grid_ends_in_a_law_and_its_predictions_are_written_before_they_are_measured(
-        experiment, tmp_path, monkeypatch):
+    experiment, tmp_path, monkeypatch
+):
     lab = _Lab(monkeypatch)
     folder = tmp_path / "run"
     real, seen = lab.train, []
@@ -103,7 +125,9 @@ def test_a_grid_ends_in_a_law_and_its_predictions_are_written_before_they_are_me
         low, high = law["exponents"][term]["interval_95"]
         assert low <= truth <= high and high - low < 0.3
     assert {(m["setting"]["latents"], m["setting"]["d_latent"]) for m in report["misses"]} == {
-        (2, 32), (8, 8)}
+        (2, 32),
+        (8, 8),
+    }
     assert all(0.9 < m["ratio"] < 1.1 for m in report["misses"])
     said = json.loads((folder / "predictions.json").read_text())
     assert said["rows"] == sum(not row["held_out"] for row in _lines(folder))
@@ -131,8 +155,11 @@ def test_a_second_call_measures_only_what_is_missing(experiment, tmp_path, monke
     ablation.run(experiment, grid, folder)
     cells = [(r["window"], r["latents"], r["seed"]) for r in _lines(folder)]
     assert sorted(cells) == sorted((w, m, s) for w in (8, 16) for m in (1, 2) for s in (0, 1))
-    assert [t[3] for t in lab.trained] == [("words-1",), ("words-0", "words-1"),
-                                           ("words-0", "words-1")]
+    assert [t[3] for t in lab.trained] == [
+        ("words-1",),
+        ("words-0", "words-1"),
+        ("words-0", "words-1"),
+    ]
     again = _Lab(monkeypatch)
     ablation.run(experiment, grid, folder)
     assert again.trained == []
@@ -149,7 +176,8 @@ def test_groups_are_cut_to_what_fits_together(experiment, tmp_path, monkeypatch)
 
 
 def test_a_grid_beyond_the_bend_is_censored_and_no_law_is_made_up(
-        experiment, tmp_path, monkeypatch):
+    experiment, tmp_path, monkeypatch
+):
     _Lab(monkeypatch)
     grid = Grid(windows=(64, 128), latents=(1, 2, 4), d_latent=(8,), holdout=((8, 8),))
     report = ablation.run(experiment, grid, tmp_path / "run")

@@ -74,14 +74,29 @@ def test_a_window_measured_twice_is_an_error():
 
 
 def _row(window, tra, latents=2, seed=0, **more):
-    return {"window": window, "tra": tra, "tokens": 10**6, "latents": latents, "d_latent": 32,
-            "domain": "text", "size": "", "d_model": 64, "budget_tokens": 1000, "xz_bits": 2.0,
-            "seed": seed, **more}
+    return {
+        "window": window,
+        "tra": tra,
+        "tokens": 10**6,
+        "latents": latents,
+        "d_latent": 32,
+        "domain": "text",
+        "size": "",
+        "d_model": 64,
+        "budget_tokens": 1000,
+        "xz_bits": 2.0,
+        "seed": seed,
+        **more,
+    }
 
 
 def test_every_setting_and_seed_has_its_own_capacity():
-    rows = [_row(w, t, m, s) for m, star in ((2, 20.0), (4, 1000.0)) for s in (0, 1)
-            for w, t in zip((16, 32), _curve((16, 32), star * (1 + 0.1 * s)))]
+    rows = [
+        _row(w, t, m, s)
+        for m, star in ((2, 20.0), (4, 1000.0))
+        for s in (0, 1)
+        for w, t in zip((16, 32), _curve((16, 32), star * (1 + 0.1 * s)))
+    ]
     found = {(p.setting["latents"], p.seed): p for p in capacities(rows)}
     assert len(found) == 4
     assert found[2, 0].window == pytest.approx(20) and found[2, 1].window == pytest.approx(22)

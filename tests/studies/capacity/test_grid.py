@@ -11,7 +11,8 @@ from cr_jax.studies.capacity.grid import Grid, groups, make_grid
 BASE = Experiment(
     model=ModelConfig(window=32, latents=2, d_model=16, d_latent=8, heads=2),
     train=TrainConfig(batch=8, tokens=5120),
-    data=DataConfig(domains={n: DomainConfig(("x",), ("x",), ("x",)) for n in ("a", "b")}))
+    data=DataConfig(domains={n: DomainConfig(("x",), ("x",), ("x",)) for n in ("a", "b")}),
+)
 
 
 def _all(grid, held_out=False):
@@ -35,10 +36,17 @@ def test_every_window_sees_the_same_tokens_per_step():
 
 
 def test_axes_of_size_and_budget_replace_the_experiments_own():
-    cells = _all(Grid(sizes={"small": {"d_model": 8}, "deep": {"encoder_blocks": 2}},
-                      train_tokens=(512, 1024), seeds=(0,)))
+    cells = _all(
+        Grid(
+            sizes={"small": {"d_model": 8}, "deep": {"encoder_blocks": 2}},
+            train_tokens=(512, 1024),
+            seeds=(0,),
+        )
+    )
     assert {(c.size, c.model.d_model, c.model.encoder_blocks) for c in cells} == {
-        ("small", 8, 5), ("deep", 16, 2)}
+        ("small", 8, 5),
+        ("deep", 16, 2),
+    }
     assert {(c.budget, c.train.tokens) for c in cells} == {(512, 512), (1024, 1024)}
     steps = dataclasses.replace(BASE, train=TrainConfig(batch=8, steps=3))
     (one,) = groups(steps, Grid(seeds=(0,)), False)
@@ -54,24 +62,26 @@ def test_held_out_settings_are_never_among_those_the_law_is_fitted_to():
 
 def test_the_band_of_numbers_per_token_and_impossible_shapes():
     cells = _all(Grid(windows=(4, 8, 16, 32), latents=(2, 8), numbers_per_token=(2, 4)))
-    assert {(c.model.latents, c.model.window) for c in cells} == {
-        (2, 4), (2, 8), (8, 16), (8, 32)}
+    assert {(c.model.latents, c.model.window) for c in cells} == {(2, 4), (2, 8), (8, 16), (8, 32)}
     assert {c.model.window for c in _all(Grid(windows=(4, 8), latents=(8,)))} == {8}
     with pytest.raises(UserError, match="leaves nothing to measure"):
         _all(Grid(windows=(4,), latents=(8,)))
 
 
-@pytest.mark.parametrize("raw, message", [
-    ({"window": (8,)}, "no field 'window'"),
-    ({"windows": (0,)}, "windows must hold whole numbers"),
-    ({"latents": ("2",)}, "latents must hold whole numbers"),
-    ({"seeds": ()}, "at least one seed"),
-    ({"thresholds": (99.0,)}, "thresholds must hold shares"),
-    ({"numbers_per_token": (4,)}, "none or two numbers_per_token"),
-    ({"holdout": ((1, 2, 3),)}, "pairs"),
-    ({"together": 0}, "together must be at least 1"),
-    ({"sizes": {"big": {"d_modle": 8}}}, "sizes.big has no field 'd_modle'"),
-])
+@pytest.mark.parametrize(
+    "raw, message",
+    [
+        ({"window": (8,)}, "no field 'window'"),
+        ({"windows": (0,)}, "windows must hold whole numbers"),
+        ({"latents": ("2",)}, "latents must hold whole numbers"),
+        ({"seeds": ()}, "at least one seed"),
+        ({"thresholds": (99.0,)}, "thresholds must hold shares"),
+        ({"numbers_per_token": (4,)}, "none or two numbers_per_token"),
+        ({"holdout": ((1, 2, 3),)}, "pairs"),
+        ({"together": 0}, "together must be at least 1"),
+        ({"sizes": {"big": {"d_modle": 8}}}, "sizes.big has no field 'd_modle'"),
+    ],
+)
 def test_bad_axes_are_named(raw, message):
     with pytest.raises(UserError, match=message):
         make_grid(raw)

@@ -13,16 +13,23 @@ A, B, C = 0.4, 0.9, 0.7
 SETTINGS = [(m, d) for m in (1, 2, 4, 8, 16) for d in (32, 64, 128)]
 
 
-def _points(noise=0.05, seed=0, law=lambda m, d: A + B * np.log(m) + C * np.log(d), seeds=3,
-            low=0.0, high=np.inf):
+def _points(
+    noise=0.05,
+    seed=0,
+    law=lambda m, d: A + B * np.log(m) + C * np.log(d),
+    seeds=3,
+    low=0.0,
+    high=np.inf,
+):
     rng = np.random.default_rng(seed)
     points = []
     for m, d in SETTINGS:
         for s in range(seeds):
             star = float(np.exp(law(m, d) + rng.normal(0, noise)))
             side = "below" if star < low else "above" if star > high else ""
-            points.append(Capacity({"latents": m, "d_latent": d}, s,
-                                   float(np.clip(star, low, high)), side))
+            points.append(
+                Capacity({"latents": m, "d_latent": d}, s, float(np.clip(star, low, high)), side)
+            )
     return points
 
 
@@ -78,10 +85,12 @@ def test_censored_settings_pull_the_fit_and_dropping_them_would_bias_it():
 def test_when_nothing_crosses_the_law_is_undetermined_not_invented():
     none = fit(_points(low=1e6))
     assert none.verdict == "undetermined" and none.counts == {
-        "exact": 0, "above": 0, "below": len(SETTINGS) * 3}
+        "exact": 0,
+        "above": 0,
+        "below": len(SETTINGS) * 3,
+    }
     assert "0 of 15 settings" in none.reason and "widen the windows" in str(none)
-    assert none.to_json()["exponents"]["latents"] == {"value": None,
-                                                      "interval_95": [None, None]}
+    assert none.to_json()["exponents"]["latents"] == {"value": None, "interval_95": [None, None]}
     with pytest.raises(UserError, match="no law to predict from"):
         predict(none, {"latents": 4, "d_latent": 32})
     one = [p for p in _points() if p.setting == {"latents": 4, "d_latent": 32}]
@@ -102,7 +111,8 @@ def test_predictions_of_unseen_settings_hold_and_widen_away_from_the_data():
         assert said["low"] <= truth(m, d) <= said["high"]
         assert said["low"] < said["window"] < said["high"]
     width = lambda m, d: np.log(
-        (p := predict(law, {"latents": m, "d_latent": d}))["high"] / p["low"])
+        (p := predict(law, {"latents": m, "d_latent": d}))["high"] / p["low"]
+    )
     assert width(1024, 4096) > width(4, 64)
     with pytest.raises(UserError, match="needs d_latent"):
         predict(law, {"latents": 3})

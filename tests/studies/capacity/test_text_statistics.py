@@ -36,6 +36,7 @@ def test_repetition_counts_real_tokens_only():
 def test_repetition_looks_eight_tokens_back():
     far = np.r_[np.arange(9), 0][None].astype(np.int32)  # the first token again, nine later
     near = np.r_[np.arange(8), 0][None].astype(np.int32)
-    at = lambda tokens: repetition(Windows(tokens, np.ones_like(tokens, bool),
-                                           np.zeros(1, int)))[0, 1]
+    at = lambda tokens: repetition(Windows(tokens, np.ones_like(tokens, bool), np.zeros(1, int)))[
+        0, 1
+    ]
     assert at(far) == 0 and at(near) == pytest.approx(1 / 9)

@@ -11,8 +11,10 @@ from cr_jax.errors import UserError
 from cr_jax.studies.unknown.attacks import attacks, minify
 
 WINDOW, COUNT = 96, 12
-KNOWN = {"prose": ["The quick brown fox jumps over the lazy dog, again and again. " * 9],
-         "verse": ["床前明月光疑是地上霜舉頭望明月低頭思故鄉" * 9]}
+KNOWN = {
+    "prose": ["The quick brown fox jumps over the lazy dog, again and again. " * 9],
+    "verse": ["床前明月光疑是地上霜舉頭望明月低頭思故鄉" * 9],
+}
 TOKENIZER = ByteTokenizer()
 
 
@@ -57,8 +59,9 @@ def test_each_text_is_what_its_name_says(made):
     assert all("Copyright (c)" in t for t in texts(made, "licence"))
     assert all(re.fullmatch(r"[0-9 ]+", t) for t in texts(made, "digits"))
     assert all(re.fullmatch(r"[A-Za-z0-9+/=\n]+", t) for t in texts(made, "base64"))
-    assert all(re.match(r"[0-9a-f]{96}|[0-9a-f]{8}  [0-9a-f]{2} ", t)
-               for t in texts(made, "hex_dump"))
+    assert all(
+        re.match(r"[0-9a-f]{96}|[0-9a-f]{8}  [0-9a-f]{2} ", t) for t in texts(made, "hex_dump")
+    )
     assert all(t.startswith('[{"id": ') for t in texts(made, "json_numbers"))
     assert all(re.fullmatch(r"[-0-9.,;\t\n]+", t) for t in texts(made, "csv_numbers"))
     assert all(max(map(ord, t)) > 255 for t in texts(made, "random_unicode"))
@@ -75,7 +78,8 @@ def test_shuffled_words_keep_words_not_their_order(made):
 
 def test_a_repeated_token_stays_one_token_with_a_tokenizer_that_merges(tmp_path):
     tokenizer = train_sentencepiece(
-        [f"alpha beta gamma delta {i} again and again\n" * 3 for i in range(400)], 400, tmp_path)
+        [f"alpha beta gamma delta {i} again and again\n" * 3 for i in range(400)], 400, tmp_path
+    )
     tokens = attacks(tokenizer, WINDOW, 8, 0, KNOWN)["repeated_token"].tokens
     assert all(np.bincount(row).max() >= 0.9 * WINDOW for row in tokens)
     assert len({int(row[-1]) for row in tokens}) > 2

@@ -28,7 +28,10 @@ def level(mean, count=100, seed=9):
 @pytest.fixture(scope="module")
 def easy():
     test = world(1) | {
-        "martian": level(3.0), "attack/zeros": level(0.0), "attack/noise": level(9.0)}
+        "martian": level(3.0),
+        "attack/zeros": level(0.0),
+        "attack/noise": level(9.0),
+    }
     return ood.run(NAMES, world(0), test)
 
 
@@ -39,14 +42,21 @@ def test_a_world_with_gaps_is_told_apart_perfectly(easy):
     assert found["reject_at_1pct"] == 1.0
     cells = easy["per_domain"]
     assert {n: c["kind"] for n, c in cells.items()} == {
-        **dict.fromkeys(NAMES, "held_out"), "martian": "unseen",
-        "attack/zeros": "attack", "attack/noise": "attack"}
+        **dict.fromkeys(NAMES, "held_out"),
+        "martian": "unseen",
+        "attack/zeros": "attack",
+        "attack/noise": "attack",
+    }
     assert easy["domains"] == list(NAMES) and easy["rule_chosen_on"] == "valid"
 
 
 def test_a_one_sided_rule_accepts_what_is_too_easy(easy):
-    for rule, accepted in (("novelty_score", 0.5), ("p", 0.5), ("two_sided", 0.0),
-                           ("fingerprint", 0.0)):
+    for rule, accepted in (
+        ("novelty_score", 0.5),
+        ("p", 0.5),
+        ("two_sided", 0.0),
+        ("fingerprint", 0.0),
+    ):
         assert easy["scores"][rule]["attack_accept"] == accepted, rule
     assert easy["scores"]["p"]["attack_accept_worst"] == 1.0
 
@@ -62,8 +72,10 @@ def test_attacks_do_not_count_as_domains(easy):
 def test_clones_are_at_chance():
     """Experts that are alike on everything cannot tell a left-out domain."""
     rng = np.random.default_rng(3)
-    alike = lambda: {n: Signals(np.repeat(rng.normal(1, 0.1, (1, 300)), 4, 0)
-                                + rng.normal(0, 1e-3, (4, 300))) for n in NAMES}
+    alike = lambda: {
+        n: Signals(np.repeat(rng.normal(1, 0.1, (1, 300)), 4, 0) + rng.normal(0, 1e-3, (4, 300)))
+        for n in NAMES
+    }
     found = ood.run(NAMES, alike(), alike())
     for rule, figures in found["scores"].items():
         assert 0.44 < figures["auroc"] < 0.56, rule
@@ -83,12 +95,15 @@ def test_the_held_out_expert_has_no_say():
     valid, test = world(0, 100), world(1, 100)
     first = ood.run(NAMES, valid, test)
     noise = np.random.default_rng(5)
-    spoil = lambda part: {n: Signals(np.concatenate([s.residual[:3], noise.random((1, len(s)))]))
-                          for n, s in part.items()}
+    spoil = lambda part: {
+        n: Signals(np.concatenate([s.residual[:3], noise.random((1, len(s)))]))
+        for n, s in part.items()
+    }
     second = ood.run(NAMES, spoil(valid), spoil(test))
     for rule in first["scores"]:
-        assert (first["scores"][rule]["per_domain"]["d"]
-                == second["scores"][rule]["per_domain"]["d"]), rule
+        assert (
+            first["scores"][rule]["per_domain"]["d"] == second["scores"][rule]["per_domain"]["d"]
+        ), rule
 
 
 def test_the_generalist_is_a_reference_only():

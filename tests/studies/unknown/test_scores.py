@@ -18,14 +18,19 @@ def known(seed=0, extras=True):
         mean = np.array([[1.0], [3.0]])[[home, 1 - home]]
         residual = mean + rng.normal(0, 0.1, (2, COUNT))
         one = lambda: 2 + rng.normal(0, 0.1, COUNT)
-        found.append(Signals(residual, *((one(), one(), rng.normal(0, 1, (COUNT, 2)))
-                                         if extras else ())))
+        found.append(
+            Signals(residual, *((one(), one(), rng.normal(0, 1, (COUNT, 2))) if extras else ()))
+        )
     return found
 
 
 def one(first, second, compressed=2.0, generalist=2.0, repetition=(0.0, 0.0)):
-    return Signals(np.array([[first], [second]]), np.array([compressed]), np.array([generalist]),
-                   np.array([repetition]))
+    return Signals(
+        np.array([[first], [second]]),
+        np.array([compressed]),
+        np.array([generalist]),
+        np.array([repetition]),
+    )
 
 
 USUAL = one(1.0, 3.0)
@@ -36,17 +41,40 @@ def fitted(name):
     return available(own[0])[name](own)
 
 
-@pytest.mark.parametrize("name", [
-    "p", "novelty_score", "two_sided", "p_two_sided", "worst", "joint", "fingerprint",
-    "fingerprint_complexity", "neighbours", "largest", "novelty_score_repetition"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "p",
+        "novelty_score",
+        "two_sided",
+        "p_two_sided",
+        "worst",
+        "joint",
+        "fingerprint",
+        "fingerprint_complexity",
+        "neighbours",
+        "largest",
+        "novelty_score_repetition",
+    ],
+)
 def test_what_all_rebuild_badly_is_stranger_than_own_text(name):
     score = fitted(name)
     assert score(one(2.5, 3.0))[0] > score(USUAL)[0]
 
 
-@pytest.mark.parametrize(("name", "sees"), [
-    ("p", False), ("novelty_score", False), ("two_sided", True), ("p_two_sided", True),
-    ("worst", True), ("joint", True), ("fingerprint", True), ("neighbours", True)])
+@pytest.mark.parametrize(
+    ("name", "sees"),
+    [
+        ("p", False),
+        ("novelty_score", False),
+        ("two_sided", True),
+        ("p_two_sided", True),
+        ("worst", True),
+        ("joint", True),
+        ("fingerprint", True),
+        ("neighbours", True),
+    ],
+)
 def test_only_some_rules_see_that_an_input_is_too_easy(name, sees):
     """0.2 where 1.0 is usual: a p-value of one side finds nothing strange."""
     score = fitted(name)
@@ -55,9 +83,15 @@ def test_only_some_rules_see_that_an_input_is_too_easy(name, sees):
 
 def test_the_reference_corrects_for_text_that_is_easy_for_everyone():
     easy = one(1.0, 3.0, compressed=0.3, generalist=0.3)  # as usual for expert 0, easy in itself
-    for name, sees in (("generalist", True), ("complexity", True), ("joint", True),
-                       ("worst", True), ("fingerprint_complexity", True), ("p", False),
-                       ("novelty_score", False)):
+    for name, sees in (
+        ("generalist", True),
+        ("complexity", True),
+        ("joint", True),
+        ("worst", True),
+        ("fingerprint_complexity", True),
+        ("p", False),
+        ("novelty_score", False),
+    ):
         score = fitted(name)
         assert (score(easy)[0] > score(USUAL)[0]) == sees, name
 
@@ -90,17 +124,17 @@ def test_the_order_of_experts_changes_nothing():
     windows = join(known(1))
     for name, rule in available(own[0]).items():
         np.testing.assert_allclose(
-            rule(own)(windows),
-            rule(turned)(turn(windows)),
-            atol=1e-8, err_msg=name)
+            rule(own)(windows), rule(turned)(turn(windows)), atol=1e-8, err_msg=name
+        )
 
 
 def test_a_window_is_scored_alike_in_any_company():
     own, windows = known(), join(known(1))
     for name, rule in available(own[0]).items():
         score = rule(own)
-        np.testing.assert_allclose(score(windows)[7:9], score(windows.take(slice(7, 9))),
-                                   atol=1e-8, err_msg=name)
+        np.testing.assert_allclose(
+            score(windows)[7:9], score(windows.take(slice(7, 9))), atol=1e-8, err_msg=name
+        )
 
 
 def test_text_that_repeats_like_no_known_text_is_strange_though_it_is_cheap():

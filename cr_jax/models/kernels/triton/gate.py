@@ -25,8 +25,11 @@ def _blocks(pair, most):
     n, _, f = pair.shape
     width = math.gcd(f, 1024)
     rows = rows_of(n, width, most)
-    return ((n // rows, f // width), pl.BlockSpec((rows, 2, width), lambda i, j: (i, 0, j)),
-            pl.BlockSpec((rows, width), lambda i, j: (i, j)))
+    return (
+        (n // rows, f // width),
+        pl.BlockSpec((rows, 2, width), lambda i, j: (i, 0, j)),
+        pl.BlockSpec((rows, width), lambda i, j: (i, j)),
+    )
 
 
 def _halves(pair_ref):
@@ -47,14 +50,16 @@ def _gradient_kernel(pair_ref, g_ref, out_ref):
 
 def _forward(pair):
     grid, two, one = _blocks(pair, FORWARD)
-    return call(_gate_kernel, grid, [two], one, like(pair, pair.shape[::2]), FORWARD_WARPS,
-                "glu")(pair)
+    return call(_gate_kernel, grid, [two], one, like(pair, pair.shape[::2]), FORWARD_WARPS, "glu")(
+        pair
+    )
 
 
 def _backward(pair, g):
     grid, two, one = _blocks(pair, BACKWARD)
-    return call(_gradient_kernel, grid, [two, one], two, like(pair), BACKWARD_WARPS,
-                "glu_gradient")(pair, g)
+    return call(
+        _gradient_kernel, grid, [two, one], two, like(pair), BACKWARD_WARPS, "glu_gradient"
+    )(pair, g)
 
 
 @jax.custom_vjp

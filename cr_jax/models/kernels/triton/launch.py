@@ -10,14 +10,32 @@ from jax.experimental.pallas.triton import CompilerParams
 EPS = 1e-6  # of `kernels.rms_norm`
 
 
-def call(kernel, grid: tuple[int, ...], ins: Sequence[pl.BlockSpec], outs, shapes, warps: int,
-         name: str, aliases: dict[int, int] | None = None):
+def call(
+    kernel,
+    grid: tuple[int, ...],
+    ins: Sequence[pl.BlockSpec],
+    outs,
+    shapes,
+    warps: int,
+    name: str,
+    aliases: dict[int, int] | None = None,
+):
     """`pl.pallas_call` for Triton with `warps` warps a program; `name` shows in profiles."""
-    how = ({"interpret": True} if jax.default_backend() == "cpu"
-           else {"compiler_params": CompilerParams(num_warps=warps, num_stages=1)})
+    how = (
+        {"interpret": True}
+        if jax.default_backend() == "cpu"
+        else {"compiler_params": CompilerParams(num_warps=warps, num_stages=1)}
+    )
     return pl.pallas_call(
-        kernel, grid=grid, in_specs=list(ins), out_specs=outs, out_shape=shapes,
-        input_output_aliases=aliases or {}, name=name, **how)
+        kernel,
+        grid=grid,
+        in_specs=list(ins),
+        out_specs=outs,
+        out_shape=shapes,
+        input_output_aliases=aliases or {},
+        name=name,
+        **how,
+    )
 
 
 def rows_of(count: int, width: int, most: int) -> int:

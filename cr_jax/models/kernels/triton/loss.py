@@ -68,7 +68,13 @@ def cross_entropy(logits, ids, weights):
     whole = pl.BlockSpec(None)
     of_rows = lambda dtype: jax.ShapeDtypeStruct((rows,), dtype)
     gradient, nll, won = call(
-        kernel, (rows,), [whole] * 3, [whole] * 3,
-        [like(logits), of_rows(jnp.float32), of_rows(jnp.int32)], WARPS, "cross_entropy",
-        {0: 0})(logits, ids, weights)
+        kernel,
+        (rows,),
+        [whole] * 3,
+        [whole] * 3,
+        [like(logits), of_rows(jnp.float32), of_rows(jnp.int32)],
+        WARPS,
+        "cross_entropy",
+        {0: 0},
+    )(logits, ids, weights)
     return gradient, nll, won > 0

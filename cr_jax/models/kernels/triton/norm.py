@@ -65,15 +65,29 @@ def _forward(x, *y):
     grid, tile = _tiles(x, FORWARD)
     if not y:
         return call(_norm_kernel, grid, [tile], tile, like(x), FORWARD_WARPS, "norm")(x)
-    return call(_add_norm_kernel, grid, [tile, tile], [tile, tile], [like(x), like(x)],
-                FORWARD_WARPS, "add_norm")(x, *y)
+    return call(
+        _add_norm_kernel,
+        grid,
+        [tile, tile],
+        [tile, tile],
+        [like(x), like(x)],
+        FORWARD_WARPS,
+        "add_norm",
+    )(x, *y)
 
 
 def _backward(x, g, *more):
     """Gradient in x of the norm, plus `more`: what arrives at x past the norm."""
     grid, tile = _tiles(x, BACKWARD)
-    return call(_gradient_kernel, grid, [tile] * (2 + len(more)), tile, like(x), BACKWARD_WARPS,
-                "norm_gradient")(x, g, *more)
+    return call(
+        _gradient_kernel,
+        grid,
+        [tile] * (2 + len(more)),
+        tile,
+        like(x),
+        BACKWARD_WARPS,
+        "norm_gradient",
+    )(x, g, *more)
 
 
 @jax.custom_vjp

@@ -28,8 +28,9 @@ def _turn(a, b, cos, sin):
 
 def _halves(ref, *part):
     """A head's two halves of part q, k or v, or of a reference to one of them: float32."""
-    return (ref[(slice(None), *part, slice(None), i, slice(None))].astype(jnp.float32)
-            for i in (0, 1))
+    return (
+        ref[(slice(None), *part, slice(None), i, slice(None))].astype(jnp.float32) for i in (0, 1)
+    )
 
 
 def _mean(a, b):
@@ -73,23 +74,41 @@ def _blocks(x, cos):
     n, parts, count, _, half = x.shape
     length = cos.shape[0]
     rows = rows_of(length, 2 * count * half, MOST)
-    return ((n // rows,),
-            pl.BlockSpec((rows, parts, count, 2, half), lambda i: (i, 0, 0, 0, 0)),
-            pl.BlockSpec((rows, count, 2, half), lambda i: (i, 0, 0, 0)),
-            pl.BlockSpec((rows, half), lambda i: (i % (length // rows), 0)))
+    return (
+        (n // rows,),
+        pl.BlockSpec((rows, parts, count, 2, half), lambda i: (i, 0, 0, 0, 0)),
+        pl.BlockSpec((rows, count, 2, half), lambda i: (i, 0, 0, 0)),
+        pl.BlockSpec((rows, half), lambda i: (i % (length // rows), 0)),
+    )
 
 
 def _forward(x, cos, sin):
     grid, whole, one, table = _blocks(x, cos)
     out = like(x, (x.shape[0], *x.shape[2:]))
-    return tuple(call(_forward_kernel, grid, [whole, table, table], [one] * 3, [out] * 3, WARPS,
-                      "qk_norm_rope")(x, cos, sin))
+    return tuple(
+        call(
+            _forward_kernel,
+            grid,
+            [whole, table, table],
+            [one] * 3,
+            [out] * 3,
+            WARPS,
+            "qk_norm_rope",
+        )(x, cos, sin)
+    )
 
 
 def _backward(x, cos, sin, gradients):
     grid, whole, one, table = _blocks(x, cos)
-    return call(_backward_kernel, grid, [whole, table, table] + [one] * 3, whole, like(x), WARPS,
-                "qk_norm_rope_gradient")(x, cos, sin, *gradients)
+    return call(
+        _backward_kernel,
+        grid,
+        [whole, table, table] + [one] * 3,
+        whole,
+        like(x),
+        WARPS,
+        "qk_norm_rope_gradient",
+    )(x, cos, sin, *gradients)
 
 
 @jax.custom_vjp
@@ -97,5 +116,7 @@ def _heads(x, cos, sin):
     return _forward(x, cos, sin)
 
 
-_heads.defvjp(lambda x, cos, sin: (_forward(x, cos, sin), (x, cos, sin)),
-              lambda kept, g: (_backward(*kept, g), None, None))
+_heads.defvjp(
+    lambda x, cos, sin: (_forward(x, cos, sin), (x, cos, sin)),
+    lambda kept, g: (_backward(*kept, g), None, None),
+)
