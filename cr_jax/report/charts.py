@@ -261,12 +261,15 @@ def scatter(points: list, labels: list, slots: dict[str, int]) -> str:
         dots = _dots([(x, y) for x, y in place.tolist()], slot)
         body.append(f'<g class="s{slot % SLOTS}"><title>{escape(label)}</title>{dots}</g>')
         x, y = np.median(place, axis=0).tolist()
-        half = 3.6 * min(len(label), 20)
-        names.append([min(WIDTH - half, max(half, x)), y, shorten(label, 20)])
-    placed: list[list] = []
-    for x, y, label in sorted(names, key=lambda n: n[1]):
-        while any(abs(x - px) < 96 and abs(y - py) < 15 for px, py, _ in placed):
+        half = 3.7 * min(len(label), 20)
+        names.append((min(WIDTH - half, max(half, x)), y, half, shorten(label, 20)))
+    placed: list[tuple[float, float, float, str]] = []
+    for x, y, half, label in sorted(names, key=lambda n: n[1]):
+        while any(
+            abs(x - px) < half + other + 4 and abs(y - py) < 15 for px, py, other, _ in placed
+        ):
             y += 3  # move down until clear of the names above
-        placed.append([x, y, label])
-    body += [text(x, y + 4, label, "m halo") for x, y, label in placed]
-    return svg(height, "".join(body), f"map of {len(cloud)} windows")
+        placed.append((x, y, half, label))
+    body += [text(x, y + 4, label, "m halo") for x, y, _, label in placed]
+    lowest = max(y for _, y, _, _ in placed)
+    return svg(max(height, lowest + 12), "".join(body), f"map of {len(cloud)} windows")

@@ -34,8 +34,8 @@ def _drawn(value: object, most: int) -> int:
 
 
 def compressor(summary: dict, formula: str) -> str:
-    """Tokens -> Encoder -> latents -> Decoder (z and positions only) -> tokens; what the residual
-    is (`scoring.wording.Wording.formula`)."""
+    """Tokens -> Encoder -> latents -> Decoder (z and positions only) -> tokens; below it what the
+    residual is (`scoring.wording.Wording.formula`), as text, which a narrow screen wraps."""
     window, latents = count(summary.get("window")), count(summary.get("latents"))
     width = count(summary.get("d_latent"))
     n_tokens, n_latents = _drawn(summary.get("window"), 24), _drawn(summary.get("latents"), 12)
@@ -73,9 +73,9 @@ def compressor(summary: dict, formula: str) -> str:
         text(205, 236, "the input ends here", "e s soft"),
         text(205, 250, "the decoder sees z and", "e s soft"),
         text(205, 263, "positions only", "e s soft"),
-        text(230, 290, f"residual = {formula}", "m b"),
     ]
-    return svg(300, "".join(body), "the compressor: tokens, encoder, latents, decoder, tokens")
+    drawing = svg(274, "".join(body), "the compressor: tokens, encoder, latents, decoder, tokens")
+    return f'{drawing}<p class="formula">residual = {formula}</p>'
 
 
 def router(fingerprint: dict, summary: dict, paper: bool = True) -> str:

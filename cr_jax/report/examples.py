@@ -1,19 +1,44 @@
 """Example windows: the original and what the expert rebuilt, token by token."""
 
 import re
+from collections.abc import Sequence
 
 from cr_jax.report.text import decimal, escape, mapping, number, percent, sequence
 
+# How many bytes a UTF-8 character has, by its first: from, below.
+_UTF8 = ((1, 0, 0x80), (2, 0xC2, 0xE0), (3, 0xE0, 0xF0), (4, 0xF0, 0xF5))
 MOST_TOKENS = 4000  # drawn on the page, about 0.6 MB; the rest stays in report.json
-_BYTE = re.compile(r"<0x([0-7][0-9A-F])>")
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def piece_text(piece: object) -> str:
     """A tokenizer piece as the text it stands for (SentencePiece's space mark and ASCII bytes)."""
-    text = "" if piece is None else str(piece)
-    if match := _BYTE.fullmatch(text):
-        return chr(int(match[1], 16))
-    return text.replace("▁", " ")
+    return piece_texts([piece])[0]
+
+
+def piece_texts(pieces: Sequence[object]) -> list[str]:
+    """Each piece as its text; bytes that make one character together are joined in the last one.
+
+    A byte that belongs to no character stays "<0xE2>"; the others of a character are "".
+    """
+    texts = ["" if p is None else str(p).replace("▁", " ") for p in pieces]
+    values = [int(m[1], 16) if (m := _BYTE.fullmatch(text)) else None for text in texts]
+    place = 0
+    while place < len(values):
+        first = values[place]
+        length = (
+            0 if first is None else next((n for n, low, high in _UTF8 if low <= first < high), 0)
+        )
+        whole = values[place : place + length]
+        if length and None not in whole:
+            try:
+                character = bytes(whole).decode("utf-8")
+            except UnicodeDecodeError:
+                length = 0
+            else:
+                texts[place : place + length] = [""] * (length - 1) + [character]
+        place += max(length, 1)
+    return texts
 
 
 def show_white_space(text: str) -> str:
@@ -28,9 +53,9 @@ def _doubt(confidence: object) -> int:
     return 0 if x is None else min(9, int(10 * (1 - min(1.0, max(0.0, x)))))
 
 
-def _token(token: dict, side: str) -> str:
+def _token(token: dict, text: str) -> str:
+    """text: what the token's side shows of it, "" inside a character of several byte pieces."""
     wrong = token.get("correct") is False
-    text = piece_text(token.get(side))
     tint = _doubt(token.get("confidence"))
     kind = f"d{tint}" * (tint > 0) + (" x" if tint else "x") * wrong
     attribute = f' class="{kind}"' if kind else ""
@@ -49,7 +74,8 @@ def sample(example: dict) -> str:
     wrong = sum(t.get("correct") is False for t in tokens)
     sides = []
     for title, side in (("original", "piece"), ("rebuilt from the latents alone", "rebuilt")):
-        body = "".join(_token(t, side) for t in tokens)
+        texts = piece_texts([t.get(side) for t in tokens])
+        body = "".join(_token(t, text) for t, text in zip(tokens, texts))
         # A newline right after <pre> is dropped by HTML, so one is always given away.
         sides.append(f"<div><h4>{title}</h4><pre>\n{body}</pre></div>")
     expert, domain = example.get("expert"), example.get("domain")

@@ -110,6 +110,7 @@ footer{color:var(--soft);font-size:.85rem;padding-top:2rem;padding-bottom:3rem}
  font-variant-numeric:tabular-nums;white-space:nowrap}
 .tiles .unit{font-size:.8rem;color:var(--soft);line-height:1.3}
 figure{margin:1rem 0 0}figure+figure{margin-top:2.2rem}
+.formula{font-weight:600;text-align:center;margin:.3rem 0 0;overflow-wrap:anywhere}
 figcaption,.note{font-size:.88rem;color:var(--soft);line-height:1.45}
 figcaption{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,270px),1fr));
  gap:10px 30px;margin-top:1rem}

@@ -3,10 +3,22 @@
 Like `sections`: takes the report and returns HTML, or "" when it has no data.
 """
 
+from cr_jax.config.names import RANDOM
 from cr_jax.report.charts import quantile, ridge_chart
 from cr_jax.report.layout import domain_order, figure, panel, panels, rule_of, slots
 from cr_jax.report.tables import plain_table
-from cr_jax.report.text import THIN, mapping, number, percent, score, sequence
+from cr_jax.report.text import THIN, escape, mapping, number, percent, score, sequence
+
+
+def hardest_unknown(data: dict) -> tuple[str, float] | None:
+    """(name, AUROC) of the unknown text with the lowest AUROC, random tokens left out; None where
+    the run had no other."""
+    found = [
+        (auroc, domain)
+        for domain, row in mapping(data.get("per_domain")).items()
+        if domain != RANDOM and (auroc := number(mapping(row).get("auroc"))) is not None
+    ]
+    return (min(found)[1], min(found)[0]) if found else None
 
 
 def unknown(report: dict) -> str:
@@ -22,8 +34,10 @@ def unknown(report: dict) -> str:
         ]
         bars = [number(mapping(r).get("rejected_at_alpha")) or 0.0 for r in rows.values()]
         head = ["text no expert knows", "AUROC", f"FPR at 95{THIN}% TPR", "called unknown"]
+        hardest = hardest_unknown(data)
         run = (
-            f"AUROC {score(data.get('auroc_unseen_domain'))} for an unseen domain and "
+            (f"The hardest is {escape(hardest[0])}, AUROC {score(hardest[1])}. " if hardest else "")
+            + f"AUROC {score(data.get('auroc_unseen_domain'))} in the mean of unseen domains and "
             f"{score(data.get('auroc_random'))} for random tokens; with the threshold set for "
             f"{alpha} false alarms, {percent(data.get('false_alarm'))} of known windows were "
             "called unknown."

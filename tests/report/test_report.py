@@ -13,7 +13,8 @@ import pytest
 from cr_jax.config import Scoring, to_dict
 from cr_jax.errors import UserError
 from cr_jax.report import render, sections, write_report
-from cr_jax.report.examples import MOST_TOKENS, piece_text
+from cr_jax.report.charts import scatter
+from cr_jax.report.examples import MOST_TOKENS, piece_text, piece_texts
 from cr_jax.scoring.wording import wording
 
 HOSTILE = '"><script>alert(1)</script><img src=//x.test onerror=f()>\x00\ud800\u202e</pre>'
@@ -235,6 +236,36 @@ def test_wrong_tokens_are_marked_without_colour():
     page = render({"examples": [{"expert": "a", "domain": "a", "tokens": [good]}]})
     assert re.search(r'<i class="d6"[^>]*> </i>', page) and "0 of 1 tokens wrong" in page
     assert piece_text("<0xE2>") == "<0xE2>"  # half a character is no character
+
+
+def test_byte_pieces_of_one_character_are_joined():
+    pieces = ["<0xC3>", "<0x9C>", "ber", "<0xE2>", "<0x82>", "<0xAC>", "<0x0A>", "▁x"]
+    assert piece_texts(pieces) == ["", "Ü", "ber", "", "", "€", "\n", " x"]
+    assert "".join(piece_texts(pieces)) == "Über€\n x"
+    # Cut, stray or overlong bytes are shown as bytes, and take no neighbour with them.
+    for broken in (["<0xC3>"], ["<0xC3>", "a"], ["<0x9C>", "<0xC3>"], ["<0xC0>", "<0x80>"]):
+        assert piece_texts(broken) == broken
+
+
+def test_the_tile_shows_the_hardest_unknown_text(make_report):
+    report = make_report()
+    rows = {"near": {"auroc": 0.7}, "far": {"auroc": 0.99}, "random_tokens": {"auroc": 0.1}}
+    report["ood"] = {**report["ood"], "per_domain": rows, "auroc_unseen_domain": 0.845}
+    tiles = re.search(r'<dl class="tiles">.*?</dl>', render(report), re.S)[0]
+    assert "0.700" in tiles and "near" in tiles and "0.845" not in tiles
+
+
+def test_names_on_the_map_do_not_overlap():
+    names = [f"a_long_domain_name_{i:02}" for i in range(12)]
+    drawn = scatter([[i % 3, 0.01 * i] for i in range(12)], names, {})
+    places = [
+        (float(x), float(y)) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)"', drawn)
+    ]
+    assert len(places) == 12
+    for i, (x, y) in enumerate(places):
+        for px, py in places[:i]:
+            assert abs(y - py) >= 15 or abs(x - px) >= 2 * 3.7 * 20
+    assert max(y for _, y in places) < float(re.search(r'viewBox="0 0 \d+ ([\d.]+)"', drawn)[1])
 
 
 def test_many_points_are_thinned_and_the_page_says_so(make_report):
