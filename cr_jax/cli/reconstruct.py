@@ -6,6 +6,7 @@ from cr_jax.bank.files import BankFolder
 from cr_jax.cli.inputs import checked, path, whole_text
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import print_line
+from cr_jax.errors import UserError
 
 EPILOG = """\
 Prints the text as the expert rebuilds it from its latents.  Wrong tokens are marked: on a
@@ -18,23 +19,36 @@ all tokens seen: the residual of the paper's rule, not that of a bank that route
 def add_arguments(parser) -> None:
     """The flags of `cr-jax reconstruct`."""
     parser.add_argument("--expert", required=True, metavar="NAME")
+    parser.add_argument(
+        "--latents",
+        metavar="K",
+        type=int,
+        help="give the decoder the first K latents alone (default: all); experts that were trained "
+        "for it, with config.train.nested, rebuild well from few",
+    )
     parser.add_argument("file", metavar="FILE", type=path, help="UTF-8 text; - is standard input")
 
 
 def run(args) -> int:
     """Prints the rebuilt text and its TRA."""
-    BankFolder(args.bank).expert(args.expert)
+    if args.latents is not None and args.latents < 1:
+        raise UserError(f"--latents must be 1 or more, got {args.latents}")
+    files = BankFolder(args.bank)
+    files.expert(args.expert)
     text = whole_text(checked(args.file))
     start_jax()
     from cr_jax.bank import ExpertBank
+    from cr_jax.bank.expert import bank_model
+    from cr_jax.models import check_latents
     from cr_jax.routing.reconstruct import marked, reconstruct
 
+    check_latents(bank_model(files), args.latents or 0)
     bank = ExpertBank.load(args.bank, [args.expert])
     tokens, right, nll = 0, 0, 0.0
 
     def counted():
         nonlocal tokens, right, nll
-        for part in reconstruct(bank, args.expert, text):
+        for part in reconstruct(bank, args.expert, text, latents=args.latents or 0):
             tokens += len(part.tokens)
             right += int((part.tokens == part.rebuilt).sum())
             nll += float(part.nll.sum(dtype=float))

@@ -4,6 +4,7 @@ from cr_jax.models.autoencoder import Autoencoder, count_parameters, head, init
 from cr_jax.models.bottlenecks import (
     BOTTLENECKS,
     check_bottleneck,
+    check_latents,
     make_bottleneck,
     register_bottleneck,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "Autoencoder",
     "CausalLm",
     "check_bottleneck",
+    "check_latents",
     "count_lm_parameters",
     "count_parameters",
     "head",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int32
 
@@ -27,14 +28,18 @@ class Rebuilt(NamedTuple):
 
 
 def reconstruct(
-    bank: ExpertBank, name: str, text: Text, sizes: BatchSizes | None = None
+    bank: ExpertBank, name: str, text: Text, sizes: BatchSizes | None = None, latents: int = 0
 ) -> Iterator[Rebuilt]:
     """Encodes and decodes a text (as in `router.route`) with one expert, batch by batch.
 
-    `UserError` when the bank has no such expert.  Nothing is yielded for an empty text.
+    latents: how many of the M latents the decoder is given, the first ones; 0: all.  `UserError`
+    when the bank has no such expert or not so many latents.  Nothing is yielded for an empty text.
     """
+    models.check_latents(bank.model, latents)
     sizes = sizes or BatchSizes.for_device()
-    score = functools.partial(_rebuilt, bank.model, bank.expert_params(name), chunk=sizes.tokens)
+    score = functools.partial(
+        _rebuilt, bank.model, bank.expert_params(name), latents=latents, chunk=sizes.tokens
+    )
     rows = 0
     for windows in windows_of_text(bank.tokenizer, text, bank.model.window, sizes.windows):
         rows = rows or sizes.rows(len(windows.tokens))
@@ -43,9 +48,10 @@ def reconstruct(
         yield Rebuilt(windows.tokens[mask], rebuilt[mask], nll[mask])
 
 
-@functools.partial(jax.jit, static_argnames=("model", "chunk"))
-def _rebuilt(model, params, tokens, mask, chunk):
-    h, _ = models.Autoencoder(model).apply(params, tokens, mask)
+@functools.partial(jax.jit, static_argnames=("model", "latents", "chunk"))
+def _rebuilt(model, params, tokens, mask, latents, chunk):
+    rate = jnp.full(len(tokens), latents, jnp.int32) if latents else None
+    h, _ = models.Autoencoder(model).apply(params, tokens, mask, rate)
     scores = objective.token_scores(h, models.head(model, params), tokens, chunk)
     return scores.predicted, scores.nll
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from cr_jax.config import Experiment
 from cr_jax.errors import UserError
-from cr_jax.studies import baselines, bits, blends, lengths, weak_experts
+from cr_jax.scoring.batching import BatchSizes
+from cr_jax.studies import baselines, bits, blends, lengths, nested_latents, weak_experts
 from cr_jax.studies.interface import Context, Section, Study
 from cr_jax.studies.unknown import ood
 
@@ -256,11 +257,31 @@ def baselines_section(report: dict) -> Section:
     )
 
 
+def some_latents(context: Context) -> dict:
+    """What the first k latents rebuild, of each expert on its own domain."""
+    ks = nested_latents.numbers(context.bank.model.latents)
+    sizes = BatchSizes(windows=context.experiment.eval.batch)
+    return nested_latents.run(context.bank, context.own_test, ks, sizes)
+
+
+def latents_section(report: dict) -> Section:
+    found = report["nested_latents"]
+    return Section(
+        "Rebuilt from the first latents",
+        ("expert", *(f"{k} latents" if k > 1 else "1 latent" for k in found["k"])),
+        [(name, *map(percent, row)) for name, row in found["tra"].items()],
+        "Each row gives the TRA of one expert on its own test windows when the decoder gets only "
+        "the first latents.",
+        "TRA does not grow with the number of latents.",
+    )
+
+
 ENTRIES = (
     Study("lengths", cut_windows, lengths_section),
     Study("blends", blended_windows, blends_section, at_least(2)),
     Study("bits", latent_bits, bits_section),
     Study("offsets", fitted_offsets, offsets_section, at_least(2)),
     Study("unknown_rules", unknown_rules, unknown_section, at_least(3)),
+    Study("nested_latents", some_latents, latents_section, nested_latents.check),
     Study("baselines", host_baselines, baselines_section, at_least(2)),
 )

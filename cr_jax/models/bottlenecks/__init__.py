@@ -3,6 +3,7 @@
 To add one: `register_bottleneck(name, form)` with a subclass of `Bottleneck` (docs/extending.md).
 """
 
+import dataclasses
 from collections.abc import Callable
 
 from cr_jax.config import ModelConfig
@@ -50,3 +51,26 @@ def check_bottleneck(config: ModelConfig, rate: int = 0) -> None:
             f"{form.rate_unit} that {config.bottleneck} has; 0 gives the decoder all "
             "of them"
         )
+
+
+def check_latents(config: ModelConfig, latents: int) -> None:
+    """Raises `UserError` unless a decoder can be given the first `latents` of M alone; 0: all.
+
+    It can where every latent reads the whole window, and not where a latent holds a slice of it.
+    """
+    form = make_bottleneck(config)
+    if not latents:
+        return
+    if not form.nested_latents:
+        able = ", ".join(
+            name
+            for name, make in BOTTLENECKS.items()
+            if make(dataclasses.replace(config, bottleneck=name)).nested_latents
+        )
+        raise UserError(
+            f"the latents of {config.bottleneck} hold a part of the window each, so some of them "
+            f"alone do not rebuild it: train with config.model.bottleneck={able} and "
+            "config.train.nested above 0"
+        )
+    if not 1 <= latents <= config.latents:
+        raise UserError(f"latents must lie in [1, {config.latents}], got {latents}")

@@ -32,6 +32,7 @@ class FourierQuery(Bottleneck):
     """See the module's docstring."""
 
     rate_unit = "latents"
+    nested_latents = True
 
     @property
     def rates(self) -> int:

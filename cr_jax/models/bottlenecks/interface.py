@@ -17,6 +17,8 @@ class Bottleneck(nn.Module):
 
     # What a rate counts, in the plural, for messages.
     rate_unit = "numbers"
+    # Whether the first k latents alone are a smaller code of the whole window.
+    nested_latents = False
 
     @property
     def prefix(self) -> int:
