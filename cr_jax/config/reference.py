@@ -22,6 +22,9 @@ TITLES = {
     "train": "Training",
     "eval": "Evaluation",
     "scoring": "Scoring",
+    "lm": "Language models",
+    "lm_optimizer": "Optimizer of the language models",
+    "modular": "A language model for every expert",
 }
 
 

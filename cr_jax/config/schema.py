@@ -160,6 +160,39 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class BranchConfig:
+    """How one domain's branch differs from the others'; -1: it does not."""
+
+    share: float = -1.0
+    rate: float = -1.0
+    tokens: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class ModularConfig:
+    """A language model for every expert: a seed on all domains, then one branch of it per domain.
+
+    Branch-Train-Merge (arXiv 2208.03306).  Not in the paper.
+    """
+
+    seed_tokens: int = 0  # that the seed is trained on; 0: the run trains no language models
+    branch_tokens: int = 0  # that each branch is trained on
+    window: int = 512  # tokens of a training window
+    seed_batch: int = 128  # windows per step of one model on all domains
+    branch_batch: int = 16  # windows per step of each of several models
+    share: float = 0.0  # of a branch's rows that come from all domains, each equally often
+    rate: float = 1.0  # of a branch at its start, relative to the seed's
+    domains: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)  # exceptions
+    looks: int = 8  # at valid, evenly spread over each training; 0: none
+    keep_best: bool = True  # of each model the weights of its best look, also the one at its start
+    # Trained to compare: dense, dense_large, noise, random_split, partition_K (K parts of the
+    # unlabelled text, by code length).
+    arms: tuple[str, ...] = ()
+    large: LmConfig = LmConfig(d_model=1024, heads=16, d_ff=3072)  # of dense_large
+    seed_from: str = ""  # WORKDIR/lm/seed of another run, in place of training a seed
+
+
+@dataclasses.dataclass(frozen=True)
 class Scoring:
     """The residual that routing compares (`cr_jax.scoring.residuals`).
 
@@ -211,5 +244,8 @@ class Experiment:
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     scoring: Scoring = SEEN
+    lm: LmConfig = LmConfig()
+    lm_optimizer: OptimizerConfig = OptimizerConfig()
+    modular: ModularConfig = ModularConfig()
     bank_dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of the stored experts
     studies: tuple[str, ...] = ("fingerprint", "routing", "geometry")  # names in studies/registry

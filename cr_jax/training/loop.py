@@ -5,11 +5,14 @@ The one loop that trains models: compressors below a workdir, baselines in memor
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 from cr_jax.config import Experiment, TrainConfig, TransformerConfig, profile_steps, to_dict
@@ -45,6 +48,12 @@ class Job:
     batches from that step on; below a workdir with `get_state` and `set_state` (a Grain iterator).
     valid: windows of each model, for `config.eval.every`.
     start: weights to begin with, stacked [E, ...] on the host, in place of fresh ones.
+    rates: of each model, what its learning rates are multiplied by; none: 1.
+    lengths: tokens after which each model has gone through its schedule; none: the run's.
+    keep_best: hand over of each model the weights of its own best look at valid, the first one
+    before any step; without looks those of the end.
+    settings: what else makes the run; a workdir goes on only with the same.
+    save_last: False where the caller stores the weights, so that no last checkpoint is needed.
     """
 
     experiment: Experiment
@@ -54,6 +63,11 @@ class Job:
     texts: Mapping[str, Corpus | Mixture | None] = dataclasses.field(default_factory=dict)
     valid: Mapping[str, Windows] | None = None
     start: Any = None
+    rates: tuple[float, ...] = ()
+    lengths: tuple[int, ...] = ()
+    keep_best: bool = False
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    save_last: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +105,18 @@ def train(
     settings, model = experiment.train, loss.model
     main = jax.process_index() == 0 and workdir is not None
     check_layout(settings, model, plan)  # refused before anything is made
-    make_state = lambda key: init_state(loss, experiment.optimizer, key)
     keys = expert_keys(experiment.seed, names)
     sizes = [count_tokens(job.texts[n]) if n in job.texts else 0 for n in names]
-    clock, phases, step, before = Clock(settings, model.window, sizes), Phases(), 0, {}
+    clock = Clock(settings, loss.window, sizes, lengths=job.lengths)
+    phases, step, before = Phases(), 0, {}
     validation = (
         Validation(experiment, loss, job.valid, clock)
         if experiment.eval.every and job.valid
         else NEVER
+    )
+    keep_best = job.keep_best and validation is not NEVER
+    make_state = lambda key: init_state(
+        loss, experiment.optimizer, key, 1.0 if job.rates else None, keep_best
     )
     with contextlib.ExitStack() as opened, stop_signals() as stop:
         restored = checkpointer = writer = None
@@ -106,7 +124,9 @@ def train(
             record = {
                 "experiment": to_dict(experiment),
                 "model": to_dict(model),
+                "window": loss.window,
                 "experts": list(names),
+                "job": {"rates": job.rates, "lengths": job.lengths, **job.settings},
                 "texts": {n: content(t) for n, t in job.texts.items()},
             }
             checkpointer = Checkpointer(workdir / "checkpoints", settings.keep_checkpoints)
@@ -122,7 +142,9 @@ def train(
         else:
             state = plan.init(make_state, keys)
             if job.start is not None:
-                state = plan.spread(plan.gather(state).replace(params=job.start))
+                state = state.replace(params=plan.spread(job.start))
+            if job.rates:
+                state = state.replace(rate=plan.spread(np.asarray(job.rates, np.float32)))
         batches = job.batches(step)
         if restored:
             batches.set_state(iterator_state)
@@ -150,8 +172,12 @@ def train(
 
         def look():
             """Validates; whether the step is the best one and to be kept."""
+            nonlocal state
             phases.enter("validate")
             best = validation.look(step, state.params)
+            if keep_best:
+                improved = plan.spread(validation.improved)
+                state = state.replace(best=_chosen(improved, state.params, state.best))
             log.validated(validation.looks[-1])
             phases.enter("step")
             return best and experiment.eval.keep_best
@@ -194,12 +220,12 @@ def train(
                 bar_format=BAR,
             )
         )
-        log = Progress(experiment, loss, names, clock, phases, writer, bar, on_log)
+        log = Progress(experiment, loss, names, clock, phases, writer, bar, on_log, job.rates)
         jax.block_until_ready(state)
         if not finished:
             log.start(step)
-            if restored and validation.due(step):
-                look()  # the run was stopped before it could
+            if (restored and validation.due(step)) or (keep_best and not step):
+                look()  # the run was stopped before it could, or has just begun
             if program.compiled:
                 clock.start()
         last_save, pending = clock.seconds(), None
@@ -258,7 +284,10 @@ def train(
         clock.pause()
         if finished and not complete and validation is not NEVER:
             look()  # at the last step, whenever the last look was
-        save()
+        if job.save_last or not finished:
+            save()
+        else:
+            check_state(step, plan.gather(state))
         phases.enter("checkpoint")
         if checkpointer:
             checkpointer.wait()
@@ -269,13 +298,20 @@ def train(
     if spent["compile"]:
         say(f"time: {shares(spent)}")
     return Trained(
-        plan.to_host(plan.gather(state).params),
+        plan.to_host(plan.gather(state.best if keep_best else state.params)),
         step,
         clock.elapsed,
         clock.tokens(step),
         added(before, spent),
         validation.looks,
     )
+
+
+@functools.partial(jax.jit, donate_argnums=2)
+def _chosen(which, new, old):
+    """Of trees stacked along the first axes, as `which` is: `new` where it is True."""
+    pick = lambda a, b: jnp.where(which.reshape(which.shape + (1,) * (a.ndim - which.ndim)), a, b)
+    return jax.tree.map(pick, new, old)
 
 
 def check_layout(settings: TrainConfig, model: TransformerConfig, plan: Plan) -> None:
