@@ -18,11 +18,7 @@ from cr_jax.config import LmConfig, ModelConfig, TrainConfig, TransformerConfig
 from cr_jax.models import lm, objective
 from cr_jax.models.layers import row_kernels
 from cr_jax.training.draws import draw_for
-from cr_jax.training.speed import (
-    classifier_flops_per_token,
-    flops_per_token,
-    lm_flops_per_token,
-)
+from cr_jax.training.speed import classifier_flops_per_token, flops_per_token, lm_flops_per_token
 
 Rows = Mapping[str, Array]  # leaves [B, ...]
 

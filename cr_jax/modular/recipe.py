@@ -1,0 +1,251 @@
+"""How every expert gets a language model: one seed, a branch of it per domain, arms to compare.
+
+    seed           all domains equally often, at a constant rate after the warm-up
+    branches       from the seed, one per domain, its own text; the rate falls to its end
+    dense          from the seed, all domains, as many tokens as all branches together
+    dense_large    a larger model, all domains, as many training FLOPs as seed and branches
+    noise          one per domain from fresh weights, its share of all tokens
+    random_split   as branches, of as many random parts of all documents
+    partition_K    as branches, of K parts by code length; no label is read
+
+Branch-Train-Merge (arXiv 2208.03306).  Not in the paper.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cr_jax.config import Experiment, LmConfig, OptimizerConfig, partition_parts
+from cr_jax.data import Windows, count_tokens
+from cr_jax.data.experiment_text import Corpora, sized
+from cr_jax.errors import UserError
+from cr_jax.files import expanded
+from cr_jax.models.layers import attention_kernel, row_kernels
+from cr_jax.models.lm import count_lm_parameters, make_lm
+from cr_jax.modular.training_stage import NOTE, Finished, Member, Stage, run_stage, stored_stage
+from cr_jax.modular.training_text import Partition, Texts, all_domains, own_and_all, random_parts
+from cr_jax.training.speed import lm_flops_per_token
+
+FOLDER = "lm"  # below a workdir
+SEED, BRANCHES = "seed", "branches"
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmModels:
+    """The models of one arm, and what they and the seed that they began as have cost.
+
+    params: of each model by its name, float32 numpy arrays.
+    """
+
+    config: LmConfig
+    params: Mapping[str, Any]
+    train_tokens: int
+    train_flops: float
+    from_seed: bool
+
+    @property
+    def active_params(self) -> int:
+        """Parameters that score a token."""
+        return count_lm_parameters(self.config)
+
+    @property
+    def total_params(self) -> int:
+        return self.active_params * len(self.params)
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModels:
+    """What the recipe made: float32 numpy arrays.
+
+    experts: of each domain by its name.  arms: "branches" (the experts with their cost), "seed",
+    and those of `config.modular.arms`.  notes: stage -> `training_stage.Finished.note`.
+    """
+
+    config: LmConfig
+    seed: Any
+    experts: Mapping[str, Any]
+    arms: Mapping[str, ArmModels]
+    notes: Mapping[str, Mapping[str, Any]]
+
+
+def check(e: Experiment) -> None:
+    """`UserError`, before text is read, where this computer cannot train the language models."""
+    models = [e.lm, *([e.modular.large] if "dense_large" in e.modular.arms else [])]
+    for lm in models:
+        make_lm(dataclasses.replace(lm, vocab_size=lm.vocab_size or 256))
+        attention_kernel(lm)
+        row_kernels(lm, True)
+    if not e.modular.seed_tokens:
+        return
+    if jax.process_count() > 1:
+        raise UserError(
+            "config.modular: language models are trained in one process; leave seed_tokens at 0 "
+            "here and train them in a run of one process"
+        )
+    for name in ("seed_batch", "branch_batch"):
+        if getattr(e.modular, name) % jax.device_count():
+            raise UserError(
+                f"config.modular.{name}={getattr(e.modular, name)} must be a multiple of the "
+                f"{jax.device_count()} devices"
+            )
+
+
+def check_files(e: Experiment) -> None:
+    """`UserError` where `config.modular.seed_from` is no finished seed."""
+    if e.modular.seed_from and not (expanded(e.modular.seed_from) / NOTE).is_file():
+        raise UserError(
+            f"config.modular.seed_from={e.modular.seed_from} holds no {NOTE}: give the folder "
+            "WORKDIR/lm/seed of a run that trained one, or leave it empty"
+        )
+
+
+def train_all(
+    e: Experiment,
+    text: Corpora,
+    folder: Path,
+    say: Callable[[str], None] = lambda line: None,
+    partition: Partition | None = None,
+) -> LanguageModels:
+    """Trains every stage below FOLDER/lm; finished ones are read, a stopped one goes on.
+
+    partition: makes the parts of the arms partition_K.  Raises what `run_stage` raises.
+    """
+    recipe = Recipe(e, text, sized(e.lm, text.tokenizer))
+    place, pad_id = folder / FOLDER, text.tokenizer.pad_id
+    run = lambda stage: run_stage(stage, e, pad_id, place, say)
+    if e.modular.seed_from:
+        seed = stored_stage(expanded(e.modular.seed_from), recipe.lm)
+        say(f"language models, seed: of {e.modular.seed_from}")
+    else:
+        seed = run(recipe.seed())
+    start = seed.params[SEED]
+    branches = run(recipe.branches(start))
+    notes = {SEED: seed.note, BRANCHES: branches.note}
+    arms = {SEED: _arm(seed, seed, True), BRANCHES: _arm(branches, seed, True)}
+    for name in dict.fromkeys(e.modular.arms):
+        stage = recipe.arm(name, start, partition)
+        found = run(stage)
+        notes[name] = found.note
+        arms[name] = _arm(found, seed, stage.start is not None)
+    return LanguageModels(recipe.lm, start, branches.params, arms, notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The stages of an experiment.  lm: with its vocabulary."""
+
+    e: Experiment
+    text: Corpora
+    lm: LmConfig
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.text.train)
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """That each branch reads."""
+        m = self.e.modular
+        own = {n: m.domains[n].tokens for n in self.names if n in m.domains}
+        return {n: own[n] if own.get(n, -1) != -1 else m.branch_tokens for n in self.names}
+
+    def seed(self) -> Stage:
+        m = self.e.modular
+        return self._of_all(SEED, self.lm, m.seed_tokens, self._rates("constant"))
+
+    def branches(self, start: Any) -> Stage:
+        m, members = self.e.modular, {}
+        for name, tokens in self.tokens.items():
+            own = m.domains.get(name)
+            share = m.share if own is None or own.share == -1 else own.share
+            members[name] = Member(
+                own_and_all(self.text.train, name, share),
+                self.text.train[name],
+                tokens,
+                m.rate if own is None or own.rate == -1 else own.rate,
+                share,
+                self.text.valid[name],
+            )
+        return self._of_parts(BRANCHES, members, start)
+
+    def arm(self, name: str, start: Any, partition: Partition | None = None) -> Stage:
+        """The stage of an arm of `config.modular.arms`."""
+        m, total = self.e.modular, sum(self.tokens.values())
+        if name == "dense":
+            return self._of_all(name, self.lm, total, self._rates(), start)
+        if name == "dense_large":
+            large = sized(m.large, self.text.tokenizer)
+            each = [lm_flops_per_token(c, m.window) for c in (self.lm, large)]
+            tokens = int((m.seed_tokens + total) * each[0] / each[1])
+            # Constant and then falling, each as long as for the small models.
+            rates = self._rates(cooldown=total / (m.seed_tokens + total))
+            return self._of_all(name, large, tokens, rates)
+        if name == "noise":
+            more = m.seed_tokens // len(self.names)
+            members = {
+                n: Member(source, source, self.tokens[n] + more, valid=self.text.valid[n])
+                for n, source in self.text.train.items()
+            }
+            return self._of_parts(name, members, None)
+        if name == "random_split":
+            parts: Texts = random_parts(self.text.train, len(self.names), self.e.seed)
+            valid = _spread(self.text.valid, self.e.eval.every_windows)
+        else:
+            parts = (partition or _partition)(self.text.train, partition_parts(name), self.e.seed)
+            valid = None
+        members = {
+            n: Member(source, source, total // len(parts), m.rate, valid=valid)
+            for n, source in parts.items()
+        }
+        return self._of_parts(name, members, start)
+
+    def _rates(self, schedule: str = "", cooldown: float = 1.0) -> OptimizerConfig:
+        o = self.e.lm_optimizer
+        return dataclasses.replace(o, schedule=schedule or o.schedule, cooldown=cooldown)
+
+    def _of_all(
+        self, name: str, lm: LmConfig, tokens: int, optimizer: OptimizerConfig, start: Any = None
+    ) -> Stage:
+        """One model of all domains."""
+        rows = all_domains(self.text.train)
+        valid = _spread(self.text.valid, self.e.eval.every_windows)
+        member = Member(rows, rows, tokens, valid=valid)
+        # The seed goes on at full rate, so a look before its end would be no better start.
+        best = self.e.modular.keep_best and name != SEED
+        model = SEED if name == SEED else "dense"
+        return Stage(name, lm, {model: member}, self.e.modular.seed_batch, optimizer, start, best)
+
+    def _of_parts(self, name: str, members: Mapping[str, Member], start: Any) -> Stage:
+        m = self.e.modular
+        return Stage(name, self.lm, members, m.branch_batch, self._rates(), start, m.keep_best)
+
+
+def _spread(valid: Mapping[str, Windows], count: int) -> Windows:
+    """About `count` windows, as many of every domain."""
+    parts = [w.spread(max(1, count // len(valid))) for w in valid.values()]
+    fields = (
+        np.concatenate([getattr(w, k) for w in parts]) for k in ("tokens", "mask", "document")
+    )
+    return Windows(*fields)
+
+
+def _partition(texts: Texts, parts: int, seed: int) -> Texts:
+    from cr_jax.modular.partition import partition_corpora
+
+    return partition_corpora(texts, parts, seed)
+
+
+def _arm(found: Finished, seed: Finished, from_seed: bool) -> ArmModels:
+    """With the seed's cost, where it began as the seed."""
+    stages = [seed.note, found.note] if from_seed and found is not seed else [found.note]
+    return ArmModels(
+        found.lm,
+        found.params,
+        sum(sum(note["train_tokens"].values()) for note in stages),
+        sum(note["train_flops"] for note in stages),
+        from_seed,
+    )

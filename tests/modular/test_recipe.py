@@ -1,0 +1,272 @@
+"""The recipe: branches begin as the seed, learn their own text, and go on after a stop."""
+
+import contextlib
+import dataclasses
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_corpora
+import tiny_run
+
+from cr_jax.config import BranchConfig, LmConfig, ModularConfig, OptimizerConfig
+from cr_jax.errors import UserError
+from cr_jax.models import lm, objective
+from cr_jax.modular import recipe, training_stage, training_text
+from cr_jax.modular.recipe import Recipe, train_all
+from cr_jax.training import loop
+
+W = 16
+TINY = LmConfig(d_model=16, heads=2, d_ff=32, blocks=1, dtype="float32")
+NAMES = tiny_corpora.NAMES
+
+
+def experiment(**modular):
+    e = tiny_corpora.experiment(log_every=1000)
+    made = ModularConfig(
+        **{
+            "seed_tokens": 24 * 8 * W,
+            "branch_tokens": 24 * 8 * W,
+            "window": W,
+            "seed_batch": 8,
+            "branch_batch": 8,
+            "looks": 0,
+            **modular,
+        }
+    )
+    fast = OptimizerConfig(name="adamw", learning_rate=0.01)
+    return dataclasses.replace(e, lm=TINY, modular=made, lm_optimizer=fast)
+
+
+@functools.cache
+def text():
+    """Nine documents of each domain, which is told from the others by its alphabet."""
+    found = tiny_corpora.corpora()
+    cut = lambda c: dataclasses.replace(
+        c, starts=np.linspace(0, len(c.tokens), 10).astype(int), names=[str(i) for i in range(9)]
+    )
+    return dataclasses.replace(found, train={n: cut(c) for n, c in found.train.items()})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """A program for eight devices compiles several times as long."""
+    real = recipe.jax.devices
+    patch = pytest.MonkeyPatch()
+    plan = training_stage.parallel.make_plan
+    patch.setattr(
+        training_stage.parallel, "make_plan", lambda *a, **k: plan(*a, devices=real()[:1], **k)
+    )
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("lm")
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """Three branches: one with the seed's rates, one that stands still, one of half the length."""
+    e = experiment(
+        domains={
+            "letters": BranchConfig(rate=0.0),
+            "marks": BranchConfig(tokens=12 * 8 * W, share=0.5),
+        },
+        arms=("dense", "random_split"),
+    )
+    return e, train_all(e, text(), folder)
+
+
+@jax.jit
+def _nll(params, tokens):
+    config = recipe.sized(TINY, tiny_corpora.TOKENIZER)
+    h = lm.make_lm(config).apply(params, tokens)
+    return jnp.mean(objective.token_scores(h, lm.head(config, params), tokens).nll)
+
+
+def nll(params, name):
+    """nats/token on a domain's test windows."""
+    return float(_nll(params, text().test[name].tokens[:, :W]))
+
+
+def test_a_branch_learns_its_own_text_and_another_s_branch_does_not(whole):
+    _, found = whole
+    seed = {n: nll(found.seed, n) for n in NAMES}
+    assert nll(found.experts["digits"], "digits") < seed["digits"] - 0.1
+    assert nll(found.experts["marks"], "digits") > seed["digits"]
+    assert nll(found.experts["marks"], "marks") < seed["marks"] - 0.05
+
+
+def test_a_branch_with_rate_0_stays_the_seed(whole):
+    _, found = whole
+    assert tiny_run.same(found.experts["letters"], found.seed)
+    for name in ("digits", "marks"):
+        a, b = tiny_run.flat(found.experts[name]), tiny_run.flat(found.seed)
+        assert all(not np.array_equal(a[k], b[k]) for k in a)
+
+
+def test_what_each_stage_has_cost(whole):
+    e, found = whole
+    seed, each = e.modular.seed_tokens, e.modular.branch_tokens
+    assert found.notes["branches"]["train_tokens"] == {
+        "digits": each,
+        "letters": each,
+        "marks": each // 2,
+    }
+    assert found.arms["branches"].train_tokens == seed + 2.5 * each
+    assert found.arms["dense"].train_tokens == found.arms["branches"].train_tokens
+    assert found.arms["dense"].train_flops == found.arms["branches"].train_flops
+    assert found.arms["branches"].total_params == 3 * found.arms["dense"].total_params
+    assert list(found.arms["random_split"].params) == ["part_00", "part_01", "part_02"]
+
+
+def test_a_finished_stage_is_read_and_not_trained_again(whole, folder, monkeypatch):
+    e, found = whole
+    monkeypatch.setattr(
+        training_stage, "train", lambda *_, **__: pytest.fail("it was trained again")
+    )
+    said = []
+    again = train_all(e, text(), folder, said.append)
+    assert sum("trained before" in line for line in said) == 4
+    for name in NAMES:
+        assert tiny_run.same(again.experts[name], found.experts[name])
+    assert again.notes == found.notes
+    assert not list(folder.glob("lm/*/checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rate": 0.5}, "branches holds .*rates"),
+        ({"seed_tokens": 512}, "seed holds .*tokens"),
+        ({"seed_batch": 4}, "seed holds .*batch"),
+    ],
+)
+def test_a_stage_of_other_settings_is_not_taken(whole, folder, changes, says):
+    e, _ = whole
+    other = dataclasses.replace(e, modular=dataclasses.replace(e.modular, **changes))
+    with pytest.raises(UserError, match=says) as caught:
+        train_all(other, text(), folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_seed_of_another_run_is_taken(whole, folder, tmp_path):
+    e, found = whole
+    modular = dataclasses.replace(
+        e.modular, seed_from=str(folder / "lm" / "seed"), arms=(), rate=0.0, domains={}
+    )
+    again = train_all(dataclasses.replace(e, modular=modular), text(), tmp_path)
+    assert not (tmp_path / "lm" / "seed").exists()
+    for name in NAMES:
+        assert tiny_run.same(again.experts[name], found.seed)
+    larger = dataclasses.replace(e, modular=modular, lm=dataclasses.replace(TINY, d_ff=48))
+    with pytest.raises(UserError, match="seed holds .*model: d_ff"):
+        train_all(larger, text(), tmp_path / "larger")
+
+
+def test_changed_parameters_are_noticed(whole, folder, tmp_path):
+    place = tmp_path / "seed"
+    place.mkdir()
+    for name in (training_stage.NOTE, training_stage.PARAMS):
+        data = bytearray((folder / "lm" / "seed" / name).read_bytes())
+        if name == training_stage.PARAMS:
+            data[-1] ^= 1
+        (place / name).write_bytes(data)
+    config = recipe.sized(TINY, tiny_corpora.TOKENIZER)
+    with pytest.raises(UserError, match="changed or cut short"):
+        training_stage.stored_stage(place, config)
+
+
+def test_experts_together_are_experts_alone(whole, tmp_path):
+    e, found = whole
+    made = Recipe(e, text(), recipe.sized(e.lm, text().tokenizer)).branches(found.seed)
+    one = dataclasses.replace(made, members={"marks": made.members["marks"]})
+    alone = training_stage.run_stage(one, e, 0, tmp_path, lambda line: None)
+    a, b = tiny_run.flat(alone.params["marks"]), tiny_run.flat(found.experts["marks"])
+    for key in a:
+        np.testing.assert_allclose(a[key], b[key], atol=2e-4)
+    with pytest.raises(AssertionError):  # and the comparison sees another expert
+        np.testing.assert_allclose(
+            a["['params']['start']"], found.seed["params"]["start"], atol=2e-4
+        )
+
+
+def test_a_stopped_stage_goes_on_to_the_same_weights(whole, tmp_path, monkeypatch):
+    """It is stopped in the middle of its branches; the seed is not trained again."""
+    e, found = whole
+    e = dataclasses.replace(e, modular=dataclasses.replace(e.modular, arms=()))
+    stages, steps = [], []
+    check, run = loop.check_finite, training_stage.train
+
+    def noting(job, plan, place, **more):
+        stages.append(place.name)
+        steps.clear()
+        return run(job, plan, place, **more)
+
+    monkeypatch.setattr(training_stage, "train", noting)
+    monkeypatch.setattr(
+        loop, "check_finite", lambda at, *rest: steps.append(at) or check(at, *rest)
+    )
+    with monkeypatch.context() as patch:
+        asked = types.SimpleNamespace(is_set=lambda: stages[-1] == "branches" and len(steps) > 9)
+        patch.setattr(loop, "stop_signals", lambda: contextlib.nullcontext(asked))
+        with pytest.raises(loop.Interrupted, match="step 11"):
+            train_all(e, text(), tmp_path)
+    assert (tmp_path / "lm" / "branches" / "checkpoints").exists()
+    assert not (tmp_path / "lm" / "branches" / training_stage.NOTE).exists()
+    again = train_all(e, text(), tmp_path)
+    assert stages == ["seed", "branches", "branches"] and len(steps) < 24
+    for name in NAMES:
+        assert tiny_run.same(again.experts[name], found.experts[name])
+
+
+def test_each_model_keeps_its_own_best_look(tmp_path):
+    """The letters' branch is validated on marks: the more it learns the worse, so the seed wins."""
+    odd = dataclasses.replace(text(), valid={**text().valid, "letters": text().valid["marks"]})
+    e = experiment(looks=4)
+    found = train_all(e, odd, tmp_path)
+    best = found.notes["branches"]["best"]
+    assert tiny_run.same(found.experts["letters"], found.seed) and best["letters"]["step"] == 0
+    assert not tiny_run.same(found.experts["digits"], found.seed) and best["digits"]["step"] > 0
+    assert best["letters"]["last_valid_nll"] > best["letters"]["valid_nll"] + 0.1
+    last = dataclasses.replace(e.modular, keep_best=False, seed_from=str(tmp_path / "lm" / "seed"))
+    found = train_all(dataclasses.replace(e, modular=last), odd, tmp_path / "last")
+    assert not tiny_run.same(found.experts["letters"], found.seed)
+
+
+def test_shares_of_rows():
+    texts = text().train
+    assert training_text.own_and_all(texts, "digits", 0.0) is texts["digits"]
+    mixed = training_text.own_and_all(texts, "digits", 0.3)
+    shares = dict(zip([id(c) for c in mixed.corpora], mixed.weights, strict=True))
+    assert shares[id(texts["digits"])] == pytest.approx(0.7 + 0.1)
+    assert shares[id(texts["marks"])] == pytest.approx(0.1)
+    assert training_text.all_domains(texts).weights == [1.0] * 3
+
+
+def test_random_parts_hold_every_document_once():
+    random = np.random.default_rng(0)
+    lengths = random.integers(1, 9, 13)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    corpus = dataclasses.replace(
+        text().train["digits"],
+        tokens=np.arange(starts[-1]).astype(np.uint16),
+        starts=starts,
+        names=[str(i) for i in range(13)],
+    )
+    parts = training_text.random_parts({"a": corpus}, 4, seed=1)
+    held = [p.corpora[0] for p in parts.values()]
+    assert sorted(np.concatenate([c.tokens for c in held])) == list(range(starts[-1]))
+    for c in held:
+        for i, name in enumerate(c.names):
+            own = corpus.tokens[starts[int(name)] : starts[int(name) + 1]]
+            np.testing.assert_array_equal(c.tokens[c.starts[i] : c.starts[i + 1]], own)
+    other = training_text.random_parts({"a": corpus}, 4, seed=2)
+    assert [p.corpora[0].names for p in parts.values()] != [
+        p.corpora[0].names for p in other.values()
+    ]
