@@ -43,7 +43,6 @@ from cr_jax.data.tokenizing_bar import TokenizingBar
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
 
-
 Sized = TypeVar("Sized", ModelConfig, LmConfig)
 
 

@@ -56,7 +56,8 @@ def least_bytes(e: Experiment) -> int:
     pieces = 0 if e.tokenizer.folder else e.tokenizer.vocab_size
     ids = e.model.vocab_size or _IDS.get(e.tokenizer.kind, pieces) or 256
     model = dataclasses.replace(e.model, vocab_size=ids)
-    return models.count_parameters(model) * 6 * len(e.data.domains)
+    compressors = models.count_parameters(model) * 6 * len(e.data.domains)
+    return compressors + recipe.least_bytes(e, ids)
 
 
 def text(e: Experiment, text: Corpora) -> None:

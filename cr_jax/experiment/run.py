@@ -137,7 +137,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         if not processes.is_first():
             processes.wait("the report is written")
             return {}
-        language_models = None
+        language_models = None  # the bank and the studies are to be given them
         if experiment.modular.seed_tokens:
             with stage("language models"):
                 language_models = recipe.train_all(experiment, text, folder, say)
@@ -161,6 +161,8 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         with stage("studies"):
             report |= registry.run(registry.Context(experiment, text, bank, scores), say)
             report |= examples.run(bank, text.test, experiment.eval.examples)
+        if language_models:
+            report["language_models"] = language_models.notes
         report["curves"] = _curves(folder, names, trained.looks)
         report["training"] = _training(experiment, trained)
         report["seconds"] = seconds

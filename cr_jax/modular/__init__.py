@@ -1,1 +1,1 @@
-"""Language models of the domains, trained from one seed and scheduled by the router."""
+"""Language models of the domains, scheduled by what the text so far costs under each of them."""

@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from cr_jax.config import Experiment, LmConfig, OptimizerConfig, partition_parts
-from cr_jax.data import Windows, count_tokens
+from cr_jax.config import Experiment, LmConfig, OptimizerConfig, partition_parts, to_dict
+from cr_jax.data import Windows
 from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
@@ -103,6 +103,14 @@ def check_files(e: Experiment) -> None:
         )
 
 
+def least_bytes(e: Experiment, ids: int) -> int:
+    """Less than the language models take on disk, with so many ids: seed and branches."""
+    if not e.modular.seed_tokens:
+        return 0
+    lm = dataclasses.replace(e.lm, vocab_size=e.lm.vocab_size or ids)
+    return 4 * count_lm_parameters(lm) * (1 + len(e.data.domains))
+
+
 def train_all(
     e: Experiment,
     text: Corpora,
@@ -115,10 +123,10 @@ def train_all(
     partition: makes the parts of the arms partition_K.  Raises what `run_stage` raises.
     """
     recipe = Recipe(e, text, sized(e.lm, text.tokenizer))
-    place, pad_id = folder / FOLDER, text.tokenizer.pad_id
-    run = lambda stage: run_stage(stage, e, pad_id, place, say)
+    run = lambda stage: run_stage(stage, e, text.tokenizer, folder / FOLDER, say)
     if e.modular.seed_from:
-        seed = stored_stage(expanded(e.modular.seed_from), recipe.lm)
+        same = {"model": to_dict(recipe.lm), "tokenizer": text.tokenizer.fingerprint}
+        seed = stored_stage(expanded(e.modular.seed_from), recipe.lm, same)
         say(f"language models, seed: of {e.modular.seed_from}")
     else:
         seed = run(recipe.seed())

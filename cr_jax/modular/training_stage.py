@@ -24,7 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from cr_jax.config import Experiment, LmConfig, OptimizerConfig, to_dict
-from cr_jax.data import Corpus, Mixture, WindowBatches, Windows, content, train_iterator
+from cr_jax.data import Corpus, Mixture, Tokenizer, WindowBatches, Windows, content, train_iterator
 from cr_jax.errors import UserError
 from cr_jax.files import changed, give_usual_mode, read_sealed, sha256, write_sealed
 from cr_jax.models import lm as language_models
@@ -34,7 +34,6 @@ from cr_jax.training.losses import LanguageModelLoss, logits_chunk
 from cr_jax.training.validation import loss_of
 
 PARAMS, NOTE = "params.safetensors", "stage.json"
-SPREAD = 1e-9  # of rates and shares that two records may differ by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Finished:
 
 
 def run_stage(
-    stage: Stage, e: Experiment, pad_id: int, folder: Path, say: Callable[[str], None]
+    stage: Stage, e: Experiment, tokenizer: Tokenizer, folder: Path, say: Callable[[str], None]
 ) -> Finished:
     """Trains the stage below `folder`, goes on with it, or reads it where it is finished.
 
@@ -92,7 +91,7 @@ def run_stage(
     where the folder holds another training, and what `training.loop.train` raises.
     """
     place = folder / stage.name
-    record = _record(stage, e)
+    record = _record(stage, e, tokenizer)
     if (place / NOTE).exists():
         say(f"language models, {stage.name}: trained before")
         return stored_stage(place, stage.lm, record)
@@ -112,7 +111,7 @@ def run_stage(
                 window=e.modular.window,
                 seed=e.seed,
                 mode=e.data.mode,
-                pad_id=pad_id,
+                pad_id=tokenizer.pad_id,
             ),
             step,
         )
@@ -153,18 +152,17 @@ def run_stage(
     return Finished(stage.lm, _apart(trained.params, names), note)
 
 
-def stored_stage(place: Path, lm: LmConfig, record: Mapping[str, Any] | None = None) -> Finished:
+def stored_stage(place: Path, lm: LmConfig, record: Mapping[str, Any]) -> Finished:
     """What a finished stage stored.  `UserError` where it is none, was changed or is another's.
 
-    record: what made it must be the same; None: only its sizes.
+    record: what made it, or that part of it which must be the same.
     """
     found = read_sealed(place / NOTE)
-    old = found["record"]
-    wanted = {"model": to_dict(lm)} if record is None else json.loads(json.dumps(record))
+    old, wanted = found["record"], json.loads(json.dumps(record))
     differ = [
         f"{group}: {', '.join(names)}" if (names := _unlike(old.get(group), value)) else group
         for group, value in wanted.items()
-        if not _alike(old.get(group), value)
+        if old.get(group) != value
     ]
     if differ:
         raise UserError(
@@ -218,10 +216,11 @@ def _settings(stage: Stage, e: Experiment) -> Experiment:
     )
 
 
-def _record(stage: Stage, e: Experiment) -> dict[str, Any]:
+def _record(stage: Stage, e: Experiment, tokenizer: Tokenizer) -> dict[str, Any]:
     """What a stored stage must have been made by to be this one."""
     return {
         "model": to_dict(stage.lm),
+        "tokenizer": tokenizer.fingerprint,
         "experts": list(stage.members),
         "optimizer": to_dict(stage.optimizer),
         "texts": {n: content(m.text) for n, m in stage.members.items()},
@@ -238,10 +237,6 @@ def _record(stage: Stage, e: Experiment) -> dict[str, Any]:
             "looks": e.modular.looks if stage.keep_best else 0,
         },
     }
-
-
-def _alike(old: Any, new: Any) -> bool:
-    return old == new
 
 
 def _unlike(old: Any, new: Any) -> list[str]:

@@ -165,7 +165,7 @@ def test_a_seed_of_another_run_is_taken(whole, folder, tmp_path):
     for name in NAMES:
         assert tiny_run.same(again.experts[name], found.seed)
     larger = dataclasses.replace(e, modular=modular, lm=dataclasses.replace(TINY, d_ff=48))
-    with pytest.raises(UserError, match="seed holds .*model: d_ff"):
+    with pytest.raises(UserError, match=r"seed holds .*model: d_ff"):
         train_all(larger, text(), tmp_path / "larger")
 
 
@@ -179,14 +179,14 @@ def test_changed_parameters_are_noticed(whole, folder, tmp_path):
         (place / name).write_bytes(data)
     config = recipe.sized(TINY, tiny_corpora.TOKENIZER)
     with pytest.raises(UserError, match="changed or cut short"):
-        training_stage.stored_stage(place, config)
+        training_stage.stored_stage(place, config, {})
 
 
 def test_experts_together_are_experts_alone(whole, tmp_path):
     e, found = whole
     made = Recipe(e, text(), recipe.sized(e.lm, text().tokenizer)).branches(found.seed)
     one = dataclasses.replace(made, members={"marks": made.members["marks"]})
-    alone = training_stage.run_stage(one, e, 0, tmp_path, lambda line: None)
+    alone = training_stage.run_stage(one, e, text().tokenizer, tmp_path, lambda line: None)
     a, b = tiny_run.flat(alone.params["marks"]), tiny_run.flat(found.experts["marks"])
     for key in a:
         np.testing.assert_allclose(a[key], b[key], atol=2e-4)
