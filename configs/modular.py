@@ -51,7 +51,7 @@ def _bank():
         seed_batch=128,
         branch_batch=16,
     )
-    config.modular.large.update(d_model=512, heads=8, d_ff=1536, blocks=8)  # 60.8 M
+    config.lm_large.update(d_model=512, heads=8, d_ff=1536, blocks=8)  # 60.8 M
     return config
 
 
@@ -121,7 +121,7 @@ def _small():
         looks=4,
         arms=("dense", "random_split"),
     )
-    config.modular.large.update(d_model=256, heads=4, d_ff=512, blocks=2, tie_embeddings=True)
+    config.lm_large.update(d_model=256, heads=4, d_ff=512, blocks=2, tie_embeddings=True)
     return config
 
 

@@ -94,6 +94,7 @@ def check(e: Experiment) -> None:
     check_model(e.model)
     check_scoring(e.scoring, e.model)
     check_lm(e.lm)
+    check_lm(e.lm_large, "config.lm_large")
     check_modular(e.modular, e.data.domains)
     for group, settings in (
         ("train", e.train),

@@ -82,7 +82,6 @@ def check_modular(modular: ModularConfig, domains: Iterable[str]) -> None:
                 f"{where}.arms: unknown arm {shown(name)}; there are {', '.join(ARMS)} and "
                 "partition_K with K from 2 to 1000"
             )
-    check_lm(modular.large, f"{where}.large")
 
 
 def partition_parts(arm: str) -> int:

@@ -23,6 +23,7 @@ TITLES = {
     "eval": "Evaluation",
     "scoring": "Scoring",
     "lm": "Language models",
+    "lm_large": "A larger language model to compare with",
     "lm_optimizer": "Optimizer of the language models",
     "modular": "A language model for every expert",
 }

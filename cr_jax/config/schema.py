@@ -45,17 +45,17 @@ class LmConfig:
 
     kind: str = "decoder"  # one of `models.lm.KINDS`
     vocab_size: int = 0  # 0: the tokenizer's, rounded up to a multiple of 128
-    d_model: int = 512
+    d_model: int = 512  # width of the states
     heads: int = 8  # of queries
     kv_heads: int = 0  # of keys and values, a divisor of heads (grouped queries); 0: as many
-    d_ff: int = 1536
-    blocks: int = 8
-    tie_embeddings: bool = False
+    d_ff: int = 1536  # width of the gated feed-forward layers
+    blocks: int = 8  # of attention and feed-forward layers
+    tie_embeddings: bool = False  # the vocabulary matrix is the transposed embedding
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute; parameters stay float32
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
-    kernels: Literal["auto", "xla", "triton"] = "auto"
-    remat: bool = False
-    scan: bool = False
+    attention: Literal["auto", "xla", "cudnn"] = "auto"  # auto: cudnn in half precision on GPUs
+    kernels: Literal["auto", "xla", "triton"] = "auto"  # row operations, as of the compressor
+    remat: bool = False  # recompute each block in the backward pass: less memory, slower
+    scan: bool = False  # loop over blocks instead of unrolling: faster compilation, slower
 
 
 TransformerConfig = ModelConfig | LmConfig  # what Transformer blocks are made from
@@ -188,7 +188,6 @@ class ModularConfig:
     # Trained to compare: dense, dense_large, noise, random_split, partition_K (K parts of the
     # unlabelled text, by code length).
     arms: tuple[str, ...] = ()
-    large: LmConfig = LmConfig(d_model=1024, heads=16, d_ff=3072)  # of dense_large
     seed_from: str = ""  # WORKDIR/lm/seed of another run, in place of training a seed
 
 
@@ -245,6 +244,7 @@ class Experiment:
     eval: EvalConfig = EvalConfig()
     scoring: Scoring = SEEN
     lm: LmConfig = LmConfig()
+    lm_large: LmConfig = LmConfig()  # of the arm dense_large
     lm_optimizer: OptimizerConfig = OptimizerConfig()
     modular: ModularConfig = ModularConfig()
     bank_dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of the stored experts

@@ -90,7 +90,7 @@ def _dispatch(raw: dict, workdir: str) -> None:
     experiment = settings.build(raw)
     models.check_bottleneck(experiment.model, experiment.scoring.rate)
     lm.make_lm(experiment.lm)
-    lm.make_lm(experiment.modular.large)
+    lm.make_lm(experiment.lm_large)
     if axes is None:
         run(experiment, workdir)
         return

@@ -74,7 +74,7 @@ class LanguageModels:
 
 def check(e: Experiment) -> None:
     """`UserError`, before text is read, where this computer cannot train the language models."""
-    models = [e.lm, *([e.modular.large] if "dense_large" in e.modular.arms else [])]
+    models = [e.lm, *([e.lm_large] if "dense_large" in e.modular.arms else [])]
     for lm in models:
         make_lm(dataclasses.replace(lm, vocab_size=lm.vocab_size or 256))
         attention_kernel(lm)
@@ -186,7 +186,7 @@ class Recipe:
         if name == "dense":
             return self._of_all(name, self.lm, total, self._rates(), start)
         if name == "dense_large":
-            large = sized(m.large, self.text.tokenizer)
+            large = sized(self.e.lm_large, self.text.tokenizer)
             each = [lm_flops_per_token(c, m.window) for c in (self.lm, large)]
             tokens = int((m.seed_tokens + total) * each[0] / each[1])
             # Constant and then falling, each as long as for the small models.
