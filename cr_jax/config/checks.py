@@ -151,9 +151,9 @@ def check(e: Experiment) -> None:
         "eval.alpha": e.eval.alpha,
         "eval.target_tra": e.eval.target_tra,
     }
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"config.{name} is a share and must lie in [0, 1], got {value}")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"config.{name} is a share and must lie in [0, 1], got {share}")
     if e.train.hidden_low > e.train.hidden_high:
         raise UserError(
             f"config.train.hidden_low={e.train.hidden_low} must not exceed "
