@@ -85,8 +85,14 @@ def default() -> ml_collections.ConfigDict:
     config.data.domains = ml_collections.ConfigDict()
     config.data.unseen = ml_collections.ConfigDict()
     config.modular.domains = ml_collections.ConfigDict()
+    config.modular.tries = ml_collections.ConfigDict()
     config.lock()
-    for open_ended in (config.data.domains, config.data.unseen, config.modular.domains):
+    for open_ended in (
+        config.data.domains,
+        config.data.unseen,
+        config.modular.domains,
+        config.modular.tries,
+    ):
         open_ended.unlock()
     return config
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cr_jax.config.names import shown
-from cr_jax.config.schema import LmConfig, ModularConfig
+from cr_jax.config.schema import BranchConfig, LmConfig, ModularConfig
 from cr_jax.errors import UserError
 
 # Names in config.modular.arms, beside partition_K.
@@ -68,19 +68,29 @@ def check_modular(modular: ModularConfig, domains: Iterable[str]) -> None:
             raise UserError(
                 f"{where}.domains.{shown(name)[1:-1]} is no domain of config.data.domains"
             )
-        for field, value in vars(branch).items():
-            most = {"share": 1.0, "tokens": 1 << 62}.get(field, float("inf"))
-            if value != -1 and not (0 <= value <= most and value < float("inf")):
-                raise UserError(
-                    f"{where}.domains.{name}.{field} must be -1 or 0 or more"
-                    + (", at most 1" if field == "share" else "")
-                    + f"; got {value}"
-                )
+        _check_branch(f"{where}.domains.{name}", branch)
+    for name, branch in modular.tries.items():
+        if not name.isidentifier():  # of a folder
+            raise UserError(f"{where}.tries: a try is named by one word, not {shown(name)}")
+        _check_branch(f"{where}.tries.{name}", branch)
+    if modular.tries and not modular.looks:
+        raise UserError(f"{where}.tries are compared by looks at valid: set {where}.looks above 0")
     for name in modular.arms:
         if name not in ARMS and not partition_parts(name):
             raise UserError(
                 f"{where}.arms: unknown arm {shown(name)}; there are {', '.join(ARMS)} and "
                 "partition_K with K from 2 to 1000"
+            )
+
+
+def _check_branch(where: str, branch: BranchConfig) -> None:
+    for field, value in vars(branch).items():
+        most = {"share": 1.0, "tokens": 1 << 62}.get(field, float("inf"))
+        if value != -1 and not (0 <= value <= most and value < float("inf")):
+            raise UserError(
+                f"{where}.{field} must be -1 or 0 or more"
+                + (", at most 1" if field == "share" else "")
+                + f"; got {value}"
             )
 
 

@@ -161,7 +161,7 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class BranchConfig:
-    """How one domain's branch differs from the others'; -1: it does not."""
+    """How one domain's branch, or the branches of one try, differ from the others; -1: not."""
 
     share: float = -1.0
     rate: float = -1.0
@@ -183,6 +183,9 @@ class ModularConfig:
     share: float = 0.0  # of a branch's rows that come from all domains, each equally often
     rate: float = 1.0  # of a branch at its start, relative to the seed's
     domains: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)  # exceptions
+    # Ways to train the branches, by name.  Each is tried; an expert is its domain's branch of the
+    # try with the lowest loss on valid.  Empty: one way, as above.
+    tries: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)
     looks: int = 8  # at valid, evenly spread over each training; 0: none
     keep_best: bool = True  # of each model the weights of its best look, also the one at its start
     # Trained to compare: dense, dense_large, noise, random_split, partition_K (K parts of the

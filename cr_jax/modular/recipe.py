@@ -1,7 +1,8 @@
 """How every expert gets a language model: one seed, a branch of it per domain, arms to compare.
 
     seed           all domains equally often, at a constant rate after the warm-up
-    branches       from the seed, one per domain, its own text; the rate falls to its end
+    branches       from the seed, one per domain, its own text; the rate falls to its end.  With
+                   `config.modular.tries` in several ways, and valid chooses one for each domain
     dense          from the seed, all domains, as many tokens as all branches together
     dense_large    a larger model, all domains, as many training FLOPs as seed and branches
     noise          one per domain from fresh weights, its share of all tokens
@@ -19,7 +20,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from cr_jax.config import Experiment, LmConfig, OptimizerConfig, partition_parts, to_dict
+from cr_jax.config import (
+    BranchConfig,
+    Experiment,
+    LmConfig,
+    OptimizerConfig,
+    partition_parts,
+    to_dict,
+)
 from cr_jax.data import Windows
 from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
@@ -131,11 +139,15 @@ def train_all(
     else:
         seed = run(recipe.seed())
     start = seed.params[SEED]
-    branches = run(recipe.branches(start))
+    if e.modular.tries:
+        branches = chosen({t: run(recipe.branches(start, t)) for t in e.modular.tries})
+        say(f"language models: of each domain the best try on valid: {_named(branches.note)}")
+    else:
+        branches = run(recipe.branches(start))
     notes = {SEED: seed.note, BRANCHES: branches.note}
     arms = {SEED: _arm(seed, seed, True), BRANCHES: _arm(branches, seed, True)}
     for name in dict.fromkeys(e.modular.arms):
-        stage = recipe.arm(name, start, partition)
+        stage = recipe.arm(name, start, branches.note["train_tokens"], partition)
         found = run(stage)
         notes[name] = found.note
         arms[name] = _arm(found, seed, stage.start is not None)
@@ -154,35 +166,32 @@ class Recipe:
     def names(self) -> tuple[str, ...]:
         return tuple(self.text.train)
 
-    @property
-    def tokens(self) -> dict[str, int]:
-        """That each branch reads."""
-        m = self.e.modular
-        own = {n: m.domains[n].tokens for n in self.names if n in m.domains}
-        return {n: own[n] if own.get(n, -1) != -1 else m.branch_tokens for n in self.names}
-
     def seed(self) -> Stage:
         m = self.e.modular
         return self._of_all(SEED, self.lm, m.seed_tokens, self._rates("constant"))
 
-    def branches(self, start: Any) -> Stage:
+    def branches(self, start: Any, one_try: str = "") -> Stage:
+        """One branch of each domain, as all are trained or as `one_try` says."""
         m, members = self.e.modular, {}
-        for name, tokens in self.tokens.items():
-            own = m.domains.get(name)
-            share = m.share if own is None or own.share == -1 else own.share
-            members[name] = Member(
-                own_and_all(self.text.train, name, share),
-                self.text.train[name],
-                tokens,
-                m.rate if own is None or own.rate == -1 else own.rate,
-                share,
-                self.text.valid[name],
-            )
-        return self._of_parts(BRANCHES, members, start)
+        usual = BranchConfig(m.share, m.rate, m.branch_tokens)
+        if one_try:
+            usual = _differing(usual, m.tries[one_try])
+        for name, text in self.text.train.items():
+            own = _differing(usual, m.domains.get(name, BranchConfig()))
+            rows = own_and_all(self.text.train, name, own.share)
+            valid = self.text.valid[name]
+            members[name] = Member(rows, text, own.tokens, own.rate, own.share, valid)
+        return self._of_parts(f"{BRANCHES}_{one_try}".rstrip("_"), members, start)
 
-    def arm(self, name: str, start: Any, partition: Partition | None = None) -> Stage:
-        """The stage of an arm of `config.modular.arms`."""
-        m, total = self.e.modular, sum(self.tokens.values())
+    def arm(
+        self,
+        name: str,
+        start: Any,
+        branch_tokens: Mapping[str, int],
+        partition: Partition | None = None,
+    ) -> Stage:
+        """The stage of an arm of `config.modular.arms`.  branch_tokens: that the experts read."""
+        m, total = self.e.modular, sum(branch_tokens.values())
         if name == "dense":
             return self._of_all(name, self.lm, total, self._rates(), start)
         if name == "dense_large":
@@ -195,7 +204,7 @@ class Recipe:
         if name == "noise":
             more = m.seed_tokens // len(self.names)
             members = {
-                n: Member(source, source, self.tokens[n] + more, valid=self.text.valid[n])
+                n: Member(source, source, branch_tokens[n] + more, valid=self.text.valid[n])
                 for n, source in self.text.train.items()
             }
             return self._of_parts(name, members, None)
@@ -230,6 +239,44 @@ class Recipe:
     def _of_parts(self, name: str, members: Mapping[str, Member], start: Any) -> Stage:
         m = self.e.modular
         return Stage(name, self.lm, members, m.branch_batch, self._rates(), start, m.keep_best)
+
+
+def chosen(tries: Mapping[str, Finished]) -> Finished:
+    """Of each domain its branch of the try with the lowest loss on valid, at its best look.
+
+    note: as of one stage, with "chosen" (domain -> try), "valid_nll" (try -> domain -> nats/token)
+    and "search_tokens", what all tries have read.  Seconds are those of all tries.
+    """
+    losses = {t: {n: b["valid_nll"] for n, b in f.note["best"].items()} for t, f in tries.items()}
+    first = next(iter(tries.values()))
+    best = {n: min(tries, key=lambda t, n=n: losses[t][n]) for n in first.params}
+    tokens = {n: tries[t].note["train_tokens"][n] for n, t in best.items()}
+    searched = sum(sum(f.note["train_tokens"].values()) for f in tries.values())
+    each = first.note["train_flops"] / sum(first.note["train_tokens"].values())
+    note = {
+        "train_tokens": tokens,
+        "train_flops": each * sum(tokens.values()),
+        "search_tokens": searched,
+        "chosen": best,
+        "valid_nll": losses,
+        "best": {n: tries[t].note["best"][n] for n, t in best.items()},
+        "seconds": sum(f.note["seconds"] for f in tries.values()),
+        "parameters": first.note["parameters"],
+    }
+    return Finished(first.lm, {n: tries[t].params[n] for n, t in best.items()}, note)
+
+
+def _named(note: Mapping[str, Any]) -> str:
+    by_try: dict[str, list[str]] = {}
+    for name, one_try in note["chosen"].items():
+        by_try.setdefault(one_try, []).append(name)
+    return "; ".join(f"{t}: {', '.join(names)}" for t, names in by_try.items())
+
+
+def _differing(usual: BranchConfig, own: BranchConfig) -> BranchConfig:
+    """`usual` where `own` says -1."""
+    own_or = {k: v if v != -1 else getattr(usual, k) for k, v in vars(own).items()}
+    return BranchConfig(**own_or)
 
 
 def _spread(valid: Mapping[str, Windows], count: int) -> Windows:

@@ -19,7 +19,7 @@ SELF_EVIDENT = {
 }  # the last: with `parts`
 
 
-OPEN = (("data", "domains"), ("data", "unseen"), ("modular", "domains"))
+OPEN = (("data", "domains"), ("data", "unseen"), ("modular", "domains"), ("modular", "tries"))
 
 
 def flat(value, at=()):

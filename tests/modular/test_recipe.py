@@ -270,3 +270,40 @@ def test_random_parts_hold_every_document_once():
     assert [p.corpora[0].names for p in parts.values()] != [
         p.corpora[0].names for p in other.values()
     ]
+
+
+def test_of_each_domain_the_best_try_on_valid_becomes_the_expert(tmp_path):
+    tries = {"still": BranchConfig(rate=0.0), "full": BranchConfig()}
+    e = experiment(tries=tries, looks=2, keep_best=False, arms=("dense",))
+    e = dataclasses.replace(e, modular=dataclasses.replace(e.modular, branch_tokens=8 * 8 * W))
+    seed_only = dataclasses.replace(e, modular=dataclasses.replace(e.modular, tries={}, arms=()))
+    found = train_all(e, text(), tmp_path)
+    note = found.notes["branches"]
+    # Of text that the seed has not mastered every branch gains, so none of the still ones is best.
+    assert set(note["chosen"].values()) == {"full"} and set(note["chosen"]) == set(NAMES)
+    assert note["search_tokens"] == 2 * sum(note["train_tokens"].values())
+    assert all(note["valid_nll"]["full"][n] < note["valid_nll"]["still"][n] for n in NAMES)
+    # The expert is that try's branch, which is what one way of training would have given.
+    alone = train_all(seed_only, text(), tmp_path)
+    for n in NAMES:
+        assert tiny_run.same(found.experts[n], alone.experts[n])
+    assert sum(found.notes["dense"]["train_tokens"].values()) == sum(note["train_tokens"].values())
+
+
+def test_another_try_is_chosen_for_another_domain():
+    def finished(losses, tokens, weight):
+        note = {
+            "train_tokens": dict.fromkeys(losses, tokens),
+            "train_flops": 10.0 * tokens * len(losses),
+            "best": {n: {"valid_nll": loss} for n, loss in losses.items()},
+            "seconds": 1.0,
+            "parameters": 7,
+        }
+        return recipe.Finished(TINY, dict.fromkeys(losses, weight), note)
+
+    found = recipe.chosen(
+        {"a": finished({"x": 1.0, "y": 2.0}, 5, "a"), "b": finished({"x": 1.5, "y": 1.0}, 20, "b")}
+    )
+    assert found.params == {"x": "a", "y": "b"} and found.note["chosen"] == {"x": "a", "y": "b"}
+    assert found.note["train_tokens"] == {"x": 5, "y": 20} and found.note["search_tokens"] == 50
+    assert found.note["train_flops"] == 250.0
