@@ -34,7 +34,15 @@ from cr_jax.errors import UserError
 from cr_jax.files import expanded
 from cr_jax.models.layers import attention_kernel, row_kernels
 from cr_jax.models.lm import count_lm_parameters, make_lm
-from cr_jax.modular.training_stage import NOTE, Finished, Member, Stage, run_stage, stored_stage
+from cr_jax.modular.training_stage import (
+    NOTE,
+    Finished,
+    Member,
+    Stage,
+    run_stage,
+    sha256_of,
+    stored_stage,
+)
 from cr_jax.modular.training_text import Partition, Texts, all_domains, own_and_all, random_parts
 from cr_jax.training.speed import lm_flops_per_token
 
@@ -128,9 +136,10 @@ def train_all(
 ) -> LanguageModels:
     """Trains every stage below FOLDER/lm; finished ones are read, a stopped one goes on.
 
-    partition: makes the parts of the arms partition_K.  Raises what `run_stage` raises.
+    partition: makes the parts of the arms partition_K; None: `modular.partition`.  Raises what
+    `run_stage` raises.
     """
-    recipe = Recipe(e, text, sized(e.lm, text.tokenizer))
+    recipe = Recipe(e, text, sized(e.lm, text.tokenizer), partition or by_code_length(e, text, say))
     run = lambda stage: run_stage(stage, e, text.tokenizer, folder / FOLDER, say)
     if e.modular.seed_from:
         same = {"model": to_dict(recipe.lm), "tokenizer": text.tokenizer.fingerprint}
@@ -147,20 +156,26 @@ def train_all(
     notes = {SEED: seed.note, BRANCHES: branches.note}
     arms = {SEED: _arm(seed, seed, True), BRANCHES: _arm(branches, seed, True)}
     for name in dict.fromkeys(e.modular.arms):
-        stage = recipe.arm(name, start, branches.note["train_tokens"], partition)
-        found = run(stage)
+        place = folder / FOLDER / name
+        if partition_parts(name) and (place / NOTE).exists():
+            # The same text in the same parts, which take minutes to make.
+            found, from_seed = stored_stage(place, recipe.lm, recipe.of_parts(start)), True
+        else:
+            stage = recipe.arm(name, start, branches.note["train_tokens"])
+            found, from_seed = run(stage), stage.start is not None
         notes[name] = found.note
-        arms[name] = _arm(found, seed, stage.start is not None)
+        arms[name] = _arm(found, seed, from_seed)
     return LanguageModels(recipe.lm, start, branches.params, arms, notes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The stages of an experiment.  lm: with its vocabulary."""
+    """The stages of an experiment.  lm: with its vocabulary; partition: for the arms of parts."""
 
     e: Experiment
     text: Corpora
     lm: LmConfig
+    partition: Partition
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -183,13 +198,18 @@ class Recipe:
             members[name] = Member(rows, text, own.tokens, own.rate, own.share, valid)
         return self._of_parts(f"{BRANCHES}_{one_try}".rstrip("_"), members, start)
 
-    def arm(
-        self,
-        name: str,
-        start: Any,
-        branch_tokens: Mapping[str, int],
-        partition: Partition | None = None,
-    ) -> Stage:
+    def of_parts(self, start: Any) -> dict[str, Any]:
+        """What a stored stage of parts must have been made by, but for its text."""
+        m = self.e.modular
+        job = {"seed": self.e.seed, "window": m.window, "batch": m.branch_batch}
+        return {
+            "model": to_dict(self.lm),
+            "tokenizer": self.text.tokenizer.fingerprint,
+            "optimizer": to_dict(self._rates()),
+            "job": {**job, "start": sha256_of(start)},
+        }
+
+    def arm(self, name: str, start: Any, branch_tokens: Mapping[str, int]) -> Stage:
         """The stage of an arm of `config.modular.arms`.  branch_tokens: that the experts read."""
         m, total = self.e.modular, sum(branch_tokens.values())
         if name == "dense":
@@ -212,7 +232,7 @@ class Recipe:
             parts: Texts = random_parts(self.text.train, len(self.names), self.e.seed)
             valid = _spread(self.text.valid, self.e.eval.every_windows)
         else:
-            parts = (partition or _partition)(self.text.train, partition_parts(name), self.e.seed)
+            parts = self.partition(self.text.train, partition_parts(name))
             valid = None
         members = {
             n: Member(source, source, total // len(parts), m.rate, valid=valid)
@@ -288,10 +308,17 @@ def _spread(valid: Mapping[str, Windows], count: int) -> Windows:
     return Windows(*fields)
 
 
-def _partition(texts: Texts, parts: int, seed: int) -> Texts:
-    from cr_jax.modular.partition import partition_corpora
+def by_code_length(e: Experiment, text: Corpora, say: Callable[[str], None]) -> Partition:
+    """All domains' documents, unlabelled, in parts that need few nats for their own."""
 
-    return partition_corpora(texts, parts, seed)
+    def partition(texts: Texts, parts: int) -> Texts:
+        from cr_jax.modular.partition import PartitionOptions, partition_corpora
+
+        options = PartitionOptions(parts, seed=e.seed)
+        found = partition_corpora(texts, text.tokenizer, options, say)
+        return {f"part_{i:02d}": corpus for i, corpus in enumerate(found.corpora)}
+
+    return partition
 
 
 def _arm(found: Finished, seed: Finished, from_seed: bool) -> ArmModels:

@@ -159,11 +159,7 @@ def stored_stage(place: Path, lm: LmConfig, record: Mapping[str, Any]) -> Finish
     """
     found = read_sealed(place / NOTE)
     old, wanted = found["record"], json.loads(json.dumps(record))
-    differ = [
-        f"{group}: {', '.join(names)}" if (names := _unlike(old.get(group), value)) else group
-        for group, value in wanted.items()
-        if old.get(group) != value
-    ]
+    differ = [line for group in wanted if (line := _unlike(group, old.get(group), wanted[group]))]
     if differ:
         raise UserError(
             f"{place} holds language models of other settings ({'; '.join(differ)}): move that "
@@ -239,11 +235,12 @@ def _record(stage: Stage, e: Experiment, tokenizer: Tokenizer) -> dict[str, Any]
     }
 
 
-def _unlike(old: Any, new: Any) -> list[str]:
-    """The fields of a group that differ."""
-    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
-        return []
-    return sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+def _unlike(group: str, old: Any, wanted: Any) -> str:
+    """ "group: field, field" of the fields that are not as wanted; "" where all are."""
+    if not isinstance(old, Mapping) or not isinstance(wanted, Mapping):
+        return "" if old == wanted else group
+    fields = sorted(k for k in wanted if old.get(k) != wanted[k])
+    return f"{group}: {', '.join(fields)}" if fields else ""
 
 
 def _best(looks: list[dict], names: tuple[str, ...]) -> dict[str, dict]:

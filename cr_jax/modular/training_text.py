@@ -12,8 +12,8 @@ from cr_jax.data import Corpus, Mixture
 from cr_jax.errors import UserError
 
 Texts = Mapping[str, Corpus | Mixture]
-# partition(texts, parts, seed) -> the text of each part by its name.
-Partition = Callable[[Texts, int, int], Texts]
+# partition(texts, parts) -> the text of each part by its name.
+Partition = Callable[[Texts, int], Texts]
 
 
 def all_domains(texts: Texts) -> Mixture:

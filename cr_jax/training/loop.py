@@ -4,87 +4,37 @@ The one loop that trains models: compressors below a workdir, baselines in memor
 """
 
 import contextlib
-import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from cr_jax.config import Experiment, TrainConfig, TransformerConfig, profile_steps, to_dict
-from cr_jax.data import Corpus, Mixture, Windows, content, count_tokens
+from cr_jax.config import TrainConfig, TransformerConfig, profile_steps, to_dict
+from cr_jax.data import content, count_tokens
 from cr_jax.errors import UserError
 from cr_jax.models.layers import row_kernels
 from cr_jax.parallel.plan import Plan, agreed, expert_keys
 from cr_jax.training import banner
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.clock import Clock
-from cr_jax.training.losses import Loss
+from cr_jax.training.job import Job, Trained
 from cr_jax.training.metric_writer import MetricWriter
 from cr_jax.training.phases import Phases, added, shares
 from cr_jax.training.progress import BAR, Progress, check_finite, check_state
 from cr_jax.training.signals import stop_signals
 from cr_jax.training.step import init_state, make_train_step
 from cr_jax.training.trace import Trace
-from cr_jax.training.validation import NEVER, Validation, best_of
+from cr_jax.training.validation import NEVER, Validation
 from cr_jax.training.watchdog import Watchdog
 from cr_jax.training.workdir import same_run
 
 
 class Interrupted(Exception):
     """The run was asked to stop and has saved itself; the same command goes on from there."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What is trained, and on what.
-
-    texts: of each model by its name, or None where nothing needs to know them.
-    batches(step) -> iterator of {"tokens" [e, b, L], ...}, this process's `plan.share` of the
-    batches from that step on; below a workdir with `get_state` and `set_state` (a Grain iterator).
-    valid: windows of each model, for `config.eval.every`.
-    start: weights to begin with, stacked [E, ...] on the host, in place of fresh ones.
-    rates: of each model, what its learning rates are multiplied by; none: 1.
-    lengths: tokens after which each model has gone through its schedule; none: the run's.
-    keep_best: hand over of each model the weights of its own best look at valid, the first one
-    before any step; without looks those of the end.
-    settings: what else makes the run; a workdir goes on only with the same.
-    save_last: False where the caller stores the weights, so that no last checkpoint is needed.
-    """
-
-    experiment: Experiment
-    loss: Loss
-    names: tuple[str, ...]
-    batches: Callable[[int], Iterator]
-    texts: Mapping[str, Corpus | Mixture | None] = dataclasses.field(default_factory=dict)
-    valid: Mapping[str, Windows] | None = None
-    start: Any = None
-    rates: tuple[float, ...] = ()
-    lengths: tuple[int, ...] = ()
-    keep_best: bool = False
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    save_last: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What training hands over: weights to evaluate, stacked [E, ...] on process 0's host."""
-
-    params: Any
-    step: int
-    seconds: float  # of steps, over all starts of the run
-    tokens: int  # per expert
-    phases: Mapping[str, float] = dataclasses.field(default_factory=dict)  # seconds, all starts
-    looks: list[dict] = dataclasses.field(default_factory=list)  # `validation.Validation.looks`
-
-    @property
-    def best(self) -> dict | None:
-        """The look at valid with the lowest loss."""
-        return best_of(self.looks)
 
 
 def train(

@@ -184,7 +184,7 @@ def test_changed_parameters_are_noticed(whole, folder, tmp_path):
 
 def test_experts_together_are_experts_alone(whole, tmp_path):
     e, found = whole
-    made = Recipe(e, text(), recipe.sized(e.lm, text().tokenizer)).branches(found.seed)
+    made = Recipe(e, text(), recipe.sized(e.lm, text().tokenizer), halves).branches(found.seed)
     one = dataclasses.replace(made, members={"marks": made.members["marks"]})
     alone = training_stage.run_stage(one, e, text().tokenizer, tmp_path, lambda line: None)
     a, b = tiny_run.flat(alone.params["marks"]), tiny_run.flat(found.experts["marks"])
@@ -237,6 +237,29 @@ def test_each_model_keeps_its_own_best_look(tmp_path):
     last = dataclasses.replace(e.modular, keep_best=False, seed_from=str(tmp_path / "lm" / "seed"))
     found = train_all(dataclasses.replace(e, modular=last), odd, tmp_path / "last")
     assert not tiny_run.same(found.experts["letters"], found.seed)
+
+
+def halves(texts, parts):
+    assert parts == 2
+    return {"part_00": texts["digits"], "part_01": texts["letters"]}
+
+
+def test_parts_are_made_once_and_trained_as_branches(whole, folder, tmp_path):
+    e, found = whole
+    modular = dataclasses.replace(
+        e.modular, arms=("partition_2",), seed_from=str(folder / "lm" / "seed"), domains={}
+    )
+    e = dataclasses.replace(e, modular=modular)
+    arm = train_all(e, text(), tmp_path, partition=halves).arms["partition_2"]
+    assert arm.train_tokens == (24 + 3 * 24) * 8 * W  # as the seed and three branches read
+    assert nll(arm.params["part_00"], "digits") < nll(found.seed, "digits") - 0.1
+    assert nll(arm.params["part_01"], "letters") < nll(found.seed, "letters") - 0.05
+    made_again = lambda *_: pytest.fail("the parts were made again")
+    again = train_all(e, text(), tmp_path, partition=made_again).arms["partition_2"]
+    assert tiny_run.same(again.params["part_00"], arm.params["part_00"])
+    e = dataclasses.replace(e, lm_optimizer=dataclasses.replace(e.lm_optimizer, b2=0.9))
+    with pytest.raises(UserError, match=r"branches holds .*optimizer: b2"):
+        train_all(e, text(), tmp_path, partition=halves)
 
 
 def test_shares_of_rows():
