@@ -14,23 +14,19 @@ from typing import Any, Literal
 
 import ml_collections
 
-from cr_jax.config.checks import (
-    check,
-    check_lm,
-    check_model,
-    check_scoring,
-    profile_steps,
-    validation_period,
-)
+from cr_jax.config.checks import check, check_model, check_scoring, profile_steps, validation_period
+from cr_jax.config.checks_lm import check_lm, partition_parts
 from cr_jax.config.schema import (
     DOCUMENT_WINDOWS,
     SEEN,
+    BranchConfig,
     DataConfig,
     DomainConfig,
     EvalConfig,
     Experiment,
     LmConfig,
     ModelConfig,
+    ModularConfig,
     OptimizerConfig,
     Scoring,
     TokenizerConfig,
@@ -42,12 +38,14 @@ from cr_jax.errors import UserError
 __all__ = [
     "DOCUMENT_WINDOWS",
     "SEEN",
+    "BranchConfig",
     "DataConfig",
     "DomainConfig",
     "EvalConfig",
     "Experiment",
     "LmConfig",
     "ModelConfig",
+    "ModularConfig",
     "OptimizerConfig",
     "Scoring",
     "TokenizerConfig",
@@ -61,6 +59,7 @@ __all__ = [
     "default",
     "domain",
     "model_config",
+    "partition_parts",
     "profile_steps",
     "scoring_rule",
     "to_dict",
@@ -82,11 +81,18 @@ def default() -> ml_collections.ConfigDict:
     8
     """
     config = ml_collections.ConfigDict(_as_mapping(Experiment()), type_safe=True)
-    # Domains are open-ended: configs add their own names below these two.
+    # Domains are open-ended: configs add their own names below these.
     config.data.domains = ml_collections.ConfigDict()
     config.data.unseen = ml_collections.ConfigDict()
+    config.modular.domains = ml_collections.ConfigDict()
+    config.modular.tries = ml_collections.ConfigDict()
     config.lock()
-    for open_ended in (config.data.domains, config.data.unseen):
+    for open_ended in (
+        config.data.domains,
+        config.data.unseen,
+        config.modular.domains,
+        config.modular.tries,
+    ):
         open_ended.unlock()
     return config
 

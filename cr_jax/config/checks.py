@@ -1,11 +1,13 @@
-"""Every check of a setting, each with one line that says what to change."""
+"""Every check of a setting, each with one line that says what to change; of language models in
+`checks_lm`."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from cr_jax.config.checks_lm import check_lm, check_modular, check_numbers
 from cr_jax.config.names import check_domains, shown
-from cr_jax.config.schema import Experiment, LmConfig, ModelConfig, Scoring
+from cr_jax.config.schema import Experiment, ModelConfig, OptimizerConfig, Scoring
 from cr_jax.errors import UserError
 
 LEAST_PIECES = 262  # of SentencePiece: pad, unknown, end, line end, tab, 256 bytes, a character
@@ -40,28 +42,6 @@ def check_model(model: ModelConfig) -> None:
         raise UserError(
             f"config.model.latents={model.latents} must not exceed "
             f"window={model.window}: there is nothing to compress"
-        )
-
-
-def check_lm(lm: LmConfig) -> None:
-    """Raises `UserError` when the sizes cannot make a language model."""
-    for name in ("d_model", "heads", "d_ff", "blocks"):
-        if getattr(lm, name) < 1:
-            raise UserError(f"config.lm.{name} must be at least 1, got {getattr(lm, name)}")
-    for name, value in vars(lm).items():
-        if type(value) is int and not 0 <= value <= 1 << 24:
-            raise UserError(f"config.lm.{name}={value} must lie in [0, {1 << 24:,}]")
-    if lm.blocks > 1000:
-        raise UserError("config.lm.blocks: more than 1,000 blocks cannot be meant")
-    if lm.d_model % (2 * lm.heads):
-        raise UserError(
-            f"config.lm.d_model={lm.d_model} must be a multiple of 2 x heads={2 * lm.heads}: every "
-            "head needs an even width for its rotary positions"
-        )
-    if lm.kv_heads and lm.heads % lm.kv_heads:
-        raise UserError(
-            f"config.lm.kv_heads={lm.kv_heads} must divide heads={lm.heads}; 0 gives "
-            "every query head keys and values of its own"
         )
 
 
@@ -113,19 +93,18 @@ def check(e: Experiment) -> None:
     _check_sizes(e)
     check_model(e.model)
     check_scoring(e.scoring, e.model)
+    check_lm(e.lm)
+    check_lm(e.lm_large, "config.lm_large")
+    check_modular(e.modular, e.data.domains)
     for group, settings in (
-        ("optimizer", e.optimizer),
         ("train", e.train),
         ("eval", e.eval),
         ("data", e.data),
         ("tokenizer", e.tokenizer),
     ):
-        for name, value in vars(settings).items():
-            # `not >=` also catches what is not a number.
-            if isinstance(value, (int, float)) and not 0 <= value < float("inf"):
-                raise UserError(
-                    f"config.{group}.{name} must be a finite number, 0 or more; got {value}"
-                )
+        check_numbers(f"config.{group}", settings)
+    _check_optimizer("config.optimizer", e.optimizer)
+    _check_optimizer("config.lm_optimizer", e.lm_optimizer)
     durations = [n for n in ("steps", "tokens", "seconds") if getattr(e.train, n) > 0]
     if len(durations) != 1:
         raise UserError(
@@ -164,9 +143,6 @@ def check(e: Experiment) -> None:
             f"accumulate={e.train.accumulate}"
         )
     shares = {
-        "optimizer.warmup": e.optimizer.warmup,
-        "optimizer.cooldown": e.optimizer.cooldown,
-        "optimizer.final": e.optimizer.final,
         "train.nested": e.train.nested,
         "train.short": e.train.short,
         "train.hidden": e.train.hidden,
@@ -175,14 +151,9 @@ def check(e: Experiment) -> None:
         "eval.alpha": e.eval.alpha,
         "eval.target_tra": e.eval.target_tra,
     }
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"config.{name} is a share and must lie in [0, 1], got {value}")
-    for name in ("b1", "b2"):
-        if getattr(e.optimizer, name) >= 1:
-            raise UserError(
-                f"config.optimizer.{name} must be less than 1, got {getattr(e.optimizer, name)}"
-            )
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"config.{name} is a share and must lie in [0, 1], got {share}")
     if e.train.hidden_low > e.train.hidden_high:
         raise UserError(
             f"config.train.hidden_low={e.train.hidden_low} must not exceed "
@@ -204,6 +175,18 @@ def check(e: Experiment) -> None:
     both = set(e.data.domains) & set(e.data.unseen)
     if both:
         raise UserError(f"config.data: {', '.join(sorted(both))} cannot be both trained and unseen")
+
+
+def _check_optimizer(where: str, optimizer: OptimizerConfig) -> None:
+    check_numbers(where, optimizer)
+    for name in ("warmup", "cooldown", "final"):
+        if getattr(optimizer, name) > 1:
+            raise UserError(
+                f"{where}.{name} is a share and must lie in [0, 1], got {getattr(optimizer, name)}"
+            )
+    for name in ("b1", "b2"):
+        if getattr(optimizer, name) >= 1:
+            raise UserError(f"{where}.{name} must be less than 1, got {getattr(optimizer, name)}")
 
 
 def validation_period(text: str) -> tuple[float, str]:

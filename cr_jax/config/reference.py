@@ -22,6 +22,10 @@ TITLES = {
     "train": "Training",
     "eval": "Evaluation",
     "scoring": "Scoring",
+    "lm": "Language models",
+    "lm_large": "A larger language model to compare with",
+    "lm_optimizer": "Optimizer of the language models",
+    "modular": "A language model for every expert",
 }
 
 

@@ -45,17 +45,17 @@ class LmConfig:
 
     kind: str = "decoder"  # one of `models.lm.KINDS`
     vocab_size: int = 0  # 0: the tokenizer's, rounded up to a multiple of 128
-    d_model: int = 512
+    d_model: int = 512  # width of the states
     heads: int = 8  # of queries
     kv_heads: int = 0  # of keys and values, a divisor of heads (grouped queries); 0: as many
-    d_ff: int = 1536
-    blocks: int = 8
-    tie_embeddings: bool = False
+    d_ff: int = 1536  # width of the gated feed-forward layers
+    blocks: int = 8  # of attention and feed-forward layers
+    tie_embeddings: bool = False  # the vocabulary matrix is the transposed embedding
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute; parameters stay float32
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
-    kernels: Literal["auto", "xla", "triton"] = "auto"
-    remat: bool = False
-    scan: bool = False
+    attention: Literal["auto", "xla", "cudnn"] = "auto"  # auto: cudnn in half precision on GPUs
+    kernels: Literal["auto", "xla", "triton"] = "auto"  # row operations, as of the compressor
+    remat: bool = False  # recompute each block in the backward pass: less memory, slower
+    scan: bool = False  # loop over blocks instead of unrolling: faster compilation, slower
 
 
 TransformerConfig = ModelConfig | LmConfig  # what Transformer blocks are made from
@@ -160,6 +160,41 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class BranchConfig:
+    """How one domain's branch, or the branches of one try, differ from the others; -1: not."""
+
+    share: float = -1.0
+    rate: float = -1.0
+    tokens: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class ModularConfig:
+    """A language model for every expert: a seed on all domains, then one branch of it per domain.
+
+    Branch-Train-Merge (arXiv 2208.03306).  Not in the paper.
+    """
+
+    seed_tokens: int = 0  # that the seed is trained on; 0: the run trains no language models
+    branch_tokens: int = 0  # that each branch is trained on
+    window: int = 512  # tokens of a training window
+    seed_batch: int = 128  # windows per step of one model on all domains
+    branch_batch: int = 16  # windows per step of each of several models
+    share: float = 0.0  # of a branch's rows that come from all domains, each equally often
+    rate: float = 1.0  # of a branch at its start, relative to the seed's
+    domains: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)  # exceptions
+    # Ways to train the branches, by name.  Each is tried; an expert is its domain's branch of the
+    # try with the lowest loss on valid.  Empty: one way, as above.
+    tries: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)
+    looks: int = 8  # at valid, evenly spread over each training; 0: none
+    keep_best: bool = True  # of each model the weights of its best look, also the one at its start
+    # Trained to compare: dense, dense_large, noise, random_split, partition_K (K parts of the
+    # unlabelled text, by code length).
+    arms: tuple[str, ...] = ()
+    seed_from: str = ""  # WORKDIR/lm/seed of another run, in place of training a seed
+
+
+@dataclasses.dataclass(frozen=True)
 class Scoring:
     """The residual that routing compares (`cr_jax.scoring.residuals`).
 
@@ -211,5 +246,9 @@ class Experiment:
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     scoring: Scoring = SEEN
+    lm: LmConfig = LmConfig()
+    lm_large: LmConfig = LmConfig()  # of the arm dense_large
+    lm_optimizer: OptimizerConfig = OptimizerConfig()
+    modular: ModularConfig = ModularConfig()
     bank_dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of the stored experts
     studies: tuple[str, ...] = ("fingerprint", "routing", "geometry")  # names in studies/registry

@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from cr_jax.config import DOCUMENT_WINDOWS, Experiment, ModelConfig
+from cr_jax.config import DOCUMENT_WINDOWS, Experiment, LmConfig, ModelConfig
 from cr_jax.config.names import RANDOM as RANDOM
 from cr_jax.data import (
     ByteTokenizer,
@@ -41,6 +42,8 @@ from cr_jax.data.token_folder import TokenFolder
 from cr_jax.data.tokenizing_bar import TokenizingBar
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
+
+Sized = TypeVar("Sized", ModelConfig, LmConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +186,7 @@ def _tell(spec: CorpusSpec, found: Corpus, say: Callable[[str], None]) -> None:
         say(f"{spec}: {found.left_out}")
 
 
-def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+def sized(model: Sized, tokenizer: Tokenizer) -> Sized:
     """The model with its vocabulary: the tokenizer's, up to a multiple of 128 for matrix units.
 
     `UserError` when it is given and does not hold the tokenizer's ids.
@@ -194,10 +197,11 @@ def sized(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return dataclasses.replace(model, vocab_size=-(-tokenizer.vocab_size // 128) * 128)
 
 
-def _check_ids(model: ModelConfig, ids: int) -> None:
+def _check_ids(model: ModelConfig | LmConfig, ids: int) -> None:
     if 0 < model.vocab_size < ids:
+        group = "lm" if isinstance(model, LmConfig) else "model"
         raise UserError(
-            f"config.model.vocab_size={model.vocab_size} does not hold the {ids:,} ids "
+            f"config.{group}.vocab_size={model.vocab_size} does not hold the {ids:,} ids "
             "of the tokenizer; leave it at 0"
         )
 

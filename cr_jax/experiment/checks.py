@@ -11,18 +11,20 @@ from cr_jax.data.experiment_text import Corpora
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
 from cr_jax.models.layers import attention_kernel
+from cr_jax.modular import recipe
 from cr_jax.parallel.plan import Plan
 from cr_jax.scoring.calibrate import usable
 from cr_jax.training.loop import check_layout
 
 FILES = ("config.json", "parameters.txt", "metrics.jsonl", "report.json", "report.html")
-FOLDERS = ("checkpoints", "bank", "cache", "tokenizer")
+FOLDERS = ("checkpoints", "bank", "cache", "tokenizer", recipe.FOLDER)
 _IDS = {"bytes": 258, "gpt2": 50_257}  # of tokenizers that are known before any text is
 
 
 def devices(e: Experiment, plan: Plan) -> None:
     """`UserError` where the devices cannot run this model or lay out its batch."""
     attention_kernel(e.model)
+    recipe.check(e)
     check_layout(e.train, e.model, plan)
 
 
@@ -39,6 +41,7 @@ def place(e: Experiment, folder: Path) -> None:
         _folder(folder / name)
     if e.data.cache:
         _folder(expanded(e.data.cache))
+    recipe.check_files(e)
     need = least_bytes(e) * (1 if any((folder / "checkpoints").glob("*.json")) else 2)
     free = shutil.disk_usage(folder).free
     if free < need:
@@ -53,7 +56,8 @@ def least_bytes(e: Experiment) -> int:
     pieces = 0 if e.tokenizer.folder else e.tokenizer.vocab_size
     ids = e.model.vocab_size or _IDS.get(e.tokenizer.kind, pieces) or 256
     model = dataclasses.replace(e.model, vocab_size=ids)
-    return models.count_parameters(model) * 6 * len(e.data.domains)
+    compressors = models.count_parameters(model) * 6 * len(e.data.domains)
+    return compressors + recipe.least_bytes(e, ids)
 
 
 def text(e: Experiment, text: Corpora) -> None:

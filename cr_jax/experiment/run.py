@@ -22,6 +22,8 @@ from cr_jax.data import WindowBatches, count_tokens, experiment_text, train_iter
 from cr_jax.errors import UserError, complain, one_line, printable
 from cr_jax.experiment import checks, finished_bank
 from cr_jax.files import DISK_ERRORS, expanded, write_whole
+from cr_jax.models import lm
+from cr_jax.modular import recipe
 from cr_jax.parallel import plan as parallel
 from cr_jax.parallel import processes
 from cr_jax.report import write_report
@@ -87,6 +89,8 @@ def _dispatch(raw: dict, workdir: str) -> None:
     axes = raw.pop("ablation", None)
     experiment = settings.build(raw)
     models.check_bottleneck(experiment.model, experiment.scoring.rate)
+    lm.make_lm(experiment.lm)
+    lm.make_lm(experiment.lm_large)
     if axes is None:
         run(experiment, workdir)
         return
@@ -133,6 +137,10 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         if not processes.is_first():
             processes.wait("the report is written")
             return {}
+        language_models = None  # the bank and the studies are to be given them
+        if experiment.modular.seed_tokens:
+            with stage("language models"):
+                language_models = recipe.train_all(experiment, text, folder, say)
         # Training time of earlier starts counts too.
         seconds["training"] = max(seconds["training"], sum(trained.phases.values()))
         with stage("calibration"):
@@ -153,6 +161,8 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         with stage("studies"):
             report |= registry.run(registry.Context(experiment, text, bank, scores), say)
             report |= examples.run(bank, text.test, experiment.eval.examples)
+        if language_models:
+            report["language_models"] = language_models.notes
         report["curves"] = _curves(folder, names, trained.looks)
         report["training"] = _training(experiment, trained)
         report["seconds"] = seconds

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cr_jax.config import TransformerConfig
+from cr_jax.config import LmConfig, TransformerConfig
 from cr_jax.errors import UserError
 from cr_jax.models import kernels
 from cr_jax.models.kernels import add_norm, project
@@ -39,7 +39,7 @@ def attention_kernel(config: TransformerConfig) -> str:
     half = compute_dtype(config) != jnp.float32
     able = _platform() == "gpu" and half
     if config.attention == "cudnn" and not able:
-        raise UserError("config.model.attention=cudnn needs a GPU and bfloat16; use auto")
+        raise UserError(f"{_group(config)}.attention=cudnn needs a GPU and bfloat16; use auto")
     if config.attention != "auto":
         return config.attention
     return "cudnn" if able else "xla"
@@ -60,7 +60,7 @@ def row_kernels(config: TransformerConfig, alone: bool | None = None) -> kernels
         and obstacle
         and (alone is not None or triton_obstacle(config, True))
     ):
-        raise UserError(f"config.model.kernels=triton cannot run here: {obstacle}; use auto")
+        raise UserError(f"{_group(config)}.kernels=triton cannot run here: {obstacle}; use auto")
     return "xla" if obstacle else "triton"
 
 
@@ -96,9 +96,13 @@ def triton_obstacle(config: TransformerConfig, alone: bool | None = None) -> str
         raise UserError(
             f"process {jax.process_index()}: the Triton kernels cannot be used, "
             f"{failed}, and all processes must run one program: set "
-            "config.model.kernels=xla"
+            f"{_group(config)}.kernels=xla"
         )
     return failed
+
+
+def _group(config: TransformerConfig) -> str:
+    return "config.lm" if isinstance(config, LmConfig) else "config.model"
 
 
 def _alone() -> bool:

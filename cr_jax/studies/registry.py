@@ -19,7 +19,17 @@ __all__ = ["STUDIES", "Context", "Section", "Study", "check", "register", "run"]
 
 # Keys of the report that a run fills itself.
 OTHERS = frozenset(
-    {"name", "summary", "examples", "curves", "training", "seconds", "provenance", "sections"}
+    {
+        "name",
+        "summary",
+        "examples",
+        "curves",
+        "training",
+        "language_models",
+        "seconds",
+        "provenance",
+        "sections",
+    }
 )
 STUDIES: dict[str, Study] = {
     study.name: study

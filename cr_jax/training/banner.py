@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import jax
 
-from cr_jax.config import ModelConfig, TrainConfig
+from cr_jax.config import TrainConfig, TransformerConfig
 from cr_jax.models.layers import attention_kernel, compute_dtype, row_kernels, triton_obstacle
 from cr_jax.parallel.plan import Plan
 from cr_jax.training.clock import Clock
@@ -33,7 +33,7 @@ def lines(
     model = loss.model
     mesh = " x ".join(f"{name} {size}" for name, size in plan.mesh.shape.items())
     processes = jax.process_count()
-    tokens = train.batch * model.window
+    tokens = train.batch * loss.window
     per_step = f"{tokens:,} tokens per step"
     if plan.experts > 1:
         per_step += f" and expert, {plan.experts * tokens:,} in all"
@@ -76,7 +76,7 @@ def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[
     return found
 
 
-def _kernels(plan: Plan, model: ModelConfig) -> str:
+def _kernels(plan: Plan, model: TransformerConfig) -> str:
     rows, asked = row_kernels(model, plan.steps_alone), model.kernels == "xla"
     why = "config.model.kernels" if asked else triton_obstacle(model, plan.steps_alone)
     return f"{compute_dtype(model)}, attention {attention_kernel(model)}, row kernels {rows}" + (
@@ -98,7 +98,7 @@ def _time(plan: Plan, loss: Loss, train: TrainConfig, clock: Clock, step: int) -
         return text + f"{_span(clock.seconds() * (1 - done) / done)} left at the speed so far"
     peak = peak_flops(plan.mesh.devices.flat[0])
     if peak:
-        each = train.batch * loss.model.window
+        each = train.batch * loss.window
         tokens = (train.steps * each or train.tokens) * plan.experts
         flops = tokens * loss.flops_per_token
         seconds = flops / (USUAL_MFU * peak * plan.mesh.devices.size)

@@ -16,13 +16,15 @@ class Clock:
 
     `elapsed` survives in the checkpoint.
 
-    texts: tokens of each expert's training text, for `of_experts`.
+    texts: tokens of each expert's training text, for `of_experts`.  lengths: tokens after which
+    each expert stops learning, at most the run's; none: all learn to the end.
     """
 
     config: TrainConfig
     window: int
     texts: Sequence[int]
     elapsed: float = 0.0  # seconds of training before this start
+    lengths: Sequence[int] = ()
     _since: float | None = None
 
     @property
@@ -63,8 +65,14 @@ class Clock:
         """Each expert's progress before step number `step`; one that is at 1 has stopped learning.
 
         With `max_epochs`, an expert with little text goes through its whole schedule, warm-up to
-        cool-down, in as many steps as read its text that often.  The others' is the run's.
+        cool-down, in as many steps as read its text that often, and one with a length of its own
+        in that length.  The others' is the run's.
         """
-        most = self.config.max_epochs * np.asarray(self.texts, np.float64)
-        own = np.divide(self.tokens(step), most, out=np.zeros_like(most), where=most > 0)
+        own = self._share(step, self.config.max_epochs * np.asarray(self.texts, np.float64))
+        if len(self.lengths):
+            own = np.maximum(own, self._share(step, np.asarray(self.lengths, np.float64)))
         return np.clip(self.progress(step), own, 1.0).astype(np.float32)
+
+    def _share(self, step: int, most: np.ndarray) -> np.ndarray:
+        """Of each expert's `most` tokens, 0: of no limit."""
+        return np.divide(self.tokens(step), most, out=np.zeros_like(most), where=most > 0)

@@ -4,73 +4,37 @@ The one loop that trains models: compressors below a workdir, baselines in memor
 """
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
-from cr_jax.config import Experiment, TrainConfig, TransformerConfig, profile_steps, to_dict
-from cr_jax.data import Corpus, Mixture, Windows, content, count_tokens
+from cr_jax.config import TrainConfig, TransformerConfig, profile_steps, to_dict
+from cr_jax.data import content, count_tokens
 from cr_jax.errors import UserError
 from cr_jax.models.layers import row_kernels
 from cr_jax.parallel.plan import Plan, agreed, expert_keys
 from cr_jax.training import banner
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.clock import Clock
-from cr_jax.training.losses import Loss
+from cr_jax.training.job import Job, Trained
 from cr_jax.training.metric_writer import MetricWriter
 from cr_jax.training.phases import Phases, added, shares
 from cr_jax.training.progress import BAR, Progress, check_finite, check_state
 from cr_jax.training.signals import stop_signals
 from cr_jax.training.step import init_state, make_train_step
 from cr_jax.training.trace import Trace
-from cr_jax.training.validation import NEVER, Validation, best_of
+from cr_jax.training.validation import NEVER, Validation
 from cr_jax.training.watchdog import Watchdog
 from cr_jax.training.workdir import same_run
 
 
 class Interrupted(Exception):
     """The run was asked to stop and has saved itself; the same command goes on from there."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What is trained, and on what.
-
-    texts: of each model by its name, or None where nothing needs to know them.
-    batches(step) -> iterator of {"tokens" [e, b, L], ...}, this process's `plan.share` of the
-    batches from that step on; below a workdir with `get_state` and `set_state` (a Grain iterator).
-    valid: windows of each model, for `config.eval.every`.
-    start: weights to begin with, stacked [E, ...] on the host, in place of fresh ones.
-    """
-
-    experiment: Experiment
-    loss: Loss
-    names: tuple[str, ...]
-    batches: Callable[[int], Iterator]
-    texts: Mapping[str, Corpus | Mixture | None] = dataclasses.field(default_factory=dict)
-    valid: Mapping[str, Windows] | None = None
-    start: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What training hands over: weights to evaluate, stacked [E, ...] on process 0's host."""
-
-    params: Any
-    step: int
-    seconds: float  # of steps, over all starts of the run
-    tokens: int  # per expert
-    phases: Mapping[str, float] = dataclasses.field(default_factory=dict)  # seconds, all starts
-    looks: list[dict] = dataclasses.field(default_factory=list)  # `validation.Validation.looks`
-
-    @property
-    def best(self) -> dict | None:
-        """The look at valid with the lowest loss."""
-        return best_of(self.looks)
 
 
 def train(
@@ -91,14 +55,18 @@ def train(
     settings, model = experiment.train, loss.model
     main = jax.process_index() == 0 and workdir is not None
     check_layout(settings, model, plan)  # refused before anything is made
-    make_state = lambda key: init_state(loss, experiment.optimizer, key)
     keys = expert_keys(experiment.seed, names)
     sizes = [count_tokens(job.texts[n]) if n in job.texts else 0 for n in names]
-    clock, phases, step, before = Clock(settings, model.window, sizes), Phases(), 0, {}
+    clock = Clock(settings, loss.window, sizes, lengths=job.lengths)
+    phases, step, before = Phases(), 0, {}
     validation = (
         Validation(experiment, loss, job.valid, clock)
         if experiment.eval.every and job.valid
         else NEVER
+    )
+    keep_best = job.keep_best and validation is not NEVER
+    make_state = lambda key: init_state(
+        loss, experiment.optimizer, key, 1.0 if job.rates else None, keep_best
     )
     with contextlib.ExitStack() as opened, stop_signals() as stop:
         restored = checkpointer = writer = None
@@ -106,7 +74,9 @@ def train(
             record = {
                 "experiment": to_dict(experiment),
                 "model": to_dict(model),
+                "window": loss.window,
                 "experts": list(names),
+                "job": {"rates": job.rates, "lengths": job.lengths, **job.settings},
                 "texts": {n: content(t) for n, t in job.texts.items()},
             }
             checkpointer = Checkpointer(workdir / "checkpoints", settings.keep_checkpoints)
@@ -122,7 +92,9 @@ def train(
         else:
             state = plan.init(make_state, keys)
             if job.start is not None:
-                state = plan.spread(plan.gather(state).replace(params=job.start))
+                state = state.replace(params=plan.spread(job.start))
+            if job.rates:
+                state = state.replace(rate=plan.spread(np.asarray(job.rates, np.float32)))
         batches = job.batches(step)
         if restored:
             batches.set_state(iterator_state)
@@ -150,8 +122,12 @@ def train(
 
         def look():
             """Validates; whether the step is the best one and to be kept."""
+            nonlocal state
             phases.enter("validate")
             best = validation.look(step, state.params)
+            if keep_best:
+                improved = plan.spread(validation.improved)
+                state = state.replace(best=_chosen(improved, state.params, state.best))
             log.validated(validation.looks[-1])
             phases.enter("step")
             return best and experiment.eval.keep_best
@@ -194,12 +170,12 @@ def train(
                 bar_format=BAR,
             )
         )
-        log = Progress(experiment, loss, names, clock, phases, writer, bar, on_log)
+        log = Progress(experiment, loss, names, clock, phases, writer, bar, on_log, job.rates)
         jax.block_until_ready(state)
         if not finished:
             log.start(step)
-            if restored and validation.due(step):
-                look()  # the run was stopped before it could
+            if (restored and validation.due(step)) or (keep_best and not step):
+                look()  # the run was stopped before it could, or has just begun
             if program.compiled:
                 clock.start()
         last_save, pending = clock.seconds(), None
@@ -258,7 +234,10 @@ def train(
         clock.pause()
         if finished and not complete and validation is not NEVER:
             look()  # at the last step, whenever the last look was
-        save()
+        if job.save_last or not finished:
+            save()
+        else:
+            check_state(step, plan.gather(state))
         phases.enter("checkpoint")
         if checkpointer:
             checkpointer.wait()
@@ -269,13 +248,20 @@ def train(
     if spent["compile"]:
         say(f"time: {shares(spent)}")
     return Trained(
-        plan.to_host(plan.gather(state).params),
+        plan.to_host(plan.gather(state.best if keep_best else state.params)),
         step,
         clock.elapsed,
         clock.tokens(step),
         added(before, spent),
         validation.looks,
     )
+
+
+@functools.partial(jax.jit, donate_argnums=2)
+def _chosen(which, new, old):
+    """Of trees stacked along the first axes, as `which` is: `new` where it is True."""
+    pick = lambda a, b: jnp.where(which.reshape(which.shape + (1,) * (a.ndim - which.ndim)), a, b)
+    return jax.tree.map(pick, new, old)
 
 
 def check_layout(settings: TrainConfig, model: TransformerConfig, plan: Plan) -> None:

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cr_jax import models
-from cr_jax.config import ModelConfig, TrainConfig
-from cr_jax.models import objective
+from cr_jax.config import LmConfig, ModelConfig, TrainConfig, TransformerConfig
+from cr_jax.models import lm, objective
 from cr_jax.models.layers import row_kernels
 from cr_jax.training.draws import draw_for
-from cr_jax.training.speed import flops_per_token, lm_flops_per_token
+from cr_jax.training.speed import classifier_flops_per_token, flops_per_token, lm_flops_per_token
 
 Rows = Mapping[str, Array]  # leaves [B, ...]
 
@@ -28,8 +28,12 @@ class Loss(Protocol):
     """A model to train.  All methods are pure; each expert calls them for itself."""
 
     @property
-    def model(self) -> ModelConfig:
-        """Sizes: of the window, for a workdir's record and the banner."""
+    def model(self) -> TransformerConfig:
+        """Sizes, for a workdir's record and the banner."""
+
+    @property
+    def window(self) -> int:
+        """Tokens of a training window."""
 
     @property
     def flops_per_token(self) -> float:
@@ -72,6 +76,10 @@ class CompressorLoss:
     model: ModelConfig
     train: TrainConfig
     devices: int = 1
+
+    @property
+    def window(self) -> int:
+        return self.model.window
 
     @property
     def flops_per_token(self) -> float:
@@ -136,20 +144,21 @@ class CompressorLoss:
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelLoss:
-    """Cross-entropy of predicting each token of a `models.CausalLm`, in nats/token.
+    """Cross-entropy of predicting each token by a `models.lm`, in nats/token.
 
-    chunk: tokens whose logits stand in memory at once.
+    window: tokens of a training window.  chunk: tokens whose logits stand in memory at once.
     """
 
-    model: ModelConfig
+    model: LmConfig
+    window: int
     chunk: int = 8192
 
     @property
     def flops_per_token(self) -> float:
-        return lm_flops_per_token(self.model)
+        return lm_flops_per_token(self.model, self.window)
 
     def init(self, key):
-        return models.init_lm(self.model, key)
+        return lm.init(self.model, key)
 
     def rows(self, batch, key, axis_name):
         mask = batch.get("mask")
@@ -161,20 +170,31 @@ class LanguageModelLoss:
         tokens = rows["tokens"]
         mask = rows.get("mask", jnp.ones(tokens.shape, bool))
         value, scores = objective.linear_cross_entropy(
-            models.CausalLm(self.model).apply(params, tokens),
-            models.head(self.model, params),
+            lm.make_lm(self.model).apply(params, tokens),
+            lm.head(self.model, params),
             tokens,
             mask.astype(jnp.float32) / count,
             self.chunk,
+            row_kernels(self.model),
         )
         return value, objective.score_sums(scores, mask)
 
     def score(self, params, rows):
-        h = models.CausalLm(self.model).apply(params, rows["tokens"])
+        h = lm.make_lm(self.model).apply(params, rows["tokens"])
         return objective.score_sums(
-            objective.token_scores(h, models.head(self.model, params), rows["tokens"], self.chunk),
+            objective.token_scores(h, lm.head(self.model, params), rows["tokens"], self.chunk),
             rows["counted"],
         )
+
+
+# Logits of all models of a step that stand in memory at once: 4 GiB in half precision.
+_LOGITS = 1 << 31
+
+
+def logits_chunk(train: TrainConfig, vocab_size: int, models: int) -> int:
+    """Tokens of each of several language models whose logits a step holds at once."""
+    together = models if train.experts_by == "vmap" else 1
+    return min(train.loss_chunk, max(1, _LOGITS // (vocab_size * together)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,8 +209,12 @@ class ClassifierLoss:
     net: nn.Module
 
     @property
+    def window(self) -> int:
+        return self.model.window
+
+    @property
     def flops_per_token(self) -> float:
-        return lm_flops_per_token(self.model, vocabulary=False)
+        return classifier_flops_per_token(self.model)
 
     def init(self, key):
         blank = jnp.zeros((1, self.model.window), jnp.int32)

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 from cr_jax.config import OptimizerConfig
 from cr_jax.training.muon import half_precision_muon
 
-# Leaf names of Attention and SwiGlu: [..., in, out] matrices that Muon orthogonalises.
-BLOCK_MATRICES = ("qkv", "out", "up", "down")
+# Leaf names of attention and SwiGlu: [..., in, out] matrices that Muon orthogonalises.
+BLOCK_MATRICES = ("qkv", "q", "kv", "out", "up", "down")
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

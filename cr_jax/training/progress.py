@@ -26,10 +26,12 @@ class Progress:
     Seconds per phase since the line before are written as `seconds_data`, `seconds_step`,
     `seconds_validate` and `seconds_checkpoint` (`cr_jax.training.phases`).  The bar shows the
     seconds of steps of all starts, and the time left at the speed of this start, pauses included.
+    rates: of each expert, what its learning rates are multiplied by.
     """
 
-    def __init__(self, experiment, loss, names, clock, phases, writer, bar, on_log):
+    def __init__(self, experiment, loss, names, clock, phases, writer, bar, on_log, rates=()):
         self.experiment, self.names, self.clock, self.phases = experiment, names, clock, phases
+        self.rates = rates or (1.0,) * len(names)
         self.writer, self.bar, self.on_log = writer, bar, on_log
         self.flops = loss.flops_per_token
         self.last = self.began = None
@@ -71,7 +73,8 @@ class Progress:
                 **{k: v for k, v in objective.metrics(one).items() if k in ("tra", "nll")},
                 "gradient_norm": one["gradient_norm"],
                 "seconds": now,
-                "rate": float(rate(self.experiment.optimizer, jnp.float32(progress[i]))),
+                "rate": self.rates[i]
+                * float(rate(self.experiment.optimizer, jnp.float32(progress[i]))),
                 **speed,
             }
             if self.writer:

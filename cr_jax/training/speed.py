@@ -8,7 +8,7 @@ import re
 
 import jax
 
-from cr_jax.config import ModelConfig
+from cr_jax.config import LmConfig, ModelConfig
 from cr_jax.models import make_bottleneck
 
 # Dense bf16 TFLOP/s of one chip from the vendors' data sheets, by a name within `device_kind`; the
@@ -77,13 +77,24 @@ def forward_flops(config: ModelConfig) -> dict[str, float]:
     return {"bottleneck": form.forward_flops(), **{n: 2.0 * v for n, v in products.items()}}
 
 
-def lm_flops_per_token(model: ModelConfig, vocabulary: bool = True) -> float:
-    """Likewise of a causal model of all the compressor's blocks (`models.CausalLm`); without its
-    vocabulary, of a classifier of windows by the same blocks.
-    """
+def classifier_flops_per_token(model: ModelConfig) -> float:
+    """Training FLOPs per token of a classifier of windows by all the compressor's blocks."""
     parts = forward_flops(dataclasses.replace(model, bottleneck="fold", predictive=False))
-    kept = ("encoder", "decoder", *(("vocabulary",) if vocabulary else ()))
-    return 3.0 * sum(parts[name] for name in kept) / model.window
+    return 3.0 * (parts["encoder"] + parts["decoder"]) / model.window
+
+
+def lm_flops_per_token(config: LmConfig, window: int) -> float:
+    """Training FLOPs per token of a `models.lm.Decoder`, counted as `forward_flops` counts.
+
+        3 x 2 (n (2 d^2 + 2 d g + 3 d f + 2 T d) + d V)
+
+    of n blocks whose keys and values have width g; T: the window.
+    """
+    c = config
+    d = c.d_model
+    keys = (c.kv_heads or c.heads) * (d // c.heads)
+    block = 2 * d * d + 2 * d * keys + 3 * d * c.d_ff + 2 * window * d
+    return 6.0 * (c.blocks * block + d * c.vocab_size)
 
 
 def flops_per_token(model: ModelConfig) -> float:

@@ -29,9 +29,17 @@ class TrainState:
     params: Any
     opt_state: Any
     key: Any  # raw key data: the run's seed, never changed
+    rate: Any = None  # float32, of its peak learning rates relative to the optimizer's; None: 1
+    best: Any = None  # the parameters of its best look at valid, where they are kept
 
 
-def init_state(loss: Loss, optimizer: OptimizerConfig, key: PRNGKeyArray) -> TrainState:
+def init_state(
+    loss: Loss,
+    optimizer: OptimizerConfig,
+    key: PRNGKeyArray,
+    rate: float | None = None,
+    keep_best: bool = False,
+) -> TrainState:
     """Fresh state of one expert; call it under `jax.jit`."""
     params = loss.init(key)
     return TrainState(
@@ -39,6 +47,8 @@ def init_state(loss: Loss, optimizer: OptimizerConfig, key: PRNGKeyArray) -> Tra
         params=params,
         opt_state=make_optimizer(optimizer).init(params),
         key=jax.random.key_data(key),
+        rate=None if rate is None else jnp.float32(rate),
+        best=jax.tree.map(jnp.zeros_like, params) if keep_best else None,
     )
 
 
@@ -82,6 +92,8 @@ def make_train_step(
         grads, sums = total(grads), total(sums)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         factor = rate(optimizer, progress)
+        if state.rate is not None:
+            factor *= state.rate
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: u * factor, updates))
         sums["gradient_norm"] = optax.tree.norm(grads)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), sums

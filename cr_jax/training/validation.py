@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
 from cr_jax.config import Experiment, validation_period
 from cr_jax.data.windows import Windows
@@ -113,16 +114,9 @@ class Validation:
             experts[name] = {"valid_nll": figures["nll"], "valid_tra": figures["tra"]}
             if "predicted_nll" in one:
                 experts[name]["valid_predicted_nll"] = one["predicted_nll"] / figures["tokens"]
-        loss = float(
-            np.mean(
-                [
-                    x["valid_nll"] + self.weight * x.get("valid_predicted_nll", 0.0)
-                    for x in experts.values()
-                ]
-            )
-        )
+        loss = float(np.mean([loss_of(x, self.weight) for x in experts.values()]))
         best = self.best
-        self.passed = max(self.passed + 1, self._periods(step))
+        self.passed = max(self.passed + 1, self._periods(step)) if step else 0
         self.looks.append(
             {"step": step, "seconds": self.clock.seconds(), "loss": loss, "experts": experts}
         )
@@ -133,6 +127,14 @@ class Validation:
         """The first look with the lowest loss."""
         return best_of(self.looks)
 
+    @property
+    def improved(self) -> Bool[np.ndarray, " E"]:
+        """Whose loss was lower at the last look than at any before."""
+        losses = np.array(
+            [[loss_of(x["experts"][n], self.weight) for n in self.names] for x in self.looks]
+        )
+        return (losses[-1] < losses[:-1].min(0, initial=np.inf)) | (len(losses) == 1)
+
     def to_record(self) -> dict:
         return {"every": f"{self.period:g} {self.unit}", "passed": self.passed, "looks": self.looks}
 
@@ -142,6 +144,11 @@ class Validation:
         self.looks = list(record.get("looks", ()))
         same = record.get("every") == f"{self.period:g} {self.unit}"
         self.passed = record["passed"] if same else self._periods(step)
+
+
+def loss_of(figures: Mapping[str, float], predict_weight: float = 0.0) -> float:
+    """What training lowers of one expert, nats/token, from its figures at a look."""
+    return figures["valid_nll"] + predict_weight * figures.get("valid_predicted_nll", 0.0)
 
 
 def best_of(looks: list[Look]) -> Look | None:

@@ -114,6 +114,8 @@ def same_run(old: dict, new: dict) -> None:
         return {
             "model": completed(record["model"]),
             "experts": record["experts"],
+            "window": record.get("window", record["model"].get("window")),
+            "job": record.get("job", {}),
             "train": {k: v for k, v in train.items() if k not in free},
             "optimizer": full(OptimizerConfig, experiment["optimizer"]),
             "seed": experiment["seed"],

@@ -14,12 +14,16 @@ SELF_EVIDENT = {
     "model.encoder_blocks",
     "model.decoder_blocks",
     "optimizer.muon_learning_rate",
+    "lm_optimizer.muon_learning_rate",
     "scoring.hidden",
 }  # the last: with `parts`
 
 
+OPEN = (("data", "domains"), ("data", "unseen"), ("modular", "domains"), ("modular", "tries"))
+
+
 def flat(value, at=()):
-    if isinstance(value, dict) and at not in (("data", "domains"), ("data", "unseen")):
+    if isinstance(value, dict) and at not in OPEN:
         return {k: v for name, x in value.items() for k, v in flat(x, (*at, name)).items()}
     return {".".join(at): value}
 

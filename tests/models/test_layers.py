@@ -1,15 +1,18 @@
-"""Which attention and which row kernels run where, and what cannot run."""
+"""Which attention and row kernels run where, what cannot run, and what a causal stack sees."""
 
 import dataclasses
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 from tiny_bank import TINY
+from tiny_model import SMALL, small
 
 from cr_jax import models
 from cr_jax.errors import UserError
-from cr_jax.models import kernels
+from cr_jax.models import kernels, layers
 from cr_jax.models.layers import attention_kernel, compute_dtype, row_kernels, triton_obstacle
 
 
@@ -158,3 +161,42 @@ def test_a_jax_without_pallas_for_triton_runs_the_plain_forms(gpu, monkeypatch):
     assert not kernels.missing()
     monkeypatch.setattr("cr_jax.models.kernels.rows._triton", gone)
     refuses(HALF, "no Pallas for Triton")
+
+
+def test_gradient_of_a_state_reaches_all_earlier_inputs_and_no_later_one():
+    layer = layers.Stack(SMALL, 2, causal=True)
+    x = jax.random.normal(jax.random.key(0), (1, SMALL.window, SMALL.d_model))
+    positions = jnp.arange(SMALL.window)
+    params = jax.jit(layer.init)(jax.random.key(1), x, positions)
+    both = jax.jit(
+        jax.jacrev(
+            lambda x, causal: jnp.sum(
+                layers.Stack(SMALL, 2, causal=causal).apply(params, x, positions)[0], -1
+            ),
+            argnums=0,
+        ),
+        static_argnums=1,
+    )
+    reach = lambda causal: np.abs(np.asarray(both(x, causal))[:, 0]).max(-1) > 0  # [out, in]
+    assert np.array_equal(reach(True), np.tri(SMALL.window, dtype=bool))
+    assert reach(False).all()  # the default stays bidirectional
+
+
+@pytest.mark.parametrize("kernel", ["xla", "cudnn"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_both_attention_kernels_are_told(monkeypatch, kernel, causal):
+    told = []
+
+    def attention(q, k, v, **options):
+        told.append(options)
+        return v
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", attention)
+    monkeypatch.setattr(layers, "attention_kernel", lambda config: config.attention)  # no GPU here
+    config = small(attention=kernel)
+    x = jnp.zeros((2, SMALL.window, config.d_model))
+    layers.Attention(config, causal=causal).init(
+        jax.random.key(0), x, jnp.arange(SMALL.window), jnp.array([3, SMALL.window])
+    )
+    assert told[0]["is_causal"] is causal and told[0]["implementation"] == kernel
+    assert (told[0]["query_seq_lengths"] is None) == (kernel == "xla")

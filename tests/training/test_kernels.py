@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from tiny_model import small, windows
 
-from cr_jax import models
-from cr_jax.config import OptimizerConfig, TrainConfig
-from cr_jax.models import layers
+from cr_jax.config import LmConfig, OptimizerConfig, TrainConfig
+from cr_jax.models import layers, lm
 from cr_jax.parallel.over_experts import over_experts
 from cr_jax.parallel.plan import make_plan
 from cr_jax.training import banner
-from cr_jax.training.losses import CompressorLoss
+from cr_jax.training.losses import CompressorLoss, LanguageModelLoss
 from cr_jax.training.step import init_state, make_train_step
 
 EXPERTS = 2
@@ -66,14 +65,29 @@ def test_gradients_and_sums_of_experts_are_those_of_the_plain_step():
         check_same(found, jax.tree.map(lambda x: x[::-1], plain))
 
 
-def test_a_language_model_has_the_same_states():
-    model = small(kernels="xla")
-    params = jax.jit(models.init_lm, static_argnums=0)(model, jax.random.key(0))
-    states = jax.jit(lambda c, t: models.CausalLm(c).apply(params, t), static_argnums=0)
-    tokens = windows(model)
-    np.testing.assert_allclose(
-        states(triton(model), tokens), states(model, tokens), rtol=1e-4, atol=1e-5
+def test_language_models_side_by_side_take_them_in_every_part():
+    """The gradients of two, and the loss's own kernel beside those of the states."""
+    plain = LmConfig(
+        vocab_size=29, d_model=16, heads=2, d_ff=24, blocks=1, dtype="float32", kernels="xla"
     )
+    params = jax.vmap(lambda k: lm.init(plain, k))(jax.random.split(jax.random.key(0), EXPERTS))
+    head = params["params"]["head"]
+    params["params"]["head"] = jax.random.normal(jax.random.key(1), head.shape)
+    tokens = jnp.stack([windows(small(), seed=i) for i in range(EXPERTS)])
+
+    def traced(config):
+        loss = lambda p, t: LanguageModelLoss(config, 10, 20)(p, {"tokens": t}, jnp.float32(40))
+        return jax.jit(jax.vmap(jax.value_and_grad(loss, has_aux=True))).trace(params, tokens)
+
+    wanted, found = traced(plain), traced(triton(plain))
+    calls = lambda x: str(x.jaxpr).count("pallas_call[")
+    states = jax.jit(lm.make_lm(triton(plain)).apply).trace(
+        jax.tree.map(lambda x: x[0], params), tokens[0]
+    )
+    assert calls(wanted) == 0 < calls(states) < calls(found)
+    a, b = (jax.device_get(x.lower().compile()(params, tokens)) for x in (found, wanted))
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert np.linalg.norm(x - y) <= 2e-5 * np.linalg.norm(y) + 1e-9
 
 
 def test_a_step_over_devices_is_the_plain_one_of_one_device():

@@ -70,3 +70,15 @@ def test_progress_of_each_expert(length):
     np.testing.assert_allclose(clock.of_experts(60), [1, 0.6, 0.6, 0.6], rtol=1e-6)
     clock.config = dataclasses.replace(clock.config, max_epochs=0.0)
     np.testing.assert_allclose(clock.of_experts(60), [0.6] * 4, rtol=1e-6)
+
+
+def test_a_length_of_its_own_is_a_whole_schedule():
+    """Beside a limit of epochs the nearer one counts; without lengths all learn to the end."""
+    config = TrainConfig(batch=4, tokens=1000)
+    own = Clock(config, 10, (0, 0, 0), lengths=(1000, 500, 250))
+    np.testing.assert_allclose(own.of_experts(5), [0.2, 0.4, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(own.of_experts(10), [0.4, 0.8, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(Clock(config, 10, (0, 0, 0)).of_experts(5), [0.2] * 3)
+    both = dataclasses.replace(config, max_epochs=2.0)
+    nearer = Clock(both, 10, (100, 1000, 10**6), lengths=(1000, 500, 250))
+    np.testing.assert_allclose(nearer.of_experts(4), [0.8, 0.32, 0.64], rtol=1e-6)

@@ -1,8 +1,8 @@
 """Baseline `lm`: one causal language model per domain, the likeliest domain wins.
 
-The likelihood posterior of DEMix and Branch-Train-Merge at equal priors: models of a compressor's
-size from the same blocks (`models.lm`), each on its own domain only, with the compressors'
-optimiser, batches and number of tokens.  Not in the paper.
+The likelihood posterior of DEMix (arXiv 2108.05036) and Branch-Train-Merge (arXiv 2208.03306) at
+equal priors: decoders of a compressor's width and depth (`models.lm`), each on its own domain only,
+with the compressors' optimiser, batches and number of tokens.  Not in the paper.
 """
 
 import dataclasses
@@ -11,14 +11,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from cr_jax import models
-from cr_jax.config import Experiment, ModelConfig
-from cr_jax.models import objective
+from cr_jax.config import Experiment, LmConfig, ModelConfig
+from cr_jax.models import lm, objective
 from cr_jax.parallel import plan as parallel
 from cr_jax.studies.baselines.interface import Baseline, Budget, TrainingText, cut, fitted
-from cr_jax.training.losses import LanguageModelLoss
-
-_LOGITS = 1 << 31  # logits of all models that stand in memory at once
+from cr_jax.training.losses import LanguageModelLoss, logits_chunk
 
 
 def fit(
@@ -35,9 +32,9 @@ def fit(
     """
     settings, experts = experiment.train, len(text.names)
     plan = parallel.make_plan(experiment.parallel, experts, settings.batch, experiment.mesh_expert)
-    together = experts if settings.experts_by == "vmap" else 1
-    chunk = min(settings.loss_chunk, max(1, _LOGITS // (model.vocab_size * together)))
-    net = models.CausalLm(model)
+    config = _alike(model)
+    chunk = logits_chunk(settings, model.vocab_size, experts)
+    net = lm.make_lm(config)
 
     # A run that is to last seconds has no number of steps of its own.
     seconds = budget.seconds or (0.0 if budget.lm_tokens else settings.seconds)
@@ -46,7 +43,7 @@ def fit(
     limits = dataclasses.replace(settings, steps=steps, tokens=0, seconds=seconds, accumulate=1)
     params, note = fitted(
         dataclasses.replace(experiment, train=limits),
-        LanguageModelLoss(model, chunk),
+        LanguageModelLoss(config, model.window, chunk),
         text.names,
         plan,
         lambda step: text.batches(settings.batch),
@@ -56,7 +53,7 @@ def fit(
     def score(params, tokens):
         one = lambda p: (
             objective.token_scores(
-                net.apply(p, tokens), models.head(model, p), tokens, settings.loss_chunk
+                net.apply(p, tokens), lm.head(config, p), tokens, settings.loss_chunk
             ).nll
         )
         return jax.lax.map(one, params)
@@ -83,7 +80,24 @@ def fit(
         unit="nats/token",
         note={
             **note,
-            "parameters": models.count_lm_parameters(model),
+            "parameters": lm.count_lm_parameters(config),
             "tokens_per_domain": note["steps"] * each,
         },
+    )
+
+
+def _alike(model: ModelConfig) -> LmConfig:
+    """A language model with the compressor's widths and all its blocks, at least one."""
+    return LmConfig(
+        vocab_size=model.vocab_size,
+        d_model=model.d_model,
+        heads=model.heads,
+        d_ff=model.d_ff,
+        blocks=max(1, model.encoder_blocks + model.decoder_blocks),
+        tie_embeddings=model.tie_embeddings,
+        dtype=model.dtype,
+        attention=model.attention,
+        kernels=model.kernels,
+        remat=model.remat,
+        scan=model.scan,
     )

@@ -10,7 +10,7 @@ import pytest
 
 from cr_jax.config import LmConfig
 from cr_jax.errors import UserError
-from cr_jax.models import lm
+from cr_jax.models import lm, objective
 
 TINY = LmConfig(vocab_size=29, d_model=16, heads=4, d_ff=24, blocks=2, dtype="float32")
 CONFIGS = {
@@ -94,6 +94,11 @@ def test_experts_side_by_side_are_single_experts():
     for i in range(3):
         one = jax.jit(net.apply)(jax.tree.map(lambda x, i=i: x[i], stacked), TOKENS)
         np.testing.assert_allclose(together[i], one, atol=1e-5)
+
+
+def test_it_starts_at_the_uniform_distribution():
+    nll = objective.token_scores(states(TINY, TOKENS), lm.head(TINY, params(TINY)), TOKENS).nll
+    np.testing.assert_allclose(np.asarray(nll), np.log(29), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""Lab note: an expert is a compressor and a language model; a text is spoken by its expert's.
+
+Claim: twenty language models of 24 M parameters, branches of one seed, predict text of their
+domains better than one model of the same size trained on as many tokens in all (Branch-Train-Merge,
+arXiv 2208.03306; not in the paper), and the compressors' routing says which is to speak.
+Command: python main.py --config=configs/modular.py:VARIANT --workdir=runs/modular \
+    --config.data.root=DATA
+  twenty     (default) the bank of configs/bank.py and a language model for each of its experts;
+             seed 82 M tokens, branches 4.1 M each, and all arms to compare
+  lms        the same language models without arms, beside compressors of 100 steps
+  small      three of the sample texts, minutes on two CPU cores
+Hardware: one GPU.
+status: not run yet
+"""
+
+import importlib.util
+from pathlib import Path
+
+from cr_jax.config import default, domain
+
+ARMS = ("dense", "dense_large", "noise", "random_split", "partition_8", "partition_20")
+STEP = 16 * 512  # tokens of a branch
+
+
+def get_config(variant="twenty"):
+    config = _small() if variant == "small" else _bank()
+    config.name = "modular" if variant == "twenty" else f"modular_{variant}"
+    VARIANTS[variant](config)
+    return config
+
+
+def _bank():
+    """The twenty compressors of configs/bank.py, and language models of 23.6 M parameters."""
+    place = Path(__file__).with_name("bank.py")
+    spec = importlib.util.spec_from_file_location("bank", place)
+    bank = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bank)
+    config = bank.get_config()
+    # A power of two, which the row kernels want; 16.8 M of the parameters are embedding and head.
+    config.lm.update(d_model=256, heads=4, d_ff=768, blocks=8)
+    config.lm_optimizer.update(learning_rate=3e-3, muon_learning_rate=0.02)
+    config.modular.update(
+        seed_tokens=1250 * 128 * 512,
+        branch_tokens=500 * STEP,
+        window=512,
+        seed_batch=128,
+        branch_batch=16,
+    )
+    config.lm_large.update(d_model=512, heads=8, d_ff=1536, blocks=8)  # 60.8 M
+    return config
+
+
+# A domain whose test text is far from its training text stays near the seed; one with much even
+# text goes far.  Valid chooses.
+TRIES = {
+    "full": {},
+    "third": {"rate": 1 / 3},
+    "share": {"share": 0.5},
+    "long": {"share": 0.25, "tokens": 2 * 500 * STEP},
+}
+
+
+def _twenty(config):
+    config.modular.tries = TRIES
+    config.modular.arms = ARMS
+
+
+def _lms(config):
+    """Compressors that only stand there: what is looked at are the language models."""
+    config.modular.tries = TRIES
+    config.train.tokens = 100 * 32 * 512
+    config.eval.every = ""
+    config.data.count_overlap = False
+
+
+def _small():
+    config = default()
+    config.data.domains = {
+        name: domain(*(f"samples/{name}@{split}" for split in ("train", "valid", "test")))
+        for name in ("novels_en", "novels_de", "statutes")
+    }
+    config.tokenizer.vocab_size = 2048
+    config.model.update(
+        window=64,
+        latents=8,
+        d_model=128,
+        d_latent=128,
+        heads=4,
+        d_ff=256,
+        encoder_blocks=1,
+        decoder_blocks=1,
+        tie_embeddings=True,
+        predictive=True,
+    )
+    config.scoring.update(predicted=True, bigram_weight=0.35)
+    config.optimizer.learning_rate = 3e-3
+    config.train.update(batch=16, log_every=10, steps=100, checkpoint_every=30.0)
+    config.eval.update(windows=256, every_windows=128)
+    config.lm.update(d_model=128, heads=4, d_ff=256, blocks=2, tie_embeddings=True)
+    config.lm_optimizer.update(learning_rate=3e-3, muon_learning_rate=0.02)
+    config.modular.update(
+        seed_tokens=300 * 16 * 128,
+        branch_tokens=100 * 16 * 128,
+        window=128,
+        seed_batch=16,
+        branch_batch=16,
+        looks=4,
+        arms=("dense", "random_split"),
+    )
+    config.lm_large.update(d_model=256, heads=4, d_ff=512, blocks=2, tie_embeddings=True)
+    return config
+
+
+VARIANTS = {"twenty": _twenty, "lms": _lms, "small": lambda config: None}
