@@ -28,8 +28,8 @@ def token_nats(
 ) -> Float[np.ndarray, "E B L"]:
     """float32 nats of each token after those before it in its window, by every model.
 
-    params: stacked [E, ...], as `stacked` makes them.  chunk: tokens whose logits stand in memory at
-    once; rows: windows in one call of the compiled program, the last of which is filled by
+    params: stacked [E, ...], as `stacked` makes them.  chunk: tokens whose logits stand in memory
+    at once; rows: windows in one call of the compiled program, the last of which is filled by
     repeating a window.  What padding costs means nothing.  `UserError` for ids beyond the
     vocabulary.
     """
