@@ -23,7 +23,7 @@ from cr_jax.data.sources import READING, check
 from cr_jax.data.token_folder import TokenFolder
 from cr_jax.errors import UserError
 from cr_jax.files import FORMAT, expanded, fresh_folder, sha256, write_sealed
-from cr_jax.modular.partition import Partition, PartitionOptions, need_documents, partition_corpora
+from cr_jax.modular.partition import Partition, PartitionOptions, need_documents, split_corpora
 
 NOTE = "parts.json"
 
@@ -87,7 +87,7 @@ def write_parts(
     """
     place = free_place(out)
     need_documents(sum(len(corpus.names) for corpus in text.corpora), options.parts)
-    parts = partition_corpora(text.corpora, text.tokenizer, options, say)
+    parts = split_corpora(text.corpora, options, say)
     with _new_folder(place) as folder:
         names = [f"part-{k:02d}.jsonl" for k in range(options.parts)]
         _write_lines(text, parts.partition, [folder / name for name in names])
@@ -103,10 +103,10 @@ def write_parts(
                     "file": name,
                     "documents": len(corpus.names),
                     "tokens": len(corpus.tokens),
-                    "bytes": corpus.bytes,
+                    "bytes": int(text.tokenizer.token_bytes[corpus.tokens].sum()),
                     "sha256": sha256(folder / name),
                 }
-                for name, corpus in zip(names, parts.corpora, strict=True)
+                for name, corpus in zip(names, parts.corpora.values(), strict=True)
             ],
         }
         write_sealed(folder / NOTE, found)

@@ -16,19 +16,21 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from jaxtyping import Int, Int64, Integer
 
-from cr_jax.data import Corpus, Mixture, Tokenizer
+from cr_jax.data import Corpus, Mixture
 from cr_jax.errors import UserError
-from cr_jax.modular.rounds import Halves, PartitionOptions, Round, at_random, tokens_of
+from cr_jax.modular.rounds import Halves, PartitionOptions, Round, tokens_of
 
 __all__ = [
     "Partition",
     "PartitionOptions",
     "Parts",
     "Round",
-    "deal_corpora",
     "partition",
     "partition_corpora",
+    "split_corpora",
 ]
+
+Texts = Mapping[str, Corpus | Mixture] | Iterable[Corpus | Mixture]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,26 +47,27 @@ class Partition:
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """k corpora, and how their documents came there."""
+    """ "part_00", "part_01", ...: a corpus each, its bytes estimated by tokens; and how their
+    documents came there."""
 
-    corpora: tuple[Corpus, ...]
+    corpora: Mapping[str, Corpus]
     partition: Partition
 
 
 def partition(
     tokens: Integer[np.ndarray, " T"],
     starts: Int64[np.ndarray, " documents_plus_1"],
-    token_bytes: Integer[np.ndarray, " V"],
+    bytes_per_token: float,
     options: PartitionOptions,
     say: Callable[[str], None] = lambda line: None,
 ) -> Partition:
     """Splits documents `tokens[starts[i]:starts[i + 1]]`; the same for the same seed.
 
-    token_bytes: UTF-8 bytes of each id, for bits/byte.  `UserError` for fewer documents than parts.
+    bytes_per_token: of the text, for bits/byte.  `UserError` for fewer documents than parts.
     """
     sizes = np.diff(starts)
     need_documents(len(sizes), options.parts)
-    work = Halves(tokens, sizes, token_bytes, options)
+    work = Halves(tokens, sizes, bytes_per_token, options)
     part, rounds, best = work.random_start(), [Round(*work.start_cost())], None
     say(_line(0, rounds[0]))
     for number in range(1, options.rounds + 1):
@@ -77,39 +80,27 @@ def partition(
             break
     kept, models, part = best
     part = work.all_documents(models, part)
-    return Partition(part, *_counts(part, sizes, options.parts), tuple(rounds), kept)
+    tokens_of_parts = np.bincount(part, sizes, options.parts).astype(np.int64)
+    documents = np.bincount(part, minlength=options.parts)
+    return Partition(part, tokens_of_parts, documents, tuple(rounds), kept)
 
 
-def partition_corpora(
-    corpora: Iterable[Corpus | Mixture] | Mapping[str, Corpus | Mixture],
-    tokenizer: Tokenizer,
-    options: PartitionOptions,
-    say: Callable[[str], None] = lambda line: None,
+def split_corpora(
+    corpora: Texts, options: PartitionOptions, say: Callable[[str], None] = lambda line: None
 ) -> Parts:
-    """Splits the documents of tokenised corpora, whichever corpus they are from, into k corpora.
+    """Splits the documents of tokenised corpora, whichever they are from, into k corpora.
 
-    The shares of a `Mixture` are left behind: each of its documents counts once.  `UserError` as
-    `partition`.
+    Shares of a `Mixture` are left behind: each of its documents counts once.  `UserError` as
+    `partition`, and without a corpus.
     """
     whole = _Joined(corpora)
-    found = partition(whole.tokens, whole.starts, tokenizer.token_bytes, options, say)
-    return whole.parts(found, tokenizer, ["partition", dataclasses.asdict(options)])
+    found = partition(whole.tokens, whole.starts, whole.bytes_per_token, options, say)
+    return whole.parts(found, options)
 
 
-def deal_corpora(
-    corpora: Iterable[Corpus | Mixture] | Mapping[str, Corpus | Mixture],
-    tokenizer: Tokenizer,
-    parts: int,
-    seed: int = 0,
-) -> Parts:
-    """The control: the same documents dealt at random into k corpora of as many tokens."""
-    options = PartitionOptions(parts, seed=seed)
-    whole = _Joined(corpora)
-    sizes = np.diff(whole.starts)
-    need_documents(len(sizes), parts)
-    part = at_random(sizes, parts, 0.0, np.random.default_rng(options.seed))
-    found = Partition(part, *_counts(part, sizes, parts), (), 0)
-    return whole.parts(found, tokenizer, ["random", parts, seed])
+def partition_corpora(texts: Texts, parts: int, seed: int = 0) -> dict[str, Corpus]:
+    """`split_corpora` with the usual options: the text of each part by its name."""
+    return dict(split_corpora(texts, PartitionOptions(parts, seed=seed)).corpora)
 
 
 def need_documents(count: int, parts: int) -> None:
@@ -123,8 +114,8 @@ def need_documents(count: int, parts: int) -> None:
 class _Joined:
     """The documents of several corpora as one row of tokens."""
 
-    def __init__(self, corpora):
-        named = corpora.items() if isinstance(corpora, Mapping) else ((None, c) for c in corpora)
+    def __init__(self, texts):
+        named = texts.items() if isinstance(texts, Mapping) else ((None, text) for text in texts)
         each = [
             (name, corpus)
             for name, source in named
@@ -134,8 +125,10 @@ class _Joined:
             raise UserError("no corpus to split: name at least one data source")
         # Ids of one tokenizer have one type.
         self.tokens = np.concatenate([corpus.tokens for _, corpus in each])
-        ends = np.cumsum(np.concatenate([np.diff(corpus.starts) for _, corpus in each]))
-        self.starts = np.concatenate([[0], ends]).astype(np.int64)
+        sizes = [np.diff(corpus.starts) for _, corpus in each]
+        self.starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64)
+        ratios = [corpus.bytes / max(1, len(corpus.tokens)) for _, corpus in each]
+        self.ratio = np.repeat(ratios, [len(own) for own in sizes])  # bytes/token by document
         self.names = [
             document if name is None else f"{name}: {document}"
             for name, corpus in each
@@ -143,26 +136,23 @@ class _Joined:
         ]
         self.fingerprints = [corpus.fingerprint for _, corpus in each]
 
-    def parts(self, found: Partition, tokenizer: Tokenizer, how: list) -> Parts:
-        sizes, corpora = np.diff(self.starts), []
-        for k in range(len(found.tokens)):
+    @property
+    def bytes_per_token(self) -> float:
+        return float(self.ratio @ np.diff(self.starts)) / max(1, len(self.tokens))
+
+    def parts(self, found: Partition, options: PartitionOptions) -> Parts:
+        sizes, corpora = np.diff(self.starts), {}
+        for k in range(options.parts):
             places = np.flatnonzero(found.part == k)
-            tokens = tokens_of(self.tokens, sizes, places)
-            key = json.dumps([*how, k, tokenizer.fingerprint, self.fingerprints])
-            corpora.append(
-                Corpus(
-                    tokens,
-                    np.concatenate([[0], np.cumsum(sizes[places])]).astype(np.int64),
-                    int(tokenizer.token_bytes[tokens].sum()),
-                    hashlib.sha256(key.encode()).hexdigest(),
-                    [self.names[n] for n in places],
-                )
+            key = json.dumps(["partition", dataclasses.asdict(options), k, self.fingerprints])
+            corpora[f"part_{k:02d}"] = Corpus(
+                tokens_of(self.tokens, sizes, places),
+                np.concatenate([[0], np.cumsum(sizes[places])]).astype(np.int64),
+                round(float(self.ratio[places] @ sizes[places])),
+                hashlib.sha256(key.encode()).hexdigest(),
+                [self.names[n] for n in places],
             )
-        return Parts(tuple(corpora), found)
-
-
-def _counts(part, sizes, parts):
-    return np.bincount(part, sizes, parts).astype(np.int64), np.bincount(part, minlength=parts)
+        return Parts(corpora, found)
 
 
 def _line(number: int, found: Round) -> str:

@@ -59,9 +59,9 @@ class Round:
 class Halves:
     """The documents in two halves, dealt at random, and of each half a sample for the rounds."""
 
-    def __init__(self, tokens, sizes, token_bytes, options):
+    def __init__(self, tokens, sizes, bytes_per_token, options):
         self.options, self.sizes, self.tokens = options, sizes, tokens
-        self.bytes = token_bytes
+        self.vocab_size = int(tokens.max()) + 1
         self.rng = np.random.default_rng(options.seed)
         order = self.rng.permutation(len(sizes))
         self.half = np.empty(len(sizes), np.int8)
@@ -74,7 +74,7 @@ class Halves:
         self.sampled[order] = chosen
         self.places = [np.flatnonzero(self.sampled & (self.half == h)) for h in (0, 1)]
         self.rows = [tokens_of(tokens, sizes, places) for places in self.places]
-        self.total_bytes = sum(int(token_bytes[row].sum()) for row in self.rows)
+        self.bits = math.log(2) * bytes_per_token * sum(map(len, self.rows))  # nats -> bits/byte
 
     def random_start(self):
         """Sampled documents dealt evenly, each half on its own; -1 for the others."""
@@ -91,7 +91,7 @@ class Halves:
         for own in (0, 1):
             nats = self._nats(self._models(self.start, 1 - own), own)
             cost += nats[np.arange(len(nats)), self.start[self.places[own]]].sum()
-        return float(cost) / math.log(2) / self.total_bytes, 1.0
+        return float(cost) / self.bits, 1.0
 
     def round(self, part):
         """Each half assigned by models of the other -> (the models that assigned each half, the
@@ -104,7 +104,7 @@ class Halves:
             part[self.places[own]] = found
             cost += nats[np.arange(len(found)), found].sum()
         moved = self.sizes[(part != before) & self.sampled].sum() / self.sizes[self.sampled].sum()
-        return models, part, Round(float(cost) / math.log(2) / self.total_bytes, float(moved))
+        return models, part, Round(float(cost) / self.bits, float(moved))
 
     def all_documents(self, models, part):
         """Every document assigned by the models of its half; as it was where all were sampled."""
@@ -123,7 +123,7 @@ class Halves:
             self.rows[half],
             np.repeat(part[places], self.sizes[places]),
             self.options.parts,
-            len(self.bytes),
+            self.vocab_size,
         )
 
     def _nats(self, models, half):
