@@ -10,12 +10,12 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Float, Int, Integer
 
 from cr_jax.errors import UserError
 from cr_jax.modular.assignment import assign_balanced
+from cr_jax.modular.score import bigram_nats
 from cr_jax.scoring import bigram
 
 WINDOW, ROWS = 512, 512  # tokens that are read at once by one model
@@ -155,18 +155,13 @@ def document_nats(
     document, step = np.repeat(np.arange(len(sizes)), sizes), WINDOW * ROWS
     for start in range(0, len(tokens), step):
         own = document[start : start + step]
-        rows = np.pad(tokens[start : start + step], (0, step - len(own)))
-        nats = np.asarray(_nats(table, rows.reshape(ROWS, WINDOW).astype(np.int32)))
+        rows = np.pad(tokens[start : start + step], (0, -len(own) % WINDOW))
+        nats = bigram_nats(table, rows.reshape(-1, WINDOW), ROWS)
         first = own[0]
         for k, each in enumerate(nats.reshape(len(nats), -1)[:, : len(own)]):
             sums = np.bincount(own - first, each)
             found[first : first + len(sums), k] += sums
     return found
-
-
-@jax.jit
-def _nats(table: bigram.BigramTable, tokens: Int[Array, "R L"]) -> Float[Array, "k R L"]:
-    return jax.lax.map(lambda one: bigram.token_nats(one, tokens), table)
 
 
 def tokens_of(tokens, sizes, places):
