@@ -113,7 +113,7 @@ def past(d: DomainNats, plan: Plan) -> Tokens:
 
 
 def mixture(d: DomainNats, plan: Plan, best: int = 0, seed: bool = False) -> Tokens:
-    """The posterior mixture; best: of so many by the prefix, after it; seed: with the seed in it."""
+    """The posterior mixture; best: of so many by the prefix, after it; seed: with the seed too."""
     nll = np.concatenate([d.experts, d.seed[None]]) if seed else d.experts
     allowed = schedule.best_by_prefix(nll, d.mask, best, plan.prefix) if best else None
     return np.asarray(schedule.mixture(nll, d.mask, switch=plan.switch, allowed=allowed).nats)
