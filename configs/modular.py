@@ -63,6 +63,9 @@ TRIES = {
 def _twenty(config):
     config.modular.tries = TRIES
     config.modular.arms = ARMS
+    config.studies = ("fingerprint", "routing", "modular")
+    # Real documents that switch between prose and code.
+    config.data.unseen.mixed = domain(test="jsonl:{root}/mixed/test.jsonl.zst")
 
 
 def _lms(config):
@@ -105,8 +108,9 @@ def _small():
         seed_batch=16,
         branch_batch=16,
         looks=4,
-        arms=("dense", "random_split"),
+        arms=("dense", "random_split", "partition_3"),
     )
+    config.studies = ("fingerprint", "routing", "modular")
     config.lm_large.update(d_model=256, heads=4, d_ff=512, blocks=2, tie_embeddings=True)
     return config
 

@@ -137,7 +137,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         if not processes.is_first():
             processes.wait("the report is written")
             return {}
-        language_models = None  # the bank and the studies are to be given them
+        language_models = None
         if experiment.modular.seed_tokens:
             with stage("language models"):
                 language_models = recipe.train_all(experiment, text, folder, say)
@@ -159,7 +159,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
                     bank, text.test, finished_bank.batch_sizes(experiment.eval), bar.update
                 )
         with stage("studies"):
-            report |= registry.run(registry.Context(experiment, text, bank, scores), say)
+            report |= registry.run(registry.Context(experiment, text, bank, scores, language_models), say)
             report |= examples.run(bank, text.test, experiment.eval.examples)
         if language_models:
             report["language_models"] = language_models.notes
