@@ -159,7 +159,9 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
                     bank, text.test, finished_bank.batch_sizes(experiment.eval), bar.update
                 )
         with stage("studies"):
-            report |= registry.run(registry.Context(experiment, text, bank, scores, language_models), say)
+            report |= registry.run(
+                registry.Context(experiment, text, bank, scores, language_models), say
+            )
             report |= examples.run(bank, text.test, experiment.eval.examples)
         if language_models:
             report["language_models"] = language_models.notes

@@ -34,6 +34,7 @@ from cr_jax.errors import UserError
 from cr_jax.files import expanded
 from cr_jax.models.layers import attention_kernel, row_kernels
 from cr_jax.models.lm import count_lm_parameters, make_lm
+from cr_jax.modular.partition import PartitionOptions, split_corpora
 from cr_jax.modular.training_stage import (
     NOTE,
     Finished,
@@ -139,7 +140,7 @@ def train_all(
     partition: makes the parts of the arms partition_K; None: `modular.partition`.  Raises what
     `run_stage` raises.
     """
-    recipe = Recipe(e, text, sized(e.lm, text.tokenizer), partition or by_code_length(e, text, say))
+    recipe = Recipe(e, text, sized(e.lm, text.tokenizer), partition or by_code_length(e, say))
     run = lambda stage: run_stage(stage, e, text.tokenizer, folder / FOLDER, say)
     if e.modular.seed_from:
         same = {"model": to_dict(recipe.lm), "tokenizer": text.tokenizer.fingerprint}
@@ -308,15 +309,11 @@ def _spread(valid: Mapping[str, Windows], count: int) -> Windows:
     return Windows(*fields)
 
 
-def by_code_length(e: Experiment, text: Corpora, say: Callable[[str], None]) -> Partition:
+def by_code_length(e: Experiment, say: Callable[[str], None]) -> Partition:
     """All domains' documents, unlabelled, in parts that need few nats for their own."""
 
     def partition(texts: Texts, parts: int) -> Texts:
-        from cr_jax.modular.partition import PartitionOptions, partition_corpora
-
-        options = PartitionOptions(parts, seed=e.seed)
-        found = partition_corpora(texts, text.tokenizer, options, say)
-        return {f"part_{i:02d}": corpus for i, corpus in enumerate(found.corpora)}
+        return dict(split_corpora(texts, PartitionOptions(parts, seed=e.seed), say).corpora)
 
     return partition
 

@@ -115,7 +115,8 @@ def same_run(old: dict, new: dict) -> None:
             "model": completed(record["model"]),
             "experts": record["experts"],
             "window": record.get("window", record["model"].get("window")),
-            "job": record.get("job", {}),
+            # What a job leaves empty is at its default, as in a record that does not say.
+            "job": {k: v for k, v in record.get("job", {}).items() if v},
             "train": {k: v for k, v in train.items() if k not in free},
             "optimizer": full(OptimizerConfig, experiment["optimizer"]),
             "seed": experiment["seed"],
