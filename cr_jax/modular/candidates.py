@@ -18,6 +18,7 @@ from cr_jax.config import LmConfig
 from cr_jax.errors import UserError
 from cr_jax.modular.schedule import prefix_nats
 from cr_jax.routing.candidates import nearest, needed_margins
+from cr_jax.training.speed import lm_flops_per_token
 
 
 class Candidates(NamedTuple):
@@ -87,13 +88,8 @@ def calibrated_margin(
 
 
 def forward_flops(config: LmConfig, length: int) -> float:
-    """Floating-point operations of one language model reading a text, vocabulary included, counted
-    as `training.speed.forward_flops` counts.
-    """
-    c, t = config, length
-    shared = (c.kv_heads or c.heads) / c.heads
-    block = t * c.d_model * (2 * c.d_model * (1 + shared) + 3 * c.d_ff) + 2 * t * t * c.d_model
-    return 2.0 * (c.blocks * block + t * c.d_model * c.vocab_size)
+    """Floating-point operations of one language model reading a text, vocabulary included."""
+    return lm_flops_per_token(config, length) / 3 * length
 
 
 def scheduling_flops(
