@@ -35,7 +35,9 @@ def config(folder):
 
 def test_a_run_trains_a_language_model_for_every_expert(tmp_path, monkeypatch):
     tiny_run.write(tmp_path, (*tiny_run.NAMES, "marks"))
-    made, found = settings.build(config(tmp_path)), []
+    wanted = config(tmp_path)
+    wanted.studies = ("modular",)
+    made, found = settings.build(wanted), []
     train = recipe.train_all
     monkeypatch.setattr(
         run.recipe, "train_all", lambda *a, **k: found.append(train(*a, **k)) or found[-1]
@@ -49,6 +51,10 @@ def test_a_run_trains_a_language_model_for_every_expert(tmp_path, monkeypatch):
     assert 2.5 * seed < dense <= 3 * seed * 1.0001  # seed and two branches, in whole tokens
     assert notes["dense_large"]["parameters"] > notes["seed"]["parameters"]
     assert report["seconds"]["language models"] > 0
+    assert "left_out" not in report["sections"]["modular"]
+    after = report["modular"]["prefix"]["6"]["after"]  # half of a window of 12
+    assert after.keys() >= {"top1", "label", "mixture", "seed", "dense_large"}
+    assert after["label"]["train_tokens"] == 3 * 8 * 16 * 5
     json.loads((tmp_path / "run" / "report.json").read_text())
 
 

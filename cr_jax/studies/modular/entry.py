@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 
 from cr_jax.errors import UserError
+from cr_jax.studies import baselines
 from cr_jax.studies.interface import Section, Study
 from cr_jax.studies.modular import models as run_models
 from cr_jax.studies.modular.arms import Plan, all_arms
-from cr_jax.studies.modular.measure import Models, fit_gate, measure
+from cr_jax.studies.modular.measure import Models, measure
 from cr_jax.studies.modular.splices import splices
 from cr_jax.studies.modular.table import PREFIXES, margins, scheduling, table
 
@@ -38,7 +39,8 @@ def run(context: Any) -> dict:
         windows[MIXED] = context.text.test[MIXED].spread(WINDOWS)
     labels = {n: np.full(w.mask.shape, e) for e, (n, w) in enumerate(own.items())}
     labels["spliced"] = label
-    scored = Models(context, language_models, fit_gate(context, prefixes))
+    gate, left_out = _gate(context, prefixes)
+    scored = Models(context, language_models, gate)
     nats = measure(scored, windows, prefixes, labels)
     plan = Plan(main, every=min(64, window - 1))
     valid = {n: context.text.valid[n].spread(VALID) for n in names}
@@ -69,11 +71,23 @@ def run(context: Any) -> dict:
                 "every": plan.every,
                 "switch": plan.switch,
                 "most_candidates": plan.most,
+                "left_out": left_out,
                 "windows": {n: len(d.mask) for n, d in nats.items()},
                 "tokens": {n: int(d.mask.sum()) for n, d in nats.items()},
             },
         }
     }
+
+
+def _gate(context: Any, prefixes: tuple[int, ...]) -> tuple[baselines.Baseline | None, dict]:
+    """(a learned gate of a compressor's size, why there is none).
+
+    Half of its training windows are cut to a length between the shortest prefix and all.
+    """
+    try:
+        return baselines.fit("gate", context.text, context.experiment, prefixes), {}
+    except UserError as error:  # the other arms are worth more than it
+        return None, {"gate": str(error)}
 
 
 class _experts_only:

@@ -92,12 +92,6 @@ def measure(
     }
 
 
-def fit_gate(context: Any, prefixes: Sequence[int]) -> baselines.Baseline:
-    """The learned gate of a compressor's size, on training windows of which half are cut to as few
-    tokens as the shortest prefix, and of all lengths between."""
-    return baselines.fit("gate", context.text, context.experiment, tuple(prefixes))
-
-
 def _nats(models: Models, config, params, windows: Windows) -> Float[np.ndarray, "K N L"]:
     e = models.context.experiment
     return score.token_nats(
