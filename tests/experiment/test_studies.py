@@ -13,6 +13,7 @@ from cr_jax.studies import registry
 from cr_jax.studies.interface import Section, Study
 
 NAMES = (*tiny_run.NAMES, "marks")
+OTHER_RUNS = ("nested_latents", "modular")  # studies that want other models than this run trains
 
 
 def three_domains(folder):
@@ -32,15 +33,14 @@ def finished(tmp_path_factory):
     config.eval.calibration_windows = 60  # of all three: enough for one false alarm in a hundred
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry.STUDIES, "clash", Study("clash", lambda c: {"routing": {}}))
-        # A run without language models has nothing to show of them.
-        config.studies = tuple(n for n in registry.STUDIES if n != "modular")
+        config.studies = tuple(n for n in registry.STUDIES if n not in OTHER_RUNS)
         return run.run(settings.build(config), folder / "run"), folder
 
 
 def test_all_studies_are_made_and_shown(finished):
     report, folder = finished
     found = report["sections"]
-    own = {"fingerprint", "routing", "geometry", "modular"}
+    own = {"fingerprint", "routing", "geometry", *OTHER_RUNS}
     assert found.keys() == registry.STUDIES.keys() - own | {"clash"}
     assert [name for name, of in found.items() if "left_out" in of] == ["clash"]
     for name, of in found.items():
