@@ -8,6 +8,7 @@ Letters: B texts, G groups, R seats of a group, L tokens, D width, H heads, J he
 values, K head width, S cache length, F inner width, V vocabulary.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -56,44 +57,34 @@ class RowCache(NamedTuple):
     length: Any  # int32 [B]: positions read, the start among them
 
 
-def seat(experts: Sequence[int] | Integer[np.ndarray, " B"], most: int) -> tuple[np.ndarray, Seats]:
+def seat(
+    experts: Sequence[int] | Integer[np.ndarray, " B"], most: int
+) -> tuple[Int[np.ndarray, " G"], Seats]:
     """(the experts of G groups, seats for texts spoken by `experts`).
 
     G and R are powers of two, G at most `most`, the number of experts there are: few shapes, few
     programs.  A group without texts repeats an expert.
     """
-    rows = np.asarray(experts, np.int64)
-    found, group, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    found, group, counts = np.unique(experts, return_inverse=True, return_counts=True)
     groups = min(_power(len(found)), most)
-    each = len(rows) if groups == 1 else _power(int(counts.max()))
+    each = len(group) if groups == 1 else _power(int(counts.max()))
     order = np.argsort(group, kind="stable")
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    place = np.empty(len(rows), np.int32)
-    place[order] = group[order] * each + np.arange(len(rows)) - first[group[order]]
+    place = np.empty(len(group), np.int32)
+    place[order] = group[order] * each + np.arange(len(group)) - first[group[order]]
     slots = np.zeros(groups * each, np.int32)
-    slots[place] = np.arange(len(rows))
+    slots[place] = np.arange(len(group))
     filled = np.concatenate([found, np.repeat(found[-1:], groups - len(found))])
-    return filled, Seats(jnp.asarray(slots.reshape(groups, each)), jnp.asarray(place))
+    return filled, Seats(slots.reshape(groups, each), place)
 
 
 def _power(count: int) -> int:
     return 1 << max(0, count - 1).bit_length()
 
 
-def weights(config: LmConfig, params: Any, experts: Any) -> Weights:
-    """The decoders of `experts` [G] out of stacked parameters [E, ...], ready for steps.
-
-    Parameters on the host stay there but for these.  `UserError` for a kind that is no decoder.
-    """
-    if config.kind != "decoder":
-        raise UserError(f"texts are spoken by kind=decoder, and this bank's is {config.kind!r}")
-    rows = np.asarray(experts)
-    whole = len(rows) == len(jax.tree.leaves(params)[0]) and (rows == np.arange(len(rows))).all()
-    chosen = params if whole else jax.tree.map(lambda x: x[rows], params)
-    return _weights(config, chosen)
-
-
-def _laid_out(config: LmConfig, params: Any) -> Weights:
+@functools.partial(jax.jit, static_argnums=0)
+def weights(config: LmConfig, params: Any) -> Weights:
+    """Decoders ready for steps, of stacked parameters [G, ...]."""
     tree = params["params"]
     dtype = compute_dtype(config)
     attention, mlp = tree["blocks"]["attention"], tree["blocks"]["mlp"]
@@ -115,7 +106,10 @@ def _laid_out(config: LmConfig, params: Any) -> Weights:
     )
 
 
-_weights = jax.jit(_laid_out, static_argnums=0)
+def check_kind(config: LmConfig) -> None:
+    """`UserError` for a kind of language model that cannot be stepped in groups."""
+    if config.kind != "decoder":
+        raise UserError(f"texts are spoken by kind='decoder', and this bank's is {config.kind!r}")
 
 
 def prefill(
