@@ -1,0 +1,1 @@
+"""Language models of the domains, scheduled by what the text so far costs under each of them."""
