@@ -17,9 +17,9 @@ from cr_jax.config import LmConfig
 from cr_jax.errors import UserError
 from cr_jax.models.lm import grouped
 from cr_jax.modular import decode
+from cr_jax.modular.options import LEAST
 
 SIZE = 32  # tokens of a chunk, at most
-LEAST = 32  # positions of the shortest cache or prefill
 
 Stack = Callable[[np.ndarray], Any]  # experts [G] -> their parameters, stacked [G, ...]
 
