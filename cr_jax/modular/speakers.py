@@ -75,6 +75,11 @@ class Speakers:
         """Of the mixture before the next token [B, K]; they sum to 1."""
         return np.exp(np.asarray(self._talk.log_weights, np.float64))
 
+    @property
+    def states(self) -> Any:
+        """What the next tokens are predicted from [B K, D], on the device."""
+        return self._talk.states
+
     def give(
         self, experts: Int[np.ndarray, "B K"], log_weights: np.ndarray | None = None
     ) -> None:
