@@ -21,6 +21,7 @@ from cr_jax.errors import UserError
 
 if TYPE_CHECKING:
     from cr_jax.bank.bank import ExpertBank
+    from cr_jax.bank.expert import Expert
     from cr_jax.router import route, route_windows, score
     from cr_jax.routing.options import RouteOptions
     from cr_jax.scoring.batching import BatchSizes
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BatchSizes",
+    "Expert",
     "ExpertBank",
     "RouteOptions",
     "UserError",
@@ -39,7 +41,7 @@ __all__ = [
 
 _HOMES = {
     "BatchSizes": "cr_jax.scoring.batching",
-    "ExpertBank": "cr_jax.bank",
+    **dict.fromkeys(("Expert", "ExpertBank"), "cr_jax.bank"),
     "RouteOptions": "cr_jax.routing.options",
     **dict.fromkeys(("route", "route_windows", "score"), "cr_jax.router"),
 }

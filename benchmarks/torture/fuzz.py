@@ -24,7 +24,7 @@ except ModuleNotFoundError:
 from benchmarks.torture import hostile, watch
 from benchmarks.torture.hostile import Case
 from cr_jax import cli
-from cr_jax.bank import ExpertBank, parameters
+from cr_jax.bank import Expert, ExpertBank, parameters
 from cr_jax.config import ModelConfig
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.models import BOTTLENECKS
@@ -211,13 +211,8 @@ def make_bank(folder: Path, experts: int, model: ModelConfig = MODEL) -> None:
                 place = place.setdefault(group, {})
             place[leaf] = random.normal(0, 0.3, shape).astype(np.float32)
         text = random.integers(0, model.vocab_size, (8, model.window))
-        bank.add(
-            f"e{i}",
-            tree,
-            calibration,
-            {"seed": i},
-            bigram=bigram.count(text, np.ones(text.shape, bool), model.vocab_size),
-        )
+        counted = bigram.count(text, np.ones(text.shape, bool), model.vocab_size)
+        bank = bank.add(Expert(f"e{i}", tree, calibration, {"seed": i}, counted))
 
 
 def _generate(strategy, count: int, number: int, check: Callable[[Case], object]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from cr_jax.bank import files as bank_folder
+from cr_jax.bank.manifest import BIGRAM
 
 EXPERT = "e0"
 INSIDE = f"experts/{EXPERT}/"
@@ -24,7 +25,7 @@ JSON_FILES = (
     INSIDE + "manifest.json",
     "tokenizer/tokenizer.json",
 )
-TENSORS = tuple(INSIDE + f for f in ("params.safetensors", bank_folder.BIGRAM))
+TENSORS = tuple(INSIDE + f for f in ("params.safetensors", BIGRAM))
 CLIMBING = (
     "..",
     "../..",

@@ -29,7 +29,7 @@ def run(args) -> int:
     from cr_jax.bank import ExpertBank
     from cr_jax.routing.reconstruct import marked, reconstruct
 
-    bank = ExpertBank.load(args.bank, [args.expert])
+    bank = ExpertBank.load(args.bank, [args.expert], lms=False)
     tokens, right, nll = 0, 0, 0.0
 
     def counted():

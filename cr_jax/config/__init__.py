@@ -60,6 +60,7 @@ __all__ = [
     "completed",
     "default",
     "domain",
+    "lm_config",
     "model_config",
     "profile_steps",
     "scoring_rule",
@@ -113,6 +114,13 @@ def model_config(raw: Mapping[str, Any]) -> ModelConfig:
     model = _make(ModelConfig, completed(raw), "model")
     check_model(model)
     return model
+
+
+def lm_config(raw: Mapping[str, Any]) -> LmConfig:
+    """A stored description of language models -> `LmConfig`.  Raises `UserError` likewise."""
+    lm = _make(LmConfig, raw, "lm")
+    check_lm(lm)
+    return lm
 
 
 def completed(raw: Mapping[str, Any]) -> dict[str, Any]:

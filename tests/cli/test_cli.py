@@ -1,6 +1,5 @@
 """`cr-jax` says what the Python API says, and answers bad input with one line and exit code 2."""
 
-import dataclasses
 import io
 import json
 import re
@@ -274,7 +273,7 @@ def test_reconstruct_marks_what_differs(run, bank, text):
     )
     assert out.count("[-") == out.count("{+") > 0
     # What is routed has another form than what is rebuilt.
-    raw = dataclasses.replace(cr_jax.ExpertBank.load(bank), text_form="raw")
+    raw = cr_jax.ExpertBank.load(bank).changed(text_form="raw")
     found = cr_jax.route(raw, TEXT, cr_jax.RouteOptions(tra="all"))
     assert found.tra["e0"] == pytest.approx(right)
     nll = np.concatenate([p.nll for p in parts]).mean(dtype=float)

@@ -1,5 +1,6 @@
 """A cascade answers as exact routing does wherever the exact winner is a candidate."""
 
+import dataclasses
 import json
 
 import jax
@@ -18,7 +19,7 @@ from tiny_bank import (
 )
 
 from cr_jax import router
-from cr_jax.bank import bank as bank_module
+from cr_jax.bank import stacks
 from cr_jax.cli import main
 from cr_jax.config import Scoring
 from cr_jax.errors import UserError
@@ -128,9 +129,8 @@ def test_the_candidates_score_and_no_others(few):
 def test_no_margin_and_no_offsets_keep_the_nearest_bigram_models_alone():
     """Two ways to the same: the general rule, and the k lowest of plain residuals."""
     plain, batch = in_memory(4), spread()
-    bank = plain.mount(
-        "twin", plain.expert_params("e1"), plain.calibration["e1"], bigram=plain.bigrams["e0"]
-    )
+    twin = dataclasses.replace(plain.expert("e1"), name="twin", bigram=plain.bigrams["e0"])
+    bank = plain.mount(twin)
     near = by_bigrams(bank, batch)
     for few in (1, 2, 5):  # e0 and its twin are equally near: the first is the candidate
         want = np.zeros(near.shape, bool)
@@ -233,7 +233,7 @@ def test_trained_bigram_models_need_one_expert_and_unknown_text_stays_unknown():
 def test_no_expert_is_compiled_twice(monkeypatch):
     some = Cascade(in_memory(6), 2)
     full, asked, picks, real = [], [], [], scoring.window_sums
-    real_take = bank_module.jnp.take
+    real_take = stacks.jnp.take
     real_hashes = bigram.pair_hashes
 
     def window_sums(model, params, tokens, *more):
@@ -242,14 +242,14 @@ def test_no_expert_is_compiled_twice(monkeypatch):
 
     monkeypatch.setattr(scoring, "window_sums", window_sums)
     monkeypatch.setattr(
-        bank_module.jnp, "take", lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k)
+        stacks.jnp, "take", lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k)
     )
     monkeypatch.setattr(
         bigram, "pair_hashes", lambda *a: asked.append(a[0].shape) or real_hashes(*a)
     )
     monkeypatch.setattr(cascade, "TOKENS", 4 * TINY.window)  # bigram models read four windows too
     # The others are traced anew as they are: their function is another.
-    bank_module._pick.clear_cache()
+    stacks._pick.clear_cache()
     bigram.residuals.clear_cache()
     some.route_windows(spread(), sizes=FOUR)
     assert set(full) == {(4, 16), (1, 16)} and len(full) == 2 and asked == [(4, 15)]

@@ -10,7 +10,7 @@ import tiny_bank
 from tiny_bank import BYTES, FLAT, TEXT, TINY, fresh, one, trained, trained_bank, windows
 
 from cr_jax import router
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import Expert, ExpertBank
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
@@ -46,7 +46,7 @@ def test_trained_experts_route_their_own_letters_and_refuse_others():
 def test_cloned_experts_tie_and_route_at_chance():
     bank = ExpertBank(TINY, BYTES)
     for i in range(4):
-        bank = bank.mount(f"clone{i}", one(fresh(1), 0), FLAT)
+        bank = bank.mount(Expert(f"clone{i}", one(fresh(1), 0), FLAT))
     document = router.route(bank, TEXT)
     assert document.margin == 0 and len(set(document.residuals.values())) == 1
     batch = windows(40)
@@ -83,7 +83,8 @@ def test_a_document_is_the_sum_of_its_windows():
 def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule):
     model = dataclasses.replace(TINY, predictive=rule.predicted)
     params = {"params": fresh(2, model)["params"] | trained()["params"]}  # a fresh predictor
-    bank = dataclasses.replace(trained_bank(), scoring=rule, model=model, params=params)
+    rows = {name: one(params, e) for e, name in enumerate(trained_bank().names)}
+    bank = tiny_bank.altered(trained_bank(), params=rows).changed(scoring=rule, model=model)
     rebuilt, real = [], router.score_windows
 
     def score_windows(model, params, tokens, mask, rule, sizes):
