@@ -11,7 +11,7 @@ from cr_jax.cli.inputs import text_of
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
 from cr_jax.errors import STEERING, UserError
-from cr_jax.modular.options import AUTO, NO_LMS, GenerateOptions
+from cr_jax.modular.options import AUTO, NO_LMS, SEED_NAME, GenerateOptions
 
 EPILOG = """\
 Streams what follows PROMPT, without the prompt.  The bank's router judges the last tokens of the
@@ -82,7 +82,7 @@ def run(args) -> int:
     files = BankFolder(args.bank)
     if "lm" not in files.index:
         raise UserError(NO_LMS)
-    if args.expert not in (AUTO, "seed"):
+    if args.expert not in (AUTO, SEED_NAME):
         files.expert(args.expert)
     prompt = "".join(text_of("-")) if args.prompt == "-" else args.prompt
     start_jax()
@@ -92,7 +92,7 @@ def run(args) -> int:
     if args.expert == AUTO:
         bank = ExpertBank.load(args.bank, lms=False)  # they are read when they are to speak
     else:
-        bank = ExpertBank.load(args.bank, [] if args.expert == "seed" else [args.expert])
+        bank = ExpertBank.load(args.bank, [] if args.expert == SEED_NAME else [args.expert])
     found = generate(bank, prompt, options)
     if args.json:
         for _ in found:

@@ -13,7 +13,8 @@ from jaxtyping import Int
 from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
-from cr_jax.modular.language_models import SEED_NAME, BankLms
+from cr_jax.modular.language_models import BankLms
+from cr_jax.modular.options import SEED_NAME
 from cr_jax.router import route
 from cr_jax.scoring.batching import BatchSizes
 

@@ -10,21 +10,22 @@ import jax
 import numpy as np
 from jaxtyping import Integer
 
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import ExpertBank, parameters
+from cr_jax.bank.files import BankFolder
+from cr_jax.bank.manifest import LM, read_manifest
 from cr_jax.errors import UserError
 from cr_jax.models.lm import grouped
-from cr_jax.modular.options import LACKING, NO_LMS
+from cr_jax.modular.options import LACKING, NO_LMS, SEED_NAME
 from cr_jax.modular.schedule import SEED
 
-SEED_NAME = "seed"
-_KEPT = 4  # models that were read from the bank's folder and stay in the host's memory
+KEPT = 4  # models that were read from the bank's folder and stay in the host's memory
 
 
 class BankLms:
     """Language models of a bank.  `UserError` when it has none, or of a kind that cannot speak.
 
-    config: their shape; has_seed; speakers: names of the experts that have a model.  A bank that
-    was loaded with lms=False stays on disk: `stack` reads what it is asked for.
+    config: their shape; has_seed; speakers: names of the experts that have a model.  Those of a
+    bank that was loaded with lms=False stay on disk until they are asked for.
     """
 
     def __init__(self, bank: ExpertBank):
@@ -33,8 +34,11 @@ class BankLms:
         grouped.check_kind(bank.lm)
         self.config, self._bank = bank.lm, bank
         self._read: collections.OrderedDict[int, Any] = collections.OrderedDict()
-        self.speakers = tuple(e.name for e in bank.experts if e.lm is not None)
-        self.has_seed = bank.seed_lm is not None
+        self._files = None if bank.folder is None else BankFolder(bank.folder)
+        self.speakers = tuple(e.name for e in bank.experts if e.lm is not None or self._stored(e))
+        self.has_seed = bank.seed_lm is not None or (
+            self._files is not None and self._files.seed is not None
+        )
         if not self.speakers and not self.has_seed:
             raise UserError(f"no expert of the bank has a language model: {LACKING}")
 
@@ -60,14 +64,34 @@ class BankLms:
             )
         return place
 
-    def name(self, place: int) -> str:
-        """The inverse of `place`."""
-        return SEED_NAME if place == SEED else self._bank.names[place]
-
     def params(self, place: int) -> Any:
-        """One model's parameters, on the host."""
-        return self._bank.seed_lm if place == SEED else self._bank.experts[place].lm
+        """One model's parameters, on the host.  `UserError` when its file was changed."""
+        held = self._bank.seed_lm if place == SEED else self._bank.experts[place].lm
+        if held is not None:
+            return held
+        if place in self._read:
+            self._read.move_to_end(place)
+            return self._read[place]
+        while len(self._read) >= KEPT:
+            self._read.popitem(last=False)
+        self._read[place] = self._from_disk(place)
+        return self._read[place]
 
     def stack(self, places: Integer[np.ndarray, " G"]) -> Any:
         """Parameters [G, ...] on the host."""
         return jax.tree.map(lambda *x: np.stack(x), *(self.params(p) for p in places.tolist()))
+
+    def _stored(self, expert) -> bool:
+        if self._files is None:
+            return False
+        return read_manifest(self._files.expert(expert.name)).lm is not None
+
+    def _from_disk(self, place: int) -> Any:
+        if place == SEED:
+            self._files.check_seed()
+            folder = self._files.seed
+        else:
+            name = self._bank.names[place]
+            self._files.check_expert(name)
+            folder = self._files.expert(name)
+        return parameters.read_finite(folder / LM, self.config)

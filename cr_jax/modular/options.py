@@ -10,6 +10,7 @@ from cr_jax.modular.characters import checked_stops
 
 # JAX is not imported here: the command line checks its flags before that starts.
 AUTO = "auto"
+SEED_NAME = "seed"
 LACKING = "train them with configs/modular.py (docs/modular.md)"
 NO_LMS = f"the bank has no language models: {LACKING}, or name another bank"
 LEAST = 32  # positions of the shortest prefill; a cache has twice as many at least

@@ -21,8 +21,8 @@ from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
 from cr_jax.modular.generate import tokens_of
-from cr_jax.modular.language_models import SEED_NAME, BankLms
-from cr_jax.modular.options import PerplexityOptions
+from cr_jax.modular.language_models import BankLms
+from cr_jax.modular.options import SEED_NAME, PerplexityOptions
 from cr_jax.modular.schedule import SEED, Schedule, by_past, by_prefix, mixture, spoken
 from cr_jax.modular.score import token_nats
 from cr_jax.routing.document import Text

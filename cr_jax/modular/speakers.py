@@ -63,7 +63,8 @@ class Speakers:
         self.config, self.sampling, self.rule = config, sampling, rule
         self.texts = [np.asarray(t, np.int32) for t in texts]
         self._stack, self._most = stack, experts
-        longest = 1 + max(map(len, self.texts)) + max(room, SIZE)
+        # A text that is read anew needs room for a chunk after it.
+        longest = 1 + max(map(len, self.texts)) + room + SIZE
         self.length = min(context, _power(longest))
         self.dropped = np.zeros(len(self.texts), int)
         self._speak_as: np.ndarray | None = None  # experts [B, K]
