@@ -12,7 +12,8 @@ A str is the text itself; a file is given as `pathlib.Path("f.py")`.  `score` ta
 gives the residuals behind a route, token by token; `route_windows` routes windows one by one.
 `generate` goes on with a text and `perplexity` says what one costs, by the experts' language models
 (docs/modular.md).  `RouteOptions`, `GenerateOptions` and `PerplexityOptions` say how, `BatchSizes`
-how much is computed at once.  Bad input raises `UserError`.  Names are imported on first use, so that `import cr_jax` stays light.
+how much is computed at once.  Bad input raises `UserError`.  Names are imported on first use, so
+that `import cr_jax` stays light.
 """
 
 import importlib

@@ -39,7 +39,7 @@ from cr_jax.models import lm
 from cr_jax.models.lm import grouped
 from cr_jax.modular import decode
 from cr_jax.modular.grouped_score import spoken_nats
-from cr_jax.modular.speakers import SIZE, Speakers, stacked
+from cr_jax.modular.speakers import Speakers, stacked
 
 # The language models of configs/modular.py, and a size for CPUs.
 FULL = LmConfig(vocab_size=32768, d_model=256, heads=4, d_ff=768, blocks=8)
@@ -125,23 +125,16 @@ def _decoding(config: LmConfig, params, args, batch: int, experts: int, mix: int
     said, read = [], []
     while len(read) < 3 or sum(said) < args.seconds:  # the first compiles
         texts = Speakers(
-            config,
-            stacked(own),
-            experts,
-            prompts,
-            sampling=sampling,
-            rule=rule,
-            context=args.context,
-            room=args.tokens,
+            stacked(config, own), prompts, sampling, rule, context=args.context, room=args.tokens
         )
         start = time.perf_counter()
         texts.give(speak)
         jax.block_until_ready(texts.states)
         read.append(time.perf_counter() - start)
-        texts.speak(SIZE)  # compiled, or warm
-        for _ in range(max(1, args.tokens // SIZE - 1)):
+        texts.speak(decode.CHUNK)  # compiled, or warm
+        for _ in range(max(1, args.tokens // decode.CHUNK - 1)):
             start = time.perf_counter()
-            texts.speak(SIZE)
+            texts.speak(decode.CHUNK)
             said.append(time.perf_counter() - start)
     chunk = float(np.median(said))
     prefill = float(np.median(read[1:]))
@@ -155,9 +148,12 @@ def _decoding(config: LmConfig, params, args, batch: int, experts: int, mix: int
         },
         {
             "what": "decode",
-            "tokens_per_s": batch * SIZE / chunk,
-            "ms": 1000 * chunk / SIZE,  # of a step
-            "tokens_per_s_range": [batch * SIZE / max(said), batch * SIZE / min(said)],
+            "tokens_per_s": batch * decode.CHUNK / chunk,
+            "ms": 1000 * chunk / decode.CHUNK,  # of a step
+            "tokens_per_s_range": [
+                batch * decode.CHUNK / max(said),
+                batch * decode.CHUNK / min(said),
+            ],
             "chunks_timed": len(said),
             **shared,
         },
@@ -170,8 +166,9 @@ def _scoring(config: LmConfig, params, args, experts: int) -> dict:
     shape = (args.documents, args.window)
     tokens = draw.integers(0, config.vocab_size, shape, np.int32)
     own = draw.integers(0, experts, args.documents)
+    models = stacked(config, params)
     took = time_calls(
-        lambda i: spoken_nats(config, stacked(params), own, tokens, chunk=args.chunk),
+        lambda i: spoken_nats(models, own, tokens, chunk=args.chunk),
         lambda found: None,  # on the host already
         args.seconds,
         warmup=1,
@@ -197,7 +194,7 @@ def _memory(config: LmConfig, params) -> list[dict]:
     experts = len(jax.tree.leaves(host)[0])
 
     def load(i):
-        return grouped.weights(config, stacked(host)(np.array([i % experts])))
+        return grouped.weights(config, stacked(config, host).stack(np.array([i % experts])))
 
     took = time_calls(load, jax.block_until_ready, 1.0, warmup=1, groups=3, most=20)
     one = load(0)
@@ -246,10 +243,10 @@ def _model(args) -> LmConfig:
             raise UserError(f"--set {change}: {name} is a {kind.__name__}") from None
         config = dataclasses.replace(config, **{name: made})
     lm.make_lm(config)
-    if args.context < args.prompt + args.tokens + 1 + SIZE:
+    if args.context < args.prompt + args.tokens + 1 + decode.CHUNK:
         raise UserError(
             f"--context {args.context} has no room for {args.prompt} + {args.tokens} tokens and "
-            f"a chunk of {SIZE}: caches would be filled anew while they are timed"
+            f"a chunk of {decode.CHUNK}: caches would be filled anew while they are timed"
         )
     return config
 

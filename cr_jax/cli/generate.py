@@ -36,11 +36,7 @@ def add_arguments(parser) -> None:
     def number(flag: str, kind: type, metavar: str, text: str) -> None:
         default = getattr(wanted, flag.strip("-").replace("-", "_"))
         parser.add_argument(
-            flag,
-            type=kind,
-            default=default,
-            metavar=metavar,
-            help=f"{text} (default {default})",
+            flag, type=kind, default=default, metavar=metavar, help=f"{text} (default {default})"
         )
 
     parser.add_argument(
@@ -54,7 +50,11 @@ def add_arguments(parser) -> None:
     number("--top-p", float, "P", "draw among the likeliest tokens that have this share")
     number("--seed", int, "S", "of the draws: the same seed, the same text")
     parser.add_argument(
-        "--stop", action="append", default=[], metavar="STR", help="end before this text; repeatable"
+        "--stop",
+        action="append",
+        default=[],
+        metavar="STR",
+        help="end before this text; repeatable",
     )
     number("--every", int, "W", "decide again every W tokens; 0: never")
     number("--prefix", int, "N", "decide nothing below so many tokens")

@@ -74,7 +74,9 @@ class Judge:
         return now if found.known is False else found
 
     def _nearest(self, text) -> Decision:
-        judged = windows_of(text[-self.memory :], self.bank.model.window, self.bank.tokenizer.pad_id)
+        judged = windows_of(
+            text[-self.memory :], self.bank.model.window, self.bank.tokenizer.pad_id
+        )
         found = route(self.bank, judged, sizes=self.sizes)
         ranked = tuple(name for name in found.ranked if name in self.lms.speakers)
         if not ranked:

@@ -20,7 +20,15 @@ from cr_jax.config import LmConfig
 from cr_jax.models.lm import grouped
 from cr_jax.modular.schedule import mix_log_probs, update
 
+CHUNK = 32  # tokens of a call of `speak`, at most
 NONE = -1  # in place of a token that a finished text does not have
+
+
+class Voices(NamedTuple):
+    """The models that speak, and which rows are whose."""
+
+    weights: grouped.Weights
+    seats: grouped.Seats
 
 
 class Talk(NamedTuple):
@@ -84,23 +92,22 @@ def with_rows(
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6, 7), donate_argnums=3)
+@functools.partial(jax.jit, static_argnums=(0, 5), donate_argnums=2)
 def speak(
     config: LmConfig,
-    weights: grouped.Weights,
-    seats: grouped.Seats,
+    voices: Voices,
     talk: Talk,
     sampling: Sampling,
     limit: int | Int[Array, ""],
     rule: Rule,
-    size: int,
 ) -> tuple[Int[Array, "B T"], Talk]:
-    """(the next `limit` <= `size` tokens of each text, the talk after them).
+    """(the next `limit` <= `CHUNK` tokens of each text, the talk after them).
 
-    T = `size`; `NONE` stands beyond the limit and after a text's end.  It stops early once all
+    T = `CHUNK`; `NONE` stands beyond the limit and after a text's end.  It stops early once all
     texts have ended.  The caches must have room for `limit` more tokens.
     """
     batch, several = talk.log_weights.shape
+    weights, seats = voices
 
     def going(carry):
         at, _, talk = carry
@@ -120,15 +127,13 @@ def speak(
             nats = -jnp.take_along_axis(each, token[:, None, None], 2)[..., 0]
             uniform = jnp.full((several,), -jnp.log(float(several)))
             log_weights = update(talk.log_weights, nats, rule.switch, uniform)[1]
-        states, cache = grouped.step(
-            config, weights, seats, jnp.repeat(token, several), talk.cache
-        )
+        states, cache = grouped.step(config, weights, seats, jnp.repeat(token, several), talk.cache)
         said = said.at[:, at].set(jnp.where(talk.done, NONE, token))
         spoken = talk.spoken + (~talk.done).astype(jnp.int32)
         done = talk.done | (token == sampling.end)
         return at + 1, said, Talk(cache, states, log_weights, spoken, done)
 
-    start = (jnp.int32(0), jnp.full((batch, size), NONE, jnp.int32), talk)
+    start = (jnp.int32(0), jnp.full((batch, CHUNK), NONE, jnp.int32), talk)
     _, said, talk = jax.lax.while_loop(going, one, start)
     return said, talk
 

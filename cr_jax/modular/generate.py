@@ -24,7 +24,7 @@ from cr_jax.modular.language_models import BankLms
 from cr_jax.modular.options import AUTO, GenerateOptions
 from cr_jax.modular.schedule import mixture
 from cr_jax.modular.score import token_nats
-from cr_jax.modular.speakers import SIZE, Speakers
+from cr_jax.modular.speakers import Speakers
 from cr_jax.routing.document import Text
 from cr_jax.scoring.batching import BatchSizes
 
@@ -75,12 +75,10 @@ class Generation:
         self.prompt_tokens, self.spans, self.finish = len(prompt), [], ""
         self.decision = self._first(prompt)
         self._speakers = Speakers(
-            self._lms.config,
-            self._lms.stack,
-            self._lms.count,
+            self._lms.models,
             [prompt],
-            sampling=sampling(bank.tokenizer, self._lms.config.vocab_size, options, 1),
-            rule=decode.Rule(options.temperature == 0, options.top_p < 1, options.switch),
+            sampling(bank.tokenizer, self._lms.config.vocab_size, options, 1),
+            decode.Rule(options.temperature == 0, options.top_p < 1, options.switch),
             context=options.context,
             room=options.max_tokens,
         )
@@ -148,7 +146,7 @@ class Generation:
         options, out = self._options, Characters(self._bank.tokenizer, self._options.stop)
         spoken, before, due = 0, None, self._due(0)
         while not self.finish:
-            limit = min(SIZE, options.max_tokens - spoken, due - spoken)
+            limit = min(decode.CHUNK, options.max_tokens - spoken, due - spoken)
             said = self._speakers.speak(limit)[0]
             text, used = "", 0
             for token in said.tolist():
@@ -218,6 +216,8 @@ def generate(
     """
     options = options or GenerateOptions()
     lms = BankLms(bank)
+    if options.expert == AUTO:
+        lms.check_any()
     if options.mix > max(1, len(lms.speakers)):
         raise UserError(
             f"mix={options.mix}: the bank has {len(lms.speakers)} experts with a language model"
@@ -238,9 +238,7 @@ def sampling(tokenizer: Any, vocab_size: int, options: GenerateOptions, texts: i
     allowed = np.zeros(vocab_size, bool)
     allowed[: tokenizer.vocab_size] = tokenizer.token_bytes > 0
     allowed[tokenizer.end_id] = True
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.key(options.seed), jnp.arange(texts)
-    )
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(options.seed), jnp.arange(texts))
     return decode.Sampling(
         jnp.float32(max(options.temperature, 1e-6)),
         jnp.float32(options.top_p),

@@ -5,20 +5,16 @@
 Not in the paper.  Letters: B documents or windows, L tokens, E experts.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import numpy as np
 from jaxtyping import Float, Integer
 
-from cr_jax.config import LmConfig
 from cr_jax.modular.score import token_nats
+from cr_jax.modular.speakers import Models
 
 
 def spoken_nats(
-    config: LmConfig,
-    stack: Callable[[np.ndarray], Any],
+    models: Models,
     experts: Integer[np.ndarray, " B"],
     tokens: Integer[np.ndarray, "B L"],
     *,
@@ -27,16 +23,15 @@ def spoken_nats(
 ) -> Float[np.ndarray, "B L"]:
     """float32 nats of each token by the expert of its document.
 
-    stack: experts [G] -> their parameters [G, ...]; each expert is asked for once.  A call reads
-    `rows` documents, and an expert's last ones the next power of two: few shapes, little filling.
-    What padding costs means nothing.
+    Each model is asked for once.  A call reads `rows` documents, and an expert's last ones the next
+    power of two: few shapes, little filling.  What padding costs means nothing.
     """
     found = np.empty(tokens.shape, np.float32)
     for expert in np.unique(experts):
         own = np.flatnonzero(experts == expert)
-        params = jax.device_put(stack(np.array([expert])))
+        params = jax.device_put(models.stack(np.array([expert])))
         for start in range(0, len(own), rows):
             some = own[start : start + rows]
             size = min(rows, 1 << (len(some) - 1).bit_length())
-            found[some] = token_nats(config, params, tokens[some], chunk, size)[0]
+            found[some] = token_nats(models.config, params, tokens[some], chunk, size)[0]
     return found

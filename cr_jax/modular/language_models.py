@@ -17,12 +17,14 @@ from cr_jax.errors import UserError
 from cr_jax.models.lm import grouped
 from cr_jax.modular.options import LACKING, NO_LMS, SEED_NAME
 from cr_jax.modular.schedule import SEED
+from cr_jax.modular.speakers import Models
 
 KEPT = 4  # models that were read from the bank's folder and stay in the host's memory
 
 
 class BankLms:
-    """Language models of a bank.  `UserError` when it has none, or of a kind that cannot speak.
+    """Language models of a bank.  `UserError` for one that was made without any, or with a kind
+    that cannot speak.
 
     config: their shape; has_seed; speakers: names of the experts that have a model.  Those of a
     bank that was loaded with lms=False stay on disk until they are asked for.
@@ -39,8 +41,11 @@ class BankLms:
         self.has_seed = bank.seed_lm is not None or (
             self._files is not None and self._files.seed is not None
         )
-        if not self.speakers and not self.has_seed:
-            raise UserError(f"no expert of the bank has a language model: {LACKING}")
+
+    @property
+    def models(self) -> Models:
+        """What `Speakers` and `spoken_nats` take, by place."""
+        return Models(self.config, self.stack, self.count)
 
     @property
     def count(self) -> int:
@@ -52,17 +57,18 @@ class BankLms:
         if name == SEED_NAME:
             if not self.has_seed:
                 raise UserError(
-                    "the bank has no seed, a language model of all domains: name one of its "
-                    f"experts, {', '.join(self.speakers)}"
+                    "the bank has no seed, a language model of all domains: name an expert"
                 )
             return SEED
         place = self._bank.index(name)
         if name not in self.speakers:
-            raise UserError(
-                f"expert {name!r} has no language model: name one of "
-                f"{', '.join(self.speakers) or SEED_NAME}, or {LACKING}"
-            )
+            raise UserError(f"expert {name!r} has no language model: name another, or {LACKING}")
         return place
+
+    def check_any(self) -> None:
+        """`UserError` when no expert and no seed has a language model."""
+        if not self.count:
+            raise UserError(f"no expert of the bank has a language model: {LACKING}")
 
     def params(self, place: int) -> Any:
         """One model's parameters, on the host.  `UserError` when its file was changed."""

@@ -4,6 +4,7 @@ command line."""
 import dataclasses
 import math
 import numbers
+from collections.abc import Sequence
 
 from cr_jax.errors import UserError
 from cr_jax.modular.characters import checked_stops
@@ -35,7 +36,7 @@ class GenerateOptions:
     temperature: float = 0.8
     top_p: float = 0.95
     seed: int = 0
-    stop: tuple[str, ...] | str = ()
+    stop: Sequence[str] = ()
     expert: str = AUTO
     every: int = 64
     prefix: int = 16

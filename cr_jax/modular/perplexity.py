@@ -93,9 +93,7 @@ class Perplexity:
             "mixture": row(self.mixture),
             "seed": None if self.seed is None else row(self.seed),
             "experts": {name: row(nats) for name, nats in self.experts.items()},
-            "turns": [
-                {k: v for k, v in vars(turn).items() if k != "text"} for turn in self.turns
-            ],
+            "turns": [{k: v for k, v in vars(turn).items() if k != "text"} for turn in self.turns],
         }
 
 
@@ -112,6 +110,7 @@ def perplexity(
     """
     options, sizes = options or PerplexityOptions(), sizes or BatchSizes.for_device()
     lms = BankLms(bank)
+    lms.check_any()
     if not lms.speakers:
         raise UserError("no expert of the bank has a language model: only its seed speaks")
     ids = tokens_of(bank, text)

@@ -6,7 +6,7 @@ Letters: B texts, K experts of a text, E experts.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,23 @@ from cr_jax.config import LmConfig
 from cr_jax.errors import UserError
 from cr_jax.models.lm import grouped
 from cr_jax.modular import decode
+from cr_jax.modular.decode import CHUNK
 from cr_jax.modular.options import LEAST
 
-SIZE = 32  # tokens of a chunk, at most
 
-Stack = Callable[[np.ndarray], Any]  # experts [G] -> their parameters, stacked [G, ...]
+class Models(NamedTuple):
+    """Language models of one shape, given out by place.
+
+    stack: places [G] -> their parameters [G, ...], on the host or the device; count: how many
+    there are.
+    """
+
+    config: LmConfig
+    stack: Callable[[np.ndarray], Any]
+    count: int
 
 
-def stacked(params: Any) -> Stack:
+def stacked(config: LmConfig, params: Any) -> Models:
     """Of parameters [E, ...], on the host or the device."""
     count = len(jax.tree.leaves(params)[0])
 
@@ -32,7 +41,7 @@ def stacked(params: Any) -> Stack:
         whole = len(experts) == count and (experts == np.arange(count)).all()
         return params if whole else jax.tree.map(lambda x: x[experts], params)
 
-    return stack
+    return Models(config, stack, count)
 
 
 class Speakers:
@@ -44,27 +53,24 @@ class Speakers:
 
     def __init__(
         self,
-        config: LmConfig,
-        stack: Stack,
-        experts: int,
+        models: Models,
         texts: Sequence[Int[np.ndarray, " N"]],
-        *,
         sampling: decode.Sampling,
-        rule: decode.Rule = decode.Rule(),
-        context: int = 1024,
-        room: int = SIZE,
+        rule: decode.Rule,
+        context: int = 512,
+        room: int = CHUNK,
     ):
-        """experts: E, how many there are.  context: positions of a cache at most, the start among
-        them; room: tokens that are going to be said, for a cache no larger than needed.
+        """context: positions of a cache at most, the start among them; room: tokens that are going
+        to be said, for a cache no larger than needed.
         """
-        grouped.check_kind(config)
+        grouped.check_kind(models.config)
         if context < 2 * LEAST:
             raise UserError(f"context={context}: a cache has at least {2 * LEAST} positions")
-        self.config, self.sampling, self.rule = config, sampling, rule
+        self.config, self.sampling, self.rule = models.config, sampling, rule
         self.texts = [np.asarray(t, np.int32) for t in texts]
-        self._stack, self._most = stack, experts
+        self._models = models
         # A text that is read anew needs room for a chunk after it.
-        longest = 1 + max(map(len, self.texts)) + room + SIZE
+        longest = 1 + max(map(len, self.texts)) + room + CHUNK
         self.length = min(context, _power(longest))
         self.dropped = np.zeros(len(self.texts), int)
         self._speak_as: np.ndarray | None = None  # experts [B, K]
@@ -81,9 +87,7 @@ class Speakers:
         """What the next tokens are predicted from [B K, D], on the device."""
         return self._talk.states
 
-    def give(
-        self, experts: Int[np.ndarray, "B K"], log_weights: np.ndarray | None = None
-    ) -> None:
+    def give(self, experts: Int[np.ndarray, "B K"], log_weights: np.ndarray | None = None) -> None:
         """Says who speaks from now on; only texts whose experts change are read again.
 
         log_weights: of a mixture that begins [B, K]; None: all alike.
@@ -93,7 +97,9 @@ class Speakers:
         if before is not None and before.shape != experts.shape:
             raise UserError("the number of experts of a text cannot change on the way")
         self._speak_as = experts
-        fresh = np.arange(len(experts)) if before is None else (before != experts).any(1).nonzero()[0]
+        fresh = (
+            np.arange(len(experts)) if before is None else (before != experts).any(1).nonzero()[0]
+        )
         if log_weights is None:
             log_weights = np.full(experts.shape, -np.log(experts.shape[1]), np.float32)
         if before is None:
@@ -107,23 +113,17 @@ class Speakers:
         self._read(fresh)
 
     def speak(self, limit: int) -> list[Int[np.ndarray, " N"]]:
-        """The next tokens of each text, at most `limit` <= `SIZE`: fewer where it ends, and then
+        """The next tokens of each text, at most `limit` <= `CHUNK`: fewer where it ends, and then
         its end's id is the last.
         """
-        if not 1 <= limit <= SIZE:
-            raise UserError(f"limit={limit} must lie in [1, {SIZE}]")
+        if not 1 <= limit <= CHUNK:
+            raise UserError(f"limit={limit} must lie in [1, {CHUNK}]")
         seen = np.array([len(t) for t in self.texts]) - self.dropped
         self._read((1 + seen + limit > self.length).nonzero()[0])
         rows, seats = self._seats(self._speak_as.reshape(-1))
+        voices = decode.Voices(self._weights(rows), seats)
         said, self._talk = decode.speak(
-            self.config,
-            self._weights(rows),
-            seats,
-            self._talk,
-            self.sampling,
-            limit,
-            self.rule,
-            SIZE,
+            self.config, voices, self._talk, self.sampling, limit, self.rule
         )
         found = [row[row != decode.NONE] for row in np.asarray(said)]
         self.texts = [np.concatenate(pair) for pair in zip(self.texts, found, strict=True)]
@@ -141,7 +141,7 @@ class Speakers:
             return
         for b in some:
             n = len(self.texts[b])
-            self.dropped[b] = 0 if 1 + n + SIZE <= self.length else n - self.length // 2
+            self.dropped[b] = 0 if 1 + n + CHUNK <= self.length else n - self.length // 2
         several = self._speak_as.shape[1]
         count = min(_power(len(some)), len(self.texts))
         some = np.concatenate([some, np.repeat(some[-1:], count - len(some))])
@@ -166,14 +166,14 @@ class Speakers:
         self._talk = decode.with_rows(self._talk, beyond, states, cache)
 
     def _seats(self, experts):
-        return grouped.seat(experts, self._most)
+        return grouped.seat(experts, self._models.count)
 
     def _weights(self, experts: np.ndarray) -> grouped.Weights:
         """The models of these experts on the device: those of the last call, or loaded."""
         key = tuple(experts.tolist())
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # before the next are made: never two sets in memory
-            self._loaded = key, grouped.weights(self.config, self._stack(experts))
+            self._loaded = key, grouped.weights(self.config, self._models.stack(experts))
         return self._loaded[1]
 
     def _begun(self, log_weights: np.ndarray) -> decode.Talk:

@@ -11,6 +11,7 @@ DRAW = np.random.default_rng(0)
 LOGITS = DRAW.normal(0, 2, (40, 50)).astype(np.float32)
 LOG_PROBS = jax.nn.log_softmax(LOGITS)
 NUMBER = jnp.zeros(40, jnp.int32)
+RULE = decode.Rule()
 
 
 def sampling(temperature=1.0, top_p=1.0, allowed=None, seed=0):
@@ -52,7 +53,7 @@ def test_greedy_is_the_likeliest_allowed_id():
     assert found[0] == np.where(allowed, LOGITS[0], -np.inf).argmax() != best[0]
 
 
-def draws(count=2000, rule=decode.Rule(), **more):
+def draws(count=2000, rule=RULE, **more):
     """Ids drawn for the first row at `count` numbers of a token."""
     s = sampling(**more)
     one = s._replace(keys=s.keys[:1])

@@ -250,7 +250,7 @@ def test_what_a_bank_does_not_have_is_one_line(bank):
         lambda: cr_jax.generate(bank.changed(lm=None), "abc"), "no language models", "modular.py"
     )
     some = tiny_lms.bank(experts=("e1",))
-    for name, word in (("nobody", "nobody"), ("e0", "e0' has no language model: name one of e1")):
+    for name, word in (("nobody", "nobody"), ("e0", "e0' has no language model: name another")):
         refuses(lambda n=name: cr_jax.generate(some, "abc", GenerateOptions(expert=n)), word)
     refuses(
         lambda: cr_jax.generate(tiny_lms.bank(seed=False), "a", GenerateOptions(expert="seed")),

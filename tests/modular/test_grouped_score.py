@@ -14,14 +14,14 @@ EXPERTS = np.array([2, 0, 2, 2, 3, 2, 0, 2, 2, 3, 2])
 
 
 def test_each_document_costs_what_its_expert_says():
-    asked = []
+    asked, whole = [], stacked(tiny_lms.TINY, PARAMS)
 
     def stack(experts):
         asked.append(experts.tolist())
-        return stacked(PARAMS)(experts)
+        return whole.stack(experts)
 
     every = token_nats(tiny_lms.TINY, PARAMS, TOKENS)
-    found = spoken_nats(tiny_lms.TINY, stack, EXPERTS, TOKENS, rows=4)
+    found = spoken_nats(whole._replace(stack=stack), EXPERTS, TOKENS, rows=4)
     np.testing.assert_allclose(found, every[EXPERTS, np.arange(11)], atol=1e-5)
     assert np.abs(found - every[(EXPERTS + 1) % 4, np.arange(11)]).max() > 0.1
     assert asked == [[0], [2], [3]]  # each once, and nobody who speaks nothing

@@ -10,13 +10,15 @@ import tiny_lms
 
 from cr_jax.errors import UserError
 from cr_jax.modular import decode, schedule
-from cr_jax.modular.speakers import SIZE, Speakers, stacked
+from cr_jax.modular.decode import CHUNK
+from cr_jax.modular.speakers import Speakers, stacked
 
 CONFIG, EXPERTS = tiny_lms.TINY, 5
 DRAW = np.random.default_rng(0)
 TEXTS = [DRAW.integers(0, 29, n).astype(np.int32) for n in (7, 3, 11, 1, 5, 0)]
 SPEAKERS = np.array([[3], [0], [3], [4], [1], [0]])
 PARAMS = tiny_lms.stacked(EXPERTS)
+MODELS = stacked(CONFIG, PARAMS)
 GREEDY = decode.Rule(greedy=True)
 
 
@@ -30,21 +32,11 @@ def sampling(texts=6, temperature=1.0, top_p=1.0, end=99, seed=0, banned=()):
 
 
 def speakers(texts=TEXTS, drawn=None, rule=GREEDY, **more):
-    return Speakers(
-        CONFIG,
-        stacked(PARAMS),
-        EXPERTS,
-        texts,
-        sampling=drawn or sampling(len(texts)),
-        rule=rule,
-        **more,
-    )
+    return Speakers(MODELS, texts, drawn or sampling(len(texts)), rule, **more)
 
 
 def alone(b, tokens, **more):
-    return tiny_lms.greedy(
-        CONFIG, tiny_lms.one(PARAMS, SPEAKERS[b, 0]), TEXTS[b], tokens, **more
-    )
+    return tiny_lms.greedy(CONFIG, tiny_lms.one(PARAMS, SPEAKERS[b, 0]), TEXTS[b], tokens, **more)
 
 
 def test_side_by_side_is_alone_token_by_token():
@@ -123,10 +115,7 @@ def test_a_mixture_says_what_the_posterior_of_its_experts_says():
         weights, text = np.exp(start[b]), list(few[b])
         for token in said[b]:
             each = np.stack(
-                [
-                    tiny_lms.next_log_probs(CONFIG, tiny_lms.one(PARAMS, e), text)
-                    for e in given[b]
-                ]
+                [tiny_lms.next_log_probs(CONFIG, tiny_lms.one(PARAMS, e), text) for e in given[b]]
             )
             mixed = np.asarray(schedule.mix_log_probs(weights[None], each[None]))[0]
             assert np.exp(mixed).sum() == pytest.approx(1, abs=1e-5)
@@ -148,9 +137,9 @@ def test_only_the_models_that_speak_are_loaded():
 
     def stack(experts):
         asked.append(experts.tolist())
-        return stacked(PARAMS)(experts)
+        return MODELS.stack(experts)
 
-    one = Speakers(CONFIG, stack, EXPERTS, TEXTS[:1], sampling=sampling(1), rule=GREEDY)
+    one = Speakers(MODELS._replace(stack=stack), TEXTS[:1], sampling(1), GREEDY)
     one.give(np.array([[3]]))
     one.speak(2)
     one.give(np.array([[3]]))  # nothing changes: nothing is read
@@ -163,17 +152,12 @@ def test_only_the_models_that_speak_are_loaded():
 def test_what_cannot_be_is_one_line():
     with pytest.raises(UserError, match="context=8"):
         speakers(context=8)
+    other = MODELS._replace(config=dataclasses.replace(CONFIG, kind="other"))
     with pytest.raises(UserError, match="kind='decoder'"):
-        Speakers(
-            dataclasses.replace(CONFIG, kind="other"),
-            stacked(PARAMS),
-            EXPERTS,
-            TEXTS,
-            sampling=sampling(),
-        )
+        Speakers(other, TEXTS, sampling(), GREEDY)
     one = speakers(TEXTS[:1])
     one.give(np.array([[0]]))
-    for limit in (0, SIZE + 1):
+    for limit in (0, CHUNK + 1):
         with pytest.raises(UserError, match="limit="):
             one.speak(limit)
     with pytest.raises(UserError, match="cannot change"):

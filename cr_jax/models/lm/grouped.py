@@ -170,9 +170,7 @@ def step(
     return states, RowCache(tuple(keys), tuple(values), cache.length + 1)
 
 
-def log_probs(
-    weights: Weights, seats: Seats, states: Float[Array, "B D"]
-) -> Float[Array, "B V"]:
+def log_probs(weights: Weights, seats: Seats, states: Float[Array, "B D"]) -> Float[Array, "B V"]:
     """log P of every next token, float32, by each text's own expert."""
     rows = _seated(states, seats)
     logits = jnp.einsum("grd,gdv->grv", rows, weights.head, preferred_element_type=jnp.float32)
