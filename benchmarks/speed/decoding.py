@@ -76,14 +76,11 @@ def run(args, command: str) -> list[dict]:
     print("  ".join(f"{c:>12}" for c in COLUMNS), flush=True)
 
     def add(row):
-        dense = [
-            r
-            for r in rows
-            if r["arm"] == "dense" and (r["what"], r["batch"]) == (row["what"], row["batch"])
-        ]
+        rows.append(row := {"device": device, **row})
+        same = [r for r in rows if (r["what"], r["batch"]) == (row["what"], row["batch"])]
+        dense = next((r for r in same if r["arm"] == "dense"), None)
         if dense and "tokens_per_s" in row:
-            row["of_dense"] = row["tokens_per_s"] / dense[0]["tokens_per_s"]
-        rows.append({"device": device, **row})
+            row["of_dense"] = row["tokens_per_s"] / dense["tokens_per_s"]
         print("  ".join(f"{_show(row.get(c)):>12}" for c in COLUMNS), flush=True)
         if args.out:
             rest = {
