@@ -111,6 +111,7 @@ class _Writer:
         final = self.files.path / SEED
         draft = final.with_name(f".{SEED}.{os.getpid()}")
         self._drafts.callback(shutil.rmtree, draft, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)  # of a process that had our number
         draft.mkdir()
         parameters.write(draft / LM, params, self.dtype)
         write_manifest(draft, self.files.index["tokenizer"], self.shape, needed=())

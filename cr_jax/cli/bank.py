@@ -62,6 +62,7 @@ def list_experts(args) -> int:
         for row in rows:
             print_line(json.dumps(row))
         return 0
+    seed = None if files.seed is None else _parameters(files.seed / LM)
     words = wording(files.index.get("scoring"))
     tell = lambda line: print_line(printable(line))  # it quotes the bank's JSON
     tell(
@@ -71,10 +72,9 @@ def list_experts(args) -> int:
         f"{words.cost}" + (f"; ranked with {words.added} added" if words.typicality_weight else "")
     )
     if "lm" in files.index:
-        seed = _parameters(files.seed / LM) if files.seed else None
+        have = sum(row["lm_parameters"] is not None for row in rows)
         tell(
-            f"language models: {sum(row['lm_parameters'] is not None for row in rows)} of "
-            f"{len(rows)} experts; "
+            f"language models: {have} of {len(rows)} experts; "
             + ("no seed" if seed is None else f"a seed of {seed:,} parameters, for unknown text")
         )
     width = max(map(len, files.names), default=0)
