@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cr_jax import __version__
 from cr_jax.bank import pretrained
-from cr_jax.cli import bank, generate, perplexity, reconstruct, route, tokenize
+from cr_jax.cli import bank, generate, modular, perplexity, reconstruct, route, tokenize
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import prepare
 from cr_jax.cli.output import complain
@@ -142,6 +142,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     text.set_defaults(run=tokenize.run)
     tokenize.add_arguments(text)
+
+    group = commands.add_parser(
+        "modular",
+        help="split text without labels into parts",
+        description="Prepare text for experts that need no names.",
+        epilog=modular.EPILOG,
+        **raw,
+    )
+    made = group.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "partition",
+        help="split text into parts by code length",
+        description="Split text into parts of equal size, each of which compresses well.",
+        epilog=modular.EPILOG,
+        **raw,
+    )
+    made.set_defaults(run=modular.partition)
+    modular.add_arguments(made)
 
     keep = commands.add_parser(
         "bank",

@@ -162,6 +162,17 @@ class TokenFolder:
                 raise UserError(f"{self.path} has ids of another tokenizer than {given}: {_WAYS}")
         return found
 
+    def own_tokenizer(self) -> Tokenizer:
+        """The tokenizer that made the ids, whatever an experiment says."""
+        self._check_sums(TOKENIZER)
+        return load_tokenizer(self.path / TOKENIZER)
+
+    def specs(self, split: str) -> list[CorpusSpec]:
+        """The corpora of a split that the folder has, in its own order."""
+        return [
+            spec for (_, own), found in self._entries.items() if own == split for spec, _ in found
+        ]
+
     def corpus(self, spec: CorpusSpec, cache: Path) -> Corpus:
         """A corpus of the experiment; a compressed one is unpacked into `cache` at first use.
 

@@ -6,6 +6,7 @@ Context -> run -> {key: value} of report.json -> section -> a table on the page
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from cr_jax.bank import ExpertBank
 from cr_jax.config import Experiment
@@ -18,12 +19,16 @@ from cr_jax.studies.sums import Key, Sums, measure, scorer
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """A finished run: its settings, its text, its bank, and every expert's scores on test."""
+    """A finished run: its settings, its text, its bank, and every expert's scores on test.
+
+    language_models: as `studies.modular.models.LanguageModels`; None where the run trained none.
+    """
 
     experiment: Experiment
     text: Corpora
     bank: ExpertBank
     scores: Mapping[str, DomainScores]  # of every domain of `text.test`
+    language_models: Any = None
 
     @property
     def own_test(self) -> dict[str, Windows]:

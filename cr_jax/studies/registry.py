@@ -14,6 +14,7 @@ from cr_jax.errors import UserError
 from cr_jax.studies import fingerprint, geometry, routing
 from cr_jax.studies.entries import ENTRIES
 from cr_jax.studies.interface import Context, Section, Study
+from cr_jax.studies.modular import entry as modular
 
 __all__ = ["STUDIES", "Context", "Section", "Study", "check", "register", "run"]
 
@@ -33,6 +34,7 @@ STUDIES: dict[str, Study] = {
         ),
         Study("geometry", lambda c: geometry.run(c.bank, c.text.test, c.experiment.seed)),
         *ENTRIES,
+        modular.STUDY,
     )
 }
 

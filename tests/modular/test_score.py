@@ -11,6 +11,7 @@ from cr_jax.config import LmConfig
 from cr_jax.errors import UserError
 from cr_jax.models import lm
 from cr_jax.modular import score
+from cr_jax.scoring import bigram
 
 TINY = LmConfig(vocab_size=29, d_model=16, heads=2, d_ff=24, blocks=1, dtype="float32")
 TOKENS = np.random.default_rng(0).integers(0, 29, (7, 10)).astype(np.uint16)
@@ -67,6 +68,19 @@ def test_single_models_are_stacked():
     found = score.token_nats(TINY, score.stacked(ones), TOKENS)
     whole = score.token_nats(TINY, params, TOKENS)
     np.testing.assert_allclose(found, whole[[2, 0]], atol=1e-5)
+
+
+def test_bigram_models_are_read_in_batches_too():
+    rng = np.random.default_rng(0)
+    counted = [
+        bigram.count(rng.integers(0, 29, (5, 40)), np.ones((5, 40), bool), 29) for _ in range(2)
+    ]
+    table = bigram.table(counted)
+    whole = np.asarray(bigram.residuals(table, TOKENS.astype(np.int32), np.ones((7, 10), bool)))
+    for rows in (3, 7, 100):
+        found = score.bigram_nats(table, TOKENS, rows)
+        assert found.shape == (2, 7, 10)
+        np.testing.assert_allclose(found.sum(-1), whole, rtol=1e-4)
 
 
 def test_ids_of_another_vocabulary_are_refused():

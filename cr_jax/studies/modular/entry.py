@@ -1,0 +1,145 @@
+"""The study of a finished run, and its section of the report."""
+
+from typing import Any
+
+import numpy as np
+
+from cr_jax.errors import UserError
+from cr_jax.studies.interface import Section, Study
+from cr_jax.studies.modular import models as run_models
+from cr_jax.studies.modular.arms import Plan, all_arms
+from cr_jax.studies.modular.measure import Models, fit_gate, measure
+from cr_jax.studies.modular.splices import splices
+from cr_jax.studies.modular.table import PREFIXES, margins, scheduling, table
+
+WINDOWS, VALID, SPLICED = 256, 64, 128  # windows of a domain on test and valid, and of splices
+MAIN = 64  # tokens of the prefix that the first table shows
+MIXED = "mixed"  # the unseen domain of documents that switch between kinds
+
+
+def run(context: Any) -> dict:
+    """-> {"modular": {"arms", "prefix", "mixed", "partition", "scheduling",
+    "scheduling_flops_share", "settings"}}.
+
+    "mixed": the same tables of splices of two domains and, where the run has such an unseen domain,
+    of real documents.  "partition": by k the figures of the parts' models after the main prefix.
+    `UserError` where the run has no language models or its windows are too short.
+    """
+    language_models = run_models.of_run(context)
+    names, window = context.bank.names, context.bank.model.window
+    prefixes = tuple(n for n in PREFIXES if n < window) or (window // 2,)
+    if window < 2:
+        raise UserError("windows of one token leave nothing after a prefix; use longer ones")
+    main = MAIN if MAIN in prefixes else prefixes[-1]
+    own = {n: context.text.test[n].spread(WINDOWS) for n in names}
+    spliced, label = splices(own, SPLICED, context.experiment.seed)
+    windows = {**own, "spliced": spliced}
+    if MIXED in context.text.test and MIXED not in names:
+        windows[MIXED] = context.text.test[MIXED].spread(WINDOWS)
+    labels = {n: np.full(w.mask.shape, e) for e, (n, w) in enumerate(own.items())}
+    labels["spliced"] = label
+    scored = Models(context, language_models, fit_gate(context, prefixes))
+    nats = measure(scored, windows, prefixes, labels)
+    plan = Plan(main, every=min(64, window - 1))
+    valid = {n: context.text.valid[n].spread(VALID) for n in names}
+    bare = Models(context, _experts_only(language_models))
+    on_valid = measure(bare, valid, (), {})
+    if all(d.bigrams is not None for d in on_valid.values()):
+        plan = Plan(main, every=plan.every, margins=margins(on_valid, prefixes, plan.most))
+    facts, arms = run_models.facts(language_models), all_arms(scored.sets)
+    domains = {n: nats[n] for n in names}
+    found = table(domains, plan, facts, prefixes, arms)
+    cost = scheduling(domains, plan, language_models.config, prefixes)
+    after = found["prefix"][str(main)]["after"]
+    return {
+        "modular": {
+            **found,
+            "mixed": {
+                n: table({n: d}, plan, facts, prefixes, arms)
+                for n, d in nats.items()
+                if n not in names
+            },
+            "partition": {
+                n.removeprefix("partition_"): after[n] for n in after if n.startswith("partition_")
+            },
+            "scheduling": cost,
+            "scheduling_flops_share": cost[str(main)]["flops_share"] if cost else None,
+            "settings": {
+                "main_prefix": main,
+                "every": plan.every,
+                "switch": plan.switch,
+                "most_candidates": plan.most,
+                "windows": {n: len(d.mask) for n, d in nats.items()},
+                "tokens": {n: int(d.mask.sum()) for n, d in nats.items()},
+            },
+        }
+    }
+
+
+class _experts_only:
+    """A run's language models without those that are compared."""
+
+    def __init__(self, models: run_models.LanguageModels):
+        self.config, self.seed, self.experts = models.config, models.seed, models.experts
+        self.arms: dict = {}
+
+
+def section(report: dict) -> Section:
+    """The arms over the tokens after the main prefix."""
+    found = report["modular"]
+    main = found["settings"]["main_prefix"]
+    part = found["prefix"][str(main)]
+    rows = sorted(part["after"].items(), key=lambda item: _mean(item[1]["bits_per_byte"]))
+    agreement = part["agreement"].get("top1", {})
+    return Section(
+        "Language models, scheduled by compression",
+        (
+            "who speaks",
+            "perplexity beside dense",
+            "beside the label's expert",
+            "bits/byte",
+            "parameters that speak",
+            "in all",
+        ),
+        [
+            (
+                name + (" (a bound)" if row["bound"] else ""),
+                _ratio(row["mean_ppl_vs_dense"]),
+                _ratio(row["mean_ppl_vs_label"]),
+                f"{_mean(row['bits_per_byte']):.3f}",
+                _millions(row["active_params"]),
+                _millions(row["total_params"]),
+            )
+            for name, row in rows
+        ],
+        f"Each row is who predicts the tokens after the first {main} of each test window, all over "
+        "the same tokens; figures are means over domains of equal weight.  What decides reads "
+        f"the first {main} tokens, or those before each token.",
+        "the expert that compresses a text's beginning best does not predict its rest better than "
+        "one model of the same size that was trained on all domains.",
+        ""
+        if not agreement
+        else f"The first {main} tokens choose the label's expert in {agreement['label']:.1%} of "
+        f"windows"
+        + (
+            ""
+            if agreement["other_better"] is None
+            else f"; of the others {agreement['other_better']:.0%} are predicted better than by it"
+        )
+        + ".",
+    )
+
+
+def _mean(values) -> float:
+    return float(np.mean(list(values.values())))
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{100 * (value - 1):+.1f} %"
+
+
+def _millions(value: int | None) -> str:
+    return "–" if value is None else f"{value / 1e6:.1f} M"
+
+
+STUDY = Study("modular", run, section, run_models.check)
