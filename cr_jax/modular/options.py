@@ -79,7 +79,7 @@ class PerplexityOptions:
 
     prefix: int = 64
     every: int = 64
-    memory: int = 0
+    memory: int = 256
     switch: float = 0.01
     window: int = 512
 
