@@ -222,7 +222,7 @@ class Cascade:
         """Routes every window on its own, among its candidates.
 
         Residuals are infinite, and p-values NaN, for experts that did not score a window; the
-        expert is -1 where the bank's rule scores none of its tokens.
+        expert is -1 where a window has no token.
         """
         sizes, rule = checked(self.bank, windows, sizes)
         near = self._near(bigram_residuals(self.bank.bigram_table, windows, sizes))
@@ -240,7 +240,7 @@ class Cascade:
                 started.append((e, here, start_batches(score, windows.take(here), rows)))
         for e, here, read in started:
             sums = read()
-            residuals[e, here] = residual_means(sums.residual, sums.scored)[0]
+            residuals[e, here] = residual_means(sums.residual, lengths[here])[0]
         score = ranking.ranking_score(self.bank, residuals, lengths)
         return WindowRoutes(
             residuals, lowest(score), ranking.p_values(self.bank, residuals, lengths)

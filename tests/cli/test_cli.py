@@ -181,9 +181,7 @@ def test_bad_files(run, bank, tmp_path, kind, monkeypatch):
     monkeypatch.setattr(  # the last byte of a large file matters here, not its route
         router,
         "score_bank",
-        lambda bank, windows, *_, **__: WindowSums(
-            np.ones((2, len(windows)), np.float32), windows.mask.sum(-1), None
-        ),
+        lambda bank, windows, *_, **__: WindowSums(np.ones((2, len(windows)), np.float32), None),
     )
     data, word = BAD[kind]
     (tmp_path / kind).write_bytes(data)

@@ -16,7 +16,6 @@ from cr_jax.errors import UserError
 from cr_jax.routing.cascade import Cascade
 from cr_jax.scoring import bigram
 from cr_jax.scoring.calibrate import calibrate
-from cr_jax.scoring.residuals import scored
 
 CODE = Scoring(predicted=True)
 
@@ -69,11 +68,6 @@ def test_every_way_to_a_residual_mixes_alike():
         rule=rule,
     )
     np.testing.assert_allclose(made.residuals[16], np.sort(means[1][batch.mask.all(-1)]), rtol=1e-5)
-    sample = dataclasses.replace(rule, parts=4, passes=1)
-    at = scored(sample, 16)
-    got = router.score_tokens(bank.changed(scoring=sample), batch).residual
-    np.testing.assert_allclose(got[:, :, at], by_token[:, :, at], rtol=1e-5)
-    assert np.isnan(got[:, :, ~at]).all()
 
 
 def test_a_rule_with_pairs_wants_a_bigram_model_and_a_prediction(tmp_path):
