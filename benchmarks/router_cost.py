@@ -24,13 +24,12 @@ import sys
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import results, routing_plan
 from benchmarks.timing import time_calls
 from cr_jax import models, router
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import Expert, ExpertBank
 from cr_jax.config import ModelConfig, Scoring
 from cr_jax.data.sources import read_text
 from cr_jax.data.text_stream import windows_of_text
@@ -201,41 +200,29 @@ def replicate(bank: ExpertBank, experts: int, noise: float = 0.01) -> ExpertBank
 
     Bigram models too: equal ones would send all windows to the same experts, in full calls.
     """
-    names, have = bank.names, len(bank.names)
+    have = len(bank.experts)
     if experts <= have:
-        return bank.select(names[:experts])
-    rows, random = np.arange(experts) % have, np.random.default_rng(0)
+        return bank.select(bank.names[:experts])
+    random = np.random.default_rng(0)
 
     def noisy(x):
-        near = x + noise * x.std(dtype=np.float32) * random.standard_normal(x.shape, np.float32)
-        return np.maximum(near, 0).astype(x.dtype)
+        drawn = random.standard_normal(x.shape, np.float32)
+        return x + noise * x.std(dtype=np.float32) * drawn
 
-    def bigram(e):
-        own = bank.bigrams[names[rows[e]]]
-        return (
-            own
-            if e < have
-            else own._replace(nats=noisy(own.nats), after=noisy(own.after), alone=noisy(own.alone))
+    def nats(x):
+        return np.maximum(noisy(x), 0).astype(x.dtype)
+
+    def copied(i):
+        own = bank.experts[i % have]
+        pairs = own.bigram
+        near = pairs._replace(
+            nats=nats(pairs.nats), after=nats(pairs.after), alone=nats(pairs.alone)
         )
+        params = jax.tree.map(noisy, own.params)
+        return Expert(f"{own.name}_{i}", params, own.calibration, bigram=near)
 
-    def more(x):
-        x = np.asarray(x)
-        out = x[rows]
-        for e in range(have, experts):
-            out[e] += noise * x[rows[e]].std() * random.standard_normal(x.shape[1:], np.float32)
-        return jnp.asarray(out)
-
-    new = tuple(names[i] if i < have else f"{names[rows[i]]}_{i}" for i in range(experts))
-    calibration = {n: bank.calibration[names[r]] for n, r in zip(new, rows, strict=True)}
-    return dataclasses.replace(
-        bank,
-        names=new,
-        params=jax.tree.map(more, bank.params),
-        calibration=calibration,
-        about={n: {} for n in new},
-        folder=None,
-        bigrams={n: bigram(e) for e, n in enumerate(new)},
-    )
+    copies = (copied(i) for i in range(have, experts))
+    return bank.changed(experts=(*bank.experts, *copies), folder=None)
 
 
 def _timed(call, windows: Windows, args) -> dict:
@@ -302,9 +289,9 @@ def _drawn(quick: bool) -> ExpertBank:
     model = QUICK if quick else FULL
     known = Calibration({model.window: np.linspace(1, 12, 100)})
     params = jax.jit(models.init, static_argnums=0)(model, jax.random.key(0))
-    return ExpertBank(model, ByteTokenizer(), scoring=RULE).mount(
-        "e0", params, known, bigram=made_up(model.vocab_size, model.window)
-    )
+    counted = made_up(model.vocab_size, model.window)
+    bank = ExpertBank(model, ByteTokenizer(), scoring=RULE)
+    return bank.mount(Expert("e0", params, known, bigram=counted))
 
 
 def made_up(vocab_size: int, window: int) -> bigram.BigramModel:

@@ -37,13 +37,10 @@ def scoring_flops(model: ModelConfig, scoring: Scoring) -> float:
     vocabulary, prediction = parts.pop("vocabulary"), parts.pop("prediction", 0.0)
     blocks = sum(parts.values())
     if scoring.predicted:
-        share = scoring.passes / scoring.parts if scoring.passes else 1.0
-        before = 2.0 * model.d_model**2
-        return before + share * (prediction - before) + parts["encoder"]
+        return prediction + parts["encoder"]
     if not scoring.parts:
         return blocks + vocabulary
-    passes = scoring.passes or scoring.parts
-    return passes * (blocks + vocabulary * scoring.hidden / scoring.parts)
+    return scoring.parts * blocks + vocabulary * scoring.hidden
 
 
 def exact_memory(bank: ExpertBank, sizes: BatchSizes) -> float:

@@ -5,7 +5,7 @@ domains better than one model of the same size trained on as many tokens in all 
 arXiv 2208.03306; not in the paper), and the compressors' routing says which is to speak.
 Command: python main.py --config=configs/modular.py:VARIANT --workdir=runs/modular \
     --config.data.root=DATA
-  twenty     (default) the bank of configs/bank.py:half and a language model for each of its experts;
+  twenty     (default) the bank of configs/bank.py:half, with a language model for each expert;
              seed 82 M tokens, branches 4.1 M each, and all arms to compare
   lms        the same language models without arms, beside compressors of 100 steps
   small      three of the sample texts, minutes on two CPU cores

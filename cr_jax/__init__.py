@@ -10,8 +10,10 @@
 
 A str is the text itself; a file is given as `pathlib.Path("f.py")`.  `score` takes the same and
 gives the residuals behind a route, token by token; `route_windows` routes windows one by one.
-`RouteOptions` says how a text is judged, `BatchSizes` how much is computed at once.  Bad input
-raises `UserError`.  Names are imported on first use, so that `import cr_jax` stays light.
+`generate` goes on with a text and `perplexity` says what one costs, by the experts' language models
+(docs/modular.md).  `RouteOptions`, `GenerateOptions` and `PerplexityOptions` say how, `BatchSizes`
+how much is computed at once.  Bad input raises `UserError`.  Names are imported on first use, so
+that `import cr_jax` stays light.
 """
 
 import importlib
@@ -21,6 +23,10 @@ from cr_jax.errors import UserError
 
 if TYPE_CHECKING:
     from cr_jax.bank.bank import ExpertBank
+    from cr_jax.bank.expert import Expert
+    from cr_jax.modular.generate import generate
+    from cr_jax.modular.options import GenerateOptions, PerplexityOptions
+    from cr_jax.modular.perplexity import perplexity
     from cr_jax.router import route, route_windows, score
     from cr_jax.routing.options import RouteOptions
     from cr_jax.scoring.batching import BatchSizes
@@ -28,10 +34,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BatchSizes",
+    "Expert",
     "ExpertBank",
+    "GenerateOptions",
+    "PerplexityOptions",
     "RouteOptions",
     "UserError",
     "__version__",
+    "generate",
+    "perplexity",
     "route",
     "route_windows",
     "score",
@@ -39,8 +50,11 @@ __all__ = [
 
 _HOMES = {
     "BatchSizes": "cr_jax.scoring.batching",
-    "ExpertBank": "cr_jax.bank",
+    **dict.fromkeys(("Expert", "ExpertBank"), "cr_jax.bank"),
+    **dict.fromkeys(("GenerateOptions", "PerplexityOptions"), "cr_jax.modular.options"),
     "RouteOptions": "cr_jax.routing.options",
+    "generate": "cr_jax.modular.generate",
+    "perplexity": "cr_jax.modular.perplexity",
     **dict.fromkeys(("route", "route_windows", "score"), "cr_jax.router"),
 }
 

@@ -32,16 +32,8 @@ def score_experts(score_expert, model, params, tokens, mask, rule, groups):
 
 def score_windows(model, params, tokens, mask, rule, sizes):
     """`WindowSums` of windows [B, L] by every expert; params [E, ...], of a bank its `weights`."""
-    sums = score_experts(
-        residuals.window_sums,
-        model,
-        params,
-        tokens,
-        mask,
-        rule,
-        sizes.groups(jax.tree.leaves(params)[0].shape[0]),
-    )
-    return sums._replace(scored=sums.scored[0])  # alike for all
+    groups = sizes.groups(jax.tree.leaves(params)[0].shape[0])
+    return score_experts(residuals.window_sums, model, params, tokens, mask, rule, groups)
 
 
 def score_bank(bank, windows, sizes=None, rule=None, rows=0):
@@ -70,7 +62,7 @@ def score_tokens(bank, windows, sizes=None):
 def score(
     bank: ExpertBank, text: document.Text | Windows, sizes: BatchSizes | None = None
 ) -> np.ndarray:
-    """Nats of every token by every expert [E, B, L], NaN at padding and where none is scored: the
+    """Nats of every token by every expert [E, B, L], NaN at padding: the
     parts of a route's residuals.  All are in memory at once.  text, errors: as in `route`."""
     windows = document.whole(bank, text)
     return np.where(windows.mask, score_tokens(bank, windows, sizes).residual, np.nan)
@@ -96,6 +88,7 @@ def route_windows(
 ) -> WindowRoutes:
     """Every window on its own; it is unknown where p_values[expert, window] < alpha."""
     sums = score_bank(bank, windows, sizes)
-    means, lengths = residuals.residual_means(sums.residual, sums.scored), windows.mask.sum(-1)
+    lengths = windows.mask.sum(-1)
+    means = residuals.residual_means(sums.residual, lengths)
     ranked = residuals.lowest(ranking_score(bank, means, lengths))
     return WindowRoutes(means, ranked, p_values(bank, means, lengths))

@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from cr_jax.config import Scoring
 from cr_jax.errors import UserError
-from cr_jax.scoring.residuals import scored
 from cr_jax.studies.packed_sums import unpack
 
 
@@ -47,11 +45,11 @@ def _missing(run):
     return UserError(f"there is no run {run}: its .json and .npz, undamaged, are needed")
 
 
-def rules_of(run: str) -> dict[str, Scoring]:
-    """The rules that a run was scored by, by the names that its sums are stored under.
+def rules_of(run: str) -> tuple[str, ...]:
+    """Names of the rules that a run was scored by, but those that scored a sample of the positions.
     `UserError` as in `record_of`."""
-    spec = record_of(run)["spec"]
-    return {name: Scoring(**settings) for name, settings in spec["rules"].items()}
+    rules = record_of(run)["spec"]["rules"]
+    return tuple(name for name, settings in rules.items() if not settings.get("passes"))
 
 
 def residual(stored, key: str, rule: str, of: str = "") -> np.ndarray:
@@ -68,26 +66,17 @@ def means(
     rule: str,
     split: str,
     length: int,
-    scorings: Mapping[str, Scoring] | None = None,
+    rules: Sequence[str] | None = None,
 ) -> dict[str, Float[np.ndarray, "E N"]]:
     """{name: nats/token [E, N]} of the windows of `length` tokens in the sets `split`/name.
 
-    A rule that samples positions was summed over these alone: scorings (`rules_of` the run) say
-    over how many of a whole window, `length` then.  Without them all positions count as scored,
-    which ranks the same.  `UserError` for a rule that the run was not scored by.
+    rules: `rules_of` the run.  `UserError` for a rule that the run was not scored by.
     """
-    parts = rule.split("+")
-    if scorings is not None and (missing := set(parts) - set(scorings)):
+    if rules is not None and (missing := set(rule.split("+")) - set(rules)):
         raise UserError(
-            f"the run was not scored by {', '.join(sorted(missing))}; it has {', '.join(scorings)}"
+            f"the run was not scored by {', '.join(sorted(missing))}; it has {', '.join(rules)}"
         )
-    counts = {
-        r: length if scorings is None else int(scored(scorings[r], length).sum()) for r in parts
-    }
-    return {
-        n: sum(_part(stored, f"{split}/{n}", r).astype(np.float64) / counts[r] for r in parts)
-        for n in names
-    }
+    return {n: residual(stored, f"{split}/{n}", rule) / length for n in names}
 
 
 def _part(stored, key: str, rule: str, of: str = "") -> np.ndarray:

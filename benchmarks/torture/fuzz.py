@@ -24,8 +24,8 @@ except ModuleNotFoundError:
 from benchmarks.torture import hostile, watch
 from benchmarks.torture.hostile import Case
 from cr_jax import cli
-from cr_jax.bank import ExpertBank, parameters
-from cr_jax.config import ModelConfig
+from cr_jax.bank import Expert, ExpertBank, LanguageModels, parameters, store_lms
+from cr_jax.config import LmConfig, ModelConfig
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.models import BOTTLENECKS
 from cr_jax.scoring import bigram
@@ -45,6 +45,7 @@ MODEL = ModelConfig(
     fold_channels=8,
     dtype="float32",
 )
+LM = LmConfig(vocab_size=258, d_model=8, heads=2, d_ff=12, blocks=1, dtype="float32")
 SHARES = {"text": 0.29, "safetensors": 0.2, "json": 0.25, "name": 0.14, "size": 0.12}
 SHOWN = 40  # failures kept with their input
 
@@ -198,26 +199,31 @@ class _Arena:
 
 
 def make_bank(folder: Path, experts: int, model: ModelConfig = MODEL) -> None:
-    """A bank of experts with random weights, and bigram models of random text."""
+    """A bank of experts with random weights, bigram models of random text and language models."""
     bank = ExpertBank.create(folder, model, ByteTokenizer())
     calibration = Calibration({8: np.linspace(1, 9, 40), 16: np.linspace(1, 9, 40)})
     for i in range(experts):
         random = np.random.default_rng(i)
-        tree: dict = {}
-        for path, shape in parameters.shapes(model).items():
-            *groups, leaf = path.split("/")
-            place = tree
-            for group in groups:
-                place = place.setdefault(group, {})
-            place[leaf] = random.normal(0, 0.3, shape).astype(np.float32)
         text = random.integers(0, model.vocab_size, (8, model.window))
-        bank.add(
-            f"e{i}",
-            tree,
-            calibration,
-            {"seed": i},
-            bigram=bigram.count(text, np.ones(text.shape, bool), model.vocab_size),
-        )
+        counted = bigram.count(text, np.ones(text.shape, bool), model.vocab_size)
+        params = _drawn(model, random)
+        bank = bank.add(Expert(f"e{i}", params, calibration, {"seed": i}, counted))
+    if experts:
+        random = np.random.default_rng(experts)
+        own = {name: _drawn(LM, random) for name in bank.names}
+        store_lms(folder, LanguageModels(LM, _drawn(LM, random), own))
+
+
+def _drawn(config: ModelConfig | LmConfig, random: np.random.Generator) -> dict:
+    """Random parameters."""
+    tree: dict = {}
+    for path, shape in parameters.shapes(config).items():
+        *groups, leaf = path.split("/")
+        place = tree
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[leaf] = random.normal(0, 0.3, shape).astype(np.float32)
+    return tree
 
 
 def _generate(strategy, count: int, number: int, check: Callable[[Case], object]) -> None:

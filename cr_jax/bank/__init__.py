@@ -5,13 +5,29 @@ Names are imported on first use: the command line checks a bank's files before J
 
 import importlib
 
-__all__ = ["ExpertBank", "check_bigrams", "import_expert", "selected", "set_typicality_weight"]
+_HOMES = {
+    **dict.fromkeys(("Expert", "LanguageModels"), "expert"),
+    **dict.fromkeys(("check_bigrams", "selected"), "stacks"),
+    "ExpertBank": "bank",
+    **dict.fromkeys(("import_expert", "set_typicality_weight"), "changes"),
+    "store_lms": "language_models",
+}
+__all__ = [
+    "Expert",
+    "ExpertBank",
+    "LanguageModels",
+    "check_bigrams",
+    "import_expert",
+    "selected",
+    "set_typicality_weight",
+    "store_lms",
+]
 
 
 def __getattr__(name: str):
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'cr_jax.bank' has no attribute {name!r}")
-    return getattr(importlib.import_module("cr_jax.bank.bank"), name)
+    return getattr(importlib.import_module(f"cr_jax.bank.{_HOMES[name]}"), name)
 
 
 def __dir__():

@@ -1,7 +1,8 @@
 """`ExpertBank`: a folder of experts <-> parameters stacked on a leading expert axis E.
 
 Paper, routing rule: an unknown domain gets a new compressor while all old experts stay frozen.
-Here frozen means the same bytes: `mount` and `add` never touch another expert's numbers.
+Here frozen means the same bytes: a bank never changes, and `mount` and `add` give a new one that
+holds the very same experts and one more.
 """
 
 import dataclasses
@@ -14,50 +15,53 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Int
 
 from cr_jax import config, models
-from cr_jax.bank import parameters
-from cr_jax.bank.expert import (
-    bank_model,
-    bank_scoring,
-    bank_text_form,
-    check_belongs,
-    copy_expert,
-    read_bigram,
-    read_calibration,
-    write_expert,
+from cr_jax.bank import parameters, stacks
+from cr_jax.bank.expert import Expert, LanguageModels
+from cr_jax.bank.expert_folder import read_expert, write_expert
+from cr_jax.bank.files import BankFolder, create_folder
+from cr_jax.bank.fitting import fitted, rounded, whose_lm
+from cr_jax.bank.language_models import check_language_models, read_seed
+from cr_jax.bank.settings import (
+    BankSettings,
+    check_same_lm,
+    check_vocabulary,
+    read_settings,
+    read_tokenizer,
+    to_index,
 )
-from cr_jax.bank.files import BankFolder, check_manifest, check_name, create_folder, read_json
-from cr_jax.config import SEEN, ModelConfig, Scoring
+from cr_jax.config import SEEN, LmConfig, ModelConfig, Scoring
 from cr_jax.data.text_form import LF_NFC, Form
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
 from cr_jax.scoring.bigram import BigramModel, BigramTable, table, with_bigrams
 from cr_jax.scoring.calibration import Calibration
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ExpertBank:
-    """Experts that share one tokenizer and one model shape.
+    """Experts that share one tokenizer and one model shape.  It never changes.
 
-    names: E of them; params: pytree of float32 arrays [E, ...], None when E is 0; calibration,
-    about and, where it was stored, bigram model (`scoring.bigram`): per expert.  Arrays are
-    immutable.  `mount`, `unmount` and `select` give a new bank that lives in memory; `add`,
-    `remove` and `verify` also work on `folder`, where there is one.
+    Experts come in by `mount`, `add` and `load`, which check them; their arrays are numpy's and
+    cannot be written to.  `params` [E, ...] and the other stacks are made when they are first asked
+    for.  `mount`, `unmount`, `select` and `with_lms` give a new bank that lives in memory; `add`
+    and `remove` change `folder` and give the bank that is there then.
+
+    scoring: its residual rule is the one that calibrations were made with; text_form: of the text
+    that tokens are made of; lm: shape of the experts' language models, None: they have none;
+    seed_lm: parameters of the language model that was trained on all domains before the experts'
+    branched off, which speaks for unknown text, or None.  `UserError` when the model's vocabulary
+    does not hold the tokenizer's.
     """
 
     model: ModelConfig
     tokenizer: Any  # cr_jax.data.tokenizers.Tokenizer
-    names: tuple[str, ...] = ()
-    params: Any = None
-    calibration: Mapping[str, Calibration] = dataclasses.field(default_factory=dict)
-    about: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    experts: tuple[Expert, ...] = dataclasses.field(default=(), repr=False)
+    scoring: Scoring = SEEN
+    text_form: Form = LF_NFC
     folder: Path | None = None
-    scoring: Scoring = SEEN  # its residual_rule is the one that calibrations were made with
-    bigrams: Mapping[str, BigramModel] = dataclasses.field(default_factory=dict)
-    text_form: Form = LF_NFC  # of the text that tokens are made of (cr_jax.data.text_form)
+    lm: LmConfig | None = None
+    seed_lm: Any = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
         if not 0 < self.tokenizer.vocab_size <= self.model.vocab_size:
@@ -66,6 +70,10 @@ class ExpertBank:
                 f"tokenizer's {self.tokenizer.vocab_size} pieces: set "
                 "config.model.vocab_size"
             )
+        if self.lm is not None:
+            check_vocabulary(self.lm, self.model, self.tokenizer.vocab_size)
+        if len(set(self.names)) != len(self.names):
+            raise UserError(f"an expert is named twice: {', '.join(self.names)}")
 
     @classmethod
     def create(
@@ -75,144 +83,94 @@ class ExpertBank:
         tokenizer,
         scoring: Scoring = SEEN,
         text_form: Form = LF_NFC,
+        lm: LmConfig | None = None,
     ) -> "ExpertBank":
         """An empty bank in `folder`, which must be empty or not exist."""
         config.check_scoring(scoring, model)
         models.check_bottleneck(model, scoring.rate)
-        bank = cls(model, tokenizer, scoring=scoring, text_form=text_form)
-        rule = config.to_dict(scoring)
-        bank.folder = create_folder(folder, config.to_dict(model), tokenizer, rule, text_form).path
-        return bank
+        if lm is not None:
+            parameters.shapes(lm)  # of a kind and of sizes that there are
+        bank = cls(model, tokenizer, (), scoring, text_form, lm=lm)
+        files = create_folder(folder, to_index(bank.settings), tokenizer)
+        return bank.changed(folder=files.path)
 
     @classmethod
     def load(
-        cls, folder: str | os.PathLike, names: Iterable[str] | None = None, verify: bool = True
+        cls,
+        folder: str | os.PathLike,
+        names: Iterable[str] | None = None,
+        verify: bool = True,
+        lms: bool = True,
     ) -> "ExpertBank":
         """Reads `names` (None: all experts; a str: that one).  `verify` compares every byte read
-        with its SHA-256.
+        with its SHA-256; lms: read language models too, which routing does not need.
 
         `UserError` when there is no bank, a name is unknown, a file is missing, was changed or cut
         short, or an expert's tokenizer or shapes are not the bank's.
         """
         files = BankFolder(folder)
-        names = files.names if names is None else _listed(names)
+        chosen = files.names if names is None else _listed(names)
+        try:
+            return cls._read(files, chosen, verify, lms)
+        except UserError:
+            if files.is_current():
+                raise
+        return cls.load(folder, names if names is None else chosen, verify, lms)  # changed since
+
+    @classmethod
+    def _read(cls, files: BankFolder, names: tuple[str, ...], verify: bool, lms: bool):
         folders = [files.expert(name) for name in names]
-        model = bank_model(files)
-        scoring = bank_scoring(files, model)
+        settings = read_settings(files)
         files.check_tokenizer()
-        tokenizer = _tokenizer(files)
-        for name, path in zip(names, folders, strict=True):
-            files.check_expert(name) if verify else check_name(name)
-            check_belongs(path, model, scoring)
-        read = {n: read_bigram(p, model) for n, p in zip(names, folders, strict=True)}
+        tokenizer = read_tokenizer(files)
+        if verify:
+            for name in names:
+                files.check_expert(name, lms)
+            if lms:
+                files.check_seed()
         return cls(
-            model,
+            settings.model,
             tokenizer,
-            names,
-            parameters.read_stacked(folders, model),
-            {n: read_calibration(p) for n, p in zip(names, folders, strict=True)},
-            {
-                n: read_json(p / "config.json").get("about", {})
-                for n, p in zip(names, folders, strict=True)
-            },
+            tuple(
+                read_expert(name, path, settings, lms)
+                for name, path in zip(names, folders, strict=True)
+            ),
+            settings.scoring,
+            settings.text_form,
             files.path,
-            scoring,
-            {n: s for n, s in read.items() if s is not None},
-            bank_text_form(files),
+            settings.lm,
+            read_seed(files, settings) if lms else None,
         )
 
-    def add(
-        self,
-        name: str,
-        params: Any,
-        calibration: Calibration,
-        about: Mapping[str, Any] | None = None,
-        dtype: str = "float32",
-        bigram: BigramModel | None = None,
-    ) -> None:
-        """Stores one expert (params without the expert axis) in the folder and mounts it here.
+    def add(self, expert: Expert, dtype: str = "float32") -> "ExpertBank":
+        """Stores one expert in the folder -> the bank with it, last.
 
-        All or nothing.  `about` is provenance in JSON types; bigram: for a cascade, and for rules
-        with a bigram_weight.  dtype "bfloat16" halves the file, "int8" quarters it; what is mounted
-        is what the file holds.  `UserError` as in `mount`, or when the folder has the name already,
-        cannot be written, or has another tokenizer by now.
+        All or nothing, and no other expert is read, written or copied.  dtype "bfloat16" halves its
+        files, "int8" quarters them; what is mounted is what the files hold.  `UserError` as in
+        `mount`, or when the folder has the name already, cannot be written, or has another
+        tokenizer or other language models by now.
         """
-        if dtype not in parameters.DTYPES:
-            raise UserError(
-                f"an expert is stored as {' or '.join(parameters.DTYPES)}, not {dtype!r}"
-            )
         files = self._files()
-        given = parameters.checked(f"expert {name!r}", params, self.model)
-        rounded = parameters.rounded(given, dtype)
-        mounted = self.mount(name, rounded, calibration, about, bigram)
-        with files.adding(name) as draft:
-            write_expert(
-                draft,
-                rounded,
-                calibration,
-                bigram,
-                model=self.model,
-                scoring=self.scoring,
-                fingerprint=self.tokenizer.fingerprint,
-                about=about,
-                dtype=dtype,
-            )
-        self._become(mounted)
+        self._free(expert.name)
+        stored = rounded(fitted(expert, self.settings), dtype)
+        with files.adding(expert.name) as draft:
+            write_expert(draft, stored, self.settings, dtype)
+        return self.changed(experts=(*self.experts, stored))
 
-    def remove(self, name: str) -> None:
-        """Deletes one expert from the folder and unmounts it; the others keep their bytes."""
-        files = self._files()
-        unmounted = self.unmount(name) if name in self.names else self
-        files.remove(name)
-        self._become(unmounted)
+    def remove(self, name: str) -> "ExpertBank":
+        """Deletes one expert from the folder -> the bank without it; others keep their bytes."""
+        self._files().remove(name)
+        return self.changed(experts=tuple(e for e in self.experts if e.name != name))
 
     def verify(self) -> list[str]:
         """Every problem of the folder as one line; [] when each byte is as it was written."""
         return self._files().verify()
 
-    def mount(
-        self,
-        name: str,
-        params: Any,
-        calibration: Calibration,
-        about: Mapping[str, Any] | None = None,
-        bigram: BigramModel | None = None,
-    ) -> "ExpertBank":
-        """A new bank with one more expert, last; the others' parameters are the same bytes.
-
-        `UserError` when the name is bad or taken, shapes or numbers are not a model's, the bigram
-        model has another vocabulary, or there is none and the bank's rule has a bigram_weight.
-        """
-        if check_name(name) in self.names:
-            raise UserError(
-                f"the bank already has an expert {name!r}: unmount it first or choose another name"
-            )
-        given = parameters.checked(f"expert {name!r}", params, self.model)
-        if bigram is None and self.scoring.bigram_weight:
-            raise UserError(
-                f"expert {name!r} has no bigram model, and the bank's rule has a "
-                "bigram_weight: count one from its training text "
-                "(cr_jax.scoring.bigram.count)"
-            )
-        if bigram is not None and len(bigram.alone) != self.model.vocab_size:
-            raise UserError(
-                f"the bigram model of expert {name!r} knows {len(bigram.alone)} "
-                f"tokens, the bank's model has {self.model.vocab_size}: count it with "
-                "these"
-            )
-        # Joined on the host: no compilation, and a copy that the caller cannot change later.
-        if self.params is None:
-            stacked = jax.tree.map(lambda x: jnp.asarray(np.stack([x])), given)
-        else:
-            join = lambda a, x: jnp.asarray(np.concatenate([np.asarray(a), x[None]]))
-            stacked = jax.tree.map(join, self.params, given)
-        return self._with(
-            self.names + (name,),
-            stacked,
-            {**self.calibration, name: calibration},
-            {**self.about, name: dict(about or {})},
-            {**self.bigrams, **({} if bigram is None else {name: bigram})},
-        )
+    def mount(self, expert: Expert) -> "ExpertBank":
+        """A new bank with one more expert, last.  `UserError` when its name is taken or it does not
+        fit (`fitting.fitted`)."""
+        self._free(expert.name)
+        return self.changed(experts=(*self.experts, fitted(expert, self.settings)), folder=None)
 
     def unmount(self, name: str) -> "ExpertBank":
         """A new bank without one expert."""
@@ -221,19 +179,56 @@ class ExpertBank:
 
     def select(self, names: Iterable[str]) -> "ExpertBank":
         """A new bank with these experts, in this order; a str is one name."""
-        names = _listed(names)
-        if len(set(names)) != len(names):
-            raise UserError(f"an expert is named twice: {', '.join(names)}")
-        rows = np.array([self.index(n) for n in names], int)
-        pick = lambda x: jnp.asarray(np.asarray(x)[rows])
-        params = jax.tree.map(pick, self.params) if names else None
-        return self._with(
-            names,
-            params,
-            {n: self.calibration[n] for n in names},
-            {n: self.about[n] for n in names},
-            {n: self.bigrams[n] for n in names if n in self.bigrams},
-        )
+        return self.changed(experts=tuple(map(self.expert, _listed(names))), folder=None)
+
+    def with_lms(self, lm: LmConfig, lms: Mapping[str, Any], seed: Any = None) -> "ExpertBank":
+        """A new bank whose experts have these language models; `store_lms` does so on disk.
+
+        lms: an expert's name -> parameters; experts without any may stand beside them; seed: None
+        keeps the bank's.  `UserError` when a name is not mounted, or shapes, numbers or vocabulary
+        do not fit.
+        """
+        given = LanguageModels(lm, seed, lms)
+        check_language_models(given, self.settings, self.tokenizer.vocab_size)
+        for name in lms:
+            self.index(name)
+        spoken = {n: parameters.checked(whose_lm(n), x, lm) for n, x in lms.items()}
+        experts = [
+            dataclasses.replace(e, lm=spoken[e.name]) if e.name in spoken else e
+            for e in self.experts
+        ]
+        first = self.seed_lm if seed is None else parameters.checked("the seed", seed, lm)
+        return self.changed(experts=tuple(experts), folder=None, lm=lm, seed_lm=first)
+
+    def changed(self, **fields) -> "ExpertBank":
+        """`dataclasses.replace` that keeps the stacks which the change leaves as they are."""
+        return stacks.keep(self, dataclasses.replace(self, **fields))
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the E experts, in the order of the expert axis."""
+        return tuple(e.name for e in self.experts)
+
+    @functools.cached_property
+    def calibration(self) -> Mapping[str, Calibration]:
+        """Per expert."""
+        return types.MappingProxyType({e.name: e.calibration for e in self.experts})
+
+    @functools.cached_property
+    def about(self) -> Mapping[str, Mapping[str, Any]]:
+        """Per expert."""
+        return types.MappingProxyType({e.name: e.about for e in self.experts})
+
+    @functools.cached_property
+    def bigrams(self) -> Mapping[str, BigramModel]:
+        """Of each expert that has one (`scoring.bigram`)."""
+        known = {e.name: e.bigram for e in self.experts if e.bigram is not None}
+        return types.MappingProxyType(known)
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """All experts' parameters: a pytree of float32 [E, ...], None when E is 0."""
+        return parameters.stacked([e.params for e in self.experts])
 
     @functools.cached_property
     def weights(self) -> Any:
@@ -247,13 +242,31 @@ class ExpertBank:
     @functools.cached_property
     def bigram_table(self) -> BigramTable:
         """All experts' bigram models, stacked.  `UserError` unless every expert has one."""
-        check_bigrams(self)
+        stacks.check_bigrams(self)
         return table(self.bigrams[n] for n in self.names)
 
+    @functools.cached_property
+    def lm_params(self) -> Any:
+        """All experts' language models: a pytree of float32 [E, ...], None when E is 0.
+
+        `UserError` unless every expert has one.
+        """
+        stacks.check_lms(self)
+        return parameters.stacked([e.lm for e in self.experts])
+
+    @property
+    def settings(self) -> BankSettings:
+        """What all experts share."""
+        fingerprint = self.tokenizer.fingerprint
+        return BankSettings(self.model, fingerprint, self.scoring, self.text_form, self.lm)
+
+    def expert(self, name: str) -> Expert:
+        """`UserError` when it is not mounted."""
+        return self.experts[self.index(name)]
+
     def expert_params(self, name: str) -> Any:
-        """One expert's parameters, without the expert axis."""
-        row = self.index(name)
-        return jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[row]), self.params)
+        """One expert's parameters on the device, without the expert axis."""
+        return jax.tree.map(jnp.asarray, self.expert(name).params)
 
     def index(self, name: str) -> int:
         """Place of an expert on the expert axis; `UserError` when it is not mounted."""
@@ -263,26 +276,11 @@ class ExpertBank:
             )
         return self.names.index(name)
 
-    def _with(self, names, params, calibration, about, bigrams):
-        frozen = types.MappingProxyType
-        return ExpertBank(
-            self.model,
-            self.tokenizer,
-            names,
-            params,
-            frozen(calibration),
-            frozen(about),
-            scoring=self.scoring,
-            bigrams=frozen(bigrams),
-            text_form=self.text_form,
-        )
-
-    def _become(self, other: "ExpertBank") -> None:
-        self.names, self.params = other.names, other.params
-        self.calibration, self.about = other.calibration, other.about
-        self.bigrams = other.bigrams
-        for made in ("weights", "bigram_table"):  # of the experts as they were
-            self.__dict__.pop(made, None)
+    def _free(self, name: str) -> None:
+        if name in self.names:
+            raise UserError(
+                f"the bank already has an expert {name!r}: unmount it first or choose another name"
+            )
 
     def _files(self) -> BankFolder:
         if self.folder is None:
@@ -295,98 +293,11 @@ class ExpertBank:
             raise UserError(
                 f"the bank {self.folder} was replaced by one with another tokenizer: load it again"
             )
+        stored = read_settings(files).lm
+        if self.lm is not None and stored is not None:
+            check_same_lm(f"the bank in memory of {self.folder}", self.lm, stored)
         return files
-
-
-def selected(bank: ExpertBank, rows: Int[np.ndarray, " K"]) -> ExpertBank:
-    """`bank.select` by place, without a way through the host's memory."""
-    names = tuple(bank.names[e] for e in rows)
-    weights = _pick(bank.weights, np.asarray(rows, np.int32))
-    found = dataclasses.replace(
-        bank,
-        names=names,
-        params={k: weights[k] for k in bank.params},
-        folder=None,
-        calibration={n: bank.calibration[n] for n in names},
-        about={n: bank.about[n] for n in names},
-        bigrams={n: bank.bigrams[n] for n in names if n in bank.bigrams},
-    )
-    found.weights = weights  # not made anew from the bigram models
-    return found
-
-
-@jax.jit
-def _pick(params: Any, rows: Any) -> Any:
-    # The rows are data: any selection of as many experts is one program.
-    return jax.tree.map(lambda x: jnp.take(x, rows, axis=0), params)
-
-
-def check_bigrams(bank: ExpertBank) -> None:
-    """`UserError` unless every expert has a bigram model."""
-    lacking = [n for n in bank.names if n not in bank.bigrams]
-    if lacking:
-        raise UserError(
-            f"no bigram model for {', '.join(lacking)}: experts have one if they were "
-            "trained by this version; or store them again with `ExpertBank.add(..., "
-            "bigram=cr_jax.scoring.bigram.count(...))`"
-        )
-
-
-def import_expert(
-    bank_folder: str | os.PathLike, expert_folder: str | os.PathLike, name: str | None = None
-) -> str:
-    """Copies an expert's folder, of another bank say, into a bank; -> its name there.
-
-    `name`: None takes the folder's.  All or nothing.  `UserError` when a byte of it was changed, or
-    its tokenizer or shapes are not the bank's, or the name is taken.
-    """
-    files, source = BankFolder(bank_folder), expanded(expert_folder)
-    name = check_name(source.resolve().name if name is None else name)
-    if not os.path.isfile(source / "manifest.json"):  # pathlib raises for names too long
-        what = "is a bank" if os.path.isfile(source / "bank.json") else "has no manifest.json"
-        raise UserError(
-            f"no expert at {source}: it {what}; give the folder of one expert, as in "
-            "BANK/experts/NAME"
-        )
-    model = bank_model(files)
-    with files.adding(name) as draft:
-        # The copy is checked, not the source: nothing can change in between.
-        try:
-            copy_expert(source, draft)
-            check_manifest(draft, files.index["tokenizer"])
-            check_belongs(draft, model, bank_scoring(files, model))
-            read_calibration(draft)
-            read_bigram(draft, model)
-            parameters.read_stacked([draft], model)
-        except UserError as error:
-            raise UserError(str(error).replace(str(draft), str(source))) from error
-    return name
-
-
-def set_typicality_weight(bank_folder: str | os.PathLike, weight: float) -> None:
-    """Changes how a stored bank ranks experts (`config.Scoring.typicality_weight`).
-
-    Only bank.json is written: experts and their calibrations keep their bytes.  `UserError` when
-    there is no bank, or the weight is not finite or below 0.  Not in the paper.
-    """
-    files = BankFolder(bank_folder)
-    model = bank_model(files)
-    rule = dataclasses.replace(bank_scoring(files, model), typicality_weight=float(weight))
-    config.check_scoring(rule, model)
-    files.set_scoring(config.to_dict(rule))
 
 
 def _listed(names: Iterable[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _tokenizer(files: BankFolder):
-    from cr_jax.data.tokenizers import load_tokenizer  # the readers of all kinds are slow to import
-
-    tokenizer = load_tokenizer(files.path / "tokenizer")
-    if tokenizer.fingerprint != files.index["tokenizer"]:
-        raise UserError(
-            f"{files.path / 'tokenizer'} is not the tokenizer that the experts were "
-            "trained with (its fingerprint differs): restore it from a copy"
-        )
-    return tokenizer

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from cr_jax.bank.parameters import opened
+from cr_jax.bank.headers import opened
 from cr_jax.errors import UserError
 from cr_jax.files import give_usual_mode
 from cr_jax.scoring.bigram import MOST, BigramModel, bits_without_loss, slot_bits

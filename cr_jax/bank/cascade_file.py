@@ -7,11 +7,12 @@ BANK/cascade.json    sealed; the fit, the SHA-256 of every expert, and the typic
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cr_jax.bank.files import CASCADE, FORMAT, BankFolder, read_sealed, writable, write_sealed
+from cr_jax.bank.files import CASCADE, BankFolder, read_sealed, writable, write_sealed
+from cr_jax.bank.manifest import FORMAT
 from cr_jax.errors import UserError
 
 _RENAMED = {
@@ -106,7 +107,7 @@ def read(bank: Path) -> tuple[CandidateFit, int]:
             "fit it with Cascade.fit and save, or give --min-candidates"
         )
     raw = {_RENAMED.get(field, field): value for field, value in read_sealed(path).items()}
-    if raw.get("experts") != _experts(bank):
+    if not _measured_with(raw.get("experts"), BankFolder(bank)):
         raise UserError(
             f"{path} was measured with other experts than {bank} holds now: fit it "
             "again, or give --min-candidates"
@@ -128,6 +129,27 @@ def read(bank: Path) -> tuple[CandidateFit, int]:
             f"{path} has max_windows={max_windows!r}, no number of windows: fit it again"
         )
     return fit, max_windows
+
+
+def reseal(bank: Path, seals: Mapping[str, str]) -> None:
+    """Follows experts whose manifests were sealed anew and whose compressors stayed the same.
+
+    seals: the SHA-256 of a manifest as it was -> as it is.
+    """
+    if os.path.isfile(bank / CASCADE):
+        raw = read_sealed(bank / CASCADE)
+        experts = raw.get("experts")
+        if isinstance(experts, dict):
+            moved = {name: seals.get(str(sha), sha) for name, sha in experts.items()}
+            write_sealed(bank / CASCADE, {**raw, "experts": moved})
+
+
+def _measured_with(experts: Any, files: BankFolder) -> bool:
+    return (
+        isinstance(experts, dict)
+        and set(experts) == set(files.names)
+        and all(experts[name] in files.seals(name) for name in files.names)
+    )
 
 
 def _typicality_weight(folder: Path) -> float:

@@ -2,8 +2,10 @@
 
     bank.json                 sealed; names, tokenizer, model, rules, SHA-256 of everything below
     tokenizer/*               what the tokenizer saved
-    experts/NAME/             config.json, params.safetensors, calibration.json, manifest.json,
-                              bigram.safetensors (where the expert has a bigram model)
+    experts/NAME/             config.json, params.safetensors, calibration.json, manifest.json;
+                              bigram.safetensors, lm.safetensors (where the expert has a bigram
+                              model, a language model)
+    seed_lm/                  lm.safetensors, manifest.json: the seed of the language models
     cascade.json              sealed; how many experts a cascade scores (cascade_file)
 
 A *sealed* JSON file holds the SHA-256 of its own canonical text, so a changed byte shows there
@@ -15,21 +17,27 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cr_jax.bank.manifest import (
+    EXPERT_FILES,
+    FORMAT,
+    LM,
+    MANIFEST,
+    check_files,
+    check_sealed,
+    read_manifest,
+)
 from cr_jax.config.names import check_name as check_name  # for the other modules of a bank
 from cr_jax.errors import UserError
 from cr_jax.files import changed, expanded, read_sealed, sha256, write_sealed
 from cr_jax.files import read_json as read_json  # for the other modules of a bank
 from cr_jax.files import readable as readable
 
-FORMAT = 1
 CASCADE = "cascade.json"
-EXPERT_FILES = ("config.json", "params.safetensors", "calibration.json")
-BIGRAM = "bigram.safetensors"
-_BIGRAMS = (BIGRAM, "scout.safetensors")  # the second is the name of version 0.1
+SEED = "seed_lm"
 
 
 class BankFolder:
@@ -47,12 +55,18 @@ class BankFolder:
         for field, kind in fields.items():
             if not isinstance(self.index.get(field), kind):
                 raise UserError(f"{self.path / 'bank.json'} has no {field!r}: write the bank again")
-        for name, entry in self.index["experts"].items():
+        seed = [(SEED, self.index[SEED])] if SEED in self.index else []
+        for name, entry in [*self.index["experts"].items(), *seed]:
             if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
                 raise UserError(
                     f"{self.path / 'bank.json'} has no SHA-256 for {name!r}: write the bank again"
                 )
             check_name(name)
+        if seed and "lm" not in self.index:
+            raise UserError(
+                f"{self.path / 'bank.json'} names a seed of language models and not their shape: "
+                "write the bank again"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,33 +80,59 @@ class BankFolder:
             raise UserError(f"the bank {self.path} has no expert {name!r}; it has: {there}")
         return self.path / "experts" / name
 
+    @property
+    def seed(self) -> Path | None:
+        """The folder of the language models' seed; None where there is none."""
+        return self.path / SEED if SEED in self.index else None
+
+    def seals(self, name: str) -> tuple[str, ...]:
+        """The SHA-256 of an expert's manifest: two of them while it is being sealed anew."""
+        entry = self.index["experts"][name]
+        return tuple(entry[key] for key in ("sha256", "resealed") if key in entry)
+
+    def is_current(self) -> bool:
+        """Whether bank.json is still what was read."""
+        try:
+            return read_sealed(self.path / "bank.json") == self.index
+        except UserError:
+            return True  # what is wrong is wrong with the file, not with its age
+
     def check_tokenizer(self) -> None:
         """Compares the bytes of tokenizer/ with bank.json."""
-        _check_files(self.path / "tokenizer", self.index["tokenizer_files"])
+        check_files(self.path / "tokenizer", self.index["tokenizer_files"])
 
-    def check_expert(self, name: str) -> None:
-        """Compares the bytes of one expert's files with its manifest, and that with bank.json."""
+    def check_expert(self, name: str, lms: bool = True) -> None:
+        """Compares the bytes of one expert's files with its manifest, and that with bank.json.
+
+        lms: its language model too.
+        """
         folder = self.expert(name)
-        if sha256(folder / "manifest.json") != self.index["experts"][name]["sha256"]:
-            raise changed(folder / "manifest.json")
-        check_manifest(folder, self.index["tokenizer"])
+        if sha256(folder / MANIFEST) not in self.seals(name):
+            raise changed(folder / MANIFEST)
+        check_sealed(folder, self.index["tokenizer"], lms)
+
+    def check_seed(self) -> None:
+        """The same of the language models' seed, where there is one."""
+        if self.seed is not None:
+            if sha256(self.seed / MANIFEST) != self.index[SEED]["sha256"]:
+                raise changed(self.seed / MANIFEST)
+            check_sealed(self.seed, self.index["tokenizer"], needed=())
 
     def verify(self) -> list[str]:
         """Every problem as one line; an empty list means that each byte is as it was written."""
         problems = []
-        checks = [self.check_tokenizer, *(lambda n=n: self.check_expert(n) for n in self.names)]
-        for check in checks:
+        experts = (lambda n=n: self.check_expert(n) for n in self.names)
+        for check in (self.check_tokenizer, *experts, self.check_seed):
             try:
                 check()
             except UserError as error:
                 problems.append(str(error))
         known = {self.path / "bank.json", self.path / CASCADE}
         known |= {self.path / "tokenizer" / n for n in self.index["tokenizer_files"]}
-        known |= {
-            self.path / "experts" / n / f
-            for n in self.names
-            for f in (*_listed(self.path / "experts" / n), "manifest.json")
-        }
+        for folder in (self.path / "experts" / n for n in self.names):
+            known |= {folder / f for f in (*_listed(folder), MANIFEST)}
+        if self.seed is not None:
+            known |= {self.seed / f for f in (LM, MANIFEST)}
         problems += [
             f"{path} belongs to no expert of the bank: delete it"
             for path in sorted(self.path.rglob("*"))
@@ -104,7 +144,8 @@ class BankFolder:
     def adding(self, name: str) -> Iterator[Path]:
         """`with folder.adding(name) as draft:` write the expert's files into `draft`.
 
-        They become the expert when the block ends without an error; otherwise nothing is left.
+        They become the expert when the block ends without an error; otherwise nothing is left.  Its
+        language model, where it is the bank's first, says what all of them look like.
         """
         final = self.path / "experts" / check_name(name)
         draft = final.with_name(f".{name}.{os.getpid()}")
@@ -113,31 +154,33 @@ class BankFolder:
                 self._check_free(name)
                 draft.mkdir(parents=True)
                 yield draft
-                seal = sha256(draft / "manifest.json")
-                with self._changing():
+                seal, lm = sha256(draft / MANIFEST), read_manifest(draft).lm
+                with self.changing():
                     self._check_free(name)
                     # Not in bank.json: an addition cut short.
                     shutil.rmtree(final, ignore_errors=True)
                     os.rename(draft, final)
-                    self._replace({**self.index["experts"], name: {"sha256": seal}})
+                    experts = {**self.index["experts"], name: {"sha256": seal}}
+                    shape = {} if lm is None or "lm" in self.index else {"lm": dict(lm)}
+                    self.replace({**self.index, **shape, "experts": experts})
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
 
     def remove(self, name: str) -> None:
         """Takes an expert out of bank.json, then deletes its folder; the others are untouched."""
-        with writable(self.path), self._changing():
+        with writable(self.path), self.changing():
             folder = self.expert(name)
-            self._replace({k: v for k, v in self.index["experts"].items() if k != name})
+            experts = {k: v for k, v in self.index["experts"].items() if k != name}
+            self.replace({**self.index, "experts": experts})
             shutil.rmtree(folder, ignore_errors=True)
 
     def set_scoring(self, scoring: Mapping[str, Any]) -> None:
         """Stores another description of the rule in bank.json; the experts are untouched."""
-        with writable(self.path), self._changing():
-            self.index = {**self.index, "scoring": dict(scoring)}
-            write_sealed(self.path / "bank.json", self.index)
+        with writable(self.path), self.changing():
+            self.replace({**self.index, "scoring": dict(scoring)})
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
+    def changing(self) -> Iterator[None]:
         """Reads bank.json anew and keeps other processes from changing it meanwhile."""
         place = os.open(self.path, os.O_RDONLY)
         try:
@@ -159,19 +202,19 @@ class BankFolder:
     def _refresh(self) -> None:
         self.index = read_sealed(self.path / "bank.json")  # another process may have added one
 
-    def _replace(self, experts: Mapping[str, Any]) -> None:
-        self.index = {**self.index, "experts": dict(experts)}
+    def replace(self, index: Mapping[str, Any]) -> None:
+        """Writes another bank.json, in one step; call it inside `changing`."""
+        self.index = dict(index)
         write_sealed(self.path / "bank.json", self.index)
 
 
 def create_folder(
-    folder: str | os.PathLike,
-    model: Mapping[str, Any],
-    tokenizer,
-    scoring: Mapping[str, Any],
-    text_form: str,
+    folder: str | os.PathLike, index: Mapping[str, Any], tokenizer: Any
 ) -> BankFolder:
-    """A bank without experts.  `UserError` when `folder` is not empty or cannot be written."""
+    """A bank without experts; index: fields of bank.json (`settings.to_index`).
+
+    `UserError` when `folder` is not empty or cannot be written.
+    """
     path = expanded(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} is not an empty folder: choose another place for the bank")
@@ -183,84 +226,19 @@ def create_folder(
             (draft / "experts").mkdir()
             tokenizer.save(draft / "tokenizer")
             files = {p.name: sha256(p) for p in sorted((draft / "tokenizer").iterdir())}
-            write_sealed(
-                draft / "bank.json",
-                {
-                    "format": FORMAT,
-                    "tokenizer": tokenizer.fingerprint,
-                    "tokenizer_files": files,
-                    "model": dict(model),
-                    "scoring": dict(scoring),
-                    "text_form": text_form,
-                    "experts": {},
-                },
-            )
+            first = {"format": FORMAT, "tokenizer": tokenizer.fingerprint, "tokenizer_files": files}
+            write_sealed(draft / "bank.json", {**first, **index, "experts": {}})
             os.replace(draft, path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return BankFolder(path)
 
 
-def write_manifest(folder: Path, fingerprint: str) -> None:
-    """Seals the expert files in `folder`: their SHA-256 and the tokenizer's fingerprint."""
-    write_sealed(
-        folder / "manifest.json",
-        {
-            "format": FORMAT,
-            "tokenizer": fingerprint,
-            "files": {
-                name: sha256(folder / name)
-                for name in (*EXPERT_FILES, BIGRAM)
-                if name != BIGRAM or (folder / name).exists()
-            },
-        },
-    )
-
-
-def listed_files(folder: Path) -> tuple[str, ...]:
-    """The expert's files by its manifest, which is not among them.  `UserError` when the manifest
-    is missing or damaged, or lists others than an expert has."""
-    return tuple(_digests(folder, read_sealed(folder / "manifest.json")))
-
-
-def bigram_of(listed: Iterable[str]) -> str | None:
-    """The file of the bigram model among an expert's files; None where it has none."""
-    return next((name for name in _BIGRAMS if name in listed), None)
-
-
-def _digests(folder: Path, manifest: Mapping[str, Any]) -> Mapping[str, str]:
-    files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) - {bigram_of(files)} != set(EXPERT_FILES):
-        raise UserError(
-            f"{folder / 'manifest.json'} lists other files than "
-            f"{', '.join((*EXPERT_FILES, BIGRAM))}: write the expert again"
-        )
-    return files
-
-
 def _listed(folder: Path) -> tuple[str, ...]:
     try:
-        return listed_files(folder)
+        return tuple(read_manifest(folder).files)
     except UserError:
         return EXPERT_FILES
-
-
-def check_manifest(folder: Path, fingerprint: str) -> None:
-    """`UserError` unless the expert's files are as sealed and it reads the same tokens."""
-    manifest = read_sealed(folder / "manifest.json")
-    if manifest.get("tokenizer") != fingerprint:
-        raise UserError(
-            f"{folder} was trained with another tokenizer (fingerprint "
-            f"{str(manifest.get('tokenizer'))[:12]}) than the bank's "
-            f"({fingerprint[:12]}): train it with the bank's tokenizer"
-        )
-    _check_files(folder, _digests(folder, manifest))
-
-
-def _check_files(folder: Path, files: Mapping[str, str]) -> None:
-    for name, digest in files.items():
-        if sha256(folder / Path(name).name) != digest:
-            raise changed(folder / name)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""One expert's parameters as a safetensors file, and many such files as one stacked pytree.
+"""Parameters of one expert, or of its language model, as a safetensors file.
 
 Keys are '/'-joined paths.  Shapes come from the model, never from a file: a header that claims
 other shapes is refused before anything is allocated.
@@ -13,23 +13,32 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from cr_jax import models
-from cr_jax.bank.files import readable
-from cr_jax.config import ModelConfig
+from cr_jax.bank.headers import SCALE, opened
+from cr_jax.config import LmConfig, ModelConfig
 from cr_jax.errors import UserError
 from cr_jax.files import give_usual_mode
+from cr_jax.models import lm as language_models
 
 FILE = "params.safetensors"
 DTYPES = ("float32", "bfloat16", "int8")
 _STORED = {"F32", "BF16", "I8"}
-_SCALE = ".scale"  # behind an int8 matrix's path: what one step of each of its rows is worth
+Config = ModelConfig | LmConfig  # what says which parameters there are
 
 
-def checked(where: str, params: Any, model: ModelConfig) -> Any:
-    """`params` as float32 numpy arrays; `UserError`, starting with `where`, if they do not fit.
+def checked(where: str, params: Any, config: Config) -> Any:
+    """`params` as float32 numpy arrays that nobody writes to, copies of what is given.
+
+    `UserError` as in `check`.
+    """
+    flat = check(where, params, config)
+    return _nested({path: _fixed(x.astype(np.float32)) for path, x in flat.items()})
+
+
+def check(where: str, params: Any, config: Config) -> dict[str, np.ndarray]:
+    """`params` by their paths; `UserError`, starting with `where`, if they do not fit.
 
     Their paths and shapes must be the model's and every number finite.
     """
@@ -37,20 +46,32 @@ def checked(where: str, params: Any, model: ModelConfig) -> Any:
         flat = {k: np.asarray(v) for k, v in _flat(params).items()}
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"{where}: parameters must be nested dicts of arrays") from error
-    _compare(where, {k: v.shape for k, v in flat.items()}, model)
-    flat = {k: v.astype(np.float32) for k, v in flat.items()}
+    _compare(where, {k: v.shape for k, v in flat.items()}, config)
+    _check_finite(where, flat)
+    return flat
+
+
+def _check_finite(where: str, flat: Mapping[str, np.ndarray]) -> None:
     for path, x in flat.items():
-        if not np.isfinite(x).all():
+        if not np.isfinite(x.astype(np.float32, copy=False)).all():
             raise UserError(
                 f"{where}: parameter {path} has NaN or infinite numbers: train it "
                 "again from its last good checkpoint"
             )
-    return _nested(flat)
+
+
+def check_dtype(dtype: str) -> None:
+    """`UserError` unless it is one of `DTYPES`."""
+    if dtype not in DTYPES:
+        raise UserError(f"an expert is stored as {' or '.join(DTYPES)}, not {dtype!r}")
 
 
 def rounded(params: Any, dtype: str) -> Any:
-    """`params` (float32) as a file of that dtype gives them back."""
-    return jax.tree.map(lambda x: _value(*_stored(x, dtype)), params)
+    """`params` (float32) as a file of that dtype gives them back.  `UserError`: `check_dtype`."""
+    check_dtype(dtype)
+    if dtype == "float32":
+        return params
+    return jax.tree.map(lambda x: _fixed(_value(*_stored(np.asarray(x), dtype))), params)
 
 
 def write(file: Path, params: Any, dtype: str = "float32") -> None:
@@ -63,7 +84,7 @@ def write(file: Path, params: Any, dtype: str = "float32") -> None:
         numbers, scale = _stored(np.asarray(x), dtype)
         flat[path] = np.ascontiguousarray(numbers)
         if scale is not None:
-            flat[path + _SCALE] = np.ascontiguousarray(scale)
+            flat[path + SCALE] = np.ascontiguousarray(scale)
     safetensors.numpy.save_file(flat, file)
     give_usual_mode(file)  # the library makes it for its owner alone
 
@@ -79,43 +100,59 @@ def _stored(x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _value(numbers: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
-    return numbers.astype(np.float32) * (1 if scale is None else scale)
+    whole = numbers.astype(np.float32, copy=False)
+    return whole if scale is None else whole * scale
 
 
-def read_stacked(folders: Sequence[Path], model: ModelConfig) -> Any:
-    """The files of E expert folders -> a pytree of float32 [E, ...]; None when E is 0.
+def _fixed(x: np.ndarray) -> np.ndarray:
+    view = x.view()
+    view.flags.writeable = False
+    return view
 
-    `UserError` when a file is missing, cut short, or has other paths, shapes or dtypes.
+
+def read(file: Path, config: Config) -> Any:
+    """One file -> float32 numpy arrays that nobody writes to.
+
+    `UserError` when it is missing, cut short, or has other paths, shapes or dtypes than the model.
     """
-    if not folders:
+    check_header(file, config)
+    found = {}
+    with opened(file) as stored:
+        there = set(stored.keys())
+        for path in shapes(config):
+            scale = stored.get_tensor(path + SCALE) if path + SCALE in there else None
+            found[path] = _fixed(_value(stored.get_tensor(path), scale))
+    return _nested(found)
+
+
+def read_finite(file: Path, config: Config) -> Any:
+    """`read`; `UserError` also for numbers that are NaN or infinite."""
+    found = read(file, config)
+    _check_finite(str(file), _flat(found))
+    return found
+
+
+def stacked(each: Sequence[Any]) -> Any:
+    """Parameters of E experts -> one pytree of float32 [E, ...] on the device; None when E is 0."""
+    if not each:
         return None
-    files = [folder / FILE for folder in folders]
-    for file in files:
-        check_header(file, model)
-    stacked = {k: np.empty((len(files), *shape), np.float32) for k, shape in shapes(model).items()}
-    for row, file in enumerate(files):
-        with opened(file) as stored:
-            there = set(stored.keys())
-            for path, x in stacked.items():
-                scale = stored.get_tensor(path + _SCALE) if path + _SCALE in there else None
-                x[row] = _value(stored.get_tensor(path), scale)
-    return jax.tree.map(jnp.asarray, _nested(stacked))
+    return jax.tree.map(lambda *rows: jnp.asarray(np.stack(rows)), *each)
 
 
-def check_header(file: Path, model: ModelConfig) -> None:
+def check_header(file: Path, config: Config) -> None:
     """`UserError` unless the file's header lists exactly the model's parameters."""
     with opened(file) as stored:
         slices = {k: stored.get_slice(k) for k in stored.keys()}  # noqa: SIM118 (not a dict)
         given = {k: (tuple(s.get_shape()), s.get_dtype()) for k, s in slices.items()}
-        scales = {k: given.pop(k) for k in sorted(given) if k.endswith(_SCALE)}
-        _compare(str(file), {k: shape for k, (shape, _) in given.items()}, model)
+        scales = {k: given.pop(k) for k in sorted(given) if k.endswith(SCALE)}
+        _compare(str(file), {k: shape for k, (shape, _) in given.items()}, config)
         odd = {dtype for _, dtype in given.values()} - _STORED
         if odd:
             raise UserError(
                 f"{file} stores {', '.join(sorted(odd))}: store float32, bfloat16 or int8"
             )
         wanted = {
-            k + _SCALE: ((*shape[:-1], 1), "F32")
+            k + SCALE: ((*shape[:-1], 1), "F32")
             for k, (shape, dtype) in given.items()
             if dtype == "I8"
         }
@@ -127,13 +164,19 @@ def check_header(file: Path, model: ModelConfig) -> None:
 
 
 @functools.lru_cache
-def shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-    """'/'-joined path -> shape of one expert's parameters; nothing is allocated.
+def shapes(config: Config) -> Mapping[str, tuple[int, ...]]:
+    """'/'-joined path -> shape of one model's parameters; nothing is allocated.
 
     `UserError` for sizes that make none: zero, or products that no computer can count.
     """
+
+    def init(key):
+        if isinstance(config, LmConfig):
+            return language_models.init(config, key)
+        return models.init(config, key)
+
     try:
-        tree = jax.eval_shape(lambda: models.init(model, jax.random.key(0)))
+        tree = jax.eval_shape(init, jax.random.key(0))
     except UserError:
         raise
     except (OverflowError, MemoryError, TypeError, ValueError) as error:
@@ -143,14 +186,15 @@ def shapes(model: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     return {path: x.shape for path, x in _flat(tree).items()}
 
 
-def _compare(where: str, given: Mapping[str, tuple[int, ...]], model: ModelConfig) -> None:
-    wanted = shapes(model)
+def _compare(where: str, given: Mapping[str, tuple[int, ...]], config: Config) -> None:
+    wanted = shapes(config)
+    kind = "language model" if isinstance(config, LmConfig) else "model"
     for path in sorted({*wanted, *given}):
         if wanted.get(path) != given.get(path):
             raise UserError(
                 f"{where}: parameter {path} has shape {given.get(path, 'none')}, the "
-                f"bank's model needs {wanted.get(path, 'none')}: use parameters that "
-                "were trained with the bank's model settings"
+                f"bank's {kind} needs {wanted.get(path, 'none')}: use parameters that "
+                f"were trained with the bank's {kind} settings"
             )
 
 
@@ -160,14 +204,3 @@ def _flat(tree) -> dict[str, Any]:
 
 def _nested(flat: Mapping[str, Any]) -> Any:
     return flax.traverse_util.unflatten_dict(flat, sep="/")
-
-
-def opened(file: Path):
-    """A safetensors file to read from.  `UserError` when it is missing or not a whole one."""
-    with readable(file):
-        try:
-            return safetensors.safe_open(file, "numpy")
-        except safetensors.SafetensorError as error:
-            raise UserError(
-                f"{file} is not a whole safetensors file: restore it from a copy or write it again"
-            ) from error

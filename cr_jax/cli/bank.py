@@ -2,9 +2,12 @@
 
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
-from cr_jax.bank.files import BIGRAM, BankFolder, read_json
+from cr_jax.bank.files import BankFolder, read_json
+from cr_jax.bank.headers import count_parameters
+from cr_jax.bank.manifest import BIGRAM, LM
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
@@ -51,6 +54,7 @@ def list_experts(args) -> int:
                 "name": name,
                 "sha256": files.index["experts"][name]["sha256"],
                 "bigram": (folder / BIGRAM).is_file(),
+                "lm_parameters": _parameters(folder / LM),
                 **{k: record.get(k) for k in ("dtype", "bytes", "about")},
             }
         )
@@ -58,6 +62,7 @@ def list_experts(args) -> int:
         for row in rows:
             print_line(json.dumps(row))
         return 0
+    seed = None if files.seed is None else _parameters(files.seed / LM)
     words = wording(files.index.get("scoring"))
     tell = lambda line: print_line(printable(line))  # it quotes the bank's JSON
     tell(
@@ -66,14 +71,27 @@ def list_experts(args) -> int:
         f"tokenizer {files.index['tokenizer'][:12]}; a residual is "
         f"{words.cost}" + (f"; ranked with {words.added} added" if words.typicality_weight else "")
     )
+    if "lm" in files.index:
+        have = sum(row["lm_parameters"] is not None for row in rows)
+        tell(
+            f"language models: {have} of {len(rows)} experts; "
+            + ("no seed" if seed is None else f"a seed of {seed:,} parameters, for unknown text")
+        )
     width = max(map(len, files.names), default=0)
     for row in rows:
+        lm = row["lm_parameters"]
         size = f"{row['bytes'] / 1e6:8.1f} MB" if row["bytes"] is not None else "missing"
         tell(
             f"{row['name']:{width}}  {row['dtype'] or '?'}  {size}  {row['sha256'][:12]}"
             + ("" if row["bigram"] else "  no bigram model")
+            + ("" if lm is None else f"  language model of {lm:,} parameters")
         )
     return 0
+
+
+def _parameters(file: Path) -> int | None:
+    """None where there is no such file."""
+    return count_parameters(file) if file.is_file() else None
 
 
 def verify(args) -> int:

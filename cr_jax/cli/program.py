@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cr_jax import __version__
 from cr_jax.bank import pretrained
-from cr_jax.cli import bank, modular, reconstruct, route, tokenize
+from cr_jax.cli import bank, generate, modular, perplexity, reconstruct, route, tokenize
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import prepare
 from cr_jax.cli.output import complain
@@ -25,6 +25,8 @@ unknown.
   cr-jax route --bank runs/quickstart/bank --explain notes.txt
   cat notes.txt | cr-jax route --bank runs/quickstart/bank --json -
   cr-jax reconstruct --bank runs/quickstart/bank --expert python main.py
+  cr-jax generate --bank runs/modular/bank --show-experts 'The court finds that'
+  cr-jax perplexity --bank runs/modular/bank main.py
   cr-jax bank verify --bank runs/quickstart/bank
   cr-jax tokenize --config configs/quickstart.py --out tokens
 """
@@ -108,6 +110,25 @@ def _parser() -> argparse.ArgumentParser:
             reconstruct.run,
             "show what an expert makes of a text",
             reconstruct.EPILOG,
+        )
+    )
+
+    generate.add_arguments(
+        command(
+            commands,
+            "generate",
+            generate.run,
+            "go on with a text, spoken by the nearest expert",
+            generate.EPILOG,
+        )
+    )
+    perplexity.add_arguments(
+        command(
+            commands,
+            "perplexity",
+            perplexity.run,
+            "say what a text costs under the experts' language models",
+            perplexity.EPILOG,
         )
     )
 

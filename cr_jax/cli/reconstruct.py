@@ -43,7 +43,7 @@ def run(args) -> int:
     from cr_jax.routing.reconstruct import marked, reconstruct
 
     check_latents(bank_model(files), args.latents or 0)
-    bank = ExpertBank.load(args.bank, [args.expert])
+    bank = ExpertBank.load(args.bank, [args.expert], lms=False)
     tokens, right, nll = 0, 0, 0.0
 
     def counted():

@@ -173,8 +173,11 @@ def run(args) -> int:
     from cr_jax.routing.options import RouteOptions
 
     cascade = args.cascade or args.min_candidates is not None
-    by = Cascade.load(args.bank, args.min_candidates) if cascade else ExpertBank.load(args.bank)
-    bank = by.bank if cascade else by
+    if cascade:
+        by = Cascade.load(args.bank, args.min_candidates)
+        bank = by.bank
+    else:
+        by = bank = ExpertBank.load(args.bank, lms=False)
     options = RouteOptions(
         args.alpha, args.max_windows, args.stop, "nearest" if args.tra else "none", args.rule
     )

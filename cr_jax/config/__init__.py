@@ -58,6 +58,7 @@ __all__ = [
     "completed",
     "default",
     "domain",
+    "lm_config",
     "model_config",
     "partition_parts",
     "profile_steps",
@@ -121,6 +122,13 @@ def model_config(raw: Mapping[str, Any]) -> ModelConfig:
     return model
 
 
+def lm_config(raw: Mapping[str, Any]) -> LmConfig:
+    """A stored description of language models -> `LmConfig`.  Raises `UserError` likewise."""
+    lm = _make(LmConfig, raw, "lm")
+    check_lm(lm)
+    return lm
+
+
 def completed(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A stored model description with the fields that its writer's version did not have.
 
@@ -156,13 +164,23 @@ def _make(cls, raw: Any, where: str):
     if not isinstance(raw, Mapping):
         raise UserError(f"{where} must be a group of fields, got {raw!r}")
     if cls is Scoring:
-        raw = {_RENAMED.get(name, name): value for name, value in raw.items()}
+        raw = _of_this_version(raw, where)
     for name in raw:
         if name not in hints:
             close = difflib.get_close_matches(name, hints, n=1)
             hint = f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(hints)}"
             raise UserError(f"{where} has no field '{name}'{hint}")
     return cls(**{n: _convert(hints[n], v, f"{where}.{n}") for n, v in raw.items()})
+
+
+def _of_this_version(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A rule of version 0.1, which also had `passes`: 0 wherever all positions were scored."""
+    if raw.get("passes", 0) != 0:
+        raise UserError(
+            f"{where}.passes={raw['passes']!r}: a rule that scores a sample of the positions is "
+            "no longer read; store the experts again with a rule that scores all"
+        )
+    return {_RENAMED.get(name, name): value for name, value in raw.items() if name != "passes"}
 
 
 def _convert(kind, value, where: str):

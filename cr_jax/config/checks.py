@@ -47,8 +47,8 @@ def check_model(model: ModelConfig) -> None:
 
 def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
     """Raises `UserError` when a window cannot be dealt, or experts ranked, like that."""
-    if min(scoring.parts, scoring.rate, scoring.passes) < 0:
-        raise UserError("config.scoring: parts, rate and passes cannot be negative")
+    if min(scoring.parts, scoring.rate) < 0:
+        raise UserError("config.scoring: parts and rate cannot be negative")
     if not 0 <= scoring.typicality_weight < float("inf"):  # `not` also catches NaN
         raise UserError(
             "config.scoring.typicality_weight must be a finite number, 0 or more; got "
@@ -59,22 +59,15 @@ def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
             "config.scoring.predicted needs config.model.predictive=True: only such "
             "an encoder predicts tokens"
         )
-    if scoring.predicted and (
-        scoring.rate or scoring.hidden != 1 or bool(scoring.parts) != bool(scoring.passes)
-    ):
+    if scoring.predicted and (scoring.rate or scoring.hidden != 1 or scoring.parts):
         raise UserError(
-            "config.scoring: predicted hides nothing and decodes nothing; leave rate "
-            "at 0 and hidden at 1, and give both or none of parts and passes"
+            "config.scoring: predicted hides nothing and decodes nothing; leave rate and parts "
+            "at 0 and hidden at 1"
         )
     if not 0 <= scoring.bigram_weight < 1 or (scoring.bigram_weight and not scoring.predicted):
         raise UserError(
             f"config.scoring.bigram_weight={scoring.bigram_weight} is the share of "
             "bigrams in predicted=True: at least 0, below 1, and 0 under other rules"
-        )
-    if scoring.passes > scoring.parts:
-        raise UserError(
-            f"config.scoring.passes={scoring.passes} must not exceed "
-            f"parts={scoring.parts}, the number of passes there are"
         )
     if not 0 < scoring.hidden <= max(1, scoring.parts):
         raise UserError(

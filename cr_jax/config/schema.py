@@ -201,12 +201,9 @@ class Scoring:
     parts: 0 scores every token with all tokens seen (paper, routing rule).  k > 0 deals the
     window's positions at random, but always alike, into k parts and makes k passes; each hides
     `hidden` parts in turn, so that every token is scored `hidden` times, and the mean counts.
-    passes: 0 makes all k passes; p > 0 makes the first p, and residuals are means over the tokens
-    that these hide (`scoring.residuals.scored`): a sample of the positions, for less work.
     rate: how much of z the decoder is given, in the bottleneck's units; 0: all of it.
     predicted: score each token as the expert's own encoder predicts it from the tokens before it:
-    the window's code length under that expert.  Needs model.predictive; nothing is hidden, and
-    parts and passes choose the scored sample of positions as above.
+    the window's code length under that expert.  Needs model.predictive, and hides nothing.
     bigram_weight: share w of the expert's bigram model in that prediction,
     p = (1 - w) p_encoder + w p_bigram.  Counts (`cr_jax.scoring.bigram`) help where the encoder is
     surprised.
@@ -218,7 +215,6 @@ class Scoring:
     parts: int = 0
     hidden: int = 1
     rate: int = 0
-    passes: int = 0
     predicted: bool = False
     typicality_weight: float = 0.0
     bigram_weight: float = 0.0

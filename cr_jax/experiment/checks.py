@@ -64,7 +64,7 @@ def text(e: Experiment, text: Corpora) -> None:
     """`UserError`, before training, for text that an expert could not be calibrated on."""
     for name, windows in text.valid.items():
         try:
-            usable(windows, e.model, e.scoring)
+            usable(windows, e.model)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
 

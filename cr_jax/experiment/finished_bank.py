@@ -1,17 +1,20 @@
 """A run's trained parameters -> the bank in its workdir.  Not in the paper."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from cr_jax.bank import ExpertBank, import_expert, parameters
+from cr_jax.bank import Expert, ExpertBank, LanguageModels, import_expert, parameters, store_lms
 from cr_jax.bank.files import CASCADE, BankFolder
-from cr_jax.config import EvalConfig, Experiment, ModelConfig
+from cr_jax.bank.fitting import rounded_lms
+from cr_jax.config import EvalConfig, Experiment
 from cr_jax.data import sample
-from cr_jax.data.experiment_text import Corpora
+from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
 from cr_jax.routing.cascade import MIN_CANDIDATES, Cascade
 from cr_jax.scoring.batching import BatchSizes
@@ -22,66 +25,48 @@ from cr_jax.training.loop import Trained
 
 def make(
     experiment: Experiment,
-    model: ModelConfig,
     text: Corpora,
     trained: Trained,
     folder: Path,
     say: Callable[[str], None],
+    language_models: LanguageModels | None = None,
 ) -> ExpertBank:
     """The bank of a run's experts, in FOLDER/bank: each calibrated on its own valid windows, with a
-    bigram model of its own training text; of more than `MIN_CANDIDATES` experts also how many a
-    cascade scores.
+    bigram model of its own training text and its language model, if there are any; of more than
+    `MIN_CANDIDATES` experts also how many a cascade scores.
 
     Written beside the bank of an earlier call, which it then replaces: a stop leaves one of them.
     Experts that were added to that bank since (`cr-jax bank add`) go along.
     """
-    names = tuple(text.train)
     place, final, old = (folder / name for name in ("bank.partial", "bank", "bank.old"))
     if old.exists() and not final.exists():  # stopped between the two renames below
         old.rename(final)
     for litter in (place, old):
         shutil.rmtree(litter, ignore_errors=True)
     bank = ExpertBank.create(
-        place, model, text.tokenizer, experiment.scoring, experiment.data.text_form
+        place,
+        sized(experiment.model, text.tokenizer),
+        text.tokenizer,
+        experiment.scoring,
+        experiment.data.text_form,
+        None if language_models is None else language_models.config,
     )
-    for e, name in enumerate(names):
-        params = parameters.rounded(
-            jax.tree.map(lambda x, e=e: np.asarray(x[e]), trained.params), experiment.bank_dtype
-        )
-        own = sample(
-            name,
-            text.train[name],
-            model.window,
-            seed=experiment.seed,
-            tokens=TRAINING_TOKENS,
-            mode=experiment.data.mode,
-            pad_id=text.tokenizer.pad_id,
-        )
-        bigram = count(*own, model.vocab_size)
-        weights = with_bigram(params, bigram) if experiment.scoring.bigram_weight else params
-        calibration = calibrate(
-            model,
-            weights,
-            text.valid[name],
-            text.valid_documents.get(name),
-            experiment.scoring,
-            batch_sizes(experiment.eval),
-        )
-        bank.add(
-            name,
-            params,
-            calibration,
-            {
-                "experiment": experiment.name,
-                "steps": trained.step,
-                "tokens": trained.tokens,
-                "sources": list(experiment.data.domains[name].train),
-            },
-            experiment.bank_dtype,
-            bigram,
-        )
-    if len(names) > MIN_CANDIDATES:
-        say(f"choosing how many of {len(names)} experts a cascade scores in full")
+    for row, name in enumerate(text.train):
+        params = jax.tree.map(lambda x, row=row: np.asarray(x[row]), trained.params)
+        expert = _measured(experiment, text, name, params)
+        about = {
+            "experiment": experiment.name,
+            "steps": trained.step,
+            "tokens": trained.tokens,
+            "sources": list(experiment.data.domains[name].train),
+        }
+        bank = bank.add(dataclasses.replace(expert, about=about), experiment.bank_dtype)
+    if language_models is not None:
+        store_lms(place, language_models, experiment.bank_dtype)
+        kept = rounded_lms(language_models, experiment.bank_dtype)
+        bank = bank.with_lms(kept.config, kept.experts, kept.seed).changed(folder=place)
+    if len(bank.names) > MIN_CANDIDATES:
+        say(f"choosing how many of {len(bank.names)} experts a cascade scores in full")
         try:
             say(_choose(bank, text.valid, experiment.eval))
         except UserError as error:  # the bank routes without
@@ -89,7 +74,7 @@ def make(
     if final.exists():
         aside = old
         try:
-            for name in [n for n in BankFolder(final).names if n not in names]:
+            for name in [n for n in BankFolder(final).names if n not in bank.names]:
                 import_expert(place, final / "experts" / name)
                 (place / CASCADE).unlink(missing_ok=True)  # it knows nothing of this one
                 say(f"{name}: added to the bank earlier, kept")
@@ -100,8 +85,33 @@ def make(
         final.rename(aside)
     place.rename(final)
     shutil.rmtree(old, ignore_errors=True)
-    bank.folder = final
-    return bank
+    return bank.changed(folder=final)
+
+
+def _measured(experiment: Experiment, text: Corpora, name: str, params: Any) -> Expert:
+    """One expert with its bigram model and, as it is stored and by the bank's rule, calibration."""
+    params = parameters.rounded(params, experiment.bank_dtype)
+    model = sized(experiment.model, text.tokenizer)
+    own = sample(
+        name,
+        text.train[name],
+        model.window,
+        seed=experiment.seed,
+        tokens=TRAINING_TOKENS,
+        mode=experiment.data.mode,
+        pad_id=text.tokenizer.pad_id,
+    )
+    bigram = count(*own, model.vocab_size)
+    weights = with_bigram(params, bigram) if experiment.scoring.bigram_weight else params
+    calibration = calibrate(
+        model,
+        weights,
+        text.valid[name],
+        text.valid_documents.get(name),
+        experiment.scoring,
+        batch_sizes(experiment.eval),
+    )
+    return Expert(name, params, calibration, bigram=bigram)
 
 
 def batch_sizes(settings: EvalConfig) -> BatchSizes:

@@ -144,7 +144,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         # Training time of earlier starts counts too.
         seconds["training"] = max(seconds["training"], sum(trained.phases.values()))
         with stage("calibration"):
-            bank = finished_bank.make(experiment, model, text, trained, folder, say)
+            bank = finished_bank.make(experiment, text, trained, folder, say, language_models)
             if line := too_few(bank.calibration, experiment.eval.alpha):
                 say(line)
         report = {

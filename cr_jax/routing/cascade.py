@@ -72,10 +72,6 @@ class Cascade:
     offsets: Mapping[str, float] | None = None
 
     def __post_init__(self):
-        self._check()
-
-    def _check(self) -> None:
-        """Also before routing: experts may have come to the bank, or left it, since."""
         names = self.bank.names
         _check_bigrams(self.bank)
         if not 1 <= self.min_candidates <= len(names):
@@ -126,7 +122,7 @@ class Cascade:
         were.  `UserError` when the bank is damaged, nothing was saved, or its experts have changed
         since: then the fit says nothing about them.
         """
-        bank = ExpertBank.load(folder)
+        bank = ExpertBank.load(folder, lms=False)
         _check_bigrams(bank)
         if min_candidates is not None:
             with contextlib.suppress(UserError):  # nothing was saved, or for other experts
@@ -189,7 +185,6 @@ class Cascade:
         """
         if options and options.rule != "bank":
             raise UserError(f"rule={options.rule!r} goes with exact routing, not with a cascade")
-        self._check()
         options, sizes = options or RouteOptions(), sizes or BatchSizes.for_device()
         nats, tokens, seen = np.zeros(len(self.bank.names)), 0, 0
         sizes = document.block_sizes(options, sizes)
@@ -227,9 +222,8 @@ class Cascade:
         """Routes every window on its own, among its candidates.
 
         Residuals are infinite, and p-values NaN, for experts that did not score a window; the
-        expert is -1 where the bank's rule scores none of its tokens.
+        expert is -1 where a window has no token.
         """
-        self._check()
         sizes, rule = checked(self.bank, windows, sizes)
         near = self._near(bigram_residuals(self.bank.bigram_table, windows, sizes))
         chosen = are_candidates(near, self.min_candidates, self.candidate_margin)
@@ -246,7 +240,7 @@ class Cascade:
                 started.append((e, here, start_batches(score, windows.take(here), rows)))
         for e, here, read in started:
             sums = read()
-            residuals[e, here] = residual_means(sums.residual, sums.scored)[0]
+            residuals[e, here] = residual_means(sums.residual, lengths[here])[0]
         score = ranking.ranking_score(self.bank, residuals, lengths)
         return WindowRoutes(
             residuals, lowest(score), ranking.p_values(self.bank, residuals, lengths)

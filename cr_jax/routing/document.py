@@ -138,20 +138,18 @@ class Totals:
         self.bank, self.options = bank, options
         experts = len(bank.names)
         self.residual, self.penalty = np.zeros(experts), np.zeros(experts)
-        self.windows = self.tokens = self.scored = 0
+        self.windows = self.tokens = 0
         self.p = [(0.0, 0, 0, 0, 0.0)] * experts  # of `Calibration.document_p`
         self.content = Content(bank.tokenizer)
         self.test = LeaderTest(experts, options.stop) if options.stop else None
 
     def add(self, windows: Windows, sums: WindowSums) -> None:
         """Adds a block of windows, scored by all experts of the bank."""
-        lengths, counts = windows.mask.sum(-1), np.asarray(sums.scored)
-        nats = np.asarray(sums.residual, np.float64)
+        lengths, nats = windows.mask.sum(-1), np.asarray(sums.residual, np.float64)
         self.residual += nats.sum(-1)
-        self.scored += int(counts.sum())
         self.windows += int((lengths > 0).sum())
         self.tokens += int(lengths.sum())
-        means = residual_means(nats, counts)
+        means = residual_means(nats, lengths)
         parts = [
             (*p_sums(high, lengths), p_sums(low, lengths)[0])
             for high, low in zip(*one_sided_p_values(self.bank, means, lengths), strict=True)
@@ -162,11 +160,11 @@ class Totals:
         ]
         self.content.add(windows)
         if self.bank.scoring.typicality_weight:
-            penalty = counts * typicality_penalty(self.bank, means, lengths)
+            penalty = lengths * typicality_penalty(self.bank, means, lengths)
             self.penalty += penalty.sum(-1)
             nats = nats + penalty
         if self.test:
-            self.test.add(nats[:, counts > 0])
+            self.test.add(nats[:, lengths > 0])
 
     def certain(self) -> bool:
         """Whether no more needs to be scored; looks once more (`LeaderTest.certain`)."""
@@ -176,18 +174,13 @@ class Totals:
         """Where the sums say that the document goes, without TRA."""
         if not self.tokens:
             raise UserError("the text is empty: give at least one token to route")
-        if not self.scored:
-            raise UserError(
-                "the text is too short: the bank's rule scores a sample of the "
-                f"positions and none of its {self.tokens}"
-            )
-        residuals = self.residual / self.scored
+        residuals = self.residual / self.tokens
         if not np.isfinite(residuals).any():
             raise UserError(
                 "no expert of the bank has a finite residual: its parameters are of no "
                 "use; train it again"
             )
-        penalty = self.penalty / self.scored
+        penalty = self.penalty / self.tokens
         weight = self.bank.scoring.typicality_weight
         score = residuals + penalty if weight else residuals
         ranked = np.argsort(score, kind="stable")

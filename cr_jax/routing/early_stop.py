@@ -31,7 +31,7 @@ class LeaderTest:
         self._finite = np.ones(experts, bool)
 
     def add(self, nats: Float[np.ndarray, "E B"]) -> None:
-        """Adds windows: the sum over the scored tokens of each."""
+        """Adds windows: the sum over the tokens of each."""
         self._finite &= np.isfinite(nats).all(1)
         nats = np.where(self._finite[:, None], nats, 0.0)
         self._sums += nats.sum(1)

@@ -244,9 +244,7 @@ def explain(
     names = found.ranked
     rows = [bank.index(name) for name in names]
     tokens = block.tokens[block.mask]
-    # A rule that samples positions leaves tokens out: each is explained by all passes.
-    whole = dataclasses.replace(bank, scoring=dataclasses.replace(bank.scoring, passes=0))
-    scores = score_tokens(whole, block, sizes)
+    scores = score_tokens(bank, block, sizes)
     return Explanation(
         route=found,
         alpha=float(options.alpha),

@@ -33,5 +33,5 @@ def by_rule(bank: ExpertBank, rule: Rule) -> ExpertBank:
             "the bank's encoders do not predict (config.model.predictive), so texts "
             "have no code length: route by rebuild, or by the bank's own rule"
         )
-    none = dict.fromkeys(bank.names, UNCALIBRATED)
-    return dataclasses.replace(bank, scoring=RULES[rule], calibration=none, folder=None)
+    experts = tuple(dataclasses.replace(e, calibration=UNCALIBRATED) for e in bank.experts)
+    return bank.changed(experts=experts, scoring=RULES[rule], folder=None)

@@ -17,7 +17,7 @@ def ranking_score(
     `typicality_penalty` where the bank's rule has one.  The lowest wins.
 
     lengths: real tokens of each window.  The score of a document is the mean over its windows,
-    weighted by their scored tokens, as its residual is.
+    weighted by their tokens, as its residual is.
     """
     if not bank.scoring.typicality_weight:
         return residuals

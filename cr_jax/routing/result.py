@@ -37,7 +37,7 @@ class Route:
 
     A text too short for any p-value is neither known nor unknown: `expert` is then the nearest,
     its p-value NaN and `known` None.
-    residuals: nats/token, the mean over all scored tokens of all windows; p_values: how usual such
+    residuals: nats/token, the mean over all tokens of all windows; p_values: how usual such
     a residual is in the expert's own domain, neither higher nor lower (`Calibration.document_p`,
     two-sided); margin: second best minus
     best `ranking_score`, nats/token (infinite with one expert); nearest: the expert with the lowest

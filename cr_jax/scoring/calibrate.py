@@ -19,7 +19,7 @@ from cr_jax.errors import UserError
 from cr_jax.scoring.batching import BatchSizes, check_windows, in_batches
 from cr_jax.scoring.bigram import COLLECTION
 from cr_jax.scoring.calibration import FEWEST, MOST, SHORTEST, Calibration, p_sums
-from cr_jax.scoring.residuals import residual_means, scored, window_sums
+from cr_jax.scoring.residuals import residual_means, window_sums
 
 _window_sums = jax.jit(window_sums, static_argnames=("model", "rule", "chunk"))
 
@@ -54,10 +54,11 @@ def calibrate(
         check_windows(model, some)
         score = functools.partial(_window_sums, model, params, rule=rule, chunk=sizes.tokens)
         sums = in_batches(score, some, sizes.rows(len(some.tokens)))
-        return residual_means(np.asarray(sums.residual, np.float64)[None], sums.scored)[0]
+        nats = np.asarray(sums.residual, np.float64)[None]
+        return residual_means(nats, some.mask.sum(-1))[0]
 
     residuals = {}
-    for length, at in usable(windows, model, rule).items():
+    for length, at in usable(windows, model).items():
         at = at[np.linspace(0, at.size - 1, min(MOST, at.size)).astype(int)]
         mask = windows.mask[at] & (np.arange(model.window)[None] < length)
         residuals[length] = np.sort(means(Windows(windows.tokens[at], mask, windows.document[at])))
@@ -67,14 +68,14 @@ def calibrate(
     return dataclasses.replace(made, documents=_of_documents(made, means(documents), documents))
 
 
-def usable(windows: Windows, model: ModelConfig, rule: Scoring = SEEN) -> dict[int, np.ndarray]:
+def usable(windows: Windows, model: ModelConfig) -> dict[int, np.ndarray]:
     """Length -> indices of the windows that `calibrate` uses at that length.
 
     Needs no parameters: a run can ask before it trains.  `UserError` when there is none.
     """
     real = windows.mask.sum(-1)
     lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
-    at = {n: np.flatnonzero(real >= n) for n in lengths if scored(rule, model.window)[:n].any()}
+    at = {n: np.flatnonzero(real >= n) for n in lengths}
     found = {n: rows for n, rows in at.items() if rows.size}
     if not found:
         raise UserError(

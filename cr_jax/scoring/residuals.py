@@ -24,8 +24,8 @@ from cr_jax.scoring import bigram
 
 class TokenScores(NamedTuple):
     """Per token: nll in nats and whether it was rebuilt exactly, both with all tokens seen, and the
-    residual in nats that routing compares: nll itself, or that of hidden or of predicted tokens,
-    NaN where the rule scores none.  Of one expert [B, L], of all [E, B, L]."""
+    residual in nats that routing compares: nll itself, or that of hidden or of predicted tokens.
+    Of one expert [B, L], of all [E, B, L]."""
 
     nll: Any  # float32
     correct: Any  # bool
@@ -33,12 +33,10 @@ class TokenScores(NamedTuple):
 
 
 class WindowSums(NamedTuple):
-    """Per window: nats over its scored tokens, how many these are, and how many of its tokens were
-    rebuilt exactly, None where the rule does not see all tokens.  Of one expert [B], of all
-    residual and exact are [E, B]."""
+    """Per window: nats over its tokens, and how many of these were rebuilt exactly, None where the
+    rule does not see all tokens.  Of one expert [B], of all [E, B]."""
 
     residual: Any  # float32
-    scored: Any  # int32 [B]
     exact: Any  # int32 or None
 
 
@@ -46,34 +44,13 @@ def places(scoring: Scoring, window: int) -> Int[np.ndarray, "P K"]:
     """Positions hidden in each of the P passes, K of them, sorted."""
     dealt = np.random.default_rng(0).permutation(window).reshape(scoring.parts, -1)
     rounds = (np.arange(scoring.parts)[:, None] + np.arange(scoring.hidden)) % scoring.parts
-    return np.sort(dealt[rounds].reshape(scoring.parts, -1))[: scoring.passes or None]
-
-
-def scored(scoring: Scoring, window: int) -> Bool[np.ndarray, " L"]:
-    """Positions that have a residual under the rule: all, unless it leaves passes out."""
-    if not scoring.passes:
-        return np.ones(window, bool)
-    return _times(scoring, window) > 0
-
-
-def counted(mask: Bool[Any, "B L"], scoring: Scoring) -> Bool[Any, "B L"]:
-    """Real tokens that have a residual under the rule."""
-    return mask & scored(scoring, mask.shape[1])[None]
-
-
-def residual_sums(
-    residual: Float[np.ndarray, "E B L"], mask: Bool[np.ndarray, "B L"], scoring: Scoring
-) -> tuple[Float[np.ndarray, "E B"], Int[np.ndarray, " B"]]:
-    """(nats, tokens that they are summed over) of each window: real tokens that the rule scores."""
-    at = counted(mask, scoring)
-    # where, not a product: padding may hold anything
-    return np.sum(np.where(at[None], residual, 0), -1, dtype=np.float64), at.sum(-1)
+    return np.sort(dealt[rounds].reshape(scoring.parts, -1))
 
 
 def residual_means(
     sums: Float[np.ndarray, "E B"], tokens: Int[np.ndarray, " B"]
 ) -> Float[np.ndarray, "E B"]:
-    """nats/token; NaN where no token is scored."""
+    """nats/token; NaN where there is no token."""
     return sums / np.where(tokens > 0, tokens, np.nan)[None]
 
 
@@ -81,10 +58,6 @@ def lowest(residuals: Float[np.ndarray, "E B"]) -> Int[np.ndarray, " B"]:
     """The expert with the lowest residual of each window; -1 where none has one."""
     kept = np.where(np.isfinite(residuals), residuals, np.inf)
     return np.where(np.isfinite(kept).any(0), kept.argmin(0), -1)
-
-
-def _times(scoring: Scoring, window: int) -> Int[np.ndarray, " L"]:
-    return np.bincount(places(scoring, window).ravel(), minlength=window)
 
 
 def residual_nll(
@@ -95,7 +68,7 @@ def residual_nll(
     rule: Scoring,
     chunk: int = 8192,
 ) -> Float[Array, "B L"]:
-    """Each token's residual in nats by one expert; NaN where the rule scores none (`scored`).
+    """Each token's residual in nats by one expert.
 
     At most `chunk` tokens' logits stand in memory at once.
     """
@@ -115,16 +88,11 @@ def _seen(net, params, tokens, mask, chunk: int, rate=None):
 
 def _predicted(net, params, tokens, mask, rule: Scoring, chunk: int):
     h = net.apply(params, tokens, mask, method="predict")
-    window = tokens.shape[1]
-    at = np.flatnonzero(scored(rule, window)) if rule.passes else slice(None)
-    kernel = models.head(net.config, params)
-    nll = objective.token_scores(h[:, at], kernel, tokens[:, at], chunk).nll
+    nll = objective.token_scores(h, models.head(net.config, params), tokens, chunk).nll
     if rule.bigram_weight:
         table = bigram.BigramTable(**params[bigram.COLLECTION])
-        nll = bigram.mixed(nll, bigram.token_nats(table, tokens)[:, at], rule.bigram_weight)
-    if not rule.passes:
-        return nll
-    return jnp.full(tokens.shape, jnp.nan).at[:, at].set(nll)
+        nll = bigram.mixed(nll, bigram.token_nats(table, tokens), rule.bigram_weight)
+    return nll
 
 
 def _hidden(net, params, tokens, mask, rate, rule: Scoring, chunk: int):
@@ -141,8 +109,7 @@ def _hidden(net, params, tokens, mask, rate, rule: Scoring, chunk: int):
     total = jnp.zeros(tokens.shape, jnp.float32)
     for i in range(len(passes)):
         total = total.at[:, passes[i]].add(nll[i])
-    times = _times(rule, window).astype(np.float32)
-    return total / jnp.where(times > 0, times, jnp.nan)[None]
+    return total / rule.hidden
 
 
 def token_scores(
@@ -169,7 +136,6 @@ def window_sums(
     chunk: int = 8192,
 ) -> WindowSums:
     """One expert's sums of every window, by the passes of the rule and no other.  Pure."""
-    at = counted(mask, rule)
     if rule == SEEN:
         seen = _seen(models.Autoencoder(model), params, tokens, mask, chunk)
         nll, exact = seen.nll, jnp.sum(seen.correct & mask, -1)
@@ -177,4 +143,4 @@ def window_sums(
         nll = residual_nll(models.Autoencoder(model), params, tokens, mask, rule, chunk)
         exact = None
     # where, not a product: padding may hold anything
-    return WindowSums(jnp.sum(jnp.where(at, nll, 0), -1), jnp.sum(at, -1), exact)
+    return WindowSums(jnp.sum(jnp.where(mask, nll, 0), -1), exact)

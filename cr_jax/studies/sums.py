@@ -27,7 +27,7 @@ Score = Callable[[Windows], tuple[np.ndarray, np.ndarray]]
 class Sums:
     """Sums per expert and window.  E experts, N windows; `document` says where a window is from."""
 
-    nll: Float[np.ndarray, "E N"]  # nats; the mean over scored tokens, times all tokens
+    nll: Float[np.ndarray, "E N"]  # nats, by the rule that scores
     correct: Int[np.ndarray, "E N"]  # tokens rebuilt exactly
     tokens: Int[np.ndarray, " N"]
     document: Int[np.ndarray, " N"]
@@ -43,7 +43,7 @@ def scorer(bank: ExpertBank, sizes: BatchSizes | None = None) -> Score:
 
     def score(windows):
         found = score_domains(bank, {"windows": windows}, sizes)["windows"]
-        return found.residual * found.tokens, found.correct
+        return found.residual_nll, found.correct
 
     return score
 

@@ -11,7 +11,7 @@ import safetensors.numpy
 import tiny_bank
 from tiny_bank import FLAT, TINY, contents, fresh, leaves, one, refuses
 
-from cr_jax.bank import ExpertBank, import_expert, parameters
+from cr_jax.bank import Expert, ExpertBank, import_expert, parameters
 from cr_jax.data.tokenizers import ByteTokenizer
 
 
@@ -62,8 +62,8 @@ def test_names_select_experts_and_their_order(stored):
 def test_bfloat16_halves_the_file_and_mounts_what_it_holds(tmp_path):
     bank = ExpertBank.create(tmp_path / "bank", TINY, ByteTokenizer())
     params = one(fresh(2), 0)
-    bank.add("wide", params, FLAT)
-    bank.add("half", params, FLAT, dtype="bfloat16")
+    bank = bank.add(Expert("wide", params, FLAT))
+    bank = bank.add(Expert("half", params, FLAT), "bfloat16")
     size = lambda n: (tmp_path / "bank" / "experts" / n / "params.safetensors").stat().st_size
     assert size("half") < 0.6 * size("wide")
     loaded = ExpertBank.load(tmp_path / "bank")
@@ -71,14 +71,14 @@ def test_bfloat16_halves_the_file_and_mounts_what_it_holds(tmp_path):
     assert leaves(loaded.params) == leaves(bank.params)
     rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), params)
     assert leaves(loaded.expert_params("half")) == leaves(rounded)
-    refuses(lambda: bank.add("x", params, FLAT, dtype="float16"), "float16")
+    refuses(lambda: bank.add(Expert("x", params, FLAT), "float16"), "float16")
 
 
 def test_int8_quarters_the_file_and_is_off_by_half_a_step_at_most(tmp_path):
     bank = ExpertBank.create(tmp_path / "bank", TINY, ByteTokenizer())
     params = one(fresh(2), 0)
-    bank.add("wide", params, FLAT)
-    bank.add("byte", params, FLAT, dtype="int8")
+    bank = bank.add(Expert("wide", params, FLAT))
+    bank = bank.add(Expert("byte", params, FLAT), "int8")
     size = lambda n: (tmp_path / "bank" / "experts" / n / "params.safetensors").stat().st_size
     assert size("byte") < 0.5 * size("wide")  # rows of 16 numbers: scales weigh a quarter here
     loaded = ExpertBank.load(tmp_path / "bank")
@@ -93,7 +93,7 @@ def test_int8_quarters_the_file_and_is_off_by_half_a_step_at_most(tmp_path):
 
 def test_int8_without_its_scales_is_refused(tmp_path):
     bank = ExpertBank.create(tmp_path / "bank", TINY, ByteTokenizer())
-    bank.add("byte", one(fresh(2), 0), FLAT, dtype="int8")
+    bank.add(Expert("byte", one(fresh(2), 0), FLAT), "int8")
     file = tmp_path / "bank" / "experts" / "byte" / "params.safetensors"
     stored = safetensors.numpy.load_file(file)
     name = next(k for k in stored if k.endswith(".scale"))
@@ -108,7 +108,7 @@ def test_int8_without_its_scales_is_refused(tmp_path):
 
 def test_mount_and_unmount_leave_the_others_bytes():
     bank = tiny_bank.in_memory(3)
-    more = bank.mount("new", one(fresh(2), 0), FLAT)
+    more = bank.mount(Expert("new", one(fresh(2), 0), FLAT))
     assert bank.names == ("e0", "e1", "e2")
     assert leaves(more.select(bank.names).params) == leaves(bank.params)
     assert leaves(more.unmount("new").params) == leaves(bank.params)
@@ -116,22 +116,22 @@ def test_mount_and_unmount_leave_the_others_bytes():
     assert leaves(more.unmount("e1").expert_params("e2")) == leaves(bank.expert_params("e2"))
     with pytest.raises(TypeError):
         bank.calibration["e0"] = FLAT
-    refuses(lambda: bank.mount("e0", one(fresh(2), 0), FLAT), "already")
+    refuses(lambda: bank.mount(Expert("e0", one(fresh(2), 0), FLAT)), "already")
     refuses(lambda: bank.unmount("new"), "new", "e0, e1, e2")
-    refuses(lambda: bank.add("x", one(fresh(2), 0), FLAT), "memory")
+    refuses(lambda: bank.add(Expert("x", one(fresh(2), 0), FLAT)), "memory")
 
 
 def test_wrong_shapes_and_numbers(copy):
     bank, good = ExpertBank.load(copy), one(fresh(2), 0)
     missing = {"params": {k: v for k, v in good["params"].items() if k != "embedding"}}
-    refuses(lambda: bank.add("x", missing, FLAT), "params/embedding", "none")
+    refuses(lambda: bank.add(Expert("x", missing, FLAT)), "params/embedding", "none")
     wrong = {"params": good["params"] | {"embedding": np.zeros((3, 16), np.float32)}}
-    refuses(lambda: bank.add("x", wrong, FLAT), "(3, 16)", "(258, 16)")
-    refuses(lambda: bank.add("x", fresh(2), FLAT), "shape")
-    refuses(lambda: bank.add("x", [1, 2], FLAT), "nested dicts")
+    refuses(lambda: bank.add(Expert("x", wrong, FLAT)), "(3, 16)", "(258, 16)")
+    refuses(lambda: bank.add(Expert("x", fresh(2), FLAT)), "shape")
+    refuses(lambda: bank.add(Expert("x", [1, 2], FLAT)), "nested dicts")
     bad = {"params": good["params"] | {"embedding": np.full((258, 16), np.nan)}}
-    refuses(lambda: bank.add("x", bad, FLAT), "NaN", "params/embedding")
-    refuses(lambda: bank.add("x", good, FLAT, {"when": object()}), "JSON")
+    refuses(lambda: bank.add(Expert("x", bad, FLAT)), "NaN", "params/embedding")
+    refuses(lambda: bank.add(Expert("x", good, FLAT, {"when": object()})), "JSON")
     assert ExpertBank.load(copy).names == ("e0", "e1") and bank.verify() == []
 
 

@@ -1,7 +1,9 @@
 """How many experts a cascade scores: the record on file, and what it refuses."""
 
+import dataclasses
+
 import pytest
-from tiny_bank import FLAT, TEXT, fresh, in_memory, one, stored
+from tiny_bank import TEXT, fresh, in_memory, one, stored
 
 from cr_jax.bank import cascade_file
 from cr_jax.bank.cascade_file import CandidateFit
@@ -44,9 +46,8 @@ def test_the_fit_is_stored_in_the_bank_and_bound_to_its_experts(tmp_path):
     with pytest.raises(UserError, match="changed"):
         Cascade.load(folder)
     (folder / "cascade.json").write_bytes(raw)
-    own = bank.bigrams["e1"]
-    bank.remove("e1")
-    bank.add("e1", one(fresh(9), 8), FLAT, bigram=own)
+    other = dataclasses.replace(bank.expert("e1"), params=one(fresh(9), 8))
+    bank.remove("e1").add(other)
     with pytest.raises(UserError, match="other experts"):
         Cascade.load(folder)
     # The offsets of other experts are not used.

@@ -12,7 +12,7 @@ import pytest
 import tiny_bank
 from tiny_bank import FLAT, TINY, contents, fresh, leaves, one, refuses
 
-from cr_jax.bank import ExpertBank, bigram_file, import_expert, parameters
+from cr_jax.bank import Expert, ExpertBank, bigram_file, import_expert, parameters
 from cr_jax.bank import files as bank_folder
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
@@ -33,12 +33,12 @@ def test_add_and_remove_leave_the_others_files(stored):
     before = contents(stored)
     bank = ExpertBank.load(stored)
     kept = leaves(bank.params)
-    bank.add("new", one(fresh(3), 2), FLAT)
-    assert bank.names == ("e0", "e1", "new")
-    assert leaves(bank.select(["e0", "e1"]).params) == kept
-    bank.remove("new")
-    assert bank.names == ("e0", "e1")
-    assert leaves(bank.params) == kept
+    more = bank.add(Expert("new", one(fresh(3), 2), FLAT))
+    assert more.names == ("e0", "e1", "new") and bank.names == ("e0", "e1")
+    assert leaves(more.select(["e0", "e1"]).params) == kept
+    fewer = more.remove("new")
+    assert fewer.names == ("e0", "e1") and more.names == ("e0", "e1", "new")
+    assert leaves(fewer.params) == kept
     assert contents(stored) == before
 
 
@@ -50,7 +50,7 @@ def test_an_interrupted_addition_leaves_nothing(stored, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(parameters, "write", full)
-    refuses(lambda: bank.add("new", one(fresh(2), 0), FLAT), "No space left")
+    refuses(lambda: bank.add(Expert("new", one(fresh(2), 0), FLAT)), "No space left")
     assert contents(stored) == before
     assert bank.names == ("e0", "e1")
 
@@ -60,14 +60,14 @@ def test_litter_of_a_killed_addition_is_named_and_replaced(stored):
     litter.mkdir()
     (litter / "params.safetensors").write_bytes(b"half")
     assert any("new" in line and "delete" in line for line in ExpertBank.load(stored).verify())
-    ExpertBank.load(stored).add("new", one(fresh(2), 0), FLAT)
+    ExpertBank.load(stored).add(Expert("new", one(fresh(2), 0), FLAT))
     assert ExpertBank.load(stored).verify() == []
 
 
 def test_two_open_banks_do_not_lose_each_others_experts(stored):
     first, second = ExpertBank.load(stored), ExpertBank.load(stored)
-    first.add("a", one(fresh(2), 0), FLAT)
-    second.add("b", one(fresh(2), 1), FLAT)
+    first.add(Expert("a", one(fresh(2), 0), FLAT))
+    second.add(Expert("b", one(fresh(2), 1), FLAT))
     assert ExpertBank.load(stored).names == ("e0", "e1", "a", "b")
 
 
@@ -165,7 +165,7 @@ def test_an_unwritable_place_is_named(tmp_path):
 def test_bad_names(stored, name):
     bank = ExpertBank.load(stored)
     before = contents(stored.parent)
-    refuses(lambda: bank.add(name, one(fresh(2), 0), FLAT), "name")
+    refuses(lambda: bank.add(Expert(name, one(fresh(2), 0), FLAT)), "name")
     refuses(lambda: import_expert(stored, stored / "experts" / "e0", name), "name")
     assert contents(stored.parent) == before
 
@@ -176,7 +176,7 @@ def test_a_header_with_absurd_shapes_is_refused_before_allocating(stored, monkey
     (size,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + size])
     allocated = []
-    monkeypatch.setattr(parameters.np, "empty", lambda *a, **k: allocated.append(a))
+    monkeypatch.setattr(parameters, "_value", lambda *a: allocated.append(a))
 
     def forged(header):
         text = json.dumps(header).encode()

@@ -9,7 +9,7 @@ import tiny_bank
 from cr_jax.bank import ExpertBank, cascade_file, import_expert
 from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.bank.files import BankFolder, read_json, read_sealed, sha256, write_sealed
-from cr_jax.config import Scoring, scoring_rule
+from cr_jax.config import Scoring, scoring_rule, to_dict
 from cr_jax.errors import UserError
 from cr_jax.router import route
 from cr_jax.routing.cascade import Cascade
@@ -88,6 +88,18 @@ def test_an_old_bank_is_still_checked(banks):
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="changed or cut short"):
         ExpertBank.load(folder)
+
+
+def test_a_rule_of_version_0_1_says_that_no_position_is_left_out(banks):
+    new, folder = banks
+    for file in (folder / "bank.json", folder / "experts/e0/config.json"):
+        raw = read_sealed(file)
+        write_sealed(file, raw | {"scoring": raw["scoring"] | {"passes": 0}})
+    old = ExpertBank.load(folder, verify=False)
+    assert old.scoring == new.scoring and "passes" not in to_dict(old.scoring)
+    assert scoring_rule({"passes": 0}, MODEL) == Scoring()
+    for sampled in ({"parts": 4, "passes": 1}, {"passes": "all"}, {"passes": None}):
+        tiny_bank.refuses(lambda raw=sampled: scoring_rule(raw, MODEL), "scoring.passes=", "sample")
 
 
 def test_a_rule_with_a_field_that_never_was_is_refused():

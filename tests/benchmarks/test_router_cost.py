@@ -1,5 +1,6 @@
 """The cost of routing: rows that hold together, a choice on file."""
 
+import dataclasses
 import json
 
 import jax
@@ -137,9 +138,7 @@ def get_config():
     # Negative control: with the other's bigram model all windows go where exact routing does not.
     turned = ExpertBank(bank.model, bank.tokenizer)
     for name, other in (("e0", "e1"), ("e1", "e0")):
-        turned = turned.mount(
-            name, bank.expert_params(name), bank.calibration[name], bigram=bank.bigrams[other]
-        )
+        turned = turned.mount(dataclasses.replace(bank.expert(name), bigram=bank.bigrams[other]))
     stored(tmp_path / "turned", turned)
     assert agreement(tmp_path / "turned", "--min-candidates", "1") == 0
     assert router_cost.main(["--quick", "--candidate-margin", "0.5"]) == 2
@@ -183,9 +182,7 @@ def test_a_margin_costs_what_it_adds(tmp_path):
 
 
 def test_input_that_cannot_be(tmp_path, capsys):
-    bare = ExpertBank(in_memory(1).model, in_memory(1).tokenizer).mount(
-        "e0", in_memory(1).expert_params("e0"), tiny_bank.FLAT
-    )
+    bare = tiny_bank.without_bigrams(in_memory(1))
     for name, bank in (("bank", in_memory(1)), ("bare", bare)):
         stored(tmp_path / name, bank)
     at = lambda name: ["--bank", str(tmp_path / name)]

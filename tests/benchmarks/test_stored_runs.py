@@ -53,6 +53,8 @@ def test_whole_windows_without_a_domain_are_a_bank_that_never_had_it(folder, tmp
     assert found["plain"]["test"] == np.mean(
         [(stored[f"test/{n}:code:residual"][:2].argmin(0) == e).mean() for e, n in enumerate(left)]
     )
+    with pytest.raises(UserError, match="not scored by code2"):
+        whole_windows.report([run], "code2")  # a sample of the positions
     for wrong in (["none"], ["up", "down"]):
         with pytest.raises(UserError, match="--without"):
             whole_windows.report([run], "code", wrong)

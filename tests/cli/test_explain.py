@@ -11,7 +11,7 @@ import pytest
 import tiny_bank
 
 import cr_jax
-from cr_jax.bank import set_typicality_weight
+from cr_jax.bank import Expert, set_typicality_weight
 from cr_jax.cli import main
 from cr_jax.cli.explanation import colours, lines
 from cr_jax.config import Scoring
@@ -298,7 +298,7 @@ def test_the_typicality_penalty_is_shown_and_ranks(tmp_path, capsys, files, bank
     made = cr_jax.ExpertBank.create(folder, bank.model, bank.tokenizer, text_form="raw")
     for name in bank.names:
         own = Calibration({8: np.full(40, limits[name])})
-        made.add(name, bank.expert_params(name), own)
+        made = made.add(Expert(name, bank.expert_params(name), own))
     set_typicality_weight(folder, 2.0)
     found = explain(cr_jax.ExpertBank.load(folder), TEXT, options=RouteOptions(alpha=0))
     assert found.names == (*plain.names[1:], first)

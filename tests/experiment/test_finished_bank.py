@@ -5,9 +5,10 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import tiny_bank
 import tiny_run
 
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import ExpertBank, LanguageModels, parameters
 from cr_jax.config import EvalConfig, Scoring
 from cr_jax.data import ByteTokenizer, eval_windows, load_corpus
 from cr_jax.errors import UserError
@@ -19,9 +20,18 @@ from cr_jax.scoring.calibrate import calibrate
 RULE = Scoring(predicted=True, bigram_weight=0.4)
 
 
+GIVEN = {}  # what the run gave `finished_bank.make`, by the argument's name
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run by a rule with a bigram_weight: (its texts' folder, settings, bank)."""
+    make = finished_bank.make
+
+    def noted(experiment, text, trained, folder, say):
+        GIVEN.update(experiment=experiment, text=text, trained=trained, say=say)
+        return make(experiment, text, trained, folder, say)
+
     folder = tmp_path_factory.mktemp("finished")
     tiny_run.write(folder)
     e = tiny_run.experiment(folder, steps=3)
@@ -34,6 +44,7 @@ def finished(tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finished_bank, "MIN_CANDIDATES", 1)  # two experts then have a cascade
+        patch.setattr(finished_bank, "make", noted)
         run.run(e, folder / "run")
     return folder, e, ExpertBank.load(folder / "run" / "bank")
 
@@ -66,6 +77,31 @@ def test_calibrations_are_made_under_the_rule_with_the_bigram_model(finished):
         got = bank.calibration[name].residuals[length]
         np.testing.assert_allclose(got, want.residuals[length], rtol=1e-4)
         assert (np.abs(got - without.residuals[length]) > 0.1).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_language_models_are_stored_with_their_experts(finished, tmp_path, dtype, monkeypatch):
+    monkeypatch.setattr(finished_bank, "MIN_CANDIDATES", 1)
+    plain, names = finished[2], tiny_run.NAMES
+    config = dataclasses.replace(tiny_bank.TINY_LM, vocab_size=plain.model.vocab_size)
+    first, *own = (tiny_bank.one(tiny_bank.fresh(9, config), i) for i in range(3))
+    given = LanguageModels(config, first, dict(zip(names, own, strict=True)))
+    e = dataclasses.replace(GIVEN["experiment"], bank_dtype=dtype)
+    made = finished_bank.make(**{**GIVEN, "experiment": e}, folder=tmp_path, language_models=given)
+    loaded = ExpertBank.load(tmp_path / "bank")
+    assert made.folder == loaded.folder and made.verify() == [] and loaded.lm == config
+    for bank in (made, loaded):
+        for name, params in given.experts.items():
+            want = tiny_bank.leaves(parameters.rounded(params, dtype))
+            assert tiny_bank.leaves(bank.expert(name).lm) == want
+        assert tiny_bank.leaves(bank.seed_lm) == tiny_bank.leaves(parameters.rounded(first, dtype))
+    if dtype == "float32":  # and the experts are those of a run without
+        for name in names:
+            a, b = (tiny_bank.leaves(bank.expert(name).params) for bank in (made, plain))
+            assert a == b
+    assert Cascade.load(tmp_path / "bank").bank.names == names
+    again = finished_bank.make(**GIVEN, folder=tmp_path)  # without: an earlier bank's go
+    assert again.lm is None and ExpertBank.load(tmp_path / "bank").verify() == []
 
 
 def test_a_cascade_is_chosen(finished):

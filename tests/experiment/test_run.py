@@ -1,5 +1,6 @@
 """The whole experiment at a tiny size, its negative controls, and the same call again."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -241,9 +242,8 @@ def test_cloned_experts_route_at_chance(test_windows):
     """Negative control: two names for the same weights tie on every window."""
     bank, windows = test_windows
     assert accuracy(bank, windows)[0]["accuracy"] > 0.95
-    clones = bank.unmount("letters").mount(
-        "letters", bank.expert_params("digits"), bank.calibration["digits"]
-    )
+    clone = dataclasses.replace(bank.expert("digits"), name="letters")
+    clones = bank.unmount("letters").mount(clone)
     found, scores = accuracy(clones, windows)
     assert found["accuracy"] == 0.5
     for s in scores.values():

@@ -14,7 +14,7 @@ from cr_jax.config import SEEN, OptimizerConfig, Scoring, TrainConfig, check_sco
 from cr_jax.errors import UserError
 from cr_jax.router import score_experts, score_windows
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.scoring.residuals import residual_nll, scored, token_scores
+from cr_jax.scoring.residuals import residual_nll, token_scores
 from cr_jax.training import step as step_room
 from cr_jax.training.losses import CompressorLoss
 
@@ -134,20 +134,6 @@ def test_a_plain_encoder_looks_both_ways_and_has_no_code_length():
     np.testing.assert_allclose(first(ahead, tokens), first(ahead, changed), rtol=1e-5, atol=1e-6)
     with pytest.raises(UserError, match="predictive=True"):
         check_scoring(CODE, config)
-    with pytest.raises(UserError, match="both or none"):
-        check_scoring(dataclasses.replace(CODE, parts=2), ahead)
-
-
-def test_a_sample_of_positions_has_the_code_lengths_of_the_whole():
-    config, sample = predictive(), Scoring(predicted=True, parts=5, passes=2)
-    check_scoring(sample, config)
-    params, tokens = fresh(config), windows(config)
-    mask = full(config, tokens)
-    at = scored(sample, config.window)
-    assert at.sum() == 4  # two of five parts of a window of ten
-    part = jax.jit(functools.partial(residual_nll, models.Autoencoder(config), rule=sample))(
-        params, tokens, mask
-    )
-    whole = code_length(config, params, tokens, mask)
-    np.testing.assert_allclose(part[:, at], whole[:, at], rtol=1e-5)
-    assert np.isnan(part[:, ~at]).all() and np.isfinite(whole).all()
+    for change in ({"parts": 2}, {"rate": 1}, {"parts": 2, "hidden": 2}):
+        with pytest.raises(UserError, match="predicted hides nothing"):
+            check_scoring(dataclasses.replace(CODE, **change), ahead)

@@ -1,24 +1,15 @@
 """A cascade answers as exact routing does wherever the exact winner is a candidate."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
-from tiny_bank import (
-    SAMPLE,
-    TEXT,
-    TINY,
-    in_memory,
-    same_route,
-    spread,
-    stored,
-    trained_bank,
-    windows,
-)
+from tiny_bank import TEXT, TINY, in_memory, same_route, spread, stored, trained_bank, windows
 
 from cr_jax import router
-from cr_jax.bank import bank as bank_module
+from cr_jax.bank import stacks
 from cr_jax.cli import main
 from cr_jax.config import Scoring
 from cr_jax.errors import UserError
@@ -78,13 +69,13 @@ def test_a_cascade_counts_the_winners_tra_alone():
 
 
 def test_what_cannot_be_judged_or_scored_is_not_by_a_cascade_either():
-    bank = in_memory(3, rule=SAMPLE)
+    bank = in_memory(3)
     short = Cascade(in_memory(3), 2).route("abc", options=RouteOptions(alpha=1))
     assert short.known is None and short.expert == short.nearest
     assert set(short.to_json()["p_values"].values()) == {None}
     batch = spread()
     batch.mask[1] = batch.tokens[1] < 0  # empty
-    batch.mask[6, int(np.flatnonzero(scoring.scored(SAMPLE, TINY.window))[0]) :] = False
+    batch.mask[6] = False
     exact, got = router.route_windows(bank, batch).expert, Cascade(bank, 2).route_windows(batch)
     assert np.flatnonzero(got.expert == -1).tolist() == [1, 6]
     assert ((exact == -1) == (got.expert == -1)).all() and np.isnan(got.p_values[:, [1, 6]]).all()
@@ -128,9 +119,8 @@ def test_the_candidates_score_and_no_others(few):
 def test_no_margin_and_no_offsets_keep_the_nearest_bigram_models_alone():
     """Two ways to the same: the general rule, and the k lowest of plain residuals."""
     plain, batch = in_memory(4), spread()
-    bank = plain.mount(
-        "twin", plain.expert_params("e1"), plain.calibration["e1"], bigram=plain.bigrams["e0"]
-    )
+    twin = dataclasses.replace(plain.expert("e1"), name="twin", bigram=plain.bigrams["e0"])
+    bank = plain.mount(twin)
     near = by_bigrams(bank, batch)
     for few in (1, 2, 5):  # e0 and its twin are equally near: the first is the candidate
         want = np.zeros(near.shape, bool)
@@ -233,7 +223,7 @@ def test_trained_bigram_models_need_one_expert_and_unknown_text_stays_unknown():
 def test_no_expert_is_compiled_twice(monkeypatch):
     some = Cascade(in_memory(6), 2)
     full, asked, picks, real = [], [], [], scoring.window_sums
-    real_take = bank_module.jnp.take
+    real_take = stacks.jnp.take
     real_hashes = bigram.pair_hashes
 
     def window_sums(model, params, tokens, *more):
@@ -242,14 +232,14 @@ def test_no_expert_is_compiled_twice(monkeypatch):
 
     monkeypatch.setattr(scoring, "window_sums", window_sums)
     monkeypatch.setattr(
-        bank_module.jnp, "take", lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k)
+        stacks.jnp, "take", lambda *a, **k: picks.append(a[1].shape) or real_take(*a, **k)
     )
     monkeypatch.setattr(
         bigram, "pair_hashes", lambda *a: asked.append(a[0].shape) or real_hashes(*a)
     )
     monkeypatch.setattr(cascade, "TOKENS", 4 * TINY.window)  # bigram models read four windows too
     # The others are traced anew as they are: their function is another.
-    bank_module._pick.clear_cache()
+    stacks._pick.clear_cache()
     bigram.residuals.clear_cache()
     some.route_windows(spread(), sizes=FOUR)
     assert set(full) == {(4, 16), (1, 16)} and len(full) == 2 and asked == [(4, 15)]

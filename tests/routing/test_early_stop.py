@@ -10,7 +10,7 @@ from scipy import stats
 from tiny_bank import FLAT, TEXT, TINY, fresh, in_memory, one, trained_bank, windows
 
 from cr_jax import router
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import Expert, ExpertBank
 from cr_jax.cli import main
 from cr_jax.config import Scoring
 from cr_jax.data.spool import Spool
@@ -148,7 +148,7 @@ def test_an_ambiguous_text_is_read_to_its_end():
     assert found.windows == found.of_windows == 120
     clones = ExpertBank(TINY, bank.tokenizer)
     for i in range(3):
-        clones = clones.mount(f"clone{i}", one(fresh(1), 0), FLAT)
+        clones = clones.mount(Expert(f"clone{i}", one(fresh(1), 0), FLAT))
     found = router.route(clones, TEXT * 4, options=RouteOptions(stop=0.5))
     assert found.windows == found.of_windows > 5 * LOOK
     assert found.residuals == pytest.approx(router.route(clones, TEXT * 4).residuals)
@@ -171,7 +171,7 @@ def test_the_kept_experts_of_a_cascade_stop():
 def test_the_command_says_how_many_windows_of_how_many(tmp_path, capsys):
     made = ExpertBank.create(tmp_path / "bank", TINY, tiny_bank.ByteTokenizer())
     for name in trained_bank().names:
-        made.add(name, trained_bank().expert_params(name), trained_bank().calibration[name])
+        made = made.add(dataclasses.replace(trained_bank().expert(name), bigram=None))
     (tmp_path / "a.txt").write_text("abcdefghij" * 160)
     words = ["route", "--bank", str(tmp_path / "bank"), str(tmp_path / "a.txt")]
 

@@ -51,7 +51,7 @@ def test_the_tokens_of_a_whole_text_add_up_to_its_route(bank, found):
 
 
 def test_the_nats_are_those_of_the_bank_s_own_rule(bank, found):
-    hidden = dataclasses.replace(bank, scoring=Scoring(parts=4))
+    hidden = bank.changed(scoring=Scoring(parts=4))
     other = explain(hidden, TEXT, options=RouteOptions(alpha=0), windows=99)
     for name, row in zip(other.names, other.nll, strict=True):
         assert other.route.residuals[name] == pytest.approx(row.mean(dtype=float), rel=1e-6)
@@ -109,9 +109,7 @@ def test_the_first_tokens_do_not_depend_on_where_the_head_is_cut(bank, monkeypat
     for module in (explanation, text_stream):
         monkeypatch.setattr(module, "PIECE", piece)
     text = "\na" * 100
-    merging = tiny_bank.ExpertBank(
-        bank.model, Merging(), bank.names, bank.params, bank.calibration, bank.about
-    )
+    merging = dataclasses.replace(bank, tokenizer=Merging())
     found = explain(merging, text, windows=1)
     whole = next(text_stream.windows_of_text(merging.tokenizer, text, 16, 64))
     assert found.tokens.tolist() == whole.tokens[0].tolist()
@@ -178,8 +176,10 @@ def test_json_holds_all_of_it(found):
 
 
 def test_an_expert_without_a_finite_residual_comes_last(bank):
-    params = jax.tree.map(lambda x: x.at[0].set(np.nan), bank.params)
-    broken = dataclasses.replace(bank, params=params, scoring=Scoring(typicality_weight=2.0))
+    first = bank.experts[0]
+    params = {first.name: jax.tree.map(lambda x: x * np.nan, first.params)}
+    broken = tiny_bank.altered(bank, params=params)
+    broken = broken.changed(scoring=Scoring(typicality_weight=2.0))
     found, whole = explain(broken, TEXT), explain(bank.select(bank.names[1:]), TEXT)
     assert found.route.nearest == found.names[0] and found.names[2] == bank.names[0]
     assert set(found.names[:2]) == set(whole.names)

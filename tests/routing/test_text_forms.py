@@ -63,7 +63,7 @@ def test_a_file_goes_the_same_way_in_every_form(bank, file):
 
 
 def test_in_a_raw_bank_forms_differ(bank):
-    raw = dataclasses.replace(bank, text_form="raw")
+    raw = bank.changed(text_form="raw")
     assert router.route(raw, TEXT) == router.route(bank, TEXT)
     for text in (APART, TEXT.replace("\n", "\r\n")):
         assert router.route(raw, text).tokens == len(text.encode()) > len(TEXT.encode())
@@ -93,13 +93,12 @@ def test_a_bank_records_its_form(tmp_path):
         assert json.loads((folder / "bank.json").read_text())["text_form"] == form
         set_typicality_weight(folder, 1.0)
         loaded = cr_jax.ExpertBank.load(folder)
-        params = loaded.expert_params("e0")
         for bank in (
             made,
             loaded,
             loaded.select(["e1"]),
             loaded.unmount("e0"),
-            loaded.mount("new", params, tiny_bank.FLAT),
+            loaded.mount(dataclasses.replace(loaded.expert("e0"), name="new")),
         ):
             assert bank.text_form == form
     assert tiny_bank.on_disk(tmp_path / "usual").text_form == "lf_nfc"

@@ -7,7 +7,7 @@ import pytest
 from tiny_bank import BYTES, TINY, fresh, one, trained_bank, windows
 
 from cr_jax import router
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import Expert, ExpertBank
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.scoring import calibrate as calibrate_module
@@ -34,7 +34,7 @@ def test_calibration_uses_the_windows_it_is_given(monkeypatch):
     made = calibrate(TINY, params, own)
     assert set(made.residuals) == {8, 16}
     assert {k: v.size for k, v in made.residuals.items()} == {8: 30, 16: 29}
-    bank = ExpertBank(TINY, BYTES).mount("e", params, made)
+    bank = ExpertBank(TINY, BYTES).mount(Expert("e", params, made))
     residuals = router.route_windows(bank, own).residuals[0, :-1]
     np.testing.assert_allclose(made.residuals[16], np.sort(residuals), rtol=1e-6)
     monkeypatch.setattr(calibrate_module, "MOST", 10)
@@ -227,7 +227,7 @@ def test_calibration_on_documents_needs_enough_of_them():
     assert not few.documents and few.to_json() == calibrate(TINY, params, own).to_json()
     made = calibrate(TINY, params, own, documents=whole(20))
     assert {k: v.size for k, v in made.documents.items()} == {2: 20}
-    bank = ExpertBank(TINY, BYTES).mount("e", params, made)
+    bank = ExpertBank(TINY, BYTES).mount(Expert("e", params, made))
     rows = whole(20)
     found = [router.route(bank, rows.take(slice(i, i + 2))).p_values["e"] for i in range(0, 40, 2)]
     # Its own documents take every rank from 1 to 20 once, but for ties.

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_bank
-from tiny_bank import SAMPLE, TINY, fresh, in_memory, one, spread, windows
+from tiny_bank import TINY, fresh, in_memory, one, spread, windows
 
 from cr_jax import models, router
 from cr_jax.config import SEEN, Scoring
 from cr_jax.data.windows import Windows
-from cr_jax.errors import UserError
 from cr_jax.models import objective
 from cr_jax.scoring import calibrate as calibrate_module
 from cr_jax.scoring import residuals
@@ -121,48 +120,28 @@ def test_residuals_alone_cost_the_passes_of_their_rule_and_no_other(monkeypatch,
         lambda: router.score_tokens(bank, batch, sizes=BatchSizes(windows=32))
     )
     assert of_scores == ((1, 1) if rule == SEEN else (passes[0] + 1, passes[1] + 1))
-    by_hand = residuals.residual_means(*residuals.residual_sums(scores.residual, batch.mask, rule))
+    nats = np.where(batch.mask, scores.residual, 0).sum(-1, dtype=float)
+    by_hand = residuals.residual_means(nats, batch.mask.sum(-1))
     np.testing.assert_allclose(routes.residuals, by_hand, rtol=1e-6)
     np.testing.assert_allclose(made.residuals[16], np.sort(by_hand[0, :-1]), rtol=1e-6)
 
 
-def test_a_sample_scores_its_positions_as_the_whole_rule_does():
-    whole, params, batch = Scoring(parts=4, hidden=2), one(in_memory(1).params, 0), spread()
+def test_a_hidden_token_s_residual_is_the_mean_of_the_passes_that_hide_it():
+    rule, params, batch = Scoring(parts=4, hidden=2), one(in_memory(1).params, 0), spread()
+    net = models.Autoencoder(TINY)
+    dealt = residuals.places(rule, 16)
+    assert dealt.shape == (4, 8) and (np.bincount(dealt.ravel()) == 2).all()
 
     @jax.jit
-    def by_passes(params, tokens, mask):
-        return [
-            residuals.residual_nll(
-                models.Autoencoder(TINY), params, tokens, mask, dataclasses.replace(whole, passes=n)
-            )
-            for n in range(5)
-        ]
+    def of_pass(tokens, mask, hidden):
+        h, _ = net.apply(params, tokens, mask, None, jnp.broadcast_to(hidden, tokens.shape))
+        return objective.token_scores(h, models.head(TINY, params), tokens).nll
 
-    got = [np.asarray(x) for x in by_passes(params, batch.tokens, batch.mask)]
-    for passes, count in ((0, 16), (1, 8), (2, 12), (3, 16), (4, 16)):
-        at = residuals.scored(dataclasses.replace(whole, passes=passes), 16)
-        assert at.sum() == count
-        np.testing.assert_array_equal(np.isfinite(got[passes]), np.tile(at, (16, 1)))
-    np.testing.assert_array_equal(got[4], got[0])
-    # What only the first of two passes hides is its own; where both score, the mean counts.
-    first, second = (residuals.places(whole, 16)[i] for i in (0, 1))
-    only, both = np.setdiff1d(first, second), np.intersect1d(first, second)
-    np.testing.assert_allclose(got[2][:, only], got[1][:, only], rtol=1e-5)
-    assert (got[2][:, both] != got[1][:, both]).all()
-
-
-def test_means_and_calibration_of_a_sample_count_scored_tokens_only():
-    bank, batch = in_memory(2, rule=SAMPLE), spread()
-    at = residuals.scored(SAMPLE, 16)
-    residual = router.score_tokens(bank, batch).residual
-    by_hand = np.array([[np.mean(r[m & at]) for r, m in zip(e, batch.mask)] for e in residual])
-    np.testing.assert_allclose(router.route_windows(bank, batch).residuals, by_hand, rtol=1e-6)
-    full = batch.mask.all(1)
-    made = calibrate(TINY, one(bank.params, 0), batch, rule=SAMPLE)
-    np.testing.assert_allclose(made.residuals[16], np.sort(by_hand[0, full]), rtol=1e-5)
-    found = router.route(bank, batch)
-    assert found.residuals["e1"] == pytest.approx(
-        residual[1][batch.mask & at[None]].mean(), rel=1e-6
-    )
-    with pytest.raises(UserError, match="too short"):
-        router.route(bank, "x" * int(np.flatnonzero(at)[0]))
+    each = np.full((4, *batch.tokens.shape), np.nan)
+    for i, at in enumerate(dealt):
+        hidden = np.isin(np.arange(16), at)
+        each[i][:, at] = np.asarray(of_pass(batch.tokens, batch.mask, hidden))[:, at]
+    tokens, mask = jnp.asarray(batch.tokens), jnp.asarray(batch.mask)
+    got = residuals.residual_nll(net, params, tokens, mask, rule)
+    np.testing.assert_allclose(got, np.nanmean(each, 0), rtol=1e-5)
+    assert np.nanstd(each, 0).min() > 0  # what else was hidden matters

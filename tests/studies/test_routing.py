@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_bank
 
+from cr_jax.bank import Expert
 from cr_jax.config import Scoring
 from cr_jax.scoring.calibration import Calibration
 from cr_jax.studies import routing
@@ -28,7 +29,7 @@ def bank():
     bank = tiny_bank.in_memory(0)
     calm = Calibration({TOKENS: 1 + np.arange(100) / 100})
     for i, name in enumerate(("x", "y")):
-        bank = bank.mount(name, tiny_bank.one(tiny_bank.fresh(2), i), calm)
+        bank = bank.mount(Expert(name, tiny_bank.one(tiny_bank.fresh(2), i), calm))
     return bank
 
 
@@ -102,11 +103,8 @@ def test_windows_are_won_as_the_bank_compares_and_its_p_value_decides():
     """x's own residuals end at 2, y's at 4: windows of 3 and 3.2 are y's own kind of text."""
     bank = tiny_bank.in_memory(0, rule=Scoring(typicality_weight=2.0))
     for i, (name, low) in enumerate((("x", 1), ("y", 3))):
-        bank = bank.mount(
-            name,
-            tiny_bank.one(tiny_bank.fresh(2), i),
-            Calibration({TOKENS: low + np.arange(100) / 100}),
-        )
+        own = Calibration({TOKENS: low + np.arange(100) / 100})
+        bank = bank.mount(Expert(name, tiny_bank.one(tiny_bank.fresh(2), i), own))
     case = {"x": scores([[1.5, 1.2], [3.0, 3.0]]), "y": scores([[3.0, 1.9], [3.2, 3.1]])}
     found = routing.run(bank, case, (), 0.05)
     assert found["routing"]["confusion"] == {"x": {"x": 2, "y": 0}, "y": {"x": 1, "y": 1}}
@@ -115,6 +113,6 @@ def test_windows_are_won_as_the_bank_compares_and_its_p_value_decides():
         "argmin nats/token to rebuild the text + 2 x what exceeds the 95th percentile of the "
         "expert's own text"
     )
-    plain = routing.run(dataclasses.replace(bank, scoring=Scoring()), case, (), 0.05)
+    plain = routing.run(bank.changed(scoring=Scoring()), case, (), 0.05)
     assert plain["routing"]["per_domain"]["y"] == 0.0  # negative control
     assert plain["ood"]["accepted_own"]["y"] == 0.5  # x has no such text: refused

@@ -33,6 +33,9 @@ class Tokenizer(Protocol):
     def decode(self, ids: Integer[np.ndarray, " N"]) -> str:
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD, special ids nothing."""
 
+    def to_bytes(self, ids: Integer[np.ndarray, " N"]) -> bytes:
+        """The UTF-8 of `ids`, which may begin or end inside a character."""
+
     def pieces(self, ids: Integer[np.ndarray, " N"]) -> list[str]:
         """The text of each id alone, to show: `<0xE2>` (part of a character), `<end>`, `<pad>`."""
 
@@ -54,8 +57,11 @@ class TokenTable:
         self.token_bytes = np.array([len(piece) for piece in table], np.int32)
 
     def decode(self, ids: Integer[np.ndarray, " N"]) -> str:
+        return self.to_bytes(ids).decode("utf-8", "replace")
+
+    def to_bytes(self, ids: Integer[np.ndarray, " N"]) -> bytes:
         table = self._table
-        return b"".join([table[i] for i in np.asarray(ids).tolist()]).decode("utf-8", "replace")
+        return b"".join([table[i] for i in np.asarray(ids).tolist()])
 
     def pieces(self, ids: Integer[np.ndarray, " N"]) -> list[str]:
         return [self._piece(i) for i in np.asarray(ids).tolist()]

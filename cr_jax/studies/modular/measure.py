@@ -103,7 +103,7 @@ def _code_length(models: Models, windows: Windows) -> Float[np.ndarray, "E N L"]
     """By the compressors' own predictions; None where the bank's rule is another, or scores a
     sample of the tokens.  Rebuilding is no code length: it has seen what comes."""
     bank, e = models.context.bank, models.context.experiment
-    if not bank.scoring.predicted or bank.scoring.passes:
+    if not bank.scoring.predicted:
         return None
     sizes = BatchSizes(e.eval.expert_chunk, e.eval.batch)
     parts = [

@@ -1,0 +1,1 @@
+"""Speed of what a bank's language models do once they are trained."""

@@ -1,0 +1,159 @@
+"""`cr-jax generate`: a text goes on, spoken by the expert that the router chooses."""
+
+import dataclasses
+import json
+import re
+import sys
+from typing import Any
+
+from cr_jax.bank.files import BankFolder
+from cr_jax.cli.inputs import text_of
+from cr_jax.cli.jax_start import start_jax
+from cr_jax.cli.output import complain, print_line, printable
+from cr_jax.errors import STEERING, UserError
+from cr_jax.modular.options import AUTO, NO_LMS, SEED_NAME, GenerateOptions
+
+EPILOG = """\
+Streams what follows PROMPT, without the prompt.  The bank's router judges the last tokens of the
+text and the nearest expert's language model speaks; every W tokens it is decided again, by what
+stands then.  Below 16 tokens, and for text that no expert knows, the seed speaks: the language
+model of all domains that the experts' were branched from.  A line on stderr says when a prompt is
+unknown, or longer than a model sees: then its last tokens count.  No PROMPT is an empty one.
+
+--show-experts writes a line in brackets where another expert begins, and why; on a terminal each
+expert has a colour (NO_COLOR or --color never: none).  --json writes one object when all is done.
+
+  cr-jax generate --bank BANK --show-experts 'The court finds that'
+  head -c 2000 main.py | cr-jax generate --bank BANK --max-tokens 200 --temperature 0 -
+"""
+_INKS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # of experts, in the order in which they speak
+
+
+def add_arguments(parser) -> None:
+    """The flags of `cr-jax generate`."""
+    wanted = GenerateOptions()
+
+    def number(flag: str, kind: type, metavar: str, text: str) -> None:
+        default = getattr(wanted, flag.strip("-").replace("-", "_"))
+        parser.add_argument(
+            flag, type=kind, default=default, metavar=metavar, help=f"{text} (default {default})"
+        )
+
+    parser.add_argument(
+        "--expert",
+        default=AUTO,
+        metavar="NAME",
+        help="who speaks: an expert, seed, or auto, whom the router chooses (default)",
+    )
+    number("--max-tokens", int, "N", "at most so many tokens")
+    number("--temperature", float, "T", "0: the likeliest tokens; 1: the model's own odds")
+    number("--top-p", float, "P", "draw among the likeliest tokens that have this share")
+    number("--seed", int, "S", "of the draws: the same seed, the same text")
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="STR",
+        help="end before this text; repeatable",
+    )
+    number("--every", int, "W", "decide again every W tokens; 0: never")
+    number("--prefix", int, "N", "decide nothing below so many tokens")
+    number("--memory", int, "N", "decide by the last so many tokens")
+    number("--mix", int, "K", "let the nearest K experts speak together, by their posterior")
+    number("--context", int, "N", "positions that a model sees at most")
+    parser.add_argument(
+        "--show-experts", action="store_true", help="say who speaks and where it changes"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, at the end")
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour what each expert speaks (default auto: on a terminal)",
+    )
+    parser.add_argument(
+        "prompt", nargs="?", default="", metavar="PROMPT", help="text; - is standard input"
+    )
+
+
+def run(args) -> int:
+    """Streams the text, or prints it as JSON once it is whole."""
+    options = checked_options(GenerateOptions, args)
+    files = BankFolder(args.bank)
+    if "lm" not in files.index:
+        raise UserError(NO_LMS)
+    if args.expert not in (AUTO, SEED_NAME):
+        files.expert(args.expert)
+    prompt = "".join(text_of("-")) if args.prompt == "-" else args.prompt
+    start_jax()
+    from cr_jax.bank import ExpertBank
+    from cr_jax.modular.generate import generate
+
+    if args.expert == AUTO:
+        bank = ExpertBank.load(args.bank, lms=False)  # they are read when they are to speak
+    else:
+        bank = ExpertBank.load(args.bank, [] if args.expert == SEED_NAME else [args.expert])
+    found = generate(bank, prompt, options)
+    if args.json:
+        for _ in found:
+            pass
+        print_line(json.dumps({"prompt": prompt, **found.to_json()}, allow_nan=False))
+        return 0
+    _tell(found, options)
+    _stream(found, args)
+    return 0
+
+
+def checked_options(kind: type, args) -> Any:
+    """Options out of flags of the same names.  `UserError` names the flag."""
+    names = [f.name for f in dataclasses.fields(kind)]
+    values = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    try:
+        return kind(**values)
+    except UserError as error:
+        flag = lambda found: f"--{found[1].replace('_', '-')} {found[2]}"
+        raise UserError(re.sub(rf"^({'|'.join(names)})=(\S+)", flag, str(error))) from None
+
+
+def _tell(found, options) -> None:
+    decision = found.decision
+    if decision.known is False:
+        complain(f"{decision.reason}; {' and '.join(decision.experts)} speaks")
+    if found.unseen:
+        complain(
+            f"the prompt's first {found.unseen} of {found.prompt_tokens} tokens are not seen: a "
+            f"model sees at most {options.context} positions (--context)"
+        )
+
+
+def _stream(found, args) -> None:
+    from cr_jax.cli.explanation import colours
+
+    terminal, coloured = sys.stdout.isatty(), colours(args.color) != "plain"
+    inks: dict[str, int] = {}
+    ended, said = True, None
+    for piece in found:
+        # A model may say anything: it must not steer the terminal.
+        text = STEERING.sub("\ufffd", piece.text) if terminal else piece.text
+        if args.show_experts:
+            ink = inks.setdefault(piece.expert, _INKS[len(inks) % len(_INKS)])
+            span = found.spans[-1].decision
+            if span is not said or piece.changed:
+                label = printable(f"[{piece.expert}: {span.reason}]")
+                sys.stdout.write(("" if ended else "\n") + _painted(label, 2, coloured) + "\n")
+                said, ended = span, True
+            text_out = _painted(text, ink, coloured)
+        else:
+            text_out = text
+        sys.stdout.write(text_out)
+        sys.stdout.flush()
+        ended = text.endswith("\n") if text else ended
+    if not ended:
+        print_line("")
+
+
+def _painted(text: str, code: int, coloured: bool) -> str:
+    """The reset comes before a line's end: a coloured line end would fill the whole line."""
+    if not coloured:
+        return text
+    return "\n".join(f"\x1b[{code}m{line}\x1b[0m" if line else "" for line in text.split("\n"))

@@ -1,0 +1,103 @@
+"""A bank's language models, given out by place: a few at a time, read when they are needed.
+
+Letters: E experts, G of them.
+"""
+
+import collections
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Integer
+
+from cr_jax.bank import ExpertBank, parameters
+from cr_jax.bank.files import BankFolder
+from cr_jax.bank.manifest import LM, read_manifest
+from cr_jax.errors import UserError
+from cr_jax.models.lm import grouped
+from cr_jax.modular.options import LACKING, NO_LMS, SEED_NAME
+from cr_jax.modular.schedule import SEED
+from cr_jax.modular.speakers import Models
+
+KEPT = 4  # models that were read from the bank's folder and stay in the host's memory
+
+
+class BankLms:
+    """Language models of a bank.  `UserError` for one that was made without any, or with a kind
+    that cannot speak.
+
+    config: their shape; has_seed; speakers: names of the experts that have a model.  Those of a
+    bank that was loaded with lms=False stay on disk until they are asked for.
+    """
+
+    def __init__(self, bank: ExpertBank):
+        if bank.lm is None:
+            raise UserError(NO_LMS)
+        grouped.check_kind(bank.lm)
+        self.config, self._bank = bank.lm, bank
+        self._read: collections.OrderedDict[int, Any] = collections.OrderedDict()
+        self._files = None if bank.folder is None else BankFolder(bank.folder)
+        self.speakers = tuple(e.name for e in bank.experts if e.lm is not None or self._stored(e))
+        self.has_seed = bank.seed_lm is not None or (
+            self._files is not None and self._files.seed is not None
+        )
+
+    @property
+    def models(self) -> Models:
+        """What `Speakers` and `spoken_nats` take, by place."""
+        return Models(self.config, self.stack, self.count)
+
+    @property
+    def count(self) -> int:
+        """Models that there are, the seed among them."""
+        return len(self.speakers) + self.has_seed
+
+    def place(self, name: str) -> int:
+        """Of an expert in the bank, or `SEED`.  `UserError` when it has no language model."""
+        if name == SEED_NAME:
+            if not self.has_seed:
+                raise UserError(
+                    "the bank has no seed, a language model of all domains: name an expert"
+                )
+            return SEED
+        place = self._bank.index(name)
+        if name not in self.speakers:
+            raise UserError(f"expert {name!r} has no language model: name another, or {LACKING}")
+        return place
+
+    def check_any(self) -> None:
+        """`UserError` when no expert and no seed has a language model."""
+        if not self.count:
+            raise UserError(f"no expert of the bank has a language model: {LACKING}")
+
+    def params(self, place: int) -> Any:
+        """One model's parameters, on the host.  `UserError` when its file was changed."""
+        held = self._bank.seed_lm if place == SEED else self._bank.experts[place].lm
+        if held is not None:
+            return held
+        if place in self._read:
+            self._read.move_to_end(place)
+            return self._read[place]
+        while len(self._read) >= KEPT:
+            self._read.popitem(last=False)
+        self._read[place] = self._from_disk(place)
+        return self._read[place]
+
+    def stack(self, places: Integer[np.ndarray, " G"]) -> Any:
+        """Parameters [G, ...] on the host."""
+        return jax.tree.map(lambda *x: np.stack(x), *(self.params(p) for p in places.tolist()))
+
+    def _stored(self, expert) -> bool:
+        if self._files is None:
+            return False
+        return read_manifest(self._files.expert(expert.name)).lm is not None
+
+    def _from_disk(self, place: int) -> Any:
+        if place == SEED:
+            self._files.check_seed()
+            folder = self._files.seed
+        else:
+            name = self._bank.names[place]
+            self._files.check_expert(name)
+            folder = self._files.expert(name)
+        return parameters.read_finite(folder / LM, self.config)
