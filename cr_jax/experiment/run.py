@@ -18,7 +18,7 @@ from cr_jax import config as settings
 from cr_jax import models
 from cr_jax.config import Experiment
 from cr_jax.config.command_line import no_words
-from cr_jax.data import WindowBatches, count_tokens, experiment_text, train_iterator
+from cr_jax.data import WindowBatches, Windowing, count_tokens, experiment_text, train_iterator
 from cr_jax.errors import UserError, complain, one_line, printable
 from cr_jax.experiment import checks, finished_bank
 from cr_jax.files import DISK_ERRORS, expanded, write_whole
@@ -260,23 +260,13 @@ def _train(experiment, model, text, names, plan, folder, say):
     if jax.process_index() == 0:
         (folder / "parameters.txt").write_text(_parameter_table(model), encoding="utf-8")
 
-    share = plan.share
+    windowing = Windowing(
+        model.window, experiment.seed, experiment.data.mode, text.tokenizer.pad_id
+    )
 
     def batches(step):
-        return train_iterator(
-            WindowBatches(
-                text.train,
-                batch=experiment.train.batch,
-                window=model.window,
-                seed=experiment.seed,
-                mode=experiment.data.mode,
-                pad_id=text.tokenizer.pad_id,
-                process_index=share.block,
-                process_count=share.blocks,
-                experts=share.experts,
-            ),
-            step,
-        )
+        read = WindowBatches(text.train, experiment.train.batch, windowing, plan.share)
+        return train_iterator(read, step)
 
     loss = CompressorLoss(model, experiment.train, plan.devices_seen)
     job = Job(experiment, loss, names, batches, text.train, text.valid)

@@ -20,6 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cr_jax.data.batches import Share
 from cr_jax.errors import UserError
 from cr_jax.parallel import partition
 from cr_jax.parallel.over_experts import over_experts, rows_stay
@@ -27,18 +28,6 @@ from cr_jax.parallel.partition import AXES, ROWS
 from cr_jax.parallel.program import Program, reserved
 
 AGREE_EVERY = 8  # steps
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """Which part of every global batch [E, B, ...] this process supplies.
-
-    Experts `experts`, and of their rows block `block` of `blocks` equal ones.
-    """
-
-    experts: slice
-    block: int
-    blocks: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,7 +296,6 @@ def make_plan(
     mesh_expert: int = 1,
     devices=None,
     mesh_fsdp: int = 1,
-    small: int = partition.SMALL,
 ) -> Plan:
     """Lays out all devices: mesh_expert x mesh_fsdp of them, the rest along "data".
 
@@ -338,7 +326,7 @@ def make_plan(
     grid = np.asarray(devices).reshape(mesh_expert, rows // mesh_fsdp, mesh_fsdp)
     # Auto axes: explicit ones break the embedding gather under jit.
     mesh = Mesh(grid.transpose(1, 2, 0), AXES, axis_types=(AxisType.Auto,) * 3)
-    return Plan(mode, mesh, experts, batch, small)
+    return Plan(mode, mesh, experts, batch)
 
 
 def agreed(step: int, stop: bool, save: bool, look: bool = False) -> tuple[bool, bool, bool]:

@@ -194,7 +194,7 @@ def train(
                 bar_format=BAR,
             )
         )
-        log = Progress(experiment, loss, names, clock, phases, writer, bar, on_log)
+        log = Progress(job, clock, phases, writer, bar, on_log)
         jax.block_until_ready(state)
         if not finished:
             log.start(step)

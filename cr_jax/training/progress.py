@@ -28,10 +28,10 @@ class Progress:
     seconds of steps of all starts, and the time left at the speed of this start, pauses included.
     """
 
-    def __init__(self, experiment, loss, names, clock, phases, writer, bar, on_log):
-        self.experiment, self.names, self.clock, self.phases = experiment, names, clock, phases
+    def __init__(self, job, clock, phases, writer, bar, on_log):
+        self.experiment, self.names = job.experiment, job.names
+        self.clock, self.phases, self.flops = clock, phases, job.loss.flops_per_token
         self.writer, self.bar, self.on_log = writer, bar, on_log
-        self.flops = loss.flops_per_token
         self.last = self.began = None
         self.text = self.valid = ""
 
