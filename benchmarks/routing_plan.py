@@ -25,7 +25,7 @@ from cr_jax.config import ModelConfig, Scoring
 from cr_jax.routing import cascade
 from cr_jax.scoring import bigram
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.scoring.residuals import window_sums
+from cr_jax.scoring.residuals import Scorer, window_sums
 from cr_jax.training import speed
 
 GIB = 1 << 30
@@ -64,12 +64,10 @@ def _plan(bank, sizes) -> float:
     tokens, mask = _windows(bank, sizes.windows)
     return _reserved(
         router.score_experts.lower(  # the program that is timed
-            window_sums,
-            bank.model,
+            Scorer(window_sums, bank.model, bank.scoring.residual_rule),
             bank.weights,
             tokens,
             mask,
-            bank.scoring.residual_rule,
             sizes.groups(len(bank.names)),
         )
     )

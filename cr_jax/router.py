@@ -19,21 +19,22 @@ from cr_jax.scoring import residuals
 from cr_jax.scoring.batching import BatchSizes, checked, in_batches, in_groups
 
 
-@functools.partial(jax.jit, static_argnames=("score_expert", "model", "rule", "groups"))
-def score_experts(score_expert, model, params, tokens, mask, rule, groups):
-    """`score_expert` (`scoring.residuals`) of all experts in parallel: params [E, ...] -> [E, B,
-    ...].  Pure.  groups: (experts side by side, tokens of each whose logits are in memory)."""
+@functools.partial(jax.jit, static_argnames=("scorer", "groups"))
+def score_experts(scorer, params, tokens, mask, groups):
+    """A `residuals.Scorer` of all experts in parallel: params [E, ...] -> [E, B, ...].  Pure.
+    groups: (experts side by side, tokens of each whose logits are in memory)."""
 
     def one_expert(expert, its_mask):
-        return score_expert(model, expert, tokens, its_mask, rule, groups[1])
+        return scorer(expert, tokens, its_mask, groups[1])
 
     return in_groups(jax.vmap(one_expert), params, mask, groups[0])
 
 
 def score_windows(model, params, tokens, mask, rule, sizes):
     """`WindowSums` of windows [B, L] by every expert; params [E, ...], of a bank its `weights`."""
+    scorer = residuals.Scorer(residuals.window_sums, model, rule)
     groups = sizes.groups(jax.tree.leaves(params)[0].shape[0])
-    return score_experts(residuals.window_sums, model, params, tokens, mask, rule, groups)
+    return score_experts(scorer, params, tokens, mask, groups)
 
 
 def score_bank(bank, windows, sizes=None, rule=None, rows=0):
@@ -48,14 +49,9 @@ def score_bank(bank, windows, sizes=None, rule=None, rows=0):
 def score_tokens(bank, windows, sizes=None):
     """`TokenScores` [E, B, L] of windows; at padding they mean nothing.  Errors: `score_bank`."""
     sizes, rule = checked(bank, windows, sizes)
-    score = functools.partial(
-        score_experts,
-        residuals.token_scores,
-        bank.model,
-        bank.weights,
-        rule=rule,
-        groups=sizes.groups(len(bank.names)),
-    )
+    scorer = residuals.Scorer(residuals.token_scores, bank.model, rule)
+    groups = sizes.groups(len(bank.names))
+    score = functools.partial(score_experts, scorer, bank.weights, groups=groups)
     return in_batches(score, windows, sizes.rows(len(windows)), axis=-2)
 
 

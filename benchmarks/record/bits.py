@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.results import check_folder, commit, write
 from cr_jax.bank import ExpertBank
 from cr_jax.config import Experiment, ModelConfig, build
-from cr_jax.data import WindowBatches, experiment_text, train_iterator
+from cr_jax.data import WindowBatches, Windowing, experiment_text, train_iterator
 from cr_jax.errors import UserError
 from cr_jax.models import quantizer
 from cr_jax.parallel import plan as parallel
@@ -94,11 +94,10 @@ def measure(a: argparse.Namespace) -> dict:
     spread = lambda windows, count: windows.spread(count or len(windows)).tokens
     test, fit = spread(text.test[name], a.windows), spread(text.valid[name], FIT_WINDOWS)
     params, model = bank.expert_params(name), bank.model
-    score = functools.partial(
-        bits.run, windows=test, fit_windows=fit, batch=e.eval.batch, ids=text.tokenizer.vocab_size
-    )
+    score = functools.partial(bits.run, windows=test, fit_windows=fit, batch=e.eval.batch)
     began = time.perf_counter()
-    found = score(model, params, text=text.tokenizer.decode(test.ravel()).encode("utf-8"))
+    read = text.tokenizer.decode(test.ravel()).encode("utf-8")
+    found = score(model, params) | bits.raw_bits(test, text.tokenizer.vocab_size, read)
     report(found["rows"])
     base = dataclasses.replace(model, levels=0)
     params = {"params": {k: v for k, v in params["params"].items() if k != "quantizer"}}
@@ -172,17 +171,8 @@ def fine_tune(
     plan = parallel.make_plan(e.parallel, 1, e.train.batch)
 
     def batches(step):
-        return train_iterator(
-            WindowBatches(
-                corpora,
-                batch=e.train.batch,
-                window=model.window,
-                seed=e.seed,
-                mode=e.data.mode,
-                pad_id=0,
-            ),
-            step,
-        )
+        windowing = Windowing(model.window, e.seed, e.data.mode)
+        return train_iterator(WindowBatches(corpora, e.train.batch, windowing), step)
 
     job = Job(
         slow,

@@ -38,11 +38,11 @@ def run(args) -> int:
     text = whole_text(checked(args.file))
     start_jax()
     from cr_jax.bank import ExpertBank
-    from cr_jax.bank.expert import bank_model
+    from cr_jax.bank.settings import read_settings
     from cr_jax.models import check_latents
     from cr_jax.routing.reconstruct import marked, reconstruct
 
-    check_latents(bank_model(files), args.latents or 0)
+    check_latents(read_settings(files).model, args.latents or 0)
     bank = ExpertBank.load(args.bank, [args.expert], lms=False)
     tokens, right, nll = 0, 0, 0.0
 

@@ -2,7 +2,9 @@
 
 from cr_jax.data.batches import (
     Mixture,
+    Share,
     WindowBatches,
+    Windowing,
     content,
     count_tokens,
     sample,
@@ -28,8 +30,10 @@ __all__ = [
     "Mixture",
     "Reading",
     "SentencePieceTokenizer",
+    "Share",
     "Tokenizer",
     "WindowBatches",
+    "Windowing",
     "Windows",
     "content",
     "count_tokens",

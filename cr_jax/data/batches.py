@@ -32,6 +32,42 @@ class Mixture:
     weights: Sequence[float | int] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Windowing:
+    """How an expert's text becomes the windows that it is trained on.
+
+    window: L, tokens; seed: an expert's order follows from (seed, name); mode: "packed" or
+    "padded" (`WindowBatches`); pad_id: the id of padding.  `UserError` for another mode, or a
+    window below 1.
+    """
+
+    window: int
+    seed: int = 0
+    mode: str = "packed"
+    pad_id: int = 0
+
+    def __post_init__(self):
+        if self.mode not in MODES:
+            raise UserError(f"window mode {self.mode!r} is unknown; use {' or '.join(MODES)}")
+        if self.window < 1:
+            raise UserError(f"window {self.window} must be 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Which part of every global batch [E, B, ...] one process supplies.
+
+    Experts `experts`, by place, and of their rows block `block` of `blocks` equal ones.
+    """
+
+    experts: slice = dataclasses.field(default_factory=lambda: slice(None))
+    block: int = 0
+    blocks: int = 1
+
+
+ALL = Share()
+
+
 def count_tokens(source: Corpus | Mixture) -> int:
     """Tokens of an expert's training text, each counted once."""
     return sum(len(c.tokens) for c in _corpora(source))
@@ -53,22 +89,22 @@ def _corpora(source: Corpus | Mixture) -> Sequence[Corpus]:
 class _Rows:
     """Row n = 0, 1, 2, ... of one corpus: epoch after epoch, each in its own random order."""
 
-    def __init__(self, corpus: Corpus, window: int, mode: str, key: int):
+    def __init__(self, corpus: Corpus, windowing: Windowing, key: int):
         self._tokens = corpus.tokens
-        self._window = window
+        self._window, self._pad_id = windowing.window, windowing.pad_id
         self._key = key
         self._total = len(corpus.tokens)
-        self._padded = mode == "padded"
+        self._padded = windowing.mode == "padded"
         if self._padded:
-            self._starts, self._lengths = cut_documents(corpus.starts, window)
+            self._starts, self._lengths = cut_documents(corpus.starts, self._window)
             self.count = len(self._starts)
         else:
-            self.count = max(1, self._total // window)
+            self.count = max(1, self._total // self._window)
         if not self.count or not self._total:
             raise UserError("a corpus has no tokens to train on; check the data sources")
 
     def __call__(
-        self, rows: Int64[np.ndarray, " N"], pad_id: int
+        self, rows: Int64[np.ndarray, " N"]
     ) -> tuple[Int32[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
         epoch, place = np.divmod(rows, self.count)
         place = permute(place, self.count, mix(self._key, epoch))
@@ -77,7 +113,8 @@ class _Rows:
             starts = self._starts[place]
             mask = columns < self._lengths[place, None]
             index = np.where(mask, starts[:, None] + columns, 0)
-            return np.where(mask, self._tokens[index].astype(np.int32), np.int32(pad_id)), mask
+            found = self._tokens[index].astype(np.int32)
+            return np.where(mask, found, np.int32(self._pad_id)), mask
         # The corpus is a ring that each epoch cuts at another place, so that an epoch has every
         # token at most once, at an ever different position in its window.
         phase = (mix(self._key, epoch, 1) % np.uint64(self._total)).astype(np.int64)
@@ -107,7 +144,7 @@ def cut_documents(
 class _Expert:
     """The rows of one expert: of one corpus, or of a mixture in fixed shares."""
 
-    def __init__(self, source: Corpus | Mixture, window: int, mode: str, key: int):
+    def __init__(self, source: Corpus | Mixture, windowing: Windowing, key: int):
         if isinstance(source, Corpus):
             source = Mixture([source])
         corpora = list(source.corpora)
@@ -125,7 +162,7 @@ class _Expert:
         if not (np.isfinite(shares).all() and (shares > 0).all()):
             raise UserError("mixture weights must be positive numbers; leave out what gets none")
         self.parts = [
-            _Rows(corpus, window, mode, int(mix(key, i))) for i, corpus in enumerate(corpora)
+            _Rows(corpus, windowing, int(mix(key, i))) for i, corpus in enumerate(corpora)
         ]
         # Every block of rows has the same number of rows from each corpus, in a random order.
         exact = shares / shares.sum() * (_BLOCK - len(corpora))
@@ -136,17 +173,15 @@ class _Expert:
         self._key = int(mix(key, 1 << 32))
 
     def __call__(
-        self, rows: Int64[np.ndarray, " N"], pad_id: int
+        self, rows: Int64[np.ndarray, " N"]
     ) -> tuple[Int32[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
         if len(self.parts) == 1:
-            return self.parts[0](rows, pad_id)
+            return self.parts[0](rows)
         block, place = np.divmod(rows, _BLOCK)
         place = permute(place, _BLOCK, mix(self._key, block))
         part = np.searchsorted(self._bounds, place, side="right")
         inner = block * self._counts[part] + place - (self._bounds - self._counts)[part]
-        found = [
-            (part == i, rows_of(inner[part == i], pad_id)) for i, rows_of in enumerate(self.parts)
-        ]
+        found = [(part == i, rows_of(inner[part == i])) for i, rows_of in enumerate(self.parts)]
         tokens = np.empty((len(rows), found[0][1][0].shape[1]), np.int32)
         mask = np.empty(tokens.shape, bool)
         for chosen, (some_tokens, some_mask) in found:
@@ -159,10 +194,9 @@ class WindowBatches:
 
     A pure function of (seed, i).  Not in the paper.
 
-    Element: {"tokens": int32 [E, B / process_count, L]}, in padded mode also {"mask": bool, same
-    shape}; E = len(corpora), and an expert's rows come from its own corpus only and depend on no
-    other: trained alone or beside others it reads the same. Process p has rows
-    p * B / process_count on, and the experts `experts`, of a global batch that depends on neither.
+    Element: {"tokens": int32 [e, b, L], in padded mode "mask": bool}, the `share` of a global batch
+    [E, B, L] that does not depend on it.  An expert's rows come from its own corpus only: trained
+    alone or beside others it reads the same.
 
     packed: windows of L consecutive tokens of the concatenated documents, as a ring; every epoch
     has each token at most once (all but T mod L of them), in a new order and with a new phase.
@@ -170,48 +204,36 @@ class WindowBatches:
     has each window once, in a new order.
 
     Args:
-        corpora: each expert's `Corpus` or `Mixture` by its name.
+        corpora: each expert's `Corpus` or `Mixture` by its name, E of them.
         batch: B, rows per step and expert over all processes.
-        window: L, tokens.
-        seed: an expert's order follows from (seed, name).
-        mode: "packed" or "padded".
-        pad_id: the id of padding, in padded mode.
-        process_index, process_count: p, and among how many processes the rows are shared.
-        experts: whose rows are read here, by place in `corpora`.
+        windowing: how text is cut, and in which order windows come.
+        share: what is read here.
     UserError for sizes that do not fit.
     """
 
     def __init__(
         self,
         corpora: Mapping[str, Corpus | Mixture],
-        *,
         batch: int,
-        window: int,
-        seed: int,
-        mode: str = "packed",
-        pad_id: int,
-        process_index: int = 0,
-        process_count: int = 1,
-        experts: slice = slice(None),
+        windowing: Windowing,
+        share: Share = ALL,
     ):
-        if mode not in MODES:
-            raise UserError(f"window mode {mode!r} is unknown; use {' or '.join(MODES)}")
-        if window < 1 or batch < 1:
-            raise UserError(f"batch {batch} and window {window} must be 1 or more")
-        if batch % process_count or not 0 <= process_index < process_count:
+        if batch < 1:
+            raise UserError(f"batch {batch} must be 1 or more")
+        if batch % share.blocks or not 0 <= share.block < share.blocks:
             raise UserError(
-                f"batch {batch} cannot be shared by process {process_index} of "
-                f"{process_count}; make it a multiple of the number of processes"
+                f"batch {batch} cannot be shared by process {share.block} of "
+                f"{share.blocks}; make it a multiple of the number of processes"
             )
         if not corpora:
             raise UserError("no corpus to train on; name at least one data source")
         self._experts = [
-            _Expert(corpus, window, mode, int(mix(seed, *name.encode())))
-            for name, corpus in list(corpora.items())[experts]
+            _Expert(corpus, windowing, int(mix(windowing.seed, *name.encode())))
+            for name, corpus in list(corpora.items())[share.experts]
         ]
-        self._batch, self._pad_id, self._padded = batch, pad_id, mode == "padded"
-        share = batch // process_count
-        self._rows = np.arange(process_index * share, (process_index + 1) * share)
+        self._batch, self._padded = batch, windowing.mode == "padded"
+        rows = batch // share.blocks
+        self._rows = np.arange(share.block * rows, (share.block + 1) * rows)
 
     def __len__(self) -> int:
         return _STEPS
@@ -222,7 +244,7 @@ class WindowBatches:
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         rows = int(step) * self._batch + self._rows
-        found = [expert(rows, self._pad_id) for expert in self._experts]
+        found = [expert(rows) for expert in self._experts]
         batch = {"tokens": np.stack([tokens for tokens, _ in found])}
         if self._padded:
             batch["mask"] = np.stack([mask for _, mask in found])
@@ -230,26 +252,17 @@ class WindowBatches:
 
 
 def sample(
-    name: str,
-    source: Corpus | Mixture,
-    window: int,
-    *,
-    tokens: int = 0,
-    seed: int = 0,
-    mode: str = "packed",
-    pad_id: int = 0,
+    name: str, source: Corpus | Mixture, windowing: Windowing, tokens: int = 0
 ) -> tuple[Int32[np.ndarray, "N L"], Bool[np.ndarray, "N L"]]:
     """(tokens, mask) of an expert's training windows in random order, one corpus after the other.
 
     Each token comes at most once, whatever a mixture's shares, but where a corpus is shorter than
-    a window.  `tokens`: at most about so many; 0: all of them.  The other arguments are those of
-    `WindowBatches`, of one expert.
+    a window.  `tokens`: at most about so many; 0: all of them.
     """
-    parts = WindowBatches(
-        {name: source}, batch=1, window=window, seed=seed, mode=mode, pad_id=pad_id
-    ).parts(0)
-    share = min(1.0, tokens / window / sum(part.count for part in parts)) if tokens else 1.0
-    found = [part(np.arange(max(1, int(part.count * share))), pad_id) for part in parts]
+    parts = WindowBatches({name: source}, 1, windowing).parts(0)
+    most = sum(part.count for part in parts)
+    share = min(1.0, tokens / windowing.window / most) if tokens else 1.0
+    found = [part(np.arange(max(1, int(part.count * share)))) for part in parts]
     rows, mask = (np.concatenate(x) for x in zip(*found, strict=True))
     return rows, mask
 

@@ -45,11 +45,10 @@ class Corpus:
 
 def load_corpus(
     specs: Sequence[str],
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | Encoder,
     cache_dir: str | Path,
     max_tokens: int | None = None,
     reading: sources.Reading = sources.READING,
-    encoder: Encoder | None = None,
     on_tokens: Callable[[int, int], None] = lambda new, total: None,
 ) -> Corpus:
     """The corpus of all documents of `specs`, in order; tokenised once, then read from the cache.
@@ -58,8 +57,8 @@ def load_corpus(
     `max_tokens` (the corpus is cut there, within a document if need be). An entry is written beside
     its place and then renamed; one that is truncated or damaged (SHA-256) is made anew.  What a
     kill leaves beside its place is gone on with.
+    tokenizer: or an `Encoder` of one, whose processes then encode; else all cores do.
     reading: as for `sources.documents`.
-    encoder: of this tokenizer; None: one that uses all cores.
     on_tokens: called with the tokens of each finished chunk and of the corpus so far.
     UserError when there is no document, when a source is bad, or when the cache cannot be written.
     """
@@ -69,9 +68,10 @@ def load_corpus(
         raise UserError(f"max_tokens is {max_tokens}; make it 1 or more, or leave it out")
     with file_position.told(None):  # a bar shows what is tokenised
         parts = [sources.fingerprint(spec) for spec in specs]
+    encoder = tokenizer if isinstance(tokenizer, Encoder) else None
     key_of = [
         FORMAT,
-        tokenizer.fingerprint,
+        (encoder.tokenizer if encoder else tokenizer).fingerprint,
         max_tokens,
         reading.group_key,
         reading.text_form,

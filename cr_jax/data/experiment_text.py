@@ -160,13 +160,7 @@ def tokenised(
             with bar.corpus(specs.index(spec), str(spec)) as on_tokens:
                 reading = Reading(e.data.max_document_bytes, spec.group_key, spec.text_form)
                 found = load_corpus(
-                    spec.placed(e.data.root),
-                    tokenizer,
-                    cache,
-                    spec.max_tokens,
-                    reading,
-                    encoder,
-                    on_tokens,
+                    spec.placed(e.data.root), encoder, cache, spec.max_tokens, reading, on_tokens
                 )
             with bar.writing():
                 _tell(spec, found, say)

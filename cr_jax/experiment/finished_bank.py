@@ -13,7 +13,7 @@ from cr_jax.bank import Expert, ExpertBank, LanguageModels, import_expert, param
 from cr_jax.bank.files import CASCADE, BankFolder
 from cr_jax.bank.fitting import rounded_lms
 from cr_jax.config import EvalConfig, Experiment
-from cr_jax.data import sample
+from cr_jax.data import Windowing, sample
 from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
 from cr_jax.routing.cascade import MIN_CANDIDATES, Cascade
@@ -92,15 +92,10 @@ def _measured(experiment: Experiment, text: Corpora, name: str, params: Any) -> 
     """One expert with its bigram model and, as it is stored and by the bank's rule, calibration."""
     params = parameters.rounded(params, experiment.bank_dtype)
     model = sized(experiment.model, text.tokenizer)
-    own = sample(
-        name,
-        text.train[name],
-        model.window,
-        seed=experiment.seed,
-        tokens=TRAINING_TOKENS,
-        mode=experiment.data.mode,
-        pad_id=text.tokenizer.pad_id,
+    windowing = Windowing(
+        model.window, experiment.seed, experiment.data.mode, text.tokenizer.pad_id
     )
+    own = sample(name, text.train[name], windowing, TRAINING_TOKENS)
     bigram = count(*own, model.vocab_size)
     weights = with_bigram(params, bigram) if experiment.scoring.bigram_weight else params
     calibration = calibrate(

@@ -1,7 +1,6 @@
 """A whole experiment: text -> trained experts -> bank -> studies -> report."""
 
 import contextlib
-import dataclasses
 import json
 import signal
 import sys
@@ -18,9 +17,9 @@ from cr_jax import config as settings
 from cr_jax import models
 from cr_jax.config import Experiment
 from cr_jax.config.command_line import no_words
-from cr_jax.data import WindowBatches, count_tokens, experiment_text, train_iterator
+from cr_jax.data import WindowBatches, Windowing, count_tokens, experiment_text, train_iterator
 from cr_jax.errors import UserError, complain, one_line, printable
-from cr_jax.experiment import checks, finished_bank
+from cr_jax.experiment import checks, finished_bank, outcome
 from cr_jax.files import DISK_ERRORS, expanded, write_whole
 from cr_jax.models import lm
 from cr_jax.modular import recipe
@@ -34,8 +33,6 @@ from cr_jax.studies.capacity.grid import make_grid
 from cr_jax.training import banner
 from cr_jax.training.loop import Interrupted, Job, train
 from cr_jax.training.losses import CompressorLoss
-from cr_jax.training.metric_writer import read_lines
-from cr_jax.training.validation import seconds_to
 from cr_jax.training.workdir import locked, provenance, same_run, stored_record
 
 
@@ -149,7 +146,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
                 say(line)
         report = {
             "name": experiment.name,
-            "summary": _summary(model, names),
+            "summary": outcome.summary(model, names),
             "overlap": text.overlap,
         }
         with stage("evaluation"):
@@ -165,8 +162,8 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
             report |= examples.run(bank, text.test, experiment.eval.examples)
         if language_models:
             report["language_models"] = language_models.notes
-        report["curves"] = _curves(folder, names, trained.looks)
-        report["training"] = _training(experiment, trained)
+        report["curves"] = outcome.curves(folder, names, trained.looks)
+        report["training"] = outcome.training(experiment, trained)
         report["seconds"] = seconds
         report["provenance"] = {
             **provenance(),
@@ -175,7 +172,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
             "tokens_per_expert": trained.tokens,
         }
         page = write_report(report, folder)
-        _print_summary(report, say)
+        outcome.tell(report, say)
         say(f"report: {page}")
         processes.wait("the report is written")
     return report
@@ -270,131 +267,19 @@ def _train(experiment, model, text, names, plan, folder, say):
     for line in banner.repeats(sizes, experiment.train, model.window):
         say(line)
     if jax.process_index() == 0:
-        (folder / "parameters.txt").write_text(_parameter_table(model), encoding="utf-8")
+        (folder / "parameters.txt").write_text(outcome.parameter_table(model), encoding="utf-8")
 
-    share = plan.share
+    windowing = Windowing(
+        model.window, experiment.seed, experiment.data.mode, text.tokenizer.pad_id
+    )
 
     def batches(step):
-        return train_iterator(
-            WindowBatches(
-                text.train,
-                batch=experiment.train.batch,
-                window=model.window,
-                seed=experiment.seed,
-                mode=experiment.data.mode,
-                pad_id=text.tokenizer.pad_id,
-                process_index=share.block,
-                process_count=share.blocks,
-                experts=share.experts,
-            ),
-            step,
-        )
+        read = WindowBatches(text.train, experiment.train.batch, windowing, plan.share)
+        return train_iterator(read, step)
 
     loss = CompressorLoss(model, experiment.train, plan.devices_seen)
     job = Job(experiment, loss, names, batches, text.train, text.valid)
     return train(job, plan, folder, say=say)
-
-
-def _parameter_table(model) -> str:
-    """Name, shape, type and size of one expert's parameters, without allocating any."""
-    from clu import parameter_overview
-
-    shapes = jax.eval_shape(lambda key: models.init(model, key), jax.random.key(0))
-    return parameter_overview.get_parameter_overview(shapes, include_stats=False) + "\n"
-
-
-def _curves(folder: Path, names, looks) -> dict:
-    """Of each expert: training's figures at every logged step, valid's at every look."""
-    curves = {n: {"step": [], "nll": [], "tra": []} for n in names}
-    for line in read_lines(folder / "metrics.jsonl"):
-        if "nll" in line:
-            for key, values in curves.get(line.get("expert"), {}).items():
-                values.append(line[key])
-    for look in looks:
-        for name, figures in look["experts"].items():
-            for key, value in {
-                "valid_step": look["step"],
-                "valid_seconds": look["seconds"],
-                **figures,
-            }.items():
-                curves[name].setdefault(key, []).append(value)
-    return curves
-
-
-def _training(experiment: Experiment, trained) -> dict:
-    """Where the time went, and what valid said on the way."""
-    found = {
-        "steps": trained.step,
-        "tokens_per_expert": trained.tokens,
-        "seconds": trained.seconds,
-        "seconds_by_phase": trained.phases,
-    }
-    if trained.best:
-        weight = experiment.train.predict_weight
-        rule = (
-            "valid nll"
-            + (f" + {weight:g} x predicted nll" if experiment.model.predictive else "")
-            + ", nats/token, mean over the experts"
-        )
-        found["best"] = {
-            "step": trained.best["step"],
-            "loss": trained.best["loss"],
-            "loss_is": rule,
-            "kept": experiment.eval.keep_best,
-            "last_loss": trained.looks[-1]["loss"],
-        }
-    if target := experiment.eval.target_tra:
-        found |= {"target_tra": target, "seconds_to_target": seconds_to(trained.looks, target)}
-    return found
-
-
-def _summary(model, names) -> dict:
-    return {
-        "experts": len(names),
-        "parameters": models.count_parameters(model),
-        "ratio": model.window / model.latents,
-        **{
-            k: v
-            for k, v in dataclasses.asdict(model).items()
-            if k in ("window", "latents", "d_model", "d_latent", "vocab_size", "bottleneck")
-        },
-    }
-
-
-def _print_summary(report: dict, say) -> None:
-    table = report.get("fingerprint", {})
-    for expert, row in table.items():
-        own = row[expert]
-        others = min((cell["nll"], domain) for domain, cell in row.items() if domain != expert)
-        say(
-            f"  {expert:12} TRA {own['tra']:.1%} at home (majority token {own['majority_tra']:.1%})"
-            f", {own['nll']:.2f} nats/token; nearest other text: {others[1]} {others[0]:.2f}"
-        )
-    training = report["training"]
-    if best := training.get("best"):
-        say(
-            f"  best step on valid: {best['step']:,} of {training['steps']:,} (loss "
-            f"{best['loss']:.4f}, at the end {best['last_loss']:.4f})"
-            + (", its checkpoint is kept" if best["kept"] else "")
-        )
-    for expert, reached in training.get("seconds_to_target", {}).items():
-        when = "not reached" if reached is None else f"after {reached:.1f} s of steps"
-        say(f"  {expert:12} TRA {training['target_tra']:.2%} of valid: {when}")
-    if "routing" in report:
-        ood = report["ood"]
-        found = report["routing"]
-        say(
-            f"  routing: the bank's rule sends {found['accuracy']:.2%} of {found['windows']:,} "
-            f"windows home (chance {found['chance']:.0%}), rebuilding alone (the paper's rule) "
-            f"{found['accuracy_rebuild']:.2%}; {found['rule']}"
-        )
-        for domain, cell in ood["per_domain"].items():
-            say(
-                f"  unknown text {domain}: AUROC {cell['auroc']:.3f}, refused "
-                f"{cell['rejected_at_alpha']:.0%}; by rebuilding alone AUROC "
-                f"{cell['auroc_rebuild']:.3f}"
-            )
-    say("  seconds: " + ", ".join(f"{k} {v:.0f}" for k, v in report["seconds"].items()))
 
 
 def _cache_compilations(folder: Path) -> None:

@@ -137,16 +137,14 @@ class Attention(nn.Module):
         x: Float[Array, "B Q D"],
         positions: Int[Array, " Q"],
         lengths: Int[Array, " B"] | None = None,
-        context: Float[Array, "B S D"] | None = None,
-        context_positions: Int[Array, " S"] | None = None,
+        context: tuple[Float[Array, "B S D"], Int[Array, " S"]] | None = None,
     ) -> Float[Array, "B Q D"]:
-        """`lengths`: how many leading context positions are real; None: all of them."""
+        """context: what keys and values are of, and its positions; None: x.  lengths: how many of
+        its leading positions are real; None: all of them."""
         c, d = self.config, self.config.d_model
         # Three matrices, not one [D, 3D]: Muon orthogonalises each, and q, k, v come out dense.
         kernel = self.param("qkv", fan_in(), (3, d, d))
-        q, k, v = kernels.heads(
-            x, kernel, positions, c.heads, row_kernels(c), context, context_positions
-        )
+        q, k, v = kernels.heads(x, kernel, positions, c.heads, row_kernels(c), context)
         y = jax.nn.dot_product_attention(
             q,
             k,

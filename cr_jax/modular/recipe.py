@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from cr_jax import bank
 from cr_jax.config import (
     BranchConfig,
     Experiment,
@@ -74,19 +75,16 @@ class ArmModels:
         return self.active_params * len(self.params)
 
 
-@dataclasses.dataclass(frozen=True)
-class LanguageModels:
+@dataclasses.dataclass(frozen=True, eq=False)
+class LanguageModels(bank.LanguageModels):
     """What the recipe made: float32 numpy arrays.
 
-    experts: of each domain by its name.  arms: "branches" (the experts with their cost), "seed",
-    and those of `config.modular.arms`.  notes: stage -> `training_stage.Finished.note`.
+    arms: "branches" (the experts with their cost), "seed", and those of `config.modular.arms`.
+    notes: stage -> `training_stage.Finished.note`.
     """
 
-    config: LmConfig
-    seed: Any
-    experts: Mapping[str, Any]
-    arms: Mapping[str, ArmModels]
-    notes: Mapping[str, Mapping[str, Any]]
+    arms: Mapping[str, ArmModels] = dataclasses.field(default_factory=dict)
+    notes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def check(e: Experiment) -> None:

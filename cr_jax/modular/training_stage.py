@@ -24,7 +24,16 @@ import safetensors
 import safetensors.numpy
 
 from cr_jax.config import Experiment, LmConfig, OptimizerConfig, to_dict
-from cr_jax.data import Corpus, Mixture, Tokenizer, WindowBatches, Windows, content, train_iterator
+from cr_jax.data import (
+    Corpus,
+    Mixture,
+    Tokenizer,
+    WindowBatches,
+    Windowing,
+    Windows,
+    content,
+    train_iterator,
+)
 from cr_jax.errors import UserError
 from cr_jax.files import changed, give_usual_mode, read_sealed, sha256, write_sealed
 from cr_jax.models import lm as language_models
@@ -104,17 +113,9 @@ def run_stage(
     plan = parallel.make_plan(e.parallel, len(names), stage.batch)
 
     def batches(step):
-        return train_iterator(
-            WindowBatches(
-                {n: m.rows for n, m in stage.members.items()},
-                batch=stage.batch,
-                window=e.modular.window,
-                seed=e.seed,
-                mode=e.data.mode,
-                pad_id=tokenizer.pad_id,
-            ),
-            step,
-        )
+        rows = {n: m.rows for n, m in stage.members.items()}
+        windowing = Windowing(e.modular.window, e.seed, e.data.mode, tokenizer.pad_id)
+        return train_iterator(WindowBatches(rows, stage.batch, windowing), step)
 
     valid = {n: m.valid for n, m in stage.members.items() if m.valid is not None}
     loss = LanguageModelLoss(stage.lm, e.modular.window, settings.train.loss_chunk)

@@ -9,6 +9,8 @@ lowers; its bigram model may have a share in the prediction.  Both are Not in th
 is the default of `config.Scoring`.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +40,18 @@ class WindowSums(NamedTuple):
 
     residual: Any  # float32
     exact: Any  # int32 or None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+    """What is computed of one expert: `token_scores` or `window_sums`, of its model, by a rule."""
+
+    score: Callable[..., Any]
+    model: ModelConfig
+    rule: Scoring
+
+    def __call__(self, params: Any, tokens: Any, mask: Any, chunk: int) -> Any:
+        return self.score(self.model, params, tokens, mask, self.rule, chunk)
 
 
 def places(scoring: Scoring, window: int) -> Int[np.ndarray, "P K"]:

@@ -43,15 +43,11 @@ def run(
     params: Any,
     windows: Integer[np.ndarray, "N L"],
     fit_windows: Integer[np.ndarray, "F L"],
-    *,
     bits: Sequence[int] = BITS,
     batch: int = 128,
-    ids: int = 0,
-    text: bytes | None = None,
 ) -> dict:
     """Rates of z and what each leaves of `windows`; scales and code tables come from `fit_windows`.
 
-    ids: size of the tokenizer's vocabulary (0: the model's).  text: UTF-8 of the windows' tokens.
     With `model.levels` the one scheme is the model's own finite scalar quantiser, otherwise
     bfloat16 and symmetric integers of `bits` bits with one scale per channel.
 
@@ -60,9 +56,8 @@ def run(
     what an ideal coder with their own tables pays; low for bfloat16, whose codes outnumber the
     samples), "coded_bits_per_token" (the same with tables counted on `fit_windows`, so a coder
     that a receiver can run; None for 16 and more bits), "tra", "nll" (nats/token),
-    "window_exact"}], "length_ratio", "numbers_per_token", "says", "raw_id_bits_per_token",
-    "unigram_bits_per_token" (entropy of the ids themselves), "tokens", "fit_tokens"} and, with
-    text, what `text_bits` gives.  Raises `UserError`.
+    "window_exact"}], "length_ratio", "numbers_per_token", "says", "tokens", "fit_tokens"}; what the
+    same windows cost without z: `raw_bits`.  Raises `UserError`.
     """
     if not len(windows) or not len(fit_windows):
         raise UserError("bits: at least one window to score and one to fit scales on")
@@ -103,11 +98,19 @@ def run(
         "numbers_per_token": numbers,
         "says": f"{ratio:g}x is a ratio of lengths, {model.window} tokens to {model.latents} "
         f"latents, not of sizes: every token is paid for with {numbers:g} numbers",
-        "raw_id_bits_per_token": math.log2(ids or model.vocab_size),
-        "unigram_bits_per_token": entropy_bits(windows.reshape(-1, 1)),
         "tokens": int(windows.size),
         "fit_tokens": int(fit_windows.size),
-        **(text_bits(text, windows.size) if text is not None else {}),
+    }
+
+
+def raw_bits(windows: Integer[np.ndarray, "N L"], ids: int, text: bytes) -> dict[str, float]:
+    """{"raw_id_bits_per_token", "unigram_bits_per_token" (entropy of the ids themselves), and what
+    `text_bits` gives}.  ids: size of the tokenizer's vocabulary; text: the windows' tokens, UTF-8.
+    """
+    return {
+        "raw_id_bits_per_token": math.log2(ids),
+        "unigram_bits_per_token": entropy_bits(windows.reshape(-1, 1)),
+        **text_bits(text, windows.size),
     }
 
 

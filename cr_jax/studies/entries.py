@@ -131,9 +131,7 @@ def latent_bits(context: Context) -> dict:
             full["test"],
             full["valid"],
             batch=context.experiment.eval.batch,
-            ids=bank.tokenizer.vocab_size,
-            text=text,
-        )
+        ) | bits.raw_bits(full["test"], bank.tokenizer.vocab_size, text)
     return {"bits": found}
 
 

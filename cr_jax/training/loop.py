@@ -170,7 +170,7 @@ def train(
                 bar_format=BAR,
             )
         )
-        log = Progress(experiment, loss, names, clock, phases, writer, bar, on_log, job.rates)
+        log = Progress(job, clock, phases, writer, bar, on_log)
         jax.block_until_ready(state)
         if not finished:
             log.start(step)

@@ -26,14 +26,14 @@ class Progress:
     Seconds per phase since the line before are written as `seconds_data`, `seconds_step`,
     `seconds_validate` and `seconds_checkpoint` (`cr_jax.training.phases`).  The bar shows the
     seconds of steps of all starts, and the time left at the speed of this start, pauses included.
-    rates: of each expert, what its learning rates are multiplied by.
+    job.rates: of each expert, what its learning rates are multiplied by.
     """
 
-    def __init__(self, experiment, loss, names, clock, phases, writer, bar, on_log, rates=()):
-        self.experiment, self.names, self.clock, self.phases = experiment, names, clock, phases
-        self.rates = rates or (1.0,) * len(names)
+    def __init__(self, job, clock, phases, writer, bar, on_log):
+        self.experiment, self.names = job.experiment, job.names
+        self.clock, self.phases, self.flops = clock, phases, job.loss.flops_per_token
+        self.rates = job.rates or (1.0,) * len(job.names)
         self.writer, self.bar, self.on_log = writer, bar, on_log
-        self.flops = loss.flops_per_token
         self.last = self.began = None
         self.text = self.valid = ""
 

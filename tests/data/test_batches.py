@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from cr_jax.data.batches import Mixture, WindowBatches, sample, train_iterator
+from cr_jax.data.batches import (
+    ALL,
+    Mixture,
+    Share,
+    WindowBatches,
+    Windowing,
+    sample,
+    train_iterator,
+)
 from cr_jax.data.corpus import Corpus
 from cr_jax.data.permutation import mix, permute
 from cr_jax.errors import UserError
@@ -21,8 +29,10 @@ def named(corpora):
 
 
 def batches(corpora, steps, **kwargs):
-    defaults = {"batch": 8, "window": 16, "seed": 3, "pad_id": 9999}
-    source = WindowBatches(named(corpora), **(defaults | kwargs))
+    """share, batch, and fields of `Windowing`."""
+    batch, share = kwargs.pop("batch", 8), kwargs.pop("share", ALL)
+    windowing = Windowing(**({"window": 16, "seed": 3, "pad_id": 9999} | kwargs))
+    source = WindowBatches(named(corpora), batch, windowing, share)
     return [source[step] for step in steps]
 
 
@@ -114,7 +124,7 @@ def test_the_global_order_does_not_depend_on_the_process_count(mode):
         (whole,) = batches(corpora, [step], mode=mode)
         for count in (2, 4, 8):
             shares = [
-                batches(corpora, [step], mode=mode, process_index=i, process_count=count)[0]
+                batches(corpora, [step], mode=mode, share=Share(block=i, blocks=count))[0]
                 for i in range(count)
             ]
             for key, value in whole.items():
@@ -138,9 +148,9 @@ def test_mixture_shares_and_epochs():
 
 def test_an_expert_reads_the_same_alone_or_beside_others():
     a, b = corpus_of(1000), corpus_of(777, 5000)
-    same = {"batch": 8, "window": 16, "seed": 3, "pad_id": 0}
+    same = (8, Windowing(16, 3))
     both, alone, again = (
-        WindowBatches(c, **same) for c in ({"a": a, "b": b}, {"b": b}, {"renamed": b})
+        WindowBatches(c, *same) for c in ({"a": a, "b": b}, {"b": b}, {"renamed": b})
     )
     for step in (0, 7, 300):
         np.testing.assert_array_equal(both[step]["tokens"][1:], alone[step]["tokens"])
@@ -149,19 +159,19 @@ def test_an_expert_reads_the_same_alone_or_beside_others():
 
 def test_the_iterator_goes_on_from_its_state_exactly_also_on_another_process_count():
     corpora = named([corpus_of(1000)])
-    same = {"batch": 8, "window": 16, "seed": 3, "pad_id": 0}
-    iterator = train_iterator(WindowBatches(corpora, **same))
+    same = (8, Windowing(16, 3))
+    iterator = train_iterator(WindowBatches(corpora, *same))
     seen = [next(iterator)["tokens"] for _ in range(9)]
-    expected = WindowBatches(corpora, **same)
+    expected = WindowBatches(corpora, *same)
     for step, tokens in enumerate(seen):
         np.testing.assert_array_equal(tokens, expected[step]["tokens"])
     state = iterator.get_state()
     following = [next(iterator)["tokens"] for _ in range(5)]
-    again = train_iterator(WindowBatches(corpora, **same))
+    again = train_iterator(WindowBatches(corpora, *same))
     again.set_state(state)
-    other = train_iterator(WindowBatches(corpora, **same, process_index=1, process_count=2))
+    other = train_iterator(WindowBatches(corpora, *same, Share(block=1, blocks=2)))
     other.set_state(state)
-    late = train_iterator(WindowBatches(corpora, **same), 9)
+    late = train_iterator(WindowBatches(corpora, *same), 9)
     for tokens in following:
         np.testing.assert_array_equal(next(again)["tokens"], tokens)
         np.testing.assert_array_equal(next(late)["tokens"], tokens)
@@ -174,8 +184,8 @@ def test_the_iterator_goes_on_from_its_state_exactly_also_on_another_process_cou
         ({"mode": "paced"}, "paced"),
         ({"window": 0}, "1 or more"),
         ({"batch": 0}, "1 or more"),
-        ({"process_count": 3}, "multiple"),
-        ({"process_index": 1}, "process 1"),
+        ({"share": Share(blocks=3)}, "multiple"),
+        ({"share": Share(block=1)}, "process 1"),
     ],
 )
 def test_bad_sizes_are_one_line(change, says):
@@ -191,7 +201,7 @@ def test_bad_sizes_are_one_line(change, says):
 
 def test_a_process_that_holds_some_experts_reads_their_rows_of_the_same_batch():
     corpora = [corpus_of(1000), corpus_of(500), corpus_of(700)]
-    whole, part = batches(corpora, range(3)), batches(corpora, range(3), experts=slice(1, 3))
+    whole, part = batches(corpora, range(3)), batches(corpora, range(3), share=Share(slice(1, 3)))
     for all_rows, rows in zip(whole, part):
         np.testing.assert_array_equal(rows["tokens"], all_rows["tokens"][1:3])
         assert not np.array_equal(rows["tokens"][0], all_rows["tokens"][0])
@@ -200,7 +210,7 @@ def test_a_process_that_holds_some_experts_reads_their_rows_of_the_same_batch():
 @pytest.mark.parametrize("mode", ["packed", "padded"])
 def test_a_sample_is_an_epoch_of_the_experts_own_windows(mode):
     corpus = corpus_of(500, document=17)
-    tokens, mask = sample("e0", corpus, 16, seed=3, mode=mode, pad_id=9999)
+    tokens, mask = sample("e0", corpus, Windowing(16, 3, mode, 9999))
     seen = np.sort(tokens[mask])
     assert len(np.unique(seen)) == len(seen)
     if mode == "packed":
@@ -209,11 +219,11 @@ def test_a_sample_is_an_epoch_of_the_experts_own_windows(mode):
         assert len(seen) == 500 - len(corpus.starts) + 1
     first = batches([corpus], [0], mode=mode, batch=8)[0]["tokens"][0]
     np.testing.assert_array_equal(tokens[:8], first)
-    few, _ = sample("e0", corpus, 16, tokens=50, seed=3, mode=mode, pad_id=9999)
+    few, _ = sample("e0", corpus, Windowing(16, 3, mode, 9999), tokens=50)
     np.testing.assert_array_equal(few, tokens[:3])
     mixture = Mixture([corpus, corpus_of(300, first=1000)], [1, 3])  # shares repeat in training
-    both, mask = sample("e0", mixture, 16, mode=mode, pad_id=9999)
+    both, mask = sample("e0", mixture, Windowing(16, mode=mode, pad_id=9999))
     found, counts = np.unique(both[mask], return_counts=True)
     assert (counts == 1).all() and abs((found < 1000).mean() - 500 / 800) < 0.02
-    half, _ = sample("e0", mixture, 16, tokens=400, mode=mode, pad_id=9999)
+    half, _ = sample("e0", mixture, Windowing(16, mode=mode, pad_id=9999), tokens=400)
     assert abs(len(half) - 25) <= 2

@@ -109,7 +109,7 @@ def test_a_process_that_is_killed_loses_no_finished_chunk(texts, monkeypatch):
                 encoder._idle.put(worker)
 
         with pytest.raises(UserError, match="run the same command to go on"):
-            load(texts, "cache", encoder=encoder, on_tokens=kill)
+            load(texts, "cache", encoder, on_tokens=kill)
     tokenizer = Counting()
     load(texts, "cache", tokenizer)
     assert 0 < len(tokenizer.seen) < len(TEXTS)
@@ -175,10 +175,10 @@ def test_at_a_limit_only_what_was_reached_is_left_out(texts, monkeypatch, jobs):
     monkeypatch.setattr(encoding, "ALONE", 0)  # processes read ahead
     limit = sum(len(t.encode()) + 1 for t in TEXTS[:4])
     with Encoder(BYTES, jobs) as encoder:
-        found = load(texts, "cache", max_tokens=limit, encoder=encoder)
+        found = load(texts, "cache", encoder, max_tokens=limit)
     assert found.left_out == "left out 1 file that is not text (00.png)"
     with Encoder(BYTES, jobs) as encoder:
-        assert load(texts, "cache2", encoder=encoder).left_out.startswith("left out 2 files")
+        assert load(texts, "cache2", encoder).left_out.startswith("left out 2 files")
 
 
 def test_at_a_limit_a_stop_forgets_nothing_that_was_left_out(texts):

@@ -12,7 +12,7 @@ import pytest
 import tiny_tokens
 
 from cr_jax import config as settings
-from cr_jax.data import Mixture, WindowBatches, experiment_text, token_folder_writer
+from cr_jax.data import Mixture, WindowBatches, Windowing, experiment_text, token_folder_writer
 from cr_jax.data.corpus_specs import CorpusSpec, all_specs
 from cr_jax.data.sources import split_of
 from cr_jax.data.token_folder import FORM, TokenFolder, tokenizer_settings
@@ -64,8 +64,7 @@ def test_a_run_reads_the_same_without_its_text(made, tmp_path, compress, mode):
     mixed = found.train["letters"]
     assert isinstance(mixed, Mixture) and mixed.weights == [3.0, 1.0]
     one, two = (
-        WindowBatches(text.train, batch=16, window=12, seed=3, mode=mode, pad_id=256)
-        for text in (expected, found)
+        WindowBatches(text.train, 16, Windowing(12, 3, mode, 256)) for text in (expected, found)
     )
     assert not np.array_equal(one[0]["tokens"], one[1]["tokens"])
     for step in (0, 1, 2, 50, 4000):

@@ -69,7 +69,7 @@ def test_a_corpus_from_files_moves_it_all_the_way(tmp_path, monkeypatch):
             on_tokens(new, total)
             seen.append((new, total, share(bar)))
 
-        load_corpus([spec], ByteTokenizer(), tmp_path / "cache", encoder=encoder, on_tokens=note)
+        load_corpus([spec], encoder, tmp_path / "cache", on_tokens=note)
     assert seen == [(101, 101 * n, n / 4) for n in range(1, 5)]
 
 
@@ -107,9 +107,8 @@ def test_it_moves_within_a_file_of_any_kind(tmp_path, monkeypatch, name, pack):
     ):
         load_corpus(
             [spec],
-            ByteTokenizer(),
+            encoder,
             tmp_path / "cache",
-            encoder=encoder,
             on_tokens=lambda new, total: seen.append(share(bar)),
         )
     assert len(seen) == 600 and seen == sorted(seen) and seen[-1] == 1

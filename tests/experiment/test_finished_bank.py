@@ -28,9 +28,9 @@ def finished(tmp_path_factory):
     """A run by a rule with a bigram_weight: (its texts' folder, settings, bank)."""
     make = finished_bank.make
 
-    def noted(experiment, text, trained, folder, say):
+    def noted(experiment, text, trained, folder, say, language_models=None):
         GIVEN.update(experiment=experiment, text=text, trained=trained, say=say)
-        return make(experiment, text, trained, folder, say)
+        return make(experiment, text, trained, folder, say, language_models)
 
     folder = tmp_path_factory.mktemp("finished")
     tiny_run.write(folder)

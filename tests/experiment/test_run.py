@@ -13,7 +13,7 @@ from cr_jax.bank import import_expert
 from cr_jax.data import load_corpus
 from cr_jax.data.windows import Windows, eval_windows
 from cr_jax.errors import UserError
-from cr_jax.experiment import finished_bank, run
+from cr_jax.experiment import finished_bank, outcome, run
 from cr_jax.routing.cascade import Cascade
 from cr_jax.studies import evaluation, routing
 from cr_jax.training.phases import PHASES
@@ -90,14 +90,14 @@ def test_the_report_has_what_readers_of_report_json_rely_on(finished):
 def test_the_summary_names_the_best_step_and_the_time_to_the_target(finished, capsys):
     _, report = finished
     said = []
-    run._print_summary(report, said.append)
+    outcome.tell(report, said.append)
     assert any(
         line.startswith("  best step on valid: ") and "checkpoint is kept" in line for line in said
     )
     assert any("digits" in line and "TRA 50.00% of valid: after " in line for line in said)
     late = {**report["training"], "seconds_to_target": {"digits": None}}
     said.clear()
-    run._print_summary({**report, "training": late}, said.append)
+    outcome.tell({**report, "training": late}, said.append)
     assert any("TRA 50.00% of valid: not reached" in line for line in said)
 
 

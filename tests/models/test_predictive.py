@@ -14,7 +14,7 @@ from cr_jax.config import SEEN, OptimizerConfig, Scoring, TrainConfig, check_sco
 from cr_jax.errors import UserError
 from cr_jax.router import score_experts, score_windows
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.scoring.residuals import residual_nll, token_scores
+from cr_jax.scoring.residuals import Scorer, residual_nll, token_scores
 from cr_jax.training import step as step_room
 from cr_jax.training.losses import CompressorLoss
 
@@ -115,7 +115,7 @@ def test_the_rule_stands_beside_rebuilding_in_one_score():
     mask = prefix_mask(config, [10, 7, 4, 1])
     groups = BatchSizes().groups(2)
     plain, coded = (
-        score_experts(token_scores, config, both, tokens, mask, rule, groups)
+        score_experts(Scorer(token_scores, config, rule), both, tokens, mask, groups)
         for rule in (SEEN, CODE)
     )
     np.testing.assert_allclose(plain.nll, coded.nll, rtol=1e-6)

@@ -1,5 +1,6 @@
 """Where the parts of a state lie, and what that costs."""
 
+import dataclasses
 import functools
 import re
 
@@ -53,7 +54,8 @@ def test_rules_and_the_fallback(path, shape, expected):
 
 
 def plan(data=1, fsdp=1):
-    return parallel.make_plan("jit", 1, WINDOWS, 1, jax.devices()[: data * fsdp], fsdp, small=0)
+    made = parallel.make_plan("jit", 1, WINDOWS, 1, jax.devices()[: data * fsdp], fsdp)
+    return dataclasses.replace(made, small=0)
 
 
 @functools.cache
@@ -126,12 +128,10 @@ def test_experts_are_scored_where_they_lie():
     mask = np.arange(LENGTH) < np.array([[10], [3], [10], [1], [7], [10]])
     score = jax.jit(
         lambda p: router.score_experts(
-            residuals.token_scores,
-            MODEL,
+            residuals.Scorer(residuals.token_scores, MODEL, SEEN),
             p,
             jnp.asarray(tokens),
             jnp.asarray(mask),
-            SEEN,
             (8, 1024),
         )
     )

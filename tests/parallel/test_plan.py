@@ -43,15 +43,9 @@ def plan_of(layout, experts=E):
         return parallel.make_plan("jit", experts, B, 1, jax.devices()[:1])
     if layout == "pmap":
         return parallel.make_plan("pmap", experts, B)
-    return parallel.make_plan(
-        "jit",
-        experts,
-        B,
-        layout[2],
-        jax.devices()[: math.prod(layout)],
-        mesh_fsdp=layout[1],
-        small=0,
-    )
+    devices = jax.devices()[: math.prod(layout)]
+    made = parallel.make_plan("jit", experts, B, layout[2], devices, layout[1])
+    return dataclasses.replace(made, small=0)
 
 
 def batch(step, experts=range(E)):

@@ -20,7 +20,8 @@ from cr_jax.scoring.calibrate import calibrate
 
 
 def by_token(params, tokens, mask):
-    return router.score_experts(residuals.token_scores, TINY, params, tokens, mask, SEEN, (2, 4096))
+    scorer = residuals.Scorer(residuals.token_scores, TINY, SEEN)
+    return router.score_experts(scorer, params, tokens, mask, (2, 4096))
 
 
 @jax.jit

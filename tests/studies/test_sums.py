@@ -71,9 +71,8 @@ def test_the_studies_run_from_a_bank_end_to_end(bank, corpora):
 
     inputs = ood.windows(tokenizer, test, {}, count=2, seed=0)
     signals = lambda windows: ood.signals(measure(score, windows), windows, tokenizer)
-    detection = ood.run(
-        bank.names, signals(valid), signals(inputs), generalist="e3", false_alarm=0.05
-    )
+    how = ood.Protocol(generalist="e3", false_alarm=0.05)
+    detection = ood.run(bank.names, signals(valid), signals(inputs), how)
     assert set(detection["per_domain"]) >= {"e0", "e1", "e2", "attack/licence"}
     assert "generalist" in detection["scores"] and "complexity" in detection["scores"]
 

@@ -10,7 +10,7 @@ import pytest
 import tiny_run
 
 from benchmarks.torture import elastic
-from cr_jax.data import ByteTokenizer, WindowBatches, load_corpus
+from cr_jax.data import ByteTokenizer, Share, WindowBatches, Windowing, load_corpus
 from cr_jax.training.loop import Interrupted
 
 STEPS = 9
@@ -61,12 +61,9 @@ def test_devices_change_and_no_window_is_lost(tmp_path, monkeypatch):
         shares = [
             WindowBatches(
                 corpora,
-                batch=tiny_run.BATCH,
-                window=tiny_run.MODEL.window,
-                seed=e.seed,
-                pad_id=tokenizer.pad_id,
-                process_index=i,
-                process_count=processes,
+                tiny_run.BATCH,
+                Windowing(tiny_run.MODEL.window, e.seed, pad_id=tokenizer.pad_id),
+                Share(block=i, blocks=processes),
             )
             for i in range(processes)
         ]

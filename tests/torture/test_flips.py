@@ -34,8 +34,8 @@ def test_damage_of_a_checkpoint_is_noticed(checkpoints):
 def test_damage_of_a_bank_is_noticed(tmp_path):
     fuzz.make_bank(tmp_path / "bank", 2)
     found = flips._bank(tmp_path / "bank", 20, random.Random(0))
-    assert found["detected"] == found["flips"] == 20 and found["files"] == 12
-    assert found["cut_detected"] == found["missing_detected"] == 12
+    assert found["detected"] == found["flips"] == 20 and found["files"] == 16
+    assert found["cut_detected"] == found["missing_detected"] == 16
 
 
 def test_a_check_that_sees_nothing_is_shown(checkpoints, monkeypatch):

@@ -16,6 +16,7 @@ from cr_jax.errors import UserError
 from cr_jax.parallel import plan as parallel
 from cr_jax.training import banner, progress, watchdog
 from cr_jax.training.clock import Clock
+from cr_jax.training.loop import Job
 from cr_jax.training.losses import CompressorLoss
 from cr_jax.training.phases import PHASES, Phases, shares
 from cr_jax.training.trace import Trace
@@ -275,9 +276,8 @@ def test_the_time_left_is_that_of_this_start_after_a_resume(monkeypatch):
     train = TrainConfig(batch=8, steps=100)
     clock, bar = Clock(train, 12, (), elapsed=600.0), Bar(60.0)
     e = settings.Experiment(train=train)
-    log = progress.Progress(
-        e, CompressorLoss(tiny_run.MODEL, train), ("a",), clock, Phases(), None, bar, None
-    )
+    job = Job(e, CompressorLoss(tiny_run.MODEL, train), ("a",), iter)
+    log = progress.Progress(job, clock, Phases(), None, bar, None)
     log.start(60)
     clock.start()
     now[0] += 8

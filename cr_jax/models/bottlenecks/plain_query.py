@@ -24,9 +24,8 @@ class Refine(nn.Module):
     ) -> Float[Array, "B M D"]:
         c = self.config
         centre = (jnp.arange(c.latents) * c.window) // c.latents + c.window // (2 * c.latents)
-        x = latents + Attention(c)(
-            rms_norm(latents), centre, lengths, rms_norm(h), jnp.arange(c.window)
-        )
+        context = (rms_norm(h), jnp.arange(c.window))
+        x = latents + Attention(c)(rms_norm(latents), centre, lengths, context)
         return x + SwiGlu(c)(rms_norm(x))
 
 

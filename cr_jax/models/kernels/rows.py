@@ -84,18 +84,17 @@ def heads(
     positions: Int[Array, " Q"] | Int[Array, "B Q"],
     count: int,
     form: Form = "xla",
-    context: Float[Array, "B S D"] | None = None,
-    context_positions: Int[Array, " S"] | None = None,
+    context: tuple[Float[Array, "B S D"], Int[Array, " S"]] | None = None,
 ) -> tuple[Float[Array, "B Q H K"], Float[Array, "B S H K"], Float[Array, "B S H K"]]:
     """What attention takes: (q, k, v) of H = `count` heads, q and k normalised and rotated.
 
-    Queries of `x`, keys and values of `context` (None: of `x`), which always takes the plain form.
+    Queries of `x`; keys and values of `context`, (states, their positions), None: of `x`.  With a
+    context it is always the plain form.
     Triton: one product with the three kernels side by side, and one pass over it.
     """
     if form == "triton" and context is None:
         return _triton().heads(x, kernel, positions, count)
-    source = x if context is None else context
-    source_positions = positions if context is None else context_positions
+    source, source_positions = (x, positions) if context is None else context
     split = lambda y: y.reshape(*y.shape[:-1], count, y.shape[-1] // count)
     q = rotate(rms_norm(split(project(x, kernel[0]))), positions)
     k = rotate(rms_norm(split(project(source, kernel[1]))), source_positions)

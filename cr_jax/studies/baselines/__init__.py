@@ -38,16 +38,15 @@ def fit(
     experiment: Experiment,
     lengths: Sequence[int] = LENGTHS,
     budget: Budget = USUAL,
-    text: type[TrainingText] = TrainingText,
 ) -> Baseline:
-    """Fits one baseline on the training text of the experiment's domains, as `text` deals it out.
+    """Fits one baseline on the training text of the experiment's domains.
 
     `UserError` for an unknown name or a length that does not fit into a window.
     """
     if name not in ON_HOST and name not in ON_DEVICE:
         raise UserError(f"no baseline '{name}' to fit; there are {', '.join(NAMES)}")
     _check(lengths, experiment.model.window)
-    read = text(
+    read = TrainingText(
         tuple(corpora.train),
         tuple(corpora.train.values()),
         corpora.tokenizer,
@@ -66,10 +65,7 @@ def run(
     experiment: Experiment,
     lengths: Sequence[int] = LENGTHS,
     names: Sequence[str] = NAMES,
-    *,
     budget: Budget = USUAL,
-    calibration: int = 128,
-    text: type[TrainingText] = TrainingText,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict:
     """-> {name: {"16": accuracy, ..., "per_domain", "confusion", "ood", "seconds", "note"}}.
@@ -79,8 +75,7 @@ def run(
     {domain: {domain: windows}} at the longest length.  "ood", per length and rule: AUROC and FPR95
     of each domain against the others with its own score dropped, mean over domains, and of `unseen`
     domains (those in test only); "refitted": True where dropping equals fitting without it.
-    `calibration`: validation windows per domain that the rule `calibrated` reads.  Nothing is tuned
-    on test.  `UserError` as `fit` raises it.
+    Nothing is tuned on test.  `UserError` as `fit` raises it.
     """
     for name in names:
         if name not in NAMES:
@@ -93,9 +88,9 @@ def run(
             found[name] = _frame(name, lengths, tuple(corpora.train))
             continue
         began = time.perf_counter()
-        baseline = fit(name, corpora, experiment, lengths, budget, text)
+        baseline = fit(name, corpora, experiment, lengths, budget)
         fitted = time.perf_counter()
-        found[name] = measure(baseline, corpora, lengths, calibration)
+        found[name] = measure(baseline, corpora, lengths)
         found[name]["seconds"] = {"fit": fitted - began, "score": time.perf_counter() - fitted}
         say(
             f"{name}: "
@@ -108,7 +103,10 @@ def run(
 def measure(
     baseline: Baseline, corpora: Corpora, lengths: Sequence[int], calibration: int = 128
 ) -> dict:
-    """The figures of one fitted baseline on valid and test; see `run`."""
+    """The figures of one fitted baseline on valid and test; see `run`.
+
+    calibration: validation windows per domain that the rule `calibrated` reads.
+    """
     names = tuple(corpora.train)
     ordered = {n: corpora.test[n] for n in (*names, *(n for n in corpora.test if n not in names))}
     test = _score(baseline, ordered, lengths)

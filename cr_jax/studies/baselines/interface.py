@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int32
 
 from cr_jax.config import Experiment
-from cr_jax.data import Corpus, Mixture, Tokenizer, WindowBatches, sample, train_iterator
+from cr_jax.data import Corpus, Mixture, Tokenizer, WindowBatches, Windowing, sample, train_iterator
 from cr_jax.parallel.plan import Plan
 from cr_jax.training.loop import Job, train
 from cr_jax.training.losses import Loss
@@ -85,29 +85,16 @@ class TrainingText:
 
         `tokens`: at most about so many; 0: all of them.
         """
-        return sample(
-            self.names[domain],
-            self.corpora[domain],
-            self.window,
-            tokens=tokens,
-            seed=self.seed,
-            mode=self.mode,
-            pad_id=self.tokenizer.pad_id,
-        )
+        return sample(self.names[domain], self.corpora[domain], self._windowing, tokens)
 
     def batches(self, batch: int):
         """Endless {"tokens" [E, B, L], in padded mode "mask"}, as the compressors' own training."""
         every = dict(zip(self.names, self.corpora, strict=True))
-        return train_iterator(
-            WindowBatches(
-                every,
-                batch=batch,
-                window=self.window,
-                seed=self.seed,
-                mode=self.mode,
-                pad_id=self.tokenizer.pad_id,
-            )
-        )
+        return train_iterator(WindowBatches(every, batch, self._windowing))
+
+    @property
+    def _windowing(self) -> Windowing:
+        return Windowing(self.window, self.seed, self.mode, self.tokenizer.pad_id)
 
 
 def fitted(

@@ -26,7 +26,7 @@ import numpy as np
 from cr_jax import config as settings
 from cr_jax import models
 from cr_jax.config import Experiment
-from cr_jax.data import WindowBatches, experiment_text, train_iterator
+from cr_jax.data import Share, WindowBatches, Windowing, experiment_text, train_iterator
 from cr_jax.errors import UserError
 from cr_jax.models import objective
 from cr_jax.parallel import plan as parallel
@@ -200,25 +200,16 @@ class _Study:
         hashes = {name: self._hash(cell) for name, cell in cells.items()}
         place = self.folder / "cells" / _digest(sorted(hashes.values()))[:16]
 
+        usual = Windowing(model.window, 0, e.data.mode, text.tokenizer.pad_id)
+        mine = Share(block=jax.process_index(), blocks=jax.process_count())
+
+        def read(cell):
+            windowing = dataclasses.replace(usual, seed=e.seed + cell.seed)
+            train = {cell.domain: text.train[cell.domain]}
+            return WindowBatches(train, e.train.batch, windowing, mine)
+
         def batches(step):
-            return SideBySide(
-                [
-                    train_iterator(
-                        WindowBatches(
-                            {c.domain: text.train[c.domain]},
-                            batch=e.train.batch,
-                            window=model.window,
-                            seed=e.seed + c.seed,
-                            mode=e.data.mode,
-                            pad_id=text.tokenizer.pad_id,
-                            process_index=jax.process_index(),
-                            process_count=jax.process_count(),
-                        ),
-                        step,
-                    )
-                    for c in cells.values()
-                ]
-            )
+            return SideBySide([train_iterator(read(c), step) for c in cells.values()])
 
         job = Job(
             e,

@@ -6,6 +6,7 @@ are independent, so leaving a domain out needs no training: its expert's row is 
     windows -> sums -> signals -> run
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -78,43 +79,55 @@ def aupr(known: Real[np.ndarray, " N"], unknown: Real[np.ndarray, " U"]) -> floa
     return float(np.sum(np.diff(found, prepend=0) * precision) / len(unknown))
 
 
-def run(
-    names: Sequence[str],
-    valid: Mapping[str, Signals],
-    test: Mapping[str, Signals],
-    *,
-    generalist: str | None = None,
-    left_out: Sequence[str] | None = None,
-    rule: str | None = None,
-    false_alarm: float = 0.01,
-    folds: int = 5,
-) -> dict:
-    """-> detection of each domain left out, of unseen domains and of attacks, by several rules.
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How unknown text is told in `run`.
 
-    names: experts in the order of the rows, each named after its domain.  `valid` and `test` hold
-    windows of every domain.  Further entries of `test` are unseen, attacks where the name begins
-    with "attack/"; further entries of `valid` are unknown texts that only help to choose the rule.
     generalist: an expert used only as a reference: its domain is neither known nor unknown.
     left_out: the domains left out in turn; None is all.  A domain that the generalist or the
     experts' common seed was trained on is no unknown text and should not be among them.
     rule: the one whose figures stand at the top; None takes the best mean AUROC on `valid` (each
     domain left out, and the further entries).  Thresholds let in all but `false_alarm` of
     validation windows, each scored by rules fitted on other parts (`folds` consecutive parts) of
-    the validation windows; `false_alarm` in the result is what they gave on test windows.
+    the validation windows.
+    """
 
-    Returns {"auroc", "fpr95", "aupr", "reject_at_1pct", "attack_accept", "false_alarm", "rule",
-    "per_domain", "scores": {rule: the same}}: means over left-out and unseen domains;
-    reject_at_1pct is the share rejected at the target `false_alarm`, attack_accept the mean share
-    of attacks let in.
+    generalist: str | None = None
+    left_out: tuple[str, ...] | None = None
+    rule: str | None = None
+    false_alarm: float = 0.01
+    folds: int = 5
+
+
+USUAL = Protocol()
+
+
+def run(
+    names: Sequence[str],
+    valid: Mapping[str, Signals],
+    test: Mapping[str, Signals],
+    protocol: Protocol = USUAL,
+) -> dict:
+    """-> detection of each domain left out, of unseen domains and of attacks, by several rules.
+
+    names: experts in the order of the rows, each named after its domain.  `valid` and `test` hold
+    windows of every domain.  Further entries of `test` are unseen, attacks where the name begins
+    with "attack/"; further entries of `valid` are unknown texts that only help to choose the rule.
+
+    Returns {"auroc", "fpr95", "aupr", "reject_at_1pct", "attack_accept", "false_alarm" (what the
+    thresholds gave on test windows), "rule", "per_domain", "scores": {rule: the same}}: means over
+    left-out and unseen domains; reject_at_1pct is the share rejected at the target `false_alarm`,
+    attack_accept the mean share of attacks let in.
     `UserError` when a domain has no windows or too few for such a threshold.
     """
+    generalist, left_out, rule = protocol.generalist, protocol.left_out, protocol.rule
     domains = [n for n in names if n != generalist]
-    _check(names, domains, valid, test, generalist, folds)
+    _check(names, domains, valid, test, protocol)
     if left_out is not None and (not left_out or set(left_out) - set(domains)):
         raise UserError(f"left_out must name some of {', '.join(domains)}")
     foreign = [n for n in test if n not in names]
     tuning = [n for n in valid if n not in names]
-    whole = _Known(names, domains, valid, test, generalist, folds, false_alarm)
+    whole = _Known(names, domains, valid, test, protocol)
     if rule is not None and rule not in whole.scorers:
         raise UserError(f"rule {rule!r} is unknown; use {', '.join(whole.scorers)}")
     per_rule = {r: {"per_domain": {}, "valid": []} for r in whole.scorers}
@@ -124,9 +137,7 @@ def run(
             per_rule[r]["per_domain"][name] = {"kind": kind, **found}
 
     for domain in domains if left_out is None else left_out:
-        known = _Known(
-            names, [d for d in domains if d != domain], valid, test, generalist, folds, false_alarm
-        )
+        known = _Known(names, [d for d in domains if d != domain], valid, test, protocol)
         enter(known, domain, "held_out")
         for r, found in known.on_valid(valid[domain]).items():
             per_rule[r]["valid"].append(found)
@@ -142,7 +153,7 @@ def run(
     }
     return {
         **_top(scores, rule),
-        "target_false_alarm": false_alarm,
+        "target_false_alarm": protocol.false_alarm,
         "domains": domains,
         "generalist": generalist,
         "scores": scores,
@@ -182,8 +193,8 @@ def _top(scores: dict, rule: str | None) -> dict:
 class _Known:
     """The rules fitted for one set of known domains, with their thresholds."""
 
-    def __init__(self, names, domains, valid, test, generalist, folds, false_alarm):
-        rows = [list(names).index(d) for d in domains]
+    def __init__(self, names, domains, valid, test, protocol: Protocol):
+        rows, generalist = [list(names).index(d) for d in domains], protocol.generalist
         reference = None if generalist is None else list(names).index(generalist)
         self._active = lambda s: Signals(
             s.residual[rows],
@@ -195,14 +206,14 @@ class _Known:
         rules = available(own[0])
         self.scorers = {r: fit(own) for r, fit in rules.items()}
         self._valid = {r: [] for r in rules}
-        for k in range(folds):
-            parts = [np.array_split(np.arange(len(s)), folds) for s in own]
+        for k in range(protocol.folds):
+            parts = [np.array_split(np.arange(len(s)), protocol.folds) for s in own]
             rest = [s.take(np.concatenate([*p[:k], *p[k + 1 :]])) for s, p in zip(own, parts)]
             left = join([s.take(p[k]) for s, p in zip(own, parts)])
             for r, fit in rules.items():
                 self._valid[r].append(fit(rest)(left))
         self._valid = {r: np.concatenate(x) for r, x in self._valid.items()}
-        self.limits = {r: _limit(x, false_alarm) for r, x in self._valid.items()}
+        self.limits = {r: _limit(x, protocol.false_alarm) for r, x in self._valid.items()}
         tested = join([self._active(test[d]) for d in domains])
         self._test = {r: score(tested) for r, score in self.scorers.items()}
 
@@ -256,7 +267,8 @@ def _summary(per_domain: dict, false_alarm: float, valid_auroc: float) -> dict:
     return {**out, "false_alarm": false_alarm, "valid_auroc": valid_auroc, "per_domain": per_domain}
 
 
-def _check(names, domains, valid, test, generalist, folds) -> None:
+def _check(names, domains, valid, test, protocol: Protocol) -> None:
+    generalist, folds = protocol.generalist, protocol.folds
     if generalist is not None and generalist not in names:
         raise UserError(f"generalist {generalist!r} is no expert; use one of {', '.join(names)}")
     if len(domains) < 3:

@@ -169,7 +169,7 @@ def test_a_context_takes_the_plain_form():
     traced = [
         jax.make_jaxpr(
             lambda x, w, other, form=form: kernels.heads(
-                x, w, jnp.arange(3), 2, form, other, jnp.arange(5)
+                x, w, jnp.arange(3), 2, form, (other, jnp.arange(5))
             )
         )(x, w, other)
         for form in FORMS

@@ -5,6 +5,7 @@ import pytest
 
 from cr_jax.errors import UserError
 from cr_jax.studies.unknown import ood
+from cr_jax.studies.unknown.ood import Protocol
 from cr_jax.studies.unknown.scores import Signals
 
 NAMES = ("a", "b", "c", "d")
@@ -84,7 +85,7 @@ def test_clones_are_at_chance():
 
 def test_the_threshold_keeps_its_false_alarm_rate_on_new_windows():
     """Overlapping domains, all rules: a rule fitted and set on the same windows would not."""
-    found = ood.run(NAMES, world(0, 500, 1.15), world(1, 1200, 1.15), false_alarm=0.05)
+    found = ood.run(NAMES, world(0, 500, 1.15), world(1, 1200, 1.15), Protocol(false_alarm=0.05))
     for rule, figures in found["scores"].items():
         assert 0.03 < figures["false_alarm"] < 0.07, rule
     assert found["target_false_alarm"] == 0.05
@@ -107,7 +108,7 @@ def test_the_held_out_expert_has_no_say():
 
 
 def test_the_generalist_is_a_reference_only():
-    found = ood.run(NAMES, world(0), world(1), generalist="d")
+    found = ood.run(NAMES, world(0), world(1), Protocol(generalist="d"))
     assert set(found["per_domain"]) == {"a", "b", "c"} and "generalist" in found["scores"]
     assert "generalist" not in ood.run(NAMES, world(0), world(1))["scores"]
 
@@ -120,7 +121,7 @@ def test_the_rule_is_chosen_on_valid_not_on_test():
     assert tuned["scores"]["novelty_score"]["valid_auroc"] == pytest.approx(4 / 5)
     assert tuned["rule"] not in ("p", "novelty_score", "margin")
     assert "blank" not in tuned["per_domain"]
-    given = ood.run(NAMES, valid, test, rule="margin")
+    given = ood.run(NAMES, valid, test, Protocol(rule="margin"))
     assert given["rule"] == "margin" and given["rule_chosen_on"] == "given"
     assert given["auroc"] == given["scores"]["margin"]["auroc"]
 
@@ -147,6 +148,6 @@ def test_bad_input_is_one_clear_line():
     ]
     for options, v, t, message in cases:
         with pytest.raises(UserError, match=message):
-            ood.run(NAMES, v, t, **options)
+            ood.run(NAMES, v, t, Protocol(**options))
     with pytest.raises(UserError, match="three known"):
         ood.run(NAMES[:2], valid, test)

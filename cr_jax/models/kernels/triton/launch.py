@@ -1,7 +1,8 @@
 """Starting a Pallas kernel over rows: block sizes, and interpretation on a CPU."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 from jax.experimental import pallas as pl
@@ -10,30 +11,32 @@ from jax.experimental.pallas.triton import CompilerParams
 EPS = 1e-6  # of `kernels.rms_norm`
 
 
-def call(
-    kernel,
-    grid: tuple[int, ...],
-    ins: Sequence[pl.BlockSpec],
-    outs,
-    shapes,
-    warps: int,
-    name: str,
-    aliases: dict[int, int] | None = None,
-):
-    """`pl.pallas_call` for Triton with `warps` warps a program; `name` shows in profiles."""
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """name: shows in profiles; grid: how many programs; warps: of each; aliases: place of an input
+    -> place of the output that is written over it."""
+
+    name: str
+    grid: tuple[int, ...]
+    warps: int
+    aliases: Mapping[int, int] = dataclasses.field(default_factory=dict)
+
+
+def call(launch: Launch, kernel, ins: Sequence[pl.BlockSpec], outs, shapes):
+    """`pl.pallas_call` for Triton."""
     how = (
         {"interpret": True}
         if jax.default_backend() == "cpu"
-        else {"compiler_params": CompilerParams(num_warps=warps, num_stages=1)}
+        else {"compiler_params": CompilerParams(num_warps=launch.warps, num_stages=1)}
     )
     return pl.pallas_call(
         kernel,
-        grid=grid,
+        grid=launch.grid,
         in_specs=list(ins),
         out_specs=outs,
         out_shape=shapes,
-        input_output_aliases=aliases or {},
-        name=name,
+        input_output_aliases=dict(launch.aliases),
+        name=launch.name,
         **how,
     )
 

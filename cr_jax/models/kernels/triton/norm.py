@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from cr_jax.models.kernels.triton.launch import EPS, call, like, rows_of
+from cr_jax.models.kernels.triton.launch import EPS, Launch, call, like, rows_of
 
 # Numbers and warps of a program, the fastest of six pairs on an H100 (512 wide rows); all six lie
 # within 2 %, at 2.8 TB/s.
@@ -64,30 +64,18 @@ def _tiles(x, most):
 def _forward(x, *y):
     grid, tile = _tiles(x, FORWARD)
     if not y:
-        return call(_norm_kernel, grid, [tile], tile, like(x), FORWARD_WARPS, "norm")(x)
-    return call(
-        _add_norm_kernel,
-        grid,
-        [tile, tile],
-        [tile, tile],
-        [like(x), like(x)],
-        FORWARD_WARPS,
-        "add_norm",
-    )(x, *y)
+        launch = Launch("norm", grid, FORWARD_WARPS)
+        return call(launch, _norm_kernel, [tile], tile, like(x))(x)
+    launch = Launch("add_norm", grid, FORWARD_WARPS)
+    return call(launch, _add_norm_kernel, [tile] * 2, [tile] * 2, [like(x)] * 2)(x, *y)
 
 
 def _backward(x, g, *more):
     """Gradient in x of the norm, plus `more`: what arrives at x past the norm."""
     grid, tile = _tiles(x, BACKWARD)
-    return call(
-        _gradient_kernel,
-        grid,
-        [tile] * (2 + len(more)),
-        tile,
-        like(x),
-        BACKWARD_WARPS,
-        "norm_gradient",
-    )(x, g, *more)
+    launch = Launch("norm_gradient", grid, BACKWARD_WARPS)
+    tiles = [tile] * (2 + len(more))
+    return call(launch, _gradient_kernel, tiles, tile, like(x))(x, g, *more)
 
 
 @jax.custom_vjp

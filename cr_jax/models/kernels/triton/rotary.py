@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from cr_jax.models.kernels.triton.launch import EPS, call, like, rows_of
+from cr_jax.models.kernels.triton.launch import EPS, Launch, call, like, rows_of
 from cr_jax.models.kernels.triton.product import joined
 
 # As in `norm`: the fastest of six pairs for 512 wide rows; others are up to 10 % slower.
@@ -85,30 +85,16 @@ def _blocks(x, cos):
 def _forward(x, cos, sin):
     grid, whole, one, table = _blocks(x, cos)
     out = like(x, (x.shape[0], *x.shape[2:]))
-    return tuple(
-        call(
-            _forward_kernel,
-            grid,
-            [whole, table, table],
-            [one] * 3,
-            [out] * 3,
-            WARPS,
-            "qk_norm_rope",
-        )(x, cos, sin)
-    )
+    launch = Launch("qk_norm_rope", grid, WARPS)
+    ins = [whole, table, table]
+    return tuple(call(launch, _forward_kernel, ins, [one] * 3, [out] * 3)(x, cos, sin))
 
 
 def _backward(x, cos, sin, gradients):
     grid, whole, one, table = _blocks(x, cos)
-    return call(
-        _backward_kernel,
-        grid,
-        [whole, table, table] + [one] * 3,
-        whole,
-        like(x),
-        WARPS,
-        "qk_norm_rope_gradient",
-    )(x, cos, sin, *gradients)
+    launch = Launch("qk_norm_rope_gradient", grid, WARPS)
+    ins = [whole, table, table] + [one] * 3
+    return call(launch, _backward_kernel, ins, whole, like(x))(x, cos, sin, *gradients)
 
 
 @jax.custom_vjp
