@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cr_jax import __version__
 from cr_jax.bank import pretrained
-from cr_jax.cli import bank, generate, modular, perplexity, reconstruct, route, tokenize
+from cr_jax.cli import bank, generate, modular, perplexity, reconstruct, route, segment, tokenize
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import prepare
 from cr_jax.cli.output import complain
@@ -113,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
+    segment.add_arguments(
+        command(
+            commands, "segment", segment.run, "cut texts where their domain changes", segment.EPILOG
+        )
+    )
     generate.add_arguments(
         command(
             commands,

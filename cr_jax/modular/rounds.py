@@ -15,7 +15,6 @@ from jaxtyping import Float, Int, Integer
 
 from cr_jax.errors import UserError
 from cr_jax.modular.assignment import assign_balanced
-from cr_jax.modular.score import bigram_nats
 from cr_jax.scoring import bigram
 
 WINDOW, ROWS = 512, 512  # tokens that are read at once by one model
@@ -156,7 +155,7 @@ def document_nats(
     for start in range(0, len(tokens), step):
         own = document[start : start + step]
         rows = np.pad(tokens[start : start + step], (0, -len(own) % WINDOW))
-        nats = bigram_nats(table, rows.reshape(-1, WINDOW), ROWS)
+        nats = bigram.bigram_nats(table, rows.reshape(-1, WINDOW), ROWS)
         first = own[0]
         for k, each in enumerate(nats.reshape(len(nats), -1)[:, : len(own)]):
             sums = np.bincount(own - first, each)

@@ -117,7 +117,7 @@ def _bigrams(models: Models, windows: Windows) -> Float[np.ndarray, "E N L"] | N
     bigrams = models.context.bank.bigrams
     if any(n not in bigrams for n in models.names):
         return None
-    return score.bigram_nats(bigram.table(bigrams[n] for n in models.names), windows.tokens)
+    return bigram.bigram_nats(bigram.table(bigrams[n] for n in models.names), windows.tokens)
 
 
 def _choices(models: Models, windows: Windows, prefixes) -> dict[str, dict[int, np.ndarray]]:
