@@ -127,7 +127,7 @@ def miss(prediction: Mapping[str, float], points: Sequence[Capacity]) -> dict:
     return found | {"measured": None, "limit": limit, "ratio": None, "inside": bool(inside)}
 
 
-def beside_bound(points: Sequence[Capacity]) -> list[dict]:
+def against_bound(points: Sequence[Capacity]) -> list[dict]:
     """Each capacity beside `BOUND` at the same M: tokens, and latent numbers spent per token.
 
     The bound is of another task (each text's vectors optimised, teacher forcing), so it is compared
