@@ -175,7 +175,10 @@ def candidates() -> str:
     return markdown(
         ["candidates", *found],
         [
-            *([n, *(fixed("by_candidates", n, f) for f in found.values())] for n in ("2", "4", "6")),
+            *(
+                [n, *(fixed("by_candidates", n, f) for f in found.values())]
+                for n in ("2", "4", "6")
+            ),
             *(
                 [
                     f"{n}, offsets fitted on valid",

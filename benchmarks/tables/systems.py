@@ -132,7 +132,9 @@ def router_cost() -> str:
         "all experts"
         if r["mode"] == "exact"
         else (
-            f"{r['min_candidates']} candidates of the bigram models" if r["mode"] == "cascade" else r["mode"]
+            f"{r['min_candidates']} candidates of the bigram models"
+            if r["mode"] == "cascade"
+            else r["mode"]
         )
     )
     where = lambda r: "H100" if "H100" in r["device"] else "2 CPU cores"

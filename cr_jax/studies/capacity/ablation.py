@@ -105,9 +105,9 @@ def analyse(
         points = capacity.capacities([r for r in rows if r["held_out"]], predictions["threshold"])
         same = lambda p, s: all(p.setting[k] == v for k, v in s.items())
         out["misses"] = [
-            capacity.miss({k: line[k] for k in ("window", "low", "high")}, found)
+            capacity.miss({k: line[k] for k in ("window", "low", "high")}, measured)
             for line in predictions["points"]
-            if (found := [p for p in points if same(p, line["setting"])])
+            if (measured := [p for p in points if same(p, line["setting"])])
         ]
     return out
 
