@@ -104,18 +104,19 @@ def read(bank: Path) -> tuple[CandidateFit, int]:
     if not os.path.isfile(path):
         raise UserError(
             f"{bank} does not say how many experts its bigram models leave to score: "
-            "fit it with Cascade.fit and save, or give --min-candidates"
+            "measure it with `cr-jax bank fit-cascade`, or give --min-candidates"
         )
     raw = {_RENAMED.get(field, field): value for field, value in read_sealed(path).items()}
     if not _measured_with(raw.get("experts"), BankFolder(bank)):
         raise UserError(
             f"{path} was measured with other experts than {bank} holds now: fit it "
-            "again, or give --min-candidates"
+            "again (`cr-jax bank fit-cascade`), or give --min-candidates"
         )
     if raw.get("typicality_weight") != _typicality_weight(bank):
         raise UserError(
             f"{path} was measured with another typicality_weight (config.scoring) than "
-            f"{bank} ranks by now: fit it again, or give --min-candidates"
+            f"{bank} ranks by now: fit it again (`cr-jax bank fit-cascade`), or give "
+            "--min-candidates"
         )
     try:
         fit = CandidateFit(**{f.name: raw[f.name] for f in dataclasses.fields(CandidateFit)})

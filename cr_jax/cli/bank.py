@@ -8,6 +8,7 @@ from typing import Any
 from cr_jax.bank.files import BankFolder, read_json
 from cr_jax.bank.headers import count_parameters
 from cr_jax.bank.manifest import BIGRAM, LM
+from cr_jax.cli import fit_cascade
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
@@ -15,10 +16,11 @@ from cr_jax.cli.output import complain, print_line, printable
 EPILOG = """\
 A bank is a folder of experts that share one tokenizer and one model shape.
 
-  list     the experts
-  verify   compares every byte with the SHA-256 that was stored with it
-  add      copies an expert's folder, of another bank for example, into the bank
-  remove   deletes one expert; the others keep their bytes
+  list         the experts
+  verify       compares every byte with the SHA-256 that was stored with it
+  add          copies an expert's folder, of another bank for example, into the bank
+  remove       deletes one expert; the others keep their bytes
+  fit-cascade  measures how many experts `cr-jax route --cascade` must score, and stores it
 """
 
 
@@ -34,6 +36,15 @@ def add_arguments(action) -> None:
     adding.add_argument("--name", metavar="NAME", help="its name here (default: the folder's)")
     removing = action("remove", remove, "delete one expert", writes=True)
     removing.add_argument("name", metavar="NAME")
+    fit_cascade.add_arguments(
+        action(
+            "fit-cascade",
+            fit_cascade.run,
+            "measure how many experts a cascade must score",
+            fit_cascade.EPILOG,
+            writes=True,
+        )
+    )
 
 
 def list_experts(args) -> int:

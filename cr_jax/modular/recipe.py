@@ -158,12 +158,12 @@ def train_all(
         place = folder / FOLDER / name
         if partition_parts(name) and (place / NOTE).exists():
             # The same text in the same parts, which take minutes to make.
-            found, from_seed = stored_stage(place, recipe.lm, recipe.of_parts(start)), True
+            finished, from_seed = stored_stage(place, recipe.lm, recipe.of_parts(start)), True
         else:
             stage = recipe.arm(name, start, branches.note["train_tokens"])
-            found, from_seed = run(stage), stage.start is not None
-        notes[name] = found.note
-        arms[name] = _arm(found, seed, from_seed)
+            finished, from_seed = run(stage), stage.start is not None
+        notes[name] = finished.note
+        arms[name] = _arm(finished, seed, from_seed)
     return LanguageModels(recipe.lm, start, branches.params, arms, notes)
 
 
@@ -316,12 +316,12 @@ def by_code_length(e: Experiment, say: Callable[[str], None]) -> Partition:
     return partition
 
 
-def _arm(found: Finished, seed: Finished, from_seed: bool) -> ArmModels:
+def _arm(stage: Finished, seed: Finished, from_seed: bool) -> ArmModels:
     """With the seed's cost, where it began as the seed."""
-    stages = [seed.note, found.note] if from_seed and found is not seed else [found.note]
+    stages = [seed.note, stage.note] if from_seed and stage is not seed else [stage.note]
     return ArmModels(
-        found.lm,
-        found.params,
+        stage.lm,
+        stage.params,
         sum(sum(note["train_tokens"].values()) for note in stages),
         sum(note["train_flops"] for note in stages),
         from_seed,

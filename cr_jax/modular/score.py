@@ -40,12 +40,12 @@ def token_nats(
             "that the language models were trained with"
         )
     params = jax.device_put(params)  # once, not in every call
-    found = np.empty((_experts(params), count, tokens.shape[1]), np.float32)
+    nats = np.empty((_experts(params), count, tokens.shape[1]), np.float32)
     for start in range(0, count, rows):
         part = np.asarray(tokens[start : start + rows], np.int32)
         filled = np.pad(part, ((0, rows - len(part)), (0, 0)), "edge")
-        found[:, start : start + rows] = _nats(config, params, filled, chunk)[:, : len(part)]
-    return found
+        nats[:, start : start + rows] = _nats(config, params, filled, chunk)[:, : len(part)]
+    return nats
 
 
 def stacked(params: Iterable[Any]) -> Any:

@@ -47,14 +47,14 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         note = json.loads((folder / NOTE).read_text("utf-8"))
         kind, wanted = note["kind"], note["fingerprint"]
         if kind == "bytes":
-            found: Tokenizer = ByteTokenizer()
+            made: Tokenizer = ByteTokenizer()
         elif kind == "sentencepiece":
             model = (folder / "sentencepiece.model").read_bytes()
             if hashlib.sha256(model).hexdigest() != wanted:
                 raise UserError(f"the tokenizer in {folder} was changed; restore or retrain it")
-            found = SentencePieceTokenizer(model)
+            made = SentencePieceTokenizer(model)
         elif kind == "gpt2":
-            found = Gpt2Tokenizer(folder)
+            made = Gpt2Tokenizer(folder)
         else:
             raise UserError(f"{folder / NOTE} names an unknown kind of tokenizer, {kind!r}")
     except OSError as error:
@@ -63,6 +63,6 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         raise
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{folder / NOTE} is damaged; restore or retrain the tokenizer") from None
-    if found.fingerprint != wanted:
+    if made.fingerprint != wanted:
         raise UserError(f"the tokenizer in {folder} was changed; restore or retrain it")
-    return found
+    return made

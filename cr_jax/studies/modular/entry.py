@@ -50,12 +50,12 @@ def run(context: Any) -> dict:
         plan = Plan(main, every=plan.every, margins=margins(on_valid, prefixes, plan.most))
     facts, arms = run_models.facts(language_models), all_arms(scored.sets)
     domains = {n: nats[n] for n in names}
-    found = table(domains, plan, facts, prefixes, arms)
+    tables = table(domains, plan, facts, prefixes, arms)
     cost = scheduling(domains, plan, language_models.config, prefixes)
-    after = found["prefix"][str(main)]["after"]
+    after = tables["prefix"][str(main)]["after"]
     return {
         "modular": {
-            **found,
+            **tables,
             "mixed": {
                 n: table({n: d}, plan, facts, prefixes, arms)
                 for n, d in nats.items()
@@ -100,9 +100,9 @@ class _experts_only:
 
 def section(report: dict) -> Section:
     """The arms over the tokens after the main prefix."""
-    found = report["modular"]
-    main = found["settings"]["main_prefix"]
-    part = found["prefix"][str(main)]
+    measured = report["modular"]
+    main = measured["settings"]["main_prefix"]
+    part = measured["prefix"][str(main)]
     rows = sorted(part["after"].items(), key=lambda item: _mean(item[1]["bits_per_byte"]))
     agreement = part["agreement"].get("top1", {})
     return Section(

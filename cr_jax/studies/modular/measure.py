@@ -125,20 +125,20 @@ def _choices(models: Models, windows: Windows, prefixes) -> dict[str, dict[int, 
     rebuild them (the paper's rule), and the gate's."""
     bank, e = models.context.bank, models.context.experiment
     sizes = BatchSizes(e.eval.expert_chunk, e.eval.batch)
-    found: dict[str, dict[int, np.ndarray]] = {"rebuilding": {}}
+    choices: dict[str, dict[int, np.ndarray]] = {"rebuilding": {}}
     for prefix in prefixes:
         mask = windows.mask & (np.arange(windows.mask.shape[1]) < prefix)[None]
         cut = Windows(windows.tokens, mask, windows.document)
-        found["rebuilding"][prefix] = score_bank(bank, cut, sizes, SEEN).residual
+        choices["rebuilding"][prefix] = score_bank(bank, cut, sizes, SEEN).residual
     if models.gate:
         logits = models.gate.predict(windows.tokens, windows.mask, tuple(prefixes))
-        found["gate"] = {prefix: -x for prefix, x in zip(prefixes, logits, strict=True)}
-    return found
+        choices["gate"] = {prefix: -x for prefix, x in zip(prefixes, logits, strict=True)}
+    return choices
 
 
-def _by_domain(found: Mapping[int, np.ndarray], windows, cuts):
+def _by_domain(choice: Mapping[int, np.ndarray], windows, cuts):
     """{prefix: [E, N of all]} -> {domain: {prefix: [E, N]}}"""
-    parts = {prefix: np.split(scores, cuts, axis=-1) for prefix, scores in found.items()}
+    parts = {prefix: np.split(scores, cuts, axis=-1) for prefix, scores in choice.items()}
     return {
         name: {prefix: part[i] for prefix, part in parts.items()} for i, name in enumerate(windows)
     }
