@@ -43,6 +43,15 @@ def test_each_model_costs_what_it_says_token_by_token(bank):
     assert found.seed == pytest.approx(nats(2, text.encode()).sum(), rel=1e-4)
 
 
+def test_windows_are_those_of_training_unless_others_are_asked_for(bank, found):
+    told = dataclasses.replace(tiny_lms.BYTES, window=64)
+    told_bank = bank.with_lms(told, {e.name: e.lm for e in bank.experts}, bank.seed_lm)
+    unasked = dataclasses.replace(FINE, window=0)
+    assert cr_jax.perplexity(told_bank, TEXT, unasked).to_json() == found.to_json()
+    other = cr_jax.perplexity(told_bank, TEXT, dataclasses.replace(FINE, window=32))
+    assert other.experts["e0"] != found.experts["e0"]
+
+
 def test_turns_are_the_schedule_and_what_it_costs(found):
     assert [t.expert for t in found.turns] == ["seed", "e0", "e1"]
     assert (found.turns[1].start, found.turns[0].tokens) == (16, 16)
