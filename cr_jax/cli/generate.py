@@ -60,7 +60,7 @@ def add_arguments(parser) -> None:
     number("--prefix", int, "N", "decide nothing below so many tokens")
     number("--memory", int, "N", "decide by the last so many tokens")
     number("--mix", int, "K", "let the nearest K experts speak together, by their posterior")
-    number("--context", int, "N", "positions that a model sees at most")
+    number("--context", int, "N", "positions that a model sees at most; 0: as in its training")
     parser.add_argument(
         "--show-experts", action="store_true", help="say who speaks and where it changes"
     )
@@ -99,7 +99,7 @@ def run(args) -> int:
             pass
         print_line(json.dumps({"prompt": prompt, **speech.to_json()}, allow_nan=False))
         return 0
-    _tell(speech, options)
+    _tell(speech)
     _stream(speech, args)
     return 0
 
@@ -115,14 +115,14 @@ def checked_options(kind: type, args) -> Any:
         raise UserError(re.sub(rf"^({'|'.join(names)})=(\S+)", flag, str(error))) from None
 
 
-def _tell(speech, options) -> None:
+def _tell(speech) -> None:
     decision = speech.decision
     if decision.known is False:
         complain(f"{decision.reason}; {' and '.join(decision.experts)} speaks")
     if speech.unseen:
         complain(
             f"the prompt's first {speech.unseen} of {speech.prompt_tokens} tokens are not seen: a "
-            f"model sees at most {options.context} positions (--context)"
+            f"model sees at most {speech.context} positions (--context)"
         )
 
 

@@ -35,7 +35,7 @@ def add_arguments(parser) -> None:
         ("every", int, "W", "decide again every W tokens"),
         ("memory", int, "N", "by the last so many tokens; 0: by all before"),
         ("switch", float, "P", "switching prior of the mixture"),
-        ("window", int, "L", "tokens that a model reads at once"),
+        ("window", int, "L", "tokens that a model reads at once; 0: as in its training"),
     ):
         default = getattr(wanted, name)
         parser.add_argument(

@@ -19,6 +19,7 @@ from cr_jax.modular.options import LACKING, NO_LMS, SEED_NAME
 from cr_jax.modular.schedule import SEED
 from cr_jax.modular.speakers import Models
 
+UNTOLD = 512  # `config.modular.window` by default
 KEPT = 4  # models that were read from the bank's folder and stay in the host's memory
 
 
@@ -41,6 +42,11 @@ class BankLms:
         self.has_seed = bank.seed_lm is not None or (
             self._files is not None and self._files.seed is not None
         )
+
+    @property
+    def window(self) -> int:
+        """Tokens of a window of their training; `UNTOLD` where the bank does not say."""
+        return self.config.window or UNTOLD
 
     @property
     def models(self) -> Models:

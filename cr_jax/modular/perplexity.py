@@ -135,7 +135,7 @@ def perplexity(
 
 def _nats(lms: BankLms, place: int, ids, options, sizes, bank) -> Float[np.ndarray, " N"]:
     """nats of each token by one model, which alone is on the device."""
-    windows = windows_of(ids, options.window, bank.tokenizer.pad_id)
+    windows = windows_of(ids, options.window or lms.window, bank.tokenizer.pad_id)
     rows = sizes.rows(len(windows))
     params = lms.stack(np.array([place]))
     nats = token_nats(lms.config, params, windows.tokens, sizes.tokens, rows)

@@ -43,6 +43,7 @@ from cr_jax.modular.training_stage import (
     Stage,
     run_stage,
     sha256_of,
+    shape_of,
     stored_stage,
 )
 from cr_jax.modular.training_text import Partition, Texts, all_domains, own_and_all, random_parts
@@ -141,7 +142,7 @@ def train_all(
     recipe = Recipe(e, text, sized(e.lm, text.tokenizer), partition or by_code_length(e, say))
     run = lambda stage: run_stage(stage, e, text.tokenizer, folder / FOLDER, say)
     if e.modular.seed_from:
-        same = {"model": to_dict(recipe.lm), "tokenizer": text.tokenizer.fingerprint}
+        same = {"model": shape_of(recipe.lm), "tokenizer": text.tokenizer.fingerprint}
         seed = stored_stage(expanded(e.modular.seed_from), recipe.lm, same)
         say(f"language models, seed: of {e.modular.seed_from}")
     else:
@@ -164,7 +165,8 @@ def train_all(
             finished, from_seed = run(stage), stage.start is not None
         notes[name] = finished.note
         arms[name] = _arm(finished, seed, from_seed)
-    return LanguageModels(recipe.lm, start, branches.params, arms, notes)
+    lm = dataclasses.replace(recipe.lm, window=recipe.lm.window or e.modular.window)
+    return LanguageModels(lm, start, branches.params, arms, notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +204,7 @@ class Recipe:
         m = self.e.modular
         job = {"seed": self.e.seed, "window": m.window, "batch": m.branch_batch}
         return {
-            "model": to_dict(self.lm),
+            "model": shape_of(self.lm),
             "tokenizer": self.text.tokenizer.fingerprint,
             "optimizer": to_dict(self._rates()),
             "job": {**job, "start": sha256_of(start)},

@@ -177,6 +177,11 @@ def stored_stage(place: Path, lm: LmConfig, record: Mapping[str, Any]) -> Finish
     return Finished(lm, _apart(params, tuple(old["experts"])), note["note"])
 
 
+def shape_of(lm: LmConfig) -> dict[str, Any]:
+    """What a stage says of its models; "job" has the window of their training."""
+    return {k: v for k, v in to_dict(lm).items() if k != "window"}
+
+
 def sha256_of(params: Any) -> str:
     """Of all numbers of a tree, in the order of its leaves."""
     digest = hashlib.sha256()
@@ -216,7 +221,7 @@ def _settings(stage: Stage, e: Experiment) -> Experiment:
 def _record(stage: Stage, e: Experiment, tokenizer: Tokenizer) -> dict[str, Any]:
     """What a stored stage must have been made by to be this one."""
     return {
-        "model": to_dict(stage.lm),
+        "model": shape_of(stage.lm),
         "tokenizer": tokenizer.fingerprint,
         "experts": list(stage.members),
         "optimizer": to_dict(stage.optimizer),

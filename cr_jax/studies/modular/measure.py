@@ -1,13 +1,13 @@
 """A finished run's models on its test windows -> the nats that the table is made of."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from cr_jax.config import SEEN
+from cr_jax.config import SEEN, LmConfig
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.modular import score
@@ -49,18 +49,18 @@ def measure(
 
     labels: of domains whose tokens have one, the expert of each [N, L].
     """
-    whole = _joined(windows.values())
+    whole = joined(windows.values())
     cuts = np.cumsum([len(w) for w in windows.values()])[:-1]
     split = lambda x: dict(zip(windows, np.split(x, cuts, axis=-2), strict=True))
     lms, names = models.language_models, models.names
-    experts = split(_nats(models, lms.config, [lms.experts[n] for n in names], whole))
-    seed = split(_nats(models, lms.config, [lms.seed], whole)[0])
+    experts = split(model_nats(models, lms.config, [lms.experts[n] for n in names], whole))
+    seed = split(model_nats(models, lms.config, [lms.seed], whole)[0])
     singles, sets = {}, {}
     for name, arm in lms.arms.items():
         if name in (BRANCHES, SEED):
             continue
         chosen = [arm.params[n] for n in (names if name in LABELLED else arm.params)]
-        found = _nats(models, arm.config, chosen, whole)
+        found = model_nats(models, arm.config, chosen, whole)
         if len(chosen) == 1:
             singles[name] = split(found[0])
         else:
@@ -92,7 +92,10 @@ def measure(
     }
 
 
-def _nats(models: Models, config, params, windows: Windows) -> Float[np.ndarray, "K N L"]:
+def model_nats(
+    models: Models, config: LmConfig, params: Sequence[Any], windows: Windows
+) -> Float[np.ndarray, "K N L"]:
+    """nats of each token by each of K language models."""
     e = models.context.experiment
     return score.token_nats(
         config, score.stacked(params), windows.tokens, e.train.loss_chunk, e.eval.batch
@@ -148,7 +151,8 @@ def _split_or_none(nats, split):
     return None if nats is None else split(nats)
 
 
-def _joined(windows) -> Windows:
+def joined(windows: Iterable[Windows]) -> Windows:
+    """The windows of all domains.  `UserError` where there are none."""
     parts = list(windows)
     if not sum(map(len, parts)):
         raise UserError("there are no test windows to score language models on")
