@@ -139,7 +139,7 @@ def section(report: dict) -> Section:
         f"the first {main} tokens, or those before each token.",
         "the expert that compresses a text's beginning best does not predict its rest better than "
         "one model of the same size that was trained on all domains.",
-        _finding(main, part["agreement"].get("top1", {}), found["grow"]),
+        _finding(main, part["agreement"].get("top1", {}), measured["grow"]),
     )
 
 
