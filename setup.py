@@ -33,6 +33,7 @@ setup(
     package_data={
         "cr_jax": ["py.typed"],
         "cr_jax.data.samples": ["*.xz", "*.md"],
+        "cr_jax.studies.capacity": ["*.jsonl"],
         "cr_jax.bank.pretrained": [
             "README.md",
             "bank/*.json",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -45,23 +46,34 @@ def _run(monkeypatch, tmp_path, **environment) -> tuple[str, int]:
 def test_it_trains_the_tiny_grid_and_says_that_it_is_too_small_for_a_law(monkeypatch, tmp_path):
     # Compilation is most of the time; the kernel does without LLVM's passes, as all tests do, and
     # keeps its programs where they keep theirs.
-    (tmp_path / "run" / "cache").mkdir(parents=True)
-    (tmp_path / "run" / "cache" / "compiled").symlink_to(jax.config.jax_compilation_cache_dir)
+    for place in ("run", "play"):
+        (tmp_path / place / "cache").mkdir(parents=True)
+        (tmp_path / place / "cache/compiled").symlink_to(jax.config.jax_compilation_cache_dir)
     text, pictures = _run(
         monkeypatch,
         tmp_path,
         RUN_TINY_GRID="yes",
         ABLATION_WORKDIR=str(tmp_path / "run"),
+        PLAY_STEPS="2",
+        PLAY_WORKDIR=str(tmp_path / "play"),
         JAX_DISABLE_MOST_OPTIMIZATIONS="1",
     )
     rows = [json.loads(line) for line in (tmp_path / "run" / "ablation.jsonl").open()]
     assert len(rows) == 2 and all(r["tra"] > 2 * r["majority_tra"] for r in rows)
     assert "2 cells" in text and "undetermined" in text and "No law to predict from." in text
-    assert pictures == 2
+    assert [f"{k} latent" in text for k in (1, 2, 4, 8)] == [True] * 4
+    assert pictures == 3
 
 
-def test_it_shows_the_stored_grid_with_its_law_and_predictions(monkeypatch, capsys):
-    """Its code as one program in this process: a second kernel would show nothing more."""
+def _cells():
+    return [c for c in nbformat.read(NOTEBOOK, 4).cells if c.cell_type == "code"]
+
+
+def test_it_shows_the_grid_that_ships_and_its_stored_outputs_are_what_it_prints(
+    monkeypatch, capsys, tmp_path
+):
+    """Its code as one program in this process, outside a checkout: a second kernel would show
+    nothing more.  What is trained to play with is left out."""
     plt, pictures = pytest.importorskip("matplotlib.pyplot"), []
 
     def show():
@@ -69,20 +81,31 @@ def test_it_shows_the_stored_grid_with_its_law_and_predictions(monkeypatch, caps
         plt.close("all")
 
     monkeypatch.setattr(plt, "show", show)
-    monkeypatch.chdir(NOTEBOOK.parent)
+    monkeypatch.chdir(tmp_path)
     for name in ("RUN_TINY_GRID", "ABLATION_JSONL"):
         monkeypatch.delenv(name, raising=False)
-    exec("\n".join(c.source for c in nbformat.read(NOTEBOOK, 4).cells if c.cell_type == "code"), {})
+    cells = [c for c in _cells() if "play" not in c.metadata.get("tags", ())]
+    exec("\n".join(c.source for c in cells), {})
     text = capsys.readouterr().out
-    stored = (ROOT / "results" / "law_gpu" / "ablation.jsonl").read_text().splitlines()
-    assert f"{len(stored)} cells" in text
-    assert "law: L* changes with" in text
+    assert "120 cells" in text and "law: L* changes with" in text
     # Nine of the ten predictions that the run wrote to disk held, GPT-2's vocabulary did not.
     assert text.count(", inside") == 9 and text.count("MISSED") == 1
-    assert pictures == [1, 1]
+    assert pictures == [1, 1, 1]
+    assert text == "".join(o.text for c in cells for o in c.outputs if o.output_type == "stream")
 
 
-def test_nothing_is_stored_in_it_but_text_and_code():
-    notebook = json.loads(NOTEBOOK.read_text())
-    for cell in notebook["cells"]:
-        assert not cell.get("outputs") and not cell.get("execution_count")
+def test_its_outputs_are_stored_and_name_no_place_of_the_machine_that_made_them():
+    outputs = [o for cell in _cells() for o in cell.outputs]
+    kinds = [kind for o in outputs for kind in o.get("data", {})]
+    assert kinds.count("image/png") == 3 and kinds.count("text/html") == 1
+    assert {o.get("name", "stdout") for o in outputs} == {"stdout"}  # no error, no warning
+    assert [c.execution_count for c in _cells()] == list(range(1, len(_cells()) + 1))
+    assert not re.search(r"/(tmp|home|root|work|usr)/", NOTEBOOK.read_text(encoding="utf-8"))
+    assert NOTEBOOK.stat().st_size < 500_000
+
+
+def test_of_more_latents_more_came_back():
+    """The stored outputs of the compressor to play with."""
+    text = "".join(o.get("text", "") for c in _cells() for o in c.outputs)
+    shares = [float(x) for x in re.findall(r"latents?: +([0-9.]+)% of the tokens", text)]
+    assert len(shares) == 4 and shares == sorted(shares) and shares[-1] > 90 and shares[0] < 60

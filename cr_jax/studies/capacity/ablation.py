@@ -39,6 +39,8 @@ from cr_jax.training.metric_writer import read_lines
 from cr_jax.training.workdir import locked, provenance
 
 LINES, PREDICTIONS, REPORT = "ablation.jsonl", "predictions.json", "ablation.json"
+# The grid of a GPU that ships with the package: cells of results/law_gpu without their curves.
+MEASURED = Path(__file__).with_name("measured.jsonl")
 # What changes neither a cell's weights nor its figures.
 _FREE = ("log_every", "checkpoint_every", "keep_checkpoints", "experts_by")
 _ENTROPY_TOKENS = 1_000_000

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,6 +203,13 @@ def test_a_cells_figures_do_not_depend_on_its_neighbours(experiment, tmp_path):
     assert 0 < alone["majority_tra"] < 0.5
     assert not list((tmp_path / "a" / "cells").rglob("checkpoints"))
     assert together["cells"] == 2
+
+
+def test_the_grid_that_ships_is_the_measured_one():
+    measured = Path(__file__).parents[3] / "results/law_gpu/ablation.jsonl"
+    whole, shipped = ablation.load(measured), ablation.load(ablation.MEASURED)
+    assert shipped == [{k: row[k] for k in shipped[0]} for row in whole]
+    assert ablation.analyse(shipped)["laws"] == ablation.analyse(whole)["laws"]
 
 
 def test_load_refuses_an_empty_file(tmp_path):
