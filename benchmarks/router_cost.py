@@ -330,7 +330,7 @@ def _about(bank, sizes) -> dict:
             "scoring": dataclasses.asdict(bank.scoring),
             "parameters": models.count_parameters(bank.model),
             "flops_per_token": routing_plan.scoring_flops(bank.model, bank.scoring),
-            "pairs": max(s.keys.size for s in bank.bigrams.values()),
+            "token_pairs": max(s.keys.size for s in bank.bigrams.values()),
         },
         "batch_sizes": dataclasses.asdict(sizes),
     }

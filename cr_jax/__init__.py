@@ -9,9 +9,10 @@
     found.expert, found.margin, found.p_values
 
 A str is the text itself; a file is given as `pathlib.Path("f.py")`.  `score` takes the same and
-gives the residuals behind a route, token by token; `route_windows` routes windows one by one.
-`generate` goes on with a text and `perplexity` says what one costs, by the experts' language models
-(docs/modular.md).  `RouteOptions`, `GenerateOptions` and `PerplexityOptions` say how, `BatchSizes`
+gives the residuals behind a route, token by token; `route_windows` routes windows one by one;
+`segment` cuts a text where its domain changes (docs/segments.md).  `generate` goes on with a text
+and `perplexity` says what one costs, by the experts' language models (docs/modular.md).
+`RouteOptions`, `SegmentOptions`, `GenerateOptions` and `PerplexityOptions` say how, `BatchSizes`
 how much is computed at once.  Bad input raises `UserError`.  Names are imported on first use, so
 that `import cr_jax` stays light.
 """
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from cr_jax.modular.options import GenerateOptions, PerplexityOptions
     from cr_jax.modular.perplexity import perplexity
     from cr_jax.router import route, route_windows, score
-    from cr_jax.routing.options import RouteOptions
+    from cr_jax.routing.options import RouteOptions, SegmentOptions
+    from cr_jax.routing.segment import segment
     from cr_jax.scoring.batching import BatchSizes
 
 __version__ = "0.1.0"
@@ -39,6 +41,7 @@ __all__ = [
     "GenerateOptions",
     "PerplexityOptions",
     "RouteOptions",
+    "SegmentOptions",
     "UserError",
     "__version__",
     "generate",
@@ -46,13 +49,15 @@ __all__ = [
     "route",
     "route_windows",
     "score",
+    "segment",
 ]
 
 _HOMES = {
     "BatchSizes": "cr_jax.scoring.batching",
     **dict.fromkeys(("Expert", "ExpertBank"), "cr_jax.bank"),
     **dict.fromkeys(("GenerateOptions", "PerplexityOptions"), "cr_jax.modular.options"),
-    "RouteOptions": "cr_jax.routing.options",
+    **dict.fromkeys(("RouteOptions", "SegmentOptions"), "cr_jax.routing.options"),
+    "segment": "cr_jax.routing.segment",
     "generate": "cr_jax.modular.generate",
     "perplexity": "cr_jax.modular.perplexity",
     **dict.fromkeys(("route", "route_windows", "score"), "cr_jax.router"),

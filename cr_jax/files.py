@@ -131,9 +131,9 @@ def expanded(path: str | os.PathLike) -> Path:
             f"{given} names a home folder that is not known here: set HOME, or write "
             f"the whole path (./{name} for a file of that name)"
         )
-    found = Path(whole)
+    place = Path(whole)
     # What "./~" names must not become a home folder by another call.
-    return found.absolute() if found.parts[:1] and found.parts[0].startswith("~") else found
+    return place.absolute() if place.parts[:1] and place.parts[0].startswith("~") else place
 
 
 def write_whole(path: str | os.PathLike, data: str | bytes) -> Path:

@@ -72,7 +72,7 @@ def law_sources() -> str:
     for domain, name in names.items():
         of = {
             (r["latents"], r["d_latent"]): r
-            for r in found["beside_bound"]["0.99"]
+            for r in found["against_bound"]["0.99"]
             if r["domain"] == domain
         }
         miss = next(m for m in found["misses"] if m["setting"]["domain"] == domain)
@@ -147,7 +147,7 @@ def law_predictions() -> str:
 def law_capacities() -> str:
     """L* of the settings that the law was fitted on, at width 256 and 3.1 M training tokens."""
     rows: dict[tuple, dict] = {}
-    for r in read("law_gpu/ablation.json")["beside_bound"]["0.99"]:
+    for r in read("law_gpu/ablation.json")["against_bound"]["0.99"]:
         if r["d_model"] == 256 and r["budget_tokens"] == 3072000 and r["latents"] < 16:
             rows.setdefault((r["latents"], r["d_latent"]), {})[r["domain"]] = r
     cell = lambda r: f"{tokens(r)} ({r['numbers_per_token']:.1f})"

@@ -224,17 +224,18 @@ def copier() -> str:
     )
 
 
-QUERY = "record/2026-11-30_h200_query_"
+RUNS = "record/2026-11-30_h200_"
 
 
 @table("latent-queries")
 def latent_queries() -> str:
     """Runs of main.py with latent queries, beside the fold's record."""
     of = {
-        "latent queries, 8 latents (64x), 50 M tokens": "50m_seed0",
-        "the same, 60 M": "60m_seed0",
-        "**the same, 66 M**": "66m_seed0",
-        "4 latents (128x), 150 M": "m4_150m_seed0",
+        "latent queries, 8 latents (64x), 50 M tokens": "query_50m_seed0",
+        "the same, 60 M": "query_60m_seed0",
+        "**the same, 66 M**": "query_66m_seed0",
+        "4 latents (128x), 150 M": "query_m4_150m_seed0",
+        "`fourier_query`, 8 latents (64x), 50 M": "fourier_50m_seed0",
     }
     fold = record("h100_kernels_seed0")
     rows = [
@@ -248,7 +249,7 @@ def latent_queries() -> str:
         ]
     ]
     for name, file in of.items():
-        run = read(f"{QUERY}{file}.json")
+        run = read(f"{RUNS}{file}.json")
         cells, training = run["fingerprint"]["code"], run["training"]
         valid = run["curves"]["code"]["valid_tra"][-1]
         met = training["seconds_to_target"]["code"]
@@ -308,5 +309,23 @@ def query_ablation() -> str:
                 steps(rows["large"][name]),
             ]
             for name in order
+        ],
+    )
+
+
+@table("query-changes")
+def query_changes() -> str:
+    """Other changes at the size of the record, on validation text."""
+    rows = read("query_ablation/changes.json")
+    return markdown(
+        ["88 M parameters, one seed", "tokens", "TRA of valid", "nats/token"],
+        [
+            [
+                row["change"],
+                f"{row['tokens'] / 1e6:.0f} M",
+                percent(row["tra_valid"], 2),
+                decimal(row["nll_valid"], 4),
+            ]
+            for row in (*rows["rows"], *rows["longer"])
         ],
     )

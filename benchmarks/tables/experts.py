@@ -6,7 +6,7 @@ RULES = {
     "TRA": "share of tokens rebuilt (TRA)",
     "seen": "rebuilding, all tokens seen (the paper)",
     "code": "code length",
-    "code, excess": "code length, typicality penalty",
+    "code, typicality": "code length, typicality penalty",
     "h50": "half of the tokens, while they are hidden",
     "seen + h50": "all tokens seen + half hidden",
     "h100 + h50 + h75": "half, three quarters and all hidden",
@@ -77,7 +77,7 @@ def code_length() -> str:
         ("plain", "seen"),
         ("predictive", "seen"),
         ("predictive", "code"),
-        ("predictive", "code, excess"),
+        ("predictive", "code, typicality"),
     ]
     return rules(found, of)
 
@@ -106,13 +106,13 @@ def expert_size() -> str:
     rows = []
     for variant in ("2M", "11M", "25M"):
         raw = read(f"sizes/{variant}_s0.json")
-        of = {rule: line(found, variant, rule) for rule in ("seen", "code", "code, excess")}
+        of = {rule: line(found, variant, rule) for rule in ("seen", "code", "code, typicality")}
         rows.append(
             [
                 f"{raw['params'] / 1e6:.1f} M",
                 percent(of["code"]["tra"], 0),
                 *(percent(of[rule]["routing"], 2) for rule in of),
-                f"{of['code']['auroc']:.3f} / {of['code, excess']['auroc']:.3f}",
+                f"{of['code']['auroc']:.3f} / {of['code, typicality']['auroc']:.3f}",
                 f"{raw['seconds']:.0f} s",
             ]
         )
@@ -151,25 +151,25 @@ def half_the_steps() -> str:
             [
                 f"500, weight {weight}",
                 percent(whole["runs"][0]["tra_in_training"]),
-                *(percent(whole[way]["test"], 2) for way in ("plain", "excess", "handicaps")),
-                *(percent(without[way]["test"], 2) for way in ("plain", "excess")),
+                *(percent(whole[way]["test"], 2) for way in ("plain", "typicality", "offsets")),
+                *(percent(without[way]["test"], 2) for way in ("plain", "typicality")),
             ]
         )
     first, without = read("routing.json"), read("routing_without.json")
     log = read("bank/bank_s0.json")["log"][-1]["tra"]
     penalty = lambda found: next(
         r["test"]
-        for r in found["excess"]["rows"]
-        if r["weight"] == found["excess"]["chosen_on_valid"]
+        for r in found["typicality"]["rows"]
+        if r["weight"] == found["typicality"]["chosen_on_valid"]
     )
     rows.append(
         [
             "1,000, weight 0.3 (the first bank)",
             percent(sum(log) / len(log)),
-            percent(first["without_handicap"]["accuracy"]["512"], 2),
+            percent(first["without_offsets"]["accuracy"]["512"], 2),
             percent(penalty(first), 2),
             percent(first["accuracy"]["512"], 2),
-            percent(without["without_handicap"]["accuracy"]["512"], 2),
+            percent(without["without_offsets"]["accuracy"]["512"], 2),
             percent(penalty(without), 2),
         ]
     )
@@ -203,8 +203,8 @@ def bigram_weight_25m() -> str:
             [
                 weight,
                 percent(found["plain"]["test"]),
-                both(found, "excess"),
-                both(found, "handicaps"),
+                both(found, "typicality"),
+                both(found, "offsets"),
                 percent(found["plain"]["per_domain"]["logs"], 0),
             ]
             for weight, found in (
@@ -226,13 +226,13 @@ def longer() -> str:
         routing, ood = read(f"routing{of}.json"), read(f"ood{of}.json")
         penalty = next(
             r["test"]
-            for r in routing["excess"]["rows"]
-            if r["weight"] == routing["excess"]["chosen_on_valid"]
+            for r in routing["typicality"]["rows"]
+            if r["weight"] == routing["typicality"]["chosen_on_valid"]
         )
         rows.append(
             [
                 name,
-                percent(routing["without_handicap"]["accuracy"]["512"]),
+                percent(routing["without_offsets"]["accuracy"]["512"]),
                 percent(penalty),
                 percent(routing["accuracy"]["512"]),
                 decimal(ood["auroc"]),

@@ -1,6 +1,6 @@
 """The three tables of README.md: compression, routing, speed; six rows at most."""
 
-from benchmarks.tables.compressors import QUERY, SEEDS, record, training
+from benchmarks.tables.compressors import RUNS, SEEDS, record, training
 from benchmarks.tables.registry import markdown, percent, read, short, table
 from benchmarks.tables.routing import penalised
 
@@ -10,7 +10,7 @@ def compression() -> str:
     """Fidelity of one compressor, on text of packages that it was not trained on."""
     seeds = [record(file) for file in SEEDS.values()]
     mean = lambda name: sum(run["tra"][name] for run in seeds) / len(seeds)
-    query = read(f"{QUERY}66m_seed0.json")
+    query = read(f"{RUNS}query_66m_seed0.json")
     cells, steps = query["fingerprint"]["code"], query["training"]
     found = lambda run: [percent(run["tra"][k], 2) for k in ("test", "wikitext", "random")]
     return markdown(

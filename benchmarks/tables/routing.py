@@ -13,8 +13,8 @@ BASELINES = {
     "naive_bayes": "n-gram likelihood, backed off",
 }
 NOVELTY = {
-    "strangeness": "above the nearest expert's own median",
-    "strangeness_repetition": "the same, or repetition unlike its text",
+    "novelty_score": "above the nearest expert's own median",
+    "novelty_score_repetition": "the same, or repetition unlike its text",
     "p": "conformal p-value of the nearest expert",
 }
 CASCADES = {
@@ -32,7 +32,7 @@ def by_length(accuracy: dict) -> list[str | None]:
 
 def penalised(found: dict) -> float:
     """Accuracy on test with the typicality weight that is best on valid."""
-    rows, best = found["excess"]["rows"], found["excess"]["chosen_on_valid"]
+    rows, best = found["typicality"]["rows"], found["typicality"]["chosen_on_valid"]
     return next(r["test"] for r in rows if r["weight"] == best)
 
 
@@ -50,7 +50,7 @@ def twenty_experts() -> str:
     first, two, branched, without = (
         read(f"routing{of}.json") for of in ("", "_two", "_branches", "_without")
     )
-    plain = lambda found: found["without_handicap"]["accuracy"]
+    plain = lambda found: found["without_offsets"]["accuracy"]
     branch = [penalised(run) for run in branched["by_run"].values()]
     rows = [
         ["code length", *by_length(plain(first)), percent(plain(without)["512"])],
@@ -169,17 +169,20 @@ def candidates() -> str:
     found = {label: read(f"{name}.json") for label, name in CASCADES.items()}
     fixed = lambda key, n, f: percent(f[key][n]["test"]["agreement"], 2)
     neural = lambda name: percent(
-        read(f"neural_scouts/{name}.json")["keep"]["4"]["test"]["agreement"],
+        read(f"small_compressors/{name}.json")["by_candidates"]["4"]["test"]["agreement"],
         1 if name == "cascade_64" else 2,
     )
     return markdown(
         ["candidates", *found],
         [
-            *([n, *(fixed("keep", n, f) for f in found.values())] for n in ("2", "4", "6")),
+            *(
+                [n, *(fixed("by_candidates", n, f) for f in found.values())]
+                for n in ("2", "4", "6")
+            ),
             *(
                 [
                     f"{n}, offsets fitted on valid",
-                    *(fixed("keep_with_offsets", n, f) for f in found.values()),
+                    *(fixed("by_candidates_with_offsets", n, f) for f in found.values()),
                 ]
                 for n in ("4", "6")
             ),
@@ -195,7 +198,7 @@ def small_models() -> str:
     return markdown(
         ["bank", "bigram models alone, valid / test", "experts, valid / test"],
         [
-            [label, share(f["scouts"]), share(f["experts"])]
+            [label, share(f["bigram_models"]), share(f["experts"])]
             for label, f in ((k, read(f"{v}.json")) for k, v in CASCADES.items())
         ],
     )
@@ -205,7 +208,7 @@ def small_models() -> str:
 def shipped_bank() -> str:
     """The bank in the package, with and without a share of bigram counts."""
     found = read("pretrained.json")
-    both = (("bigram weight 0.35, as shipped", found), ("encoders alone", found["without_pairs"]))
+    both = (("bigram weight 0.35, as shipped", found), ("encoders alone", found["without_bigrams"]))
     unseen = ("code_java", "news", "logs", "medical", "lang_fr")
     return markdown(
         [
@@ -262,13 +265,13 @@ def shipped_weights() -> str:
         ],
         [
             [
-                r["pairs"],
+                r["bigram_weight"],
                 percent(r["accuracy"]["valid"], 2),
                 percent(r["accuracy"]["test"]),
                 decimal(r["nll_at_home"], 2),
                 decimal(r["auroc_mean"]),
             ]
-            for r in read("pretrained_pairs.json")["rows"]
+            for r in read("pretrained_bigram_weight.json")["rows"]
         ],
     )
 
@@ -296,7 +299,7 @@ def shipped_documents() -> str:
                 for d in unseen
             ),
         ]
-        for label, f in (("as shipped", found), ("without bigrams", found["without_pairs"]))
+        for label, f in (("as shipped", found), ("without bigrams", found["without_bigrams"]))
     ]
     merged = found["merged_p_only"]
     rows.append(

@@ -132,7 +132,9 @@ def router_cost() -> str:
         "all experts"
         if r["mode"] == "exact"
         else (
-            f"{r['keep']} candidates of the bigram models" if r["mode"] == "cascade" else r["mode"]
+            f"{r['min_candidates']} candidates of the bigram models"
+            if r["mode"] == "cascade"
+            else r["mode"]
         )
     )
     where = lambda r: "H100" if "H100" in r["device"] else "2 CPU cores"
@@ -154,7 +156,7 @@ def router_cost() -> str:
                 f"{r['tokens_per_s']:,.0f}",
                 f"{r['relative_cost']:.1f}",
                 decimal(r["memory_gib"], 2),
-                short(r["scouts_tokens_per_s"]) if "scouts_tokens_per_s" in r else None,
+                short(r["bigrams_tokens_per_s"]) if "bigrams_tokens_per_s" in r else None,
             ]
             for r in rows
         ],

@@ -9,7 +9,7 @@ _HOMES = {
     **dict.fromkeys(("Expert", "LanguageModels"), "expert"),
     **dict.fromkeys(("check_bigrams", "selected"), "stacks"),
     "ExpertBank": "bank",
-    **dict.fromkeys(("import_expert", "set_typicality_weight"), "changes"),
+    **dict.fromkeys(("import_expert", "import_lms", "set_typicality_weight"), "changes"),
     "store_lms": "language_models",
 }
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LanguageModels",
     "check_bigrams",
     "import_expert",
+    "import_lms",
     "selected",
     "set_typicality_weight",
     "store_lms",

@@ -108,19 +108,20 @@ def read_of(files: BankFolder) -> tuple[CandidateFit, int]:
     if not files.inside.has(CASCADE):
         raise UserError(
             f"{files.path} does not say how many experts its bigram models leave to score: "
-            "fit it with Cascade.fit and save, or give --min-candidates"
+            "measure it with `cr-jax bank fit-cascade`, or give --min-candidates"
         )
     stored = files.inside.read_sealed(CASCADE)
     raw = {_RENAMED.get(field, field): value for field, value in stored.items()}
     if not _measured_with(raw.get("experts"), files):
         raise UserError(
             f"{path} was measured with other experts than {files.path} holds now: fit it "
-            "again, or give --min-candidates"
+            "again (`cr-jax bank fit-cascade`), or give --min-candidates"
         )
     if raw.get("typicality_weight") != _typicality_weight(files):
         raise UserError(
             f"{path} was measured with another typicality_weight (config.scoring) than "
-            f"{files.path} ranks by now: fit it again, or give --min-candidates"
+            f"{files.path} ranks by now: fit it again (`cr-jax bank fit-cascade`), or give "
+            "--min-candidates"
         )
     try:
         fit = CandidateFit(**{f.name: raw[f.name] for f in dataclasses.fields(CandidateFit)})

@@ -1,4 +1,5 @@
-"""Changes of a stored bank that load no bank: an expert of another one, another penalty."""
+"""Changes of a stored bank that load no bank: an expert of another one, or language models alone,
+another penalty."""
 
 import dataclasses
 import os
@@ -7,9 +8,12 @@ from collections.abc import Callable
 from absl import logging
 
 from cr_jax import config
-from cr_jax.bank import expert_folder
-from cr_jax.bank.files import BankFolder, check_name, readable
-from cr_jax.bank.manifest import MANIFEST, read_manifest
+from cr_jax.bank import expert_folder, parameters
+from cr_jax.bank.expert import LanguageModels
+from cr_jax.bank.files import BankFolder, check_name, consistent, readable
+from cr_jax.bank.headers import stored_dtype
+from cr_jax.bank.language_models import read_seed, store_lms
+from cr_jax.bank.manifest import LM, MANIFEST, read_manifest
 from cr_jax.bank.settings import check_vocabulary, read_settings, read_tokenizer, stored_lm
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
@@ -60,6 +64,49 @@ def take(files: BankFolder, source: Inside, name: str) -> None:
             expert_folder.read_expert(name, draft, settings, seals=(draft.sha256(MANIFEST),))
         except UserError as error:
             raise UserError(str(error).replace(str(draft.path), str(source.path))) from error
+
+
+def import_lms(
+    bank_folder: str | os.PathLike, source: str | os.PathLike, dtype: str = ""
+) -> LanguageModels:
+    """Gives a bank's experts the language models of another bank's experts of the same names, and
+    the bank its seed; -> what was given.
+
+    source: a bank, or the workdir of the run that wrote one.  dtype: as of `store_lms`; empty: as
+    the source stores them.  The experts' other files keep their bytes, and what is stored already
+    is left alone.  `UserError` when the source has no language models, none of these experts,
+    another tokenizer, or changed bytes, and what `store_lms` raises.
+    """
+    files, folder = BankFolder(bank_folder), expanded(source)
+    inner = folder / "bank"
+    given = inner if os.path.isfile(inner / "bank.json") else folder
+    models, stored = consistent(given, lambda given: _given_lms(given, files))
+    store_lms(files.path, models, dtype or stored)
+    return models
+
+
+def _given_lms(given: BankFolder, files: BankFolder) -> tuple[LanguageModels, str]:
+    """Language models for the experts of `files`, and how they are stored."""
+    if given.index["tokenizer"] != files.index["tokenizer"]:
+        raise UserError(
+            f"the language models of {given.path} read the tokens of another tokenizer: train them "
+            f"with config.tokenizer.folder={files.path / 'tokenizer'}"
+        )
+    settings = read_settings(given)
+    have = {n: x for n in given.names if (x := given.sealed_expert(n)).manifest.lm is not None}
+    if settings.lm is None or not (have or given.seed):
+        raise UserError(f"{given.path} has no language models to give")
+    taken = {n: x for n, x in have.items() if n in files.names}
+    if have and not taken:
+        raise UserError(
+            f"the language models of {given.path} are of {', '.join(have)}, and the bank has other "
+            f"experts: {', '.join(files.names) or 'none yet'}"
+        )
+    first, seed = read_seed(given, settings), given.sealed_seed()
+    found = {n: parameters.read(x, LM, settings.lm) for n, x in taken.items()}
+    folders = [x.folder for x in (*taken.values(), seed) if x is not None]
+    models = LanguageModels(settings.lm, first, found)
+    return models, stored_dtype(folders[0], LM)
 
 
 def set_typicality_weight(bank_folder: str | os.PathLike, weight: float) -> None:

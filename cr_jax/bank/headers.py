@@ -16,6 +16,7 @@ import numpy as np
 from cr_jax.errors import UserError
 from cr_jax.inside import Inside
 
+_NAMES = {"F32": "float32", "BF16": "bfloat16", "I8": "int8"}
 SCALE = ".scale"  # behind an int8 matrix's path: what one step of each of its rows is worth
 HEADER_MOST = 1 << 24  # bytes
 _TYPES = {
@@ -76,6 +77,22 @@ def read_arrays(data: bytes, where: Path) -> Mapping[str, np.ndarray]:
 
 def count_parameters(folder: Inside, name: str) -> int:
     """How many parameters a file's header lists.  `UserError` as in `read_header`."""
+    header = _header_of(folder, name)
+    return sum(math.prod(x.shape) for path, x in header.items() if not path.endswith(SCALE))
+
+
+def stored_dtype(folder: Inside, name: str) -> str:
+    """float32, bfloat16 or int8: in what a file's matrices are stored.  `UserError` as in
+    `read_header`, and for another one."""
+    kinds = {x.dtype for x in _header_of(folder, name).values()}
+    # Vectors and scales stay float32 in all.
+    kind = next(iter(kinds - {"F32"}), "F32")
+    if kind not in _NAMES:
+        raise UserError(f"{folder.path / name} stores {kind}: store {', '.join(_NAMES.values())}")
+    return _NAMES[kind]
+
+
+def _header_of(folder: Inside, name: str) -> Mapping[str, Tensor]:
     with folder.reading(name) as stream:
         first = stream.read(8)
         try:
@@ -83,8 +100,7 @@ def count_parameters(folder: Inside, name: str) -> int:
         except ValueError:
             raise _not_whole(folder.path / name) from None
         size = stream.seek(0, 2)
-    header = read_header(first, size, folder.path / name)
-    return sum(math.prod(x.shape) for path, x in header.items() if not path.endswith(SCALE))
+    return read_header(first, size, folder.path / name)
 
 
 def _tensor(raw) -> Tensor:

@@ -14,6 +14,7 @@ from cr_jax.errors import UserError
 
 # How a model is run, which is not part of what an expert is.
 HOW_TO_RUN = ("dtype", "attention", "kernels", "remat", "scan")
+_NOT_COMPARED = (*HOW_TO_RUN, "window")  # of language models: no parameter depends on it
 _ROOM = 128  # up to a multiple of so many a vocabulary is rounded
 
 
@@ -54,7 +55,13 @@ def to_index(settings: BankSettings) -> dict[str, Any]:
 
 def difference(wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> str | None:
     """The first field in which two descriptions of a model are not of the same parameters."""
-    fields = (f for f in wanted if f not in HOW_TO_RUN)
+    return _difference(wanted, stored, HOW_TO_RUN)
+
+
+def _difference(
+    wanted: Mapping[str, Any], stored: Mapping[str, Any], leave_out: tuple[str, ...]
+) -> str | None:
+    fields = (f for f in wanted if f not in leave_out)
     return next((f for f in fields if stored.get(f) != wanted[f]), None)
 
 
@@ -74,7 +81,7 @@ def check_vocabulary(lm: LmConfig, model: ModelConfig, pieces: int) -> None:
 def check_same_lm(where: str, lm: LmConfig, bank: LmConfig) -> None:
     """`UserError`, starting with `where`, unless both are of the same parameters."""
     wanted, given = config.to_dict(bank), config.to_dict(lm)
-    if field := difference(wanted, given):
+    if field := _difference(wanted, given, _NOT_COMPARED):
         raise UserError(
             f"{where} has a language model with lm.{field}={given[field]!r}, the bank's have "
             f"{wanted[field]!r}: train it with the bank's settings of language models"

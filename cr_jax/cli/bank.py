@@ -8,6 +8,7 @@ from typing import Any
 from cr_jax.bank.files import SEED, BankFolder, consistent
 from cr_jax.bank.headers import count_parameters
 from cr_jax.bank.manifest import BIGRAM, LM
+from cr_jax.cli import fit_cascade
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
@@ -16,10 +17,13 @@ from cr_jax.inside import Inside
 EPILOG = """\
 A bank is a folder of experts that share one tokenizer and one model shape.
 
-  list     the experts
-  verify   compares every byte with the SHA-256 that was stored with it
-  add      copies an expert's folder, of another bank for example, into the bank
-  remove   deletes one expert; the others keep their bytes
+  list         the experts
+  verify       compares every byte with the SHA-256 that was stored with it
+  add          copies an expert's folder, of another bank for example, into the bank
+  add-lms      gives the bank's experts the language models of another bank or run, and the bank its
+               seed; train them with the bank's tokenizer (config.tokenizer.folder=BANK/tokenizer)
+  remove       deletes one expert; the others keep their bytes
+  fit-cascade  measures how many experts `cr-jax route --cascade` must score, and stores it
 """
 
 
@@ -33,8 +37,27 @@ def add_arguments(action) -> None:
         "folder", metavar="EXPERT", type=path, help="its folder, as BANK/experts/NAME"
     )
     adding.add_argument("--name", metavar="NAME", help="its name here (default: the folder's)")
+    giving = action("add-lms", add_lms, "give its experts language models", writes=True)
+    giving.add_argument(
+        "source", metavar="FROM", type=path, help="a bank that has them, or the --workdir of a run"
+    )
+    giving.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "int8"),
+        default="",
+        help="of the stored numbers (default: as FROM stores them)",
+    )
     removing = action("remove", remove, "delete one expert", writes=True)
     removing.add_argument("name", metavar="NAME")
+    fit_cascade.add_arguments(
+        action(
+            "fit-cascade",
+            fit_cascade.run,
+            "measure how many experts a cascade must score",
+            fit_cascade.EPILOG,
+            writes=True,
+        )
+    )
 
 
 def list_experts(args) -> int:
@@ -121,6 +144,24 @@ def add(args) -> int:
     notes: list[str] = []
     print_line(f"added {import_expert(args.bank, args.folder, args.name, notes.append)}")
     _tell(notes)
+    return 0
+
+
+def add_lms(args) -> int:
+    """Gives the bank's experts the language models of another bank."""
+    files = BankFolder(args.bank)
+    start_jax()
+    from cr_jax.bank import import_lms
+
+    given = import_lms(args.bank, args.source, args.dtype)
+    without = [n for n in files.names if n not in given.experts]
+    print_line(
+        printable(
+            f"language models for {', '.join(given.experts) or 'no expert'}"
+            + (" and a seed" if given.seed is not None else "")
+            + (f"; {args.source} has none for {', '.join(without)}" if without else "")
+        )
+    )
     return 0
 
 

@@ -55,7 +55,7 @@ def colours(wanted: str = "auto") -> str:
 
 def lines(
     name: str,
-    found: Explanation,
+    explanation: Explanation,
     colour: str = "plain",
     view: str = "residual",
     width: int | None = None,
@@ -67,34 +67,34 @@ def lines(
     "margin" over the runner-up; width: columns (None: the terminal's); blocks: bars of █, else #.
     """
     columns = width or min(100, shutil.get_terminal_size().columns)
-    route = found.route
-    yield f"{printable(name)}: {found.size}"
-    yield from _bars(found, columns, blocks)
-    yield printable(found.verdict)
+    route = explanation.route
+    yield f"{printable(name)}: {explanation.size}"
+    yield from _bars(explanation, columns, blocks)
+    yield printable(explanation.verdict)
     yield ""
-    if not found.complete:
+    if not explanation.complete:
         yield (
-            f"below: the first {found.windows} of {route.windows} windows "
-            f"({len(found.tokens):,} of {route.tokens:,} tokens)"
+            f"below: the first {explanation.windows} of {route.windows} windows "
+            f"({len(explanation.tokens):,} of {route.tokens:,} tokens)"
         )
     if colour == "plain":
-        yield from _listing(found)
+        yield from _listing(explanation)
         return
     paint = _painter(colour)
-    yield from _text(found, paint, view)
+    yield from _text(explanation, paint, view)
     yield ""
-    yield from _legend(found, paint, view)
+    yield from _legend(explanation, paint, view)
 
 
-def _bars(found: Explanation, columns: int, blocks: bool) -> Iterator[str]:
-    route = found.route
+def _bars(explanation: Explanation, columns: int, blocks: bool) -> Iterator[str]:
+    route = explanation.route
     longest = max(filter(math.isfinite, route.ranking_score.values())) or 1.0
-    left = max(map(len, found.names))
+    left = max(map(len, explanation.names))
     room = max(8, min(48, columns - left - (44 if route.typicality_penalty else 34)))
     head = "nats/token + penalty" if route.typicality_penalty else "nats/token"
     yield f"  {'':{left}}  {head} {'':{room}}      p    TRA"
     pale = "░" if blocks else "+"
-    for name in found.names:
+    for name in explanation.names:
         residual = route.residuals[name]
         # No bar for an expert without a finite residual.
         finite = math.isfinite(residual)
@@ -106,7 +106,7 @@ def _bars(found: Explanation, columns: int, blocks: bool) -> Iterator[str]:
         p = p_text(route.p_values[name])
         yield f"  {name:{left}}  {number} {bar:{room}}  {p:>5}  {route.tra[name]:.3f}"
     if route.typicality_penalty:
-        yield f"  {pale} typicality penalty: {found.words.added}"
+        yield f"  {pale} typicality penalty: {explanation.words.added}"
 
 
 def _bar(length: float, blocks: bool) -> str:
@@ -146,11 +146,11 @@ def _style(step: int, view: str) -> tuple:
     return (_FOR if step > 0 else _AGAINST)[abs(step) - 1]
 
 
-def _text(found: Explanation, paint, view: str) -> Iterator[str]:
-    values = found.margins() if view == "margin" else found.residuals()[0]
+def _text(explanation: Explanation, paint, view: str) -> Iterator[str]:
+    values = explanation.margins() if view == "margin" else explanation.residuals()[0]
     step_of = margin_step if view == "margin" else residual_step
     parts = []
-    for span, value in zip(found.spans, values.tolist(), strict=True):
+    for span, value in zip(explanation.spans, values.tolist(), strict=True):
         text, step = visible(span.text), step_of(value)
         if step:  # a colour is seen only on a character
             text = paint(text.replace("\n", "↵\n").replace("\t", "⇥\t"), _style(step, view))
@@ -158,11 +158,11 @@ def _text(found: Explanation, paint, view: str) -> Iterator[str]:
     yield from "".join(parts).removesuffix("\n").split("\n")
 
 
-def _legend(found: Explanation, paint, view: str) -> Iterator[str]:
-    nearest, other = found.names[0], found.runner_up
+def _legend(explanation: Explanation, paint, view: str) -> Iterator[str]:
+    nearest, other = explanation.names[0], explanation.runner_up
     if view == "residual":
         steps = [paint(f" {edge:g} ", _style(i, view)) for i, edge in enumerate(RESIDUAL_EDGES, 1)]
-        yield f"{found.words.cost}, by {nearest}, from: {''.join(steps)}"
+        yield f"{explanation.words.cost}, by {nearest}, from: {''.join(steps)}"
         return
     steps = list(enumerate(MARGIN_EDGES, 1))
     against = [paint(f" -{edge:g} ", _style(-i, view)) for i, edge in reversed(steps)]
@@ -170,10 +170,10 @@ def _legend(found: Explanation, paint, view: str) -> Iterator[str]:
     yield f"nats/token: for {other} {''.join(against)} 0 {''.join(speaks)} for {nearest}"
 
 
-def _listing(found: Explanation) -> Iterator[str]:
-    names = found.names[:2]
-    if found.runner_up:
-        ranked = found.by_text()
+def _listing(explanation: Explanation) -> Iterator[str]:
+    names = explanation.names[:2]
+    if explanation.runner_up:
+        ranked = explanation.by_text()
         yield from _rows(
             f"tokens that speak most for {names[0]} over {names[1]}",
             "margin",
@@ -186,11 +186,11 @@ def _listing(found: Explanation) -> Iterator[str]:
             [row for row in reversed(ranked) if row.nats < 0][:4],
             names,
         )
-    if found.route.expert is None or not found.runner_up:
+    if explanation.route.expert is None or not explanation.runner_up:
         yield from _rows(
-            f"tokens that {names[0]} {found.words.verb} worst",
+            f"tokens that {names[0]} {explanation.words.verb} worst",
             "nats",
-            found.by_text("residual")[:8],
+            explanation.by_text("residual")[:8],
             names,
         )
 

@@ -60,7 +60,7 @@ def add_arguments(parser) -> None:
     number("--prefix", int, "N", "decide nothing below so many tokens")
     number("--memory", int, "N", "decide by the last so many tokens")
     number("--mix", int, "K", "let the nearest K experts speak together, by their posterior")
-    number("--context", int, "N", "positions that a model sees at most")
+    number("--context", int, "N", "positions that a model sees at most; 0: as in its training")
     parser.add_argument(
         "--show-experts", action="store_true", help="say who speaks and where it changes"
     )
@@ -93,14 +93,14 @@ def run(args) -> int:
         bank = ExpertBank.load(args.bank, lms=False)  # they are read when they are to speak
     else:
         bank = ExpertBank.load(args.bank, [] if args.expert == SEED_NAME else [args.expert])
-    found = generate(bank, prompt, options)
+    speech = generate(bank, prompt, options)
     if args.json:
-        for _ in found:
+        for _ in speech:
             pass
-        print_line(json.dumps({"prompt": prompt, **found.to_json()}, allow_nan=False))
+        print_line(json.dumps({"prompt": prompt, **speech.to_json()}, allow_nan=False))
         return 0
-    _tell(found, options)
-    _stream(found, args)
+    _tell(speech)
+    _stream(speech, args)
     return 0
 
 
@@ -115,29 +115,29 @@ def checked_options(kind: type, args) -> Any:
         raise UserError(re.sub(rf"^({'|'.join(names)})=(\S+)", flag, str(error))) from None
 
 
-def _tell(found, options) -> None:
-    decision = found.decision
+def _tell(speech) -> None:
+    decision = speech.decision
     if decision.known is False:
         complain(f"{decision.reason}; {' and '.join(decision.experts)} speaks")
-    if found.unseen:
+    if speech.unseen:
         complain(
-            f"the prompt's first {found.unseen} of {found.prompt_tokens} tokens are not seen: a "
-            f"model sees at most {options.context} positions (--context)"
+            f"the prompt's first {speech.unseen} of {speech.prompt_tokens} tokens are not seen: a "
+            f"model sees at most {speech.context} positions (--context)"
         )
 
 
-def _stream(found, args) -> None:
+def _stream(speech, args) -> None:
     from cr_jax.cli.explanation import colours
 
     terminal, coloured = sys.stdout.isatty(), colours(args.color) != "plain"
     inks: dict[str, int] = {}
     ended, said = True, None
-    for piece in found:
+    for piece in speech:
         # A model may say anything: it must not steer the terminal.
         text = STEERING.sub("\ufffd", piece.text) if terminal else piece.text
         if args.show_experts:
             ink = inks.setdefault(piece.expert, _INKS[len(inks) % len(_INKS)])
-            span = found.spans[-1].decision
+            span = speech.spans[-1].decision
             if span is not said or piece.changed:
                 label = printable(f"[{piece.expert}: {span.reason}]")
                 sys.stdout.write(("" if ended else "\n") + _painted(label, 2, coloured) + "\n")

@@ -66,11 +66,11 @@ def partition(args) -> int:
             else part_files.text_of_sources(args.sources, _tokenizer(args.tokenizer))
         )
         tell = (lambda line: None) if args.json else print_line
-        found = part_files.write_parts(text, args.out, options, tell)
+        record = part_files.write_parts(text, args.out, options, tell)
     if args.json:
-        print_line(json.dumps(found))
+        print_line(json.dumps(record))
         return 0
-    for part in found["parts"]:
+    for part in record["parts"]:
         print_line(
             f"{printable(args.out)}/{part['file']}: {part['documents']:,} documents, "
             f"{part['tokens']:,} tokens"

@@ -35,7 +35,7 @@ def add_arguments(parser) -> None:
         ("every", int, "W", "decide again every W tokens"),
         ("memory", int, "N", "by the last so many tokens; 0: by all before"),
         ("switch", float, "P", "switching prior of the mixture"),
-        ("window", int, "L", "tokens that a model reads at once"),
+        ("window", int, "L", "tokens that a model reads at once; 0: as in its training"),
     ):
         default = getattr(wanted, name)
         parser.add_argument(
@@ -71,30 +71,30 @@ def run(args) -> int:
     bank = ExpertBank.load(args.bank)
     for name in good:
         try:
-            found = perplexity(bank, text_of(name), options)
+            cost = perplexity(bank, text_of(name), options)
         except UserError as error:
             status = complain(error)
             continue
         if args.json:
-            print_line(json.dumps({"file": name, **found.to_json()}, allow_nan=False))
+            print_line(json.dumps({"file": name, **cost.to_json()}, allow_nan=False))
             continue
-        for line in _lines(name, found):
+        for line in _lines(name, cost):
             print_line(line)
     return status
 
 
-def _lines(name: str, found):
-    costs = lambda nats: (found.bits_per_byte(nats), found.perplexity(nats))
-    bits, ppl = costs(found.scheduled)
+def _lines(name: str, cost):
+    costs = lambda nats: (cost.bits_per_byte(nats), cost.perplexity(nats))
+    bits, ppl = costs(cost.scheduled)
     yield (
         f"{printable(name)}: {bits:.4f} bits/byte  perplexity {ppl:.4g}  "
-        f"({found.tokens:,} tokens, {found.bytes:,} bytes)"
+        f"({cost.tokens:,} tokens, {cost.bytes:,} bytes)"
     )
-    turns = [f"{t.expert} {t.start}-{t.start + t.tokens - 1}" for t in found.turns]
+    turns = [f"{t.expert} {t.start}-{t.start + t.tokens - 1}" for t in cost.turns]
     more = f", and {len(turns) - _TURNS} more turns" if len(turns) > _TURNS else ""
     yield f"  spoken by: {', '.join(turns[:_TURNS])}{more}"
-    width = max(map(len, found.nats))
+    width = max(map(len, cost.nats))
     yield f"  {'':{width}}  bits/byte  perplexity"
-    for model, nats in found.nats.items():
+    for model, nats in cost.nats.items():
         bits, ppl = costs(nats)
         yield f"  {model:{width}}  {bits:9.4f}  {ppl:10.4g}"

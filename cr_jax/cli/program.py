@@ -7,7 +7,17 @@ from collections.abc import Callable, Sequence
 
 from cr_jax import __version__
 from cr_jax.bank import pretrained
-from cr_jax.cli import bank, generate, modular, perplexity, reconstruct, route, tokenize
+from cr_jax.cli import (
+    bank,
+    fit_cascade,
+    generate,
+    modular,
+    perplexity,
+    reconstruct,
+    route,
+    segment,
+    tokenize,
+)
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import prepare
 from cr_jax.cli.output import complain
@@ -46,7 +56,7 @@ def _answer(argv: Sequence[str] | None) -> int:
     try:
         parser = _parser()
         args, args.settings = parser.parse_known_args(argv)
-        if args.settings and args.run is not tokenize.run:
+        if args.settings and args.run not in (tokenize.run, fit_cascade.run):
             parser.error(f"unrecognized arguments: {' '.join(args.settings)}")
         need_stdout()  # nothing is changed in a bank without a word
         prepare()
@@ -113,6 +123,11 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
+    segment.add_arguments(
+        command(
+            commands, "segment", segment.run, "cut texts where their domain changes", segment.EPILOG
+        )
+    )
     generate.add_arguments(
         command(
             commands,

@@ -61,7 +61,7 @@ def run(args) -> int:
             "config.data.tokens names a token folder already: leave it out to tokenize text"
         )
     try:
-        found = token_folder_writer.write(
+        written = token_folder_writer.write(
             experiment,
             args.out,
             jobs=jobs,
@@ -72,7 +72,7 @@ def run(args) -> int:
         complain("interrupted; run the same command to go on")
         return 130
     print_line(
-        f"{printable(str(found.path))}: train with "
-        f"--config.data.tokens={printable(str(found.path))}"
+        f"{printable(str(written.path))}: train with "
+        f"--config.data.tokens={printable(str(written.path))}"
     )
     return 0

@@ -26,7 +26,7 @@ def with_homes(argv: Sequence[str]) -> list[str]:
     """The arguments with `~` expanded in every `--config` and `--workdir`, as shells do for a word
     of its own.  `UserError` as in `cr_jax.files.expanded`.
     """
-    found, due = [], False
+    words, due = [], False
     for word in argv:
         name, equals, value = word.partition("=")
         plain = name.lstrip("-") in ("config", "workdir") and name.startswith("-")
@@ -35,8 +35,8 @@ def with_homes(argv: Sequence[str]) -> list[str]:
         elif due and word.startswith("~"):
             word = str(expanded(word))
         due = plain and not equals
-        found.append(word)
-    return found
+        words.append(word)
+    return words
 
 
 def check_file(given: str) -> None:

@@ -46,19 +46,19 @@ def settings() -> dict[str, list[Setting]]:
         if isinstance(node, ast.ClassDef)
     }
     groups: dict[str, str] = {}
-    found: dict[str, list[Setting]] = {"": []}
+    grouped: dict[str, list[Setting]] = {"": []}
     for name, kind, default, meaning in _fields(classes["Experiment"], lines):
         if kind in classes:
             groups[name] = kind
         else:
-            found[""].append(Setting(name, kind, default, meaning))
+            grouped[""].append(Setting(name, kind, default, meaning))
     for group, kind in groups.items():
         described = _described(ast.get_docstring(classes[kind]) or "")
-        found[group] = [
+        grouped[group] = [
             Setting(f"{group}.{n}", k, d, m or described.get(n, ""))
             for n, k, d, m in _fields(classes[kind], lines)
         ]
-    return found
+    return grouped
 
 
 def _fields(node: ast.ClassDef, lines: list[str]) -> Iterator[tuple[str, str, str, str]]:
@@ -85,17 +85,17 @@ def _fields(node: ast.ClassDef, lines: list[str]) -> Iterator[tuple[str, str, st
 
 def _described(text: str) -> dict[str, str]:
     """Paragraphs of a docstring that begin with "name: "."""
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     last = ""
     for line in text.splitlines():
         name, colon, rest = line.partition(": ")
         if colon and name.isidentifier():
-            last, found[name] = name, rest
+            last, meanings[name] = name, rest
         elif last and line.strip():
-            found[last] += " " + line.strip()
+            meanings[last] += " " + line.strip()
         else:
             last = ""
-    return found
+    return meanings
 
 
 def as_text() -> str:

@@ -51,6 +51,9 @@ class LmConfig:
     d_ff: int = 1536  # width of the gated feed-forward layers
     blocks: int = 8  # of attention and feed-forward layers
     tie_embeddings: bool = False  # the vocabulary matrix is the transposed embedding
+    # Tokens that it reads at once where nobody asks for another number: its rotary positions know
+    # no places beyond those of its training.  0: config.modular.window.
+    window: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute; parameters stay float32
     attention: Literal["auto", "xla", "cudnn"] = "auto"  # auto: cudnn in half precision on GPUs
     kernels: Literal["auto", "xla", "triton"] = "auto"  # row operations, as of the compressor

@@ -262,8 +262,8 @@ def sample(
     parts = WindowBatches({name: source}, 1, windowing).parts(0)
     most = sum(part.count for part in parts)
     share = min(1.0, tokens / windowing.window / most) if tokens else 1.0
-    found = [part(np.arange(max(1, int(part.count * share)))) for part in parts]
-    rows, mask = (np.concatenate(x) for x in zip(*found, strict=True))
+    cut = [part(np.arange(max(1, int(part.count * share)))) for part in parts]
+    rows, mask = (np.concatenate(x) for x in zip(*cut, strict=True))
     return rows, mask
 
 

@@ -79,19 +79,19 @@ def load_corpus(
     ]
     key = hashlib.sha256(json.dumps(key_of).encode()).hexdigest()
     entry = entry_of(expanded(cache_dir), key)
-    found = _read(entry, key)
-    if found is not None:
-        return found
+    corpus = _read(entry, key)
+    if corpus is not None:
+        return corpus
     with contextlib.ExitStack() as stack:
         if encoder is None:
             encoder = stack.enter_context(Encoder(tokenizer))
         with making(entry, key) as folder:
             if _read(entry, key) is None:  # or another process has made it meanwhile
                 _write(folder, key, specs, encoder, max_tokens, reading, on_tokens)
-    found = _read(entry, key)
-    if found is None:
+    corpus = _read(entry, key)
+    if corpus is None:
         raise UserError(f"the token cache entry {entry} cannot be read back; check the disk")
-    return found
+    return corpus
 
 
 def entry_of(cache_dir: str | Path, key: str) -> Path:

@@ -110,11 +110,11 @@ class Draft:
         digest, _, chunk = line.rstrip(b"\n").partition(b" ")
         if not line.endswith(b"\n") or hashlib.sha256(chunk).hexdigest().encode() != digest:
             return False
-        found = json.loads(chunk)
-        data = self._tokens.read(sum(found["lengths"]) * self.dtype.itemsize)
-        if hashlib.sha256(data).hexdigest() != found["sha256"]:
+        note = json.loads(chunk)
+        data = self._tokens.read(sum(note["lengths"]) * self.dtype.itemsize)
+        if hashlib.sha256(data).hexdigest() != note["sha256"]:
             return False
-        self._count(found)
+        self._count(note)
         return True
 
     def _count(self, chunk: dict[str, Any]) -> None:

@@ -45,23 +45,23 @@ def training_specs(e: Experiment, domain: str) -> tuple[list[CorpusSpec], list[f
     Without shares all sources are one corpus.  A source without a share counts as 1 beside others.
     """
     most, how = e.data.max_train_tokens or None, (e.data.group_key, e.data.text_form)
-    found = [weighted(s) for s in e.data.domains[domain].train]
-    if all(share is None for share, _ in found):
-        return [CorpusSpec(domain, "train", tuple(s for _, s in found), most, *how)], None
-    shares = [1.0 if share is None else share for share, _ in found]
+    sources = [weighted(s) for s in e.data.domains[domain].train]
+    if all(share is None for share, _ in sources):
+        return [CorpusSpec(domain, "train", tuple(s for _, s in sources), most, *how)], None
+    shares = [1.0 if share is None else share for share, _ in sources]
     return [
         CorpusSpec(domain, "train", (spec,), most and max(1, int(most * share / sum(shares))), *how)
-        for share, (_, spec) in zip(shares, found, strict=True)
+        for share, (_, spec) in zip(shares, sources, strict=True)
     ], shares
 
 
 def held_out_spec(e: Experiment, domain: str, split: str) -> CorpusSpec:
     """A domain's corpus of the split "valid" or "test"; of an unseen domain "test"."""
-    found = e.data.domains.get(domain) or e.data.unseen[domain]
+    sources = e.data.domains.get(domain) or e.data.unseen[domain]
     return CorpusSpec(
         domain,
         split,
-        tuple(getattr(found, split)),
+        tuple(getattr(sources, split)),
         group_key=e.data.group_key,
         text_form=e.data.text_form,
     )

@@ -133,13 +133,13 @@ def check_sources(e: Experiment) -> None:
 
 def _overlap(train, valid, test, say):
     corpora = {n: x.corpora if isinstance(x, Mixture) else [x] for n, x in train.items()}
-    found = overlap(
+    counts = overlap(
         corpora,
         {n: {**({"valid": valid[n]} if n in valid else {}), "test": x} for n, x in test.items()},
     )
-    for line in overlap_lines(found, train.keys()):
+    for line in overlap_lines(counts, train.keys()):
         say(line)
-    return found
+    return counts
 
 
 @contextlib.contextmanager
@@ -174,10 +174,10 @@ def tokenised(
             )
 
 
-def _tell(spec: CorpusSpec, found: Corpus, say: Callable[[str], None]) -> None:
-    say(f"{spec}: {len(found.tokens):,} tokens in {len(found.names):,} documents")
-    if found.left_out:
-        say(f"{spec}: {found.left_out}")
+def _tell(spec: CorpusSpec, corpus: Corpus, say: Callable[[str], None]) -> None:
+    say(f"{spec}: {len(corpus.tokens):,} tokens in {len(corpus.names):,} documents")
+    if corpus.left_out:
+        say(f"{spec}: {corpus.left_out}")
 
 
 def sized(model: Sized, tokenizer: Tokenizer) -> Sized:

@@ -73,15 +73,15 @@ def files_of(pattern: str, left_out: LeftOut, folders: bool = True) -> list[tupl
             )
         return [(Path(pattern), os.path.basename(pattern))]
     root, rest = _fixed(pattern)
-    found = []
+    places = []
     for place in _matches(_Place(root or "."), rest):
         if os.path.isdir(place.path):
             continue
         if (kind := _special(place.path)) is None:
-            found.append(place)
+            places.append(place)
         else:
             left_out.add(os.path.relpath(place.path, root or "."), kind)
-    return _named(root or ".", found)
+    return _named(root or ".", places)
 
 
 def walk(
@@ -156,11 +156,11 @@ def _files_below(root: str, left_out: LeftOut) -> Iterator[_Place]:
                 left_out.add(os.path.relpath(entry.path, root), kind)
 
 
-def _named(root: str, found: Iterable[_Place]) -> list[tuple[Path, str]]:
+def _named(root: str, places: Iterable[_Place]) -> list[tuple[Path, str]]:
     """Each file once, by its name without a link where there is one, else by the shortest."""
     real_root, seen, named = os.path.realpath(root), set(), []
     own_first = lambda place: (place.linked, place.path.count("/"), place.path)
-    for place in sorted(set(found), key=own_first):
+    for place in sorted(set(places), key=own_first):
         name = os.path.relpath(place.path, root)
         # Only links need be resolved: that takes a system call for each part of a path.
         real = os.path.realpath(place.path) if place.linked else os.path.join(real_root, name)

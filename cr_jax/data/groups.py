@@ -43,18 +43,18 @@ def group_of(record: Mapping[str, Any], key: str = "", where: str = "a record") 
     record has none of the keys; `UserError`, which begins with `where`, when it lacks `key`.
     """
     if key:
-        found = _text(_value(record, key))
-        if found is None:
+        text = _text(_value(record, key))
+        if text is None:
             raise UserError(
                 f"{where} has no field {key!r} to group by; name another "
                 "(config.data.group_key, or &group=KEY behind a source's field)"
             )
-        return found
+        return text
     for name in KEYS:
         for inside in _INSIDE:
-            found = _text(_value(record, inside + name))
-            if found is not None and (name != "source" or "://" in found):
-                return found
+            text = _text(_value(record, inside + name))
+            if text is not None and (name != "source" or "://" in text):
+                return text
     return None
 
 

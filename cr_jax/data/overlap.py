@@ -48,10 +48,10 @@ def overlap(
 
 
 def lines(
-    found: Mapping[str, Mapping[str, Mapping[str, float]]], trained: Collection[str]
+    counts: Mapping[str, Mapping[str, Mapping[str, float]]], trained: Collection[str]
 ) -> Iterator[str]:
     """One line for each domain that has any overlap; trained: the domains with training text."""
-    for name, splits in found.items():
+    for name, splits in counts.items():
         said = [
             f"{c['documents']:,} of {c['of_documents']:,} {split} documents "
             f"({_percent(c)} of their windows of {WINDOW} tokens)"

@@ -151,16 +151,16 @@ class TokenFolder:
                 "config.tokenizer.folder"
             )
         self._check_sums(TOKENIZER)
-        found = load_tokenizer(self.path / TOKENIZER)
-        if found.fingerprint != self._fingerprint:
+        own_tokenizer = load_tokenizer(self.path / TOKENIZER)
+        if own_tokenizer.fingerprint != self._fingerprint:
             raise changed(self.path / TOKENIZER)
         gpt2 = own["kind"] == "gpt2"
         given = e.tokenizer.folder or (os.environ.get("CR_JAX_GPT2") if gpt2 else "")
         if own["kind"] != "bytes" and given and expanded(given).is_dir():
             other = Gpt2Tokenizer(given) if gpt2 else load_tokenizer(given)
-            if other.fingerprint != found.fingerprint:
+            if other.fingerprint != own_tokenizer.fingerprint:
                 raise UserError(f"{self.path} has ids of another tokenizer than {given}: {_WAYS}")
-        return found
+        return own_tokenizer
 
     def own_tokenizer(self) -> Tokenizer:
         """The tokenizer that made the ids, whatever an experiment says."""

@@ -155,12 +155,12 @@ def _same_plan(e: Experiment, folder: Path) -> None:
         )
 
 
-def _counted(found: Corpus) -> dict[str, Any]:
+def _counted(corpus: Corpus) -> dict[str, Any]:
     return {
-        "documents": len(found.names),
-        "tokens": len(found.tokens),
-        "bytes": found.bytes,
-        "folder": entry_of("", found.fingerprint).name,
+        "documents": len(corpus.names),
+        "tokens": len(corpus.tokens),
+        "bytes": corpus.bytes,
+        "folder": entry_of("", corpus.fingerprint).name,
     }
 
 

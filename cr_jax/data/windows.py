@@ -123,6 +123,6 @@ def _cut(tokens, bounds, starts, lengths, window: int, pad_id: int) -> Windows:
     columns = np.arange(window)
     mask = columns < lengths[:, None]
     index = np.where(mask, starts[:, None] + columns, 0)
-    found = np.where(mask, tokens[index].astype(np.int32), np.int32(pad_id))
+    ids = np.where(mask, tokens[index].astype(np.int32), np.int32(pad_id))
     document = np.searchsorted(bounds, starts, side="right") - 1
-    return Windows(found, mask, document.astype(np.int64))
+    return Windows(ids, mask, document.astype(np.int64))

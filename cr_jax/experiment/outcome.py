@@ -38,10 +38,10 @@ def parameter_table(model: ModelConfig) -> str:
 
 def curves(folder: Path, names: Sequence[str], looks: Sequence[Mapping[str, Any]]) -> dict:
     """Of each expert: training's figures at every logged step, valid's at every look."""
-    found: dict[str, dict[str, list]] = {n: {"step": [], "nll": [], "tra": []} for n in names}
+    curves_of: dict[str, dict[str, list]] = {n: {"step": [], "nll": [], "tra": []} for n in names}
     for line in read_lines(folder / "metrics.jsonl"):
         if "nll" in line:
-            for key, values in found.get(line.get("expert"), {}).items():
+            for key, values in curves_of.get(line.get("expert"), {}).items():
                 values.append(line[key])
     for look in looks:
         for name, figures in look["experts"].items():
@@ -50,13 +50,13 @@ def curves(folder: Path, names: Sequence[str], looks: Sequence[Mapping[str, Any]
                 "valid_seconds": look["seconds"],
                 **figures,
             }.items():
-                found[name].setdefault(key, []).append(value)
-    return found
+                curves_of[name].setdefault(key, []).append(value)
+    return curves_of
 
 
 def training(experiment: Experiment, trained: Trained) -> dict:
     """Where the time went, and what valid said on the way."""
-    found = {
+    facts = {
         "steps": trained.step,
         "tokens_per_expert": trained.tokens,
         "seconds": trained.seconds,
@@ -69,7 +69,7 @@ def training(experiment: Experiment, trained: Trained) -> dict:
             + (f" + {weight:g} x predicted nll" if experiment.model.predictive else "")
             + ", nats/token, mean over the experts"
         )
-        found["best"] = {
+        facts["best"] = {
             "step": trained.best["step"],
             "loss": trained.best["loss"],
             "loss_is": rule,
@@ -77,8 +77,8 @@ def training(experiment: Experiment, trained: Trained) -> dict:
             "last_loss": trained.looks[-1]["loss"],
         }
     if target := experiment.eval.target_tra:
-        found |= {"target_tra": target, "seconds_to_target": seconds_to(trained.looks, target)}
-    return found
+        facts |= {"target_tra": target, "seconds_to_target": seconds_to(trained.looks, target)}
+    return facts
 
 
 def tell(report: Mapping[str, Any], say: Callable[[str], None]) -> None:
@@ -103,11 +103,11 @@ def tell(report: Mapping[str, Any], say: Callable[[str], None]) -> None:
         say(f"  {expert:12} TRA {training['target_tra']:.2%} of valid: {when}")
     if "routing" in report:
         ood = report["ood"]
-        found = report["routing"]
+        figures = report["routing"]
         say(
-            f"  routing: the bank's rule sends {found['accuracy']:.2%} of {found['windows']:,} "
-            f"windows home (chance {found['chance']:.0%}), rebuilding alone (the paper's rule) "
-            f"{found['accuracy_rebuild']:.2%}; {found['rule']}"
+            f"  routing: the bank's rule sends {figures['accuracy']:.2%} of {figures['windows']:,} "
+            f"windows home (chance {figures['chance']:.0%}), rebuilding alone (the paper's rule) "
+            f"{figures['accuracy_rebuild']:.2%}; {figures['rule']}"
         )
         for domain, cell in ood["per_domain"].items():
             say(

@@ -150,5 +150,5 @@ def _symmetric_scale(z, top, clip):
     return jnp.where(clip, best, 1.0) * largest / top
 
 
-def _error(z, found):
-    return jnp.sum(jnp.square(z - found), 0)
+def _error(z, rounded):
+    return jnp.sum(jnp.square(z - rounded), 0)

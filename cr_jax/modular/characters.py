@@ -57,8 +57,8 @@ def _overlap(text: str, stop: str) -> int:
 
 def checked_stops(stops: Iterable[str] | str) -> tuple[str, ...]:
     """Stops as a tuple; a str is one.  `UserError` for an empty one or what is no text."""
-    found = (stops,) if isinstance(stops, str) else tuple(stops)
-    for stop in found:
+    texts = (stops,) if isinstance(stops, str) else tuple(stops)
+    for stop in texts:
         if not isinstance(stop, str) or not stop:
             raise UserError(f"a stop is a text of at least one character, not {stop!r}")
-    return found
+    return texts

@@ -61,32 +61,32 @@ class Judge:
                     "text, or name an expert"
                 )
             return dataclasses.replace(self._nearest(text), known=None, reason=why)
-        found = self._nearest(text)
-        if found.known is False and self.lms.has_seed:
-            return Decision(SEED_ALONE, False, found.reason)
-        return found
+        decision = self._nearest(text)
+        if decision.known is False and self.lms.has_seed:
+            return Decision(SEED_ALONE, False, decision.reason)
+        return decision
 
     def again(self, text: Int[np.ndarray, " N"], now: Decision) -> Decision:
         """Who goes on.  An expert takes over only text that it knows."""
         if len(text) < self.prefix:
             return now
-        found = self._nearest(text)
-        return now if found.known is False else found
+        decision = self._nearest(text)
+        return now if decision.known is False else decision
 
     def _nearest(self, text) -> Decision:
         judged = windows_of(
             text[-self.memory :], self.bank.model.window, self.bank.tokenizer.pad_id
         )
-        found = route(self.bank, judged, sizes=self.sizes)
-        ranked = tuple(name for name in found.ranked if name in self.lms.speakers)
+        answer = route(self.bank, judged, sizes=self.sizes)
+        ranked = tuple(name for name in answer.ranked if name in self.lms.speakers)
         if not ranked:
             return Decision(SEED_ALONE, None, "no expert has a language model")
-        if found.known is False:
-            return Decision(ranked[: self.mix], False, f"no expert knows it: {found.reason}")
-        if found.nearest not in self.lms.speakers:
-            reason = f"{found.nearest} is nearest and has no language model"
-        elif found.known is None:
+        if answer.known is False:
+            return Decision(ranked[: self.mix], False, f"no expert knows it: {answer.reason}")
+        if answer.nearest not in self.lms.speakers:
+            reason = f"{answer.nearest} is nearest and has no language model"
+        elif answer.known is None:
             reason = "nearest; too short to be known"
         else:
             reason = "known"
-        return Decision(ranked[: self.mix], found.known, reason)
+        return Decision(ranked[: self.mix], answer.known, reason)

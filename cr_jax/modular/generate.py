@@ -21,7 +21,7 @@ from cr_jax.modular import decode
 from cr_jax.modular.characters import Characters
 from cr_jax.modular.deciding import Decision, Judge
 from cr_jax.modular.language_models import BankLms
-from cr_jax.modular.options import AUTO, GenerateOptions
+from cr_jax.modular.options import AUTO, LEAST, GenerateOptions
 from cr_jax.modular.schedule import mixture
 from cr_jax.modular.score import token_nats
 from cr_jax.modular.speakers import Speakers
@@ -64,22 +64,24 @@ class Span:
 class Generation:
     """Text that is being generated: iterate over its pieces; what is known so far stands here.
 
-    prompt_tokens: of the prompt; unseen: its first so many are beyond the context.  decision: who
-    speaks now, and why.  spans: who spoke what.  finish: "" until the end, then "length" (as many
-    tokens as were asked for), "end" (the model ended the text) or "stop".
+    prompt_tokens: of the prompt; context: positions that a model sees; unseen: the prompt's first
+    so many tokens are beyond these.  decision: who speaks now, and why.  spans: who spoke what.
+    finish: "" until the end, then "length" (as many tokens as were asked for), "end" (the model
+    ended the text) or "stop".
     """
 
     def __init__(self, bank: ExpertBank, prompt: Int[np.ndarray, " N"], judge: Judge, options):
         self._bank, self._judge, self._options = bank, judge, options
         self._lms: BankLms = judge.lms
         self.prompt_tokens, self.spans, self.finish = len(prompt), [], ""
+        self.context = options.context or max(self._lms.window, 2 * LEAST)
         self.decision = self._first(prompt)
         self._speakers = Speakers(
             self._lms.models,
             [prompt],
             sampling(bank.tokenizer, self._lms.config.vocab_size, options, 1),
             decode.Rule(options.temperature == 0, options.top_p < 1, options.switch),
-            context=options.context,
+            context=self.context,
             room=options.max_tokens,
         )
         self._give(prompt)

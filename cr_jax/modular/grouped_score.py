@@ -26,12 +26,12 @@ def spoken_nats(
     Each model is asked for once.  A call reads `rows` documents, and an expert's last ones the next
     power of two: few shapes, little filling.  What padding costs means nothing.
     """
-    found = np.empty(tokens.shape, np.float32)
+    nats = np.empty(tokens.shape, np.float32)
     for expert in np.unique(experts):
         own = np.flatnonzero(experts == expert)
         params = jax.device_put(models.stack(np.array([expert])))
         for start in range(0, len(own), rows):
             some = own[start : start + rows]
             size = min(rows, 1 << (len(some) - 1).bit_length())
-            found[some] = token_nats(models.config, params, tokens[some], chunk, size)[0]
-    return found
+            nats[some] = token_nats(models.config, params, tokens[some], chunk, size)[0]
+    return nats

@@ -19,6 +19,7 @@ from cr_jax.modular.options import LACKING, NO_LMS, SEED_NAME
 from cr_jax.modular.schedule import SEED
 from cr_jax.modular.speakers import Models
 
+UNTOLD = 512  # `config.modular.window` by default
 KEPT = 4  # models that were read from the bank's folder and stay in the host's memory
 
 
@@ -43,6 +44,11 @@ class BankLms:
             e.name for e in bank.experts if e.lm is not None or e.name in self._stored
         )
         self.has_seed = bank.seed_lm is not None or None in self._stored
+
+    @property
+    def window(self) -> int:
+        """Tokens of a window of their training; `UNTOLD` where the bank does not say."""
+        return self.config.window or UNTOLD
 
     @property
     def models(self) -> Models:

@@ -29,7 +29,8 @@ class GenerateOptions:
     the router chooses by the last `memory` tokens, the seed below `prefix` tokens and for text that
     no expert knows; decided again every `every` tokens (0: never), by what stands then.  mix: the
     nearest so many experts speak together, weighted by their posterior with the switching prior
-    `switch`.  context: positions that a model sees at most.  `UserError` for what cannot be.
+    `switch`.  context: positions that a model sees at most; 0: as many as in its training.
+    `UserError` for what cannot be.
     """
 
     max_tokens: int = 128
@@ -43,13 +44,14 @@ class GenerateOptions:
     memory: int = 256
     mix: int = 1
     switch: float = 0.01
-    context: int = 512
+    context: int = 0
 
     def __post_init__(self):
         object.__setattr__(self, "stop", checked_stops(self.stop))
         at_least(1, max_tokens=self.max_tokens, memory=self.memory, mix=self.mix)
         at_least(0, every=self.every, prefix=self.prefix)
-        at_least(2 * LEAST, context=self.context)
+        if self.context != 0:
+            at_least(2 * LEAST, context=self.context)
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise UserError(
                 f"temperature={self.temperature}: give 0 for the likeliest tokens, or a finite "
@@ -74,18 +76,19 @@ class PerplexityOptions:
     prefix: the first so many tokens are the seed's, or the mixture's where there is no seed; then
     the expert speaks that predicted the past best, decided again every `every` tokens by the last
     `memory` of them (0: all).  switch: the switching prior of the mixture.  window: tokens that a
-    model reads at once, each window from its own beginning.  `UserError` for what cannot be.
+    model reads at once, each window from its own beginning; 0: as many as in its training.
+    `UserError` for what cannot be.
     """
 
     prefix: int = 64
     every: int = 64
     memory: int = 256
     switch: float = 0.01
-    window: int = 512
+    window: int = 0
 
     def __post_init__(self):
-        at_least(1, prefix=self.prefix, every=self.every, window=self.window)
-        at_least(0, memory=self.memory)
+        at_least(1, prefix=self.prefix, every=self.every)
+        at_least(0, memory=self.memory, window=self.window)
         check_switch(self.switch)
 
 

@@ -62,10 +62,10 @@ def text_of_tokens(folder: str | os.PathLike) -> Iterator[Text]:
 
     `UserError` as `TokenFolder` raises it.
     """
-    found = TokenFolder(folder)
-    specs, tokenizer = found.specs("train"), found.own_tokenizer()
+    source = TokenFolder(folder)
+    specs, tokenizer = source.specs("train"), source.own_tokenizer()
     with _temporary() as cache:
-        corpora = [found.corpus(spec, cache) for spec in specs]
+        corpora = [source.corpus(spec, cache) for spec in specs]
 
         def again():
             for spec, corpus in zip(specs, corpora):
@@ -91,7 +91,7 @@ def write_parts(
     with _new_folder(place) as folder:
         names = [f"part-{k:02d}.jsonl" for k in range(options.parts)]
         _write_lines(text, parts.partition, [folder / name for name in names])
-        found = {
+        record = {
             "format": FORMAT,
             "sources": list(text.sources),
             "tokenizer": text.tokenizer.fingerprint,
@@ -109,8 +109,8 @@ def write_parts(
                 for name, corpus in zip(names, parts.corpora.values(), strict=True)
             ],
         }
-        write_sealed(folder / NOTE, found)
-    return found
+        write_sealed(folder / NOTE, record)
+    return record
 
 
 def free_place(out: str | os.PathLike) -> Path:
@@ -129,15 +129,15 @@ def free_place(out: str | os.PathLike) -> Path:
     return place
 
 
-def _write_lines(text: Text, found: Partition, paths: Sequence[Path]) -> None:
+def _write_lines(text: Text, answer: Partition, paths: Sequence[Path]) -> None:
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(open(path, "xb")) for path in paths]
         count = -1
         for count, document in enumerate(text.documents()):
-            if count == len(found.part):
+            if count == len(answer.part):
                 break
-            files[found.part[count]].write(_line(document))
-    if count + 1 != len(found.part):
+            files[answer.part[count]].write(_line(document))
+    if count + 1 != len(answer.part):
         raise UserError(
             f"{', '.join(text.sources)}: the text changed while it was read; run it again"
         )

@@ -71,12 +71,12 @@ def partition(
     part, rounds, best = work.random_start(), [Round(*work.start_cost())], None
     say(_line(0, rounds[0]))
     for number in range(1, options.rounds + 1):
-        models, part, found = work.round(part)
-        rounds.append(found)
-        say(_line(number, found))
-        if best is None or found.bits_per_byte < rounds[best[0]].bits_per_byte:
+        models, part, done = work.round(part)
+        rounds.append(done)
+        say(_line(number, done))
+        if best is None or done.bits_per_byte < rounds[best[0]].bits_per_byte:
             best = number, models, part
-        if not found.moved:
+        if not done.moved:
             break
     kept, models, part = best
     part = work.all_documents(models, part)
@@ -94,8 +94,8 @@ def split_corpora(
     `partition`, and without a corpus.
     """
     whole = _Joined(corpora)
-    found = partition(whole.tokens, whole.starts, whole.bytes_per_token, options, say)
-    return whole.parts(found, options)
+    answer = partition(whole.tokens, whole.starts, whole.bytes_per_token, options, say)
+    return whole.parts(answer, options)
 
 
 def partition_corpora(texts: Texts, parts: int, seed: int = 0) -> dict[str, Corpus]:
@@ -140,10 +140,10 @@ class _Joined:
     def bytes_per_token(self) -> float:
         return float(self.ratio @ np.diff(self.starts)) / max(1, len(self.tokens))
 
-    def parts(self, found: Partition, options: PartitionOptions) -> Parts:
+    def parts(self, answer: Partition, options: PartitionOptions) -> Parts:
         sizes, corpora = np.diff(self.starts), {}
         for k in range(options.parts):
-            places = np.flatnonzero(found.part == k)
+            places = np.flatnonzero(answer.part == k)
             key = json.dumps(["partition", dataclasses.asdict(options), k, self.fingerprints])
             corpora[f"part_{k:02d}"] = Corpus(
                 tokens_of(self.tokens, sizes, places),
@@ -152,9 +152,9 @@ class _Joined:
                 hashlib.sha256(key.encode()).hexdigest(),
                 [self.names[n] for n in places],
             )
-        return Parts(corpora, found)
+        return Parts(corpora, answer)
 
 
-def _line(number: int, found: Round) -> str:
-    how = f"{found.moved:.1%} of the tokens moved" if number else "dealt at random"
-    return f"round {number}: {found.bits_per_byte:.4f} bits/byte, {how}"
+def _line(number: int, done: Round) -> str:
+    how = f"{done.moved:.1%} of the tokens moved" if number else "dealt at random"
+    return f"round {number}: {done.bits_per_byte:.4f} bits/byte, {how}"

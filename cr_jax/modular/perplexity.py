@@ -61,10 +61,10 @@ class Perplexity:
     def nats(self) -> dict[str, float]:
         """Everything that was compared, fewest nats first, under "scheduled", "mixture", "seed" and
         the experts' names."""
-        found = {"scheduled": self.scheduled, MIXTURE: self.mixture, **self.experts}
+        costs = {"scheduled": self.scheduled, MIXTURE: self.mixture, **self.experts}
         if self.seed is not None:
-            found[SEED_NAME] = self.seed
-        return dict(sorted(found.items(), key=lambda pair: pair[1]))
+            costs[SEED_NAME] = self.seed
+        return dict(sorted(costs.items(), key=lambda pair: pair[1]))
 
     def bits_per_byte(self, nats: float) -> float:
         """nats of the whole text in bits/byte."""
@@ -135,11 +135,11 @@ def perplexity(
 
 def _nats(lms: BankLms, place: int, ids, options, sizes, bank) -> Float[np.ndarray, " N"]:
     """nats of each token by one model, which alone is on the device."""
-    windows = windows_of(ids, options.window, bank.tokenizer.pad_id)
+    windows = windows_of(ids, options.window or lms.window, bank.tokenizer.pad_id)
     rows = sizes.rows(len(windows))
     params = lms.stack(np.array([place]))
-    found = token_nats(lms.config, params, windows.tokens, sizes.tokens, rows)
-    return found[0][windows.mask]
+    nats = token_nats(lms.config, params, windows.tokens, sizes.tokens, rows)
+    return nats[0][windows.mask]
 
 
 def _scheduled(

@@ -43,6 +43,7 @@ from cr_jax.modular.training_stage import (
     Stage,
     run_stage,
     sha256_of,
+    shape_of,
     stored_stage,
 )
 from cr_jax.modular.training_text import Partition, Texts, all_domains, own_and_all, random_parts
@@ -141,7 +142,7 @@ def train_all(
     recipe = Recipe(e, text, sized(e.lm, text.tokenizer), partition or by_code_length(e, say))
     run = lambda stage: run_stage(stage, e, text.tokenizer, folder / FOLDER, say)
     if e.modular.seed_from:
-        same = {"model": to_dict(recipe.lm), "tokenizer": text.tokenizer.fingerprint}
+        same = {"model": shape_of(recipe.lm), "tokenizer": text.tokenizer.fingerprint}
         seed = stored_stage(expanded(e.modular.seed_from), recipe.lm, same)
         say(f"language models, seed: of {e.modular.seed_from}")
     else:
@@ -158,13 +159,14 @@ def train_all(
         place = folder / FOLDER / name
         if partition_parts(name) and (place / NOTE).exists():
             # The same text in the same parts, which take minutes to make.
-            found, from_seed = stored_stage(place, recipe.lm, recipe.of_parts(start)), True
+            finished, from_seed = stored_stage(place, recipe.lm, recipe.of_parts(start)), True
         else:
             stage = recipe.arm(name, start, branches.note["train_tokens"])
-            found, from_seed = run(stage), stage.start is not None
-        notes[name] = found.note
-        arms[name] = _arm(found, seed, from_seed)
-    return LanguageModels(recipe.lm, start, branches.params, arms, notes)
+            finished, from_seed = run(stage), stage.start is not None
+        notes[name] = finished.note
+        arms[name] = _arm(finished, seed, from_seed)
+    lm = dataclasses.replace(recipe.lm, window=recipe.lm.window or e.modular.window)
+    return LanguageModels(lm, start, branches.params, arms, notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +204,7 @@ class Recipe:
         m = self.e.modular
         job = {"seed": self.e.seed, "window": m.window, "batch": m.branch_batch}
         return {
-            "model": to_dict(self.lm),
+            "model": shape_of(self.lm),
             "tokenizer": self.text.tokenizer.fingerprint,
             "optimizer": to_dict(self._rates()),
             "job": {**job, "start": sha256_of(start)},
@@ -316,12 +318,12 @@ def by_code_length(e: Experiment, say: Callable[[str], None]) -> Partition:
     return partition
 
 
-def _arm(found: Finished, seed: Finished, from_seed: bool) -> ArmModels:
+def _arm(stage: Finished, seed: Finished, from_seed: bool) -> ArmModels:
     """With the seed's cost, where it began as the seed."""
-    stages = [seed.note, found.note] if from_seed and found is not seed else [found.note]
+    stages = [seed.note, stage.note] if from_seed and stage is not seed else [stage.note]
     return ArmModels(
-        found.lm,
-        found.params,
+        stage.lm,
+        stage.params,
         sum(sum(note["train_tokens"].values()) for note in stages),
         sum(note["train_flops"] for note in stages),
         from_seed,

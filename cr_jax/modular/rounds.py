@@ -15,7 +15,6 @@ from jaxtyping import Float, Int, Integer
 
 from cr_jax.errors import UserError
 from cr_jax.modular.assignment import assign_balanced
-from cr_jax.modular.score import bigram_nats
 from cr_jax.scoring import bigram
 
 WINDOW, ROWS = 512, 512  # tokens that are read at once by one model
@@ -100,9 +99,9 @@ class Halves:
         for own in (0, 1):
             models.append(self._models(part, 1 - own))
             nats = self._nats(models[-1], own)
-            found = assign_balanced(nats, self.sizes[self.places[own]], self.options.slack)
-            part[self.places[own]] = found
-            cost += nats[np.arange(len(found)), found].sum()
+            assigned = assign_balanced(nats, self.sizes[self.places[own]], self.options.slack)
+            part[self.places[own]] = assigned
+            cost += nats[np.arange(len(assigned)), assigned].sum()
         moved = self.sizes[(part != before) & self.sampled].sum() / self.sizes[self.sampled].sum()
         return models, part, Round(float(cost) / self.bits, float(moved))
 
@@ -151,17 +150,17 @@ def document_nats(
     """nats of each whole document under each bigram model; documents follow each other in `tokens`,
     `sizes` tokens each."""
     table = bigram.table(models)
-    found = np.zeros((len(sizes), len(table.alone)))
+    totals = np.zeros((len(sizes), len(table.alone)))
     document, step = np.repeat(np.arange(len(sizes)), sizes), WINDOW * ROWS
     for start in range(0, len(tokens), step):
         own = document[start : start + step]
         rows = np.pad(tokens[start : start + step], (0, -len(own) % WINDOW))
-        nats = bigram_nats(table, rows.reshape(-1, WINDOW), ROWS)
+        nats = bigram.bigram_nats(table, rows.reshape(-1, WINDOW), ROWS)
         first = own[0]
         for k, each in enumerate(nats.reshape(len(nats), -1)[:, : len(own)]):
             sums = np.bincount(own - first, each)
-            found[first : first + len(sums), k] += sums
-    return found
+            totals[first : first + len(sums), k] += sums
+    return totals
 
 
 def tokens_of(tokens, sizes, places):

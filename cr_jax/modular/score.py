@@ -17,7 +17,6 @@ from jaxtyping import Array, Float, Int, Integer
 from cr_jax.config import LmConfig
 from cr_jax.errors import UserError
 from cr_jax.models import lm, objective
-from cr_jax.scoring import bigram
 
 
 def token_nats(
@@ -41,24 +40,12 @@ def token_nats(
             "that the language models were trained with"
         )
     params = jax.device_put(params)  # once, not in every call
-    found = np.empty((_experts(params), count, tokens.shape[1]), np.float32)
+    nats = np.empty((_experts(params), count, tokens.shape[1]), np.float32)
     for start in range(0, count, rows):
         part = np.asarray(tokens[start : start + rows], np.int32)
         filled = np.pad(part, ((0, rows - len(part)), (0, 0)), "edge")
-        found[:, start : start + rows] = _nats(config, params, filled, chunk)[:, : len(part)]
-    return found
-
-
-def bigram_nats(
-    table: bigram.BigramTable, tokens: Integer[np.ndarray, "B L"], rows: int = 512
-) -> Float[np.ndarray, "E B L"]:
-    """The same by look-ups in the table of E bigram models."""
-    found = np.empty((len(table.alone), *tokens.shape), np.float32)
-    for start in range(0, len(tokens), rows):
-        part = np.asarray(tokens[start : start + rows], np.int32)
-        filled = np.pad(part, ((0, rows - len(part)), (0, 0)), "edge")
-        found[:, start : start + rows] = _bigram_nats(table, filled)[:, : len(part)]
-    return found
+        nats[:, start : start + rows] = _nats(config, params, filled, chunk)[:, : len(part)]
+    return nats
 
 
 def stacked(params: Iterable[Any]) -> Any:
@@ -79,11 +66,6 @@ def _nats(
 
     # One after another: side by side, each expert's logits would stand in memory at once.
     return jax.lax.map(one, params)
-
-
-@jax.jit
-def _bigram_nats(table: bigram.BigramTable, tokens: Int[Array, "B L"]) -> Float[Array, "E B L"]:
-    return jax.lax.map(lambda one: bigram.token_nats(one, tokens), table)
 
 
 def _experts(params) -> int:

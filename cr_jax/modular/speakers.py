@@ -125,9 +125,9 @@ class Speakers:
         said, self._talk = decode.speak(
             self.config, voices, self._talk, self.sampling, limit, self.rule
         )
-        found = [row[row != decode.NONE] for row in np.asarray(said)]
-        self.texts = [np.concatenate(pair) for pair in zip(self.texts, found, strict=True)]
-        return found
+        spoken = [row[row != decode.NONE] for row in np.asarray(said)]
+        self.texts = [np.concatenate(pair) for pair in zip(self.texts, spoken, strict=True)]
+        return spoken
 
     @property
     def done(self) -> np.ndarray:

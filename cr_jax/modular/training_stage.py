@@ -158,8 +158,8 @@ def stored_stage(place: Path, lm: LmConfig, record: Mapping[str, Any]) -> Finish
 
     record: what made it, or that part of it which must be the same.
     """
-    found = read_sealed(place / NOTE)
-    old, wanted = found["record"], json.loads(json.dumps(record))
+    note = read_sealed(place / NOTE)
+    old, wanted = note["record"], json.loads(json.dumps(record))
     differ = [line for group in wanted if (line := _unlike(group, old.get(group), wanted[group]))]
     if differ:
         raise UserError(
@@ -167,14 +167,19 @@ def stored_stage(place: Path, lm: LmConfig, record: Mapping[str, Any]) -> Finish
             "folder away or use a new --workdir"
         )
     file = place / PARAMS
-    if sha256(file) != found["params"]:
+    if sha256(file) != note["params"]:
         raise changed(file)
     try:
         flat = safetensors.numpy.load_file(file)
     except safetensors.SafetensorError as error:
         raise changed(file) from error
     params = flax.traverse_util.unflatten_dict(flat, sep="/")
-    return Finished(lm, _apart(params, tuple(old["experts"])), found["note"])
+    return Finished(lm, _apart(params, tuple(old["experts"])), note["note"])
+
+
+def shape_of(lm: LmConfig) -> dict[str, Any]:
+    """What a stage says of its models; "job" has the window of their training."""
+    return {k: v for k, v in to_dict(lm).items() if k != "window"}
 
 
 def sha256_of(params: Any) -> str:
@@ -216,7 +221,7 @@ def _settings(stage: Stage, e: Experiment) -> Experiment:
 def _record(stage: Stage, e: Experiment, tokenizer: Tokenizer) -> dict[str, Any]:
     """What a stored stage must have been made by to be this one."""
     return {
-        "model": to_dict(stage.lm),
+        "model": shape_of(stage.lm),
         "tokenizer": tokenizer.fingerprint,
         "experts": list(stage.members),
         "optimizer": to_dict(stage.optimizer),
@@ -248,15 +253,15 @@ def _best(looks: list[dict], names: tuple[str, ...]) -> dict[str, dict]:
     """Of each model the step of its best look, and its loss there and at the last one."""
     if not looks:
         return {}
-    found = {}
+    best_of = {}
     for n in names:
         best = min(looks, key=lambda look, n=n: loss_of(look["experts"][n]))
-        found[n] = {
+        best_of[n] = {
             "step": best["step"],
             "valid_nll": loss_of(best["experts"][n]),
             "last_valid_nll": loss_of(looks[-1]["experts"][n]),
         }
-    return found
+    return best_of
 
 
 def _apart(params: Any, names: tuple[str, ...]) -> dict[str, Any]:

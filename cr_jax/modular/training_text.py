@@ -36,7 +36,7 @@ def random_parts(texts: Texts, parts: int, seed: int) -> dict[str, Mixture]:
     parts is missing in some.  `UserError` where a part would be empty.
     """
     random = np.random.default_rng(seed)
-    found: list[list[Corpus]] = [[] for _ in range(parts)]
+    corpora: list[list[Corpus]] = [[] for _ in range(parts)]
     for source in texts.values():
         pieces: list[list[Corpus]] = [[] for _ in range(parts)]
         for corpus, _ in _weighted(source):
@@ -47,14 +47,14 @@ def random_parts(texts: Texts, parts: int, seed: int) -> dict[str, Mixture]:
         random.shuffle(pieces)  # or the first parts would get every domain's odd documents
         for part in range(parts):
             if pieces[part]:
-                found[part].append(_joined(pieces[part]))
-    if not all(found):
+                corpora[part].append(_joined(pieces[part]))
+    if not all(corpora):
         count = sum(len(c.starts) - 1 for x in texts.values() for c, _ in _weighted(x))
         raise UserError(
             f"{count:,} documents cannot be dealt to {parts} parts: give more text, or leave "
             "random_split out of config.modular.arms"
         )
-    return {f"part_{i:02d}": Mixture(x, [1.0] * len(x)) for i, x in enumerate(found)}
+    return {f"part_{i:02d}": Mixture(x, [1.0] * len(x)) for i, x in enumerate(corpora)}
 
 
 def some_documents(corpus: Corpus, chosen: Int64[np.ndarray, " n"]) -> Corpus:

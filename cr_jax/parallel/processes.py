@@ -96,12 +96,12 @@ def in_turn(make: Callable[[], T]) -> T:
         return make()
     if is_first():
         try:
-            found = make()
+            made = make()
         except BaseException:
             _all_agree(False)
             raise
         _all_agree(True)
-        return found
+        return made
     if not _all_agree(True):
         raise UserError("process 0 could not prepare the run; see its message")
     return make()
@@ -179,8 +179,8 @@ def bind_address(host: str, port: int) -> str | None:
     that of a translator in between and so none of this machine's.
     """
     with contextlib.suppress(OSError):
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        for family, _, _, _, place in sorted(found, key=lambda x: x[0] != socket.AF_INET):
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, _, _, _, place in sorted(addresses, key=lambda x: x[0] != socket.AF_INET):
             with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(place)

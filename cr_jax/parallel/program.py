@@ -27,12 +27,12 @@ class Program:
 
 def reserved(compiled) -> dict[str, int] | None:
     """What `Program.memory` says, read off a compiled program; None where it cannot be known."""
-    found = compiled.memory_analysis()
-    if found is None:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
         return None
-    state = found.alias_size_in_bytes
+    state = analysis.alias_size_in_bytes
     return {
         "state": state,
-        "batch": found.argument_size_in_bytes - state,
-        "temporary": found.temp_size_in_bytes + found.output_size_in_bytes - state,
+        "batch": analysis.argument_size_in_bytes - state,
+        "temporary": analysis.temp_size_in_bytes + analysis.output_size_in_bytes - state,
     }

@@ -28,6 +28,10 @@ has the name of its own domain. Shares are fractions 0..1; `nll` is in nats/toke
     sections: {study: {title, read, false_if, finding: str; head: [str]; rows: [[str]]}}, the tables
         of studies that have no section of their own above; {title, left_out: str} of a study that
         could not be made
+    modular: settings: {main_prefix: int}; prefix: {str(main_prefix): {after: {arm: {ppl,
+        bits_per_byte: {domain: float}; active_params, total_params: int; bound: bool}}}}
+    modular_document: every, memory: int, tokens; label_share: float; windows: [[{piece, expert,
+        label: str; nats: float}]], who speaks each token and whose text it is
     curves: {expert: {step: [int], nll: [float], tra: [float]}}
     examples: [{expert, domain: str; tra, nll: float; tokens: [{piece, rebuilt: str, correct: bool,
         confidence: float (the probability of the rebuilt token), nll: float}]}]

@@ -85,14 +85,14 @@ def render(texts: Sequence[tuple[str, Explanation]]) -> str:
     """One self-contained page for (name, explanation) pairs.  No script, no request."""
     names = [escape(name) for name, _ in texts]
     parts = [
-        f'<section id="t{i}"><h2>{name}</h2>{_text(found, i)}</section>'
-        for i, (name, (_, found)) in enumerate(zip(names, texts, strict=True))
+        f'<section id="t{i}"><h2>{name}</h2>{_text(explanation, i)}</section>'
+        for i, (name, (_, explanation)) in enumerate(zip(names, texts, strict=True))
     ]
     links = "".join(f'<a href="#t{i}">{name}</a>' for i, name in enumerate(names))
     several = len(parts) > 1
     nav = f'<nav aria-label="texts">{links}</nav>' if several else ""
     head = "these texts went where they" if several else "this text went where it"
-    rules = list(dict.fromkeys(found.words for _, found in texts))
+    rules = list(dict.fromkeys(explanation.words for _, explanation in texts))
     rule = escape("; ".join(words.ranking_score for words in rules))
     paper = (
         "The residual is the paper's; p-values and single tokens are not in it."
@@ -123,35 +123,35 @@ def write_explanations(texts: Sequence[tuple[str, Explanation]], path: str | os.
         ) from error
 
 
-def _text(found: Explanation, at: int) -> str:
-    route = found.route
+def _text(explanation: Explanation, at: int) -> str:
+    route = explanation.route
     note = (
         ""
-        if found.complete
+        if explanation.complete
         else (
-            f'<p class="note">Shown: the first {count(found.windows)} of {count(route.windows)} '
-            f"windows ({count(len(found.tokens))} of {count(route.tokens)} tokens). The verdict "
-            "and the bars are of everything scored.</p>"
+            f'<p class="note">Shown: the first {count(explanation.windows)} of '
+            f"{count(route.windows)} windows ({count(len(explanation.tokens))} of "
+            f"{count(route.tokens)} tokens). The verdict and the bars are of everything scored.</p>"
         )
     )
     return (
-        f'<p class="verdict">{escape(found.verdict)}</p>{_bars(found)}'
-        f"<h3>Token by token</h3>{note}{_view(found, at)}"
+        f'<p class="verdict">{escape(explanation.verdict)}</p>{_bars(explanation)}'
+        f"<h3>Token by token</h3>{note}{_view(explanation, at)}"
         "<h3>The tokens that weigh most</h3>"
         f"{note and '<p class=note>Of the tokens above.</p>'}"
-        f"{_tables(found)}"
+        f"{_tables(explanation)}"
     )
 
 
-def _bars(found: Explanation) -> str:
-    route = found.route
+def _bars(explanation: Explanation) -> str:
+    route = explanation.route
     longest = max(filter(math.isfinite, route.ranking_score.values())) or 1.0
     share = lambda nats: f"{100 * min(1.0, max(0.0, nats / longest)):.1f}%"
     rows = []
-    for name in found.names:
+    for name in explanation.names:
         residual, p = route.residuals[name], route.p_values[name]
         kind = ' class="nearest"' if name == route.nearest else ""
-        low = " low" if p < found.alpha else ""
+        low = " low" if p < explanation.alpha else ""
         bar, more = f'<span style="width:{share(residual)}"></span>', ""
         if route.typicality_penalty:
             added = route.typicality_penalty[name]
@@ -166,20 +166,20 @@ def _bars(found: Explanation) -> str:
     head, legend = "", ""
     if route.typicality_penalty:
         head = '<th scope="col" class="n">+ typicality penalty</th>'
-        legend = f"Typicality penalty, the pale part of a bar: {escape(found.words.added)}. "
+        legend = f"Typicality penalty, the pale part of a bar: {escape(explanation.words.added)}. "
     return (
         '<table class="bars"><thead><tr><th scope="col">expert</th>'
         f'<th scope="col" class="n">nats/token</th>{head}<th></th>'
         '<th scope="col" class="n">p</th>'
         f'<th scope="col" class="n">TRA</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
         f'<p class="note">{legend}p: how usual such a residual is for the expert\'s own text, '
-        f"red below alpha = {found.alpha:g}. TRA: share of tokens rebuilt exactly. Scored: "
-        f"{escape(found.size)}.</p>"
+        f"red below alpha = {explanation.alpha:g}. TRA: share of tokens rebuilt exactly. Scored: "
+        f"{escape(explanation.size)}.</p>"
     )
 
 
-def _view(found: Explanation, at: int) -> str:
-    nearest, other = escape(found.names[0]), found.runner_up
+def _view(explanation: Explanation, at: int) -> str:
+    nearest, other = escape(explanation.names[0]), explanation.runner_up
     choice = (
         f'<input type="radio" name="view{at}" id="r{at}" class="by-residual" checked>'
         f'<label for="r{at}">residual under {nearest}</label>'
@@ -193,7 +193,7 @@ def _view(found: Explanation, at: int) -> str:
         f'<b class="r{i}">{"≥ " * (i == len(RESIDUAL_EDGES))}{edge:g}</b>'
         for i, edge in enumerate(RESIDUAL_EDGES, 1)
     )
-    done = found.words.done
+    done = explanation.words.done
     key = (
         f'<div class="ramp key residual-key"><span>{done} well</span><span class="strip">'
         f"{steps}</span><span>nats/token or more: {done} badly. Point at a token for every "
@@ -211,14 +211,14 @@ def _view(found: Explanation, at: int) -> str:
             + f"</span><span>for {nearest}; nats/token</span></div>"
         )
     # A newline right after <pre> is dropped by HTML, so one is always given away.
-    return f'<div class="view">{choice}{key}<pre>\n{"".join(_spans(found))}</pre></div>'
+    return f'<div class="view">{choice}{key}<pre>\n{"".join(_spans(explanation))}</pre></div>'
 
 
-def _spans(found: Explanation):
-    residuals, margins = found.residuals().T.tolist(), found.margins().tolist()
-    for span, row, margin in zip(found.spans, residuals, margins, strict=True):
+def _spans(explanation: Explanation):
+    residuals, margins = explanation.residuals().T.tolist(), explanation.margins().tolist()
+    for span, row, margin in zip(explanation.spans, residuals, margins, strict=True):
         hover = f"“{repr(span.text)[1:-1]}”  " + " · ".join(
-            f"{name} {decimal(x)}" for name, x in zip(found.names, row, strict=True)
+            f"{name} {decimal(x)}" for name, x in zip(explanation.names, row, strict=True)
         )
         kinds = []
         if step := residual_step(row[0]):
@@ -232,13 +232,13 @@ def _spans(found: Explanation):
         yield f'<i{kind} data-n="{escape(hover)}">{text}</i>'
 
 
-def _tables(found: Explanation) -> str:
-    names = list(found.names[:2])
-    by_residual = _table("nats in all", found.by_text("residual")[:MOST], names)
-    worst = panel(f"What {names[0]} {found.words.verb} worst", by_residual)
-    if not found.runner_up:
+def _tables(explanation: Explanation) -> str:
+    names = list(explanation.names[:2])
+    by_residual = _table("nats in all", explanation.by_text("residual")[:MOST], names)
+    worst = panel(f"What {names[0]} {explanation.words.verb} worst", by_residual)
+    if not explanation.runner_up:
         return panels(worst)
-    ranked = found.by_text()
+    ranked = explanation.by_text()
     good = [row for row in ranked if row.nats > 0][:MOST]
     bad = [row for row in reversed(ranked) if row.nats < 0][:MOST]
     return panels(

@@ -70,7 +70,7 @@ def introduction(report: dict) -> str:
 
 def tiles(report: dict) -> str:
     """The headline numbers, those that exist."""
-    found = []
+    shown = []
     fingerprint = mapping(report.get("fingerprint"))
     own = [mapping(mapping(row).get(expert)) for expert, row in fingerprint.items()]
     rates = [rate for cell in own if (rate := number(cell.get("tra"))) is not None]
@@ -79,26 +79,26 @@ def tiles(report: dict) -> str:
         value = low if low == high else f"{low[:-2]}–{high}"
         base = [b for cell in own if (b := number(cell.get("majority_tra"))) is not None]
         unit = f"guessing the commonest token: at most {percent(max(base))}" if base else ""
-        found.append(("tokens rebuilt at home (TRA)", value, unit))
+        shown.append(("tokens rebuilt at home (TRA)", value, unit))
     routing, ood = mapping(report.get("routing")), mapping(report.get("ood"))
     if "accuracy" in routing:
         chance = percent(routing.get("chance"))
         unit = f"chance {chance}, {count(routing.get('windows'))} windows"
-        found.append(("routing accuracy", percent(routing["accuracy"]), unit))
+        shown.append(("routing accuracy", percent(routing["accuracy"]), unit))
     if hardest := hardest_unknown(ood):
         name, auroc = hardest
         unit = f"{escape(name)}; 0.5 is a coin, 1 is perfect"
-        found.append(("AUROC, hardest unknown text", score(auroc), unit))
+        shown.append(("AUROC, hardest unknown text", score(auroc), unit))
     if "auroc_random" in ood:
-        found.append(("AUROC, random tokens", score(ood["auroc_random"]), "the easy case"))
+        shown.append(("AUROC, random tokens", score(ood["auroc_random"]), "the easy case"))
     seconds = [s for v in mapping(report.get("seconds")).values() if (s := number(v)) is not None]
     if seconds:
         devices = sequence(mapping(report.get("provenance")).get("devices"))
         unit = f"on {len(devices)} device{'s' * (len(devices) > 1)}" if devices else "all stages"
-        found.append(("time, all stages", duration(sum(seconds)), unit))
+        shown.append(("time, all stages", duration(sum(seconds)), unit))
     cells = "".join(
         f'<div><dt>{name}</dt><dd>{value}</dd><div class="unit">{unit}</div></div>'
-        for name, value, unit in found
+        for name, value, unit in shown
     )
     return f'<dl class="tiles">{cells}</dl>' if cells else ""
 

@@ -1,16 +1,26 @@
-"""The sections of studies that give a table (`cr_jax.studies.interface.Section`)."""
+"""The sections of studies that give a table (`cr_jax.studies.interface.Section`), some of which
+the page also draws."""
 
+from collections.abc import Callable
+
+from cr_jax.report import modular
 from cr_jax.report.layout import figure
 from cr_jax.report.tables import plain_table
 from cr_jax.report.text import escape, label, mapping, sequence
+
+PICTURES: dict[str, Callable[[dict], str]] = {"modular": modular.pictures}
 
 
 def studies(report: dict) -> list[tuple[str, str, str]]:
     """(id, title, HTML) of each; rows are cut or filled up to the length of the head."""
     return [
-        (f"study-{escape(name)}", escape(of.get("title")), section(of))
+        (f"study-{escape(name)}", escape(of.get("title")), _drawn(name, report) + section(of))
         for name, of in ((n, mapping(s)) for n, s in mapping(report.get("sections")).items())
     ]
+
+
+def _drawn(name: str, report: dict) -> str:
+    return PICTURES[name](report) if name in PICTURES else ""
 
 
 def section(of: dict) -> str:

@@ -132,7 +132,8 @@ svg .halo{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoi
 .box.clear{fill:none}
 .wall{stroke:var(--bad);stroke-width:1.5;stroke-dasharray:2 4;fill:none}
 .arrow{stroke:var(--soft);stroke-width:1.4;fill:none}.head{fill:var(--soft)}
-.bar{fill:currentColor;opacity:.85}.trail{fill:var(--grid)}
+.bar{fill:currentColor;opacity:.85}
+.outline{fill:currentColor;fill-opacity:.12;stroke:currentColor;stroke-width:1}.trail{fill:var(--grid)}
 .line{fill:none;stroke:currentColor;stroke-width:1.9;stroke-linejoin:round}
 .ridge{fill:currentColor;fill-opacity:.42;stroke:currentColor;stroke-width:1}
 .dots{fill:none;stroke:currentColor;stroke-width:1.5;stroke-linejoin:round;opacity:.85}
@@ -187,6 +188,9 @@ pre i.x{font-weight:700;outline:1.5px solid var(--bad);
  border-radius:2px}
 .key i.x{font-weight:700;outline:1.5px solid var(--bad);
  text-decoration:underline wavy var(--bad) 1px}
+.spoken i.again{border-bottom:2px dotted var(--ink)}
+.cut{font:600 10.5px/1 system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;color:var(--soft);
+ border:1px solid var(--soft);border-radius:4px;padding:0 4px;margin:0 3px;vertical-align:1px}
 @media(max-width:640px){body{font-size:15px}
  main,header,footer{padding:0 14px}header{padding-top:24px}
  h1{font-size:1.5rem}.sides{grid-template-columns:1fr}.tiles{grid-template-columns:1fr 1fr;gap:8px}
@@ -214,4 +218,7 @@ def css() -> str:
     rules += [f".h{i}{{background:var(--h{i});color:var(--t{i})}}" for i in range(STEPS)]
     # Token confidence: d0 (certain) has no tint, d9 (a guess) the strongest.
     rules += [f".d{i}{{background:rgba(var(--doubt),{0.06 * i:.2f})}}" for i in range(1, 10)]
+    # Who speaks: behind the token, whose ink stays.
+    mix = lambda i: f"color-mix(in srgb,var(--s{i}) 28%,transparent)"
+    rules += [f".spoken i.s{i}{{color:inherit;background:{mix(i)}}}" for i in range(SLOTS)]
     return "\n".join(rules)

@@ -13,12 +13,12 @@ from cr_jax.report.text import THIN, escape, mapping, number, percent, score, se
 def hardest_unknown(data: dict) -> tuple[str, float] | None:
     """(name, AUROC) of the unknown text with the lowest AUROC, random tokens left out; None where
     the run had no other."""
-    found = [
+    aurocs = [
         (auroc, domain)
         for domain, row in mapping(data.get("per_domain")).items()
         if domain != RANDOM and (auroc := number(mapping(row).get("auroc"))) is not None
     ]
-    return (min(found)[1], min(found)[0]) if found else None
+    return (min(aurocs)[1], min(aurocs)[0]) if aurocs else None
 
 
 def unknown(report: dict) -> str:
@@ -73,22 +73,22 @@ def residuals(report: dict) -> list[str]:
     """One ridge panel per expert, on a common axis."""
     order, place = domain_order(report), slots(report)
     alpha = number(mapping(report.get("ood")).get("alpha")) or 0.05
-    found: dict[str, list] = {}
+    by_expert: dict[str, list] = {}
     for expert, row in mapping(report.get("residuals")).items():
         row = mapping(row)
         for domain in sorted(row, key=lambda d: (d != expert, order.index(d))):
             edges = [number(x) for x in sequence(mapping(row[domain]).get("edges"))]
             counts = [number(x) or 0.0 for x in sequence(mapping(row[domain]).get("counts"))]
             if None not in edges and len(edges) == len(counts) + 1 > 1 and max(edges) > 0:
-                found.setdefault(expert, []).append((domain, place[domain], edges, counts))
+                by_expert.setdefault(expert, []).append((domain, place[domain], edges, counts))
     tops = [
         max([e for e, c in zip(edges[1:], counts, strict=True) if c], default=0.0)
-        for rows in found.values()
+        for rows in by_expert.values()
         for _, _, edges, counts in rows
     ]
     high = max(tops, default=0.0) or 1.0
     out = []
-    for expert, rows in found.items():
+    for expert, rows in by_expert.items():
         own = [quantile(edges, counts, 1 - alpha) for d, _, edges, counts in rows if d == expert]
         chart = ridge_chart(rows, high, own[0] if own else None, expert)
         out.append(panel(f"expert {expert}", chart))

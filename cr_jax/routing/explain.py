@@ -89,12 +89,12 @@ class Explanation:
     @property
     def size(self) -> str:
         """The windows and tokens that were scored, and the form of the text, in words."""
-        found = self.route
-        total = found.windows if found.of_windows is None else found.of_windows
-        of = "" if found.of_windows is None else f"{found.windows:,} of "
+        route = self.route
+        total = route.windows if route.of_windows is None else route.of_windows
+        of = "" if route.of_windows is None else f"{route.windows:,} of "
         return (
             f"{of}{total:,} window{'s' * (total != 1)}, "
-            f"{found.tokens:,} token{'s' * (found.tokens != 1)}; "
+            f"{route.tokens:,} token{'s' * (route.tokens != 1)}; "
             f"text read {WORDS[self.text_form]}"
         )
 
@@ -106,39 +106,39 @@ class Explanation:
     @property
     def verdict(self) -> str:
         """The decision and its reason in one sentence."""
-        found = self.route
-        p = f"p = {found.p_values[found.nearest]:.3f}"  # not shown where it is NaN
+        route = self.route
+        p = f"p = {route.p_values[route.nearest]:.3f}"  # not shown where it is NaN
         lowest = (
             "lowest residual with its penalty"
             if self.words.typicality_weight
             else "lowest residual"
         )
         lead = (
-            f"{lowest} by {found.margin:.2f} nats/token"
+            f"{lowest} by {route.margin:.2f} nats/token"
             if self.runner_up
             else "the only expert"
-            if found.bigrams is None
-            else f"the only one of {len(found.bigrams)} experts that the bigram models left"
+            if route.bigrams is None
+            else f"the only one of {len(route.bigrams)} experts that the bigram models left"
         )
-        if found.nothing_to_judge:
-            return f"unknown: nothing to judge, {found.reason}; nearest is {found.nearest} ({lead})"
-        if found.reason == TOO_LOW:
+        if route.nothing_to_judge:
+            return f"unknown: nothing to judge, {route.reason}; nearest is {route.nearest} ({lead})"
+        if route.reason == TOO_LOW:
             return (
                 f"unknown: too predictable, there is less in it than in the own text of the "
-                f"nearest expert, {found.nearest} ({lead}; {p}, below alpha = {self.alpha:g})"
+                f"nearest expert, {route.nearest} ({lead}; {p}, below alpha = {self.alpha:g})"
             )
-        if found.expert is None:
+        if route.expert is None:
             return (
-                f"unknown: the nearest expert, {found.nearest} ({lead}), {self.words.verb} "
+                f"unknown: the nearest expert, {route.nearest} ({lead}), {self.words.verb} "
                 f"{self.words.what} worse than usual for its own text ({p}, below alpha = "
                 f"{self.alpha:g})"
             )
-        if found.known is None:
+        if route.known is None:
             return (
-                f"{found.nearest}: {lead}; {found.tokens} tokens are too few to say whether "
+                f"{route.nearest}: {lead}; {route.tokens} tokens are too few to say whether "
                 f"that is usual for its own text (at least {self.shortest})"
             )
-        return f"{found.nearest}: {lead}; usual for its own text ({p})"
+        return f"{route.nearest}: {lead}; usual for its own text ({p})"
 
     def residuals(self) -> Float[np.ndarray, "E S"]:
         """Nats/token of each span by each expert."""
@@ -179,7 +179,7 @@ class Explanation:
                 float(mean[1]) if len(mean) > 1 else float("nan"),
             )
 
-        return sorted((one(*group) for group in groups.items()), key=lambda found: -found.nats)
+        return sorted((one(*group) for group in groups.items()), key=lambda sums: -sums.nats)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types: the verdict, what experts are ranked by (`rule`), how much is here, and
@@ -234,19 +234,19 @@ def explain(
     # have other tokens; all pieces that start before `size` are then whole.
     start = _Start(text, bank.text_form, size + PIECE)
     if isinstance(by, Cascade):
-        found = by.route(start, options, sizes, on_block)
-        bank = bank.select(found.residuals)
+        answer = by.route(start, options, sizes, on_block)
+        bank = bank.select(answer.residuals)
     else:
-        found = route(bank, start, options, sizes, on_block)
+        answer = route(bank, start, options, sizes, on_block)
     block = next(
-        windows_of_text(bank.tokenizer, start.kept, bank.model.window, min(windows, found.windows))
+        windows_of_text(bank.tokenizer, start.kept, bank.model.window, min(windows, answer.windows))
     )
-    names = found.ranked
+    names = answer.ranked
     rows = [bank.index(name) for name in names]
     tokens = block.tokens[block.mask]
     scores = score_tokens(bank, block, sizes)
     return Explanation(
-        route=found,
+        route=answer,
         alpha=float(options.alpha),
         names=names,
         tokens=tokens,

@@ -1,6 +1,7 @@
 """What a caller can ask of a route: the same in the library and on the command line."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from cr_jax.errors import UserError
@@ -38,3 +39,35 @@ class RouteOptions:
             raise UserError(f"rule={self.rule!r}: rank by 'bank', {' or '.join(map(repr, RULES))}")
         if self.tra not in ("none", "nearest", "all"):
             raise UserError(f"tra={self.tra!r}: measure it for 'none', 'nearest' or 'all' experts")
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentOptions:
+    """How a text is cut.
+
+    switch: nats that a change of expert costs; minimum: tokens of a span at least; alpha: a span
+    whose p-value is below it is unknown; evidence: what prices tokens, the experts by the bank's
+    rule or their bigram models alone (much faster); reset: score windows that begin half a window
+    later too, and take each token's lower cost: after a switch a window is of no use to the right
+    expert until it begins anew.  delay: a switch is settled once so many more tokens were read.
+    `UserError` for what cannot be.
+    """
+
+    switch: float = 30.0
+    minimum: int = 32
+    alpha: float = 0.05
+    evidence: Literal["experts", "bigrams"] = "experts"
+    reset: bool = True
+    delay: int = 2048
+
+    def __post_init__(self):
+        if not (math.isfinite(self.switch) and self.switch >= 0):
+            raise UserError(f"switch is a cost in nats, 0 or more; got {self.switch}")
+        if not 1 <= self.minimum <= 512:
+            raise UserError(f"minimum must lie in [1, 512] tokens, got {self.minimum}")
+        if self.delay < 2 * self.minimum:
+            raise UserError(f"delay must be at least twice the minimum, got {self.delay}")
+        if not 0 <= self.alpha <= 1:
+            raise UserError(f"alpha is a share and must lie in [0, 1], got {self.alpha}")
+        if self.evidence not in ("experts", "bigrams"):
+            raise UserError(f"evidence is experts or bigrams, not {self.evidence!r}")

@@ -209,6 +209,23 @@ def token_nats(bigram: BigramTable, tokens: Int[Array, "B L"]) -> Float[Array, "
     return jnp.concatenate([alone[:, :1], jnp.where(jnp.isfinite(known), known, other)], -1)
 
 
+def bigram_nats(
+    bigrams: BigramTable, tokens: Integer[np.ndarray, "B L"], rows: int = 512
+) -> Float[np.ndarray, "E B L"]:
+    """`token_nats` of any number of windows by every bigram model; rows: windows of one call."""
+    nats = np.empty((len(bigrams.alone), *tokens.shape), np.float32)
+    for start in range(0, len(tokens), rows):
+        part = np.asarray(tokens[start : start + rows], np.int32)
+        filled = np.pad(part, ((0, rows - len(part)), (0, 0)), "edge")
+        nats[:, start : start + rows] = _bigram_nats(bigrams, filled)[:, : len(part)]
+    return nats
+
+
+@jax.jit
+def _bigram_nats(bigrams: BigramTable, tokens: Int[Array, "B L"]) -> Float[Array, "E B L"]:
+    return jax.lax.map(lambda one: token_nats(one, tokens), bigrams)
+
+
 def mixed(
     nll: Float[Array, "..."], bigram_nll: Float[Array, "..."], weight: float
 ) -> Float[Array, "..."]:

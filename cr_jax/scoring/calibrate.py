@@ -76,28 +76,28 @@ def usable(windows: Windows, model: ModelConfig) -> dict[int, np.ndarray]:
     real = windows.mask.sum(-1)
     lengths = [1 << k for k in range(3, 63) if SHORTEST <= 1 << k < model.window] + [model.window]
     at = {n: np.flatnonzero(real >= n) for n in lengths}
-    found = {n: rows for n, rows in at.items() if rows.size}
-    if not found:
+    long_enough = {n: rows for n, rows in at.items() if rows.size}
+    if not long_enough:
         raise UserError(
             "no validation window is long enough to calibrate on: give at least "
             f"{min(at, default=model.window)} tokens of validation text per expert"
         )
-    return found
+    return long_enough
 
 
 def _of_documents(
     made: Calibration, means: Float[np.ndarray, " B"], documents: Windows
 ) -> dict[int, Float[np.ndarray, " _"]]:
     """`Calibration.documents` from the residuals of the documents' windows, nats/token."""
-    tokens, found = documents.mask.sum(-1), {count: [] for count in DOCUMENT_WINDOWS}
+    tokens, means_of = documents.mask.sum(-1), {count: [] for count in DOCUMENT_WINDOWS}
     p = made.p_value(means, tokens)
     for document in np.unique(documents.document):
         at = np.flatnonzero((documents.document == document) & np.isfinite(p))
         for count in DOCUMENT_WINDOWS:
             if at.size >= count:
                 weighted, total, *_ = p_sums(p[at[:count]], tokens[at[:count]])
-                found[count].append(weighted / total)
-    return {k: _spread(np.sort(np.round(v, 4))) for k, v in found.items() if len(v) >= FEWEST}
+                means_of[count].append(weighted / total)
+    return {k: _spread(np.sort(np.round(v, 4))) for k, v in means_of.items() if len(v) >= FEWEST}
 
 
 def _spread(values):

@@ -70,10 +70,10 @@ def wording(rule: Scoring | Any) -> Wording:
     in the paper.
     """
     get = rule.get if isinstance(rule, Mapping) else lambda name: getattr(rule, name, None)
-    found, weight = _residual(get), get("typicality_weight") or get("excess")
+    plain, weight = _residual(get), get("typicality_weight") or get("excess")
     if type(weight) not in (int, float) or not 0 < weight < float("inf"):
-        return found
-    return found._replace(paper=False, typicality_weight=float(weight))
+        return plain
+    return plain._replace(paper=False, typicality_weight=float(weight))
 
 
 def _residual(get: Callable[[str], Any]) -> Wording:

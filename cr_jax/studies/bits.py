@@ -143,8 +143,8 @@ def finite_scheme(finite: quantizer.Finite, levels: int) -> Scheme:
 
 def _both(codes, values):
     def quantize(z):
-        found = codes(z)
-        return found, values(found)
+        coded = codes(z)
+        return coded, values(coded)
 
     return quantize
 

@@ -68,15 +68,15 @@ def windows(
     if not count or whole[0].shape[1] != whole[1].shape[1]:
         raise UserError("a blend needs full windows of the same length from both domains")
     a_ids, b_ids = (w[:count] for w in whole)
-    found = {}
+    blended = {}
     for percent in shares:
         chosen = select(count, a_ids.shape[1], percent, layout, chunk, seed)
-        found[percent] = Windows(
+        blended[percent] = Windows(
             np.where(chosen, a_ids, b_ids),
             np.ones(chosen.shape, bool),
             np.arange(count, dtype=np.int64),
         )
-    return found
+    return blended
 
 
 def run(names: Sequence[str], a: str, b: str, curves: Mapping[str, Mapping[float, Sums]]) -> dict:

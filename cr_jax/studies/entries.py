@@ -12,7 +12,7 @@ import numpy as np
 from cr_jax.config import Experiment
 from cr_jax.errors import UserError
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.studies import baselines, bits, blends, lengths, nested_latents, weak_experts
+from cr_jax.studies import baselines, bits, blends, lengths, nested_latents, segments, weak_experts
 from cr_jax.studies.interface import Context, Section, Study
 from cr_jax.studies.unknown import ood
 
@@ -58,16 +58,16 @@ def cut_windows(context: Context) -> dict:
 
 
 def lengths_section(report: dict) -> Section:
-    found = report["lengths"]
+    figures = report["lengths"]
     return Section(
         "How much text routing needs",
         ("tokens", "routed to the own expert", "by TRA"),
         [
-            (k, percent(found["accuracy"][k]), percent(found["accuracy_tra"][k]))
-            for k in found["accuracy"]
+            (k, percent(figures["accuracy"][k]), percent(figures["accuracy_tra"][k]))
+            for k in figures["accuracy"]
         ],
         f"Each row shows the experts the first tokens of a window only; chance is "
-        f"{percent(found['chance'])}.",
+        f"{percent(figures['chance'])}.",
         "accuracy does not grow with the number of tokens.",
     )
 
@@ -100,44 +100,44 @@ def blended_windows(context: Context) -> dict:
 
 
 def blends_section(report: dict) -> Section:
-    found = report["blends"]
-    curves = found["layouts"]
+    figures = report["blends"]
+    curves = figures["layouts"]
     shares = next(iter(curves.values()))["share"]
     return Section(
-        f"Windows that mix {found['a']} and {found['b']}",
-        (f"share of {found['a']}", *(f"to {found['a']}, {layout}" for layout in curves)),
+        f"Windows that mix {figures['a']} and {figures['b']}",
+        (f"share of {figures['a']}", *(f"to {figures['a']}, {layout}" for layout in curves)),
         [
             (f"{share:g} %", *(percent(curve["won_a"][i]) for curve in curves.values()))
             for i, share in enumerate(shares)
         ],
-        f"Each row gives the share of windows that go to {found['a']}'s expert when so much of a "
-        f"window's text is {found['a']} and the rest {found['b']}, the two nearest domains.",
+        f"Each row gives the share of windows that go to {figures['a']}'s expert when so much of a "
+        f"window's text is {figures['a']} and the rest {figures['b']}, the two nearest domains.",
         "the share that goes to an expert does not grow with the share of its own text.",
     )
 
 
 def latent_bits(context: Context) -> dict:
     """What z costs in bits, of each expert on its own domain."""
-    bank, found = context.bank, {}
+    bank, of_expert = context.bank, {}
     for name in bank.names:
         full = {
             split: w.tokens[w.mask.all(-1)][:MOST_WINDOWS]
             for split, w in (("test", context.text.test[name]), ("valid", context.text.valid[name]))
         }
         text = "".join(map(bank.tokenizer.decode, full["test"])).encode("utf-8", "replace")
-        found[name] = bits.run(
+        of_expert[name] = bits.run(
             bank.model,
             bank.expert_params(name),
             full["test"],
             full["valid"],
             batch=context.experiment.eval.batch,
         ) | bits.raw_bits(full["test"], bank.tokenizer.vocab_size, text)
-    return {"bits": found}
+    return {"bits": of_expert}
 
 
 def bits_section(report: dict) -> Section:
-    found = report["bits"]
-    first = next(iter(found.values()))
+    experts = report["bits"]
+    first = next(iter(experts.values()))
     return Section(
         "What the latents cost in bits",
         ("expert", "numbers of z as", "bits/token", "bits/token, entropy", "TRA"),
@@ -151,7 +151,7 @@ def bits_section(report: dict) -> Section:
                 else f"{row['entropy_bits_per_token']:.1f}",
                 percent(row["tra"]),
             )
-            for name, of in found.items()
+            for name, of in experts.items()
             for row in of["rows"]
         ],
         f"{first['says']}; a raw token id takes {first['raw_id_bits_per_token']:.1f} bits.",
@@ -183,12 +183,12 @@ def fitted_offsets(context: Context) -> dict:
 
 
 def offsets_section(report: dict) -> Section:
-    found = report["offsets"]
-    accuracy = found["accuracy"]
+    figures = report["offsets"]
+    accuracy = figures["accuracy"]
     return Section(
         "Offsets for experts that lose their own text",
         ("expert", "offset, nats/token"),
-        [(name, f"{value:.4f}") for name, value in found["offsets"].items()],
+        [(name, f"{value:.4f}") for name, value in figures["offsets"].items()],
         "An offset is taken off an expert's residual before experts are ranked; it is fitted on "
         "validation windows.",
         "windows of test are routed worse with offsets than without.",
@@ -211,7 +211,7 @@ def unknown_rules(context: Context) -> dict:
 
 
 def unknown_section(report: dict) -> Section:
-    found = report["unknown_rules"]
+    figures = report["unknown_rules"]
     return Section(
         "Rules that tell unknown text",
         ("rule", "AUROC", "worst", "attacks let in", "false alarm"),
@@ -223,13 +223,13 @@ def unknown_section(report: dict) -> Section:
                 percent(s["attack_accept"]),
                 percent(s["false_alarm"]),
             )
-            for rule, s in found["scores"].items()
+            for rule, s in figures["scores"].items()
         ],
         "Each row is a rule fitted on validation windows of known domains; AUROC is a mean over "
         "domains left out in turn and unseen ones, and attacks are easy texts of no domain.",
         "AUROC is near 0.5, or false alarms on test are far above "
-        f"{percent(found['target_false_alarm'])}.",
-        f"chosen on validation windows: {found['rule']}.",
+        f"{percent(figures['target_false_alarm'])}.",
+        f"chosen on validation windows: {figures['rule']}.",
     )
 
 
@@ -243,12 +243,12 @@ def host_baselines(context: Context) -> dict:
 
 
 def baselines_section(report: dict) -> Section:
-    found = report["baselines"]
-    shown = [k for k in next(iter(found.values())) if k.isdecimal()]
+    routers = report["baselines"]
+    shown = [k for k in next(iter(routers.values())) if k.isdecimal()]
     return Section(
         "Other ways to route the same text",
         ("router", *(f"{k} tokens" for k in shown)),
-        [(name, *(percent(of[k]) for k in shown)) for name, of in found.items()],
+        [(name, *(percent(of[k]) for k in shown)) for name, of in routers.items()],
         "Each row gives the share of test windows, cut to their first tokens, that another method "
         "gives to their own domain (mean over domains).",
         "a cheaper method routes as well as the experts do.",
@@ -263,14 +263,48 @@ def some_latents(context: Context) -> dict:
 
 
 def latents_section(report: dict) -> Section:
-    found = report["nested_latents"]
+    figures = report["nested_latents"]
     return Section(
         "Rebuilt from the first latents",
-        ("expert", *(f"{k} latents" if k > 1 else "1 latent" for k in found["k"])),
-        [(name, *map(percent, row)) for name, row in found["tra"].items()],
+        ("expert", *(f"{k} latents" if k > 1 else "1 latent" for k in figures["k"])),
+        [(name, *map(percent, row)) for name, row in figures["tra"].items()],
         "Each row gives the TRA of one expert on its own test windows when the decoder gets only "
         "the first latents.",
         "TRA does not grow with the number of latents.",
+    )
+
+
+def cut_texts(context: Context) -> dict:
+    """Whether texts are cut where their domain changes."""
+    names, settings = context.bank.names, context.experiment.eval
+    valid = {n: context.text.valid[n] for n in names}
+    sizes = BatchSizes(settings.expert_chunk, settings.batch)
+    return segments.run(context.bank, valid, context.own_test, context.experiment.seed, sizes)
+
+
+def segments_section(report: dict) -> Section:
+    found = report["segments"]
+    return Section(
+        "Texts cut where their domain changes",
+        ("way", "tokens right", "F1 within 8 tokens", "within 32", "Pk", "WindowDiff", "error"),
+        [
+            (
+                name,
+                percent(row["token_accuracy"]),
+                f"{row['boundary_f1']:.3f}",
+                f"{row['boundary_f1_32']:.3f}",
+                f"{row['pk']:.3f}",
+                f"{row['windowdiff']:.3f}",
+                f"{row['error']:.1f}",
+            )
+            for name, of in found["baselines"].items()
+            for row in (of["splices"],)
+        ],
+        "Spliced test texts whose pieces have 128 to 2,048 tokens; F1 of boundaries, Pk and "
+        "WindowDiff (lower is better), and the median distance in tokens from a switch to the "
+        "nearest cut.  Known switches say what the names alone cost.",
+        "fixed windows find the switches as well.",
+        f"windows that begin anew add {found['reset_gain']:+.3f} to F1 within 8 tokens.",
     )
 
 
@@ -280,6 +314,7 @@ ENTRIES = (
     Study("bits", latent_bits, bits_section),
     Study("offsets", fitted_offsets, offsets_section, at_least(2)),
     Study("unknown_rules", unknown_rules, unknown_section, at_least(3)),
+    Study("segments", cut_texts, segments_section, at_least(2)),
     Study("nested_latents", some_latents, latents_section, nested_latents.check),
     Study("baselines", host_baselines, baselines_section, at_least(2)),
 )

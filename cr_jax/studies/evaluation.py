@@ -69,7 +69,7 @@ def score_domains(
     """Scores each domain's windows by every expert; `on_windows(n)` reports progress."""
     lengths = np.zeros(bank.model.vocab_size, np.int64)
     lengths[: bank.tokenizer.vocab_size] = bank.tokenizer.token_bytes
-    found = {}
+    by_domain = {}
     for name, windows in domains.items():
         nll, residual, correct = [], [], []
         for start in range(0, len(windows), _BLOCK):
@@ -79,13 +79,13 @@ def score_domains(
             residual.append(_sums(scores.residual, part.mask))
             correct.append(np.sum(scores.correct & part.mask, -1))
             on_windows(len(part))
-        found[name] = DomainScores(
+        by_domain[name] = DomainScores(
             *(np.concatenate(x, 1) for x in (nll, residual, correct)),
             windows.mask.sum(-1),
             np.sum(lengths[windows.tokens] * windows.mask, -1),
             objective.majority_rate(windows.tokens, windows.mask),
         )
-    return found
+    return by_domain
 
 
 def _sums(

@@ -27,23 +27,23 @@ def run(bank: ExpertBank, domains: Mapping[str, Windows], count: int) -> dict:
         h, _ = net.apply(params, tokens, mask)
         return objective.token_scores(h, models.head(bank.model, params), tokens)
 
-    names, found = list(domains), []
+    names, examples = list(domains), []
     for e, expert in enumerate(bank.names):
         foreign = names[(names.index(expert) + 1 + e) % len(names)]
         foreign = foreign if foreign != expert else names[(names.index(expert) + 1) % len(names)]
         for domain in [expert] * (count - 1) + [foreign] * (count > 0):
             windows = domains[domain]
-            at = (len(windows) // 2 + len(found)) % len(windows)
+            at = (len(windows) // 2 + len(examples)) % len(windows)
             tokens, mask = windows.tokens[at : at + 1], windows.mask[at : at + 1]
             scores = jax.device_get(rebuild(bank.expert_params(expert), tokens, mask))
-            found.append(
+            examples.append(
                 {
                     "expert": expert,
                     "domain": domain,
                     **_described(bank.tokenizer, tokens[0], mask[0], scores),
                 }
             )
-    return {"examples": found}
+    return {"examples": examples}
 
 
 def _described(tokenizer, tokens, mask, scores) -> dict:

@@ -28,9 +28,9 @@ def windows(
     Windows with fewer tokens are left out of that length.  `UserError` when a length does not fit
     or a domain has no window that long.
     """
-    found: dict[int, dict[str, Windows]] = {}
+    cut: dict[int, dict[str, Windows]] = {}
     for length in lengths:
-        found[length] = {}
+        cut[length] = {}
         for name, w in domains.items():
             most = w.tokens.shape[1]
             if not 0 < length <= most:
@@ -42,8 +42,8 @@ def windows(
                     "out or give longer documents"
                 )
             mask = w.mask[long] & (np.arange(most)[None] < length)
-            found[length][name] = Windows(w.tokens[long], mask, w.document[long])
-    return found
+            cut[length][name] = Windows(w.tokens[long], mask, w.document[long])
+    return cut
 
 
 def documents(
@@ -56,14 +56,14 @@ def documents(
     least_tokens: int = 64,
 ) -> dict[str, Windows]:
     """`data.document_windows` of each domain.  `UserError` for one without a document that long."""
-    found = {}
+    whole_documents = {}
     for name, corpus in corpora.items():
-        found[name] = document_windows(
+        whole_documents[name] = document_windows(
             corpus, window, pad_id, limit=limit, most_tokens=most_tokens, least_tokens=least_tokens
         )
-        if not len(found[name]):
+        if not len(whole_documents[name]):
             raise UserError(f"{name}: no test document has {least_tokens} tokens; ask for less")
-    return found
+    return whole_documents
 
 
 def run(
@@ -85,7 +85,7 @@ def run(
     cases: dict[str, Mapping[str, Sums]] = {str(k): v for k, v in sorted(by_length.items())}
     if documents is not None:
         cases["document"] = {n: whole(s) for n, s in documents.items()}
-    found = {k: {} for k in ("accuracy", "accuracy_tra", "per_domain", "confusion", "windows")}
+    measured = {k: {} for k in ("accuracy", "accuracy_tra", "per_domain", "confusion", "windows")}
     for case, domains in cases.items():
         own = _own(names, domains)
         table, right, right_tra = {}, {}, {}
@@ -95,12 +95,12 @@ def run(
             table[name] = {n: int((won == e).sum()) for e, n in enumerate(names)}
             right[name] = float((won == home).mean())
             right_tra[name] = float(((s.correct / s.tokens).argmax(0) == home).mean())
-        found["accuracy"][case] = float(np.mean(list(right.values())))
-        found["accuracy_tra"][case] = float(np.mean(list(right_tra.values())))
-        found["per_domain"][case] = right
-        found["confusion"][case] = table
-        found["windows"][case] = {n: len(domains[n].tokens) for _, n in own}
-    out = {**found, "chance": 1 / len(names), "rule": "argmin nats/token", "sequential": None}
+        measured["accuracy"][case] = float(np.mean(list(right.values())))
+        measured["accuracy_tra"][case] = float(np.mean(list(right_tra.values())))
+        measured["per_domain"][case] = right
+        measured["confusion"][case] = table
+        measured["windows"][case] = {n: len(domains[n].tokens) for _, n in own}
+    out = {**measured, "chance": 1 / len(names), "rule": "argmin nats/token", "sequential": None}
     if documents is not None and valid_documents is not None:
         evidence = fit_evidence(_prefixes(names, valid_documents))
         out["sequential"] = curve(_prefixes(names, documents), evidence, thresholds)
@@ -132,10 +132,10 @@ def _own(names, domains) -> list[tuple[int, str]]:
 
 def _prefixes(names, documents):
     """Every document's running sums, with its home: one entry per document."""
-    found = []
+    curves = []
     for home, name in _own(names, documents):
         s = documents[name]
         for document in np.unique(s.document):
             at = s.document == document
-            found.append((home, *prefixes(s.nll[:, at], s.tokens[at])))
-    return found
+            curves.append((home, *prefixes(s.nll[:, at], s.tokens[at])))
+    return curves

@@ -39,7 +39,7 @@ def run(
     """-> {"k", "tra" {expert: [k]}, "nll" {expert: [k]}, nats/token}: each expert on its own test
     windows, all tokens seen, from the first k latents."""
     sizes = sizes or BatchSizes.for_device()
-    found: dict = {"k": list(ks), "tra": {}, "nll": {}}
+    measured: dict = {"k": list(ks), "tra": {}, "nll": {}}
     for name, windows in own.items():
         tokens, tra, nll = windows.mask.sum(), [], []
         score = functools.partial(_sums, bank.model, bank.expert_params(name), chunk=sizes.tokens)
@@ -48,8 +48,8 @@ def run(
             right, nats = in_batches(of_k, windows, sizes.rows(len(windows)))
             tra.append(float(right.sum() / tokens))
             nll.append(float(nats.sum(dtype=np.float64) / tokens))
-        found["tra"][name], found["nll"][name] = tra, nll
-    return {"nested_latents": found}
+        measured["tra"][name], measured["nll"][name] = tra, nll
+    return {"nested_latents": measured}
 
 
 @functools.partial(jax.jit, static_argnames=("model", "chunk"))

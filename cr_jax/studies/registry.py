@@ -76,13 +76,13 @@ def run(context: Context, say: Callable[[str], None] = lambda line: None) -> dic
     A study that cannot be made of this run's text is left out with one line, which also stands in
     its section: the run's other results are worth more than it.
     """
-    found: dict = {}
+    answers: dict = {}
     sections: dict = {}
     for name in dict.fromkeys(context.experiment.studies):
         study = STUDIES[name]
         try:
             part = study.run(context)
-            if taken := part.keys() & (found.keys() | OTHERS):
+            if taken := part.keys() & (answers.keys() | OTHERS):
                 raise UserError(
                     f"its result has the key {', '.join(sorted(taken))}, which is "
                     "another's; choose another key"
@@ -92,7 +92,7 @@ def run(context: Context, say: Callable[[str], None] = lambda line: None) -> dic
             say(f"study {name} is left out: {error}")
             section = {"title": name, "left_out": str(error)}
             part = {}
-        found |= part
+        answers |= part
         if section:
             sections[name] = section
-    return {**found, "sections": sections} if sections else found
+    return {**answers, "sections": sections} if sections else answers

@@ -21,7 +21,7 @@ Residuals = Mapping[str, Float[np.ndarray, "E N"]]  # per domain, nats/token
 
 
 def rules(
-    found: Mapping[str, np.ndarray], window: int, experts: list[str]
+    arrays: Mapping[str, np.ndarray], window: int, experts: list[str]
 ) -> dict[str, dict[str, Residuals]]:
     """{rule: {split: residuals}} of one run's full windows; lower is nearer.
 
@@ -30,7 +30,7 @@ def rules(
     a rule by each expert's own mean and deviation on valid.  "test" also has the unseen: what
     stands under unseen/ or is no expert's.
     """
-    places = sorted({k.split(":")[0] for k in found})
+    places = sorted({k.split(":")[0] for k in arrays})
     unseen = [
         k
         for k in places
@@ -43,12 +43,12 @@ def rules(
 
     def read(rule, key, sign=1.0):
         return {
-            split: {d: sign / window * found[f"{place}:{rule}:{key}"] for d, place in of.items()}
+            split: {d: sign / window * arrays[f"{place}:{rule}:{key}"] for d, place in of.items()}
             for split, of in domains.items()
         }
 
     out = {"seen": read("seen", "nll"), "TRA": read("seen", "correct", -1.0)}
-    hidden = sorted({k.split(":")[1] for k in found} - {"seen"})
+    hidden = sorted({k.split(":")[1] for k in arrays} - {"seen"})
     out |= {rule: read(rule, "residual") for rule in hidden}
     add = lambda *names: {
         s: {d: sum(out[n][s][d] for n in names) for d in out["seen"][s]} for s in domains
@@ -119,13 +119,13 @@ def run(folder: Path, variant_of: Callable[[str], str]) -> list[dict[str, Any]]:
         if not experts:  # the seed of other runs
             continue
         with np.load(path, allow_pickle=False) as stored:
-            found = unpack(stored)
+            arrays = unpack(stored)
         tra = float(
             np.mean(
-                [found[f"test/{d}:seen:correct"][e].mean() / window for e, d in enumerate(experts)]
+                [arrays[f"test/{d}:seen:correct"][e].mean() / window for e, d in enumerate(experts)]
             )
         )
-        for rule, residuals in rules(found, window, experts).items():
+        for rule, residuals in rules(arrays, window, experts).items():
             rows.append(
                 {
                     "run": path.stem,

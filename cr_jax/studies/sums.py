@@ -42,8 +42,8 @@ def scorer(bank: ExpertBank, sizes: BatchSizes | None = None) -> Score:
     """The bank's own scoring."""
 
     def score(windows):
-        found = score_domains(bank, {"windows": windows}, sizes)["windows"]
-        return found.residual_nll, found.correct
+        scores = score_domains(bank, {"windows": windows}, sizes)["windows"]
+        return scores.residual_nll, scores.correct
 
     return score
 
@@ -53,7 +53,7 @@ def measure(score: Score, windows: Mapping[Key, Windows]) -> dict[Key, Sums]:
 
     `UserError` for a window without tokens or sums of another shape.
     """
-    found = {}
+    sums_of = {}
     for name, part in windows.items():
         tokens = part.mask.sum(-1)
         if not len(part) or not tokens.all():
@@ -67,5 +67,7 @@ def measure(score: Score, windows: Mapping[Key, Windows]) -> dict[Key, Sums]:
                 f"{name}: a scorer returns sums of shape [experts, {len(part)}], "
                 f"got {nll.shape} and {correct.shape}"
             )
-        found[name] = Sums(nll.astype(np.float64), correct.astype(np.int64), tokens, part.document)
-    return found
+        sums_of[name] = Sums(
+            nll.astype(np.float64), correct.astype(np.int64), tokens, part.document
+        )
+    return sums_of

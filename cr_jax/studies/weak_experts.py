@@ -33,7 +33,7 @@ def own_offsets(
     """
     if not 0 <= share <= 1:
         raise UserError(f"share={share} of an expert's own windows must lie in [0, 1]")
-    found = np.zeros(len(names))
+    offsets = np.zeros(len(names))
     for e, name in enumerate(names):
         r = np.asarray(residuals[name], np.float64) if name in residuals else np.empty((0, 0))
         if r.shape[0] != len(names) or not r.size or not np.isfinite(r).all():
@@ -42,8 +42,8 @@ def own_offsets(
                 "validation window are needed for offsets"
             )
         if share:
-            found[e] = least_offset(r, e, share)
-    return found
+            offsets[e] = least_offset(r, e, share)
+    return offsets
 
 
 def choose(
@@ -59,10 +59,10 @@ def choose(
     """
     best = None
     for share in sorted(shares):
-        found = own_offsets(residuals, names, share)
-        right = accuracy(residuals, names, found)
+        offsets = own_offsets(residuals, names, share)
+        right = accuracy(residuals, names, offsets)
         if best is None or right > best[0]:
-            best = right, share, found
+            best = right, share, offsets
     return best[1:]
 
 

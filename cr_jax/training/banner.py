@@ -57,23 +57,23 @@ def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[
     tokens: of each expert's training text.  A run that lasts seconds has no number to compare.
     """
     total = train.steps * train.batch * window or train.tokens
-    found = []
+    lines = []
     for name, have in tokens.items():
         limit = train.max_epochs * have or total
         if limit < total:
-            found.append(
+            lines.append(
                 f"{name}: learns for {limit / total:.0%} of the run: then it has read "
                 f"its {have:,} tokens {train.max_epochs:g} times "
                 "(config.train.max_epochs)"
             )
         elif have and total > MANY * have:
-            found.append(
+            lines.append(
                 f"{name}: its {have:,} tokens will be read {total / have:.0f} times; an "
                 "expert that knows its text by heart takes new text of its domain for "
                 "another's: give more text or fewer steps, or try "
                 "config.train.max_epochs"
             )
-    return found
+    return lines
 
 
 def _kernels(plan: Plan, model: TransformerConfig) -> str:

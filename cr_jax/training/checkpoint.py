@@ -174,7 +174,7 @@ class Checkpointer:
                     "config describes: use a new --workdir"
                 )
             try:
-                found = self._read(
+                stored = self._read(
                     step,
                     state=ocp.args.StandardRestore(target),
                     iterator=ocp.args.JsonRestore(),
@@ -185,9 +185,9 @@ class Checkpointer:
                     raise  # the others may wait for this one in the middle of their reading
                 self._pass_over(step, " ".join(str(error).split())[:200], passed)
                 continue
-            state = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(found["state"]))
+            state = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(stored["state"]))
             self._current = step
-            return step, state, found["iterator"], found["record"]
+            return step, state, stored["iterator"], stored["record"]
         if processes.from_first(self.steps):
             raise UserError(
                 f"every checkpoint in {self.folder} is damaged; move the folder away to start over"
@@ -285,13 +285,13 @@ class Checkpointer:
         if not isinstance(sealed, dict) or not sealed:
             return "its seal cannot be read"
         try:
-            found = hash_files(self.folder / str(step))
+            hashes = hash_files(self.folder / str(step))
         except (UserError, OSError) as error:
             return str(error)
-        for name in sorted(sealed.keys() | found.keys()):
-            if name not in found:
+        for name in sorted(sealed.keys() | hashes.keys()):
+            if name not in hashes:
                 return f"{name} is missing"
-            if sealed.get(name) != found[name]:
+            if sealed.get(name) != hashes[name]:
                 return f"{name} has changed"
         return incomplete(self._place / str(step))
 

@@ -66,7 +66,12 @@ def train(
     )
     keep_best = job.keep_best and validation is not NEVER
     make_state = lambda key: init_state(
-        loss, experiment.optimizer, key, 1.0 if job.rates else None, keep_best
+        loss,
+        experiment.optimizer,
+        key,
+        1.0 if job.rates else None,
+        keep_best,
+        blank=job.start is not None,
     )
     with contextlib.ExitStack() as opened, stop_signals() as stop:
         restored = checkpointer = writer = None

@@ -93,14 +93,14 @@ class CompressorLoss:
         return models.init(self.model, key)
 
     def rows(self, batch, key, axis_name):
-        found, kept = draw_for(self.model, self.train, batch["tokens"].shape, key, axis_name)
+        fields, kept = draw_for(self.model, self.train, batch["tokens"].shape, key, axis_name)
         tokens, mask = batch["tokens"], batch.get("mask")
         if kept is not None:
             mask = kept if mask is None else mask & kept
-        found["tokens"] = tokens
+        fields["tokens"] = tokens
         if mask is None:
-            return found, jnp.float32(tokens.size)
-        return {**found, "mask": mask}, jnp.sum(mask, dtype=jnp.float32)
+            return fields, jnp.float32(tokens.size)
+        return {**fields, "mask": mask}, jnp.sum(mask, dtype=jnp.float32)
 
     def __call__(self, params, rows, count):
         model, tokens, mask = self.model, rows["tokens"], rows.get("mask")

@@ -61,5 +61,5 @@ def shares(seconds: Mapping[str, float]) -> str:
     Phases of less than 0.05 % are left out.
     """
     total = sum(seconds.values())
-    found = sorted(((s / total, name) for name, s in seconds.items() if total), reverse=True)
-    return ", ".join(f"{name} {100 * s:.1f} %" for s, name in found if s >= 0.0005)
+    parts = sorted(((s / total, name) for name, s in seconds.items() if total), reverse=True)
+    return ", ".join(f"{name} {100 * s:.1f} %" for s, name in parts if s >= 0.0005)

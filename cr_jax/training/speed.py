@@ -43,10 +43,10 @@ def peak_flops(device: jax.Device | str | None = None) -> float | None:
     Names match as whole words: an L40 is not an L4, nor a GB200 a B200.
     """
     kind = device if isinstance(device, str) else (device or jax.devices()[0]).device_kind
-    found = [
+    matching = [
         name for name in PEAKS if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", kind, re.IGNORECASE)
     ]
-    return 1e12 * PEAKS[max(found, key=len)] if found else None
+    return 1e12 * PEAKS[max(matching, key=len)] if matching else None
 
 
 def forward_flops(config: ModelConfig) -> dict[str, float]:

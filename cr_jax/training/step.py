@@ -39,9 +39,15 @@ def init_state(
     key: PRNGKeyArray,
     rate: float | None = None,
     keep_best: bool = False,
+    blank: bool = False,
 ) -> TrainState:
-    """Fresh state of one expert; call it under `jax.jit`."""
-    params = loss.init(key)
+    """Fresh state of one expert; call it under `jax.jit`.  blank: with zeros for parameters, where
+    others take their place at once: drawing them compiles for seconds."""
+    params = (
+        jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(loss.init, key))
+        if blank
+        else loss.init(key)
+    )
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

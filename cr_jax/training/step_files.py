@@ -30,13 +30,13 @@ def hash_files(folder: Path) -> dict[str, str]:
 
     Raises `OSError` for a folder that cannot be listed, `UserError` for a file that cannot be read.
     """
-    found = {}
+    hashes = {}
     for place, _, names in os.walk(folder, onerror=_unless_missing):
         for name in names:
             path = Path(place, name)
             if path.is_file():
-                found[str(path.relative_to(folder))] = sha256(path)
-    return dict(sorted(found.items()))
+                hashes[str(path.relative_to(folder))] = sha256(path)
+    return dict(sorted(hashes.items()))
 
 
 def incomplete(folder: Path) -> str:

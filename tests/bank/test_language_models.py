@@ -226,8 +226,9 @@ def test_another_shape_on_file_is_refused(copy):
     sealed(copy, shape=dataclasses.replace(TINY_LM, heads=1, dtype="bfloat16"))
     # Heads show in no shape of a parameter.
     refuses(lambda: ExpertBank.load(copy, lms=False), "lm.heads=1", "2", "e0")
-    sealed(copy, shape=dataclasses.replace(TINY_LM, dtype="bfloat16"))
-    assert ExpertBank.load(copy).lm == TINY_LM  # how it is run may differ
+    # How it is run may differ, and how long the texts of its training were.
+    sealed(copy, shape=dataclasses.replace(TINY_LM, dtype="bfloat16", window=64))
+    assert ExpertBank.load(copy).lm == TINY_LM
 
 
 def test_a_file_that_bank_json_does_not_announce_is_refused(copy, tmp_path):

@@ -193,6 +193,21 @@ def test_a_prompt_beyond_the_context_is_seen_by_its_end(bank):
     assert said[:32] == greedy(0, prompt[-64:].encode(), 32)
 
 
+def test_the_context_is_the_window_of_training_unless_another_is_asked_for(bank):
+    told = dataclasses.replace(tiny_lms.BYTES, window=128)
+    told_bank = bank.with_lms(told, {e.name: e.lm for e in bank.experts}, bank.seed_lm)
+    prompt, options = tiny_lms.letters(0, 500), dict(max_tokens=40, temperature=0, every=0)
+
+    def said(bank, **more):
+        found = cr_jax.generate(bank, prompt, GenerateOptions(**options, **more))
+        return "".join(p.text for p in found), found.context, found.unseen
+
+    assert said(told_bank) == said(bank, context=128) and said(told_bank)[1:] == (128, 436)
+    assert said(told_bank, context=512) == said(bank) and said(bank)[1] == 512
+    short = bank.with_lms(dataclasses.replace(told, window=7), {"e0": bank.expert("e0").lm})
+    assert said(short)[1] == 64  # the least that a cache has
+
+
 def test_json_is_plain_and_whole(bank):
     found = cr_jax.generate(bank, "abc", GenerateOptions(max_tokens=20))
     list(found)

@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import tiny_lms
-from tiny_bank import refuses
+from tiny_bank import contents, refuses
 
 import cr_jax
 from cr_jax import PerplexityOptions
+from cr_jax.bank import LanguageModels, store_lms
 from cr_jax.scoring.batching import BatchSizes
 
 TEXT = tiny_lms.letters(0, 200) + tiny_lms.letters(1, 300)
@@ -43,6 +44,15 @@ def test_each_model_costs_what_it_says_token_by_token(bank):
     assert found.seed == pytest.approx(nats(2, text.encode()).sum(), rel=1e-4)
 
 
+def test_windows_are_those_of_training_unless_others_are_asked_for(bank, found):
+    told = dataclasses.replace(tiny_lms.BYTES, window=64)
+    told_bank = bank.with_lms(told, {e.name: e.lm for e in bank.experts}, bank.seed_lm)
+    unasked = dataclasses.replace(FINE, window=0)
+    assert cr_jax.perplexity(told_bank, TEXT, unasked).to_json() == found.to_json()
+    other = cr_jax.perplexity(told_bank, TEXT, dataclasses.replace(FINE, window=32))
+    assert other.experts["e0"] != found.experts["e0"]
+
+
 def test_turns_are_the_schedule_and_what_it_costs(found):
     assert [t.expert for t in found.turns] == ["seed", "e0", "e1"]
     assert (found.turns[1].start, found.turns[0].tokens) == (16, 16)
@@ -58,6 +68,37 @@ def test_turns_are_the_schedule_and_what_it_costs(found):
         ]
     )
     assert found.scheduled == pytest.approx(by_hand.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_further_expert_changes_no_bit_where_the_others_speak(bank, tmp_path, later):
+    """Its language model comes with it, or is stored later."""
+    folder = tmp_path / "bank"
+    one = cr_jax.ExpertBank.load(tiny_lms.on_disk(folder, bank.select(["e0"])))
+    own, both = tiny_lms.letters(0, 300), TEXT
+    options = cr_jax.GenerateOptions(max_tokens=40, every=16)
+
+    def told(bank, text):
+        said = cr_jax.generate(bank, text[:60], options)
+        return cr_jax.perplexity(bank, text, FINE), [piece.text for piece in said]
+
+    before, bytes_before = told(one, own), contents(folder / "experts" / "e0")
+    new = dataclasses.replace(bank.expert("e1"), about={})
+    if later:
+        one.add(dataclasses.replace(new, lm=None))
+        store_lms(folder, LanguageModels(tiny_lms.BYTES, None, {"e1": new.lm}))
+    else:
+        one.add(new)
+    assert contents(folder / "experts" / "e0") == bytes_before
+    grown = cr_jax.ExpertBank.load(folder)
+    after = told(grown, own)
+    assert after[0].turns == before[0].turns and after[1] == before[1]  # every nat, every letter
+    assert after[0].experts["e0"] == before[0].experts["e0"] and "e1" in after[0].experts
+    # A negative control: where the new one speaks, what is said and what it costs are its own.
+    more = cr_jax.perplexity(grown, both, FINE)
+    assert more.experts["e0"] == cr_jax.perplexity(one, both, FINE).experts["e0"]
+    assert {t.expert for t in more.turns} == {"seed", "e0", "e1"}
+    assert more.scheduled < cr_jax.perplexity(one, both, FINE).scheduled
 
 
 def test_units(found):

@@ -102,6 +102,14 @@ def test_a_branch_learns_its_own_text_and_another_s_branch_does_not(whole):
     assert nll(found.experts["marks"], "marks") < seed["marks"] - 0.05
 
 
+def test_they_say_how_long_the_windows_of_their_training_were(whole, folder):
+    e, found = whole
+    assert (e.lm.window, found.config.window) == (0, W)
+    longer = dataclasses.replace(e, lm=dataclasses.replace(e.lm, window=4 * W))
+    again = train_all(longer, text(), folder)  # the same stages: it is no part of training
+    assert again.config.window == 4 * W and tiny_run.same(again.seed, found.seed)
+
+
 def test_a_branch_with_rate_0_stays_the_seed(whole):
     _, found = whole
     assert tiny_run.same(found.experts["letters"], found.seed)

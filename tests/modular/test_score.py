@@ -78,7 +78,7 @@ def test_bigram_models_are_read_in_batches_too():
     table = bigram.table(counted)
     whole = np.asarray(bigram.residuals(table, TOKENS.astype(np.int32), np.ones((7, 10), bool)))
     for rows in (3, 7, 100):
-        found = score.bigram_nats(table, TOKENS, rows)
+        found = bigram.bigram_nats(table, TOKENS, rows)
         assert found.shape == (2, 7, 10)
         np.testing.assert_allclose(found.sum(-1), whole, rtol=1e-4)
 

@@ -69,6 +69,25 @@ def fake_report(
             )
         return out
 
+    def arm(beside: float, bound: bool = False) -> dict:
+        return {
+            "ppl": {e: beside * (40 + 9 * i + float(rng.normal())) for i, e in enumerate(experts)},
+            "bits_per_byte": {e: 1.5 + math.log(beside) for e in experts},
+            "active_params": None if bound else 600_000,
+            "total_params": None if bound else 600_000 * len(experts),
+            "bound": bound,
+        }
+
+    def spoken(text: str) -> list[dict]:
+        pieces = [p.replace("/", "\n") for p in text.split("|")]
+        half = len(pieces) // 2
+        who = ["seed"] * 4 + [experts[0]] * half + [experts[1]] * len(pieces)
+        of = [experts[0]] * half + [experts[1]] * len(pieces)
+        return [
+            {"piece": p, "expert": w, "label": o, "nats": float(rng.gamma(2.0))}
+            for p, w, o in zip(pieces, who, of)
+        ]
+
     confusion = {
         t: {r: 500 if r == t else int(rng.integers(0, 7)) for r in experts} for t in experts
     }
@@ -118,6 +137,35 @@ def fake_report(
             "d_latent_total": 1024,
             "linear_probe_accuracy": 0.993,
             "method": "t-SNE",
+        },
+        "modular": {
+            "settings": {"main_prefix": 64},
+            "prefix": {
+                "64": {
+                    "after": {
+                        "dense": arm(1.0),
+                        "top1": arm(0.82),
+                        "seed": arm(1.09),
+                        "label_encoder": arm(4.0),
+                        "oracle_window": arm(0.8, True),
+                    }
+                }
+            },
+        },
+        "modular_document": {
+            "every": 8,
+            "memory": 32,
+            "label_share": 0.87,
+            "windows": [spoken(CODE), spoken(PROSE)],
+        },
+        "sections": {
+            "modular": {
+                "title": "Language models, scheduled by compression",
+                "head": ["who speaks", "bits/byte"],
+                "rows": [["top1", "1.302"], ["dense", "1.500"]],
+                "read": "Each row is who predicts.",
+                "false_if": "dense is first.",
+            }
         },
         "curves": {
             e: {

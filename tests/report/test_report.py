@@ -24,6 +24,7 @@ SECTIONS = {
     "routing": "routing",
     "examples": "windows",
     "geometry": "latents",
+    "sections": "study-modular",
     "curves": "training",
     "seconds": "time",
     "provenance": "provenance",
@@ -76,7 +77,7 @@ def test_all_sections_are_there_and_well_formed(make_report):
     assert links == page.ids()
     text = "".join(page.text)
     assert "4 of 4 experts have their lowest nll at home" in text
-    assert text.count("Shown false if") == text.count("How to read it") == 8
+    assert text.count("Shown false if") == text.count("How to read it") == 11
 
 
 @pytest.mark.parametrize("key", SECTIONS)
@@ -171,6 +172,9 @@ def test_hostile_text_is_inert(make_report):
         "devices": [HOSTILE],
         "config": {HOSTILE: [HOSTILE, math.inf]},
     }
+    report["modular"]["prefix"]["64"]["after"][HOSTILE] = {"ppl": {HOSTILE: 3.0, "b": 4.0}}
+    for token in report["modular_document"]["windows"][0]:
+        token |= {"piece": HOSTILE, "expert": HOSTILE, "label": HOSTILE}
     for token in report["examples"][0]["tokens"]:
         token |= {"piece": HOSTILE, "rebuilt": HOSTILE, "correct": False}
     page = render(report)

@@ -54,14 +54,14 @@ def read_tokenizer(read: Callable[[str], bytes], folder: Path) -> Tokenizer:
         note = json.loads(read(NOTE))
         kind, wanted = note["kind"], note["fingerprint"]
         if kind == "bytes":
-            found: Tokenizer = ByteTokenizer()
+            made: Tokenizer = ByteTokenizer()
         elif kind == "sentencepiece":
             model = read("sentencepiece.model")
             if hashlib.sha256(model).hexdigest() != wanted:
                 raise UserError(f"the tokenizer in {folder} was changed; restore or retrain it")
-            found = SentencePieceTokenizer(model)
+            made = SentencePieceTokenizer(model)
         elif kind == "gpt2":
-            found = Gpt2Tokenizer(folder, read)
+            made = Gpt2Tokenizer(folder, read)
         else:
             raise UserError(f"{folder / NOTE} names an unknown kind of tokenizer, {kind!r}")
     except OSError as error:
@@ -70,6 +70,6 @@ def read_tokenizer(read: Callable[[str], bytes], folder: Path) -> Tokenizer:
         raise
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{folder / NOTE} is damaged; restore or retrain the tokenizer") from None
-    if found.fingerprint != wanted:
+    if made.fingerprint != wanted:
         raise UserError(f"the tokenizer in {folder} was changed; restore or retrain it")
-    return found
+    return made

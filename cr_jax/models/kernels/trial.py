@@ -24,20 +24,20 @@ def failure(width: int, heads: int, inner: int, vocabulary: int) -> str:
 
     width: d_model; inner: d_ff.  A few seconds of compilation, once per process and size.
     """
-    found: list[str] = []
+    reasons: list[str] = []
 
     def work():
         try:
-            found.append(_compare(width, heads, inner, vocabulary))
+            reasons.append(_compare(width, heads, inner, vocabulary))
         except Exception as error:  # whatever a compiler or a driver throws
             reason = (str(error).splitlines() or [""])[0][:200]
-            found.append(f"they fail on this device: {type(error).__name__} {reason}".rstrip())
+            reasons.append(f"they fail on this device: {type(error).__name__} {reason}".rstrip())
 
     # A thread of its own is outside the trace of the step that asks.
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    return found[0]
+    return reasons[0]
 
 
 def _compare(width: int, heads: int, inner: int, vocabulary: int) -> str:
@@ -80,10 +80,10 @@ def _slopes(operation, form):
     return jax.jit(run)
 
 
-def _apart(wanted, found) -> float:
+def _apart(wanted, got) -> float:
     """The largest difference of two arrays over the first's norm; 0 where all are close."""
     worst = 0.0
-    for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
+    for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(got), strict=True):
         a, b = (np.asarray(v, np.float64) for v in (a, b))
         away = np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-6)
         worst = max(worst, away if np.isfinite(away) else np.inf)

@@ -65,8 +65,8 @@ def seat(
     G and R are powers of two, G at most `most`, the number of experts there are: few shapes, few
     programs.  A group without texts repeats an expert.
     """
-    found, group, counts = np.unique(experts, return_inverse=True, return_counts=True)
-    groups = min(_power(len(found)), most)
+    present, group, counts = np.unique(experts, return_inverse=True, return_counts=True)
+    groups = min(_power(len(present)), most)
     each = len(group) if groups == 1 else _power(int(counts.max()))
     order = np.argsort(group, kind="stable")
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
@@ -74,7 +74,7 @@ def seat(
     place[order] = group[order] * each + np.arange(len(group)) - first[group[order]]
     slots = np.zeros(groups * each, np.int32)
     slots[place] = np.arange(len(group))
-    filled = np.concatenate([found, np.repeat(found[-1:], groups - len(found))])
+    filled = np.concatenate([present, np.repeat(present[-1:], groups - len(present))])
     return filled, Seats(slots.reshape(groups, each), place)
 
 

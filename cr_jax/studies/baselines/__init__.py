@@ -82,22 +82,22 @@ def run(
             raise UserError(f"no baseline '{name}'; there are {', '.join(NAMES)}")
     lengths = tuple(sorted(lengths))
     _check(lengths, experiment.model.window)
-    found = {}
+    tables = {}
     for name in names:
         if name in FRAME:
-            found[name] = _frame(name, lengths, tuple(corpora.train))
+            tables[name] = _frame(name, lengths, tuple(corpora.train))
             continue
         began = time.perf_counter()
         baseline = fit(name, corpora, experiment, lengths, budget)
         fitted = time.perf_counter()
-        found[name] = measure(baseline, corpora, lengths)
-        found[name]["seconds"] = {"fit": fitted - began, "score": time.perf_counter() - fitted}
+        tables[name] = measure(baseline, corpora, lengths)
+        tables[name]["seconds"] = {"fit": fitted - began, "score": time.perf_counter() - fitted}
         say(
             f"{name}: "
-            + ", ".join(f"{k} {found[name][str(k)]:.2%}" for k in lengths)
+            + ", ".join(f"{k} {tables[name][str(k)]:.2%}" for k in lengths)
             + f" ({time.perf_counter() - began:.0f} s)"
         )
-    return found
+    return tables
 
 
 def measure(

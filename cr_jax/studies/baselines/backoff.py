@@ -73,8 +73,8 @@ class Backoff:
         """Number of stored n-grams."""
         return sum(len(level.grams) for level in self._levels)
 
-    def _count(self, found):
-        grams, counts = np.unique(found, return_counts=True)
+    def _count(self, grams_read):
+        grams, counts = np.unique(grams_read, return_counts=True)
         context = grams >> np.uint64(self.bits)
         first = np.flatnonzero(np.r_[True, context[1:] != context[:-1]][: len(context)])
         sums = np.add.reduceat(counts, first) if len(first) else counts

@@ -72,11 +72,11 @@ def fit(text: TrainingText, lengths: Sequence[int], budget: Budget) -> Baseline:
 
 def _weigh(design, rarity):
     """Rows times the inverse document frequency, of length 1 again."""
-    found = design.copy()
-    found.data *= rarity[found.indices]
-    norms = np.sqrt(np.asarray(found.multiply(found).sum(1)).ravel())
-    found.data /= np.repeat(np.maximum(norms, 1e-9), np.diff(found.indptr)).astype(np.float32)
-    return found
+    weighed = design.copy()
+    weighed.data *= rarity[weighed.indices]
+    norms = np.sqrt(np.asarray(weighed.multiply(weighed).sum(1)).ravel())
+    weighed.data /= np.repeat(np.maximum(norms, 1e-9), np.diff(weighed.indptr)).astype(np.float32)
+    return weighed
 
 
 def _unit(points):

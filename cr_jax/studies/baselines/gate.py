@@ -109,10 +109,10 @@ def _batches(text: TrainingText, batch: int, shortest: int) -> Iterator[dict[str
     """{"tokens", "mask" [1, E B, L], "label" [1, E B]}: the rows of all domains in one batch."""
     rng = np.random.default_rng(text.seed)
     label = np.repeat(np.arange(len(text.names), dtype=np.int32), batch)
-    for found in text.batches(batch):
-        tokens = found["tokens"].reshape(-1, text.window)
+    for drawn in text.batches(batch):
+        tokens = drawn["tokens"].reshape(-1, text.window)
         mask = (
-            found["mask"].reshape(tokens.shape) if "mask" in found else np.ones(tokens.shape, bool)
+            drawn["mask"].reshape(tokens.shape) if "mask" in drawn else np.ones(tokens.shape, bool)
         )
         # Log-uniform: every octave of the length is trained equally often.
         length = np.exp(rng.uniform(np.log(shortest), np.log(text.window + 1), len(tokens)))

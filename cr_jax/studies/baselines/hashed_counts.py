@@ -26,7 +26,7 @@ def rows(tokens: Integer[np.ndarray, "N L"], mask: Bool[np.ndarray, "N L"], bits
     # Runs of equal columns: a run starts where `new` is and lasts until the next start.
     start = np.flatnonzero(new[kept])
     counts = np.diff(np.r_[start, kept.sum()])
-    found = sparse.csr_matrix(
+    matrix = sparse.csr_matrix(
         (
             np.sqrt(counts).astype(np.float32),
             columns[new],
@@ -35,5 +35,5 @@ def rows(tokens: Integer[np.ndarray, "N L"], mask: Bool[np.ndarray, "N L"], bits
         (len(tokens), 1 << bits),
     )
     norms = np.sqrt(np.maximum(kept.sum(1), 1)).astype(np.float32)  # sum of squares = tokens
-    found.data /= np.repeat(norms, np.diff(found.indptr))
-    return found
+    matrix.data /= np.repeat(norms, np.diff(matrix.indptr))
+    return matrix

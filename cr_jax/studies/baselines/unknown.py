@@ -26,16 +26,16 @@ def novelty_score(
     5th percentile), the least over domains; `studies.routing` treats residuals so.  posterior: log
     of (1 - the largest posterior) at equal priors, for logits and mean log-likelihoods.
     """
-    found = {"max_score": -scores.max(0)}
+    by_rule = {"max_score": -scores.max(0)}
     spread = np.maximum(own[:, 0] - own[:, 1], 1e-9)
-    found["calibrated"] = ((own[:, :1] - scores) / spread[:, None]).min(0)
+    by_rule["calibrated"] = ((own[:, :1] - scores) / spread[:, None]).min(0)
     if unit in ("logit", "nats/token") and len(scores) > 1:
         total = scores * tokens[None] if unit == "nats/token" else scores
         ranked = np.sort(total - total.max(0)[None], axis=0)
         # 1 - p is the others' share; its logarithm keeps what 1.0 - 1e-300 would lose.
         rest = ranked[-2] + np.log(np.exp(ranked[:-1] - ranked[-2][None]).sum(0))
-        found["posterior"] = rest - np.logaddexp(rest, 0)
-    return found
+        by_rule["posterior"] = rest - np.logaddexp(rest, 0)
+    return by_rule
 
 
 def leave_one_out(
@@ -49,7 +49,7 @@ def leave_one_out(
     The first E domains of `scores` have a row each, in that order; further ones have none and are
     told from all E domains.  Known windows are those of the other domains, pooled.
     """
-    names, found = list(scores), {}
+    names, by_rule = list(scores), {}
     for d, name in enumerate(names):
         kept = np.arange(len(own)) != d
         if not kept.any():
@@ -61,8 +61,8 @@ def leave_one_out(
         }
         for rule in strange[name]:
             known = np.concatenate([s[rule] for n, s in strange.items() if n != name])
-            found.setdefault(rule, {})[name] = {
+            by_rule.setdefault(rule, {})[name] = {
                 "auroc": auroc(known, strange[name][rule]),
                 "fpr95": fpr_at_95(known, strange[name][rule]),
             }
-    return found
+    return by_rule

@@ -85,7 +85,7 @@ def load(path: str | os.PathLike) -> list[dict]:
 def analyse(
     rows: list[dict], thresholds=(capacity.THRESHOLD,), predictions: Mapping | None = None
 ) -> dict:
-    """Rows -> {"settings", "laws", "beside_bound", "misses"}: what ablation.json holds beside
+    """Rows -> {"settings", "laws", "against_bound", "misses"}: what ablation.json holds beside
     provenance.
 
     Held-out rows are kept out of the law and appear in `misses`.  Laws are per threshold.
@@ -94,20 +94,20 @@ def analyse(
     out = {
         "settings": by_setting(rows),
         "laws": {},
-        "beside_bound": {},
+        "against_bound": {},
         "bound_law": power_law.bound_law().to_json(),
     }
     for level in thresholds:
         points = capacity.capacities(fitted, level)
         out["laws"][str(level)] = power_law.fit(points).to_json()
-        out["beside_bound"][str(level)] = capacity.beside_bound(points)
+        out["against_bound"][str(level)] = capacity.against_bound(points)
     if predictions:
         points = capacity.capacities([r for r in rows if r["held_out"]], predictions["threshold"])
         same = lambda p, s: all(p.setting[k] == v for k, v in s.items())
         out["misses"] = [
-            capacity.miss({k: line[k] for k in ("window", "low", "high")}, found)
+            capacity.miss({k: line[k] for k in ("window", "low", "high")}, measured)
             for line in predictions["points"]
-            if (found := [p for p in points if same(p, line["setting"])])
+            if (measured := [p for p in points if same(p, line["setting"])])
         ]
     return out
 

@@ -91,13 +91,13 @@ def capacities(rows: Iterable[Mapping], threshold: float = THRESHOLD) -> list[Ca
     curves: dict[tuple, list[Mapping]] = {}
     for row in rows:
         curves.setdefault((*(row.get(k) for k in SETTING), row["seed"]), []).append(row)
-    found = []
+    measured = []
     for (*setting, seed), points in curves.items():
         window, censored = capacity(
             *zip(*((p["window"], p["tra"], p["tokens"]) for p in points)), threshold
         )
-        found.append(Capacity(dict(zip(SETTING, setting)), seed, window, censored))
-    return found
+        measured.append(Capacity(dict(zip(SETTING, setting)), seed, window, censored))
+    return measured
 
 
 def miss(prediction: Mapping[str, float], points: Sequence[Capacity]) -> dict:
@@ -107,7 +107,7 @@ def miss(prediction: Mapping[str, float], points: Sequence[Capacity]) -> dict:
     holds the measurement, for a censored one whether it reaches the side where L* lies.
     """
     exact = [p.window for p in points if not p.censored]
-    found = {
+    line = {
         "setting": dict(points[0].setting),
         "predicted": dict(prediction),
         "seeds": len(points),
@@ -115,7 +115,7 @@ def miss(prediction: Mapping[str, float], points: Sequence[Capacity]) -> dict:
     }
     if exact:
         measured = float(np.exp(np.mean(np.log(exact))))
-        return found | {
+        return line | {
             "measured": measured,
             "ratio": measured / prediction["window"],
             "inside": bool(prediction["low"] <= measured <= prediction["high"]),
@@ -124,10 +124,10 @@ def miss(prediction: Mapping[str, float], points: Sequence[Capacity]) -> dict:
     inside = (
         prediction["high"] >= limit if points[0].censored == "above" else prediction["low"] < limit
     )
-    return found | {"measured": None, "limit": limit, "ratio": None, "inside": bool(inside)}
+    return line | {"measured": None, "limit": limit, "ratio": None, "inside": bool(inside)}
 
 
-def beside_bound(points: Sequence[Capacity]) -> list[dict]:
+def against_bound(points: Sequence[Capacity]) -> list[dict]:
     """Each capacity beside `BOUND` at the same M: tokens, and latent numbers spent per token.
 
     The bound is of another task (each text's vectors optimised, teacher forcing), so it is compared

@@ -118,7 +118,7 @@ def groups(experiment: Experiment, grid: Grid, held_out: bool) -> list[dict[str,
     pairs = list(grid.holdout) if held_out else [p for p in pairs if p not in grid.holdout]
     low, high = grid.numbers_per_token or (0, float("inf"))
     per_step = settings.batch * base.window
-    found = []
+    batches = []
     for size, changes in (grid.sizes or {"": {}}).items():
         for budget in grid.train_tokens or (None,):
             for latents, width in pairs:
@@ -145,19 +145,19 @@ def groups(experiment: Experiment, grid: Grid, held_out: bool) -> list[dict[str,
                             f"step, no multiple of config.train.accumulate={train.accumulate}"
                         )
                     seen = train.tokens or train.steps * per_step or None
-                    found.append(
+                    batches.append(
                         {
                             f"{domain}-{seed}": Cell(model, train, size, seen, domain, seed)
                             for domain in experiment.data.domains
                             for seed in grid.seeds
                         }
                     )
-    if not found:
+    if not batches:
         raise UserError(
             "config.ablation leaves nothing to measure: no window holds as many "
             "tokens as there are latents, within numbers_per_token"
         )
-    return found
+    return batches
 
 
 def _numbers(raw, name, kind, good, wanted, default=()):

@@ -30,11 +30,11 @@ def complexity(
     """
     if compressor not in _COMPRESSORS:
         raise UserError(f"compressor {compressor!r} is unknown; use {' or '.join(_COMPRESSORS)}")
-    squeeze, found = _COMPRESSORS[compressor], np.empty(len(windows))
+    squeeze, nats = _COMPRESSORS[compressor], np.empty(len(windows))
     for i, (tokens, mask) in enumerate(zip(windows.tokens, windows.mask, strict=True)):
         data = tokenizer.decode(tokens[mask]).encode("utf-8", "replace")
-        found[i] = 8 * math.log(2) * len(squeeze(data)) / max(1, mask.sum())
-    return found
+        nats[i] = 8 * math.log(2) * len(squeeze(data)) / max(1, mask.sum())
+    return nats
 
 
 def repetition(windows: Windows) -> Float[np.ndarray, "N 2"]:

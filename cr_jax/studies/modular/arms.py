@@ -108,8 +108,8 @@ def label(models: str, d: DomainNats, plan: Plan) -> Tokens | None:
 
 def past(d: DomainNats, plan: Plan) -> Tokens:
     """Decided again every so many tokens, by all before."""
-    found = schedule.by_past(d.experts, d.mask, plan.every)
-    return np.asarray(schedule.spoken(found, d.experts, d.seed))
+    decided = schedule.by_past(d.experts, d.mask, plan.every)
+    return np.asarray(schedule.spoken(decided, d.experts, d.seed))
 
 
 def mixture(d: DomainNats, plan: Plan, best: int = 0, seed: bool = False) -> Tokens:
@@ -142,9 +142,9 @@ def best_of_segment(d: DomainNats, plan: Plan) -> Tokens | None:
     return said
 
 
-def _place(found: schedule.Schedule, plan: Plan) -> Int[np.ndarray, " N"]:
+def _place(decided: schedule.Schedule, plan: Plan) -> Int[np.ndarray, " N"]:
     """Who speaks from the end of the prefix on."""
-    return np.asarray(found.expert[:, plan.prefix])
+    return np.asarray(decided.expert[:, plan.prefix])
 
 
 def _of(function, *first, **options):

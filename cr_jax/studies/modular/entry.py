@@ -9,6 +9,8 @@ from cr_jax.studies import baselines
 from cr_jax.studies.interface import Section, Study
 from cr_jax.studies.modular import models as run_models
 from cr_jax.studies.modular.arms import Plan, all_arms
+from cr_jax.studies.modular.documents import spoken_documents
+from cr_jax.studies.modular.grow import bit_identical, grow
 from cr_jax.studies.modular.measure import Models, measure
 from cr_jax.studies.modular.splices import splices
 from cr_jax.studies.modular.table import PREFIXES, margins, scheduling, table
@@ -19,11 +21,14 @@ MIXED = "mixed"  # the unseen domain of documents that switch between kinds
 
 
 def run(context: Any) -> dict:
-    """-> {"modular": {"arms", "prefix", "mixed", "partition", "scheduling",
+    """-> {"modular": {"arms", "prefix", "mixed", "partition", "grow", "scheduling",
     "scheduling_flops_share", "settings"}}.
 
+    And "modular_document", windows with who speaks each token (`documents.spoken_documents`); it
+    has text of the run in it.
     "mixed": the same tables of splices of two domains and, where the run has such an unseen domain,
     of real documents.  "partition": by k the figures of the parts' models after the main prefix.
+    "grow": what each expert changes that is added last (`grow`), and "bit_identical".
     `UserError` where the run has no language models or its windows are too short.
     """
     language_models = run_models.of_run(context)
@@ -50,12 +55,12 @@ def run(context: Any) -> dict:
         plan = Plan(main, every=plan.every, margins=margins(on_valid, prefixes, plan.most))
     facts, arms = run_models.facts(language_models), all_arms(scored.sets)
     domains = {n: nats[n] for n in names}
-    found = table(domains, plan, facts, prefixes, arms)
+    tables = table(domains, plan, facts, prefixes, arms)
     cost = scheduling(domains, plan, language_models.config, prefixes)
-    after = found["prefix"][str(main)]["after"]
+    after = tables["prefix"][str(main)]["after"]
     return {
         "modular": {
-            **found,
+            **tables,
             "mixed": {
                 n: table({n: d}, plan, facts, prefixes, arms)
                 for n, d in nats.items()
@@ -64,6 +69,7 @@ def run(context: Any) -> dict:
             "partition": {
                 n.removeprefix("partition_"): after[n] for n in after if n.startswith("partition_")
             },
+            "grow": {"bit_identical": bit_identical(scored, own), **grow(domains, plan)},
             "scheduling": cost,
             "scheduling_flops_share": cost[str(main)]["flops_share"] if cost else None,
             "settings": {
@@ -75,7 +81,10 @@ def run(context: Any) -> dict:
                 "windows": {n: len(d.mask) for n, d in nats.items()},
                 "tokens": {n: int(d.mask.sum()) for n, d in nats.items()},
             },
-        }
+        },
+        "modular_document": spoken_documents(
+            spliced, nats["spliced"], names, context.bank.tokenizer
+        ),
     }
 
 
@@ -100,11 +109,10 @@ class _experts_only:
 
 def section(report: dict) -> Section:
     """The arms over the tokens after the main prefix."""
-    found = report["modular"]
-    main = found["settings"]["main_prefix"]
-    part = found["prefix"][str(main)]
+    measured = report["modular"]
+    main = measured["settings"]["main_prefix"]
+    part = measured["prefix"][str(main)]
     rows = sorted(part["after"].items(), key=lambda item: _mean(item[1]["bits_per_byte"]))
-    agreement = part["agreement"].get("top1", {})
     return Section(
         "Language models, scheduled by compression",
         (
@@ -131,16 +139,31 @@ def section(report: dict) -> Section:
         f"the first {main} tokens, or those before each token.",
         "the expert that compresses a text's beginning best does not predict its rest better than "
         "one model of the same size that was trained on all domains.",
-        ""
-        if not agreement
-        else f"The first {main} tokens choose the label's expert in {agreement['label']:.1%} of "
-        f"windows"
-        + (
-            ""
-            if agreement["other_better"] is None
-            else f"; of the others {agreement['other_better']:.0%} are predicted better than by it"
+        _finding(main, part["agreement"].get("top1", {}), found["grow"]),
+    )
+
+
+def _finding(main: int, agreement: dict, grown: dict) -> str:
+    said = ""
+    if agreement:
+        other = agreement["other_better"]
+        said = (
+            f"The first {main} tokens choose the label's expert in {agreement['label']:.1%} of "
+            "windows"
+            + (
+                ""
+                if other is None
+                else f"; of the others {other:.0%} are predicted better than by it"
+            )
+            + ". "
         )
-        + ".",
+    return said + (
+        "With each domain's expert added last in turn, "
+        f"{grown['changed_share']:.2%} of the other domains' windows are spoken by another one "
+        f"than before, and their perplexity changes by {_ratio(grown['others_ppl'], 2)}; that of "
+        f"the domain that was added by {_ratio(grown['own_ppl'])}. The experts that were there "
+        + ("predict" if grown["bit_identical"] else "do NOT predict")
+        + " the same, bit for bit."
     )
 
 
@@ -148,8 +171,8 @@ def _mean(values) -> float:
     return float(np.mean(list(values.values())))
 
 
-def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{100 * (value - 1):+.1f} %"
+def _ratio(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * (value - 1):+.{digits}f} %"
 
 
 def _millions(value: int | None) -> str:

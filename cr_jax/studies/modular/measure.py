@@ -1,13 +1,13 @@
 """A finished run's models on its test windows -> the nats that the table is made of."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from cr_jax.config import SEEN
+from cr_jax.config import SEEN, LmConfig
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.modular import score
@@ -49,18 +49,18 @@ def measure(
 
     labels: of domains whose tokens have one, the expert of each [N, L].
     """
-    whole = _joined(windows.values())
+    whole = joined(windows.values())
     cuts = np.cumsum([len(w) for w in windows.values()])[:-1]
     split = lambda x: dict(zip(windows, np.split(x, cuts, axis=-2), strict=True))
     lms, names = models.language_models, models.names
-    experts = split(_nats(models, lms.config, [lms.experts[n] for n in names], whole))
-    seed = split(_nats(models, lms.config, [lms.seed], whole)[0])
+    experts = split(model_nats(models, lms.config, [lms.experts[n] for n in names], whole))
+    seed = split(model_nats(models, lms.config, [lms.seed], whole)[0])
     singles, sets = {}, {}
     for name, arm in lms.arms.items():
         if name in (BRANCHES, SEED):
             continue
         chosen = [arm.params[n] for n in (names if name in LABELLED else arm.params)]
-        found = _nats(models, arm.config, chosen, whole)
+        found = model_nats(models, arm.config, chosen, whole)
         if len(chosen) == 1:
             singles[name] = split(found[0])
         else:
@@ -92,7 +92,10 @@ def measure(
     }
 
 
-def _nats(models: Models, config, params, windows: Windows) -> Float[np.ndarray, "K N L"]:
+def model_nats(
+    models: Models, config: LmConfig, params: Sequence[Any], windows: Windows
+) -> Float[np.ndarray, "K N L"]:
+    """nats of each token by each of K language models."""
     e = models.context.experiment
     return score.token_nats(
         config, score.stacked(params), windows.tokens, e.train.loss_chunk, e.eval.batch
@@ -117,7 +120,7 @@ def _bigrams(models: Models, windows: Windows) -> Float[np.ndarray, "E N L"] | N
     bigrams = models.context.bank.bigrams
     if any(n not in bigrams for n in models.names):
         return None
-    return score.bigram_nats(bigram.table(bigrams[n] for n in models.names), windows.tokens)
+    return bigram.bigram_nats(bigram.table(bigrams[n] for n in models.names), windows.tokens)
 
 
 def _choices(models: Models, windows: Windows, prefixes) -> dict[str, dict[int, np.ndarray]]:
@@ -125,20 +128,20 @@ def _choices(models: Models, windows: Windows, prefixes) -> dict[str, dict[int, 
     rebuild them (the paper's rule), and the gate's."""
     bank, e = models.context.bank, models.context.experiment
     sizes = BatchSizes(e.eval.expert_chunk, e.eval.batch)
-    found: dict[str, dict[int, np.ndarray]] = {"rebuilding": {}}
+    choices: dict[str, dict[int, np.ndarray]] = {"rebuilding": {}}
     for prefix in prefixes:
         mask = windows.mask & (np.arange(windows.mask.shape[1]) < prefix)[None]
         cut = Windows(windows.tokens, mask, windows.document)
-        found["rebuilding"][prefix] = score_bank(bank, cut, sizes, SEEN).residual
+        choices["rebuilding"][prefix] = score_bank(bank, cut, sizes, SEEN).residual
     if models.gate:
         logits = models.gate.predict(windows.tokens, windows.mask, tuple(prefixes))
-        found["gate"] = {prefix: -x for prefix, x in zip(prefixes, logits, strict=True)}
-    return found
+        choices["gate"] = {prefix: -x for prefix, x in zip(prefixes, logits, strict=True)}
+    return choices
 
 
-def _by_domain(found: Mapping[int, np.ndarray], windows, cuts):
+def _by_domain(choice: Mapping[int, np.ndarray], windows, cuts):
     """{prefix: [E, N of all]} -> {domain: {prefix: [E, N]}}"""
-    parts = {prefix: np.split(scores, cuts, axis=-1) for prefix, scores in found.items()}
+    parts = {prefix: np.split(scores, cuts, axis=-1) for prefix, scores in choice.items()}
     return {
         name: {prefix: part[i] for prefix, part in parts.items()} for i, name in enumerate(windows)
     }
@@ -148,7 +151,8 @@ def _split_or_none(nats, split):
     return None if nats is None else split(nats)
 
 
-def _joined(windows) -> Windows:
+def joined(windows: Iterable[Windows]) -> Windows:
+    """The windows of all domains.  `UserError` where there are none."""
     parts = list(windows)
     if not sum(map(len, parts)):
         raise UserError("there are no test windows to score language models on")

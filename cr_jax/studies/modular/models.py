@@ -52,12 +52,12 @@ def check(experiment: Experiment | Any) -> None:
 
 def of_run(context: Any) -> LanguageModels:
     """The context's language models.  `UserError` where there are none of all its experts."""
-    found = context.language_models
-    if found is None:
+    trained = context.language_models
+    if trained is None:
         raise UserError("the run has no language models: set config.modular.seed_tokens")
-    if missing := [n for n in context.bank.names if n not in found.experts]:
+    if missing := [n for n in context.bank.names if n not in trained.experts]:
         raise UserError(f"no language model for {', '.join(missing)}: train the run's domains anew")
-    return found
+    return trained
 
 
 def facts(models: LanguageModels) -> dict[str, Facts]:

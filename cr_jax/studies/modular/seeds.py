@@ -53,19 +53,19 @@ def _shape(table: dict) -> Any:
 
 
 def _rows(tables: Sequence[dict]) -> dict:
-    found = {}
+    combined_rows = {}
     for name, first in tables[0].items():
         rows = [table[name] for table in tables]
         means = {k: _log_means([r[k] for r in rows]) for k in LOGARITHMIC}
         ratios = [r["mean_ppl_vs_dense"] for r in rows]
-        found[name] = {
+        combined_rows[name] = {
             **first,
             **means,
             "bits_per_byte": _means([r["bits_per_byte"] for r in rows]),
             "seeds": sum(r["seeds"] for r in rows),
             "spread": None if None in ratios else [min(ratios), max(ratios)],
         }
-    return found
+    return combined_rows
 
 
 def _log_means(values: Sequence[Any]) -> Any:

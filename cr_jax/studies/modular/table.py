@@ -64,7 +64,7 @@ def table(
     arms = tuple(arms)
     whole = {name: d.mask for name, d in domains.items()}
     rows: dict[str, Row] = {}
-    found: dict[str, dict] = {}
+    by_prefix: dict[str, dict] = {}
     said = {a.name: _spoken(a, domains, plan) for a in arms if not a.by_prefix}
     spoken = {name: nats for name, nats in said.items() if nats}
     mixtures = {name: mixture(d, plan) for name, d in domains.items()}
@@ -86,12 +86,12 @@ def table(
             mixed[arm.name] = _row(first, domains, whole)
             if arm.choose and arm.models == "experts":
                 agreement[arm.name] = _agreement(arm, domains, here)
-        found[str(prefix)] = {
+        by_prefix[str(prefix)] = {
             "after": _figures(late, arms, facts),
             "mixture_first": _figures({**mixed, **_base(plain)}, arms, facts),
             "agreement": {k: v for k, v in agreement.items() if v},
         }
-    return {"arms": _figures({**plain, **rows}, arms, facts), "prefix": found}
+    return {"arms": _figures({**plain, **rows}, arms, facts), "prefix": by_prefix}
 
 
 def scheduling(
@@ -125,24 +125,24 @@ def margins(
 ) -> dict[int, float]:
     """Of each prefix the least margin that keeps the winner in `at_least` of validation windows;
     of one that no margin serves the largest that was needed."""
-    found = {}
+    margin_of = {}
     for prefix in prefixes:
         means = [np.asarray(prefix_means(d.bigrams, d.mask, prefix)) for d in valid.values()]
         own = [np.asarray(prefix_nats(d.experts, d.mask, prefix)) for d in valid.values()]
         nearest = np.concatenate([x.argmin(0) for x in own])
         means = np.concatenate(means, axis=1)
         try:
-            found[prefix] = calibrated_margin(means, nearest, most, at_least)
+            margin_of[prefix] = calibrated_margin(means, nearest, most, at_least)
         except UserError:
             order = np.sort(means, axis=0)
-            found[prefix] = float((order[min(most, len(order)) - 1] - order[0]).max())
-    return found
+            margin_of[prefix] = float((order[min(most, len(order)) - 1] - order[0]).max())
+    return margin_of
 
 
 def _spoken(arm, domains, plan):
     """{domain: nats [N, L]}; None where any domain lacks what the arm needs."""
-    found = {name: arm.speak(d, plan) for name, d in domains.items()}
-    return None if any(nats is None for nats in found.values()) else found
+    spoken = {name: arm.speak(d, plan) for name, d in domains.items()}
+    return None if any(nats is None for nats in spoken.values()) else spoken
 
 
 def _row(nats, domains, masks) -> Row:

@@ -89,16 +89,16 @@ def attacks(
         "json_numbers": lambda rng, i: lambda n: _join(lambda: _json(rng), n),
         "csv_numbers": _csv,
     }
-    found = {}
+    made = {}
     for kind, make in makers.items():
         rows = []
         for i in range(count):
             rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), i])
             rows.append(_filled(tokenizer, window, make(rng, i)))
-        found[kind] = Windows(
+        made[kind] = Windows(
             np.stack(rows), np.ones((count, window), bool), np.arange(count, dtype=np.int64)
         )
-    return found
+    return made
 
 
 def minify(source: str) -> str:

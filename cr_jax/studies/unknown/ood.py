@@ -73,10 +73,10 @@ def aupr(known: Real[np.ndarray, " N"], unknown: Real[np.ndarray, " U"]) -> floa
     order = np.argsort(-values, kind="stable")
     last = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)
     # counts, so that the ends of the scale are exact
-    found = np.cumsum(is_unknown[order])[last]
-    alarms = last + 1 - found
-    precision = found * len(known) / (found * len(known) + alarms * len(unknown))
-    return float(np.sum(np.diff(found, prepend=0) * precision) / len(unknown))
+    caught = np.cumsum(is_unknown[order])[last]
+    alarms = last + 1 - caught
+    precision = caught * len(known) / (caught * len(known) + alarms * len(unknown))
+    return float(np.sum(np.diff(caught, prepend=0) * precision) / len(unknown))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,14 +160,14 @@ def run(
     }
 
 
-def merge(found: Sequence[dict], rule: str | None = None) -> dict:
+def merge(reports: Sequence[dict], rule: str | None = None) -> dict:
     """Results of `run` on several banks of the same domains as one: a domain's figures are means
     over the banks that left it out, and the rule is chosen again."""
     scores = {}
-    for r in found[0]["scores"]:
-        if not all(r in f["scores"] for f in found):  # it needs a reference that one bank lacks
+    for r in reports[0]["scores"]:
+        if not all(r in f["scores"] for f in reports):  # it needs a reference that one bank lacks
             continue
-        parts = [f["scores"][r] for f in found]
+        parts = [f["scores"][r] for f in reports]
         cells = {}
         for name in dict.fromkeys(n for p in parts for n in p["per_domain"]):
             these = [p["per_domain"][name] for p in parts if name in p["per_domain"]]
@@ -178,7 +178,7 @@ def merge(found: Sequence[dict], rule: str | None = None) -> dict:
         mean = lambda k, parts=parts: float(np.mean([p[k] for p in parts]))
         scores[r] = _summary(cells, mean("false_alarm"), mean("valid_auroc"))
     keep = ("target_false_alarm", "domains", "generalist")
-    return {**_top(scores, rule), **{k: found[0][k] for k in keep}, "scores": scores}
+    return {**_top(scores, rule), **{k: reports[0][k] for k in keep}, "scores": scores}
 
 
 def _top(scores: dict, rule: str | None) -> dict:
@@ -218,16 +218,16 @@ class _Known:
         self._test = {r: score(tested) for r, score in self.scorers.items()}
 
     def figures(self, unknown: Signals) -> dict[str, dict[str, float]]:
-        found = {}
+        of_rule = {}
         for r, score in self.scorers.items():
             strange, known = score(self._active(unknown)), self._test[r]
-            found[r] = {
+            of_rule[r] = {
                 "auroc": auroc(known, strange),
                 "fpr95": fpr_at_95(known, strange),
                 "aupr": aupr(known, strange),
                 "reject_at_1pct": float(np.mean(strange > self.limits[r])),
             }
-        return found
+        return of_rule
 
     def on_valid(self, unknown: Signals) -> dict[str, float]:
         return {

@@ -124,10 +124,10 @@ def available(signals: Signals) -> dict[str, Rule]:
 def _kinds(signals: Signals) -> tuple[str, ...]:
     """Statistics [E, N] at hand; nats/token, of which the generalist's and the compressor's parts
     are log likelihood ratios."""
-    found = ["residual"]
+    kinds = ["residual"]
     if len(signals.residual) > 1:
-        found.append("bank")
-    return (*found, *(k for k in ("generalist", "complexity") if getattr(signals, k) is not None))
+        kinds.append("bank")
+    return (*kinds, *(k for k in ("generalist", "complexity") if getattr(signals, k) is not None))
 
 
 def _statistic(signals: Signals, kind: str) -> np.ndarray:

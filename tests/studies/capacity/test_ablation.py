@@ -184,7 +184,7 @@ def test_a_grid_beyond_the_bend_is_censored_and_no_law_is_made_up(
     law = report["laws"]["0.99"]
     assert law["verdict"] == "undetermined"
     assert law["counts"] == {"exact": 0, "above": 0, "below": 6}
-    assert {p["censored"] for p in report["beside_bound"]["0.99"]} == {"below"}
+    assert {p["censored"] for p in report["against_bound"]["0.99"]} == {"below"}
     assert report["predictions"]["points"] == [] and report["misses"] == []
 
 

@@ -9,7 +9,7 @@ from cr_jax.errors import UserError
 from cr_jax.studies.capacity.capacity import (
     BOUND,
     Capacity,
-    beside_bound,
+    against_bound,
     capacities,
     capacity,
     decreasing,
@@ -106,13 +106,13 @@ def test_every_setting_and_seed_has_its_own_capacity():
 def test_the_bound_stands_beside_at_the_same_number_of_latents():
     point = lambda m: Capacity({"latents": m, "d_latent": 64}, 0, 32.0)
     for m, tokens in BOUND.items():
-        (line,) = beside_bound([point(m)])
+        (line,) = against_bound([point(m)])
         assert line["bound_window"] == pytest.approx(tokens)
         assert line["bound_numbers_per_token"] == pytest.approx(m * 768 / tokens)
         assert line["numbers_per_token"] == 2.0 * m
-    (between,) = beside_bound([point(3)])
+    (between,) = against_bound([point(3)])
     assert 192 < between["bound_window"] < 384
-    (outside,) = beside_bound([point(64)])
+    (outside,) = against_bound([point(64)])
     assert outside["bound_window"] is None and outside["bound_numbers_per_token"] is None
 
 

@@ -17,7 +17,7 @@ from cr_jax.config import LmConfig, Scoring
 from cr_jax.errors import UserError
 from cr_jax.models import lm, objective
 from cr_jax.studies.interface import Context
-from cr_jax.studies.modular import entry, models
+from cr_jax.studies.modular import entry, grow, models
 from cr_jax.studies.modular.measure import Models, measure
 
 WINDOW = tiny_corpora.WINDOW
@@ -153,6 +153,37 @@ def test_the_section_shows_what_was_found(report):
     dense = next(row for row in section.rows if row[0] == "dense")
     assert dense[1] == "+0.0 %"
     assert "choose the label's expert in" in section.finding
+    assert "predict the same, bit for bit" in section.finding
+    other = {**report["modular"], "grow": {**report["modular"]["grow"], "bit_identical": False}}
+    assert "do NOT predict the same" in entry.section({"modular": other}).finding
+
+
+def test_a_further_expert_leaves_the_others_bit_identical(report, monkeypatch):
+    grown = report["modular"]["grow"]
+    assert grown["bit_identical"] is True
+    assert 0 <= grown["changed_share"] < 0.05 and grown["own_ppl"] < 0.97  # alphabets are apart
+    assert grown["rules"].keys() == {"top1", "top1_code_length", "top1_bigrams"}
+    made = context()
+    windows = {n: made.text.test[n] for n in KINDS}
+    assert grow.bit_identical(Models(made, language_models()), windows)
+    real, calls = grow.model_nats, []
+
+    def disturbed(*given):
+        calls.append(given)
+        found = real(*given)
+        return np.nextafter(found, 0) if len(calls) == 2 else found
+
+    monkeypatch.setattr(grow, "model_nats", disturbed)
+    assert not grow.bit_identical(Models(made, language_models()), windows)
+
+
+def test_spliced_windows_are_shown_with_who_speaks(report):
+    found = report["modular_document"]
+    assert found["label_share"] > 0.6 and {t["label"] for w in found["windows"] for t in w} <= {
+        *KINDS
+    }
+    for window in found["windows"]:
+        assert len(window) == WINDOW and window[0]["expert"] == "seed"
 
 
 def test_nats_of_a_run_are_its_models(report):

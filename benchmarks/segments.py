@@ -1,0 +1,150 @@
+"""How well a stored bank cuts texts where their domain changes -> results/segments.json.
+
+    python -m benchmarks.segments --config configs/pretrained.py --out results/segments.json \
+        --config.data.root=DATA [--bank BANK] [--mixed DATA/mixed --code python javascript]
+
+Spliced texts of the config's domains (`cr_jax.studies.segments`); --mixed: also documents of
+FOLDER/valid.jsonl.zst and FOLDER/test.jsonl.zst with labelled spans,
+{"text", "segments": [[start, end, "code" | "prose"], ...]} in characters.  There a token counts as
+code where the expert that it goes to is named by --code, and as prose otherwise; switch cost and
+minimum are those that are best on valid.
+"""
+
+import argparse
+import itertools
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import zstandard
+
+from benchmarks.results import commit, versions, write
+from cr_jax import config as settings
+from cr_jax.bank import ExpertBank, pretrained
+from cr_jax.config.command_line import load
+from cr_jax.data import eval_windows, load_corpus
+from cr_jax.data.corpus_specs import held_out_spec
+from cr_jax.data.text_form import formed
+from cr_jax.data.windows import windows_of
+from cr_jax.errors import UserError, complain
+from cr_jax.routing.options import SegmentOptions
+from cr_jax.routing.segment import token_costs
+from cr_jax.scoring.batching import BatchSizes
+from cr_jax.studies import segments
+from cr_jax.studies.segments import MINIMA, SWITCHES, Splice, decoded, mean_metrics
+
+MOST = 60  # mixed documents of each split
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes --out; the exit status."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--config", required=True)
+    p.add_argument("--bank", default=str(pretrained.folder()))
+    p.add_argument("--mixed")
+    p.add_argument("--code", nargs="*", default=[], metavar="EXPERT")
+    p.add_argument("--out", required=True)
+    a, overrides = p.parse_known_args(arguments)
+    try:
+        record = report(a, overrides)
+    except UserError as error:
+        complain("error", error)
+        return 2
+    write(a.out, json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record["splices"], indent=1))
+    return 0
+
+
+def report(a, overrides: Sequence[str]) -> dict:
+    """The study of the bank's own domains, and of mixed documents."""
+    e = settings.build(load(a.config, overrides).to_dict())
+    bank = ExpertBank.load(a.bank, lms=False)
+    began = time.perf_counter()
+    record = segments.run(bank, windows(e, bank, "valid"), windows(e, bank, "test"), e.seed)
+    record = record["segments"]
+    if a.mixed:
+        if unknown := set(a.code) - set(bank.names):
+            raise UserError(f"--code names no expert of the bank: {', '.join(sorted(unknown))}")
+        record["mixed"] = mixed(bank, Path(a.mixed), a.code)
+    root = str(e.data.root)
+    command = shlex.join(["python", "-m", "benchmarks.segments", *sys.argv[1:]])
+    return {
+        **record,
+        "seconds": time.perf_counter() - began,
+        "command": command.replace(root, "DATA"),
+        "commit": commit(),
+        "versions": versions(),
+    }
+
+
+def windows(e, bank: ExpertBank, split: str) -> dict:
+    """Consecutive windows of each of the bank's domains."""
+    found = {}
+    with tempfile.TemporaryDirectory() as cache:
+        for name in bank.names:
+            specs = held_out_spec(e, name, split).placed(e.data.root)
+            corpus = load_corpus(specs, bank.tokenizer, cache, 400_000)
+            found[name] = eval_windows(
+                corpus, bank.model.window, mode="packed", pad_id=bank.tokenizer.pad_id
+            )
+    return found
+
+
+def mixed(bank: ExpertBank, folder: Path, code: Sequence[str]) -> dict:
+    """Metrics of code against prose by each way to price tokens; valid chooses the setting."""
+    is_code = np.isin(bank.names, code)
+    ways = {
+        "experts": SegmentOptions(),
+        "experts, windows read once": SegmentOptions(reset=False),
+        "bigrams": SegmentOptions(evidence="bigrams"),
+    }
+    texts = {s: labelled(bank, folder / f"{s}.jsonl.zst") for s in ("valid", "test")}
+    found = {}
+    for name, way in ways.items():
+        cost = {s: [_costs(bank, t, way) for t in of] for s, of in texts.items()}
+        cut = lambda s, setting, cost=cost: mean_metrics(
+            [is_code[decoded(c, *setting)].astype(int) for c in cost[s]], texts[s]
+        )
+        best = max(
+            itertools.product(SWITCHES, MINIMA),
+            key=lambda setting, cut=cut: cut("valid", setting)["token_accuracy"],
+        )
+        found[name] = {**cut("test", best), "switch": best[0], "minimum": best[1]}
+    return {"documents": len(texts["test"]), "ways": found, **found["experts"]}
+
+
+def labelled(bank: ExpertBank, file: Path) -> list[Splice]:
+    """Documents as tokens, each 1 (code) or 0 (prose); those whose form changes are left out."""
+    found: list[Splice] = []
+    with file.open("rb") as stream:
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(stream)
+        lines = reader.read().decode("utf-8").splitlines()
+    for line in lines:
+        raw = json.loads(line)
+        text = raw["text"]
+        if "".join(formed([text], bank.text_form)) != text:
+            continue  # the labels count characters of the text as it was
+        owner = np.zeros(len(text), int)
+        for start, end, kind in raw["segments"]:
+            owner[start:end] = kind == "code"
+        ids = np.asarray(bank.tokenizer.encode(text), np.int32)
+        place = np.cumsum([0, *(len(bank.tokenizer.to_bytes([i])) for i in ids)])[:-1]
+        of_byte = np.repeat(owner, [len(c.encode()) for c in text])
+        found.append(Splice(ids, of_byte[np.minimum(place, len(of_byte) - 1)]))
+        if len(found) == MOST:
+            break
+    return found
+
+
+def _costs(bank, text, options):
+    cut = windows_of(text.ids, bank.model.window, bank.tokenizer.pad_id)
+    return token_costs(bank, cut, options, BatchSizes.for_device())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

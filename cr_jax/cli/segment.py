@@ -1,0 +1,146 @@
+"""`cr-jax segment`: the spans of a text, each with its expert."""
+
+import json
+import math
+
+from cr_jax.cli.inputs import checked, path, text_of
+from cr_jax.cli.jax_start import start_jax
+from cr_jax.cli.output import complain, p_text, print_line, printable
+from cr_jax.errors import UserError
+
+EPILOG = """\
+Prints each span of a file, in order, and then how many there were:
+  FILE:A-B  EXPERT  p P  (T tokens, margin M nats/token)
+  FILE: N spans, T tokens
+A-B are lines; one of them stands twice where a switch lies inside it.
+An expert in brackets is the nearest one of a span that no expert knows.
+
+A switch of expert costs --switch nats and a span has at least --minimum tokens; the cheapest path
+over all tokens says where the switches are.  Then each span is scored alone by its own expert,
+which knows it or does not.  Any size of text takes the same memory; a switch is settled once
+2,048 more tokens were read.
+
+--lines writes every line of the text after the expert of its first character, --json one object
+per file; both hold what they write in memory.  A bad file costs one line on stderr and exit code 2
+at the end; the others are cut all the same.
+"""
+
+
+def add_arguments(parser) -> None:
+    """The flags of `cr-jax segment`."""
+    for name, kind, metavar, default, text in (
+        ("switch", float, "NATS", 30.0, "what a change of expert costs"),
+        ("minimum", int, "N", 32, "tokens of a span at least"),
+        ("alpha", float, "A", 0.05, "a span whose p-value is below this is unknown"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=kind,
+            default=default,
+            metavar=metavar,
+            help=f"{text} (default {default:g})",
+        )
+    parser.add_argument(
+        "--bigrams",
+        action="store_true",
+        help="let bigram models alone find the switches: faster, and nearly as good",
+    )
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="one JSON object per file and line")
+    shape.add_argument("--lines", action="store_true", help="the text, each line with its expert")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", type=path, help="UTF-8 text; - is standard input"
+    )
+
+
+def run(args) -> int:
+    """Cuts each file; -> 2 when one of them is bad."""
+    from cr_jax.routing.options import SegmentOptions
+
+    options = SegmentOptions(
+        args.switch, args.minimum, args.alpha, "bigrams" if args.bigrams else "experts"
+    )
+    status, good = 0, []
+    for name in args.files:
+        try:
+            good.append(checked(name))
+        except UserError as error:
+            status = complain(error)
+    if not good:
+        return status
+    start_jax()
+    from cr_jax.bank import ExpertBank
+
+    bank = ExpertBank.load(args.bank, lms=False)
+    show = _json if args.json else _labelled if args.lines else _listed
+    for name in good:
+        try:
+            for line in show(name, bank, options):
+                print_line(line)
+        except UserError as error:
+            status = complain(error if name in str(error) else f"{name}: {error}")
+    return status
+
+
+def _spans(text, bank, options):
+    from cr_jax.routing.segment import segments  # after JAX was set up
+
+    return segments(bank, text, options)
+
+
+def _name(span) -> str:
+    return span.expert or f"[{span.nearest}]"
+
+
+def _listed(name, bank, options):
+    """A line for each span as it is settled, and one for the file."""
+    wide, count, tokens = max(map(len, bank.names)) + 2, 0, 0
+    for span in _spans(text_of(name), bank, options):
+        count, tokens = count + 1, span.end
+        p = p_text(span.route.p_values[span.nearest])
+        margin = "" if math.isinf(span.margin) else f", margin {span.margin:.2f} nats/token"
+        at = f"{printable(name)}:{span.lines[0]}-{span.lines[1] - 1}"
+        yield f"{at:16}  {_name(span):{wide}}  p {p}  ({span.end - span.start:,} tokens{margin})"
+    yield (
+        f"{printable(name)}: {count:,} span{'s' * (count != 1)}, "
+        f"{tokens:,} token{'s' * (tokens != 1)}"
+    )
+
+
+def _labelled(name, bank, options):
+    """Each line of the text in the bank's form, after the expert of its first character."""
+    from cr_jax.data.text_form import formed
+
+    text = "".join(formed(text_of(name), bank.text_form))
+    found = list(_spans(text, bank, options))
+    wide, spans = max(len(_name(s)) for s in found), iter(found)
+    span, place = next(spans), 0
+    for line in text.split("\n"):
+        while place >= span.characters[1] and (after := next(spans, None)):
+            span = after
+        yield f"{_name(span):{wide}} | {printable(line)}"
+        place += len(line) + 1
+
+
+def _json(name, bank, options):
+    """One object, whole or not at all."""
+    found = [_plain(span) for span in _spans(text_of(name), bank, options)]
+    yield json.dumps({"file": name, "spans": found}, allow_nan=False)
+
+
+def _plain(span):
+    route = span.route
+    p = route.p_values[route.nearest]
+    return {
+        "expert": span.expert,
+        "nearest": span.nearest,
+        "reason": route.reason,
+        "start": span.start,
+        "end": span.end,
+        "characters": list(span.characters),
+        "lines": [span.lines[0], span.lines[1] - 1],
+        "p_value": None if math.isnan(p) else p,
+        "residual": route.residuals[route.nearest],
+        "margin": None if math.isinf(span.margin) else span.margin,
+        "saved": span.saved,
+    }

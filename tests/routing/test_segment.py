@@ -1,0 +1,156 @@
+"""A text of two alphabets is cut where they meet; its parts are given back whole, in order."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import tiny_bank
+
+import cr_jax
+from cr_jax.cli import main
+from cr_jax.errors import UserError
+from cr_jax.routing.segment import SegmentOptions, segment, segments, token_costs
+from cr_jax.scoring.batching import BatchSizes
+
+QUICK = SegmentOptions(switch=4.0, minimum=8, delay=64)
+SIZES = BatchSizes(experts=2, windows=4)
+
+
+def letters(low, high, count, seed):
+    draw = np.random.default_rng(seed)
+    return "".join(map(chr, draw.integers(ord(low), ord(high) + 1, count)))
+
+
+A, Z, B = letters("a", "j", 90, 1), letters("q", "z", 53, 2), letters("a", "j", 70, 3)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return tiny_bank.trained_bank()
+
+
+def edges(found):
+    return [s.characters for s in found]
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_the_cuts_are_where_the_alphabet_changes(bank, reset):
+    options = SegmentOptions(switch=4.0, minimum=8, delay=64, reset=reset)
+    found = segment(bank, A + Z + B, options, SIZES)
+    assert [s.nearest for s in found] == ["e0", "e1", "e0"]
+    assert edges(found) == [(0, 90), (90, 143), (143, 213)]
+    assert all(s.expert == s.nearest and s.margin > 0 for s in found)
+    assert found[0].saved is None and all(s.saved > 0 for s in found[1:])
+
+
+def test_one_alphabet_is_one_span_and_a_foreign_one_is_unknown(bank):
+    (whole,) = segment(bank, A, QUICK, SIZES)
+    assert whole.expert == "e0" and whole.characters == (0, 90)
+    # Nobody else is nearer to the digits, and still they are no part of the span before.
+    own, foreign, again = segment(bank, A + letters("0", "9", 60, 4) + B, QUICK, SIZES)
+    assert own.expert == again.expert == "e0" and foreign.expert is None
+    assert abs(foreign.characters[0] - 90) <= 2 and abs(foreign.characters[1] - 150) <= 2
+    assert again.characters[1] == 220
+
+
+def test_spans_cover_the_text_in_characters_and_lines(bank):
+    text = "abc\nü" + A + "\n" + Z + "\n\n" + B
+    found = segment(bank, text, QUICK, SIZES)
+    assert found[0].start == 0 and found[0].characters[0] == 0 and found[0].lines[0] == 1
+    for a, b in itertools.pairwise(found):
+        assert a.end == b.start and a.characters[1] == b.characters[0]
+        assert b.lines[0] in (a.lines[1] - 1, a.lines[1])  # a line may be of both
+    assert found[-1].characters[1] == len(text)
+    assert found[-1].lines[1] - 1 == len(text.splitlines())
+    assert found[-1].end == len(text.encode())
+
+
+def test_a_long_text_is_cut_as_it_comes_and_as_a_whole_alike(bank):
+    text = "".join(letters(*("aj" if i % 2 else "qz"), 40 + 7 * (i % 5), seed=i) for i in range(40))
+    found = list(segments(bank, iter([text]), QUICK, SIZES))
+    whole = segment(bank, text, SegmentOptions(switch=4.0, minimum=8, delay=4096), SIZES)
+    assert edges(found) == edges(whole) and len(found) == 40
+    assert [s.nearest for s in found] == [s.nearest for s in whole]
+    for a, b in zip(found, whole, strict=True):
+        p = [s.route.p_values[s.nearest] for s in (a, b)]
+        assert p[0] == pytest.approx(p[1])  # judged alone, however it was read
+    # The first spans come before the text has ended.
+    parts = iter([text] * 200)
+    next(segments(bank, parts, QUICK, SIZES))
+    assert next(parts, None) == text
+
+
+def test_costs_of_a_window_that_begins_anew_are_never_higher(bank):
+    windows = tiny_bank.windows(6)
+    once, twice = (
+        token_costs(bank, windows, SegmentOptions(reset=reset), SIZES) for reset in (False, True)
+    )
+    assert (twice <= once + 1e-6).all() and (twice < once - 1e-3).any()
+    np.testing.assert_array_equal(once[:, :8], twice[:, :8])  # no later window reads these
+
+
+def test_bigram_models_find_the_same_cuts(bank):
+    counted = tiny_bank.altered(
+        bank,
+        bigram={
+            name: tiny_bank.bigram.count(
+                tiny_bank.windows(200, i, low, low + 10).tokens, np.ones((200, 16), bool), 258
+            )
+            for i, (name, low) in enumerate((("e0", 97), ("e1", 113)))
+        },
+    )
+    options = SegmentOptions(switch=4.0, minimum=8, delay=64, evidence="bigrams")
+    found = segment(counted, A + Z + B, options, SIZES)
+    assert edges(found) == [(0, 90), (90, 143), (143, 213)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"switch": -1.0},
+        {"switch": float("nan")},
+        {"minimum": 0},
+        {"minimum": 1000},
+        {"delay": 10},
+        {"alpha": 2.0},
+    ],
+)
+def test_options_that_cannot_be(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        SegmentOptions(**wrong)
+
+
+def test_an_empty_text_is_refused(bank):
+    with pytest.raises(UserError, match="empty"):
+        segment(bank, "", QUICK, SIZES)
+
+
+def test_the_command_says_what_the_library_says(tmp_path, capsys):
+    folder, file = tmp_path / "bank", tmp_path / "text.txt"
+    tiny_bank.stored(folder, tiny_bank.trained_bank())
+    file.write_text("\n".join((A[:60], A[60:], Z, B)))
+    flags = ["--bank", str(folder), "--switch", "40", "--minimum", "8"]
+    options = SegmentOptions(switch=40.0, minimum=8)
+    found = segment(cr_jax.ExpertBank.load(folder), file, options)
+
+    assert main(["segment", *flags, "--json", str(file)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["file"] == str(file)
+    assert [(s["nearest"], s["start"], s["end"]) for s in said["spans"]] == [
+        (s.nearest, s.start, s.end) for s in found
+    ]
+    assert main(["segment", *flags, str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(found) + 1 and f"{len(found)} spans" in lines[-1]
+    assert lines[0].startswith(f"{file}:1-2  e0 ")
+    assert main(["segment", *flags, "--lines", str(file)]) == 0
+    labels = [line.split(" |")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert labels == ["e0", "e0", "e1", "e0"]
+
+    assert main(["segment", *flags, str(tmp_path / "none"), str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1 and "none" in err and "spans" in out
+    assert main(["segment", "--bank", str(folder), "--minimum", "0", str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "minimum" in err
