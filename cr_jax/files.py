@@ -38,17 +38,23 @@ def sha256(path: Path) -> str:
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """Writes `value` and its SHA-256 as canonical JSON, replacing `path` in one step."""
-    write_whole(path, _seal(value))
+    write_whole(path, sealed(value))
 
 
 def read_sealed(path: Path, version: int = FORMAT) -> dict[str, Any]:
     """What `write_sealed` wrote.  `UserError` when missing, changed, not JSON or of a format
     other than `version`."""
-    value = read_json(path)
+    with readable(path):
+        return parse_sealed(path.read_bytes(), path, version)
+
+
+def parse_sealed(raw: bytes, path: Path, version: int = FORMAT) -> dict[str, Any]:
+    """The same of bytes that were read from `path`."""
+    value = parse_json(raw, path)
     inner = {k: v for k, v in value.items() if k != "sha256"} if isinstance(value, dict) else {}
     try:
-        same = path.read_bytes() == _seal(inner)
-    except (ValueError, OSError, RecursionError):  # NaN, gone since, nested too deeply
+        same = raw == sealed(inner)
+    except (ValueError, RecursionError):  # NaN, nested too deeply
         same = False
     if not same:
         raise changed(path)
@@ -60,7 +66,8 @@ def read_sealed(path: Path, version: int = FORMAT) -> dict[str, Any]:
     return inner
 
 
-def _seal(value: Mapping[str, Any]) -> bytes:
+def sealed(value: Mapping[str, Any]) -> bytes:
+    """Canonical JSON of `value` and of the SHA-256 of its own canonical JSON."""
     text = lambda v: json.dumps(v, indent=1, allow_nan=False) + "\n"
     digest = hashlib.sha256(text(value).encode()).hexdigest()
     return text({**value, "sha256": digest}).encode()
@@ -69,7 +76,11 @@ def _seal(value: Mapping[str, Any]) -> bytes:
 def read_json(path: Path) -> Any:
     """Parsed JSON.  `UserError` when the file is missing or is not JSON."""
     with readable(path):
-        raw = path.read_bytes()
+        return parse_json(path.read_bytes(), path)
+
+
+def parse_json(raw: bytes, path: Path) -> Any:
+    """Parsed JSON of bytes that were read from `path`.  `UserError` when they are none."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -98,22 +98,31 @@ def _hear(event: str, arguments: tuple) -> None:
         if isinstance(path, int) or not isinstance(flags, int):
             return
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
-            _note(event, path)
+            _note(event, path, _opening())
+    elif event in ("os.remove", "os.rmdir", "os.mkdir"):
+        _note(event, arguments[0], arguments[-1])
+    elif event in ("os.rename", "os.link"):
+        for path, folder in zip(arguments[:2], arguments[2:], strict=True):
+            _note(event, path, folder)
     elif event in _WRITES:
-        folder = next((x for x in arguments[1:] if isinstance(x, int) and x >= 0), None)
-        if event in ("os.remove", "os.rmdir", "os.mkdir") and folder is not None:
-            # shutil.rmtree names what it deletes relative to an open folder.
-            at = arguments[-1]
-            base = os.readlink(f"/proc/self/fd/{at}") if at >= 0 else os.getcwd()
-            _note(event, os.path.join(base, os.fsdecode(arguments[0])))
-        else:
-            for path in arguments[:2]:
-                if isinstance(path, (str, bytes, os.PathLike)):
-                    _note(event, path)
+        for path in arguments[:2]:
+            if isinstance(path, (str, bytes, os.PathLike)):
+                _note(event, path)
 
 
-def _note(event: str, path) -> None:
-    whole = os.path.join(os.getcwd(), os.fsdecode(path))
+def _opening() -> int:
+    """The open folder that a name is opened in: the event does not tell."""
+    frame = sys._getframe(2)
+    inside = frame.f_code.co_name == "open_inside"
+    return frame.f_locals["folder"] if inside else -1
+
+
+def _base(folder: int) -> str:
+    return os.readlink(f"/proc/self/fd/{folder}") if folder >= 0 else os.getcwd()
+
+
+def _note(event: str, path, folder: int = -1) -> None:
+    whole = os.path.join(_base(folder), os.fsdecode(path))
     if whole != os.devnull:
         # The last part is not followed: what is replaced or deleted is the link itself.
         head, tail = os.path.split(whole)

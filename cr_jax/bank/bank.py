@@ -18,9 +18,10 @@ import jax.numpy as jnp
 
 from cr_jax import config, models
 from cr_jax.bank import parameters, stacks
+from cr_jax.bank.creation import create_folder
 from cr_jax.bank.expert import Expert, LanguageModels
 from cr_jax.bank.expert_folder import read_expert, write_expert
-from cr_jax.bank.files import BankFolder, create_folder
+from cr_jax.bank.files import BankFolder, consistent
 from cr_jax.bank.fitting import fitted, rounded, whose_lm
 from cr_jax.bank.language_models import check_language_models, read_seed
 from cr_jax.bank.settings import (
@@ -108,38 +109,34 @@ class ExpertBank:
         `UserError` when there is no bank, a name is unknown, a file is missing, was changed or cut
         short, or an expert's tokenizer or shapes are not the bank's.
         """
-        files = BankFolder(folder)
-        chosen = files.names if names is None else _listed(names)
-        try:
-            return cls._read(files, chosen, verify, lms)
-        except UserError:
-            if files.is_current():
-                raise
-        return cls.load(folder, names if names is None else chosen, verify, lms)  # changed since
+        chosen = names if names is None else _listed(names)
+        return consistent(folder, lambda files: cls.of(files, chosen, verify, lms))
 
     @classmethod
-    def _read(cls, files: BankFolder, names: tuple[str, ...], verify: bool, lms: bool):
-        folders = [files.expert(name) for name in names]
+    def of(
+        cls,
+        files: BankFolder,
+        names: tuple[str, ...] | None = None,
+        verify: bool = True,
+        lms: bool = True,
+    ) -> "ExpertBank":
+        """`load` of a bank that is open: `files.consistent` reads it again where it changes."""
         settings = read_settings(files)
-        files.check_tokenizer()
-        tokenizer = read_tokenizer(files)
-        if verify:
-            for name in names:
-                files.check_expert(name, lms)
-            if lms:
-                files.check_seed()
+        experts = [
+            read_expert(
+                name, files.open_expert(name), settings, lms, files.seals(name) if verify else None
+            )
+            for name in (files.names if names is None else names)
+        ]
         return cls(
             settings.model,
-            tokenizer,
-            tuple(
-                read_expert(name, path, settings, lms)
-                for name, path in zip(names, folders, strict=True)
-            ),
+            read_tokenizer(files, verify),
+            tuple(experts),
             settings.scoring,
             settings.text_form,
             files.path,
             settings.lm,
-            read_seed(files, settings) if lms else None,
+            read_seed(files, settings, verify) if lms else None,
         )
 
     def add(self, expert: Expert, dtype: str = "float32") -> "ExpertBank":
@@ -154,12 +151,16 @@ class ExpertBank:
         self._free(expert.name)
         stored = rounded(fitted(expert, self.settings), dtype)
         with files.adding(expert.name) as draft:
+            self._check_same(files)  # it may have been replaced meanwhile
             write_expert(draft, stored, self.settings, dtype)
+        files.tell()
         return self.changed(experts=(*self.experts, stored))
 
     def remove(self, name: str) -> "ExpertBank":
         """Deletes one expert from the folder -> the bank without it; others keep their bytes."""
-        self._files().remove(name)
+        files = self._files()
+        files.remove(name)
+        files.tell()
         return self.changed(experts=tuple(e for e in self.experts if e.name != name))
 
     def verify(self) -> list[str]:
@@ -289,6 +290,10 @@ class ExpertBank:
                 "bank from ExpertBank.create or ExpertBank.load"
             )
         files = BankFolder(self.folder)
+        self._check_same(files)
+        return files
+
+    def _check_same(self, files: BankFolder) -> None:
         if files.index["tokenizer"] != self.tokenizer.fingerprint:
             raise UserError(
                 f"the bank {self.folder} was replaced by one with another tokenizer: load it again"
@@ -296,7 +301,6 @@ class ExpertBank:
         stored = read_settings(files).lm
         if self.lm is not None and stored is not None:
             check_same_lm(f"the bank in memory of {self.folder}", self.lm, stored)
-        return files
 
 
 def _listed(names: Iterable[str]) -> tuple[str, ...]:

@@ -5,33 +5,34 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from cr_jax.bank.headers import opened
+from cr_jax.bank.headers import HEADER_MOST, read_arrays, read_header
 from cr_jax.errors import UserError
-from cr_jax.files import give_usual_mode
 from cr_jax.scoring.bigram import MOST, BigramModel, bits_without_loss, slot_bits
 
-
-def write(file: Path, bigram: BigramModel) -> None:
-    """Stores a bigram model as safetensors."""
-    safetensors.numpy.save_file(
-        {k: np.ascontiguousarray(v) for k, v in bigram._asdict().items()}, file
-    )
-    give_usual_mode(file)  # the library makes it for its owner alone
+_PAIR = 6  # bytes of a key and its nats
 
 
-def read(file: Path, vocab_size: int) -> BigramModel:
-    """What `write` wrote.  `UserError` when it is missing, cut short, or not of V tokens."""
-    with opened(file) as stored:
-        slices = {k: stored.get_slice(k) for k in stored.keys()}  # noqa: SIM118 (not a dict)
-        header = {k: (s.get_dtype(), tuple(s.get_shape())) for k, s in slices.items()}
-        # Nothing else is read: the header is checked first.
-        found = (
-            BigramModel(*map(stored.get_tensor, BigramModel._fields))
-            if _is_bigram_file(header, vocab_size)
-            else None
-        )
+def dumps(bigram: BigramModel) -> bytes:
+    """A bigram model as a safetensors file."""
+    return safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in bigram._asdict().items()})
+
+
+def most_bytes(vocab_size: int) -> int:
+    """What such a file of V tokens may hold at most."""
+    return HEADER_MOST + _PAIR * MOST + 4 * vocab_size
+
+
+def loads(data: bytes, vocab_size: int, where: Path) -> BigramModel:
+    """What `dumps` wrote.  `UserError` when it is cut short, or not of V tokens."""
+    header = {k: (x.dtype, x.shape) for k, x in read_header(data, len(data), where).items()}
+    found = None
+    if _is_bigram_file(header, vocab_size):
+        arrays = read_arrays(data, where)
+        found = BigramModel(*(arrays[field] for field in BigramModel._fields))
     if found is None or not _makes_sense(found):
-        raise UserError(f"{file} is no bigram model of {vocab_size} tokens: store the expert again")
+        raise UserError(
+            f"{where} is no bigram model of {vocab_size} tokens: store the expert again"
+        )
     return found
 
 

@@ -5,15 +5,15 @@ BANK/cascade.json    sealed; the fit, the SHA-256 of every expert, and the typic
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cr_jax.bank.files import CASCADE, BankFolder, read_sealed, writable, write_sealed
+from cr_jax.bank.files import CASCADE, BankFolder, consistent, writable
 from cr_jax.bank.manifest import FORMAT
 from cr_jax.errors import UserError
+from cr_jax.inside import Inside
 
 _RENAMED = {
     "keep": "min_candidates",
@@ -77,22 +77,21 @@ def write(
             "a cascade is stored in its bank, but this one lives in memory only: load "
             "it from a folder"
         )
-    if set(names) != set(_experts(bank)) or typicality_weight != _typicality_weight(bank):
-        raise UserError(
-            "the cascade was measured with other experts or another typicality_weight "
-            f"than {bank} has: load the whole bank and fit it again"
-        )
-    with writable(bank):
-        write_sealed(
-            bank / CASCADE,
-            {
-                "format": FORMAT,
-                **dataclasses.asdict(fit),
-                "max_windows": max_windows,
-                "typicality_weight": _typicality_weight(bank),
-                "experts": _experts(bank),
-            },
-        )
+    files = BankFolder(bank)
+    with writable(bank), files.changing():
+        if set(names) != set(files.names) or typicality_weight != _typicality_weight(files):
+            raise UserError(
+                "the cascade was measured with other experts or another typicality_weight "
+                f"than {bank} has: load the whole bank and fit it again"
+            )
+        fields = {
+            "format": FORMAT,
+            **dataclasses.asdict(fit),
+            "max_windows": max_windows,
+            "typicality_weight": typicality_weight,
+            "experts": {name: files.seals(name)[0] for name in files.names},
+        }
+        files.inside.write_sealed(CASCADE, fields)
 
 
 def read(bank: Path) -> tuple[CandidateFit, int]:
@@ -100,22 +99,28 @@ def read(bank: Path) -> tuple[CandidateFit, int]:
 
     The field names of version 0.1 are read too.
     """
-    path = bank / CASCADE
-    if not os.path.isfile(path):
+    return consistent(bank, read_of)
+
+
+def read_of(files: BankFolder) -> tuple[CandidateFit, int]:
+    """The same of an open bank."""
+    path = files.path / CASCADE
+    if not files.inside.has(CASCADE):
         raise UserError(
-            f"{bank} does not say how many experts its bigram models leave to score: "
+            f"{files.path} does not say how many experts its bigram models leave to score: "
             "measure it with `cr-jax bank fit-cascade`, or give --min-candidates"
         )
-    raw = {_RENAMED.get(field, field): value for field, value in read_sealed(path).items()}
-    if not _measured_with(raw.get("experts"), BankFolder(bank)):
+    stored = files.inside.read_sealed(CASCADE)
+    raw = {_RENAMED.get(field, field): value for field, value in stored.items()}
+    if not _measured_with(raw.get("experts"), files):
         raise UserError(
-            f"{path} was measured with other experts than {bank} holds now: fit it "
+            f"{path} was measured with other experts than {files.path} holds now: fit it "
             "again (`cr-jax bank fit-cascade`), or give --min-candidates"
         )
-    if raw.get("typicality_weight") != _typicality_weight(bank):
+    if raw.get("typicality_weight") != _typicality_weight(files):
         raise UserError(
             f"{path} was measured with another typicality_weight (config.scoring) than "
-            f"{bank} ranks by now: fit it again (`cr-jax bank fit-cascade`), or give "
+            f"{files.path} ranks by now: fit it again (`cr-jax bank fit-cascade`), or give "
             "--min-candidates"
         )
     try:
@@ -132,17 +137,17 @@ def read(bank: Path) -> tuple[CandidateFit, int]:
     return fit, max_windows
 
 
-def reseal(bank: Path, seals: Mapping[str, str]) -> None:
+def reseal(bank: Inside, seals: Mapping[str, str]) -> None:
     """Follows experts whose manifests were sealed anew and whose compressors stayed the same.
 
     seals: the SHA-256 of a manifest as it was -> as it is.
     """
-    if os.path.isfile(bank / CASCADE):
-        raw = read_sealed(bank / CASCADE)
+    if bank.has(CASCADE):
+        raw = bank.read_sealed(CASCADE)
         experts = raw.get("experts")
         if isinstance(experts, dict):
             moved = {name: seals.get(str(sha), sha) for name, sha in experts.items()}
-            write_sealed(bank / CASCADE, {**raw, "experts": moved})
+            bank.write_sealed(CASCADE, {**raw, "experts": moved})
 
 
 def _measured_with(experts: Any, files: BankFolder) -> bool:
@@ -153,14 +158,9 @@ def _measured_with(experts: Any, files: BankFolder) -> bool:
     )
 
 
-def _typicality_weight(folder: Path) -> float:
-    scoring = BankFolder(folder).index.get("scoring", {})
+def _typicality_weight(files: BankFolder) -> float:
+    scoring = files.index.get("scoring", {})
     return scoring.get("typicality_weight", scoring.get("excess", 0.0))
-
-
-def _experts(folder: Path) -> dict[str, Any]:
-    """{name: SHA-256 of the expert's manifest}."""
-    return {name: entry["sha256"] for name, entry in BankFolder(folder).index["experts"].items()}
 
 
 def _number(value: Any) -> bool:

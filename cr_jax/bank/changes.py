@@ -3,30 +3,37 @@ another penalty."""
 
 import dataclasses
 import os
+from collections.abc import Callable
+
+from absl import logging
 
 from cr_jax import config
-from cr_jax.bank import parameters
+from cr_jax.bank import expert_folder, parameters
 from cr_jax.bank.expert import LanguageModels
-from cr_jax.bank.expert_folder import copy_expert, read_expert
-from cr_jax.bank.files import BankFolder, check_name
+from cr_jax.bank.files import BankFolder, check_name, consistent, readable
 from cr_jax.bank.headers import stored_dtype
 from cr_jax.bank.language_models import read_seed, store_lms
-from cr_jax.bank.manifest import LM, MANIFEST, check_sealed, read_manifest
+from cr_jax.bank.manifest import LM, MANIFEST, read_manifest
 from cr_jax.bank.settings import check_vocabulary, read_settings, read_tokenizer, stored_lm
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
+from cr_jax.inside import Inside
 
 
 def import_expert(
-    bank_folder: str | os.PathLike, expert_folder: str | os.PathLike, name: str | None = None
+    bank_folder: str | os.PathLike,
+    source: str | os.PathLike,
+    name: str | None = None,
+    say: Callable[[str], None] = logging.warning,
 ) -> str:
     """Copies an expert's folder, of another bank say, into a bank; -> its name there.
 
-    `name`: None takes the folder's.  Its language model goes along, and is the first of a bank
-    that has none.  All or nothing.  `UserError` when a byte of it was changed, or its tokenizer,
-    shapes or those of its language model are not the bank's, or the name is taken.
+    name: None takes the folder's; say: is told what was in the way and set aside.  Its language
+    model goes along, and is the first of a bank that has none.  All or nothing.  `UserError` when a
+    byte of it was changed, or its tokenizer, shapes or those of its language model are not the
+    bank's, or the name is taken.
     """
-    files, source = BankFolder(bank_folder), expanded(expert_folder)
+    files, source = BankFolder(bank_folder), expanded(source)
     name = check_name(source.resolve().name if name is None else name)
     if not os.path.isfile(source / MANIFEST):  # pathlib raises for names too long
         what = "is a bank" if os.path.isfile(source / "bank.json") else f"has no {MANIFEST}"
@@ -34,20 +41,29 @@ def import_expert(
             f"no expert at {source}: it {what}; give the folder of one expert, as in "
             "BANK/experts/NAME"
         )
-    settings = read_settings(files)
+    with readable(source):
+        folder = Inside.at(source)
+    take(files, folder, name)
+    for note in files.notes:
+        say(note)
+    return name
+
+
+def take(files: BankFolder, source: Inside, name: str) -> None:
+    """Copies an open expert's folder into a bank, as `import_expert`."""
     with files.adding(name) as draft:
+        settings = read_settings(files)
         try:
-            copy_expert(source, draft)
-            check_sealed(draft, settings.fingerprint)
+            expert_folder.copy_manifest(source, draft)
             raw = read_manifest(draft).lm
             if raw is not None and settings.lm is None:
-                lm = stored_lm(draft / MANIFEST, raw)
+                lm = stored_lm(draft.path / MANIFEST, raw)
                 check_vocabulary(lm, settings.model, read_tokenizer(files).vocab_size)
                 settings = dataclasses.replace(settings, lm=lm)
-            read_expert(name, draft, settings)
+            expert_folder.copy_files(source, draft, settings)
+            expert_folder.read_expert(name, draft, settings, seals=(draft.sha256(MANIFEST),))
         except UserError as error:
-            raise UserError(str(error).replace(str(draft), str(source))) from error
-    return name
+            raise UserError(str(error).replace(str(draft.path), str(source.path))) from error
 
 
 def import_lms(
@@ -63,30 +79,34 @@ def import_lms(
     """
     files, folder = BankFolder(bank_folder), expanded(source)
     inner = folder / "bank"
-    given = BankFolder(inner if os.path.isfile(inner / "bank.json") else folder)
+    given = inner if os.path.isfile(inner / "bank.json") else folder
+    models, stored = consistent(given, lambda given: _given_lms(given, files))
+    store_lms(files.path, models, dtype or stored)
+    return models
+
+
+def _given_lms(given: BankFolder, files: BankFolder) -> tuple[LanguageModels, str]:
+    """Language models for the experts of `files`, and how they are stored."""
     if given.index["tokenizer"] != files.index["tokenizer"]:
         raise UserError(
             f"the language models of {given.path} read the tokens of another tokenizer: train them "
             f"with config.tokenizer.folder={files.path / 'tokenizer'}"
         )
     settings = read_settings(given)
-    have = [n for n in given.names if read_manifest(given.expert(n)).lm is not None]
+    have = {n: x for n in given.names if (x := given.sealed_expert(n)).manifest.lm is not None}
     if settings.lm is None or not (have or given.seed):
         raise UserError(f"{given.path} has no language models to give")
-    names = [n for n in have if n in files.names]
-    if have and not names:
+    taken = {n: x for n, x in have.items() if n in files.names}
+    if have and not taken:
         raise UserError(
             f"the language models of {given.path} are of {', '.join(have)}, and the bank has other "
             f"experts: {', '.join(files.names) or 'none yet'}"
         )
-    given.check_seed()
-    for name in names:
-        given.check_expert(name)
-    found = {n: parameters.read_finite(given.expert(n) / LM, settings.lm) for n in names}
-    models = LanguageModels(settings.lm, read_seed(given, settings), found)
-    folders = [*map(given.expert, names), *([given.seed] if given.seed else [])]
-    store_lms(files.path, models, dtype or stored_dtype(folders[0] / LM))
-    return models
+    first, seed = read_seed(given, settings), given.sealed_seed()
+    found = {n: parameters.read(x, LM, settings.lm) for n, x in taken.items()}
+    folders = [x.folder for x in (*taken.values(), seed) if x is not None]
+    models = LanguageModels(settings.lm, first, found)
+    return models, stored_dtype(folders[0], LM)
 
 
 def set_typicality_weight(bank_folder: str | os.PathLike, weight: float) -> None:

@@ -1,23 +1,33 @@
 """One expert's folder: what is written there, and the checks that it belongs to its bank."""
 
 import json
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from cr_jax import config
 from cr_jax.bank import bigram_file, parameters
 from cr_jax.bank.expert import Expert
-from cr_jax.bank.files import read_json, readable
-from cr_jax.bank.manifest import BIGRAM, FORMAT, LM, MANIFEST, read_manifest, write_manifest
+from cr_jax.bank.manifest import (
+    BIGRAM,
+    FORMAT,
+    LM,
+    MANIFEST,
+    SealedFiles,
+    read_manifest,
+    write_manifest,
+)
 from cr_jax.bank.settings import BankSettings, check_stored_lm, difference
 from cr_jax.errors import UserError
+from cr_jax.files import parse_json
+from cr_jax.inside import JSON_MOST, Inside
 from cr_jax.scoring.calibration import Calibration
 
+CONFIG, CALIBRATION = "config.json", "calibration.json"
 
-def write_expert(draft: Path, expert: Expert, settings: BankSettings, dtype: str) -> None:
-    """Fills an empty folder; parameters as `parameters.rounded` to dtype."""
+
+def write_expert(draft: Inside, expert: Expert, settings: BankSettings, dtype: str) -> str:
+    """Fills an empty folder; parameters as `parameters.rounded` to dtype; -> the manifest's
+    SHA-256."""
     record = {
         "format": FORMAT,
         "tokenizer": settings.fingerprint,
@@ -26,54 +36,79 @@ def write_expert(draft: Path, expert: Expert, settings: BankSettings, dtype: str
         "about": dict(expert.about),
         "scoring": config.to_dict(settings.scoring.residual_rule),
     }
-    _write_json(draft / "config.json", record)
-    _write_json(draft / "calibration.json", expert.calibration.to_json())
-    parameters.write(draft / parameters.FILE, expert.params, dtype)
+    draft.write(CONFIG, _json(CONFIG, record))
+    draft.write(CALIBRATION, _json(CALIBRATION, expert.calibration.to_json()))
+    draft.write(parameters.FILE, parameters.dumps(expert.params, dtype))
     if expert.bigram is not None:
-        bigram_file.write(draft / BIGRAM, expert.bigram)
+        draft.write(BIGRAM, bigram_file.dumps(expert.bigram))
     if expert.lm is not None:
-        parameters.write(draft / LM, expert.lm, dtype)
+        draft.write(LM, parameters.dumps(expert.lm, dtype))
     shape = None if expert.lm is None else config.to_dict(settings.lm)
-    write_manifest(draft, settings.fingerprint, shape)
+    return write_manifest(draft, settings.fingerprint, shape)
 
 
-def copy_expert(source: Path, draft: Path) -> None:
-    """Copies the manifest and the files that it lists."""
-    _copy(source / MANIFEST, draft)  # first: it may be replaced by one that lists more
-    for file in read_manifest(draft).files:
-        _copy(source / file, draft)
+def copy_manifest(source: Inside, draft: Inside) -> None:
+    """First of all: it may be replaced by one that lists more."""
+    draft.write(MANIFEST, source.read(MANIFEST))
 
 
-def _copy(file: Path, folder: Path) -> None:
-    with readable(file):
-        shutil.copyfile(file, folder / file.name)
+def copy_files(source: Inside, draft: Inside, settings: BankSettings) -> None:
+    """Copies what the draft's manifest lists, each file read once.
+
+    `UserError` unless all are as sealed, of the bank's tokenizer, and as small as those of the
+    bank's models.
+    """
+    files = SealedFiles(source, read_manifest(draft))
+    files.check_fingerprint(settings.fingerprint)
+    most = dict.fromkeys((CONFIG, CALIBRATION), JSON_MOST)
+    most[parameters.FILE] = parameters.most_bytes(settings.model)
+    if settings.lm is not None:
+        most[LM] = parameters.most_bytes(settings.lm)
+    bigram = bigram_file.most_bytes(settings.model.vocab_size)
+    for name in files.manifest.files:
+        draft.write(name, files.read(name, most.get(name, bigram)))
 
 
-def read_expert(name: str, folder: Path, settings: BankSettings, lms: bool = True) -> Expert:
+def read_expert(
+    name: str,
+    folder: Inside,
+    settings: BankSettings,
+    lms: bool = True,
+    seals: Collection[str] | None = None,
+) -> Expert:
     """The expert as `write_expert` wrote it; lms: with its language model.
 
+    seals: what the SHA-256 of its manifest may be; every file is then compared with the manifest,
+    as it is read.  None: nothing is compared.
     `UserError` unless it belongs to the bank and every file is whole and has the model's shapes.
     """
-    check_belongs(folder, settings)
-    files, about = read_manifest(folder), read_json(folder / "config.json").get("about", {})
+    files = SealedFiles(folder, read_manifest(folder, seals=seals), seals is not None)
+    manifest = files.manifest
+    if files.verify:
+        files.check_fingerprint(settings.fingerprint)
+    record = _read_json(files, CONFIG)
+    check_belongs(files, record, settings)
+    about = record.get("about", {})
     if not isinstance(about, dict):
-        raise UserError(f"{folder / 'config.json'}: about is no group of fields: write it again")
+        raise UserError(f"{folder.path / CONFIG}: about is no group of fields: write it again")
     bigram = lm = None
-    if files.bigram is not None:
-        bigram = bigram_file.read(folder / files.bigram, settings.model.vocab_size)
-    if lms and settings.lm is not None and files.lm is not None:
-        lm = parameters.read_finite(folder / LM, settings.lm)
-    params = parameters.read(folder / parameters.FILE, settings.model)
-    return Expert(name, params, _calibration(folder), about, bigram, lm)
+    if manifest.bigram is not None:
+        vocab = settings.model.vocab_size
+        data = files.read(manifest.bigram, bigram_file.most_bytes(vocab))
+        bigram = bigram_file.loads(data, vocab, folder.path / manifest.bigram)
+    if lms and settings.lm is not None and manifest.lm is not None:
+        lm = parameters.read(files, LM, settings.lm)
+    params = parameters.read(files, parameters.FILE, settings.model)
+    return Expert(name, params, _calibration(files), about, bigram, lm)
 
 
-def check_belongs(folder: Path, settings: BankSettings) -> None:
+def check_belongs(files: SealedFiles, record: Any, settings: BankSettings) -> None:
     """`UserError` unless the expert's files describe the bank's model, scoring and language
-    models; no parameters are read."""
-    record = read_json(folder / "config.json")
+    models; record: what config.json holds; no parameters are read."""
+    folder = files.folder.path
     raw = record.get("model") if isinstance(record, dict) else None
     if not isinstance(raw, dict):
-        raise UserError(f"{folder / 'config.json'} describes no model: write the expert again")
+        raise UserError(f"{folder / CONFIG} describes no model: write the expert again")
     wanted, stored = config.to_dict(settings.model), config.completed(raw)
     if field := difference(wanted, stored):
         raise UserError(
@@ -86,25 +121,29 @@ def check_belongs(folder: Path, settings: BankSettings) -> None:
             f"{folder} was calibrated for {rule}, the bank's residuals are of "
             f"{settings.scoring.residual_rule}: calibrate the expert again with the bank's rule"
         )
-    files = read_manifest(folder)
-    if rule.bigram_weight and files.bigram is None:
+    if rule.bigram_weight and files.manifest.bigram is None:
         raise UserError(
             f"{folder} has no bigram model, and the bank's rule has a bigram_weight: "
             "store the expert again with one"
         )
-    if files.lm is not None:
-        check_stored_lm(folder, files.lm, settings)
+    if files.manifest.lm is not None:
+        check_stored_lm(folder, files.manifest.lm, settings)
 
 
-def _calibration(folder: Path) -> Calibration:
+def _calibration(files: SealedFiles) -> Calibration:
+    path, raw = files.folder.path / CALIBRATION, _read_json(files, CALIBRATION)
     try:
-        return Calibration.from_json(read_json(folder / "calibration.json"))
+        return Calibration.from_json(raw)
     except UserError as error:
-        raise UserError(f"{folder / 'calibration.json'}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def _read_json(files: SealedFiles, name: str) -> Any:
+    return parse_json(files.read(name, JSON_MOST), files.folder.path / name)
+
+
+def _json(name: str, value: Mapping[str, Any]) -> bytes:
     try:
-        path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+        return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path.name} of an expert must hold JSON types only: {error}") from error
+        raise UserError(f"{name} of an expert must hold JSON types only: {error}") from error

@@ -7,66 +7,78 @@
                               model, a language model)
     seed_lm/                  lm.safetensors, manifest.json: the seed of the language models
     cascade.json              sealed; how many experts a cascade scores (cascade_file)
+    .lock                     held by whoever changes the bank
+    aside/                    what was in the way of a change and is not the bank's (removal)
 
 A *sealed* JSON file holds the SHA-256 of its own canonical text, so a changed byte shows there
 too.  An expert is written to a hidden folder, renamed into place, and exists only once bank.json
-names it: a crash leaves litter, never half an expert.
+names it: a crash leaves litter, never half an expert.  A bank may come from a stranger: all below
+its folder is opened by `cr_jax.inside`, which follows no link.
 """
 
 import contextlib
-import fcntl
+import hashlib
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cr_jax.bank.manifest import (
-    EXPERT_FILES,
-    FORMAT,
-    LM,
-    MANIFEST,
-    check_files,
-    check_sealed,
-    read_manifest,
-)
+from absl import logging
+
+from cr_jax.bank import removal, verifying
+from cr_jax.bank.manifest import MANIFEST, SealedFiles, read_manifest
+from cr_jax.bank.removal import CASCADE as CASCADE
+from cr_jax.bank.removal import EXPERTS, INDEX
+from cr_jax.bank.removal import SEED as SEED
+from cr_jax.bank.removal import TOKENIZER as TOKENIZER
 from cr_jax.config.names import check_name as check_name  # for the other modules of a bank
-from cr_jax.errors import UserError
-from cr_jax.files import changed, expanded, read_sealed, sha256, write_sealed
+from cr_jax.errors import UserError, printable
+from cr_jax.files import changed, expanded, parse_sealed
 from cr_jax.files import read_json as read_json  # for the other modules of a bank
+from cr_jax.files import read_sealed as read_sealed
 from cr_jax.files import readable as readable
+from cr_jax.files import sha256 as sha256
+from cr_jax.files import write_sealed as write_sealed
+from cr_jax.inside import JSON_MOST, Inside, bounded, draft_name
+from cr_jax.locks import exclusive, shared
 
-CASCADE = "cascade.json"
-SEED = "seed_lm"
+WAIT = 60.0  # seconds for which others may change a bank
+REPLACED = ".old"  # behind the name of a bank while a run puts another one in its place
+TOKENIZER_MOST = 1 << 26  # bytes of one of its files
+_SWAP = 5.0  # seconds that this may take
+_TRIES = 100  # readings of a bank that changes all the time, all but the first few beside no writer
+_UNLOCKED = 3
+T = TypeVar("T")
+
+
+class CannotWrite(UserError):
+    """A bank could not be written: nothing is wrong with what is there."""
 
 
 class BankFolder:
-    """bank.json and the folders beside it.  Every method raises `UserError` on bad input."""
+    """bank.json and the folders beside it.  Every method raises `UserError` on bad input.
+
+    One object reads one folder, also when its path leads to another one by now (`is_current`).
+    notes: lines about what a change set aside or could not delete.
+    """
 
     def __init__(self, folder: str | os.PathLike):
-        self.path = expanded(folder)
-        if not os.path.isfile(self.path / "bank.json"):  # pathlib raises for names too long
-            raise UserError(
-                f"no bank at {self.path}: there is no bank.json; give the folder that "
-                "training wrote"
-            )
-        self.index = read_sealed(self.path / "bank.json")
-        fields = {"tokenizer": str, "tokenizer_files": dict, "model": dict, "experts": dict}
-        for field, kind in fields.items():
-            if not isinstance(self.index.get(field), kind):
-                raise UserError(f"{self.path / 'bank.json'} has no {field!r}: write the bank again")
-        seed = [(SEED, self.index[SEED])] if SEED in self.index else []
-        for name, entry in [*self.index["experts"].items(), *seed]:
-            if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
-                raise UserError(
-                    f"{self.path / 'bank.json'} has no SHA-256 for {name!r}: write the bank again"
-                )
-            check_name(name)
-        if seed and "lm" not in self.index:
-            raise UserError(
-                f"{self.path / 'bank.json'} names a seed of language models and not their shape: "
-                "write the bank again"
-            )
+        self.path, self.notes = expanded(folder), list[str]()
+        self._close: Callable[[], object] = lambda: None
+        self._use(_found(self.path))
+
+    def _use(self, inside: Inside) -> None:
+        path = self.path / INDEX
+        with readable(path):
+            # Open as long as this object lives, so that no other file can have its number.
+            opened = inside.open(INDEX)
+        self._close()
+        self._opened, self._close = opened, weakref.finalize(self, os.close, opened)
+        with readable(path), open(opened, "rb", closefd=False) as stream:
+            raw = bounded(stream, JSON_MOST, path)
+        self.index, self.inside = _checked(parse_sealed(raw, path), path), inside
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,16 +86,39 @@ class BankFolder:
         return tuple(self.index["experts"])
 
     def expert(self, name: str) -> Path:
-        """The folder of an expert that bank.json names."""
+        """The path of an expert that bank.json names."""
         if name not in self.index["experts"]:
             there = ", ".join(self.names) or "none yet"
             raise UserError(f"the bank {self.path} has no expert {name!r}; it has: {there}")
-        return self.path / "experts" / name
+        return self.path / EXPERTS / name
+
+    def open_expert(self, name: str) -> Inside:
+        """Its folder."""
+        self.expert(name)
+        return self.inside.folder(EXPERTS).folder(name)
 
     @property
     def seed(self) -> Path | None:
-        """The folder of the language models' seed; None where there is none."""
+        """The path of the language models' seed; None where there is none."""
         return self.path / SEED if SEED in self.index else None
+
+    def sealed_expert(self, name: str) -> SealedFiles:
+        """The files of an expert, to be compared with its manifest, which is compared with
+        bank.json."""
+        folder = self.open_expert(name)
+        files = SealedFiles(folder, read_manifest(folder, seals=self.seals(name)))
+        files.check_fingerprint(self.index["tokenizer"])
+        return files
+
+    def sealed_seed(self, verify: bool = True) -> SealedFiles | None:
+        """The same of the language models' seed, where there is one; verify: compare."""
+        if self.seed is None:
+            return None
+        folder, seals = self.inside.folder(SEED), (self.index[SEED]["sha256"],)
+        files = SealedFiles(folder, read_manifest(folder, (), seals if verify else None), verify)
+        if verify:
+            files.check_fingerprint(self.index["tokenizer"])
+        return files
 
     def seals(self, name: str) -> tuple[str, ...]:
         """The SHA-256 of an expert's manifest: two of them while it is being sealed anew."""
@@ -91,88 +126,65 @@ class BankFolder:
         return tuple(entry[key] for key in ("sha256", "resealed") if key in entry)
 
     def is_current(self) -> bool:
-        """Whether bank.json is still what was read."""
+        """Whether the path still leads to the bank.json that was read."""
         try:
-            return read_sealed(self.path / "bank.json") == self.index
-        except UserError:
-            return True  # what is wrong is wrong with the file, not with its age
+            return os.path.samestat(os.lstat(self.path / INDEX), os.fstat(self._opened))
+        except OSError:
+            return False
 
-    def check_tokenizer(self) -> None:
-        """Compares the bytes of tokenizer/ with bank.json."""
-        check_files(self.path / "tokenizer", self.index["tokenizer_files"])
-
-    def check_expert(self, name: str, lms: bool = True) -> None:
-        """Compares the bytes of one expert's files with its manifest, and that with bank.json.
-
-        lms: its language model too.
-        """
-        folder = self.expert(name)
-        if sha256(folder / MANIFEST) not in self.seals(name):
-            raise changed(folder / MANIFEST)
-        check_sealed(folder, self.index["tokenizer"], lms)
-
-    def check_seed(self) -> None:
-        """The same of the language models' seed, where there is one."""
-        if self.seed is not None:
-            if sha256(self.seed / MANIFEST) != self.index[SEED]["sha256"]:
-                raise changed(self.seed / MANIFEST)
-            check_sealed(self.seed, self.index["tokenizer"], needed=())
+    def tokenizer_file(self, name: str) -> bytes:
+        """A file of the tokenizer.  `UserError` unless it has the SHA-256 of bank.json."""
+        data = self.inside.folder(TOKENIZER).read(name, TOKENIZER_MOST)
+        if hashlib.sha256(data).hexdigest() != self.index["tokenizer_files"].get(name):
+            raise changed(self.path / TOKENIZER / name)
+        return data
 
     def verify(self) -> list[str]:
-        """Every problem as one line; an empty list means that each byte is as it was written."""
-        problems = []
-        experts = (lambda n=n: self.check_expert(n) for n in self.names)
-        for check in (self.check_tokenizer, *experts, self.check_seed):
-            try:
-                check()
-            except UserError as error:
-                problems.append(str(error))
-        known = {self.path / "bank.json", self.path / CASCADE}
-        known |= {self.path / "tokenizer" / n for n in self.index["tokenizer_files"]}
-        for folder in (self.path / "experts" / n for n in self.names):
-            known |= {folder / f for f in (*_listed(folder), MANIFEST)}
-        if self.seed is not None:
-            known |= {self.seed / f for f in (LM, MANIFEST)}
-        problems += [
-            f"{path} belongs to no expert of the bank: delete it"
-            for path in sorted(self.path.rglob("*"))
-            if not path.is_dir() and path not in known
-        ]
+        """Every problem as one line; an empty list means that each byte is as it was written.
+
+        What is found beside a process that changes the bank is looked for again after it.
+        """
+        if problems := verifying.problems(self):
+            with self.quiet():
+                problems = verifying.problems(self)
         return problems
 
     @contextlib.contextmanager
-    def adding(self, name: str) -> Iterator[Path]:
+    def adding(self, name: str) -> Iterator[Inside]:
         """`with folder.adding(name) as draft:` write the expert's files into `draft`.
 
         They become the expert when the block ends without an error; otherwise nothing is left.  Its
         language model, where it is the bank's first, says what all of them look like.
         """
-        final = self.path / "experts" / check_name(name)
-        draft = final.with_name(f".{name}.{os.getpid()}")
-        with writable(self.path):
+        check_name(name)
+        with writable(self.path), self.changing():
+            self._check_free(name)
+            experts, hidden = self.inside.folder(EXPERTS), draft_name(name)
+            draft = experts.new_folder(hidden)
             try:
-                self._check_free(name)
-                draft.mkdir(parents=True)
                 yield draft
-                seal, lm = sha256(draft / MANIFEST), read_manifest(draft).lm
-                with self.changing():
-                    self._check_free(name)
-                    # Not in bank.json: an addition cut short.
-                    shutil.rmtree(final, ignore_errors=True)
-                    os.rename(draft, final)
-                    experts = {**self.index["experts"], name: {"sha256": seal}}
+                seal, lm = draft.sha256(MANIFEST), read_manifest(draft).lm
+                if experts.has(name):  # not in bank.json
+                    self.notes.append(removal.set_aside(self.inside, experts, name))
+                experts.rename(hidden, name)
+                try:
+                    entries = {**self.index["experts"], name: {"sha256": seal}}
                     shape = {} if lm is None or "lm" in self.index else {"lm": dict(lm)}
-                    self.replace({**self.index, **shape, "experts": experts})
+                    self.replace({**self.index, **shape, "experts": entries})
+                except BaseException:
+                    experts.rename(name, hidden)
+                    raise
             finally:
-                shutil.rmtree(draft, ignore_errors=True)
+                removal.delete_draft(experts, hidden)
 
     def remove(self, name: str) -> None:
-        """Takes an expert out of bank.json, then deletes its folder; the others are untouched."""
+        """Takes an expert out of bank.json, then deletes its files; the others are untouched."""
         with writable(self.path), self.changing():
-            folder = self.expert(name)
+            self.expert(name)
+            seals = self.seals(name)
             experts = {k: v for k, v in self.index["experts"].items() if k != name}
             self.replace({**self.index, "experts": experts})
-            shutil.rmtree(folder, ignore_errors=True)
+            self.notes += removal.delete_expert(self.inside, name, seals)
 
     def set_scoring(self, scoring: Mapping[str, Any]) -> None:
         """Stores another description of the rule in bank.json; the experts are untouched."""
@@ -181,64 +193,97 @@ class BankFolder:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Reads bank.json anew and keeps other processes from changing it meanwhile."""
-        place = os.open(self.path, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(place, fcntl.LOCK_EX)
-            self._refresh()
-            yield
-        finally:
-            os.close(place)
+        """Reads bank.json anew and keeps other processes from changing it meanwhile.  `OSError`
+        where the bank cannot be written."""
+        while True:
+            inside = _found(self.path)
+            with exclusive(inside, WAIT, "changing the bank"):
+                if not inside.still_there():  # a run has put another bank here
+                    continue
+                self._use(inside)
+                removal.sweep(inside)
+                yield
+                return
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Reads bank.json anew, beside nobody who changes the bank."""
+        while True:
+            inside = _found(self.path)
+            with shared(inside, WAIT, "changing the bank"):
+                if not inside.still_there():
+                    continue
+                self._use(inside)
+                yield
+                return
 
     def _check_free(self, name: str) -> None:
-        self._refresh()
         if name in self.names:
             raise UserError(
                 f"the bank {self.path} already has an expert {name!r}: choose another "
                 f"name, or first: cr-jax bank remove --bank {self.path} {name}"
             )
 
-    def _refresh(self) -> None:
-        self.index = read_sealed(self.path / "bank.json")  # another process may have added one
+    def tell(self) -> None:
+        """Logs the notes."""
+        for note in self.notes:
+            logging.warning("%s", printable(note))
 
     def replace(self, index: Mapping[str, Any]) -> None:
         """Writes another bank.json, in one step; call it inside `changing`."""
-        self.index = dict(index)
-        write_sealed(self.path / "bank.json", self.index)
+        self.inside.write_sealed(INDEX, index)
+        self._use(self.inside)
 
 
-def create_folder(
-    folder: str | os.PathLike, index: Mapping[str, Any], tokenizer: Any
-) -> BankFolder:
-    """A bank without experts; index: fields of bank.json (`settings.to_index`).
-
-    `UserError` when `folder` is not empty or cannot be written.
-    """
-    path = expanded(folder)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} is not an empty folder: choose another place for the bank")
-    whole = path.absolute()
-    draft = whole.with_name(f".{whole.name}.{os.getpid()}")
-    with writable(path):
-        try:
-            (draft / "tokenizer").mkdir(parents=True)
-            (draft / "experts").mkdir()
-            tokenizer.save(draft / "tokenizer")
-            files = {p.name: sha256(p) for p in sorted((draft / "tokenizer").iterdir())}
-            first = {"format": FORMAT, "tokenizer": tokenizer.fingerprint, "tokenizer_files": files}
-            write_sealed(draft / "bank.json", {**first, **index, "experts": {}})
-            os.replace(draft, path)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    return BankFolder(path)
+def consistent(folder: str | os.PathLike, read: Callable[[BankFolder], T]) -> T:
+    """`read(BankFolder(folder))`, again where the bank was changed while it was read."""
+    for attempt in range(_TRIES):
+        files = BankFolder(folder)
+        with files.quiet() if attempt >= _UNLOCKED else contextlib.nullcontext():
+            try:
+                return read(files)
+            except UserError:
+                if files.is_current():
+                    raise
+    raise UserError(f"the bank {folder} changes all the time: try again when nobody writes to it")
 
 
-def _listed(folder: Path) -> tuple[str, ...]:
-    try:
-        return tuple(read_manifest(folder).files)
-    except UserError:
-        return EXPERT_FILES
+def _found(path: Path) -> Inside:
+    """The open folder of a bank.  Waits while a run puts another one in its place."""
+    deadline, old = time.monotonic() + _SWAP, path.with_name(path.name + REPLACED)
+    while True:
+        with contextlib.suppress(OSError, ValueError):  # also names that are too long or none
+            inside = Inside.at(path)
+            if inside.has(INDEX):
+                return inside
+        if not os.path.isdir(old):
+            raise UserError(
+                f"no bank at {path}: there is no bank.json; give the folder that training wrote"
+            )
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"no bank at {path}: a run was stopped while it put a new one there; run the same "
+                f"command again, or rename {old} to {path}"
+            )
+        time.sleep(0.01)
+
+
+def _checked(index: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`UserError` for what is no bank.json."""
+    fields = {"tokenizer": str, "tokenizer_files": dict, "model": dict, "experts": dict}
+    for field, kind in fields.items():
+        if not isinstance(index.get(field), kind):
+            raise UserError(f"{path} has no {field!r}: write the bank again")
+    seed = [(SEED, index[SEED])] if SEED in index else []
+    for name, entry in [*index["experts"].items(), *seed]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+            raise UserError(f"{path} has no SHA-256 for {name!r}: write the bank again")
+        check_name(name)
+    if seed and "lm" not in index:
+        raise UserError(
+            f"{path} names a seed of language models and not their shape: write the bank again"
+        )
+    return index
 
 
 @contextlib.contextmanager
@@ -247,7 +292,7 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
+        raise CannotWrite(
             f"cannot write the bank {path}: {error.strerror}; check its permissions "
             "and the free space"
         ) from error

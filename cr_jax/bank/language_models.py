@@ -7,13 +7,11 @@ last bank.json admits the new ones alone.  Not in the paper.
 
 import contextlib
 import os
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cr_jax import config
-from cr_jax.bank import cascade_file, parameters
+from cr_jax.bank import cascade_file, parameters, removal
 from cr_jax.bank.expert import LanguageModels
 from cr_jax.bank.files import SEED, BankFolder, writable
 from cr_jax.bank.fitting import whose_lm
@@ -27,7 +25,8 @@ from cr_jax.bank.settings import (
     read_tokenizer,
 )
 from cr_jax.errors import UserError
-from cr_jax.files import sha256, write_sealed
+from cr_jax.files import sealed
+from cr_jax.inside import Inside, draft_name
 
 
 def check_language_models(models: LanguageModels, settings: BankSettings, pieces: int) -> None:
@@ -42,16 +41,19 @@ def check_language_models(models: LanguageModels, settings: BankSettings, pieces
         parameters.check(whose_lm(name), params, models.config)
 
 
-def read_seed(files: BankFolder, settings: BankSettings) -> Any:
-    """Parameters of the language models' seed; None where there is none."""
+def read_seed(files: BankFolder, settings: BankSettings, verify: bool = True) -> Any:
+    """Parameters of the language models' seed; None where there is none.
+
+    verify: every byte that is read is compared with its SHA-256."""
     if files.seed is None:
         return None
-    manifest = read_manifest(files.seed, needed=())
-    if manifest.lm is None:
+    found = files.sealed_seed(verify)
+    assert found is not None
+    if found.manifest.lm is None:
         raise UserError(f"{files.seed / MANIFEST} lists no language model: write the bank again")
-    check_stored_lm(files.seed, manifest.lm, settings)
+    check_stored_lm(files.seed, found.manifest.lm, settings)
     assert settings.lm is not None
-    return parameters.read_finite(files.seed / LM, settings.lm)
+    return parameters.read(found, LM, settings.lm)
 
 
 def store_lms(folder: str | os.PathLike, models: LanguageModels, dtype: str = "float32") -> None:
@@ -63,11 +65,9 @@ def store_lms(folder: str | os.PathLike, models: LanguageModels, dtype: str = "f
     """
     parameters.check_dtype(dtype)
     files = BankFolder(folder)
-    settings = read_settings(files)
-    check_language_models(models, settings, read_tokenizer(files).vocab_size)
-    for name in models.experts:
-        files.expert(name)
+    _check_fit(files, models)
     with writable(files.path), files.changing(), contextlib.ExitStack() as drafts:
+        _check_fit(files, models)
         _settle(files)
         shape = files.index.get("lm") or config.to_dict(models.config)
         writer = _Writer(files, shape, dtype, drafts)
@@ -81,18 +81,25 @@ def store_lms(folder: str | os.PathLike, models: LanguageModels, dtype: str = "f
         files.replace({**index, "experts": {**experts, **to_come}})
         writer.place_manifests()
         _settle(files)
+    files.tell()
+
+
+def _check_fit(files: BankFolder, models: LanguageModels) -> None:
+    check_language_models(models, read_settings(files), read_tokenizer(files).vocab_size)
+    for name in models.experts:
+        files.expert(name)
 
 
 def _settle(files: BankFolder) -> None:
     """bank.json admits one manifest of each expert: the one that is there."""
     experts, moved = {}, {}
     for name, entry in files.index["experts"].items():
-        there = sha256(files.expert(name) / MANIFEST) if "resealed" in entry else None
+        there = files.open_expert(name).sha256(MANIFEST) if "resealed" in entry else None
         experts[name] = {k: v for k, v in entry.items() if k != "resealed"}
         if there is not None and there == entry["resealed"]:
             experts[name]["sha256"] = moved[entry["sha256"]] = there
     if experts != files.index["experts"]:
-        cascade_file.reseal(files.path, moved)
+        cascade_file.reseal(files.inside, moved)
         files.replace({**files.index, "experts": experts})
 
 
@@ -103,22 +110,21 @@ class _Writer:
         self, files: BankFolder, shape: Mapping[str, Any], dtype: str, drafts: contextlib.ExitStack
     ):
         self.files, self.shape, self.dtype, self._drafts = files, shape, dtype, drafts
-        self._files: list[tuple[Path, Path]] = []
-        self._manifests: list[tuple[Path, Path]] = []
+        self._files: list[tuple[Inside, str, str]] = []  # folder, draft, name
+        self._manifests: list[tuple[Inside, str, str]] = []
 
     def seed(self, params: Any) -> dict[str, Any]:
         """-> the field of bank.json that names the seed's folder."""
-        final = self.files.path / SEED
-        draft = final.with_name(f".{SEED}.{os.getpid()}")
-        self._drafts.callback(shutil.rmtree, draft, ignore_errors=True)
-        shutil.rmtree(draft, ignore_errors=True)  # of a process that had our number
-        draft.mkdir()
-        parameters.write(draft / LM, params, self.dtype)
-        write_manifest(draft, self.files.index["tokenizer"], self.shape, needed=())
-        if self.files.seed is None:
-            self._files.append((draft, final))
-            return {SEED: {"sha256": sha256(draft / MANIFEST)}}
-        if sha256(final / LM) != sha256(draft / LM):
+        bank, hidden = self.files.inside, draft_name(SEED)
+        self._drafts.callback(removal.delete_draft, bank, hidden)
+        draft = bank.new_folder(hidden)
+        draft.write(LM, parameters.dumps(params, self.dtype))
+        seal = write_manifest(draft, self.files.index["tokenizer"], self.shape, needed=())
+        there = self.files.sealed_seed()
+        if there is None:
+            self._files.append((bank, hidden, SEED))
+            return {SEED: {"sha256": seal}}
+        if there.manifest.files[LM] != draft.sha256(LM):
             raise UserError(
                 f"the bank {self.files.path} has another seed of its language models already: "
                 "train a bank anew to give it another"
@@ -127,12 +133,11 @@ class _Writer:
 
     def expert(self, name: str, params: Any) -> str | None:
         """-> the SHA-256 of the manifest to come; None where all is as it shall be."""
-        folder = self.files.expert(name)
-        draft, sealed = (folder / f".{file}.{os.getpid()}" for file in (LM, MANIFEST))
-        for litter in (draft, sealed):
-            self._drafts.callback(litter.unlink, missing_ok=True)
-        parameters.write(draft, params, self.dtype)
-        old, digest = read_manifest(folder), sha256(draft)
+        folder = self.files.open_expert(name)
+        removal.sweep_files(folder, (LM, MANIFEST))
+        draft = folder.draft(LM, parameters.dumps(params, self.dtype))
+        self._drafts.callback(folder.delete, draft)
+        old, digest = read_manifest(folder), folder.sha256(draft)
         if LM in old.files:
             if old.files[LM] == digest:
                 return None
@@ -141,19 +146,28 @@ class _Writer:
                 "the expert and add it with the new one"
             )
         new = Manifest({**old.files, LM: digest}, old.fingerprint, self.shape)
-        write_sealed(sealed, new.sealed())
-        self._files.append((draft, folder / LM))
-        self._manifests.append((sealed, folder / MANIFEST))
-        return sha256(sealed)
+        hidden = folder.draft(MANIFEST, sealed(new.sealed()))
+        self._drafts.callback(folder.delete, hidden)
+        self._files.append((folder, draft, LM))
+        self._manifests.append((folder, hidden, MANIFEST))
+        return folder.sha256(hidden)
 
     def place_files(self) -> None:
-        """Nothing names them yet: what lies in their places is litter."""
-        for draft, final in self._files:
-            if final.is_dir():
-                shutil.rmtree(final)
-            os.replace(draft, final)
+        """Nothing names them yet: what lies in their places is of a call that was stopped, or
+        nobody's."""
+        for folder, draft, name in self._files:
+            if folder.has(name) and not self._is_same(folder, draft, name):
+                self.files.notes.append(removal.set_aside(self.files.inside, folder, name))
+            folder.rename(draft, name)
+
+    def _is_same(self, folder: Inside, draft: str, name: str) -> bool:
+        """Whether the bytes in the place are those of the draft; a folder is then deleted."""
+        if name == SEED:
+            seal = folder.folder(draft).sha256(MANIFEST)
+            return removal.delete_sealed(folder, name, (seal,), ())
+        return folder.is_file(name) and folder.sha256(name) == folder.sha256(draft)
 
     def place_manifests(self) -> None:
         """bank.json admits them already."""
-        for draft, final in self._manifests:
-            os.replace(draft, final)
+        for folder, draft, name in self._manifests:
+            folder.rename(draft, name)

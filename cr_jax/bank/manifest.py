@@ -5,12 +5,14 @@ of the language model where there is one.  Knows no arrays, no JAX.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cr_jax.errors import UserError
-from cr_jax.files import changed, read_sealed, sha256, write_sealed
+from cr_jax.files import changed, parse_sealed
+from cr_jax.inside import Inside
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -39,11 +41,16 @@ class Manifest:
         return shared if self.lm is None else {**shared, "lm": dict(self.lm)}
 
 
-def read_manifest(folder: Path, needed: Iterable[str] = EXPERT_FILES) -> Manifest:
-    """needed: files that are always there.  `UserError` when the manifest is missing or damaged, or
-    lists others than these, a bigram model and a language model."""
-    path = folder / MANIFEST
-    raw = read_sealed(path)
+def read_manifest(
+    folder: Inside, needed: Iterable[str] = EXPERT_FILES, seals: Collection[str] | None = None
+) -> Manifest:
+    """needed: files that are always there; seals: what the SHA-256 of manifest.json may be, None:
+    anything.  `UserError` when the manifest is missing or damaged, or lists others than these, a
+    bigram model and a language model."""
+    path, data = folder.path / MANIFEST, folder.read(MANIFEST)
+    if seals is not None and hashlib.sha256(data).hexdigest() not in seals:
+        raise changed(path)
+    raw = parse_sealed(data, path)
     files, lm = raw.get("files"), raw.get("lm")
     found = Manifest(files if isinstance(files, dict) else {}, str(raw.get("tokenizer")), lm)
     if set(found.files) - {found.bigram, LM} != set(needed):
@@ -60,36 +67,47 @@ def read_manifest(folder: Path, needed: Iterable[str] = EXPERT_FILES) -> Manifes
 
 
 def write_manifest(
-    folder: Path,
+    folder: Inside | Path,
     fingerprint: str,
     lm: Mapping[str, Any] | None = None,
     needed: Iterable[str] = EXPERT_FILES,
-) -> None:
-    """Seals the files in `folder`; lm: the shape of the language model that lies there."""
-    names = (*needed, *(n for n in (BIGRAM, LM) if (folder / n).exists()))
-    files = {name: sha256(folder / name) for name in names}
-    write_sealed(folder / MANIFEST, Manifest(files, fingerprint, lm).sealed())
+) -> str:
+    """Seals the files in `folder`; lm: the shape of the language model that lies there; -> the
+    manifest's SHA-256."""
+    folder = folder if isinstance(folder, Inside) else Inside.at(folder)
+    names = (*needed, *(n for n in (BIGRAM, LM) if folder.has(n)))
+    files = {name: folder.sha256(name) for name in names}
+    folder.write_sealed(MANIFEST, Manifest(files, fingerprint, lm).sealed())
+    return folder.sha256(MANIFEST)
 
 
-def check_files(folder: Path, files: Mapping[str, str]) -> None:
-    """`UserError` for the first whose bytes are not those of the SHA-256."""
-    for name, digest in files.items():
-        if sha256(folder / Path(name).name) != digest:
-            raise changed(folder / name)
+@dataclasses.dataclass(frozen=True)
+class SealedFiles:
+    """Files that a manifest lists, each read once: the bytes that are hashed are the bytes that
+    are used.  verify: `UserError` where they are not the manifest's."""
 
+    folder: Inside
+    manifest: Manifest
+    verify: bool = True
 
-def check_sealed(
-    folder: Path, fingerprint: str, lms: bool = True, needed: Iterable[str] = EXPERT_FILES
-) -> None:
-    """`UserError` unless the files are as sealed and made with that tokenizer.
+    def read(self, name: str, most: int) -> bytes:
+        """All bytes of a file; `UserError` for more than `most`."""
+        data = self.folder.read(name, most)
+        if self.verify and hashlib.sha256(data).hexdigest() != self.manifest.files.get(name):
+            raise changed(self.folder.path / name)
+        return data
 
-    lms: whether the bytes of a language model are read too.
-    """
-    manifest = read_manifest(folder, needed)
-    if manifest.fingerprint != fingerprint:
-        raise UserError(
-            f"{folder} was trained with another tokenizer (fingerprint "
-            f"{manifest.fingerprint[:12]}) than the bank's "
-            f"({fingerprint[:12]}): train it with the bank's tokenizer"
-        )
-    check_files(folder, {n: x for n, x in manifest.files.items() if lms or n != LM})
+    def check_fingerprint(self, fingerprint: str) -> None:
+        """`UserError` unless the files were made with that tokenizer."""
+        if self.manifest.fingerprint != fingerprint:
+            raise UserError(
+                f"{self.folder.path} was trained with another tokenizer (fingerprint "
+                f"{self.manifest.fingerprint[:12]}) than the bank's "
+                f"({fingerprint[:12]}): train it with the bank's tokenizer"
+            )
+
+    def check(self) -> None:
+        """`UserError` for the first whose bytes are not as sealed."""
+        for name, digest in self.manifest.files.items():
+            if self.folder.sha256(name) != digest:
+                raise changed(self.folder.path / name)

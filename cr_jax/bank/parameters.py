@@ -5,6 +5,7 @@ other shapes is refused before anything is allocated.
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ import numpy as np
 import safetensors.numpy
 
 from cr_jax import models
-from cr_jax.bank.headers import SCALE, opened
+from cr_jax.bank.headers import HEADER_MOST, SCALE, read_arrays, read_header
+from cr_jax.bank.manifest import SealedFiles
 from cr_jax.config import LmConfig, ModelConfig
 from cr_jax.errors import UserError
-from cr_jax.files import give_usual_mode
 from cr_jax.models import lm as language_models
 
 FILE = "params.safetensors"
 DTYPES = ("float32", "bfloat16", "int8")
 _STORED = {"F32", "BF16", "I8"}
+# No parameter that was trained is so large; squares of sums of such numbers would overflow.
+LARGEST = 1e6
 Config = ModelConfig | LmConfig  # what says which parameters there are
 
 
@@ -52,11 +55,12 @@ def check(where: str, params: Any, config: Config) -> dict[str, np.ndarray]:
 
 
 def _check_finite(where: str, flat: Mapping[str, np.ndarray]) -> None:
-    for path, x in flat.items():
-        if not np.isfinite(x.astype(np.float32, copy=False)).all():
+    for path, given in flat.items():
+        x = given.astype(np.float32, copy=False)
+        if x.size and not (x.min() >= -LARGEST and x.max() <= LARGEST):  # of NaN nothing is true
             raise UserError(
-                f"{where}: parameter {path} has NaN or infinite numbers: train it "
-                "again from its last good checkpoint"
+                f"{where}: parameter {path} has NaN or infinite numbers, or some beyond "
+                f"{LARGEST:g}: train it again from its last good checkpoint"
             )
 
 
@@ -74,8 +78,8 @@ def rounded(params: Any, dtype: str) -> Any:
     return jax.tree.map(lambda x: _fixed(_value(*_stored(np.asarray(x), dtype))), params)
 
 
-def write(file: Path, params: Any, dtype: str = "float32") -> None:
-    """Stores parameters as one of `DTYPES`.
+def dumps(params: Any, dtype: str = "float32") -> bytes:
+    """Parameters as a safetensors file, of one of `DTYPES`.
 
     int8: every row of a matrix in steps of 1/127 of its largest number; vectors stay float32.
     """
@@ -85,8 +89,7 @@ def write(file: Path, params: Any, dtype: str = "float32") -> None:
         flat[path] = np.ascontiguousarray(numbers)
         if scale is not None:
             flat[path + SCALE] = np.ascontiguousarray(scale)
-    safetensors.numpy.save_file(flat, file)
-    give_usual_mode(file)  # the library makes it for its owner alone
+    return safetensors.numpy.save(flat)
 
 
 def _stored(x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -110,26 +113,27 @@ def _fixed(x: np.ndarray) -> np.ndarray:
     return view
 
 
-def read(file: Path, config: Config) -> Any:
+def read(files: SealedFiles, name: str, config: Config) -> Any:
     """One file -> float32 numpy arrays that nobody writes to.
 
-    `UserError` when it is missing, cut short, or has other paths, shapes or dtypes than the model.
+    `UserError` when it is missing, cut short or not as sealed, has other paths, shapes or dtypes
+    than the model, or numbers that no training gives.
     """
-    check_header(file, config)
-    found = {}
-    with opened(file) as stored:
-        there = set(stored.keys())
-        for path in shapes(config):
-            scale = stored.get_tensor(path + SCALE) if path + SCALE in there else None
-            found[path] = _fixed(_value(stored.get_tensor(path), scale))
+    return loads(files.read(name, most_bytes(config)), config, files.folder.path / name)
+
+
+def loads(data: bytes, config: Config, where: Path) -> Any:
+    """The same of a file's bytes."""
+    check_header(data, config, where)
+    arrays = read_arrays(data, where)
+    found = {p: _fixed(_value(arrays[p], arrays.get(p + SCALE))) for p in shapes(config)}
+    _check_finite(str(where), found)
     return _nested(found)
 
 
-def read_finite(file: Path, config: Config) -> Any:
-    """`read`; `UserError` also for numbers that are NaN or infinite."""
-    found = read(file, config)
-    _check_finite(str(file), _flat(found))
-    return found
+def most_bytes(config: Config) -> int:
+    """What a file of one model may hold at most."""
+    return HEADER_MOST + 8 * sum(math.prod(shape) for shape in shapes(config).values())
 
 
 def stacked(each: Sequence[Any]) -> Any:
@@ -139,28 +143,23 @@ def stacked(each: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *rows: jnp.asarray(np.stack(rows)), *each)
 
 
-def check_header(file: Path, config: Config) -> None:
-    """`UserError` unless the file's header lists exactly the model's parameters."""
-    with opened(file) as stored:
-        slices = {k: stored.get_slice(k) for k in stored.keys()}  # noqa: SIM118 (not a dict)
-        given = {k: (tuple(s.get_shape()), s.get_dtype()) for k, s in slices.items()}
-        scales = {k: given.pop(k) for k in sorted(given) if k.endswith(SCALE)}
-        _compare(str(file), {k: shape for k, (shape, _) in given.items()}, config)
-        odd = {dtype for _, dtype in given.values()} - _STORED
-        if odd:
-            raise UserError(
-                f"{file} stores {', '.join(sorted(odd))}: store float32, bfloat16 or int8"
-            )
-        wanted = {
-            k + SCALE: ((*shape[:-1], 1), "F32")
-            for k, (shape, dtype) in given.items()
-            if dtype == "I8"
-        }
-        if scales != wanted:
-            raise UserError(
-                f"{file} has int8 numbers without their scales, or scales of another "
-                "shape: write the expert again"
-            )
+def check_header(data: bytes, config: Config, where: Path) -> None:
+    """`UserError` unless a file's header lists exactly the model's parameters."""
+    header = read_header(data, len(data), where)
+    given = {k: (x.shape, x.dtype) for k, x in header.items()}
+    scales = {k: given.pop(k) for k in sorted(given) if k.endswith(SCALE)}
+    _compare(str(where), {k: shape for k, (shape, _) in given.items()}, config)
+    odd = {dtype for _, dtype in given.values()} - _STORED
+    if odd:
+        raise UserError(f"{where} stores {', '.join(sorted(odd))}: store float32, bfloat16 or int8")
+    wanted = {
+        k + SCALE: ((*shape[:-1], 1), "F32") for k, (shape, dtype) in given.items() if dtype == "I8"
+    }
+    if scales != wanted:
+        raise UserError(
+            f"{where} has int8 numbers without their scales, or scales of another "
+            "shape: write the expert again"
+        )
 
 
 @functools.lru_cache

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cr_jax import config, models
-from cr_jax.bank.files import BankFolder
+from cr_jax.bank.files import TOKENIZER, TOKENIZER_MOST, BankFolder
 from cr_jax.bank.manifest import LM, MANIFEST
 from cr_jax.config import SEEN, LmConfig, ModelConfig, Scoring
 from cr_jax.data.text_form import FORMS, LF_NFC, Form
@@ -107,14 +107,21 @@ def stored_lm(file: Path, raw: Any) -> LmConfig:
         raise UserError(f"{file}: {error}") from error
 
 
-def read_tokenizer(files: BankFolder) -> Any:
-    """The bank's tokenizer.  `UserError` when it is not the one that bank.json names."""
-    from cr_jax.data.tokenizers import load_tokenizer  # the readers of all kinds are slow to import
+def read_tokenizer(files: BankFolder, verify: bool = True) -> Any:
+    """The bank's tokenizer.  `UserError` when it is not the one that bank.json names, also, with
+    `verify`, by the SHA-256 of each of its files."""
+    from cr_jax.data.tokenizers import read_tokenizer as read  # slow to import with all its kinds
 
-    tokenizer = load_tokenizer(files.path / "tokenizer")
+    place = files.path / TOKENIZER
+    folder = files.inside.folder(TOKENIZER)
+    unchecked = lambda name: folder.read(name, TOKENIZER_MOST)
+    tokenizer = read(files.tokenizer_file if verify else unchecked, place)
+    if verify:
+        for name in files.index["tokenizer_files"]:
+            files.tokenizer_file(name)
     if tokenizer.fingerprint != files.index["tokenizer"]:
         raise UserError(
-            f"{files.path / 'tokenizer'} is not the tokenizer that the experts were "
+            f"{place} is not the tokenizer that the experts were "
             "trained with (its fingerprint differs): restore it from a copy"
         )
     return tokenizer

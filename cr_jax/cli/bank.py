@@ -2,16 +2,17 @@
 
 import contextlib
 import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from cr_jax.bank.files import BankFolder, read_json
+from cr_jax.bank.files import SEED, BankFolder, consistent
 from cr_jax.bank.headers import count_parameters
 from cr_jax.bank.manifest import BIGRAM, LM
 from cr_jax.cli import fit_cascade
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
+from cr_jax.inside import Inside
 
 EPILOG = """\
 A bank is a folder of experts that share one tokenizer and one model shape.
@@ -63,44 +64,27 @@ def list_experts(args) -> int:
     """One line per expert."""
     from cr_jax.scoring.wording import wording
 
-    files = BankFolder(args.bank)
-    model = files.index["model"]
-    rows: list[dict[str, Any]] = []
-    for name in files.names:
-        folder = files.expert(name)
-        record = read_json(folder / "config.json")
-        record = record if isinstance(record, dict) else {}
-        with contextlib.suppress(OSError):
-            record["bytes"] = (folder / "params.safetensors").stat().st_size
-        rows.append(
-            {
-                "name": name,
-                "sha256": files.index["experts"][name]["sha256"],
-                "bigram": (folder / BIGRAM).is_file(),
-                "lm_parameters": _parameters(folder / LM),
-                **{k: record.get(k) for k in ("dtype", "bytes", "about")},
-            }
-        )
+    index, rows, seed = consistent(args.bank, _look)
     if args.json:
         for row in rows:
             print_line(json.dumps(row))
         return 0
-    seed = None if files.seed is None else _parameters(files.seed / LM)
-    words = wording(files.index.get("scoring"))
+    model = index["model"]
+    words = wording(index.get("scoring"))
     tell = lambda line: print_line(printable(line))  # it quotes the bank's JSON
     tell(
         f"{len(rows)} experts; window {model.get('window')} tokens -> "
         f"{model.get('latents')} latents of {model.get('d_latent')}; "
-        f"tokenizer {files.index['tokenizer'][:12]}; a residual is "
+        f"tokenizer {index['tokenizer'][:12]}; a residual is "
         f"{words.cost}" + (f"; ranked with {words.added} added" if words.typicality_weight else "")
     )
-    if "lm" in files.index:
+    if "lm" in index:
         have = sum(row["lm_parameters"] is not None for row in rows)
         tell(
             f"language models: {have} of {len(rows)} experts; "
             + ("no seed" if seed is None else f"a seed of {seed:,} parameters, for unknown text")
         )
-    width = max(map(len, files.names), default=0)
+    width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         lm = row["lm_parameters"]
         size = f"{row['bytes'] / 1e6:8.1f} MB" if row["bytes"] is not None else "missing"
@@ -112,9 +96,30 @@ def list_experts(args) -> int:
     return 0
 
 
-def _parameters(file: Path) -> int | None:
-    """None where there is no such file."""
-    return count_parameters(file) if file.is_file() else None
+def _look(files: BankFolder) -> tuple[Mapping[str, Any], list[dict[str, Any]], int | None]:
+    """bank.json, a row for each expert, and the number of the seed's parameters."""
+    rows: list[dict[str, Any]] = []
+    for name in files.names:
+        folder = files.open_expert(name)
+        record = folder.read_json("config.json")
+        record = record if isinstance(record, dict) else {}
+        with contextlib.suppress(OSError):
+            record["bytes"] = folder.stat("params.safetensors").st_size
+        rows.append(
+            {
+                "name": name,
+                "sha256": files.index["experts"][name]["sha256"],
+                "bigram": folder.is_file(BIGRAM),
+                "lm_parameters": _parameters(folder),
+                **{k: record.get(k) for k in ("dtype", "bytes", "about")},
+            }
+        )
+    return files.index, rows, None if files.seed is None else _parameters(files.inside.folder(SEED))
+
+
+def _parameters(folder: Inside) -> int | None:
+    """Of its language model; None where there is none."""
+    return count_parameters(folder, LM) if folder.has(LM) else None
 
 
 def verify(args) -> int:
@@ -136,7 +141,9 @@ def add(args) -> int:
     start_jax()
     from cr_jax.bank import import_expert
 
-    print_line(f"added {import_expert(args.bank, args.folder, args.name)}")
+    notes: list[str] = []
+    print_line(f"added {import_expert(args.bank, args.folder, args.name, notes.append)}")
+    _tell(notes)
     return 0
 
 
@@ -160,6 +167,13 @@ def add_lms(args) -> int:
 
 def remove(args) -> int:
     """Deletes one expert."""
-    BankFolder(args.bank).remove(args.name)
+    files = BankFolder(args.bank)
+    files.remove(args.name)
     print_line(f"removed {args.name}")
+    _tell(files.notes)
     return 0
+
+
+def _tell(notes: list[str]) -> None:
+    for note in notes:
+        print_line(printable(note))

@@ -9,9 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from cr_jax.bank import Expert, ExpertBank, LanguageModels, import_expert, parameters, store_lms
+from cr_jax.bank import Expert, ExpertBank, LanguageModels, parameters, store_lms
+from cr_jax.bank.changes import take
+from cr_jax.bank.creation import put_in_place, recover
 from cr_jax.bank.files import CASCADE, BankFolder
 from cr_jax.bank.fitting import rounded_lms
+from cr_jax.bank.manifest import SealedFiles
 from cr_jax.config import EvalConfig, Experiment
 from cr_jax.data import Windowing, sample
 from cr_jax.data.experiment_text import Corpora, sized
@@ -38,11 +41,9 @@ def make(
     Written beside the bank of an earlier call, which it then replaces: a stop leaves one of them.
     Experts that were added to that bank since (`cr-jax bank add`) go along.
     """
-    place, final, old = (folder / name for name in ("bank.partial", "bank", "bank.old"))
-    if old.exists() and not final.exists():  # stopped between the two renames below
-        old.rename(final)
-    for litter in (place, old):
-        shutil.rmtree(litter, ignore_errors=True)
+    place, final = folder / "bank.partial", folder / "bank"
+    recover(final, say)
+    shutil.rmtree(place, ignore_errors=True)  # of a run that was stopped
     bank = ExpertBank.create(
         place,
         sized(experiment.model, text.tokenizer),
@@ -71,20 +72,13 @@ def make(
             say(_choose(bank, text.valid, experiment.eval))
         except UserError as error:  # the bank routes without
             say(f"no cascade: {error}")
-    if final.exists():
-        aside = old
-        try:
-            for name in [n for n in BankFolder(final).names if n not in bank.names]:
-                import_expert(place, final / "experts" / name)
-                (place / CASCADE).unlink(missing_ok=True)  # it knows nothing of this one
-                say(f"{name}: added to the bank earlier, kept")
-        except UserError as error:
-            aside = folder / "bank.damaged"
-            shutil.rmtree(aside, ignore_errors=True)
-            say(f"warning: {error}; the bank is written anew, the old one kept in {aside}")
-        final.rename(aside)
-    place.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+
+    def keep(added: SealedFiles, name: str) -> None:
+        take(BankFolder(place), added.folder, name)
+        (place / CASCADE).unlink(missing_ok=True)  # it knows nothing of this one
+        say(f"{name}: added to the bank earlier, kept")
+
+    put_in_place(place, final, keep, say)
     return bank.changed(folder=final)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Integer
 
 from cr_jax.bank import ExpertBank, parameters
-from cr_jax.bank.files import BankFolder
-from cr_jax.bank.manifest import LM, read_manifest
+from cr_jax.bank.files import BankFolder, consistent
+from cr_jax.bank.manifest import LM
 from cr_jax.errors import UserError
 from cr_jax.models.lm import grouped
 from cr_jax.modular.options import LACKING, NO_LMS, SEED_NAME
@@ -37,11 +37,13 @@ class BankLms:
         grouped.check_kind(bank.lm)
         self.config, self._bank = bank.lm, bank
         self._read: collections.OrderedDict[int, Any] = collections.OrderedDict()
-        self._files = None if bank.folder is None else BankFolder(bank.folder)
-        self.speakers = tuple(e.name for e in bank.experts if e.lm is not None or self._stored(e))
-        self.has_seed = bank.seed_lm is not None or (
-            self._files is not None and self._files.seed is not None
+        self._stored: dict[str | None, str] = {}  # on disk, None: the seed -> SHA-256
+        if bank.folder is not None:
+            self._stored = consistent(bank.folder, lambda files: _stored(files, bank.names))
+        self.speakers = tuple(
+            e.name for e in bank.experts if e.lm is not None or e.name in self._stored
         )
+        self.has_seed = bank.seed_lm is not None or None in self._stored
 
     @property
     def window(self) -> int:
@@ -93,17 +95,23 @@ class BankLms:
         """Parameters [G, ...] on the host."""
         return jax.tree.map(lambda *x: np.stack(x), *(self.params(p) for p in places.tolist()))
 
-    def _stored(self, expert) -> bool:
-        if self._files is None:
-            return False
-        return read_manifest(self._files.expert(expert.name)).lm is not None
-
     def _from_disk(self, place: int) -> Any:
-        if place == SEED:
-            self._files.check_seed()
-            folder = self._files.seed
-        else:
-            name = self._bank.names[place]
-            self._files.check_expert(name)
-            folder = self._files.expert(name)
-        return parameters.read_finite(folder / LM, self.config)
+        name = None if place == SEED else self._bank.names[place]
+
+        def read(files: BankFolder) -> Any:
+            if _stored(files, () if name is None else (name,)).get(name) != self._stored[name]:
+                raise UserError(
+                    f"the bank {files.path} was changed since it was loaded: load it again"
+                )
+            sealed = files.sealed_seed() if name is None else files.sealed_expert(name)
+            return parameters.read(sealed, LM, self.config)
+
+        return consistent(self._bank.folder, read)
+
+
+def _stored(files: BankFolder, names: tuple[str, ...]) -> dict[str | None, str]:
+    """SHA-256 of the language models of these experts that have one, and of the seed."""
+    found = {n: files.sealed_expert(n).manifest.files for n in names if n in files.names}
+    if (seed := files.sealed_seed()) is not None:
+        found[None] = seed.manifest.files
+    return {name: listed[LM] for name, listed in found.items() if LM in listed}

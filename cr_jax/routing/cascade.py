@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from cr_jax import router
 from cr_jax.bank import ExpertBank, cascade_file, check_bigrams, selected
 from cr_jax.bank.cascade_file import CandidateFit
-from cr_jax.bank.files import CASCADE
+from cr_jax.bank.files import CASCADE, BankFolder, consistent
 from cr_jax.data.spool import Spool
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
@@ -122,19 +122,23 @@ class Cascade:
         were.  `UserError` when the bank is damaged, nothing was saved, or its experts have changed
         since: then the fit says nothing about them.
         """
-        bank = ExpertBank.load(folder, lms=False)
+        return consistent(folder, lambda files: cls._read(files, min_candidates))
+
+    @classmethod
+    def _read(cls, files: BankFolder, min_candidates: int | None) -> "Cascade":
+        bank = ExpertBank.of(files, lms=False)
         _check_bigrams(bank)
         if min_candidates is not None:
             with contextlib.suppress(UserError):  # nothing was saved, or for other experts
-                fitted, max_windows = cascade_file.read(bank.folder)
+                fitted, max_windows = cascade_file.read_of(files)
                 return cls(bank, min_candidates, max_windows, offsets=fitted.offsets)
             return cls(bank, min_candidates)
-        if len(bank.names) <= MIN_CANDIDATES and not (bank.folder / CASCADE).exists():
+        if len(bank.names) <= MIN_CANDIDATES and not files.inside.has(CASCADE):
             raise UserError(
-                f"{folder} has {len(bank.names)} experts, no more than a cascade "
+                f"{files.path} has {len(bank.names)} experts, no more than a cascade "
                 "scores in full: route without it, or give --min-candidates"
             )
-        return cls._of(bank, *cascade_file.read(bank.folder))
+        return cls._of(bank, *cascade_file.read_of(files))
 
     @classmethod
     def _of(cls, bank, fitted, max_windows):

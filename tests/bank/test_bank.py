@@ -103,7 +103,7 @@ def test_int8_without_its_scales_is_refused(tmp_path):
         {**stored, "more.scale": stored[name]},
     ):
         safetensors.numpy.save_file(odd, file)
-        refuses(lambda: parameters.check_header(file, TINY), "scales")
+        refuses(lambda: parameters.check_header(file.read_bytes(), TINY, file), "scales")
 
 
 def test_mount_and_unmount_leave_the_others_bytes():

@@ -7,7 +7,7 @@ import tiny_bank
 from tiny_bank import TINY_LM, contents, fresh, leaves, one, refuses
 
 from cr_jax.bank import ExpertBank, import_lms, parameters
-from cr_jax.bank.files import SEED, BankFolder
+from cr_jax.bank.files import SEED, BankFolder, write_sealed
 from cr_jax.bank.headers import stored_dtype
 from cr_jax.bank.manifest import LM, MANIFEST
 from cr_jax.cli import main
@@ -30,7 +30,7 @@ def test_experts_of_the_same_names_get_them_and_keep_their_bytes(tmp_path, dtype
     want = ExpertBank.load(source / "bank")
     for name in ("e0", "e1"):
         assert leaves(after.expert(name).lm) == leaves(want.expert(name).lm)
-        assert stored_dtype(plain.folder / "experts" / name / LM) == dtype
+        assert stored_dtype(BankFolder(plain.folder).open_expert(name), LM) == dtype
     assert leaves(after.seed_lm) == leaves(want.seed_lm)
     now = contents(plain.folder)
     changed = {path for path in before if now[path] != before[path]}
@@ -65,7 +65,7 @@ def test_what_does_not_fit_leaves_the_bank_as_it_was(tmp_path):
         ExpertBank.load(strangers).remove(old).add(expert)
     refuses(lambda: import_lms(strangers, source), "of e0, e1, e2", "other experts: a, b")
     other = BankFolder(tiny_bank.on_disk(tmp_path / "other").folder)
-    other.replace({**other.index, "tokenizer": 64 * "f"})
+    write_sealed(other.path / "bank.json", {**other.index, "tokenizer": 64 * "f"})
     refuses(lambda: import_lms(other.path, source), "another tokenizer", "tokenizer.folder")
     refuses(lambda: import_lms(plain, source, "int4"), "int4")
     file = source / "bank" / "experts" / "e1" / LM

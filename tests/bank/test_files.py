@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import json
 import os
+import shutil
 import struct
 import time
 
@@ -12,11 +13,11 @@ import pytest
 import tiny_bank
 from tiny_bank import FLAT, TINY, contents, fresh, leaves, one, refuses
 
-from cr_jax.bank import Expert, ExpertBank, bigram_file, import_expert, parameters
+from cr_jax.bank import Expert, ExpertBank, import_expert, parameters
 from cr_jax.bank import files as bank_folder
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
-from cr_jax.scoring import bigram
+from cr_jax.inside import Inside
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_an_interrupted_addition_leaves_nothing(stored, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(parameters, "write", full)
+    monkeypatch.setattr(parameters, "dumps", full)
     refuses(lambda: bank.add(Expert("new", one(fresh(2), 0), FLAT)), "No space left")
     assert contents(stored) == before
     assert bank.names == ("e0", "e1")
@@ -61,6 +62,11 @@ def test_litter_of_a_killed_addition_is_named_and_replaced(stored):
     (litter / "params.safetensors").write_bytes(b"half")
     assert any("new" in line and "delete" in line for line in ExpertBank.load(stored).verify())
     ExpertBank.load(stored).add(Expert("new", one(fresh(2), 0), FLAT))
+    (kept,) = (stored / "aside").iterdir()
+    assert (kept / "params.safetensors").read_bytes() == b"half"
+    (said,) = ExpertBank.load(stored).verify()
+    assert f"{kept} was set aside" in said
+    shutil.rmtree(stored / "aside")
     assert ExpertBank.load(stored).verify() == []
 
 
@@ -72,13 +78,13 @@ def test_two_open_banks_do_not_lose_each_others_experts(stored):
 
 
 def test_additions_at_the_same_time_do_not_lose_each_other(stored, monkeypatch):
-    write = bank_folder.write_sealed
+    write = Inside.write_sealed
 
-    def slowly(path, value):
+    def slowly(inside, name, value):
         time.sleep(0.05)  # long enough for the others to read what is about to be replaced
-        write(path, value)
+        write(inside, name, value)
 
-    monkeypatch.setattr(bank_folder, "write_sealed", slowly)
+    monkeypatch.setattr(Inside, "write_sealed", slowly)
     names = [f"r{i}" for i in range(4)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert (
@@ -219,7 +225,7 @@ def test_banks_written_before_rotary_values(tmp_path):
 
 def test_a_replaced_tokenizer_is_refused(stored, monkeypatch):
     monkeypatch.setattr(
-        "cr_jax.data.tokenizers.load_tokenizer", lambda folder: tiny_bank.OtherTokenizer()
+        "cr_jax.data.tokenizers.read_tokenizer", lambda *_: tiny_bank.OtherTokenizer()
     )
     refuses(lambda: ExpertBank.load(stored), "fingerprint")
 
@@ -231,15 +237,10 @@ def test_every_file_of_a_bank_has_the_umask_s_mode(tmp_path, umask):
     try:
         tiny_bank.on_disk(tmp_path / "bank")
         import_expert(tmp_path / "bank", tmp_path / "bank" / "experts" / "e0", "copy")
-        text = np.arange(12).reshape(3, 4)
-        bigram_file.write(
-            tmp_path / "bank" / "counted.safetensors",
-            bigram.count(text, np.ones(text.shape, bool), 258),
-        )
     finally:
         os.umask(old)
     found = list((tmp_path / "bank").rglob("*"))
-    assert sum(p.suffix == ".safetensors" for p in found) == 4
+    assert sum(p.suffix == ".safetensors" for p in found) == 3
     for path in found:
         assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
 

@@ -6,6 +6,7 @@ small enough to train in seconds, bytes need no training.
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "SentencePieceTokenizer",
     "Tokenizer",
     "load_tokenizer",
+    "read_tokenizer",
     "train_sentencepiece",
 ]
 
@@ -42,19 +44,24 @@ class ByteTokenizer(TokenTable):
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Reads what `save` wrote. UserError when it is missing, damaged, or its bytes were changed."""
-    folder = expanded(folder)
+    place = expanded(folder)
+    return read_tokenizer(lambda name: (place / name).read_bytes(), place)
+
+
+def read_tokenizer(read: Callable[[str], bytes], folder: Path) -> Tokenizer:
+    """The same by a function that reads a file by its name; folder: for messages."""
     try:
-        note = json.loads((folder / NOTE).read_text("utf-8"))
+        note = json.loads(read(NOTE))
         kind, wanted = note["kind"], note["fingerprint"]
         if kind == "bytes":
             made: Tokenizer = ByteTokenizer()
         elif kind == "sentencepiece":
-            model = (folder / "sentencepiece.model").read_bytes()
+            model = read("sentencepiece.model")
             if hashlib.sha256(model).hexdigest() != wanted:
                 raise UserError(f"the tokenizer in {folder} was changed; restore or retrain it")
             made = SentencePieceTokenizer(model)
         elif kind == "gpt2":
-            made = Gpt2Tokenizer(folder)
+            made = Gpt2Tokenizer(folder, read)
         else:
             raise UserError(f"{folder / NOTE} names an unknown kind of tokenizer, {kind!r}")
     except OSError as error:

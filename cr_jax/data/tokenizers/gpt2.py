@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,16 @@ class Gpt2Tokenizer(TokenTable):
 
     Args:
         folder: holds `encoder.json` and `vocab.bpe`; None: the environment variable CR_JAX_GPT2.
+        read: gives the bytes of a file of that name; None: reads it in the folder.
     UserError when tiktoken or the files are missing or do not fit together.
     """
 
     kind = "gpt2"
     _PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-    def __init__(self, folder: str | Path | None = None):
+    def __init__(
+        self, folder: str | Path | None = None, read: Callable[[str], bytes] | None = None
+    ):
         try:
             import tiktoken
         except ImportError:
@@ -35,14 +39,13 @@ class Gpt2Tokenizer(TokenTable):
                 "the GPT-2 tokenizer needs a folder with encoder.json and vocab.bpe; "
                 "name it in the config or in CR_JAX_GPT2"
             )
-        folder = expanded(folder)
+        place = expanded(folder)
+        read = read or (lambda name: (place / name).read_bytes())
         try:
-            self._data = {
-                name: (folder / name).read_bytes() for name in ("encoder.json", "vocab.bpe")
-            }
+            self._data = {name: read(name) for name in ("encoder.json", "vocab.bpe")}
         except OSError as error:
             raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
-        ranks, end = _gpt2_ranks(self._data, folder)
+        ranks, end = _gpt2_ranks(self._data, place)
         self._encoding = tiktoken.Encoding(
             "gpt2", pat_str=self._PATTERN, mergeable_ranks=ranks, special_tokens={}
         )

@@ -1,7 +1,6 @@
 """What every tokenizer offers, and decoding by a table of the bytes of each id."""
 
 import json
-import os
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Int32, Integer, UInt32
 
 from cr_jax.errors import UserError
+from cr_jax.files import write_whole
 
 NOTE = "tokenizer.json"
 
@@ -85,8 +85,6 @@ class TokenTable:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():
-                part = folder / f".{name}.{os.getpid()}"
-                part.write_bytes(data)
-                os.replace(part, folder / name)
+                write_whole(folder / name, data)
         except OSError as error:
             raise UserError(f"cannot write the tokenizer to {folder}: {error.strerror}") from None

@@ -1,0 +1,136 @@
+"""One process at a time: a lock on a regular file, and what stands for it on disks without locks.
+
+`flock` where it works; network disks want a regular file that is open for writing.  Where there is
+none (ENOSYS, ENOLCK, ...), a file that only one process can make, `NAME.held`: a killed process
+leaves it, and the message says what to delete.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+
+from cr_jax.errors import UserError
+from cr_jax.inside import Inside
+
+LOCK = ".lock"
+HELD = f"{LOCK}.held"
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+_PAUSE = 0.02  # seconds between two looks
+
+
+class Busy(UserError):
+    """Another process holds the lock."""
+
+
+@contextlib.contextmanager
+def exclusive(folder: Inside, wait: float, what: str) -> Iterator[None]:
+    """Holds the lock of a folder while the block runs.
+
+    wait: seconds for which another process may hold it; what: is being done to the folder, for the
+    message of `Busy`.  `OSError` where the lock's file cannot be written.
+    """
+    deadline = time.monotonic() + wait
+    while True:
+        with _opened(folder, os.O_RDWR | os.O_CREAT) as lock, contextlib.ExitStack() as stack:
+            try:
+                _flock(lock, fcntl.LOCK_EX, deadline, f"another process is {what} {folder.path}")
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                stack.enter_context(_held(folder, deadline, what))
+            else:
+                if not _is_named(folder, lock):
+                    continue
+            try:
+                yield
+            finally:
+                # While it is held: who waits for it then sees that it is not the folder's any more.
+                with contextlib.suppress(OSError):
+                    folder.delete(LOCK)
+            return
+
+
+@contextlib.contextmanager
+def shared(folder: Inside, wait: float, what: str) -> Iterator[None]:
+    """Waits until no process holds the lock, and keeps it free where that is possible.
+
+    A folder without a lock's file is one that nobody has changed.  `Busy` as in `exclusive`.
+    """
+    deadline = time.monotonic() + wait
+    with contextlib.ExitStack() as stack:
+        if folder.is_file(LOCK):
+            lock = stack.enter_context(_opened(folder, os.O_RDONLY))
+            with contextlib.suppress(OSError):
+                _flock(lock, fcntl.LOCK_SH, deadline, f"another process is {what} {folder.path}")
+        while folder.has(HELD):
+            _pause(folder, deadline, what)
+        yield
+
+
+@contextlib.contextmanager
+def _opened(folder: Inside, flags: int) -> Iterator[int]:
+    lock = folder.open(LOCK, flags)
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _flock(lock: int, kind: int, deadline: float, busy: str) -> None:
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise Busy(f"{busy}: wait for it, or choose another folder") from None
+        time.sleep(_PAUSE)
+
+
+def _is_named(folder: Inside, lock: int) -> bool:
+    """Whether the open file is still the folder's: else others lock another one."""
+    try:
+        return os.path.samestat(folder.stat(LOCK), os.fstat(lock))
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _held(folder: Inside, deadline: float, what: str) -> Iterator[None]:
+    owner = f"process {os.getpid()} on {socket.gethostname()}, {secrets.token_hex(8)}\n"
+    while True:
+        try:
+            file = folder.open(HELD, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            break
+        except FileExistsError:
+            _pause(folder, deadline, what)
+    try:
+        with os.fdopen(file, "w") as stream:
+            stream.write(owner)
+    except BaseException:
+        folder.delete(HELD)
+        raise
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, UserError):
+            if folder.read(HELD) == owner.encode():  # not deleted by hand and taken by another
+                folder.delete(HELD)
+
+
+def _pause(folder: Inside, deadline: float, what: str) -> None:
+    if time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+        return
+    owner = "another process"
+    with contextlib.suppress(UserError):
+        owner = folder.read(HELD, 1000).decode("utf-8", "replace").split(",")[0] or owner
+    raise Busy(
+        f"{owner} is {what} {folder.path}, as {HELD} there says; this disk has no locks by which "
+        f"to know whether it still does: if it has ended, delete {folder.path / HELD}"
+    )
