@@ -1,4 +1,4 @@
-"""Trains domain compressors, routes by reconstruction and writes a report.
+"""Trains domain compressors, routes text by them and writes a report.
 
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
@@ -85,20 +85,32 @@ def parse(argv):
     from cr_jax.config import command_line
     from cr_jax.errors import UserError
 
-    if any(
-        word.lstrip("-").startswith("help") or word == "-h"
-        for word in argv[1:]
-        if word.startswith("-")
-    ):
+    if _asks_for_help(argv):
         print(help_text())
         sys.exit(0)
+    missing = [f for f in ("config", "workdir") if not _given(argv, f)]
+    if missing and not _given(argv, "flagfile"):
+        named = {"config": "--config=FILE", "workdir": "--workdir=FOLDER"}
+        needed = " and ".join(named[f] for f in missing)
+        sys.exit(complain("error", f"{needed} must be given; see python main.py --help"))
     try:
         return command_line.parse(argv)
     except UserError as error:
         sys.exit(complain("error", error))
 
 
+def _asks_for_help(argv):
+    flags_of = [word for word in argv[1:] if word.startswith("-")]
+    return any(word.lstrip("-").startswith("help") or word == "-h" for word in flags_of)
+
+
+def _given(argv, flag):
+    return any(word.lstrip("-").split("=")[0] == flag for word in argv[1:] if word[:1] == "-")
+
+
 def stdout_lost(why):
+    if _asks_for_help(sys.argv):
+        return  # `| head` has seen enough
     complain(
         "note",
         f"standard output takes nothing any more ({why}); the run goes on, and what "

@@ -18,7 +18,9 @@ all tokens seen: the residual of the paper's rule, not that of a bank that route
 
 def add_arguments(parser) -> None:
     """The flags of `cr-jax reconstruct`."""
-    parser.add_argument("--expert", required=True, metavar="NAME")
+    parser.add_argument(
+        "--expert", metavar="NAME", help="whose work to show (default: where the text goes)"
+    )
     parser.add_argument(
         "--latents",
         metavar="K",
@@ -34,21 +36,26 @@ def run(args) -> int:
     if args.latents is not None and args.latents < 1:
         raise UserError(f"--latents must be 1 or more, got {args.latents}")
     files = BankFolder(args.bank)
-    files.expert(args.expert)
+    if args.expert:
+        files.expert(args.expert)
     text = whole_text(checked(args.file))
+    if not args.expert and not isinstance(text, list):
+        text = list(text)  # it is read twice
     start_jax()
     from cr_jax.bank import ExpertBank
     from cr_jax.bank.settings import read_settings
     from cr_jax.models import check_latents
+    from cr_jax.router import route
     from cr_jax.routing.reconstruct import marked, reconstruct
 
     check_latents(read_settings(files).model, args.latents or 0)
-    bank = ExpertBank.load(args.bank, [args.expert], lms=False)
+    bank = ExpertBank.load(args.bank, args.expert and [args.expert], lms=False)
+    expert = args.expert or route(bank, iter(text)).nearest
     tokens, right, nll = 0, 0, 0.0
 
     def counted():
         nonlocal tokens, right, nll
-        for part in reconstruct(bank, args.expert, text, latents=args.latents or 0):
+        for part in reconstruct(bank, expert, text, latents=args.latents or 0):
             tokens += len(part.tokens)
             right += int((part.tokens == part.rebuilt).sum())
             nll += float(part.nll.sum(dtype=float))
@@ -59,7 +66,9 @@ def run(args) -> int:
         sys.stdout.write(piece)
         ended = piece.endswith("\n")
     print_line(
-        ("" if ended else "\n") + f"TRA {100 * right / tokens:.2f} % of {tokens} tokens, "
+        ("" if ended else "\n")
+        + ("" if args.expert else f"expert {expert}, where the text goes: ")
+        + f"TRA {100 * right / tokens:.2f} % of {tokens} tokens, "
         f"nll {nll / tokens:.3f} nats/token with all tokens seen"
     )
     return 0

@@ -100,7 +100,8 @@ def _listed(name, bank, options):
         p = p_text(span.route.p_values[span.nearest])
         margin = "" if math.isinf(span.margin) else f", margin {span.margin:.2f} nats/token"
         at = f"{printable(name)}:{span.lines[0]}-{span.lines[1] - 1}"
-        yield f"{at:16}  {_name(span):{wide}}  p {p}  ({span.end - span.start:,} tokens{margin})"
+        size = f"({span.end - span.start:,} tokens{margin})"
+        yield f"{at:{len(name) + 12}}  {_name(span):{wide}}  p {p}  {size}"
     yield (
         f"{printable(name)}: {count:,} span{'s' * (count != 1)}, "
         f"{tokens:,} token{'s' * (tokens != 1)}"

@@ -205,8 +205,12 @@ class _Open:
         self.totals = Totals(self.own, RouteOptions(alpha=cutter.options.alpha))
         self.waiting = np.zeros(0, np.int32)
         self.nats = np.zeros(len(cutter.bank.names))
+        self.leading = 0  # line feeds that it begins with, of lines before its own
 
     def add(self, ids: Int32[np.ndarray, " T"], cost: Float[np.ndarray, "E T"]) -> None:
+        if not self.nats.any():
+            data = self.own.tokenizer.to_bytes(ids[:16])
+            self.leading = len(data) - len(data.lstrip(b"\n"))
         self.nats += cost.sum(1, dtype=np.float64)
         self.waiting = np.concatenate([self.waiting, ids])
         size = self.cutter.sizes.windows * self.own.model.window
@@ -229,7 +233,7 @@ class _Open:
             begin.tokens,
             end.tokens,
             (begin.characters, end.characters),
-            (begin.line, end.line + (not end.ended)),
+            (min(begin.line + self.leading, end.line), end.line + (not end.ended)),
             self.totals.route(),
             float(margin),
             self.saved,

@@ -36,7 +36,8 @@ def make_bottleneck(config: ModelConfig) -> Bottleneck:
     if config.bottleneck not in BOTTLENECKS:
         raise UserError(
             f"config.model.bottleneck must be one of {', '.join(BOTTLENECKS)}; got "
-            f"{config.bottleneck!r}"
+            f"{config.bottleneck!r}; one of your own must be registered first, by importing its "
+            "module"
         )
     return BOTTLENECKS[config.bottleneck](config)
 
