@@ -1,4 +1,4 @@
-"""Real processes change a bank while it is read; the long version is benchmarks/torture/races.py."""
+"""Real processes change a bank while it is read; benchmarks/torture/races.py does it for longer."""
 
 from benchmarks.torture import races
 
