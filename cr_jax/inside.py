@@ -96,7 +96,14 @@ class Inside:
     def still_there(self) -> bool:
         """Whether the path still leads to this folder."""
         try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self._folder))
+            if os.path.samestat(os.stat(self.path), os.fstat(self._folder)):
+                return True
+            # Disks without lasting numbers of files: what is written here is seen there.
+            probe = self.draft("place", b"")
+            try:
+                return os.path.lexists(self.path / probe)
+            finally:
+                self.delete(probe)
         except OSError:
             return False
 

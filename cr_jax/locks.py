@@ -28,21 +28,21 @@ class Busy(UserError):
 
 
 @contextlib.contextmanager
-def exclusive(folder: Inside, wait: float, what: str) -> Iterator[None]:
+def exclusive(folder: Inside, wait: float, busy: str) -> Iterator[None]:
     """Holds the lock of a folder while the block runs.
 
-    wait: seconds for which another process may hold it; what: is being done to the folder, for the
-    message of `Busy`.  `OSError` where the lock's file cannot be written.
+    wait: seconds for which another process may hold it; busy: what `Busy` then says of it.
+    `OSError` where the lock's file cannot be written.
     """
     deadline = time.monotonic() + wait
     while True:
         with _opened(folder, os.O_RDWR | os.O_CREAT) as lock, contextlib.ExitStack() as stack:
             try:
-                _flock(lock, fcntl.LOCK_EX, deadline, f"another process is {what} {folder.path}")
+                _flock(lock, fcntl.LOCK_EX, deadline, busy)
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
-                stack.enter_context(_held(folder, deadline, what))
+                stack.enter_context(_held(folder, deadline, busy))
             else:
                 if not _is_named(folder, lock):
                     continue
@@ -55,21 +55,15 @@ def exclusive(folder: Inside, wait: float, what: str) -> Iterator[None]:
             return
 
 
-@contextlib.contextmanager
-def shared(folder: Inside, wait: float, what: str) -> Iterator[None]:
-    """Waits until no process holds the lock, and keeps it free where that is possible.
-
-    A folder without a lock's file is one that nobody has changed.  `Busy` as in `exclusive`.
-    """
+def wait_until_free(folder: Inside, wait: float, busy: str) -> None:
+    """Until nobody holds the lock, for who may not write in the folder.  `Busy` as in
+    `exclusive`."""
     deadline = time.monotonic() + wait
-    with contextlib.ExitStack() as stack:
-        if folder.is_file(LOCK):
-            lock = stack.enter_context(_opened(folder, os.O_RDONLY))
-            with contextlib.suppress(OSError):
-                _flock(lock, fcntl.LOCK_SH, deadline, f"another process is {what} {folder.path}")
-        while folder.has(HELD):
-            _pause(folder, deadline, what)
-        yield
+    if folder.is_file(LOCK):
+        with contextlib.suppress(OSError), _opened(folder, os.O_RDONLY) as lock:
+            _flock(lock, fcntl.LOCK_SH, deadline, busy)
+    while folder.has(HELD):
+        _pause(folder, deadline, busy)
 
 
 @contextlib.contextmanager
@@ -88,7 +82,7 @@ def _flock(lock: int, kind: int, deadline: float, busy: str) -> None:
             return
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                raise Busy(f"{busy}: wait for it, or choose another folder") from None
+                raise Busy(f"{busy}; wait for it or choose another folder") from None
         time.sleep(_PAUSE)
 
 
@@ -101,14 +95,14 @@ def _is_named(folder: Inside, lock: int) -> bool:
 
 
 @contextlib.contextmanager
-def _held(folder: Inside, deadline: float, what: str) -> Iterator[None]:
+def _held(folder: Inside, deadline: float, busy: str) -> Iterator[None]:
     owner = f"process {os.getpid()} on {socket.gethostname()}, {secrets.token_hex(8)}\n"
     while True:
         try:
             file = folder.open(HELD, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             break
         except FileExistsError:
-            _pause(folder, deadline, what)
+            _pause(folder, deadline, busy)
     try:
         with os.fdopen(file, "w") as stream:
             stream.write(owner)
@@ -123,14 +117,14 @@ def _held(folder: Inside, deadline: float, what: str) -> Iterator[None]:
                 folder.delete(HELD)
 
 
-def _pause(folder: Inside, deadline: float, what: str) -> None:
+def _pause(folder: Inside, deadline: float, busy: str) -> None:
     if time.monotonic() < deadline:
         time.sleep(_PAUSE)
         return
-    owner = "another process"
+    owner = "an unknown process"
     with contextlib.suppress(UserError):
         owner = folder.read(HELD, 1000).decode("utf-8", "replace").split(",")[0] or owner
     raise Busy(
-        f"{owner} is {what} {folder.path}, as {HELD} there says; this disk has no locks by which "
-        f"to know whether it still does: if it has ended, delete {folder.path / HELD}"
+        f"{busy}, as {HELD} there says ({owner}); this disk has no locks by which to know whether "
+        f"it still does: if it has ended, delete {folder.path / HELD}"
     )

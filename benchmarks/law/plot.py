@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from cr_jax.errors import UserError
+from cr_jax.inside import draft_name
 from cr_jax.studies.capacity import ablation, capacity, power_law
 
 MARKS = {"": "o", "above": "^", "below": "v"}
@@ -96,7 +97,7 @@ def plot(folder: Path, threshold: float = capacity.THRESHOLD) -> Path:
     axes.legend(fontsize=8)
     figure.tight_layout()
     path = folder / "law.png"
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(draft_name(path.name))
     try:
         figure.savefig(draft, dpi=120, format="png")
         os.replace(draft, path)

@@ -20,7 +20,7 @@ from cr_jax import config, models
 from cr_jax.bank import parameters, stacks
 from cr_jax.bank.creation import create_folder
 from cr_jax.bank.expert import Expert, LanguageModels
-from cr_jax.bank.expert_folder import read_expert, write_expert
+from cr_jax.bank.expert_folder import check_memory, read_expert, write_expert
 from cr_jax.bank.files import BankFolder, consistent
 from cr_jax.bank.fitting import fitted, rounded, whose_lm
 from cr_jax.bank.language_models import check_language_models, read_seed
@@ -122,11 +122,13 @@ class ExpertBank:
     ) -> "ExpertBank":
         """`load` of a bank that is open: `files.consistent` reads it again where it changes."""
         settings = read_settings(files)
+        chosen = files.names if names is None else names
+        check_memory(settings, files.path, len(chosen), lms)
         experts = [
             read_expert(
                 name, files.open_expert(name), settings, lms, files.seals(name) if verify else None
             )
-            for name in (files.names if names is None else names)
+            for name in chosen
         ]
         return cls(
             settings.model,

@@ -16,6 +16,7 @@ from cr_jax.bank.files import (
     WAIT,
     BankFolder,
     CannotWrite,
+    busy,
     sha256,
     writable,
 )
@@ -73,7 +74,7 @@ def put_in_place(
             raise UserError(f"{final} is in the way of the run's bank: move it away")
         old = final.with_name(final.name + REPLACED)
         _move_away(old, say)
-        stack.enter_context(exclusive(Inside.at(final), WAIT, "changing the bank"))
+        stack.enter_context(exclusive(Inside.at(final), WAIT, busy(final)))
         whole = True
         try:
             there, have = BankFolder(final), BankFolder(new).names

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
-from cr_jax import config
+from cr_jax import config, memory
 from cr_jax.bank import bigram_file, parameters
 from cr_jax.bank.expert import Expert
 from cr_jax.bank.manifest import (
@@ -100,6 +101,18 @@ def read_expert(
         lm = parameters.read(files, LM, settings.lm)
     params = parameters.read(files, parameters.FILE, settings.model)
     return Expert(name, params, _calibration(files), about, bigram, lm)
+
+
+def check_memory(settings: BankSettings, bank: Path, experts: int, lms: bool) -> None:
+    """`UserError` when the parameters of so many experts are more than all memory."""
+    one = parameters.bytes_in_memory(settings.model)
+    if lms and settings.lm is not None:
+        one += parameters.bytes_in_memory(settings.lm)
+    memory.check(
+        experts * one,
+        f"loading {experts:,} experts of {bank}",
+        "load some of its experts by name, or take a machine with more",
+    )
 
 
 def check_belongs(files: SealedFiles, record: Any, settings: BankSettings) -> None:

@@ -42,7 +42,7 @@ from cr_jax.files import readable as readable
 from cr_jax.files import sha256 as sha256
 from cr_jax.files import write_sealed as write_sealed
 from cr_jax.inside import JSON_MOST, Inside, bounded, draft_name
-from cr_jax.locks import exclusive, shared
+from cr_jax.locks import exclusive, wait_until_free
 
 WAIT = 60.0  # seconds for which others may change a bank
 REPLACED = ".old"  # behind the name of a bank while a run puts another one in its place
@@ -144,10 +144,15 @@ class BankFolder:
 
         What is found beside a process that changes the bank is looked for again after it.
         """
-        if problems := verifying.problems(self):
-            with self.quiet():
-                problems = verifying.problems(self)
-        return problems
+        found = verifying.problems(self)
+        for _ in range(_TRIES):
+            if not found:
+                break
+            with self.quiet() as alone:
+                again, found = found, verifying.problems(self)
+            if alone or again == found:
+                break
+        return found
 
     @contextlib.contextmanager
     def adding(self, name: str) -> Iterator[Inside]:
@@ -195,26 +200,34 @@ class BankFolder:
     def changing(self) -> Iterator[None]:
         """Reads bank.json anew and keeps other processes from changing it meanwhile.  `OSError`
         where the bank cannot be written."""
+        with self._locked(waiting=False):
+            removal.sweep(self.inside)
+            yield
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[bool]:
+        """Reads bank.json anew beside nobody who changes the bank; gives False where that can only
+        be waited for, because we may not write there."""
+        with self._locked(waiting=True) as alone:
+            yield alone
+
+    @contextlib.contextmanager
+    def _locked(self, waiting: bool) -> Iterator[bool]:
+        """waiting: do without the lock where it cannot be written; gives whether it is held."""
         while True:
-            inside = _found(self.path)
-            with exclusive(inside, WAIT, "changing the bank"):
+            inside, alone = _found(self.path), True
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(exclusive(inside, WAIT, busy(self.path)))
+                except OSError:
+                    if inside.still_there() and not waiting:
+                        raise
+                    wait_until_free(inside, WAIT, busy(self.path))
+                    alone = False
                 if not inside.still_there():  # a run has put another bank here
                     continue
                 self._use(inside)
-                removal.sweep(inside)
-                yield
-                return
-
-    @contextlib.contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Reads bank.json anew, beside nobody who changes the bank."""
-        while True:
-            inside = _found(self.path)
-            with shared(inside, WAIT, "changing the bank"):
-                if not inside.still_there():
-                    continue
-                self._use(inside)
-                yield
+                yield alone
                 return
 
     def _check_free(self, name: str) -> None:
@@ -246,6 +259,11 @@ def consistent(folder: str | os.PathLike, read: Callable[[BankFolder], T]) -> T:
                 if files.is_current():
                     raise
     raise UserError(f"the bank {folder} changes all the time: try again when nobody writes to it")
+
+
+def busy(path: Path) -> str:
+    """What is said to who would change it, too."""
+    return f"another process is changing the bank {path}"
 
 
 def _found(path: Path) -> Inside:

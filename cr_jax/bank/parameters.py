@@ -131,9 +131,14 @@ def loads(data: bytes, config: Config, where: Path) -> Any:
     return _nested(found)
 
 
+def bytes_in_memory(config: Config) -> int:
+    """Of one model's parameters in float32."""
+    return 4 * sum(math.prod(shape) for shape in shapes(config).values())
+
+
 def most_bytes(config: Config) -> int:
     """What a file of one model may hold at most."""
-    return HEADER_MOST + 8 * sum(math.prod(shape) for shape in shapes(config).values())
+    return HEADER_MOST + 2 * bytes_in_memory(config)
 
 
 def stacked(each: Sequence[Any]) -> Any:

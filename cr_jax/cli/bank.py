@@ -12,6 +12,7 @@ from cr_jax.cli import fit_cascade
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
+from cr_jax.errors import MOST, UserError
 from cr_jax.inside import Inside
 
 EPILOG = """\
@@ -66,15 +67,19 @@ def list_experts(args) -> int:
 
     index, rows, seed = consistent(args.bank, _look)
     if args.json:
-        for row in rows:
-            print_line(json.dumps(row))
+        try:
+            lines = [json.dumps(row, allow_nan=False) for row in rows]
+        except ValueError:
+            raise UserError(f"the bank {args.bank} has numbers that are no JSON") from None
+        for line in lines:
+            print_line(line)
         return 0
-    model = index["model"]
+    model = _sizes(index["model"])
     words = wording(index.get("scoring"))
-    tell = lambda line: print_line(printable(line))  # it quotes the bank's JSON
+    tell = lambda line: print_line(printable(line)[:MOST])  # it quotes the bank's JSON
     tell(
-        f"{len(rows)} experts; window {model.get('window')} tokens -> "
-        f"{model.get('latents')} latents of {model.get('d_latent')}; "
+        f"{len(rows)} experts; window {model['window']} tokens -> "
+        f"{model['latents']} latents of {model['d_latent']}; "
         f"tokenizer {index['tokenizer'][:12]}; a residual is "
         f"{words.cost}" + (f"; ranked with {words.added} added" if words.typicality_weight else "")
     )
@@ -96,25 +101,44 @@ def list_experts(args) -> int:
     return 0
 
 
+def _sizes(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are shown; ? for what is no number."""
+    fields = ("window", "latents", "d_latent")
+    return {k: x if type(x := model.get(k)) is int and abs(x) < 1 << 62 else "?" for k in fields}
+
+
 def _look(files: BankFolder) -> tuple[Mapping[str, Any], list[dict[str, Any]], int | None]:
     """bank.json, a row for each expert, and the number of the seed's parameters."""
     rows: list[dict[str, Any]] = []
     for name in files.names:
         folder = files.open_expert(name)
-        record = folder.read_json("config.json")
-        record = record if isinstance(record, dict) else {}
+        size = None
         with contextlib.suppress(OSError):
-            record["bytes"] = folder.stat("params.safetensors").st_size
+            size = folder.stat("params.safetensors").st_size
         rows.append(
             {
                 "name": name,
                 "sha256": files.index["experts"][name]["sha256"],
                 "bigram": folder.is_file(BIGRAM),
                 "lm_parameters": _parameters(folder),
-                **{k: record.get(k) for k in ("dtype", "bytes", "about")},
+                "dtype": _field(folder, "dtype", str),
+                "bytes": size,
+                "about": _field(folder, "about", dict),
             }
         )
     return files.index, rows, None if files.seed is None else _parameters(files.inside.folder(SEED))
+
+
+def _field(folder: Inside, name: str, kind: type) -> Any:
+    """Of config.json; None where it is missing.  `UserError` for another type."""
+    record = folder.read_json("config.json")
+    value = record.get(name) if isinstance(record, dict) else None
+    if not isinstance(value, kind | None):
+        raise UserError(
+            f"{folder.path / 'config.json'}: {name} is {type(value).__name__} and must be "
+            f"{kind.__name__}: write the expert again"
+        )
+    return value
 
 
 def _parameters(folder: Inside) -> int | None:

@@ -21,6 +21,7 @@ from cr_jax.data import WindowBatches, Windowing, count_tokens, experiment_text,
 from cr_jax.errors import UserError, complain, one_line, printable
 from cr_jax.experiment import checks, finished_bank, outcome
 from cr_jax.files import DISK_ERRORS, expanded, write_whole
+from cr_jax.inside import Inside
 from cr_jax.models import lm
 from cr_jax.modular import recipe
 from cr_jax.parallel import plan as parallel
@@ -33,7 +34,7 @@ from cr_jax.studies.capacity.grid import make_grid
 from cr_jax.training import banner
 from cr_jax.training.loop import Interrupted, Job, train
 from cr_jax.training.losses import CompressorLoss
-from cr_jax.training.workdir import locked, provenance, same_run, stored_record
+from cr_jax.training.workdir import check_in_place, locked, provenance, same_run, stored_record
 
 
 def main(
@@ -114,13 +115,14 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
 
     @contextlib.contextmanager
     def stage(name):
+        check_in_place(place)
         began = time.perf_counter()
         yield
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
         if interrupted():
             raise KeyboardInterrupt
 
-    with _entered(workdir) as folder, _interrupts() as interrupted:
+    with _entered(workdir) as folder, _interrupts() as interrupted, Inside.at(folder) as place:
         _cache_compilations(folder)
         plan = _plan(experiment)  # what cannot be laid out is refused before text is read
         checks.devices(experiment, plan)

@@ -4,6 +4,7 @@ Letters: E experts, B windows, L tokens per window.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from cr_jax import models
+from cr_jax import memory, models
 from cr_jax.config import ModelConfig, Scoring, check_scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.models.layers import attention_kernel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +163,28 @@ def check_bank(bank: Any) -> None:
         raise UserError("the bank has no experts: train or add one first")
 
 
+def least_bytes(model: ModelConfig, experts: int = 1, tokens: int = 1) -> int:
+    """Less than it takes to score one window by so many experts side by side, with the logits of so
+    many tokens of each in memory."""
+    states = 2 * model.window * (model.d_model + model.d_ff)
+    logits = min(tokens, model.window) * model.vocab_size
+    blocks = model.encoder_blocks + model.decoder_blocks
+    whole = bool(blocks) and attention_kernel(model) == "xla"
+    attention = model.heads * model.window * (model.window if whole else model.latents)
+    return 4 * experts * max(states, logits, attention)
+
+
+@functools.lru_cache
+def _check_memory(model: ModelConfig, experts: int, tokens: int) -> None:
+    stats = jax.local_devices()[0].memory_stats() or {}
+    memory.check(
+        least_bytes(model, experts, tokens),
+        f"scoring a window of {model.window:,} tokens by {experts} experts at once",
+        "take a bank of shorter windows or smaller experts, or lower BatchSizes",
+        stats.get("bytes_limit"),
+    )
+
+
 def checked(
     bank: Any, windows: Windows, sizes: BatchSizes | None = None, rule: Scoring | None = None
 ) -> tuple[BatchSizes, Scoring]:
@@ -168,6 +192,7 @@ def checked(
     the bank's experts can score such windows by that rule."""
     sizes, rule = sizes or BatchSizes.for_device(), (rule or bank.scoring).residual_rule
     check_bank(bank)
+    _check_memory(bank.model, *sizes.groups(len(bank.names)))
     check_windows(bank.model, windows)
     check_scoring(rule, bank.model)
     models.check_bottleneck(bank.model, rule.rate)

@@ -29,9 +29,11 @@ from absl import logging
 
 from cr_jax.errors import UserError, lost_peer, one_line
 from cr_jax.files import refusal, sha256
+from cr_jax.inside import Inside
 from cr_jax.parallel import processes
 from cr_jax.training.orbax_setup import hush_orbax, plain_place
 from cr_jax.training.step_files import hash_files, incomplete, numbers, stored_shapes
+from cr_jax.training.workdir import check_in_place
 
 SEEN_WITHIN = 60.0  # seconds that a shared folder may take to show what another process sealed
 
@@ -57,6 +59,7 @@ class Checkpointer:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write checkpoints to {folder}: {error.strerror}") from None
+        self._inside = Inside.at(self.folder)
         hush_orbax()
         self._place = plain_place(self.folder, self)
         self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
@@ -112,6 +115,7 @@ class Checkpointer:
         Steps behind the one that was restored, damaged or never finished, make way first.
         """
         with self._writing(step):
+            check_in_place(self._inside)
             self._write(step, leaves, iterator, record)
             if processes.is_first():
                 kept = {*self.steps()[-self._keep :], best}

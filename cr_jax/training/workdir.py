@@ -1,52 +1,60 @@
 """A run's folder: one run at a time, writable, and what it was made by."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from cr_jax.config import OptimizerConfig, TrainConfig, completed, to_dict
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
+from cr_jax.inside import Inside
+from cr_jax.locks import exclusive
 from cr_jax.training.step_files import numbers
 
 LONGEST = 300  # bytes of the longest name of a file below a workdir, of a checkpoint or a cache
 
 
 @contextlib.contextmanager
-def locked(path: str | os.PathLike):
+def locked(path: str | os.PathLike) -> Iterator[Path]:
     """Creates the folder and holds its lock; yields the absolute path.
 
     Raises `UserError` when it cannot be written or another run holds it.
     """
     if not os.fspath(path):  # Path would take it for the folder that we are in
         raise UserError("--workdir is empty: name a folder for the run")
-    try:
-        folder = expanded(path).resolve()
-        _check_name(path, folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except UserError:  # is a ValueError too
-        raise
-    except (OSError, ValueError, RuntimeError) as error:  # also links that lead in a circle
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"--workdir={path} cannot be made or cannot be written "
-            f"({reason}); choose a folder where you may write"
-        ) from None
-    with file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            folder = expanded(path).resolve()
+            _check_name(path, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            inside = stack.enter_context(Inside.at(folder))
+            lock = exclusive(inside, 0.0, f"another run is using --workdir={path}")
+            stack.enter_context(lock)
+        except UserError:  # is a ValueError too
+            raise
+        except (OSError, ValueError, RuntimeError) as error:  # also links that lead in a circle
+            reason = getattr(error, "strerror", None) or str(error)
             raise UserError(
-                f"another run is using --workdir={path}; wait for it or choose another folder"
+                f"--workdir={path} cannot be made or cannot be written "
+                f"({reason}); choose a folder where you may write"
             ) from None
         yield folder
+
+
+def check_in_place(folder: Inside) -> None:
+    """`UserError` when the path of a run's folder no longer leads to it: another run may have begun
+    in a folder of the old name."""
+    if not folder.still_there():
+        raise UserError(
+            f"{folder.path} was moved or replaced while the run went on: what it saved is in the "
+            "folder that was there; run the same command with that folder's new name"
+        )
 
 
 def _check_name(given: str | os.PathLike, folder: Path) -> None:
