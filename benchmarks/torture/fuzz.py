@@ -21,8 +21,9 @@ try:
 except ModuleNotFoundError:
     sys.exit("hostile input is made by hypothesis: pip install '.[test]'")
 
-from benchmarks.torture import hostile, watch
+from benchmarks.torture import bounds, closed, hostile, places, watch, written
 from benchmarks.torture.hostile import Case
+from benchmarks.torture.probes import Probe, some
 from cr_jax import cli
 from cr_jax.bank import Expert, ExpertBank, LanguageModels, parameters, store_lms
 from cr_jax.config import LmConfig, ModelConfig
@@ -46,7 +47,12 @@ MODEL = ModelConfig(
     dtype="float32",
 )
 LM = LmConfig(vocab_size=258, d_model=8, heads=2, d_ff=12, blocks=1, dtype="float32")
-SHARES = {"text": 0.29, "safetensors": 0.2, "json": 0.25, "name": 0.14, "size": 0.12}
+SHARES = {
+    **{"text": 0.15, "safetensors": 0.11, "json": 0.14, "name": 0.1, "size": 0.08},
+    **{"path": 0.05, "encoding": 0.05, "line end": 0.04, "setting": 0.09, "stream": 0.02},
+    # 1,271 are every archive cut at every byte, 165 every command with every stream closed.
+    **{"archive": 0.13, "changed archive": 0.04},
+}
 SHOWN = 40  # failures kept with their input
 
 
@@ -91,49 +97,91 @@ class _Arena:
         shutil.copytree(self.empty, self.other)
 
     def fuzz(self, inputs: int, number: int, progress) -> dict:
-        kinds = {
+        drawn = {
             "text": lambda bank: hostile.texts(),
             "safetensors": hostile.parameters,
             "json": hostile.manifests,
             "name": hostile.names,
+            "path": lambda bank: places.placed(bank, self.writable),
+            "encoding": lambda bank: written.encoded(),
+            "line end": lambda bank: written.line_ends(),
+            "changed archive": lambda bank: written.changed_archives(),
+            "setting": lambda bank: bounds.at_bounds(),
             **{f"size, {form}": hostile.sizes for form in BOTTLENECKS},
         }
-        found = {}
-        for kind, make in kinds.items():
+        listed = {"archive": self._archives, "stream": self._streams}
+        figures = {}
+        for kind in (*listed, *drawn):
             word, _, form = kind.partition(", ")
-            wanted, done = round(inputs * SHARES[word] / (len(BOTTLENECKS) if form else 1)), []
+            wanted = round(inputs * SHARES[word] / (len(BOTTLENECKS) if form else 1))
             if form:  # one expert, so that nothing of another one is in the way of its sizes
                 self._use(dataclasses.replace(MODEL, bottleneck=form), 1)
-            strategy = make(self.pristine)
             before, surroundings = self.failed, self._surroundings()
-            while len(done) < wanted:
-                count = len(done)
-                _generate(
-                    strategy,
-                    wanted - count,
-                    number + count,
-                    lambda case, done=done, wanted=wanted: (
-                        len(done) < wanted and self.check(case, done)
-                    ),
-                )
-                if len(done) == count:
-                    break  # nothing new to draw
+            if kind in listed:
+                statuses = listed[kind](wanted, number)
+            else:
+                statuses = self._drawn(drawn[kind](self.pristine), wanted, number)
             if self._surroundings() != surroundings:
                 self._fail({"kind": kind, "wrong": ["files outside the bank have changed"]})
-            statuses = collections.Counter(done)
-            found[kind] = {
-                "inputs": len(done),
-                "refused": statuses[2],
-                "answered": statuses[0],
+            counts = collections.Counter(statuses)
+            figures[kind] = {
+                "inputs": len(statuses),
+                "refused": counts[2],
+                "answered": counts[0],
                 "failures": self.failed - before,
             }
-            progress(f"{kind}: {found[kind]}")
+            progress(f"{kind}: {figures[kind]}")
         return {
-            "fuzz_inputs": sum(x["inputs"] for x in found.values()),
+            "fuzz_inputs": sum(x["inputs"] for x in figures.values()),
             "fuzz_failures": self.failed,
-            "kinds": found,
+            "kinds": figures,
             "failures": self.failures,
         }
+
+    def _drawn(self, strategy, wanted: int, number: int) -> list:
+        """Exit statuses of `wanted` inputs that hypothesis draws."""
+        done: list = []
+
+        def one(case) -> None:
+            if len(done) < wanted:
+                self.check(case, done) if isinstance(case, Case) else self.probe(case, done)
+
+        while len(done) < wanted:
+            count = len(done)
+            _generate(strategy, wanted - count, number + count, one)
+            if len(done) == count:
+                break  # nothing new to draw
+        return done
+
+    def _archives(self, wanted: int, number: int) -> list:
+        done: list = []
+        for probe in some(written.cut_archives(), wanted, number):
+            self.probe(probe, done)
+        return done
+
+    def _streams(self, wanted: int, number: int) -> list:
+        folder = self.inside / "streams"
+        shutil.copytree(self.pristine, folder / "bank")
+        shutil.copytree(self.empty, folder / "bare")
+        (folder / "text").write_text("a few words")
+        answers = closed.run(folder, some(closed.combinations(), wanted, number))
+        if self._tree(folder / "bank") != self._tree(self.pristine):
+            self._fail({"kind": "stream", "wrong": ["a command that was refused changed the bank"]})
+        shutil.rmtree(folder)
+        for _, wrong in answers:
+            if wrong:
+                self._fail({"kind": "stream", "wrong": wrong})
+        return [status for status, _ in answers]
+
+    def probe(self, probe: Probe, statuses: list) -> None:
+        """One input of a library call; 2 or 0, where it was refused or answered, to `statuses`."""
+        folder = self.inside / "probe"
+        folder.mkdir()
+        status, wrong = watch.probe(probe, folder, self.writable)
+        shutil.rmtree(folder)
+        statuses.append(status)
+        if wrong:
+            self._fail({"kind": probe.kind, "what": probe.what, "wrong": wrong})
 
     def check(self, case: Case, statuses: list) -> None:
         """One input; its exit status goes to `statuses`."""

@@ -13,6 +13,8 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.torture.probes import Probe, answer
+
 SECONDS = 30.0  # after which a call hangs; many times what the slowest takes on a busy machine
 _WRITES = {
     "os.mkdir",
@@ -62,12 +64,33 @@ def call(
     said = [s.buffer.getvalue().decode("utf-8", "replace") for s in (out, err)]
     if not wrong:
         wrong += _judge(status, *said, reports)
+    return status, wrong + _told(events, folders)
+
+
+def _told(events: list[tuple[str, str]], folders: tuple[Path, ...]) -> list[str]:
+    """What was unpickled, or written elsewhere."""
+    wrong = []
     for event, path in events:
         if event == "pickle":
             wrong.append(f"unpickled {path}")
         elif not any(Path(path).is_relative_to(folder) for folder in folders):
             wrong.append(f"{event} outside: {path}")
-    return status, wrong
+    return wrong
+
+
+def probe(one: Probe, folder: Path, writable: tuple[Path, ...]) -> tuple[int | None, list[str]]:
+    """-> (2 where the probe was refused, 0 where it was answered, None where it ended otherwise;
+    what was wrong).  folder: empty; a command inside the probe is watched on its own."""
+    status = None
+    with _recorded() as events:
+        try:
+            with _time_limit():
+                status, wrong = answer(one, folder)
+        except Hang:
+            wrong = [f"no answer within {SECONDS:g} s"]
+        except BaseException as error:
+            wrong = [f"{type(error).__name__} at {_place(error)}: {str(error)[:200]}"]
+    return status, wrong + _told(events, (folder, *writable))
 
 
 @contextlib.contextmanager
@@ -132,11 +155,11 @@ def _note(event: str, path, folder: int = -1) -> None:
 @contextlib.contextmanager
 def _recorded() -> Iterator[list[tuple[str, str]]]:
     global _events
-    _events = found = []
+    around, _events = _events, []  # a probe may call a command
     try:
-        yield found
+        yield _events
     finally:
-        _events = None
+        _events = around
 
 
 @contextlib.contextmanager

@@ -185,6 +185,8 @@ def _of_this_version(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _convert(kind, value, where: str):
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(value, int) and value.bit_length() > 1023:  # no float, and too long to be shown
+        raise UserError(f"{where} is a number of more than 300 digits: that cannot be meant")
     if dataclasses.is_dataclass(kind):
         return _make(kind, value, where)
     if origin is Literal:
@@ -196,7 +198,9 @@ def _convert(kind, value, where: str):
             raise UserError(f"{where} must be a list, got {value!r}")
         return tuple(_convert(args[0], v, where) for v in value)
     if origin is not None and issubclass(origin, Mapping):
-        items = {k: _convert(args[1], v, f"{where}.{k}") for k, v in dict(value).items()}
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where} must be a group of names, got {value!r}")
+        items = {k: _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
         return types.MappingProxyType(items)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -83,6 +83,7 @@ def check_scoring(scoring: Scoring, model: ModelConfig) -> None:
 def check(e: Experiment) -> None:
     """Raises `UserError` for a setting that cannot be meant; the rest is in docs/checks.md."""
     _check_text(e, "config")
+    _check_paths(e)
     _check_sizes(e)
     check_model(e.model)
     check_scoring(e.scoring, e.model)
@@ -220,6 +221,22 @@ def _check_text(value: Any, where: str) -> None:
     elif isinstance(value, tuple):
         for inner in value:
             _check_text(inner, where)
+
+
+def _check_paths(e: Experiment) -> None:
+    """Names that no file system holds: they would fail where the folder is first looked at."""
+    for where, path in {
+        "data.root": e.data.root,
+        "data.cache": e.data.cache,
+        "data.tokens": e.data.tokens,
+        "tokenizer.folder": e.tokenizer.folder,
+        "modular.seed_from": e.modular.seed_from,
+    }.items():
+        if "\0" in path or any(len(part.encode()) > 255 for part in path.split("/")):
+            raise UserError(
+                f"config.{where}={shown(path)} cannot be a path: a name in it has a NUL byte, or "
+                "more than 255 bytes"
+            )
 
 
 def _check_sizes(e: Experiment) -> None:

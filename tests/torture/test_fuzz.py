@@ -18,6 +18,8 @@ def test_generated_inputs_are_answered_or_refused():
     assert found["failures"] == [] and found["fuzz_failures"] == 0
     for kind, figures in found["kinds"].items():
         assert (figures["refused"] and figures["answered"]) or figures["inputs"] < 10, kind
+    assert {k.partition(",")[0] for k in found["kinds"]} == set(fuzz.SHARES)
+    assert sum(fuzz.SHARES.values()) == pytest.approx(1)
 
 
 @pytest.fixture
