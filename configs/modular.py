@@ -37,7 +37,7 @@ def _bank():
     spec.loader.exec_module(bank)
     config = bank.get_config("half")
     # A power of two, which the row kernels want; 16.8 M of the parameters are embedding and head.
-    config.lm.update(d_model=256, heads=4, d_ff=768, blocks=8)
+    config.lm.update(d_model=256, heads=4, d_ff=768, blocks=3)
     config.lm_optimizer.update(learning_rate=3e-3, muon_learning_rate=0.02)
     config.modular.update(
         seed_tokens=1250 * 128 * 512,
@@ -52,7 +52,12 @@ def _bank():
 
 # A domain whose test text is far from its training text stays near the seed, by a lower rate or a
 # share of all domains' text.  Valid chooses.
-TRIES = {"full": {}, "third": {"rate": 1 / 3}, "share": {"share": 0.5}}
+TRIES = {
+    "full": {},
+    "third": {"rate": 1 / 3},
+    "long": {"tokens": 1500 * STEP},
+    "long_share": {"tokens": 1500 * STEP, "share": 0.5},
+}
 
 
 def _twenty(config):

@@ -1,12 +1,15 @@
 """Lab note: the bank that ships with the package, ten small compressors on free texts.
 
 Claim: `cr-jax route FILE` works right after the install, with no training and no network.
-Command: python main.py --config=configs/pretrained.py --workdir=runs/pretrained \
+Command: python main.py --config=configs/pretrained.py:VARIANT --workdir=runs/pretrained \
     --config.data.root=DATA
-Hardware: 2 CPU cores, 20 minutes beside other work.
+  compressors  (default) ten compressors, 20 minutes on 2 CPU cores beside other work
+  lms          their language models, 1.4 M parameters each, for `cr-jax bank add-lms`; one GPU
 status: measured 2026-11-22 (results/pretrained.json): TRA at home 99.5% to 99.98%, routing
   of 64 tokens 98.3% (97.9% with a bigram weight of 0)
 """
+
+from pathlib import Path
 
 from cr_jax.config import default, domain
 
@@ -25,7 +28,16 @@ DOMAINS = {
 }
 
 
-def get_config():
+TOKENIZER = Path(__file__).parent.parent / "cr_jax/bank/pretrained/bank/tokenizer"
+
+
+def get_config(variant="compressors"):
+    config = _compressors()
+    VARIANTS[variant](config)
+    return config
+
+
+def _compressors():
     config = default()
     config.name = "pretrained"
     config.bank_dtype = "int8"
@@ -61,3 +73,30 @@ def get_config():
     config.scoring.update(predicted=True, bigram_weight=0.35)
     config.eval.update(windows=256, calibration_windows=1000)
     return config
+
+
+def _lms(config):
+    """Language models that read the bank's tokens, beside compressors that only stand there."""
+    config.name = "pretrained_lms"
+    config.tokenizer.folder = str(TOKENIZER)
+    config.data.update(max_train_tokens=6_000_000, count_overlap=False)
+    config.data.unseen = {}
+    config.train.steps = 1
+    config.lm.update(d_model=128, heads=4, d_ff=384, blocks=4, tie_embeddings=True)
+    config.lm_optimizer.update(learning_rate=3e-3, muon_learning_rate=0.02)
+    config.modular.update(
+        seed_tokens=1500 * 128 * 256,
+        branch_tokens=500 * 32 * 256,
+        window=256,
+        seed_batch=128,
+        branch_batch=32,
+    )
+    config.modular.tries = {
+        "full": {},
+        "third": {"rate": 1 / 3},
+        "long": {"tokens": 1500 * 32 * 256},
+    }
+    config.studies = ()
+
+
+VARIANTS = {"compressors": lambda config: None, "lms": _lms}
