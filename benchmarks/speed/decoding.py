@@ -42,7 +42,7 @@ from cr_jax.modular.grouped_score import spoken_nats
 from cr_jax.modular.speakers import Speakers, stacked
 
 # The language models of configs/modular.py, and a size for CPUs.
-FULL = LmConfig(vocab_size=32768, d_model=256, heads=4, d_ff=768, blocks=8)
+FULL = LmConfig(vocab_size=32768, d_model=256, heads=4, d_ff=768, blocks=3)
 QUICK = LmConfig(vocab_size=512, d_model=64, heads=4, d_ff=128, blocks=2)
 COLUMNS = ("what", "arm", "batch", "mix", "speak", "tokens_per_s", "of_dense", "ms")
 
