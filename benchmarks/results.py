@@ -100,7 +100,8 @@ def check_folder(path: str | pathlib.Path) -> None:
 
 
 def commit() -> str | None:
-    """The checkout's commit, `-dirty` when the tree differs from it; None outside git."""
+    """The checkout's commit, `-dirty` when the tree differs from it; in a copy without git what the
+    variable CR_JAX_COMMIT says, or None."""
     git = lambda *words: subprocess.run(
         ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -108,7 +109,7 @@ def commit() -> str | None:
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("CR_JAX_COMMIT") or None
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,16 @@ import sys
 from pathlib import Path
 
 # Importing a module registers its tables.
-from benchmarks.tables import capacity, compressors, experts, index, readme, routing, systems  # noqa: F401
+from benchmarks.tables import (  # noqa: F401
+    capacity,
+    compressors,
+    experts,
+    index,
+    modular,
+    readme,
+    routing,
+    systems,
+)
 from benchmarks.tables.fill import fill
 from benchmarks.tables.registry import ROOT, TABLES
 from cr_jax.errors import UserError

@@ -1,0 +1,134 @@
+"""Tables of the modular language model, and of texts that are cut where their domain changes."""
+
+from benchmarks.tables.registry import markdown, percent, read, short, table
+
+MAIN = "64"  # tokens of the prefix
+ARMS = {
+    "dense": "one dense model",
+    "label": "the expert of the text's label",
+    "past": "every 64 tokens the best expert so far",
+    "top1": "the best expert of the prefix",
+    "top1_candidates": "the same among at most four that bigram models name",
+    "top1_bigrams": "the best bigram model of the prefix",
+    "top1_code_length": "the compressor that predicts the prefix best",
+    "top1_rebuilding": "the compressor that rebuilds the prefix best (the paper's rule)",
+    "gate": "a learned gate on the prefix",
+    "mixture_2": "posterior mixture of the best two",
+    "mixture_4": "posterior mixture of the best four",
+    "mixture": "posterior mixture of all twenty",
+    "mixture_seed": "posterior mixture of all twenty and the seed",
+    "random_split": "experts of twenty random parts",
+    "seed": "the seed alone",
+}
+CUTS = {
+    "experts": "experts, windows read twice",
+    "experts, windows read once": "experts, windows read once",
+    "bigrams": "bigram models, same decoder",
+    "fixed windows": "fixed windows of 64 tokens",
+    "known switches": "experts, switches given",
+}
+
+
+def below(ratio: float | None) -> str | None:
+    """0.884 -> -11.6 %"""
+    return None if ratio is None else f"{100 * (ratio - 1):+.1f} %"
+
+
+@table("modular-arms")
+def arms() -> str:
+    """Who speaks after the first 64 tokens of a window."""
+    found = read("modular.json")
+    late, spliced = (m["prefix"][MAIN]["after"] for m in (found, found["mixed"]["spliced"]))
+    rows = sorted((n for n in ARMS if n in late), key=lambda n: late[n]["mean_ppl_vs_dense"])
+    return markdown(
+        [
+            "who speaks after the first 64 tokens",
+            "perplexity beside dense",
+            "beside the label's expert",
+            "where two domains are spliced",
+            "parameters that speak",
+        ],
+        [
+            [
+                ARMS[n],
+                below(late[n]["mean_ppl_vs_dense"]),
+                below(late[n]["mean_ppl_vs_label"]),
+                below(spliced[n]["mean_ppl_vs_dense"]) if n in spliced else None,
+                None if n == "gate" else short(late[n]["active_params"]),
+            ]
+            for n in rows
+        ],
+    )
+
+
+@table("modular-domains")
+def domains() -> str:
+    """Perplexity by domain."""
+    late = read("modular.json")["prefix"][MAIN]["after"]
+    dense, label, top1, mixture = (late[n]["ppl"] for n in ("dense", "label", "top1", "mixture_4"))
+    rows = sorted(dense, key=lambda n: label[n] / dense[n])
+    return markdown(
+        ["domain", "dense", "its own expert", "best expert of the prefix", "mixture of four"],
+        [
+            [
+                n.replace("_", " "),
+                f"{dense[n]:.2f}",
+                *(f"{x[n]:.2f} ({below(x[n] / dense[n])})" for x in (label, top1, mixture)),
+            ]
+            for n in rows
+        ],
+    )
+
+
+@table("modular-prefix")
+def prefix() -> str:
+    """How many tokens a decision needs."""
+    found = read("modular.json")
+    names = ("top1", "top1_bigrams", "top1_code_length", "gate")
+    return markdown(
+        ["tokens that decide", *(ARMS[n].removesuffix(" of the prefix") for n in names)],
+        [
+            [size, *(below(found["prefix"][size]["after"][n]["mean_ppl_vs_label"]) for n in names)]
+            for size in sorted(found["prefix"], key=int)
+        ],
+    )
+
+
+@table("modular-speed")
+def speed() -> str:
+    """Decoding and reading, routed and dense."""
+    rows = read("modular.json")["speed"]["rows"]
+    return markdown(
+        ["what", "texts at once", "experts of a text", "tokens/s", "of dense"],
+        [
+            [
+                f"{r['what']}, {r['arm']}",
+                r["batch"],
+                r["mix"],
+                f"{r['tokens_per_s']:,.0f}",
+                percent(r["of_dense"], 0),
+            ]
+            for r in rows
+            if r["what"] in ("prefill", "decode")
+        ],
+    )
+
+
+@table("segments")
+def segments() -> str:
+    """Spliced texts of the shipped bank's ten domains."""
+    found = read("segments.json")["baselines"]
+    lengths = ("32-128", "128-512", "512-2048")
+    return markdown(
+        ["decided by", *(f"{n} tokens" for n in lengths), "boundary F1 (8 tokens)", "Pk"],
+        [
+            [
+                CUTS[n],
+                *(percent(found[n]["by_length"][k]["token_accuracy"]) for k in lengths),
+                f"{found[n]['splices']['boundary_f1']:.3f}",
+                f"{found[n]['splices']['pk']:.3f}",
+            ]
+            for n in CUTS
+            if n in found
+        ],
+    )
