@@ -90,8 +90,8 @@ def read_of(files: BankFolder) -> Screen | None:
                 name: {int(k): (float(low), float(high)) for k, (low, high) in own.items()}
                 for name, own in raw["usual"].items()
             },
-            *(float(raw[field]) for field in _NUMBERS),
             documents=int(raw["documents"]),
+            **{field: float(raw[field]) for field in _NUMBERS},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} makes no sense: fit it again") from error

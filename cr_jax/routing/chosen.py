@@ -7,7 +7,7 @@ Not in the paper.  Letters: E experts, B windows, D documents.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -59,6 +59,13 @@ class Scorer:
             ]
 
         return routes
+
+    def large(self, text: Iterator[str]) -> Route | UserError:
+        """Routes one text in bounded memory, by all experts."""
+        try:
+            return router.route(self.bank, text, self.options, self.sizes)
+        except UserError as error:
+            return error
 
     def begin(
         self, windows: Windows, chosen: Bool[np.ndarray, "E B"]

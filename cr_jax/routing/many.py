@@ -12,12 +12,13 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from cr_jax.bank.bigram_bank import BigramBank
+from cr_jax.bank.screen_file import Screen
 from cr_jax.data.text_form import text_form
 from cr_jax.data.text_stream import parts, pieces
 from cr_jax.data.tokenizers.token_table import encode_many
@@ -34,7 +35,14 @@ if TYPE_CHECKING:
 
 FIRST, LARGEST = 16, 256  # documents of a round: the first answers come early
 ROUND = 1 << 20  # characters of a round, from which on it takes no more documents
+LARGE = 1 << 22  # characters of a text that is read in pieces, and by all experts
 Answer = Route | UserError
+
+
+class Large(NamedTuple):
+    """A text that is not held in memory."""
+
+    parts: Iterator[str]
 
 
 def route_many(
@@ -120,8 +128,8 @@ class ManyRouter:
 
     def route(self, texts: Iterable[Any]) -> Iterator[Answer]:
         """The answers in the order of the texts, each as soon as its round is scored: a Route, or
-        the UserError of a text that cannot be read.  texts: str, paths, or a UserError, which is
-        given back."""
+        the UserError of a text that cannot be read.  texts: str, paths, generators of the parts of
+        one text, or a UserError, which is given back."""
         waiting: list[Callable[[], list[Answer]]] = []
         for texts_of_round in _rounds(texts):
             waiting.append(self._start(texts_of_round))
@@ -135,7 +143,7 @@ class ManyRouter:
         answers, ids = self._tokens(texts)
         at = [i for i, x in enumerate(ids) if x is not None]
         if not at:
-            return lambda: answers
+            return lambda: self._with_large(texts, answers)
         tokens = [ids[i] for i in at]
         lengths = np.array([len(x) for x in tokens])
         residuals = self._bigrams(tokens, lengths)
@@ -144,7 +152,7 @@ class ManyRouter:
             answers[at[d]] = self._certain(residuals[d], int(lengths[d]))
         rest = np.flatnonzero(~said.certain)
         if not len(rest):
-            return lambda: answers
+            return lambda: self._with_large(texts, answers)
         documents = [
             windows_of(tokens[d], self.bank.window, self.bank.tokenizer.pad_id) for d in rest
         ]
@@ -152,19 +160,26 @@ class ManyRouter:
 
         def finish() -> list[Answer]:
             for d, route in zip(rest, scored(), strict=True):
-                if isinstance(route, Route) and self.bank.bigrams:
+                if isinstance(route, Route) and not said.candidates[d].all():
                     route = dataclasses.replace(route, bigrams=self._by_name(residuals[d]))
                 answers[at[d]] = route
-            return answers
+            return self._with_large(texts, answers)
 
         return finish
+
+    def _with_large(self, texts: list[Any], answers: list[Any]) -> list[Answer]:
+        """The answers, with those of large texts."""
+        return [
+            self._experts().large(text.parts) if isinstance(text, Large) else answer
+            for text, answer in zip(texts, answers, strict=True)
+        ]
 
     def _tokens(self, texts: list[Any]):
         """-> (the answers of bad texts, the ids of good ones)"""
         answers: list[Any] = [None] * len(texts)
         good = {}
         for i, text in enumerate(texts):
-            if isinstance(text, UserError):
+            if not isinstance(text, str):
                 answers[i] = text
                 continue
             try:
@@ -191,15 +206,18 @@ class ManyRouter:
 
     def _bigrams(self, tokens, lengths) -> Float[np.ndarray, "D E"]:
         """nats/token of each document by each bigram model."""
-        if not self.bank.bigrams:
+        if not self.bank.bigrams or self._by is None:
             return np.zeros((len(tokens), len(self.bank.names)))
         starts = np.cumsum(lengths) - lengths
         return self.bank.lookup.sums(np.concatenate(tokens), starts) / lengths[:, None]
 
+    @property
+    def _by(self) -> Screen | None:
+        return None if self.exact else self.bank.screen
+
     def _screen(self, residuals, lengths, tokens) -> screen.Verdicts:
-        by = None if self.exact else self.bank.screen
         said = screen.decide(
-            by, self.bank.names, residuals, lengths // self.bank.window, self.options.alpha
+            self._by, self.bank.names, residuals, lengths // self.bank.window, self.options.alpha
         )
         certain = said.certain.copy()
         if self.options.tra != "none":
@@ -251,11 +269,20 @@ def _rounds(texts: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _read(text: Any) -> Any:
+    """A text as a str, as `Large`, or what is wrong with it."""
     if isinstance(text, str | UserError):
         return text
     try:
-        if not isinstance(text, os.PathLike):
-            raise UserError(f"a text is a str or a pathlib.Path, not {type(text).__name__}")
-        return "".join(parts(text))
+        if not isinstance(text, os.PathLike | Iterator):
+            raise UserError(
+                f"a text is a str, a pathlib.Path or a generator of str, not {type(text).__name__}"
+            )
+        held, size, rest = [], 0, parts(text)
+        for part in rest:
+            held.append(part)
+            size += len(part)
+            if size > LARGE:
+                return Large(itertools.chain(held, rest))
+        return "".join(held)
     except UserError as error:
         return error

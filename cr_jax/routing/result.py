@@ -86,7 +86,9 @@ class Route:
 
         Of those that scored; where bigram models decided, by these.
         """
-        score = self.bigrams if self.decided_by == BIGRAMS else self.ranking_score
+        score = self.ranking_score
+        if self.decided_by == BIGRAMS:
+            score = self.bigrams or {}
 
         def finite_first(name):
             return not math.isfinite(score[name]), score[name]
