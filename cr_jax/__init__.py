@@ -4,11 +4,12 @@
 >>> cr_jax.__version__
 '0.1.0'
 
-    bank = cr_jax.ExpertBank.load("runs/quickstart/bank")
+    bank = cr_jax.load()                       # the bank that ships, or that of a folder
     found = cr_jax.route(bank, "def f(x): return x")
     found.expert, found.margin, found.p_values
 
-A str is the text itself; a file is given as `pathlib.Path("f.py")`.  `score` takes the same and
+A str is the text itself; a file is given as `pathlib.Path("f.py")`.  `route_many` routes a list of
+texts, much faster than one by one (docs/files.md).  `score` takes the same and
 gives the residuals behind a route, token by token; `route_windows` routes windows one by one;
 `segment` cuts a text where its domain changes (docs/segments.md).  `generate` goes on with a text
 and `perplexity` says what one costs, by the experts' language models (docs/modular.md).
@@ -25,10 +26,12 @@ from cr_jax.errors import UserError
 if TYPE_CHECKING:
     from cr_jax.bank.bank import ExpertBank
     from cr_jax.bank.expert import Expert
+    from cr_jax.bank.opening import load
     from cr_jax.modular.generate import generate
     from cr_jax.modular.options import GenerateOptions, PerplexityOptions
     from cr_jax.modular.perplexity import perplexity
     from cr_jax.router import route, route_windows, score
+    from cr_jax.routing.many import route_many
     from cr_jax.routing.options import RouteOptions, SegmentOptions
     from cr_jax.routing.segment import segment
     from cr_jax.scoring.batching import BatchSizes
@@ -45,8 +48,10 @@ __all__ = [
     "UserError",
     "__version__",
     "generate",
+    "load",
     "perplexity",
     "route",
+    "route_many",
     "route_windows",
     "score",
     "segment",
@@ -54,7 +59,8 @@ __all__ = [
 
 _HOMES = {
     "BatchSizes": "cr_jax.scoring.batching",
-    **dict.fromkeys(("Expert", "ExpertBank"), "cr_jax.bank"),
+    **dict.fromkeys(("Expert", "ExpertBank", "load"), "cr_jax.bank"),
+    "route_many": "cr_jax.routing.many",
     **dict.fromkeys(("GenerateOptions", "PerplexityOptions"), "cr_jax.modular.options"),
     **dict.fromkeys(("RouteOptions", "SegmentOptions"), "cr_jax.routing.options"),
     "segment": "cr_jax.routing.segment",

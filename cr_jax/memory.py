@@ -1,4 +1,4 @@
-"""How much memory there is, to say beforehand that something cannot fit."""
+"""How much memory there is, to say beforehand that something cannot fit, and how many cores."""
 
 import contextlib
 import os
@@ -20,6 +20,11 @@ def limit() -> int:
             found.append(int(Path(place).read_text()))
     own = resource.getrlimit(resource.RLIMIT_AS)[0]
     return min(found + ([] if own == resource.RLIM_INFINITY else [own]))
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check(need: int, what: str, advice: str, there: int | None = None) -> None:

@@ -9,6 +9,7 @@ _HOMES = {
     **dict.fromkeys(("Expert", "LanguageModels"), "expert"),
     **dict.fromkeys(("check_bigrams", "selected"), "stacks"),
     "ExpertBank": "bank",
+    "load": "opening",
     **dict.fromkeys(("import_expert", "import_lms", "set_typicality_weight"), "changes"),
     "store_lms": "language_models",
 }
@@ -19,6 +20,7 @@ __all__ = [
     "check_bigrams",
     "import_expert",
     "import_lms",
+    "load",
     "selected",
     "set_typicality_weight",
     "store_lms",

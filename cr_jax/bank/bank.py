@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from cr_jax import config, models
-from cr_jax.bank import parameters, stacks
+from cr_jax.bank import parameters, shown, stacks
 from cr_jax.bank.creation import create_folder
 from cr_jax.bank.expert import Expert, LanguageModels
 from cr_jax.bank.expert_folder import check_memory, read_expert, write_expert
@@ -39,7 +39,7 @@ from cr_jax.scoring.bigram import BigramModel, BigramTable, table, with_bigrams
 from cr_jax.scoring.calibration import Calibration
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ExpertBank:
     """Experts that share one tokenizer and one model shape.  It never changes.
 
@@ -57,12 +57,14 @@ class ExpertBank:
 
     model: ModelConfig
     tokenizer: Any  # cr_jax.data.tokenizers.Tokenizer
-    experts: tuple[Expert, ...] = dataclasses.field(default=(), repr=False)
+    experts: tuple[Expert, ...] = ()
     scoring: Scoring = SEEN
     text_form: Form = LF_NFC
     folder: Path | None = None
     lm: LmConfig | None = None
-    seed_lm: Any = dataclasses.field(default=None, repr=False)
+    seed_lm: Any = None
+
+    __repr__ = shown.lines
 
     def __post_init__(self):
         if not 0 < self.tokenizer.vocab_size <= self.model.vocab_size:

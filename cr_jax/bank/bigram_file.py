@@ -7,7 +7,7 @@ import safetensors.numpy
 
 from cr_jax.bank.headers import HEADER_MOST, read_arrays, read_header
 from cr_jax.errors import UserError
-from cr_jax.scoring.bigram import MOST, BigramModel, bits_without_loss, slot_bits
+from cr_jax.scoring.bigram_model import MOST, BigramModel, bits_without_loss, slot_bits
 
 _PAIR = 6  # bytes of a key and its nats
 

@@ -79,7 +79,7 @@ def write(
         )
     files = BankFolder(bank)
     with writable(bank), files.changing():
-        if set(names) != set(files.names) or typicality_weight != _typicality_weight(files):
+        if set(names) != set(files.names) or typicality_weight != ranked_with(files):
             raise UserError(
                 "the cascade was measured with other experts or another typicality_weight "
                 f"than {bank} has: load the whole bank and fit it again"
@@ -117,7 +117,7 @@ def read_of(files: BankFolder) -> tuple[CandidateFit, int]:
             f"{path} was measured with other experts than {files.path} holds now: fit it "
             "again (`cr-jax bank fit-cascade`), or give --min-candidates"
         )
-    if raw.get("typicality_weight") != _typicality_weight(files):
+    if raw.get("typicality_weight") != ranked_with(files):
         raise UserError(
             f"{path} was measured with another typicality_weight (config.scoring) than "
             f"{files.path} ranks by now: fit it again (`cr-jax bank fit-cascade`), or give "
@@ -158,7 +158,8 @@ def _measured_with(experts: Any, files: BankFolder) -> bool:
     )
 
 
-def _typicality_weight(files: BankFolder) -> float:
+def ranked_with(files: BankFolder) -> float:
+    """The typicality weight that a bank ranks with."""
     scoring = files.index.get("scoring", {})
     return scoring.get("typicality_weight", scoring.get("excess", 0.0))
 

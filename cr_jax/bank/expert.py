@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cr_jax.config import LmConfig
-from cr_jax.scoring.bigram import BigramModel
+from cr_jax.scoring.bigram_model import BigramModel
 from cr_jax.scoring.calibration import Calibration
 
 

@@ -7,6 +7,7 @@
                               model, a language model)
     seed_lm/                  lm.safetensors, manifest.json: the seed of the language models
     cascade.json              sealed; how many experts a cascade scores (cascade_file)
+    screen.json               sealed; where bigram models decide without the experts (screen_file)
     .lock                     held by whoever changes the bank
     aside/                    what was in the way of a change and is not the bank's (removal)
 
@@ -31,6 +32,7 @@ from cr_jax.bank import removal, verifying
 from cr_jax.bank.manifest import MANIFEST, SealedFiles, read_manifest
 from cr_jax.bank.removal import CASCADE as CASCADE
 from cr_jax.bank.removal import EXPERTS, INDEX
+from cr_jax.bank.removal import SCREEN as SCREEN
 from cr_jax.bank.removal import SEED as SEED
 from cr_jax.bank.removal import TOKENIZER as TOKENIZER
 from cr_jax.config.names import check_name as check_name  # for the other modules of a bank

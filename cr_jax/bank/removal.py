@@ -13,7 +13,7 @@ from cr_jax.inside import Inside, is_draft
 
 ASIDE = "aside"
 _OURS = (*EXPERT_FILES, BIGRAM, LM, MANIFEST)
-SEALED = INDEX, CASCADE = "bank.json", "cascade.json"
+SEALED = INDEX, CASCADE, SCREEN = "bank.json", "cascade.json", "screen.json"
 EXPERTS, TOKENIZER, SEED = "experts", "tokenizer", "seed_lm"
 
 

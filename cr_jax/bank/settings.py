@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from cr_jax import config, models
-from cr_jax.bank.files import TOKENIZER, TOKENIZER_MOST, BankFolder
+from cr_jax.bank.files import BankFolder
 from cr_jax.bank.manifest import LM, MANIFEST
+from cr_jax.bank.text_settings import read_tokenizer as read_tokenizer  # for who reads a whole bank
+from cr_jax.bank.text_settings import text_form
 from cr_jax.config import SEEN, LmConfig, ModelConfig, Scoring
-from cr_jax.data.text_form import FORMS, LF_NFC, Form
+from cr_jax.data.text_form import LF_NFC, Form
 from cr_jax.errors import UserError
 
 # How a model is run, which is not part of what an expert is.
@@ -39,7 +41,7 @@ def read_settings(files: BankFolder) -> BankSettings:
     models.check_bottleneck(model, rule.rate)
     raw = files.index.get("lm")
     lm = None if raw is None else stored_lm(files.path / "bank.json", raw)
-    return BankSettings(model, files.index["tokenizer"], rule, _text_form(files), lm)
+    return BankSettings(model, files.index["tokenizer"], rule, text_form(files), lm)
 
 
 def to_index(settings: BankSettings) -> dict[str, Any]:
@@ -107,26 +109,6 @@ def stored_lm(file: Path, raw: Any) -> LmConfig:
         raise UserError(f"{file}: {error}") from error
 
 
-def read_tokenizer(files: BankFolder, verify: bool = True) -> Any:
-    """The bank's tokenizer.  `UserError` when it is not the one that bank.json names, also, with
-    `verify`, by the SHA-256 of each of its files."""
-    from cr_jax.data.tokenizers import read_tokenizer as read  # slow to import with all its kinds
-
-    place = files.path / TOKENIZER
-    folder = files.inside.folder(TOKENIZER)
-    unchecked = lambda name: folder.read(name, TOKENIZER_MOST)
-    tokenizer = read(files.tokenizer_file if verify else unchecked, place)
-    if verify:
-        for name in files.index["tokenizer_files"]:
-            files.tokenizer_file(name)
-    if tokenizer.fingerprint != files.index["tokenizer"]:
-        raise UserError(
-            f"{place} is not the tokenizer that the experts were "
-            "trained with (its fingerprint differs): restore it from a copy"
-        )
-    return tokenizer
-
-
 def _model(files: BankFolder) -> ModelConfig:
     try:
         model = config.model_config(files.index["model"])
@@ -135,18 +117,3 @@ def _model(files: BankFolder) -> ModelConfig:
         return dataclasses.replace(model, attention="auto", kernels="auto")
     except UserError as error:
         raise UserError(f"{files.path / 'bank.json'}: {error}") from error
-
-
-def _text_form(files: BankFolder) -> Form:
-    """`UserError` for a form of a later version.
-
-    Banks written before there was a choice were trained on text as it came, nearly all of which has
-    the form "lf_nfc", which changes nothing in it.
-    """
-    form = files.index.get("text_form", LF_NFC)
-    if form not in FORMS:
-        raise UserError(
-            f"{files.path / 'bank.json'} reads text in the form {form!r}, this version "
-            f"knows {' and '.join(FORMS)}: upgrade cr_jax"
-        )
-    return form

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 from cr_jax.bank.manifest import EXPERT_FILES, LM, MANIFEST, read_manifest
-from cr_jax.bank.removal import ASIDE, CASCADE, EXPERTS, INDEX, SEED, TOKENIZER
+from cr_jax.bank.removal import ASIDE, CASCADE, EXPERTS, INDEX, SCREEN, SEED, TOKENIZER
 from cr_jax.errors import UserError
 from cr_jax.inside import Inside, NotInside
 from cr_jax.locks import LOCK
@@ -20,7 +20,7 @@ def problems(files: "BankFolder") -> list[str]:
         *(functools.partial(files.tokenizer_file, n) for n in files.index["tokenizer_files"]),
         *(functools.partial(_check_expert, files, n) for n in files.names),
         functools.partial(_check_seed, files),
-        functools.partial(_check_cascade, files),
+        functools.partial(_check_fits, files),
     ]
     found = []
     for check in checks:
@@ -40,14 +40,16 @@ def _check_seed(files: "BankFolder") -> None:
         seed.check()
 
 
-def _check_cascade(files: "BankFolder") -> None:
-    if files.inside.has(CASCADE):
-        files.inside.read_sealed(CASCADE)
+def _check_fits(files: "BankFolder") -> None:
+    for name in (CASCADE, SCREEN):
+        if files.inside.has(name):
+            files.inside.read_sealed(name)
 
 
 def _known(files: "BankFolder") -> set[str]:
     """What belongs to the bank, as paths below it."""
-    known = {INDEX, CASCADE, LOCK, *(f"{TOKENIZER}/{n}" for n in files.index["tokenizer_files"])}
+    tokenizer = (f"{TOKENIZER}/{n}" for n in files.index["tokenizer_files"])
+    known = {INDEX, CASCADE, SCREEN, LOCK, *tokenizer}
     for name in files.names:
         try:
             listed = tuple(read_manifest(files.open_expert(name)).files)

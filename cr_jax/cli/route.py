@@ -5,6 +5,7 @@ import os
 import sys
 
 from cr_jax.bank.files import BankFolder
+from cr_jax.cli import route_many
 from cr_jax.cli.inputs import checked, path, text_of
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, p_text, print_line, printable
@@ -132,8 +133,13 @@ def add_arguments(parser) -> None:
         default="auto",
         help="colour the explained text (default auto: on a terminal)",
     )
+    route_many.add_arguments(parser)
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", type=path, help="UTF-8 text; - is standard input"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        type=path,
+        help="UTF-8 text, or a folder of such files; - is standard input",
     )
 
 
@@ -156,7 +162,16 @@ def run(args) -> int:
         _check_page(args.html, args.files)
     if args.rule != "bank" and (args.cascade or args.min_candidates is not None):
         raise UserError("--rule goes with exact routing: leave out --cascade and --min-candidates")
+    if args.rule != "bank":
+        args.exact = True
     BankFolder(args.bank)
+    if not _one_by_one(args):
+        from cr_jax.routing.options import RouteOptions
+
+        options = RouteOptions(
+            args.alpha, args.max_windows, 0.0, "nearest" if args.tra else "none", args.rule
+        )
+        return route_many.run(args, options)
     status, good = 0, []
     for name in args.files:
         try:
@@ -213,12 +228,40 @@ def run(args) -> int:
         elif in_lines:
             _print_explanation(name, explanation, args, first=name == good[0])
         else:
-            print_line(_line(name, found, args.rule))
+            print_line(line(name, found, args.rule))
     if explained:
         from cr_jax.report.explanation import write_explanations
 
         write_explanations(explained, args.html)
     return status
+
+
+def _one_by_one(args) -> bool:
+    """Whether a flag asks for more than the answer of each text; `UserError` where it cannot."""
+    of_one = {
+        "--cascade": args.cascade or args.min_candidates is not None,
+        "--stop": args.stop,
+        "--explain": args.explain or args.margin or args.html is not None,
+    }
+    of_many = {
+        "--csv": args.csv,
+        "--jsonl": args.jsonl,
+        "--null": args.null,
+        "--only-unknown": args.only_unknown,
+        "--fail-on-unknown": args.fail_on_unknown,
+    }
+    one = [flag for flag, given in of_one.items() if given]
+    many = [flag for flag, given in of_many.items() if given]
+    if one and many:
+        raise UserError(f"{one[0]} is about one text at a time and {many[0]} about many: leave one")
+    return bool(one) or (not many and len(args.files) == 1 and _is_large(args.files[0]))
+
+
+def _is_large(name: str) -> bool:
+    """Whether a bar should show how far a file is: a file that is read in pieces."""
+    from cr_jax.routing.many import LARGE
+
+    return os.path.isfile(name) and os.path.getsize(name) > LARGE
 
 
 def _check_page(path: str, files: list[str]) -> None:
@@ -266,8 +309,9 @@ def _size(found) -> str:
     )
 
 
-def _line(name: str, found, rule: str) -> str:
-    from cr_jax.routing.result import TOO_LOW
+def line(name: str, found, rule: str) -> str:
+    """The answer for one text, as the epilog describes it."""
+    from cr_jax.routing.result import BIGRAMS, TOO_LOW
 
     why = (
         f"; nothing to judge: {found.reason}"
@@ -278,8 +322,10 @@ def _line(name: str, found, rule: str) -> str:
     )
     winner = found.expert or f"unknown (nearest {found.nearest}{why})"
     more = {n: f"+{x:.3f}" for n, x in found.typicality_penalty.items() if x}
-    residuals = ", ".join(f"{n} {found.residuals[n]:.3f}{more.get(n, '')}" for n in found.ranked)
-    p = p_text(found.p_values[found.nearest])
+    by_bigrams = found.decided_by == BIGRAMS
+    cost = found.bigrams if by_bigrams else found.residuals
+    residuals = ", ".join(f"{n} {cost[n]:.3f}{more.get(n, '')}" for n in found.ranked)
+    p = "usual (bigram models)" if by_bigrams else p_text(found.p_values[found.nearest])
     if found.known is None:
         p += "  (too short to judge)" if rule == "bank" else "  (not calibrated for this rule)"
     tra = f"  tra {found.tra[found.nearest]:.3f}" if found.tra else ""

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import os
 import queue
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from cr_jax.data.finding import LeftOut
 from cr_jax.data.sources import Document
 from cr_jax.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, SentencePieceTokenizer, Tokenizer
 from cr_jax.errors import UserError
+from cr_jax.memory import usable_cores
 
 CHUNK = 1 << 18  # characters of documents that are encoded at a time; a longer document is alone
 ALONE = 1 << 22  # characters before other processes are started, which takes a second
@@ -51,11 +51,6 @@ class Encoded:
             int(tokenizer.token_bytes[tokens].sum()),
             self.left_out,
         )
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Encoder:

@@ -12,7 +12,7 @@ import numpy as np
 from cr_jax.bank import Expert, ExpertBank, LanguageModels, parameters, store_lms
 from cr_jax.bank.changes import take
 from cr_jax.bank.creation import put_in_place, recover
-from cr_jax.bank.files import CASCADE, BankFolder
+from cr_jax.bank.files import CASCADE, SCREEN, BankFolder
 from cr_jax.bank.fitting import rounded_lms
 from cr_jax.bank.manifest import SealedFiles
 from cr_jax.config import EvalConfig, Experiment
@@ -75,7 +75,8 @@ def make(
 
     def keep(added: SealedFiles, name: str) -> None:
         take(BankFolder(place), added.folder, name)
-        (place / CASCADE).unlink(missing_ok=True)  # it knows nothing of this one
+        for fit in (CASCADE, SCREEN):  # they know nothing of this one
+            (place / fit).unlink(missing_ok=True)
         say(f"{name}: added to the bank earlier, kept")
 
     put_in_place(place, final, keep, say)

@@ -25,6 +25,7 @@ from cr_jax import router
 from cr_jax.bank import ExpertBank, cascade_file, check_bigrams, selected
 from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.bank.files import CASCADE, BankFolder, consistent
+from cr_jax.config.numbers import whole_number
 from cr_jax.data.spool import Spool
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
@@ -34,14 +35,7 @@ from cr_jax.routing.document import Text
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import Route, WindowRoutes
 from cr_jax.scoring import bigram
-from cr_jax.scoring.batching import (
-    BatchSizes,
-    check_bank,
-    checked,
-    in_batches,
-    start_batches,
-    whole_number,
-)
+from cr_jax.scoring.batching import BatchSizes, check_bank, checked, in_batches, start_batches
 from cr_jax.scoring.residuals import lowest, residual_means
 
 AT_LEAST = 0.999  # agreement with exact routing that `fit_candidates` asks for
@@ -189,6 +183,7 @@ class Cascade:
         """
         if options and options.rule != "bank":
             raise UserError(f"rule={options.rule!r} goes with exact routing, not with a cascade")
+        document.check_one(text)
         options, sizes = options or RouteOptions(), sizes or BatchSizes.for_device()
         nats, tokens, seen = np.zeros(len(self.bank.names)), 0, 0
         sizes = document.block_sizes(options, sizes)

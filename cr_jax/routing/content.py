@@ -8,6 +8,7 @@ import collections
 import unicodedata
 
 import numpy as np
+from jaxtyping import Integer
 
 from cr_jax.data.tokenizers.token_table import Tokenizer
 from cr_jax.data.windows import Windows
@@ -73,3 +74,12 @@ class Content:
 def _blank(character: str) -> bool:
     """Whether it is white space or shows nothing: controls, zero-width characters."""
     return character.isspace() or unicodedata.category(character) in ("Cc", "Cf")
+
+
+def has_content(tokenizer: Tokenizer, ids: Integer[np.ndarray, " T"]) -> bool:
+    """Whether a few tokens already show that there is something to judge; False: look closer."""
+    few = np.unique(ids[:256])[:16]
+    kinds = {"".join(tokenizer.decode(few[i : i + 1]).split()) for i in range(len(few))}
+    whole = {kind for kind in kinds if kind and "\ufffd" not in kind}
+    characters = {c for kind in whole for c in kind if not _blank(c)}
+    return len(whole) > EDGES + 1 and len(characters) > 1

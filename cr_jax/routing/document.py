@@ -42,7 +42,11 @@ def block_sizes(options: RouteOptions, sizes: BatchSizes) -> BatchSizes:
 def blocks(
     bank: ExpertBank, text: Text | Windows, size: int, max_windows: int = 0
 ) -> Iterator[Windows]:
-    """A document as blocks of `size` windows, the last one smaller; max_windows 0: all of it."""
+    """A document as blocks of `size` windows, the last one smaller; max_windows 0: all of it.
+
+    `UserError` for a list, which may be meant as many texts.
+    """
+    check_one(text)
     found = (
         (text.take(slice(i, i + size)) for i in range(0, len(text), size))
         if isinstance(text, Windows)
@@ -57,9 +61,18 @@ def blocks(
         yield block
 
 
+def check_one(text: Any) -> None:
+    """`UserError` for a list or tuple, at once: it would be read as pieces of one text."""
+    if isinstance(text, list | tuple) and not isinstance(text, Windows):
+        raise UserError(
+            "a list is many texts: give it to cr_jax.route_many; one text in pieces is a generator"
+        )
+
+
 def opened(bank: ExpertBank, text: Text | Windows, options: RouteOptions, sizes: BatchSizes):
     """Context manager of a document's blocks, which can be read twice where TRA is measured."""
     check_bank(bank)
+    check_one(text)
     cut = blocks(bank, text, block_sizes(options, sizes).windows, options.max_windows)
     return contextlib.nullcontext(cut) if options.tra == "none" else Spool(cut)
 
@@ -67,6 +80,7 @@ def opened(bank: ExpertBank, text: Text | Windows, options: RouteOptions, sizes:
 def whole(bank: ExpertBank, text: Text | Windows) -> Windows:
     """All windows of a text at once.  `UserError` when it is empty."""
     check_bank(bank)
+    check_one(text)
     if isinstance(text, Windows):
         return text
     found = list(windows_of_text(bank.tokenizer, text, bank.model.window, READ, bank.text_form))

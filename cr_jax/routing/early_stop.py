@@ -13,7 +13,6 @@ Not in the paper.  Letters: E experts, B windows.
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import stdtr  # it comes with JAX
 
 from cr_jax.errors import UserError
 
@@ -40,6 +39,8 @@ class LeaderTest:
 
     def certain(self) -> bool:
         """One look.  Experts without a finite residual have lost."""
+        from scipy.special import stdtr  # it comes with JAX, and is slow to import
+
         self._looks += 1
         if self._windows < 2 or not self._finite.any():
             return False

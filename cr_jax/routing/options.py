@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
 
+from cr_jax.config.numbers import whole_number
 from cr_jax.errors import UserError
 from cr_jax.routing.early_stop import check_stop
-from cr_jax.routing.other_rule import RULES, Rule
-from cr_jax.scoring.batching import whole_number
+
+Rule = Literal["bank", "rebuild", "code_length"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +36,8 @@ class RouteOptions:
         if not whole_number(self.max_windows) or self.max_windows < 0:
             raise UserError(f"max_windows={self.max_windows!r} of a text: give 0 for all, or more")
         check_stop(self.stop)
-        if self.rule not in ("bank", *RULES):
-            raise UserError(f"rule={self.rule!r}: rank by 'bank', {' or '.join(map(repr, RULES))}")
+        if self.rule not in get_args(Rule):
+            raise UserError(f"rule={self.rule!r}: rank by 'bank', 'rebuild' or 'code_length'")
         if self.tra not in ("none", "nearest", "all"):
             raise UserError(f"tra={self.tra!r}: measure it for 'none', 'nearest' or 'all' experts")
 

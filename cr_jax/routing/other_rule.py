@@ -5,16 +5,15 @@ or unknown.  Not in the paper.
 """
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 
 from cr_jax.bank import ExpertBank
 from cr_jax.config import SEEN, Scoring
 from cr_jax.errors import UserError
+from cr_jax.routing.options import Rule
 from cr_jax.scoring.calibration import Calibration
 
-Rule = Literal["bank", "rebuild", "code_length"]
 RULES = {"rebuild": SEEN, "code_length": Scoring(predicted=True)}
 # Windows as long as this calibrate nothing: every p-value is NaN.
 UNCALIBRATED = Calibration({1 << 62: np.zeros(1)})

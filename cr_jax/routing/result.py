@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from cr_jax.routing.content import BLANK, REPEATED
 
 TOO_HIGH, TOO_LOW = "residual too high", "residual too low"
+EXPERTS, BIGRAMS = "experts", "bigrams"  # who decided
 
 
 class WindowRoutes(NamedTuple):
@@ -46,8 +47,11 @@ class Route:
     windows, tokens: that were scored; of_windows: of how many, None unless scoring was to stop
     early.  bigrams: None where all experts were scored; after a cascade the nats/token of every
     expert's bigram model, the cascade's offsets not taken off, and the other fields know only the
-    experts that were scored in full.  typicality_penalty: nats/token added to each residual before
-    experts are ranked; empty where the bank's rule has none (`config.Scoring.typicality_weight`).
+    experts that were scored in full.  decided_by: `EXPERTS`, or `BIGRAMS` where the bigram models
+    were certain (`routing.screen`): residuals and p_values are then empty, margin is between bigram
+    models, and the expert knows the text.  typicality_penalty: nats/token added to each residual
+    before experts are ranked; empty where the bank's rule has none
+    (`config.Scoring.typicality_weight`).
     """
 
     expert: str | None
@@ -62,6 +66,7 @@ class Route:
     of_windows: int | None = None
     typicality_penalty: dict[str, float] = dataclasses.field(default_factory=dict)
     reason: str = ""
+    decided_by: str = EXPERTS
 
     @property
     def nothing_to_judge(self) -> bool:
@@ -77,8 +82,13 @@ class Route:
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """The experts, nearest first; those without a finite residual come last."""
+        """The experts, nearest first; those without a finite residual come last.
+
+        Of those that scored; where bigram models decided, by these.
+        """
         score = self.ranking_score
+        if self.decided_by == BIGRAMS:
+            score = self.bigrams or {}
 
         def finite_first(name):
             return not math.isfinite(score[name]), score[name]
@@ -88,6 +98,8 @@ class Route:
     @property
     def known(self) -> bool | None:
         """Whether the nearest expert's own text has such residuals; None: too short to judge."""
+        if self.decided_by == BIGRAMS:
+            return True
         return None if math.isnan(self.p_values[self.nearest]) else self.expert is not None
 
     def to_json(self) -> dict[str, Any]:

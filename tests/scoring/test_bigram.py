@@ -18,7 +18,7 @@ from cr_jax.errors import UserError
 from cr_jax.routing import cascade
 from cr_jax.routing.cascade import Cascade, fit_candidates
 from cr_jax.routing.options import RouteOptions
-from cr_jax.scoring import bigram
+from cr_jax.scoring import bigram, bigram_model
 from cr_jax.scoring.batching import BatchSizes
 
 V = 40
@@ -117,7 +117,7 @@ def test_each_says_beside_others_what_it_says_alone():
 @given(st.integers(1, 5000), st.integers(0, 5000), st.integers(0, 9))
 def test_no_slot_holds_more_pairs_than_are_looked_at(distinct, pairs, seed):
     hashes = np.random.default_rng(seed).integers(0, 1 << 32, distinct, np.uint32)
-    kept = bigram._stored(hashes, np.arange(distinct, 0, -1.0), pairs)
+    kept = bigram_model._stored(hashes, np.arange(distinct, 0, -1.0), pairs)
     keys = np.sort(hashes[kept])
     assert kept.sum() <= pairs and len(np.unique(keys)) == len(keys)
     assert kept.sum() >= 0.9 * min(pairs, len(np.unique(hashes)))

@@ -4,8 +4,9 @@ import collections
 import hashlib
 import heapq
 import io
+import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import UInt32
 
 from cr_jax.data.tokenizers.token_table import TokenTable
 from cr_jax.errors import UserError
+from cr_jax.memory import usable_cores
 
 SPACE_MARK = "\u2581"  # SentencePiece writes it for a space, so it cannot stand for itself
 _CHUNK = 4096  # characters; SentencePiece slows down on long inputs
@@ -67,6 +69,17 @@ class SentencePieceTokenizer(TokenTable):
             for i, part in enumerate(text.split(SPACE_MARK)):
                 parts += ([self._mark] if i else []) + self._encode(part)
         return np.concatenate(parts) if parts else np.zeros(0, np.uint32)
+
+    def encode_many(self, texts: Sequence[str]) -> list[UInt32[np.ndarray, " _"]]:
+        """`encode` of each text, by as many threads as there are cores."""
+        parts = [[] if SPACE_MARK in text else _line_chunks(text) for text in texts]
+        every = list(itertools.chain(*parts))
+        ids = iter(self._processor.encode(every, num_threads=usable_cores()))
+        found = []
+        for text, own in zip(texts, parts, strict=True):
+            whole = list(itertools.chain.from_iterable(itertools.islice(ids, len(own))))
+            found.append(np.array(whole, np.uint32) if own else self.encode(text))
+        return found
 
     def _encode(self, text: str) -> list[np.ndarray]:
         encode = self._processor.encode

@@ -1,6 +1,7 @@
 """What every tokenizer offers, and decoding by a table of the bytes of each id."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -43,6 +44,13 @@ class Tokenizer(Protocol):
         """Writes the tokenizer to `folder`, for `load_tokenizer`."""
 
 
+def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> list[UInt32[np.ndarray, " _"]]:
+    """`encode` of each text, at once where the tokenizer can."""
+    if isinstance(tokenizer, TokenTable):
+        return tokenizer.encode_many(texts)
+    return [tokenizer.encode(text) for text in texts]
+
+
 class TokenTable:
     """Decoding by a table of the bytes of each id, the same for all kinds."""
 
@@ -55,6 +63,13 @@ class TokenTable:
         self.pad_id = pad_id
         self.fingerprint = fingerprint
         self.token_bytes = np.array([len(piece) for piece in table], np.int32)
+
+    def encode(self, text: str) -> UInt32[np.ndarray, " N"]:
+        raise NotImplementedError
+
+    def encode_many(self, texts: Sequence[str]) -> list[UInt32[np.ndarray, " _"]]:
+        """`encode` of each text."""
+        return [self.encode(text) for text in texts]
 
     def decode(self, ids: Integer[np.ndarray, " N"]) -> str:
         return self.to_bytes(ids).decode("utf-8", "replace")

@@ -1,0 +1,264 @@
+"""`cr-jax route` of any number of files, folders and streams."""
+
+import collections
+import contextlib
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cr_jax.cli.inputs import text_of
+from cr_jax.cli.output import complain, print_line, printable
+from cr_jax.data.encodings import NotText
+from cr_jax.data.folders import Wanted, files_below
+from cr_jax.errors import UserError
+
+UNKNOWN = 1  # exit status of --fail-on-unknown
+DELAY = 1.0  # seconds without a word
+PIECE = 1 << 16
+COLUMNS = (
+    "file",
+    "expert",
+    "nearest",
+    "known",
+    "reason",
+    "margin",
+    "p_value",
+    "decided_by",
+    "windows",
+    "tokens",
+)
+
+
+@dataclasses.dataclass
+class Document:
+    """What is routed: its name for people, its text or what is wrong with it, and its JSON record.
+
+    found: it lies in a folder that was named, where what is not text is passed over."""
+
+    name: str
+    text: Any
+    record: dict[str, Any] | None = None
+    found: bool = False
+
+
+def add_arguments(parser) -> None:
+    """The flags of many files."""
+    add = parser.add_argument
+    add("--exact", action="store_true", help="let all experts score every text")
+    add("--csv", action="store_true", help="a table with a header, one line per text")
+    add("--only-unknown", action="store_true", help="say nothing of texts that an expert knows")
+    add("--fail-on-unknown", action="store_true", help="exit with status 1 when a text is unknown")
+    add(
+        "--include",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="of a folder, only files of such a name or path; may be repeated",
+    )
+    add(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="of a folder, no files or folders of such a name or path; may be repeated",
+    )
+    add("--gitignore", action="store_true", help="of a folder, nothing that its .gitignore names")
+    add("--null", action="store_true", help="each input is documents that NUL bytes separate")
+    add("--jsonl", action="store_true", help="each input is JSON lines, a document in each")
+    add(
+        "--field",
+        default="text",
+        metavar="NAME",
+        help="of a JSON line, the text (default text); the route is written beside the record",
+    )
+
+
+def run(args, options) -> int:
+    """Routes all documents; -> 2 when one of them is bad."""
+    from cr_jax.routing.many import ManyRouter
+
+    router = ManyRouter.open(args.bank, options, args.exact)
+    say = _Said(args)
+    waiting: collections.deque[Document] = collections.deque()
+
+    def texts():
+        for document in documents(args):
+            waiting.append(document)
+            yield document.text
+
+    with _bar(args) as tick:
+        for answer in router.route(texts()):
+            say.one(waiting.popleft(), answer)
+            tick()
+    return say.end()
+
+
+def documents(args) -> Iterator[Document]:
+    """Everything that was named, in order."""
+    for name in args.files:
+        if args.jsonl or args.null:
+            yield from _separated(name, args)
+        elif name != "-" and os.path.isdir(name):
+            wanted = Wanted(args.include, args.exclude, args.gitignore)
+            empty = True
+            for path in files_below(Path(name), wanted):
+                empty = False
+                if isinstance(path, UserError):
+                    yield Document(name, path)
+                else:
+                    yield Document(str(path), path, found=True)
+            if empty:
+                yield Document(name, UserError(f"the folder {name} holds no such file"))
+        else:
+            yield Document(name, text_of(name) if name == "-" else Path(name))
+
+
+def _separated(name: str, args) -> Iterator[Document]:
+    """The documents of one input, numbered from 1."""
+    try:
+        if args.jsonl:
+            from cr_jax.data import records
+
+            path = Path("/dev/stdin" if name == "-" else name)
+            for number, record in records.json_lines(path, args.field):
+                where = f"{name}:{number}"
+                try:
+                    text = records.text_of(record, args.field, where)
+                except UserError as error:
+                    text = error
+                yield Document(where, text, record)
+        else:
+            for number, text in enumerate(_between_nuls(name), 1):
+                yield Document(f"{name}:{number}", text)
+    except UserError as error:
+        yield Document(name, error)
+
+
+def _between_nuls(name: str) -> Iterator[str | UserError]:
+    try:
+        with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as file:
+            rest = b""
+            while block := file.read1(PIECE):
+                *whole, rest = (rest + block).split(b"\0")
+                yield from map(_utf8, whole)
+            if rest:
+                yield _utf8(rest)
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror or error}") from None
+
+
+def _utf8(data: bytes) -> str | UserError:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return UserError(f"a document is not UTF-8: bad byte at its offset {error.start}")
+
+
+class _Said:
+    """What is printed of each answer, and what is counted."""
+
+    def __init__(self, args):
+        self.args, self.status, self.begun = args, 0, time.monotonic()
+        self.experts: collections.Counter[str] = collections.Counter()
+        self.by: collections.Counter[str] = collections.Counter()
+        self.not_text = self.bad = 0
+        if args.csv:
+            print_line(",".join(COLUMNS))
+
+    def one(self, document: Document, answer: Any) -> None:
+        if isinstance(answer, NotText) and document.found:
+            self.not_text += 1
+            return
+        if isinstance(answer, UserError):
+            self.bad += 1
+            named = document.name in str(answer)
+            self.status = complain(answer if named else f"{document.name}: {answer}")
+            return
+        unknown = answer.known is False
+        self.experts["unknown" if unknown else answer.nearest] += 1
+        self.by[answer.decided_by] += 1
+        if unknown and self.args.fail_on_unknown:
+            self.status = self.status or UNKNOWN
+        if unknown or not self.args.only_unknown:
+            print_line(self._line(document, answer))
+
+    def _line(self, document: Document, answer: Any) -> str:
+        if not (self.args.json or self.args.csv or self.args.jsonl):
+            from cr_jax.cli.route import line
+
+            return line(document.name, answer, self.args.rule)
+        said = answer.to_json()
+        said["p_value"] = said["p_values"].get(answer.nearest)
+        if self.args.csv:
+            out = io.StringIO()
+            row = {"file": document.name, **said}
+            csv.writer(out, lineterminator="").writerow([row[column] for column in COLUMNS])
+            return out.getvalue()
+        if document.record is not None:
+            return json.dumps({**document.record, "route": said}, default=str)
+        return json.dumps({"file": document.name, **said}, allow_nan=False)
+
+    def end(self) -> int:
+        """A summary where a folder or a stream was named; -> the exit status."""
+        many = self.args.jsonl or self.args.null
+        many = many or any(n != "-" and os.path.isdir(n) for n in self.args.files)
+        count = self.experts.total()
+        if many and not count and not self.bad:
+            return complain(f"{printable(self.args.files[0])} holds no text{self._passed()}")
+        if many:
+            seconds = time.monotonic() - self.begun
+            experts = ", ".join(f"{name} {n:,}" for name, n in self.experts.most_common())
+            bad = f"; {self.bad:,} could not be read" if self.bad else ""
+            print(
+                f"{count:,} texts in {seconds:.1f} s ({count / max(seconds, 1e-3):,.0f}/s): "
+                f"{experts or 'none'}; {self.by['bigrams']:,} decided by bigram models"
+                f"{self._passed()}{bad}",
+                file=sys.stderr,
+            )
+        return self.status
+
+    def _passed(self) -> str:
+        plural = "files that are" if self.not_text > 1 else "file that is"
+        return f"; passed over {self.not_text:,} {plural} not text" if self.not_text else ""
+
+
+class _bar:
+    """`with _bar(args) as tick:` a bar with rate and time left on a terminal; `tick` moves it."""
+
+    def __init__(self, args):
+        self.args, self.bar = args, None
+
+    def __enter__(self):
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(
+                total=_count(self.args), unit=" texts", leave=False, delay=DELAY, file=sys.stderr
+            )
+            return self.bar.update
+        return lambda: None
+
+    def __exit__(self, *_):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _count(args) -> int | None:
+    """How many files there are; None for streams, whose end nobody knows."""
+    if args.jsonl or args.null:
+        return None
+    wanted = Wanted(args.include, args.exclude, args.gitignore)
+    return sum(_files(n, wanted) for n in args.files)
+
+
+def _files(name: str, wanted: Wanted) -> int:
+    below: Iterable[Any] = files_below(Path(name), wanted) if os.path.isdir(name) else [name]
+    return sum(1 for _ in itertools.chain(below))

@@ -1,0 +1,288 @@
+"""Many documents at once: bigram models decide where they are certain, experts score the rest.
+
+    texts -> tokens -> bigram models -> certain: done
+                                     -> else: windows of many documents, expert by expert -> Route
+
+Documents are read in rounds.  While the experts score the windows of one round, in full batches of
+few shapes, the next one is tokenised.  JAX is imported when the first document needs an expert.
+Not in the paper.  Letters: E experts, B windows, D documents.
+"""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from cr_jax.bank.bigram_bank import BigramBank
+from cr_jax.bank.screen_file import Screen
+from cr_jax.data.text_form import text_form
+from cr_jax.data.text_stream import parts, pieces
+from cr_jax.data.tokenizers.token_table import encode_many
+from cr_jax.data.windows import windows_of
+from cr_jax.errors import UserError
+from cr_jax.routing import screen
+from cr_jax.routing.content import has_content
+from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.result import BIGRAMS, Route
+
+if TYPE_CHECKING:
+    from cr_jax.bank.bank import ExpertBank
+    from cr_jax.scoring.batching import BatchSizes
+
+FIRST, LARGEST = 16, 256  # documents of a round: the first answers come early
+ROUND = 1 << 20  # characters of a round, from which on it takes no more documents
+LARGE = 1 << 22  # characters of a text that is read in pieces, and by all experts
+Answer = Route | UserError
+
+
+class Large(NamedTuple):
+    """A text that is not held in memory."""
+
+    parts: Iterator[str]
+
+
+def route_many(
+    bank: "ExpertBank",
+    texts: Iterable[Any],
+    options: RouteOptions | None = None,
+    sizes: "BatchSizes | None" = None,
+    exact: bool = False,
+) -> list[Route]:
+    """The `Route` of every text, in their order.
+
+    Where the bank has a screen (`BANK/screen.json`), its bigram models decide alone what they are
+    certain of: such a Route has `decided_by` "bigrams", no residuals and no p-values.  All other
+    texts are scored by the experts that may win, and by all of them if `exact` or if the bank has
+    no screen; residuals of experts that did not score are absent.
+
+    texts: each a str or a path; all lie in memory one round of at most 256 at a time.  `UserError`
+    as in `router.route` for the first bad text, and for a str or a dict in place of a list.
+
+    >>> import cr_jax
+    >>> bank = cr_jax.load()
+    >>> found = cr_jax.route_many(bank, ["def f(x):\\n    return x + 1\\n" * 40] * 3)
+    >>> [route.expert for route in found]
+    ['python', 'python', 'python']
+    """
+    if isinstance(texts, str | bytes | dict) or not isinstance(texts, Iterable):
+        raise UserError(f"route_many takes a list of texts, not {type(texts).__name__}")
+    router = ManyRouter.of_bank(bank, options, sizes, exact)
+    found = []
+    for answer in router.route(texts):
+        if isinstance(answer, UserError):
+            raise answer
+        found.append(answer)
+    return found
+
+
+@dataclasses.dataclass
+class ManyRouter:
+    """Routes any number of texts, in bounded memory.
+
+    bank: the bigram models; experts: loads the bank that scores; exact: all experts score all
+    texts.  `UserError` for options that are about one text at a time.
+    """
+
+    bank: BigramBank
+    experts: "Callable[[], ExpertBank]"
+    options: RouteOptions = dataclasses.field(default_factory=RouteOptions)
+    sizes: "BatchSizes | None" = None
+    exact: bool = False
+
+    def __post_init__(self):
+        if self.options.stop:
+            raise UserError("stop is for one long text: leave it out, or use route")
+        if self.options.rule != "bank":  # the screen says what the bank's rule says
+            self.exact = True
+        self._scorer: Any = None
+
+    @classmethod
+    def of_bank(
+        cls,
+        bank: "ExpertBank",
+        options: RouteOptions | None = None,
+        sizes: "BatchSizes | None" = None,
+        exact: bool = False,
+    ) -> "ManyRouter":
+        """Of a bank in memory, with the screen of the folder that it was read from."""
+        from cr_jax.routing.chosen import bigram_bank
+
+        return cls(bigram_bank(bank), lambda: bank, options or RouteOptions(), sizes, exact)
+
+    @classmethod
+    def open(
+        cls, folder: str | os.PathLike, options: RouteOptions | None = None, exact: bool = False
+    ) -> "ManyRouter":
+        """Of a stored bank, whose experts are read when they are needed."""
+
+        def load():
+            from cr_jax.bank import ExpertBank
+
+            return ExpertBank.load(folder, lms=False)
+
+        return cls(BigramBank.load(folder), load, options or RouteOptions(), None, exact)
+
+    def route(self, texts: Iterable[Any]) -> Iterator[Answer]:
+        """The answers in the order of the texts, each as soon as its round is scored: a Route, or
+        the UserError of a text that cannot be read.  texts: str, paths, generators of the parts of
+        one text, or a UserError, which is given back."""
+        waiting: list[Callable[[], list[Answer]]] = []
+        for texts_of_round in _rounds(texts):
+            waiting.append(self._start(texts_of_round))
+            if len(waiting) > 1:
+                yield from waiting.pop(0)()
+        for rest in waiting:
+            yield from rest()
+
+    def _start(self, texts: list[Any]) -> Callable[[], list[Answer]]:
+        """Tokenises and screens a round, and lets the experts begin; -> what waits for them."""
+        answers, ids = self._tokens(texts)
+        at = [i for i, x in enumerate(ids) if x is not None]
+        if not at:
+            return lambda: self._with_large(texts, answers)
+        tokens = [ids[i] for i in at]
+        lengths = np.array([len(x) for x in tokens])
+        residuals = self._bigrams(tokens, lengths)
+        said = self._screen(residuals, lengths, tokens)
+        for d in np.flatnonzero(said.certain):
+            answers[at[d]] = self._certain(residuals[d], int(lengths[d]))
+        rest = np.flatnonzero(~said.certain)
+        if not len(rest):
+            return lambda: self._with_large(texts, answers)
+        documents = [
+            windows_of(tokens[d], self.bank.window, self.bank.tokenizer.pad_id) for d in rest
+        ]
+        scored = self._experts().start(documents, said.candidates[rest])
+
+        def finish() -> list[Answer]:
+            for d, route in zip(rest, scored(), strict=True):
+                if isinstance(route, Route) and not said.candidates[d].all():
+                    route = dataclasses.replace(route, bigrams=self._by_name(residuals[d]))
+                answers[at[d]] = route
+            return self._with_large(texts, answers)
+
+        return finish
+
+    def _with_large(self, texts: list[Any], answers: list[Any]) -> list[Answer]:
+        """The answers, with those of large texts."""
+        return [
+            self._experts().large(text.parts) if isinstance(text, Large) else answer
+            for text, answer in zip(texts, answers, strict=True)
+        ]
+
+    def _tokens(self, texts: list[Any]):
+        """-> (the answers of bad texts, the ids of good ones)"""
+        answers: list[Any] = [None] * len(texts)
+        good = {}
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                answers[i] = text
+                continue
+            try:
+                good[i] = text_form(text, self.bank.text_form)
+                if not good[i]:
+                    raise UserError("the text is empty: give at least one token to route")
+                good[i].encode("utf-8")
+            except UnicodeEncodeError:
+                del good[i]
+                answers[i] = UserError(
+                    "the text holds a lone surrogate, which is not UTF-8 text: decode the "
+                    "bytes with UTF-8 first"
+                )
+            except UserError as error:
+                good.pop(i, None)
+                answers[i] = error
+        ids: list[Any] = [None] * len(texts)
+        most = self.options.max_windows * self.bank.window or None
+        cut = {i: list(pieces(text)) for i, text in good.items()}
+        encoded = iter(encode_many(self.bank.tokenizer, list(itertools.chain(*cut.values()))))
+        for i, own in cut.items():
+            ids[i] = np.concatenate(list(itertools.islice(encoded, len(own))))[:most]
+        return answers, ids
+
+    def _bigrams(self, tokens, lengths) -> Float[np.ndarray, "D E"]:
+        """nats/token of each document by each bigram model."""
+        if not self.bank.bigrams or self._by is None:
+            return np.zeros((len(tokens), len(self.bank.names)))
+        starts = np.cumsum(lengths) - lengths
+        return self.bank.lookup.sums(np.concatenate(tokens), starts) / lengths[:, None]
+
+    @property
+    def _by(self) -> Screen | None:
+        return None if self.exact else self.bank.screen
+
+    def _screen(self, residuals, lengths, tokens) -> screen.Verdicts:
+        said = screen.decide(
+            self._by, self.bank.names, residuals, lengths // self.bank.window, self.options.alpha
+        )
+        certain = said.certain.copy()
+        if self.options.tra != "none":
+            certain[:] = False
+        for d in np.flatnonzero(certain):
+            certain[d] = has_content(self.bank.tokenizer, tokens[d])
+        return screen.Verdicts(said.candidates, certain)
+
+    def _certain(self, residuals, tokens: int) -> Route:
+        order = np.argsort(residuals, kind="stable")
+        nearest = self.bank.names[order[0]]
+        return Route(
+            expert=nearest,
+            nearest=nearest,
+            margin=float(residuals[order[1]] - residuals[order[0]]) if len(order) > 1 else np.inf,
+            residuals={},
+            p_values={},
+            windows=-(-tokens // self.bank.window),
+            tokens=tokens,
+            bigrams=self._by_name(residuals),
+            decided_by=BIGRAMS,
+        )
+
+    def _experts(self):
+        if self._scorer is None:
+            from cr_jax.routing.chosen import Scorer
+
+            self._scorer = Scorer(self.experts(), self.options, self.sizes)
+        return self._scorer
+
+    def _by_name(self, values) -> dict[str, float]:
+        return dict(zip(self.bank.names, map(float, values), strict=True))
+
+
+def _rounds(texts: Iterable[Any]) -> Iterator[list[Any]]:
+    """Lists of texts that are read, each twice as long as the one before until it is `LARGEST`."""
+    unread, most = iter(texts), FIRST
+    while True:
+        held, size = [], 0
+        for text in itertools.islice(unread, most):
+            held.append(_read(text))
+            size += len(held[-1]) if isinstance(held[-1], str) else 0
+            if size >= ROUND:
+                break
+        if not held:
+            return
+        yield held
+        most = min(2 * most, LARGEST)
+
+
+def _read(text: Any) -> Any:
+    """A text as a str, as `Large`, or what is wrong with it."""
+    if isinstance(text, str | UserError):
+        return text
+    try:
+        if not isinstance(text, os.PathLike | Iterator):
+            raise UserError(
+                f"a text is a str, a pathlib.Path or a generator of str, not {type(text).__name__}"
+            )
+        held, size, rest = [], 0, parts(text)
+        for part in rest:
+            held.append(part)
+            size += len(part)
+            if size > LARGE:
+                return Large(itertools.chain(held, rest))
+        return "".join(held)
+    except UserError as error:
+        return error

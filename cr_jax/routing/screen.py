@@ -1,0 +1,134 @@
+"""Where bigram models alone decide a document, and which experts it needs elsewhere.
+
+    bigram residuals [D, E] -> the experts that may win; whether one of them is certain, and known
+
+Of a document's bigram residual two things are certain enough: an expert whose bigram model lies
+more than a margin above the lowest does not win, and where one expert is left and its bigram
+residual is usual for its own documents, they know the text.  Margin and usual range are measured
+against exact routing on validation documents.  numpy only.  Not in the paper.
+Letters: D documents, E experts.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cr_jax.bank.screen_file import Screen
+from cr_jax.errors import UserError
+from cr_jax.scoring.calibration import FEWEST
+
+LOW = 0.01  # share of an expert's documents that are too predictable to be usual without a look
+HIGH = 0.85  # share of those that are cheap enough to be usual, at most
+SLACK = 0.05  # of them, between the dearest usual one and the cheapest that its expert refused
+SPARE = 1.25  # times the margin that was needed: a few hundred documents do not show the largest
+
+
+class Verdicts(NamedTuple):
+    """candidates: the experts that may win; certain: whether the one that is left needs no expert
+    to be the winner and to know the document."""
+
+    candidates: Bool[np.ndarray, "D E"]
+    certain: Bool[np.ndarray, " D"]
+
+
+class Measured(NamedTuple):
+    """Validation documents, cut to as many windows: residuals of the bigram models, nats/token; the
+    exact winner, and whether it knows the document."""
+
+    residuals: Float[np.ndarray, "D E"]
+    winner: Int[np.ndarray, " D"]
+    known: Bool[np.ndarray, " D"]
+
+
+def decide(
+    screen: Screen | None,
+    names: Sequence[str],
+    residuals: Float[np.ndarray, "D E"],
+    windows: Int[np.ndarray, " D"],
+    alpha: float,
+) -> Verdicts:
+    """What the bigram models say of documents.
+
+    residuals: nats/token; windows: whole windows of each.  A document shorter than all that were
+    measured, and every one where there is no screen, has all experts for candidates.
+    """
+    candidates = np.ones(residuals.shape, bool)
+    certain = np.zeros(len(residuals), bool)
+    if screen is None or not len(residuals):
+        return Verdicts(candidates, certain)
+    nearest = residuals.argmin(1)
+    lowest = residuals.min(1)
+    for k, upto in _buckets(screen.margins):
+        at = np.flatnonzero((windows >= k) & (windows < upto))
+        candidates[at] = residuals[at] <= lowest[at, None] + screen.margins[k]
+        usual = np.array([_upto(screen.usual[name], k) for name in names])
+        low, high = usual[nearest[at]].T
+        certain[at] = (candidates[at].sum(1) == 1) & (low <= lowest[at]) & (lowest[at] <= high)
+    # What is known at one alpha is known at every smaller one.
+    return Verdicts(candidates, certain & (alpha <= screen.alpha))
+
+
+def fit(
+    measured: Mapping[int, Measured],
+    names: Sequence[str],
+    alpha: float,
+    typicality_weight: float,
+    at_least: float,
+) -> Screen:
+    """The screen of a bank.  Its margins hold the exact winner of `at_least` of the documents.
+
+    measured: by number of first windows.  `UserError` when there is no document.
+    """
+    measured = {k: m for k, m in measured.items() if len(m.winner)}
+    if not measured:
+        raise UserError("a screen needs validation documents of at least one window")
+    margins = {k: _margin(m, at_least) for k, m in measured.items()}
+    usual = {
+        name: {k: found for k, m in measured.items() if (found := _usual(m, e))}
+        for e, name in enumerate(names)
+    }
+    made = Screen(margins, usual, alpha, typicality_weight, at_least, 0.0, 0.0, 0)
+    right, decided, count = 0, 0, 0
+    for k, (residuals, winner, known) in measured.items():
+        said = decide(made, names, residuals, np.full(len(winner), k), alpha)
+        kept = said.candidates[np.arange(len(winner)), winner]
+        right += int((kept & (known | ~said.certain)).sum())
+        decided += int(said.certain.sum())
+        count += len(winner)
+    return dataclasses.replace(
+        made, agreement=right / count, decided=decided / count, documents=count
+    )
+
+
+def _margin(measured: Measured, at_least: float) -> float:
+    residuals, winner, _ = measured
+    needed = residuals[np.arange(len(winner)), winner] - residuals.min(1)
+    return float(SPARE * np.sort(needed)[::-1][int((1 - at_least) * len(winner))])
+
+
+def _usual(measured: Measured, expert: int) -> tuple[float, float] | None:
+    """(low, high) of the documents that are nearest to an expert; None: too few to say."""
+    residuals, _, known = measured
+    own = residuals.argmin(1) == expert
+    order = np.argsort(residuals[own, expert])
+    sizes, refused = residuals[own, expert][order], np.flatnonzero(~known[own][order])
+    if len(sizes) < FEWEST:
+        return None
+    first = refused[0] / len(sizes) - SLACK if len(refused) else 1.0
+    last = int(min(HIGH, first) * len(sizes)) - 1
+    begin = int(LOW * len(sizes))
+    return (float(sizes[begin]), float(sizes[last])) if last > begin else None
+
+
+def _upto(usual: Mapping[int, tuple[float, float]], k: int) -> tuple[float, float]:
+    """The range of the most windows that are no more than k; one that holds nothing: none."""
+    return usual[max(at)] if (at := [j for j in usual if j <= k]) else (np.inf, -np.inf)
+
+
+def _buckets(margins: Mapping[int, float]) -> list[tuple[int, float]]:
+    """(from so many windows, below so many), ascending."""
+    sizes = sorted(margins)
+    return list(zip(sizes, [*sizes[1:], np.inf], strict=True))

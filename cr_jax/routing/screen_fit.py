@@ -1,0 +1,98 @@
+"""A bank's screen, measured: bigram models beside exact routing on validation documents.
+
+Not in the paper.  Letters: D documents, E experts.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cr_jax.bank import ExpertBank, check_bigrams
+from cr_jax.bank.screen_file import Screen
+from cr_jax.config import DOCUMENT_WINDOWS
+from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
+from cr_jax.routing import screen
+from cr_jax.routing.chosen import Scorer, joined
+from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.ranking import one_sided_p_values, ranking_score
+from cr_jax.scoring.batching import BatchSizes, check_bank
+from cr_jax.scoring.bigram_lookup import BigramLookup
+from cr_jax.scoring.calibration import p_sums
+
+AT_LEAST = 0.999  # of documents whose exact winner the margin must hold
+RIVALS = 3  # experts that are scored: the winner has always been among the two nearest
+LENGTHS = (1, *DOCUMENT_WINDOWS)
+
+
+def fit_screen(
+    bank: ExpertBank,
+    documents: Mapping[str, Windows],
+    at_least: float = AT_LEAST,
+    alpha: float = 0.05,
+    sizes: BatchSizes | None = None,
+) -> Screen:
+    """Where the bank's bigram models decide alone (`routing.screen`).
+
+    documents: per expert, windows of whole validation documents (`data.document_windows`), which no
+    expert was trained on; a hundred of each say most.  alpha: of known and unknown.  `UserError`
+    when an expert has no bigram model, or there are no documents of a window or more.
+    """
+    check_bank(bank)
+    check_bigrams(bank)
+    if not 0 <= at_least <= 1:
+        raise UserError(f"at_least is a share and must lie in [0, 1], got {at_least}")
+    every = [
+        own.take(np.flatnonzero(own.document == d))
+        for own in documents.values()
+        for d in np.unique(own.document)
+    ]
+    every = [x.take(np.flatnonzero(x.mask.all(1))) for x in every if x.mask[0].all()]
+    if not every:
+        raise UserError("a screen needs validation documents of at least one window")
+    lookup = BigramLookup([bank.bigrams[n] for n in bank.names])
+    lengths = np.array([len(x) for x in every])
+    residuals = _bigrams(lookup, every, lengths, lengths)
+    near = np.argsort(np.argsort(residuals, 1, kind="stable"), 1) < RIVALS
+    scorer = Scorer(bank, RouteOptions(alpha=alpha), sizes)
+    nats = scorer.begin(joined(every), np.repeat(near, lengths, axis=0).T)()
+    ends = np.cumsum(lengths)
+    measured = {}
+    for k in LENGTHS:
+        at = np.flatnonzero(lengths >= k)
+        exact = [_exact(bank, nats[:, ends[d] - lengths[d] :][:, :k], alpha) for d in at]
+        measured[k] = screen.Measured(
+            _bigrams(lookup, [every[d] for d in at], lengths[at], np.full(len(at), k)),
+            np.array([winner for winner, _ in exact], int),
+            np.array([known for _, known in exact], bool),
+        )
+    weight = bank.scoring.typicality_weight
+    return screen.fit(measured, bank.names, alpha, weight, at_least)
+
+
+def _bigrams(
+    lookup: BigramLookup,
+    documents: list[Windows],
+    lengths: Int[np.ndarray, " D"],
+    first: Int[np.ndarray, " D"],
+) -> Float[np.ndarray, "D E"]:
+    """nats/token of the first so many windows of each document."""
+    ids = [x.tokens[:k].reshape(-1) for x, k in zip(documents, first, strict=True)]
+    sizes = np.array([len(x) for x in ids], int)
+    if not len(ids):
+        return np.zeros((0, lookup.alone.shape[1]))
+    return lookup.sums(np.concatenate(ids), np.cumsum(sizes) - sizes) / sizes[:, None]
+
+
+def _exact(bank: ExpertBank, nats: Float[np.ndarray, "E B"], alpha: float) -> tuple[int, bool]:
+    """(the winner, whether it knows the document) by nats of whole windows."""
+    lengths = np.full(nats.shape[1], bank.model.window)
+    means = nats / bank.model.window
+    winner = int(ranking_score(bank, means, lengths).mean(1).argmin())
+    high, low = one_sided_p_values(bank, means, lengths)[:, winner]
+    p = bank.calibration[bank.names[winner]].document_p(
+        *p_sums(high, lengths), p_sums(low, lengths)[0]
+    )
+    return winner, not math.isnan(p) and p >= alpha

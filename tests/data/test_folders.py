@@ -1,0 +1,56 @@
+"""Files below a folder: which, in what order, and what cannot be read."""
+
+import os
+
+import pytest
+
+from cr_jax.data.folders import Wanted, files_below
+from cr_jax.errors import UserError
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("b.py", "a/x.py", "a/x.txt", "a/deep/y.py", ".git/z.py", "c/build/out.py", ".h"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "link.py").symlink_to(tmp_path / "b.py")
+    (tmp_path / "nothing").symlink_to(tmp_path / "gone")
+    return tmp_path
+
+
+def names(root, **wanted):
+    return [str(p.relative_to(root)) for p in files_below(root, Wanted(**wanted))]
+
+
+def test_every_regular_file_that_is_not_hidden_once(root):
+    assert names(root) == ["a/deep/y.py", "a/x.py", "a/x.txt", "b.py", "c/build/out.py", "link.py"]
+
+
+def test_patterns_are_of_names_or_of_paths(root):
+    assert names(root, include=["*.txt"]) == ["a/x.txt"]
+    assert names(root, include=["a/*.py"]) == ["a/deep/y.py", "a/x.py"]
+    assert names(root, exclude=["build", "*.txt"]) == ["a/deep/y.py", "a/x.py", "b.py", "link.py"]
+    assert names(root, include=["*.py"], exclude=["a/deep", "c", "link*"]) == ["a/x.py", "b.py"]
+
+
+def test_gitignore_files_count_where_asked_for(root):
+    (root / ".gitignore").write_text("build/\n*.txt\n")
+    (root / "a/.gitignore").write_text("!x.txt\n/deep\n")
+    assert "c/build/out.py" in names(root)
+    assert names(root, gitignore=True) == ["a/x.py", "a/x.txt", "b.py", "link.py"]
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_the_rest_is_found(root, monkeypatch):
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("/a"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = list(files_below(root))
+    (told,) = [x for x in found if isinstance(x, UserError)]
+    assert f"{root}/a cannot be read" in str(told) and len(found) == 4

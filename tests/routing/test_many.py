@@ -1,0 +1,150 @@
+"""Many documents: the same answers as one by one, and fewer experts where bigram models decide."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bank import TEXT, TINY, in_memory, refuses, stored, trained_bank, without_bigrams
+
+import cr_jax
+from cr_jax import router
+from cr_jax.bank import ExpertBank, screen_file
+from cr_jax.bank.files import BankFolder
+from cr_jax.data.windows import windows_of
+from cr_jax.errors import UserError
+from cr_jax.routing.cascade import Cascade
+from cr_jax.routing.content import BLANK, REPEATED
+from cr_jax.routing.many import ManyRouter, route_many
+from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.result import BIGRAMS, EXPERTS
+from cr_jax.routing.screen_fit import fit_screen
+from cr_jax.scoring.batching import BatchSizes
+
+SIZES = BatchSizes(2, 4, 64)
+
+
+def letters(low: int, high: int, seed: int, size: int = 100) -> str:
+    draw = np.random.default_rng(seed).integers(low, high, size)
+    return bytes(draw.tolist()).decode()
+
+
+def documents(low: int, high: int, seed: int, count: int = 40):
+    """Windows of whole documents, as `data.document_windows` gives them."""
+    parts = []
+    for d in range(count):
+        ids = np.frombuffer(letters(low, high, 1000 * seed + d, 64).encode(), np.uint8)
+        cut = windows_of(ids.astype(np.int32), TINY.window, 0)
+        parts.append(dataclasses.replace(cut, document=np.full(len(cut), d)))
+    fields = ("tokens", "mask", "document")
+    return type(parts[0])(*(np.concatenate([getattr(x, f) for x in parts]) for f in fields))
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    """e0 knows a-j, e1 knows q-z; with a screen."""
+    folder = tmp_path_factory.mktemp("screened") / "bank"
+    made = stored(folder, trained_bank())
+    own = {"e0": documents(97, 107, 1), "e1": documents(113, 123, 2)}
+    screen_file.write(folder, fit_screen(made, own, sizes=SIZES))
+    return ExpertBank.load(folder)
+
+
+TEXTS = [
+    *(letters(97, 107, 10 + i) for i in range(9)),
+    *(letters(113, 123, 20 + i) for i in range(9)),
+    letters(48, 58, 3),  # of no expert
+    TEXT,
+    "   \n" * 30,
+    "aa" * 60,
+    "ab",
+]
+
+
+def test_the_screen_agrees_with_exact_routing_and_saves_experts(bank):
+    screen = screen_file.read_of(BankFolder(bank.folder))
+    assert screen.agreement == 1 and screen.decided > 0.5
+    found = route_many(bank, TEXTS, sizes=SIZES)
+    exact = [router.route(bank, text, sizes=SIZES) for text in TEXTS]
+    assert [(f.expert, f.nearest) for f in found[:18]] == [
+        (e.expert, e.nearest) for e in exact[:18]
+    ]
+    assert [f.known for f in found] == [e.known for e in exact]
+    by = [f.decided_by for f in found]
+    assert by.count(BIGRAMS) > 6 and set(by[18:]) == {EXPERTS}
+    for one in (f for f in found if f.decided_by == BIGRAMS):
+        assert one.known is True and one.residuals == {} == one.p_values
+        assert one.ranked[0] == one.nearest == min(one.bigrams, key=one.bigrams.get)
+        assert 0 < one.margin < np.inf and one.to_json()["decided_by"] == BIGRAMS
+    assert found[20].reason == BLANK and found[21].reason == REPEATED
+
+
+@pytest.mark.parametrize("options", [RouteOptions(), RouteOptions(0.2, 3, tra="nearest")])
+def test_exact_routing_of_many_is_routing_of_each(bank, options):
+    found = route_many(bank, TEXTS, options, SIZES, exact=True)
+    for ours, text in zip(found, TEXTS, strict=True):
+        one = router.route(bank, text, options, SIZES)
+        assert ours.reason == one.reason and ours.decided_by == EXPERTS
+        assert (ours.expert, ours.windows, ours.tokens) == (one.expert, one.windows, one.tokens)
+        assert ours.p_values == pytest.approx(one.p_values, nan_ok=True)
+        assert ours.tra == pytest.approx(one.tra)
+        assert ours.residuals == pytest.approx(one.residuals, rel=1e-5)
+        assert ours.bigrams is None and ours.margin == pytest.approx(one.margin, rel=1e-4)
+
+
+def test_residuals_of_experts_that_did_not_score_are_absent(bank):
+    far = dataclasses.replace(
+        screen_file.read_of(BankFolder(bank.folder)), usual={"e0": {}, "e1": {}}
+    )
+    many = ManyRouter.of_bank(bank, sizes=SIZES)
+    many.bank = dataclasses.replace(many.bank, screen=far)
+    (found,) = many.route([TEXTS[0]])
+    whole = router.route(bank, TEXTS[0], sizes=SIZES)
+    assert found.residuals == {"e0": pytest.approx(whole.residuals["e0"], rel=1e-5)}
+    assert found.decided_by == EXPERTS and found.margin == np.inf
+    assert found.p_values["e0"] == pytest.approx(whole.p_values["e0"])
+
+
+def test_answers_come_in_order_and_bad_texts_cost_themselves_alone(bank, tmp_path):
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.bin"
+    good.write_text(TEXTS[1])
+    bad.write_bytes(b"\0\1\2")
+    asked = [good, bad, TEXTS[9], "", Path("nowhere"), 3, "\ud800", UserError("told"), *TEXTS]
+    answers = list(ManyRouter.of_bank(bank, sizes=SIZES).route(iter(asked)))
+    wrong = [i for i, a in enumerate(answers) if isinstance(a, UserError)]
+    assert wrong == [1, 3, 4, 5, 6, 7] and len(answers) == len(asked)
+    assert answers[0].nearest == "e0" and answers[2].nearest == "e1"
+    assert [a.nearest for a in answers[8:26]] == ["e0"] * 9 + ["e1"] * 9
+    refuses(lambda: route_many(bank, ["a" * 40, bad]), "bad.bin")
+
+
+def test_texts_are_read_as_they_are_needed(bank, monkeypatch):
+    read = []
+
+    def texts():
+        for i in range(200):
+            read.append(i)
+            yield TEXTS[i % 18]
+
+    answers = ManyRouter.of_bank(bank, sizes=SIZES).route(texts())
+    next(answers)
+    assert len(read) < 100
+    assert len(list(answers)) == 199
+
+
+def test_banks_without_bigram_models_or_screen_are_scored_by_all(bank):
+    for other in (without_bigrams(bank), in_memory(2)):
+        found = route_many(other, TEXTS[:3], sizes=SIZES)
+        for ours, text in zip(found, TEXTS, strict=False):
+            one = router.route(other, text, sizes=SIZES)
+            assert ours.nearest == one.nearest
+            assert ours.residuals == pytest.approx(one.residuals, rel=1e-5)
+
+
+def test_a_list_is_no_text_and_a_text_is_no_list(bank):
+    for call in (cr_jax.route, cr_jax.score, Cascade(bank, 1).route):
+        one = (TEXTS[:2],) if call not in (cr_jax.route, cr_jax.score) else (bank, TEXTS[:2])
+        refuses(lambda call=call, one=one: call(*one), "route_many")
+    refuses(lambda: route_many(bank, TEXT), "list of texts")
+    refuses(lambda: route_many(bank, [TEXT], RouteOptions(stop=0.9)), "stop")
+    assert route_many(bank, []) == []

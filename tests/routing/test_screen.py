@@ -1,0 +1,87 @@
+"""What bigram models decide alone: margins, usual ranges, and how they are fitted."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tiny_bank import refuses
+
+from cr_jax.bank.screen_file import Screen
+from cr_jax.routing.screen import FEWEST, HIGH, SPARE, Measured, decide, fit
+
+NAMES = ("a", "b", "c")
+SCREEN = Screen(
+    {2: 0.5, 4: 0.25},
+    {"a": {2: (1.0, 3.0), 4: (1.0, 2.0)}, "b": {2: (1.0, 3.0)}, "c": {}},
+    alpha=0.05,
+    typicality_weight=0.0,
+    at_least=0.999,
+    agreement=1.0,
+    decided=0.5,
+    documents=10,
+)
+
+
+def verdict(residuals, windows, alpha=0.05, screen=SCREEN):
+    said = decide(screen, NAMES, np.array([residuals], float), np.array([windows]), alpha)
+    return said.candidates[0].tolist(), bool(said.certain[0])
+
+
+def test_one_candidate_with_a_usual_residual_is_certain():
+    assert verdict([2, 3, 4], 2) == ([True, False, False], True)
+    assert verdict([2, 3, 4], 3) == ([True, False, False], True)
+    assert verdict([2.9, 4, 4], 4) == ([True, False, False], False)  # too dear for its length
+    assert verdict([0.9, 4, 4], 2) == ([True, False, False], False)  # too cheap
+    assert verdict([2, 2.4, 4], 2) == ([True, True, False], False)
+    assert verdict([2, 2.4, 4], 4) == ([True, False, False], True)  # the margin of longer texts
+    assert verdict([4, 2.9, 4], 9) == ([False, True, False], True)  # the longest that was measured
+    assert verdict([4, 4, 2], 9) == ([False, False, True], False)  # nothing is usual for c
+
+
+def test_short_documents_other_alphas_and_banks_without_a_screen_go_to_the_experts():
+    assert verdict([2, 3, 4], 1) == ([True] * 3, False)
+    assert verdict([2, 3, 4], 2, alpha=0.1) == ([True, False, False], False)
+    assert verdict([2, 3, 4], 2, alpha=0.01) == ([True, False, False], True)
+    assert verdict([2, 3, 4], 2, screen=None) == ([True] * 3, False)
+    assert decide(SCREEN, NAMES, np.zeros((0, 3)), np.zeros(0, int), 0.05).certain.shape == (0,)
+
+
+def documents(refused=(), wrong=()):
+    """100 documents of each of two experts, at 1.00, 1.01, ... and 5 nats/token."""
+    own = 1 + np.arange(100) / 100
+    residuals = np.concatenate([np.stack([own, own + 4], 1), np.stack([own + 4, own], 1)])
+    winner, known = np.repeat([0, 1], 100), np.ones(200, bool)
+    known[list(refused)] = False
+    winner[list(wrong)] ^= 1
+    return Measured(residuals, winner, known)
+
+
+def fitted(at_least=0.999, **how):
+    return fit({2: documents(**how)}, ("a", "b"), 0.05, 0.0, at_least)
+
+
+def test_the_usual_range_ends_before_the_cheapest_text_that_was_refused():
+    made = fitted()
+    low, high = made.usual["a"][2]
+    assert (low, high) == pytest.approx((1.01, 1 + HIGH - 0.01))
+    assert made.margins[2] == 0 and made.agreement == 1 and made.documents == 200
+    assert made.decided == pytest.approx(HIGH - 0.01)
+    refused = fitted(refused=[60, 90])
+    assert refused.usual["a"][2][1] < 1.6 and refused.usual["b"] == made.usual["b"]
+    assert "a" in fitted(refused=[0]).usual and fitted(refused=[0]).usual["a"] == {}
+
+
+def test_the_margin_holds_the_winner_of_as_many_as_asked_for():
+    assert fitted(wrong=[3]).margins[2] == pytest.approx(SPARE * 4)
+    assert fitted(wrong=[3], at_least=0.99).margins[2] == 0
+    assert fitted(wrong=[3], at_least=0.99).agreement == 199 / 200
+
+
+def test_few_documents_decide_nothing():
+    few = Measured(*(x[: FEWEST - 1] for x in documents()))
+    assert fit({2: few}, ("a", "b"), 0.05, 0.0, 0.999).usual == {"a": {}, "b": {}}
+    none = Measured(np.zeros((0, 2)), np.zeros(0, int), np.zeros(0, bool))
+    refuses(lambda: fit({2: none}, ("a", "b"), 0.05, 0.0, 0.999), "documents")
+    assert dataclasses.asdict(fit({1: none, 2: few}, ("a", "b"), 0.05, 0, 0.999))["margins"] == {
+        2: 0.0
+    }
