@@ -17,7 +17,14 @@ from cr_jax import config as settings
 from cr_jax import models
 from cr_jax.config import Experiment
 from cr_jax.config.command_line import no_words
-from cr_jax.data import WindowBatches, Windowing, count_tokens, experiment_text, train_iterator
+from cr_jax.data import (
+    WindowBatches,
+    Windowing,
+    count_tokens,
+    epoch_positions,
+    experiment_text,
+    train_iterator,
+)
 from cr_jax.errors import UserError, complain, one_line, printable
 from cr_jax.experiment import checks, finished_bank, outcome
 from cr_jax.files import DISK_ERRORS, expanded, write_whole
@@ -265,15 +272,15 @@ def _train(experiment, model, text, names, plan, folder, say):
         f"{model.window} -> {model.latents} latents, on {len(jax.devices())} "
         f"{jax.devices()[0].device_kind} device(s); sizes in parameters.txt"
     )
-    sizes = {n: count_tokens(source) for n, source in text.train.items()}
-    for line in banner.repeats(sizes, experiment.train, model.window):
-        say(line)
-    if jax.process_index() == 0:
-        (folder / "parameters.txt").write_text(outcome.parameter_table(model), encoding="utf-8")
-
     windowing = Windowing(
         model.window, experiment.seed, experiment.data.mode, text.tokenizer.pad_id
     )
+    sizes = {n: count_tokens(source) for n, source in text.train.items()}
+    positions = {n: epoch_positions(source, windowing) for n, source in text.train.items()}
+    for line in banner.repeats(sizes, positions, experiment.train, model.window):
+        say(line)
+    if jax.process_index() == 0:
+        (folder / "parameters.txt").write_text(outcome.parameter_table(model), encoding="utf-8")
 
     def batches(step):
         read = WindowBatches(text.train, experiment.train.batch, windowing, plan.share)
