@@ -44,7 +44,7 @@ def test_as_a_program(stored, text, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"\S+: (e\d|unknown \(nearest e\d\))  margin .*\)\n", done.stdout)
-    assert any((tmp_path / "cache" / "cr-jax" / "xla").iterdir())
+    assert any((tmp_path / "cache" / "cr-jax" / "programs").iterdir())
 
 
 def test_a_closed_pipe_is_one_line(stored, tmp_path):
