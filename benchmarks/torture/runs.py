@@ -158,7 +158,7 @@ def newest(workdir: Path) -> int:
 
 def sealed(workdir: Path) -> list[int]:
     folder = workdir / "checkpoints"
-    return sorted(int(p.stem) for p in folder.glob("*.json") if p.stem.isdigit())
+    return sorted(int(p.stem) for p in folder.glob("*.json") if p.stem.isdecimal())
 
 
 def unfinished(workdir: Path) -> list[str]:

@@ -25,7 +25,7 @@ from cr_jax.data import (
     experiment_text,
     train_iterator,
 )
-from cr_jax.errors import UserError, complain, one_line, printable
+from cr_jax.errors import UserError, complain, one_line, out_of_memory, printable
 from cr_jax.experiment import checks, finished_bank, outcome
 from cr_jax.files import DISK_ERRORS, expanded, write_whole
 from cr_jax.inside import Inside
@@ -71,7 +71,7 @@ def main(
         processes.leave(2)
         return 2
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+        if not out_of_memory(error):
             raise
         complain(
             "error",
