@@ -53,6 +53,14 @@ def lost_peer(error: BaseException | None) -> str | None:
     return None
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the host or a device had not enough memory.  JAX, which need not be imported here,
+    has no type for it."""
+    return isinstance(error, MemoryError) or (
+        type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
+    )
+
+
 def printable(text: str) -> str:
     """`text` on one line and without control characters, which could steer a terminal."""
     return "".join(

@@ -213,6 +213,13 @@ class Inside:
             raise
         return True
 
+    def sweep(self) -> None:
+        """Deletes drafts of files that killed processes left here; for who holds the lock."""
+        for name in self.names():
+            if is_draft(name) and self.is_file(name):
+                with contextlib.suppress(OSError):
+                    self.delete(name)
+
     def _is(self, kind: Callable[[int], bool], name: str) -> bool:
         try:
             return kind(self.stat(name).st_mode)

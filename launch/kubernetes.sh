@@ -17,6 +17,9 @@ started again and go on from the last checkpoint.
   --pods=N             how many pods (default 2)
   --limit=KEY=VALUE    resources of a pod, may be repeated: --limit=nvidia.com/gpu=8
   --selector=KEY=VALUE of the nodes, may be repeated
+  --user=UID           that pods run as, also its group (default 1000; 0: root, which some devices
+                       ask for)
+  --shm=SIZE           of /dev/shm, counts as a pod's memory (default 8Gi)
   --restarts=N         how often all pods may start again (default 20)
   --namespace=NAME     default: kubectl's own
   --delete             deletes the JobSet, keeps the claim
@@ -49,12 +52,12 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=launch/check.sh
 source "$here/check.sh"
 
-name='' image='' claim='' pods=2 restarts=20 delete=false dry=false
+name='' image='' claim='' pods=2 restarts=20 user=1000 shm=8Gi delete=false dry=false
 limits=() selectors=() rest=() plain=()
 kubectl=(kubectl)
 for argument in "$@"; do
   [[ ! $argument =~ [[:cntrl:]] ]] || fail 'arguments must not contain control characters'
-  joined_by_equals "$argument" name image claim pods limit selector restarts namespace
+  joined_by_equals "$argument" name image claim pods limit selector restarts user shm namespace
   value=${argument#*=}
   case "$argument" in
     --name=*) name=$value ;;
@@ -65,6 +68,8 @@ for argument in "$@"; do
     --selector=?*=?*) selectors+=("$(quoted "${value%%=*}"): $(quoted "${value#*=}")") ;;
     --limit* | --selector*) fail "$argument must be ${argument%%=*}=KEY=VALUE" ;;
     --restarts=*) restarts=$value ;;
+    --user=*) user=$value ;;
+    --shm=*) shm=$value ;;
     --namespace=*) kubectl+=("$argument") ;;
     --delete) delete=true ;;
     --dry-run) dry=true ;;
@@ -94,6 +99,8 @@ fi
 [[ -n $image && -n $claim ]] || fail '--image=IMAGE and --claim=CLAIM are needed; see --help'
 [[ $pods =~ ^[1-9][0-9]*$ ]] || fail "--pods=$pods must be 1 or more"
 [[ $restarts =~ ^[0-9]+$ ]] || fail "--restarts=$restarts must be a number"
+[[ $user =~ ^(0|[1-9][0-9]{0,9})$ ]] || fail "--user=$user must be the number of a user"
+[[ $shm =~ ^[1-9][0-9]*(Mi|Gi)$ ]] || fail "--shm=$shm must be a size such as 512Mi or 8Gi"
 [[ " ${rest[*]-}" == *' "--config'* ]] || fail '--config=FILE is missing; it goes to main.py'
 [[ " ${rest[*]-}" != *'"--workdir'* ]] || fail '--workdir is the folder NAME of --claim; leave it out'
 
@@ -111,6 +118,9 @@ while IFS= read -r line; do
     *'${IMAGE}'*) field=IMAGE value=$(quoted "$image") ;;
     *'${ARGS}'*) field=ARGS value="[$(joined "${rest[@]}")]" ;;
     *'${LIMITS}'*) field=LIMITS value="{$(joined ${limits[@]+"${limits[@]}"})}" ;;
+    *'${NON_ROOT}'*) field=NON_ROOT value=$([[ $user == 0 ]] && echo false || echo true) ;;
+    *'${USER_ID}'*) field=USER_ID value=$user ;;
+    *'${SHM}'*) field=SHM value=$shm ;;
     *'${CLAIM}'*) field=CLAIM value=$(quoted "$claim") ;;
     *) field='' value='' ;;
   esac

@@ -125,8 +125,23 @@ python3 -m pip install --quiet --user uv;
 python3 -m uv venv --quiet --python 3.12 .venv;
 python3 -m uv pip install --quiet --python .venv/bin/python --editable ".[tpu]"'
 
+# An argument as any POSIX shell reads it: the workers' need not be bash, whose %q writes $'...'.
+posix() {
+  local rest=$1 quoted=''
+  if [[ $1 =~ ^[A-Za-z0-9_./=:,@%+-]+$ ]]; then
+    printf '%s' "$1"
+    return
+  fi
+  while [[ $rest == *\'* ]]; do
+    quoted+="${rest%%\'*}'\\''"
+    rest=${rest#*\'}
+  done
+  printf "'%s'" "$quoted$rest"
+}
+
 # A run whose connection was lost still holds the chips: it ends before the next one starts.
-printf -v arguments ' %q' "${rest[@]}"
+arguments=''
+for argument in "${rest[@]}"; do arguments+=" $(posix "$argument")"; done
 # shellcheck disable=SC2016  # expanded on the workers
 start='cd cr_jax; old=$(cat ../cr_jax.pid 2>/dev/null || true);
 if [ -n "$old" ] && grep -qs main.py "/proc/$old/cmdline"; then kill -9 "$old"; sleep 5; fi;

@@ -54,6 +54,11 @@ jax.nn.dot_product_attention = _attention
 jax.config.update("jax_disable_most_optimizations", True)
 # Most of the suite's time is compilation, and many tests compile the same program.
 CACHE = pathlib.Path(tempfile.gettempdir(), f"cr_jax-tests-{os.getuid()}")
+CACHE.mkdir(mode=0o700, exist_ok=True)
+assert CACHE.stat().st_uid == os.getuid(), (
+    f"{CACHE} is somebody else's; JAX would run what is in it"
+)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)  # of processes that tests start, too
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

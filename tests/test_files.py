@@ -6,12 +6,13 @@ import pytest
 
 from cr_jax import files
 from cr_jax.bank.files import BankFolder
-from cr_jax.cli import jax_start, main
+from cr_jax.cli import main
 from cr_jax.config.files import with_homes
 from cr_jax.data import load_corpus, load_tokenizer
 from cr_jax.data.sources import documents, parse
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
+from cr_jax.parallel import compiled
 from cr_jax.training.workdir import LONGEST, locked
 
 
@@ -66,15 +67,15 @@ def test_every_place_that_takes_a_path_expands_it(home):
 @pytest.mark.parametrize("cache", ["", "not/absolute"])
 def test_no_home_means_no_cache_and_no_folder(home, monkeypatch, cache):
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
-    assert jax_start._cache() == (f"{home}/.cache/cr-jax/xla" if not cache else "")
+    assert compiled.folder()[0] == (f"{home}/.cache/cr-jax/programs" if not cache else "")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    assert jax_start._cache() == "" and os.listdir() == []
+    assert compiled.folder()[0] == "" and os.listdir() == []
 
 
 def test_a_home_that_cannot_be_written_means_no_cache(home, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     (home / ".cache").write_text("a file")
-    assert jax_start._cache() == ""
+    assert compiled.folder()[0] == ""
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import os
 import re
 from pathlib import Path
 
-import jax
 import pytest
 
 nbformat = pytest.importorskip("nbformat")
@@ -46,9 +45,6 @@ def _run(monkeypatch, tmp_path, **environment) -> tuple[str, int]:
 def test_it_trains_the_tiny_grid_and_says_that_it_is_too_small_for_a_law(monkeypatch, tmp_path):
     # Compilation is most of the time; the kernel does without LLVM's passes, as all tests do, and
     # keeps its programs where they keep theirs.
-    for place in ("run", "play"):
-        (tmp_path / place / "cache").mkdir(parents=True)
-        (tmp_path / place / "cache/compiled").symlink_to(jax.config.jax_compilation_cache_dir)
     text, pictures = _run(
         monkeypatch,
         tmp_path,

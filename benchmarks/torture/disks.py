@@ -116,8 +116,7 @@ def _on_small_disk(where, quiet: Path) -> dict | None:
 def _small_disk(disk: Path, quiet: Path) -> dict:
     where = runs.Place(quiet.parent)
     workdir = disk / "run"
-    (workdir / "cache").mkdir(parents=True)
-    (workdir / "cache" / "compiled").symlink_to(where.compiled)
+    workdir.mkdir(parents=True)
     ballast = disk / "ballast"
 
     def fill(child):

@@ -35,10 +35,7 @@ class Place:
     def workdir(self, name: str) -> Path:
         """A new workdir's path."""
         path = self.folder / name
-        (path / "cache").mkdir(parents=True)
-        self.compiled.mkdir(exist_ok=True)
-        # The run puts its compile cache here; the first start of any run fills it for all.
-        (path / "cache" / "compiled").symlink_to(self.compiled)
+        path.mkdir(parents=True)
         return path
 
 
@@ -81,7 +78,11 @@ class Run:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**environment(devices), **(variables or {})},
+            env={
+                **environment(devices),
+                "JAX_COMPILATION_CACHE_DIR": str(where.compiled),
+                **(variables or {}),
+            },
             start_new_session=True,
             **options,
         )
@@ -157,7 +158,7 @@ def newest(workdir: Path) -> int:
 
 def sealed(workdir: Path) -> list[int]:
     folder = workdir / "checkpoints"
-    return sorted(int(p.stem) for p in folder.glob("*.json") if p.stem.isdigit())
+    return sorted(int(p.stem) for p in folder.glob("*.json") if p.stem.isdecimal())
 
 
 def unfinished(workdir: Path) -> list[str]:

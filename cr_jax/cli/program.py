@@ -22,7 +22,7 @@ from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import prepare
 from cr_jax.cli.output import complain
 from cr_jax.cli.streams import OutputLost, guarded, need_stdout
-from cr_jax.errors import MOST, UserError
+from cr_jax.errors import MOST, UserError, out_of_memory
 
 _ABOUT = """\
 Every expert is a small autoencoder that learnt to rebuild the texts of one domain.  A text goes
@@ -69,13 +69,20 @@ def _answer(argv: Sequence[str] | None) -> int:
         return int(stop.code or 0)
     except UserError as error:
         return complain(error)
-    except (RecursionError, MemoryError):
-        return complain("a file of the bank is nested too deeply or too large to be read")
+    except RecursionError:
+        return complain("a file of the bank is nested too deeply to be read")
     except KeyboardInterrupt:
         complain("interrupted")
         return 130
     except OutputLost as why:
         return complain(f"the output could not be written to its end: {why}")
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        return complain(
+            "there is not enough memory: give less text at a time, a bank of fewer or smaller "
+            "experts, or more memory"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -138,7 +138,8 @@ class TrainConfig:
     hidden_high: float = 0.5  # likewise
     predict_weight: float = 0.3  # of the predictions' loss, beside 1 for rebuilding
     short: float = 0.0  # share of windows cut to a random length (Not in the paper)
-    max_epochs: float = 0.0  # an expert stops learning once it has read its text so often; 0: off
+    # An expert stops learning once it has read its text so often, padding not counted; 0: off.
+    max_epochs: float = 0.0
     experts_by: Literal["vmap", "map"] = "vmap"  # how a device runs the experts it holds
     log_every: int = 20  # steps
     checkpoint_every: float = 60.0  # seconds of steps

@@ -7,6 +7,7 @@ from cr_jax.data.batches import (
     Windowing,
     content,
     count_tokens,
+    epoch_positions,
     sample,
     train_iterator,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "count_tokens",
     "document_windows",
     "documents",
+    "epoch_positions",
     "eval_windows",
     "load_corpus",
     "load_tokenizer",

@@ -73,6 +73,26 @@ def count_tokens(source: Corpus | Mixture) -> int:
     return sum(len(c.tokens) for c in _corpora(source))
 
 
+def epoch_positions(source: Corpus | Mixture, windowing: Windowing) -> float:
+    """Positions of training windows, padding too, in which an expert's text is read once.
+
+    Packed windows have no padding: as many as tokens.  Padded ones of a mixture: on average over
+    its shares.  0 for a text without a real token.
+    """
+    corpora = _corpora(source)
+    if windowing.mode == "packed":
+        return float(sum(len(c.tokens) for c in corpora))
+    lengths = [np.diff(c.starts) - 1 for c in corpora]  # without the token that ends a document
+    real = np.array([n.sum() for n in lengths], float)
+    padded = (
+        np.array([(-(-n // windowing.window)).sum() for n in lengths], float) * windowing.window
+    )
+    if not real.all():
+        return 0.0  # refused when its windows are cut
+    shares = _shares(source)
+    return float(real.sum() / (shares @ (real / padded)))
+
+
 def content(source: Corpus | Mixture) -> str:
     """SHA-256 (hex) of an expert's training tokens: the same text, wherever its files lie."""
     digest = hashlib.sha256()
@@ -84,6 +104,21 @@ def content(source: Corpus | Mixture) -> str:
 
 def _corpora(source: Corpus | Mixture) -> Sequence[Corpus]:
     return source.corpora if isinstance(source, Mixture) else [source]
+
+
+def _shares(source: Corpus | Mixture) -> np.ndarray:
+    """Each corpus's share of an expert's rows; they add up to 1."""
+    corpora = _corpora(source)
+    weights = source.weights if isinstance(source, Mixture) else None
+    shares = np.array([len(c.tokens) for c in corpora] if weights is None else weights, float)
+    if shares.shape != (len(corpora),) or not len(corpora):
+        raise UserError(
+            f"a mixture has {len(corpora)} corpora but {shares.size} weights; "
+            "give one weight for each"
+        )
+    if not (np.isfinite(shares).all() and (shares > 0).all()):
+        raise UserError("mixture weights must be positive numbers; leave out what gets none")
+    return shares / shares.sum()
 
 
 class _Rows:
@@ -145,27 +180,12 @@ class _Expert:
     """The rows of one expert: of one corpus, or of a mixture in fixed shares."""
 
     def __init__(self, source: Corpus | Mixture, windowing: Windowing, key: int):
-        if isinstance(source, Corpus):
-            source = Mixture([source])
-        corpora = list(source.corpora)
-        shares = np.array(
-            [len(corpus.tokens) for corpus in corpora]
-            if source.weights is None
-            else source.weights,
-            float,
-        )
-        if shares.shape != (len(corpora),) or not len(corpora):
-            raise UserError(
-                f"a mixture has {len(corpora)} corpora but {shares.size} weights; "
-                "give one weight for each"
-            )
-        if not (np.isfinite(shares).all() and (shares > 0).all()):
-            raise UserError("mixture weights must be positive numbers; leave out what gets none")
+        corpora, shares = _corpora(source), _shares(source)
         self.parts = [
             _Rows(corpus, windowing, int(mix(key, i))) for i, corpus in enumerate(corpora)
         ]
         # Every block of rows has the same number of rows from each corpus, in a random order.
-        exact = shares / shares.sum() * (_BLOCK - len(corpora))
+        exact = shares * (_BLOCK - len(corpora))
         counts = np.floor(exact).astype(np.int64) + 1
         counts[np.argsort(counts - 1 - exact, kind="stable")[: _BLOCK - counts.sum()]] += 1
         self._counts = counts

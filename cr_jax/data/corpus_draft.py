@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ import numpy as np
 
 from cr_jax.data.encoding import Encoded
 from cr_jax.files import fresh_folder
+from cr_jax.inside import is_draft
 
 TOKENS, STARTS, NOTE = "tokens.npy", "starts.npy", "corpus.json"
 FILES = (TOKENS, STARTS, NOTE)
 _JOURNAL = "journal.jsonl"
+STALE = 7 * 86_400  # seconds without a change, after which nobody writes there any more
 
 
 class Draft:
@@ -159,6 +162,7 @@ def locked_folder(path: Path, wait: bool = True) -> Iterator[Path]:
             except OSError:
                 with contextlib.suppress(OSError):
                     path.rmdir()
+                _sweep(path)
                 own = fresh_folder(path.parent, f"{path.name}.")
                 try:
                     yield own
@@ -170,6 +174,16 @@ def locked_folder(path: Path, wait: bool = True) -> Iterator[Path]:
                 return
         finally:
             os.close(place)
+
+
+def _sweep(path: Path) -> None:
+    """Deletes folders that killed processes left beside `path` where there are no locks."""
+    oldest = time.time() - STALE
+    for name in os.listdir(path.parent):
+        left = path.with_name(name)
+        with contextlib.suppress(OSError):
+            if is_draft(name, path.name[1:]) and left.lstat().st_mtime < oldest:
+                shutil.rmtree(left)
 
 
 def _same(path: Path, place: int) -> bool:

@@ -9,11 +9,12 @@ no `multiprocessing` worker: that would import the caller's program again.
 """
 
 import contextlib
+import itertools
 import os
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,7 @@ from jaxtyping import Int64, UInt16, UInt32
 from cr_jax.data.tokenizers import Tokenizer, load_tokenizer
 from cr_jax.errors import UserError
 
+LONG = 1 << 20  # characters that are encoded at once
 _REQUEST, _ANSWER = struct.Struct("<QQ"), struct.Struct("<QQQ")
 _FAILED = (1 << 64) - 1  # in place of the number of documents: a message follows
 _ROOT = Path(__file__).resolve().parents[2]
@@ -41,11 +43,33 @@ def id_type(tokenizer: Tokenizer) -> np.dtype:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Ids, Int64[np.ndarray, " D"], int]:
-    """-> (ids of all texts, each followed by `end_id`; tokens of each; UTF-8 bytes of all)."""
-    parts = [np.append(tokenizer.encode(text), tokenizer.end_id) for text in texts]
-    ids = np.concatenate(parts).astype(id_type(tokenizer))
-    size = int(tokenizer.token_bytes[ids].sum())
-    return ids, np.array([len(part) for part in parts], np.int64), size
+    """-> (ids of all texts, each followed by `end_id`; tokens of each; UTF-8 bytes of all).
+
+    A text of more than `LONG` characters is encoded in pieces.
+    """
+    dtype, parts, lengths, size = id_type(tokenizer), [], [], 0
+    end = np.array([tokenizer.end_id], dtype)
+    for text in texts:
+        count = 0
+        for piece in itertools.chain(map(tokenizer.encode, _pieces(text)), [end]):
+            parts.append(piece.astype(dtype))
+            count += len(piece)
+            size += int(tokenizer.token_bytes[piece].sum())
+        lengths.append(count)
+    return np.concatenate(parts), np.array(lengths, np.int64), size
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Pieces of at most `LONG` characters: SentencePiece takes fifty bytes for each at once.
+
+    A piece ends after the last line feed that it holds, or is full.
+    """
+    start = 0
+    while len(text) - start > LONG:
+        cut = text.rfind("\n", start, start + LONG) + 1 or start + LONG
+        yield text[start:cut]
+        start = cut
+    yield text[start:]
 
 
 class EncodeWorker:

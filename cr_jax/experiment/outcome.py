@@ -10,7 +10,7 @@ import jax
 from cr_jax import models
 from cr_jax.config import Experiment, ModelConfig
 from cr_jax.training.loop import Trained
-from cr_jax.training.metric_writer import read_lines
+from cr_jax.training.metric_writer import read_metrics
 from cr_jax.training.validation import seconds_to
 
 
@@ -39,12 +39,14 @@ def parameter_table(model: ModelConfig) -> str:
 def curves(folder: Path, names: Sequence[str], looks: Sequence[Mapping[str, Any]]) -> dict:
     """Of each expert: training's figures at every logged step, valid's at every look."""
     curves_of: dict[str, dict[str, list]] = {n: {"step": [], "nll": [], "tra": []} for n in names}
-    for line in read_lines(folder / "metrics.jsonl"):
-        if "nll" in line:
-            for key, values in curves_of.get(line.get("expert"), {}).items():
+    for line in read_metrics(folder / "metrics.jsonl"):
+        if line.keys() >= {"nll", "tra"}:
+            for key, values in curves_of.get(line["expert"], {}).items():
                 values.append(line[key])
     for look in looks:
         for name, figures in look["experts"].items():
+            if name not in curves_of:
+                continue
             for key, value in {
                 "valid_step": look["step"],
                 "valid_seconds": look["seconds"],

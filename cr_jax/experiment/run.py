@@ -17,15 +17,22 @@ from cr_jax import config as settings
 from cr_jax import models
 from cr_jax.config import Experiment
 from cr_jax.config.command_line import no_words
-from cr_jax.data import WindowBatches, Windowing, count_tokens, experiment_text, train_iterator
-from cr_jax.errors import UserError, complain, one_line, printable
+from cr_jax.data import (
+    WindowBatches,
+    Windowing,
+    count_tokens,
+    epoch_positions,
+    experiment_text,
+    train_iterator,
+)
+from cr_jax.errors import UserError, complain, one_line, out_of_memory, printable
 from cr_jax.experiment import checks, finished_bank, outcome
 from cr_jax.files import DISK_ERRORS, expanded, write_whole
 from cr_jax.inside import Inside
 from cr_jax.models import lm
 from cr_jax.modular import recipe
+from cr_jax.parallel import compiled, processes
 from cr_jax.parallel import plan as parallel
-from cr_jax.parallel import processes
 from cr_jax.report import write_report
 from cr_jax.scoring.calibration import too_few
 from cr_jax.studies import evaluation, examples, registry
@@ -64,7 +71,7 @@ def main(
         processes.leave(2)
         return 2
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+        if not out_of_memory(error):
             raise
         complain(
             "error",
@@ -98,8 +105,14 @@ def _dispatch(raw: dict, workdir: str) -> None:
             "an ablation runs in one process; start each of its settings as a run of "
             "its own to use several"
         )
-    _cache_compilations(expanded(workdir).resolve())
+    _keep_compiled(_say)
     ablation.run(experiment, grid, workdir, _say)
+
+
+def _keep_compiled(say) -> None:
+    """A second start of the same run compiles nothing anew."""
+    if reason := compiled.keep():
+        say(f"note: compiled programs are not kept: {reason}")
 
 
 def run(experiment: Experiment, workdir: str | Path) -> dict:
@@ -123,7 +136,9 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
             raise KeyboardInterrupt
 
     with _entered(workdir) as folder, _interrupts() as interrupted, Inside.at(folder) as place:
-        _cache_compilations(folder)
+        _keep_compiled(say)
+        if processes.is_first():
+            place.sweep()
         plan = _plan(experiment)  # what cannot be laid out is refused before text is read
         checks.devices(experiment, plan)
         with stage("text"):
@@ -265,15 +280,15 @@ def _train(experiment, model, text, names, plan, folder, say):
         f"{model.window} -> {model.latents} latents, on {len(jax.devices())} "
         f"{jax.devices()[0].device_kind} device(s); sizes in parameters.txt"
     )
-    sizes = {n: count_tokens(source) for n, source in text.train.items()}
-    for line in banner.repeats(sizes, experiment.train, model.window):
-        say(line)
-    if jax.process_index() == 0:
-        (folder / "parameters.txt").write_text(outcome.parameter_table(model), encoding="utf-8")
-
     windowing = Windowing(
         model.window, experiment.seed, experiment.data.mode, text.tokenizer.pad_id
     )
+    sizes = {n: count_tokens(source) for n, source in text.train.items()}
+    positions = {n: epoch_positions(source, windowing) for n, source in text.train.items()}
+    for line in banner.repeats(sizes, positions, experiment.train, model.window):
+        say(line)
+    if jax.process_index() == 0:
+        (folder / "parameters.txt").write_text(outcome.parameter_table(model), encoding="utf-8")
 
     def batches(step):
         read = WindowBatches(text.train, experiment.train.batch, windowing, plan.share)
@@ -282,10 +297,3 @@ def _train(experiment, model, text, names, plan, folder, say):
     loss = CompressorLoss(model, experiment.train, plan.devices_seen)
     job = Job(experiment, loss, names, batches, text.train, text.valid)
     return train(job, plan, folder, say=say)
-
-
-def _cache_compilations(folder: Path) -> None:
-    """A second start of the same run compiles nothing anew."""
-    jax.config.update("jax_compilation_cache_dir", str(folder / "cache" / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -97,7 +97,7 @@ def _of_documents(
             if at.size >= count:
                 weighted, total, *_ = p_sums(p[at[:count]], tokens[at[:count]])
                 means_of[count].append(weighted / total)
-    return {k: _spread(np.sort(np.round(v, 4))) for k, v in means_of.items() if len(v) >= FEWEST}
+    return {k: _spread(np.sort(v)) for k, v in means_of.items() if len(v) >= FEWEST}
 
 
 def _spread(values):

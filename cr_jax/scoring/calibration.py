@@ -25,6 +25,8 @@ FEWEST = 20  # documents: with fewer none could have p < 0.05
 # (1 / 21 / 0.9524), and more than 0.03996 lets documents be refused whose windows all lie below
 # 1,000 calibrated ones (2 / 1001 / 0.03996); about the middle of the two.
 LOW_SHARE = 0.044
+# Older files hold documents' means of four digits: such a number may stand for any this near.
+ROUNDED = 0.5e-4
 PERCENTILE = 95  # of an expert's own residuals: what exceeds it is not typical of the expert
 
 
@@ -85,24 +87,59 @@ class Calibration:
     ) -> float:
         """A document's p-value from the totals of `p_sums`; NaN when none of its windows has one.
 
-        (1 + #{validation documents with as low a mean}) / (n + 1), at the largest calibrated number
-        of windows that it has: documents vary as wholes, and windows of one of them alike.  Below
-        all of them, where this could say no less than 1 / (n + 1), `merged_p` if it is less; and
-        `merged_p` where there were too few validation documents, or windows in it.  Valid: the
-        rank is conformal, and `merged_p`, valid too, decides only for a below 1 / (n + 1), where
-        the rank alone never has p <= a.
+        (1 + #{validation documents with as low a mean}) / (n + 1): documents vary as wholes, and
+        windows of one of them alike.  Below all of them, where this could say no less than
+        1 / (n + 1), `merged_p` if it is less; and `merged_p` where there were too few validation
+        documents, or windows in it.  Valid: the rank is conformal, and `merged_p`, valid too,
+        decides only for a below 1 / (n + 1), where the rank alone never has p <= a.
+
+        Between two calibrated numbers of windows, the mean of both p-values, by the logarithm of
+        the number, so that one more window never changes much.  A mean over more windows varies
+        less: the rank at the lower number is too cautious, that at the higher one too bold, and
+        their mean is at most alpha as often as it may be (simulated in the tests, not proven).
 
         weighted: of `p_value`s.  low_weighted: the sum of tokens * `low_p_value`; with it the
         p-value is `two_sided`.  Its lower side counts, in the same way, validation documents with
         as high a mean of `p_value`s, or merges the `low_p_value`s.
         """
-        at = max((k for k in self.documents if k <= count), default=0)
-        known = self.documents[at] if at and total else None
-        high = _document_side(known, weighted, weighted, total, most, _as_low)
+        between = self._between(count if total else 0)
+
+        def side(side_weighted, reached):
+            merged = merged_p(side_weighted, total, most)
+            if not between:
+                return merged
+            mean = weighted / total
+            found = ((share, self._document_rank(k, mean, reached)) for k, share in between)
+            return sum(share * (p if as_far else min(p, merged)) for share, (as_far, p) in found)
+
+        high = side(weighted, _as_low)
         if low_weighted is None:
             return high
-        low = _document_side(known, weighted, low_weighted, total, most, _as_high)
-        return float(two_sided(high, low))
+        return float(two_sided(high, side(low_weighted, _as_high)))
+
+    def _between(self, count: int) -> list[tuple[int, float]]:
+        """(k, share) of the calibrated numbers of windows next to this one; shares add up to 1.
+        Empty where all of them are higher."""
+        lower = max((k for k in self.documents if k <= count), default=0)
+        upper = min((k for k in self.documents if k > count), default=0)
+        if not lower or not upper:
+            return [(lower, 1.0)] if lower else []
+        share = math.log(count / lower) / math.log(upper / lower)
+        return [(lower, 1 - share), (upper, share)]
+
+    def _document_rank(self, k: int, mean: float, reached) -> tuple[int, float]:
+        """How many validation documents are as far as one of this mean of k windows, and its
+        p-value."""
+        known = self.documents[k]
+        if k in self._rounded:
+            mean += ROUNDED if reached is _as_low else -ROUNDED
+        as_far = int(reached(known, mean))
+        return as_far, (1 + as_far) / (known.size + 1)
+
+    @functools.cached_property
+    def _rounded(self) -> set[int]:
+        """Numbers of windows whose means come from an older file."""
+        return {k for k, means in self.documents.items() if (means == np.round(means, 4)).all()}
 
     def limit(self, length: Int[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
         """The 95th percentile of the expert's own residuals, nats/token, for windows of `length`
@@ -166,16 +203,6 @@ def _as_high(known, value):
 
 def _as_low(known, value):
     return np.searchsorted(known, value, side="right")
-
-
-def _document_side(known, weighted, side_weighted, total, most, reached):
-    """One side of `Calibration.document_p`; known: means of validation documents or None."""
-    merged = merged_p(side_weighted, total, most)
-    if known is None:
-        return merged
-    as_far = int(reached(known, weighted / total))
-    p = (1 + as_far) / (known.size + 1)
-    return p if as_far else min(p, merged)
 
 
 def _sorted_arrays(given, allowed, where: str, what: str) -> dict[int, np.ndarray]:

@@ -51,24 +51,28 @@ def lines(
     ]
 
 
-def repeats(tokens: Mapping[str, int], train: TrainConfig, window: int) -> list[str]:
+def repeats(
+    tokens: Mapping[str, int], positions: Mapping[str, float], train: TrainConfig, window: int
+) -> list[str]:
     """A line for every expert that will read its own text over `MANY` times, or stops before.
 
-    tokens: of each expert's training text.  A run that lasts seconds has no number to compare.
+    tokens: of each expert's training text; positions: `data.epoch_positions` of it, more where
+    windows are padded.  A run that lasts seconds has no number to compare.
     """
     total = train.steps * train.batch * window or train.tokens
     lines = []
     for name, have in tokens.items():
-        limit = train.max_epochs * have or total
+        once = positions[name]
+        limit = train.max_epochs * once or total
         if limit < total:
             lines.append(
                 f"{name}: learns for {limit / total:.0%} of the run: then it has read "
                 f"its {have:,} tokens {train.max_epochs:g} times "
                 "(config.train.max_epochs)"
             )
-        elif have and total > MANY * have:
+        elif once and total > MANY * once:
             lines.append(
-                f"{name}: its {have:,} tokens will be read {total / have:.0f} times; an "
+                f"{name}: its {have:,} tokens will be read {total / once:.0f} times; an "
                 "expert that knows its text by heart takes new text of its domain for "
                 "another's: give more text or fewer steps, or try "
                 "config.train.max_epochs"

@@ -16,13 +16,14 @@ class Clock:
 
     `elapsed` survives in the checkpoint.
 
-    texts: tokens of each expert's training text, for `of_experts`.  lengths: tokens after which
+    texts: positions of windows, padding too, in which each expert's training text is read once
+    (`data.epoch_positions`), for `of_experts`.  lengths: tokens after which
     each expert stops learning, at most the run's; none: all learn to the end.
     """
 
     config: TrainConfig
     window: int
-    texts: Sequence[int]
+    texts: Sequence[float]
     elapsed: float = 0.0  # seconds of training before this start
     lengths: Sequence[int] = ()
     _since: float | None = None

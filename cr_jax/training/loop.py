@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cr_jax.config import TrainConfig, TransformerConfig, profile_steps, to_dict
-from cr_jax.data import content, count_tokens
+from cr_jax.data import Windowing, content, epoch_positions
 from cr_jax.errors import UserError
 from cr_jax.models.layers import row_kernels
 from cr_jax.parallel.plan import Plan, agreed, expert_keys
@@ -56,7 +56,8 @@ def train(
     main = jax.process_index() == 0 and workdir is not None
     check_layout(settings, model, plan)  # refused before anything is made
     keys = expert_keys(experiment.seed, names)
-    sizes = [count_tokens(job.texts[n]) if n in job.texts else 0 for n in names]
+    windowing = Windowing(loss.window, mode=experiment.data.mode)
+    sizes = [epoch_positions(job.texts[n], windowing) if n in job.texts else 0 for n in names]
     clock = Clock(settings, loss.window, sizes, lengths=job.lengths)
     phases, step, before = Phases(), 0, {}
     validation = (

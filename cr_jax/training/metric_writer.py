@@ -2,8 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from absl import logging
 
 
 class MetricWriter:
@@ -17,7 +20,7 @@ class MetricWriter:
 
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-        kept = [line for line in read_lines(self._path) if line["step"] <= resume_step]
+        kept = [line for line in read_metrics(self._path) if line["step"] <= resume_step]
         partial = self._path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         partial.replace(self._path)
@@ -61,13 +64,38 @@ class _Patient:
             self._writer.close()
 
 
-def read_lines(path: Path) -> list[dict]:
-    """All complete lines of a metrics.jsonl; a line cut off by a kill is left out."""
-    lines = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                continue
-    return lines
+def read_metrics(path: Path) -> list[dict]:
+    """The lines of a metrics.jsonl, {"step": int, "expert": str, figure: number, ...}."""
+    return read_lines(path, _is_of_metrics)
+
+
+def read_lines(path: Path, good: Callable[[Any], bool] = lambda line: True) -> list[dict]:
+    """The JSON objects in a file of one a line; none where there is no file.
+
+    What else it holds is left out: a line cut off by a kill, and what a disk or a hand made of
+    others, or is not `good`, of which a warning tells.
+    """
+    if not path.exists():
+        return []
+    found, damaged = [], 0
+    for row in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            line = json.loads(row)
+        except (ValueError, RecursionError):
+            line = None
+        if isinstance(line, dict) and good(line):
+            found.append(line)
+        else:
+            damaged += 1
+    if damaged:
+        logging.warning("%d damaged lines of %s are left out", damaged, path)
+    return found
+
+
+def _is_of_metrics(line: dict) -> bool:
+    number = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
+    return (
+        isinstance(line.get("expert"), str)
+        and type(line.get("step")) is int
+        and all(number(value) for key, value in line.items() if key != "expert")
+    )

@@ -170,25 +170,37 @@ def _without_gone(train: dict) -> dict:
     return {k: v for k, v in train.items() if k not in unused}
 
 
+def commit_of(checkout: Path) -> str:
+    """Git's commit of a folder that is the top of a checkout, "-dirty" behind it where tracked
+    files differ; "" for any other.
+
+    A repository that merely encloses the folder, such as one that a virtual environment lies in,
+    says nothing of it, and is not asked for more: `git status` runs what its settings name.
+    """
+    clean = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE")}
+    git = lambda *words: subprocess.run(
+        ["git", *words], cwd=checkout, capture_output=True, text=True, check=False, env=clean
+    ).stdout.removesuffix("\n")
+    try:
+        top = git("rev-parse", "--show-toplevel")
+        if not top or not os.path.samefile(top, checkout):
+            return ""
+        return git("rev-parse", "HEAD") + "-dirty" * bool(git("status", "--porcelain", "-uno"))
+    except OSError:
+        return ""
+
+
 def provenance() -> dict:
     """Commit, versions, devices and command of this run.
 
-    The commit is git's, or, in a copy without git, what the variable CR_JAX_COMMIT says.
+    The commit is that of the checkout which the package lies in, or, in a copy without git, what
+    the variable CR_JAX_COMMIT says.
     """
     import importlib.metadata as metadata
 
     import jax
 
-    source = Path(__file__).resolve().parent
-    git = lambda *words: subprocess.run(
-        ["git", *words], cwd=source, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    try:
-        dirty = "-dirty" if git("status", "--porcelain", "-uno") else ""
-        commit = git("rev-parse", "HEAD") + dirty
-    except OSError:
-        commit = ""
-    commit = commit or os.environ.get("CR_JAX_COMMIT", "")
+    commit = commit_of(Path(__file__).resolve().parents[2]) or os.environ.get("CR_JAX_COMMIT", "")
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "numpy")
     return {
         "commit": commit or "unknown",

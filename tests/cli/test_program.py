@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 import tiny_bank
 
 import cr_jax
+from cr_jax.cli import program
 
 TEXT = "def route(text):\r\n    return min(experts)\t# ünïcödé 中文\n" * 8
 
@@ -44,7 +46,7 @@ def test_as_a_program(stored, text, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"\S+: (e\d|unknown \(nearest e\d\))  margin .*\)\n", done.stdout)
-    assert any((tmp_path / "cache" / "cr-jax" / "xla").iterdir())
+    assert any((tmp_path / "cache" / "cr-jax" / "programs").iterdir())
 
 
 def test_a_closed_pipe_is_one_line(stored, tmp_path):
@@ -72,3 +74,23 @@ def test_importing_the_package_or_the_command_does_not_import_jax(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(tmp_path)
     )
     assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+@pytest.mark.parametrize("message", ["RESOURCE_EXHAUSTED: Out of memory allocating 9 B", None])
+def test_too_little_memory_is_one_line(monkeypatch, capsys, text, message):
+    def refuse():
+        raise jax.errors.JaxRuntimeError(message) if message else MemoryError()
+
+    monkeypatch.setattr(program, "prepare", refuse)
+    assert program.main(["route", text]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "not enough memory" in said
+
+
+def test_other_errors_of_a_device_are_not_hidden(monkeypatch, text):
+    def fail():
+        raise jax.errors.JaxRuntimeError("INTERNAL: no")
+
+    monkeypatch.setattr(program, "prepare", fail)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        program.main(["route", text])

@@ -8,7 +8,14 @@ import signal
 import numpy as np
 import pytest
 
-from cr_jax.data import ByteTokenizer, Document, Gpt2Tokenizer, encoding, train_sentencepiece
+from cr_jax.data import (
+    ByteTokenizer,
+    Document,
+    Gpt2Tokenizer,
+    encode_worker,
+    encoding,
+    train_sentencepiece,
+)
 from cr_jax.data.encode_worker import EncodeWorker
 from cr_jax.data.encoding import Encoded, Encoder
 from cr_jax.errors import UserError
@@ -170,3 +177,20 @@ def test_no_process_outlives_the_encoder(small):
     assert all(worker._process.poll() is not None for worker in workers)
     with pytest.raises(UserError, match="1 or more"):
         Encoder(ByteTokenizer(), -1)
+
+
+@pytest.mark.parametrize("line", ["word " * 7 + "\n", "naïve 中文 \U0001f600"])
+def test_a_long_text_is_encoded_in_pieces_that_lose_nothing(tokenizer, monkeypatch, line):
+    """The tokenizer never sees more than `LONG` characters, so its memory has a bound."""
+    text, seen = line * 40, []
+    whole = tokenizer.encode(text)
+    plain = tokenizer.encode
+    monkeypatch.setattr(tokenizer, "encode", lambda part: (seen.append(len(part)), plain(part))[1])
+    monkeypatch.setattr(encode_worker, "LONG", 100)
+    ids, lengths, size = encode_worker.encode(tokenizer, ["a", text, ""])
+    assert max(seen) <= 100 and len(seen) > len(text) / 100
+    assert lengths[0] == 2 and lengths[2] == 1
+    own = ids[lengths[0] : lengths[0] + lengths[1] - 1]
+    assert tokenizer.decode(own) == text and size == len(("a" + text).encode())
+    if tokenizer.kind == "bytes" or (tokenizer.kind == "sentencepiece" and "\n" in line):
+        assert own.tolist() == whole.tolist()  # a cut behind a line end changes no id

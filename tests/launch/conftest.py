@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shlex
 import subprocess
 
 import pytest
@@ -19,13 +18,13 @@ def tools(tmp_path):
 
     def add(name, body):
         (folder / name).write_text(
-            f'#!/bin/bash\nprintf "%q " {name} "$@" >> {log}; echo >> {log}\n{body}\n'
+            f'#!/bin/bash\nprintf "%s\\0" {name} "$@" $\'\\1\' >> {log}\n{body}\n'
         )
         (folder / name).chmod(0o755)
 
     add.path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     add.calls = lambda: (
-        [shlex.split(x) for x in log.read_text().splitlines()] if log.exists() else []
+        [x.split("\0")[:-1] for x in log.read_text().split("\1\0")[:-1]] if log.exists() else []
     )
     return add
 

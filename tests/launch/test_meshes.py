@@ -37,8 +37,6 @@ def runs(tmp_path_factory):
         .replace("steps=20", f"steps={ENDS[-1]}")
     )
     two, one = folder / "two", folder / "one"
-    (two / "cache").mkdir(parents=True)
-    (two / "cache" / "compiled").symlink_to(jax.config.jax_compilation_cache_dir)
     said = []
     for end, mesh in zip(ENDS, ((), ("--config.mesh_expert=2",), ("--config.mesh_fsdp=2",))):
         done = call(

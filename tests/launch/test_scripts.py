@@ -263,9 +263,26 @@ def test_kubernetes_manifest_is_yaml(run):
     (job,) = found["spec"]["replicatedJobs"]
     pod = job["template"]["spec"]["template"]["spec"]
     assert found["metadata"]["name"] == "exp" and job["name"] == "train"
-    assert {m["name"] for m in pod["containers"][0]["volumeMounts"]} == {
-        v["name"] for v in pod["volumes"]
+    (container,) = pod["containers"]
+    volumes = {v["name"]: v for v in pod["volumes"]}
+    assert {m["name"] for m in container["volumeMounts"]} == volumes.keys()
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 1000
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
     }
+    assert volumes["memory"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
+    # What a run writes beside its workdir is a folder of its own below a read-only root.
+    assert "/tmp" in {m["mountPath"] for m in container["volumeMounts"]}
+
+
+def test_kubernetes_as_root_and_with_more_shared_memory_when_asked(run):
+    done = run("kubernetes.sh", *GIVEN["kubernetes.sh"], "--user=0", "--shm=32Gi", "--dry-run")
+    assert "runAsNonRoot: false" in done.stdout and "runAsUser: 0" in done.stdout
+    assert "sizeLimit: 32Gi" in done.stdout
 
 
 def test_kubernetes_sends_what_the_dry_run_shows_and_deletes(run, tools, tmp_path):
@@ -282,7 +299,16 @@ def test_kubernetes_sends_what_the_dry_run_shows_and_deletes(run, tools, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "bad", ["--name=Exp", "--pods=0", "--limit=gpu", "--workdir=/x", "--config.name=a\nb"]
+    "bad",
+    [
+        "--name=Exp",
+        "--pods=0",
+        "--user=me",
+        "--shm=8",
+        "--limit=gpu",
+        "--workdir=/x",
+        "--config.name=a\nb",
+    ],
 )
 def test_kubernetes_refuses(run, bad):
     done = run("kubernetes.sh", *GIVEN["kubernetes.sh"], bad, "--dry-run")

@@ -3,7 +3,9 @@
 No cluster is reached: `gcloud` is a stand-in that answers as told.
 """
 
+import re
 import subprocess
+from shutil import which
 
 import pytest
 from cluster_scripts import GIVEN, NASTY, TPU, main_arguments
@@ -39,6 +41,22 @@ def test_tpu_dry_run_creates_installs_and_starts_on_all_workers(run, tmp_path):
     assert last_argument(setup, "--command=") == "mount it"
     remote = last_argument(start, "--command=")
     assert main_arguments(remote, tmp_path) == ["--config=c.py", "--workdir=/shared/x y", NASTY]
+
+
+@pytest.mark.parametrize("shell", [s for s in ("bash", "dash", "busybox", "zsh") if which(s)])
+def test_the_workers_shell_may_be_any(run, tmp_path, shell):
+    """bash's own quoting of a line feed or a letter outside ASCII is no other shell's."""
+    nasty = [
+        NASTY,
+        "--config.a=x\ny\tz\n",
+        "--config.b=é 中 \x01",
+        "--config.c=''\\'",
+        "--config.d=",
+    ]
+    done = run("tpu_pod.sh", *GIVEN["tpu_pod.sh"], *nasty, "--dry-run")
+    (start,) = re.findall(r"^gcloud .*exec.*", done.stdout, re.MULTILINE)
+    remote = last_argument(start, "--command=")
+    assert main_arguments(remote, tmp_path, shell)[2:] == nasty
 
 
 def test_tpu_workdir_must_outlive_the_slice(run):

@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 
 from cr_jax.config import TrainConfig
+from cr_jax.data import Corpus, Mixture, WindowBatches, Windowing, epoch_positions
 from cr_jax.training.clock import Clock
 
 
@@ -82,3 +83,33 @@ def test_a_length_of_its_own_is_a_whole_schedule():
     both = dataclasses.replace(config, max_epochs=2.0)
     nearer = Clock(both, 10, (100, 1000, 10**6), lengths=(1000, 500, 250))
     np.testing.assert_allclose(nearer.of_experts(4), [0.8, 0.32, 0.64], rtol=1e-6)
+
+
+def short_documents(lengths):
+    """One document of each length; every document ends with one more token."""
+    starts = np.cumsum([0, *(n + 1 for n in lengths)])
+    tokens = (np.arange(starts[-1]) % 250).astype(np.uint16)
+    return Corpus(tokens, starts.astype(np.int64), len(tokens), "", [])
+
+
+@pytest.mark.parametrize("mode", ["packed", "padded"])
+@pytest.mark.parametrize("weights", [None, (1.0, 3.0)])
+def test_an_epoch_has_read_every_real_token_once(mode, weights):
+    """Counted in the batches themselves: documents of 3 and 5 tokens are mostly padding here."""
+    windowing = Windowing(64, 0, mode)
+    parts = [short_documents([3] * 900), short_documents([70, 5] * 400)]
+    source = Mixture(parts, weights) if weights else parts[0]
+    own = parts if weights else parts[:1]
+    real = sum(len(c.tokens) - (len(c.starts) - 1) * (mode == "padded") for c in own)
+    batch = 50
+    clock = Clock(
+        TrainConfig(batch=batch, steps=10**6, max_epochs=20.0),
+        64,
+        [epoch_positions(source, windowing)],
+    )
+    batches, read, step = WindowBatches({"a": source}, batch, windowing), 0, 0
+    while clock.of_experts(step)[0] < 1:
+        found = batches[step]
+        read += int(found["mask"].sum()) if mode == "padded" else found["tokens"].size
+        step += 1
+    assert read / real == pytest.approx(20, rel=0.05)

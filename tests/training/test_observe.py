@@ -109,17 +109,20 @@ def test_the_time_that_is_known_before_the_first_step(
 
 def test_text_that_will_be_read_too_often_is_named():
     sizes = {"logs": 900, "wiki": 1_001, "none": 0}
-    found = banner.repeats(sizes, TrainConfig(batch=10, steps=100), 10)
+    repeats = lambda train, positions=sizes: banner.repeats(sizes, positions, train, 10)
+    found = repeats(TrainConfig(batch=10, steps=100))
     assert len(found) == 1 and found[0].startswith("logs: its 900 tokens will be read 11 times")
-    assert banner.repeats(sizes, TrainConfig(batch=10, tokens=10_000), 10) == found
-    assert not banner.repeats(sizes, TrainConfig(batch=10, seconds=1e9), 10)
-    limited = banner.repeats(sizes, TrainConfig(batch=10, steps=100, max_epochs=4.0), 10)
+    assert repeats(TrainConfig(batch=10, tokens=10_000)) == found
+    assert not repeats(TrainConfig(batch=10, seconds=1e9))
+    limited = repeats(TrainConfig(batch=10, steps=100, max_epochs=4.0))
     assert [x.partition(": it has")[0] for x in limited] == [
         "logs: learns for 36% of the run: then it has read its 900 tokens 4 times "
         "(config.train.max_epochs)",
         "wiki: learns for 40% of the run: then it has read its 1,001 tokens 4 times "
         "(config.train.max_epochs)",
     ]
+    # Windows that are half padding read a text half as often.
+    assert not repeats(TrainConfig(batch=10, steps=100), {n: 2.0 * k for n, k in sizes.items()})
 
 
 def test_the_time_by_the_chips_peak():

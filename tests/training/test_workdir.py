@@ -1,6 +1,7 @@
 """A run's folder is made where it may be, and one run holds it."""
 
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import tiny_run
 from cr_jax.errors import UserError
 from cr_jax.experiment import run
 from cr_jax.training.checkpoint import Checkpointer
-from cr_jax.training.workdir import locked
+from cr_jax.training.workdir import commit_of, locked
 
 STATE = {"w": np.arange(6, dtype=np.float32)}
 
@@ -82,3 +83,31 @@ def test_a_run_that_is_moved_ends_with_one_line_and_goes_on_from_there(tmp_path,
             run.run(e, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert run.run(e, tmp_path / "moved")["provenance"]["steps"] == 2
+
+
+def test_the_commit_is_of_the_checkout_and_of_no_repository_around_it(tmp_path, monkeypatch):
+    git = lambda *words, at=tmp_path: subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words],
+        cwd=at,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    inner = tmp_path / "venv" / "site-packages"
+    inner.mkdir(parents=True)
+    (tmp_path / "a").write_text("1")
+    git("init", "-q")
+    git("add", "a")
+    git("commit", "-q", "-m", "a")
+    assert commit_of(tmp_path) == git("rev-parse", "HEAD")
+    assert commit_of(inner) == ""
+    ran = tmp_path / "ran"  # what a repository's settings can make `git status` run
+    git("config", "core.fsmonitor", f"touch {ran};:")
+    assert commit_of(inner) == "" and not ran.exists()
+    git("config", "--unset", "core.fsmonitor")
+    (tmp_path / "a").write_text("2")
+    assert commit_of(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    assert commit_of(inner) == ""
+    monkeypatch.setenv("PATH", "")
+    assert commit_of(tmp_path) == ""

@@ -35,7 +35,7 @@ from cr_jax.studies.capacity.cells import SideBySide, scorer
 from cr_jax.studies.capacity.grid import Cell, Grid, groups
 from cr_jax.training.loop import Job, train
 from cr_jax.training.losses import CompressorLoss
-from cr_jax.training.metric_writer import read_lines
+from cr_jax.training.metric_writer import read_lines, read_metrics
 from cr_jax.training.workdir import locked, provenance
 
 LINES, PREDICTIONS, REPORT = "ablation.jsonl", "predictions.json", "ablation.json"
@@ -222,7 +222,7 @@ class _Study:
         )
         trained = train(job, plan, place)
         scored, parameters = scorer(model, e.eval.batch), models.count_parameters(model)
-        logged = read_lines(place / "metrics.jsonl")
+        logged = read_metrics(place / "metrics.jsonl")
         lines = []
         for n, (name, cell) in enumerate(cells.items()):
             test = text.test[cell.domain]
@@ -246,7 +246,7 @@ class _Study:
                     "train_tokens": trained.tokens,
                     "steps": trained.step,
                     "train_curve": [
-                        [line[k] for line in logged if line["expert"] == name]
+                        [line[k] for line in logged if line["expert"] == name and k in line]
                         for k in ("step", "tra")
                     ],
                     "seconds": trained.seconds,
