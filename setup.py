@@ -39,6 +39,7 @@ setup(
             "bank/*.json",
             "bank/tokenizer/*",
             "bank/experts/*/*",
+            "bank/seed_lm/*",
         ],
     },
     install_requires=[

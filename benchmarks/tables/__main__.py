@@ -22,7 +22,12 @@ from cr_jax.errors import UserError
 
 def texts() -> list[Path]:
     """The texts that may hold tables."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "results/README.md"]
+    return [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+        ROOT / "results/README.md",
+        ROOT / "cr_jax/bank/pretrained/README.md",
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,7 @@
 """Tables of the modular language model, and of texts that are cut where their domain changes."""
 
+import math
+
 from benchmarks.tables.registry import markdown, percent, read, short, table
 
 MAIN = "64"  # tokens of the prefix
@@ -7,6 +9,8 @@ ARMS = {
     "dense": "one dense model",
     "label": "the expert of the text's label",
     "past": "every 64 tokens the best expert so far",
+    "following": "every 16 tokens the largest weight of a posterior that expects switches",
+    "following_bigrams": "the same by bigram models",
     "top1": "the best expert of the prefix",
     "top1_candidates": "the same among at most four that bigram models name",
     "top1_bigrams": "the best bigram model of the prefix",
@@ -110,6 +114,21 @@ def speed() -> str:
             ]
             for r in rows
             if r["what"] in ("prefill", "decode")
+        ],
+    )
+
+
+@table("pretrained-lms")
+def pretrained() -> str:
+    """The language models of the shipped bank, on validation text."""
+    stages = read("pretrained_lms.json")["stages"]
+    rows = {n: math.exp(found["valid_nll"]) for n, found in stages["branches"]["best"].items()}
+    start = math.exp(stages["seed"]["best"]["seed"]["valid_nll"])
+    return markdown(
+        ["language model", "perplexity per token, validation text of its domain"],
+        [
+            *([n, f"{ppl:.1f}"] for n, ppl in sorted(rows.items(), key=lambda row: row[1])),
+            ["the seed, of all domains", f"{start:.1f}"],
         ],
     )
 

@@ -7,6 +7,7 @@ Letters: E experts, B texts, L tokens of a text.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -85,6 +86,24 @@ def calibrated_margin(
             f"never in {at_least:.1%}: allow more candidates, or ask for less"
         )
     return float(margins[share >= at_least][0])
+
+
+def affordable_margin(
+    bigram_means: Float[np.ndarray, "E B"],
+    most: int,
+    cost: Callable[[float], float],
+    share: float = 0.02,
+) -> float:
+    """The largest margin, nats/token, whose candidates cost at most `share` on average.
+
+    cost: share of one model's operations for a mean number of candidates (`scheduling_flops`).  0
+    where even one candidate costs more.
+    """
+    ahead = np.sort(bigram_means - bigram_means.min(0, keepdims=True), axis=0)[1:most]
+    margins = np.sort(ahead[np.isfinite(ahead)])
+    kept = 1 + np.arange(1, len(margins) + 1) / bigram_means.shape[1]  # by the k-th margin
+    low = np.searchsorted([cost(float(k)) for k in kept], share, side="right")
+    return float(margins[low - 1]) if low else 0.0
 
 
 def forward_flops(config: LmConfig, length: int) -> float:

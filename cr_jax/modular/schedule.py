@@ -1,6 +1,6 @@
 """Which expert's language model speaks at each token, decided from the tokens before it alone.
 
-    evidence [E, B, L] -> by_prefix, by_past -> Schedule -> spoken -> nats [B, L]
+    evidence [E, B, L] -> by_prefix, by_past, by_posterior -> Schedule -> spoken -> nats [B, L]
     nll [E, B, L] -> mixture -> nats [B, L], weights [E, B, L]
 
 Evidence is nats of each token by whatever decides: the language models themselves, the compressors'
@@ -72,6 +72,27 @@ def by_past(
     """
     past = past_nats(evidence, mask, memory)[..., :: _at_least_1("every", every)]
     winner = jnp.repeat(_nearest(past), every, axis=1)[:, : mask.shape[1]]
+    return _schedule(jnp.where(_first(mask, every), _column(fallback, mask), winner))
+
+
+@functools.partial(jax.jit, static_argnames="every")
+def by_posterior(
+    evidence: Float[Array, "E B L"],
+    mask: Bool[Array, "B L"],
+    every: int,
+    switch: Any = 0.01,
+    fallback: Any = SEED,
+) -> Schedule:
+    """As `by_past`, by the posterior with a switching prior, which forgets what lies far back.
+
+    Who has the largest weight in `mixture` speaks.  `UserError` unless `every` is at least 1.
+    """
+    told = jnp.pad(jnp.isfinite(evidence) & mask[None], ((0, 0), (0, 0), (1, 0)))[..., :-1]
+    told = jnp.cumsum(told, axis=-1, dtype=jnp.int32) > 0  # has any evidence before the token
+    weights = mixture(evidence, mask, switch=switch).weights
+    ranked = jnp.where(told, -weights, jnp.inf)[..., :: _at_least_1("every", every)]
+    winner = _nearest(ranked)
+    winner = jnp.repeat(winner, every, axis=1)[:, : mask.shape[1]]
     return _schedule(jnp.where(_first(mask, every), _column(fallback, mask), winner))
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.cli import main
+from cr_jax.modular.options import PerplexityOptions
+from cr_jax.modular.perplexity import perplexity
 from cr_jax.router import route
 from cr_jax.routing.content import BLANK, REPEATED
 from cr_jax.routing.options import RouteOptions
@@ -127,6 +129,15 @@ def test_the_shipped_numbers_are_those_that_were_measured(bank):
     assert low == pytest.approx(1 / 97, abs=0.01) and low > LOW_SHARE * 0.05
     assert found.p_values["javascript"] == pytest.approx(0.01 / (1 - LOW_SHARE))
     assert found.tra["python"] == 1.0
+
+
+def test_python_s_language_model_predicts_python_best_and_the_seed_comes_second(bank):
+    found = perplexity(bank, CODE, PerplexityOptions(prefix=16, every=16))
+    alone = {**found.experts, "seed": found.seed}
+    assert alone.keys() == {*bank.names, "seed"}
+    assert sorted(alone, key=alone.get)[:2] == ["python", "seed"]
+    assert found.mixture < found.seed
+    assert [turn.expert for turn in found.turns] == ["seed", "python"]
 
 
 def test_the_command_needs_no_bank_to_read_but_one_to_write(capsys, tmp_path):

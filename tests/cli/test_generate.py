@@ -175,9 +175,8 @@ def test_bad_flags_are_one_line(run, bank, flags, words):
 
 def test_bad_banks_and_prompts_are_one_line(run, bank, tmp_path, monkeypatch):
     refused(run("--bank", tmp_path / "nowhere", PROMPT), "no bank")
-    refused(run(PROMPT), "no language models", "configs/modular.py")  # the bank that ships
     tiny_bank.on_disk(tmp_path / "plain")
-    refused(run("--bank", tmp_path / "plain", PROMPT), "no language models")
+    refused(run("--bank", tmp_path / "plain", PROMPT), "no language models", "configs/modular.py")
     some = tiny_lms.on_disk(tmp_path / "some", tiny_lms.bank(False, ("e1",)))
     refused(run("--bank", some, "--expert", "e0", PROMPT), "'e0' has no language model")
     refused(run("--bank", some, "--expert", "seed", PROMPT), "no seed")

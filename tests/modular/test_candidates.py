@@ -87,6 +87,20 @@ def test_the_margin_is_the_least_that_will_do():
         candidates.calibrated_margin(means, winner, 1, 0.75)
 
 
+def test_no_larger_margin_is_affordable():
+    means = np.array([[1.0, 1.0, 1.0, 1.0], [1.1, 1.2, 1.3, 1.4], [9.0, 1.5, 9.0, 9.0]])
+    cost = lambda kept: (kept - 1) / 10
+    for share in (0.02, 0.026, 0.05, 0.08, 1.0):
+        margin = candidates.affordable_margin(means, 3, cost, share)
+        kept = [(means - means.min(0) <= m).sum() / 4 for m in (margin, margin + 0.1001)]
+        assert cost(kept[0]) <= share and (
+            cost(kept[1]) > share or kept[0] == kept[1] or share == 1
+        )
+    assert candidates.affordable_margin(means, 3, cost, 0.05) == pytest.approx(0.2)
+    assert candidates.affordable_margin(means, 2, cost, 1.0) == pytest.approx(0.4)  # two at most
+    assert candidates.affordable_margin(means, 3, cost, 0.0) == 0
+
+
 @pytest.mark.parametrize("kv_heads", [0, 2])
 def test_operations_are_those_of_the_matrices(kv_heads):
     config = LmConfig(vocab_size=64, d_model=16, heads=4, kv_heads=kv_heads, d_ff=24, blocks=2)

@@ -35,6 +35,7 @@ SCHEDULERS = {
     "past": lambda x, m: schedule.by_past(x, m, 5).expert,
     "past, last tokens": lambda x, m: schedule.by_past(x, m, 5, memory=4).expert,
     "past, every token": lambda x, m: schedule.by_past(x, m, 1).expert,
+    "posterior": lambda x, m: schedule.by_posterior(x, m, 3).expert,
     "best by prefix": lambda x, m: schedule.best_by_prefix(x, m, 2, 7),
     "best by past": lambda x, m: schedule.best_by_past(x, m, 2, 5),
     "mixture": lambda x, m: schedule.mixture(x, m).weights,
@@ -215,6 +216,20 @@ def test_a_switching_prior_follows_a_text_that_changes_hands():
     stay, move = (schedule.mixture(x, mask, switch=s) for s in (0.0, 0.01))
     assert (np.asarray(move.weights[1, :, 110:]) > 0.9).all()
     assert np.asarray(move.nats)[:, 100:].mean() < 1.2 < np.asarray(stay.nats)[:, 100:].mean()
+
+
+def test_who_decides_by_the_posterior_follows_a_text_that_changes_hands():
+    x = np.full((2, B, 200), 3.0, np.float32)
+    x[0, :, :100], x[1, :, 100:] = 1.0, 1.0
+    mask = np.ones((B, 200), bool)
+    late, soon = (f(x, mask, 8).expert for f in (schedule.by_past, schedule.by_posterior))
+    assert (np.asarray(soon[:, :8]) == SEED).all()
+    assert (np.asarray(soon[:, 8:104]) == 0).all() and (np.asarray(soon[:, 112:]) == 1).all()
+    assert (np.asarray(late[:, 112:192]) == 0).all()  # all of the past outweighs the new text
+    x[0] = np.nan  # not to be chosen
+    assert (np.asarray(schedule.by_posterior(x, mask, 8).expert[:, 8:]) == 1).all()
+    x[:] = np.nan
+    assert (np.asarray(schedule.by_posterior(x, mask, 8).expert) == SEED).all()
 
 
 def test_experts_without_a_probability_and_tokens_that_none_foresaw():

@@ -17,12 +17,13 @@ from cr_jax.studies.modular.nats import DomainNats
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """prefix: tokens that decide; every: tokens between decisions; switch: the mixtures' prior of
-    another expert at each token; most: candidates at most; margins: prefix -> nats/token by which
-    bigram models leave an expert out."""
+    """prefix: tokens that decide; every: tokens between decisions; often: likewise, of who follows
+    a text that changes; switch: the prior of another expert at each token; most: candidates at
+    most; margins: prefix -> nats/token by which bigram models leave an expert out."""
 
     prefix: int
     every: int = 64
+    often: int = 16
     switch: float = 0.01
     most: int = 4
     margins: Mapping[int, float] = dataclasses.field(default_factory=dict)
@@ -112,6 +113,15 @@ def past(d: DomainNats, plan: Plan) -> Tokens:
     return np.asarray(schedule.spoken(decided, d.experts, d.seed))
 
 
+def following(evidence: str, d: DomainNats, plan: Plan) -> Tokens | None:
+    """Decided often, by a posterior that expects switches; bigram models cost next to nothing."""
+    nll = d.bigrams if evidence == "bigrams" else d.speakers(evidence)
+    if nll is None:
+        return None
+    decided = schedule.by_posterior(nll, d.mask, plan.often, plan.switch)
+    return np.asarray(schedule.spoken(decided, d.experts, d.seed))
+
+
 def mixture(d: DomainNats, plan: Plan, best: int = 0, seed: bool = False) -> Tokens:
     """The posterior mixture; best: of so many by the prefix, after it; seed: with the seed too."""
     nll = np.concatenate([d.experts, d.seed[None]]) if seed else d.experts
@@ -165,6 +175,8 @@ ARMS: tuple[Arm, ...] = (
     top1("top1_rebuilding", _of(by_choice, "rebuilding")),
     top1("gate", _of(by_choice, "gate")),
     Arm("past", past),
+    Arm("following", _of(following, "experts")),
+    Arm("following_bigrams", _of(following, "bigrams")),
     Arm("mixture", mixture, reading=0),
     Arm("mixture_2", _of(mixture, best=2), reading=2, by_prefix=True),
     Arm("mixture_4", _of(mixture, best=4), reading=4, by_prefix=True),

@@ -1,5 +1,6 @@
 """The study of a finished run, and its section of the report."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,9 @@ def run(context: Any) -> dict:
     bare = Models(context, _experts_only(language_models))
     on_valid = measure(bare, valid, (), {})
     if all(d.bigrams is not None for d in on_valid.values()):
-        plan = Plan(main, every=plan.every, margins=margins(on_valid, prefixes, plan.most))
+        plan = dataclasses.replace(
+            plan, margins=margins(on_valid, prefixes, plan.most, language_models.config)
+        )
     facts, arms = run_models.facts(language_models), all_arms(scored.sets)
     domains = {n: nats[n] for n in names}
     tables = table(domains, plan, facts, prefixes, arms)
@@ -75,6 +78,7 @@ def run(context: Any) -> dict:
             "settings": {
                 "main_prefix": main,
                 "every": plan.every,
+                "often": plan.often,
                 "switch": plan.switch,
                 "most_candidates": plan.most,
                 "left_out": left_out,

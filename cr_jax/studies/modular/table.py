@@ -7,6 +7,7 @@ perplexity 14 % below the dense model's, every domain weighing the same.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,13 +15,19 @@ import numpy as np
 
 from cr_jax.config import LmConfig
 from cr_jax.errors import UserError
-from cr_jax.modular.candidates import calibrated_margin, prefix_means, scheduling_flops
+from cr_jax.modular.candidates import (
+    affordable_margin,
+    calibrated_margin,
+    prefix_means,
+    scheduling_flops,
+)
 from cr_jax.modular.schedule import prefix_nats
 from cr_jax.studies.modular.arms import ARMS, Arm, Plan, kept_by_bigrams, mixture
 from cr_jax.studies.modular.nats import DomainNats, Facts
 
 PREFIXES = (16, 32, 64, 128, 256)
 DIGITS = 6  # of a figure
+AFFORDABLE = 0.02  # share of one model's operations on a window that deciding may cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,21 +128,28 @@ def scheduling(
 
 
 def margins(
-    valid: Mapping[str, DomainNats], prefixes: Sequence[int], most: int, at_least: float = 0.99
+    valid: Mapping[str, DomainNats],
+    prefixes: Sequence[int],
+    most: int,
+    config: LmConfig,
+    at_least: float = 0.99,
 ) -> dict[int, float]:
-    """Of each prefix the least margin that keeps the winner in `at_least` of validation windows;
-    of one that no margin serves the largest that was needed."""
+    """Of each prefix the least margin that keeps the winner in `at_least` of validation windows.
+
+    None is so large that its candidates cost more than `AFFORDABLE` of one model's operations."""
     margin_of = {}
+    length = next(iter(valid.values())).mask.shape[1]
     for prefix in prefixes:
         means = [np.asarray(prefix_means(d.bigrams, d.mask, prefix)) for d in valid.values()]
         own = [np.asarray(prefix_nats(d.experts, d.mask, prefix)) for d in valid.values()]
         nearest = np.concatenate([x.argmin(0) for x in own])
         means = np.concatenate(means, axis=1)
+        cost = functools.partial(scheduling_flops, config, length, prefix, len(means))
+        most_of = affordable_margin(means, most, cost, AFFORDABLE)
         try:
-            margin_of[prefix] = calibrated_margin(means, nearest, most, at_least)
-        except UserError:
-            order = np.sort(means, axis=0)
-            margin_of[prefix] = float((order[min(most, len(order)) - 1] - order[0]).max())
+            margin_of[prefix] = min(most_of, calibrated_margin(means, nearest, most, at_least))
+        except UserError:  # no margin keeps so many winners
+            margin_of[prefix] = most_of
     return margin_of
 
 

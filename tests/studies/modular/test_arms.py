@@ -129,7 +129,13 @@ def test_what_was_not_measured_has_no_row():
     missing = {name for name in BY_NAME if said(name, d) is None}
     assert missing == {
         *("label", "label_noise", "label_encoder", "top1_code_length", "top1_bigrams", "gate"),
-        *("top1_candidates", "top1_rebuilding", "oracle_segment", "partition_3"),
+        *(
+            "top1_candidates",
+            "top1_rebuilding",
+            "oracle_segment",
+            "partition_3",
+            "following_bigrams",
+        ),
     }
     assert said("top1_candidates", plan=Plan(PREFIX)) is None  # no margin was fitted
 
