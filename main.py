@@ -43,10 +43,20 @@ def main(argv):
     sys.exit(status)
 
 
-def help_text() -> str:
-    """The flags of this program and every setting of a config."""
+def help_text(config: str = "") -> str:
+    """The flags of this program and every setting, with the values of `config` where it is given.
+
+    `UserError` where that file cannot be read.
+    """
+    from cr_jax.config.command_line import load
     from cr_jax.config.reference import as_text
 
+    values = load(config).to_dict() if config else None
+    shown = (
+        f"as {config} sets them, with the default in brackets where it is another;\n"
+        if config
+        else "at their defaults; a file in configs/ sets them (--config=FILE --help: to what),\n"
+    )
     own = [
         flags.FLAGS[name]
         for name in (
@@ -61,8 +71,8 @@ def help_text() -> str:
     ]
     listed = "\n".join(f"  --{flag.name:<18} {flag.help}" for flag in own)
     return (
-        f"{__doc__}\nFlags\n{listed}\n\nSettings, at their defaults; a file in configs/ sets "
-        f"them, the command line overrides it.\n\n{as_text()}"
+        f"{__doc__}\nFlags\n{listed}\n\nSettings, {shown}the command line overrides them.\n\n"
+        f"{as_text(values)}"
     )
 
 
@@ -71,12 +81,15 @@ def check(config, argv):
     from cr_jax.config import build
     from cr_jax.config.command_line import no_words
     from cr_jax.errors import UserError
+    from cr_jax.experiment import checks
 
     try:
         no_words(argv)
-        build({name: value for name, value in config.to_dict().items() if name != "ablation"})
+        raw = {name: value for name, value in config.to_dict().items() if name != "ablation"}
+        checks.settings(build(raw))
     except UserError as error:
         return complain("error", error)
+    print("flags and settings are in order; nothing was run")
     return 0
 
 
@@ -86,7 +99,11 @@ def parse(argv):
     from cr_jax.errors import UserError
 
     if _asks_for_help(argv):
-        print(help_text())
+        files = [word.partition("=")[2] for word in argv[1:] if word.startswith("--config=")]
+        try:
+            print(help_text(files[-1] if files else ""))
+        except UserError as error:
+            sys.exit(complain("error", error))
         sys.exit(0)
     missing = [f for f in ("config", "workdir") if not _given(argv, f)]
     if missing and not _given(argv, "flagfile"):

@@ -57,6 +57,14 @@ def test_one_line_names_the_file_and_what_it_has(folder):
     assert "no setting 'windoww'" in said
 
 
+def test_check_looks_at_studies_and_forms_and_runs_nothing(folder):
+    config = ROOT / "configs" / "quickstart.py"
+    said = refused(folder, config, "--workdir=run", "--check", "--config.studies=('geometri',)")
+    assert "unknown study 'geometri'" in said and "geometry" in said
+    said = refused(folder, config, "--workdir=run", "--check", "--config.model.bottleneck=folded")
+    assert "folded" in said and "fourier_query" in said
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -5,11 +5,12 @@ For `main.py --help` and, by `python -m cr_jax.config.reference > docs/config.md
 """
 
 import ast
+import json
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cr_jax.config import schema
 
@@ -98,13 +99,17 @@ def _described(text: str) -> dict[str, str]:
     return meanings
 
 
-def as_text() -> str:
-    """For a terminal of 100 columns."""
+def as_text(own: Mapping[str, Any] | None = None) -> str:
+    """For a terminal of 100 columns.
+
+    own: the values of a file, as groups of fields; where one is not the default, it is shown, and
+    the default in brackets.
+    """
     parts = []
     for group, fields in settings().items():
         parts.append(f"\n{TITLES.get(group, group)}")
         for s in fields:
-            head = f"  --config.{s.name}={s.default}"
+            head = f"  --config.{s.name}={_shown(s, own)}"
             if len(head) < 46 and len(s.meaning) < 52:
                 parts.append(f"{head:<46} {s.meaning}".rstrip())
             else:
@@ -115,6 +120,25 @@ def as_text() -> str:
                     ),
                 ]
     return "\n".join(parts).lstrip("\n") + "\n"
+
+
+def _shown(setting: Setting, own: Mapping[str, Any] | None) -> str:
+    """The value of the file, with the default where that is another."""
+    at: Any = own
+    for part in setting.name.split("."):
+        if not isinstance(at, Mapping) or part not in at:
+            return setting.default
+        at = at[part]
+    if isinstance(at, Mapping) and at:
+        return f"{{{', '.join(map(str, at))}}} ({setting.default})"
+    if isinstance(at, Mapping | tuple | list) and not at:
+        return setting.default
+    value = json.dumps(at) if isinstance(at, str) else repr(at).replace("'", '"')
+    try:
+        same = ast.literal_eval(setting.default) == at
+    except (SyntaxError, ValueError):  # a whole group, or a product such as 2 * 1024
+        same = False
+    return setting.default if same else f"{value} ({setting.default})"
 
 
 def as_markdown() -> str:

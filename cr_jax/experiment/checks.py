@@ -10,15 +10,26 @@ from cr_jax.config import Experiment
 from cr_jax.data.experiment_text import Corpora
 from cr_jax.errors import UserError
 from cr_jax.files import expanded
+from cr_jax.models import lm
 from cr_jax.models.layers import attention_kernel
 from cr_jax.modular import recipe
 from cr_jax.parallel.plan import Plan
 from cr_jax.scoring.calibrate import usable
+from cr_jax.studies import registry
 from cr_jax.training.loop import check_layout
 
 FILES = ("config.json", "parameters.txt", "metrics.jsonl", "report.json", "report.html")
 FOLDERS = ("checkpoints", "bank", "cache", "tokenizer", recipe.FOLDER)
 _IDS = {"bytes": 258, "gpt2": 50_257}  # of tokenizers that are known before any text is
+
+
+def settings(e: Experiment) -> None:
+    """`UserError` where a bottleneck, a language model or a study is not there or has no such
+    shape.  Needs no device and no text."""
+    models.check_bottleneck(e.model, e.scoring.rate)
+    lm.make_lm(e.lm)
+    lm.make_lm(e.lm_large)
+    registry.check(e)
 
 
 def devices(e: Experiment, plan: Plan) -> None:

@@ -29,7 +29,6 @@ from cr_jax.errors import UserError, complain, one_line, out_of_memory, printabl
 from cr_jax.experiment import checks, finished_bank, outcome
 from cr_jax.files import DISK_ERRORS, expanded, write_whole
 from cr_jax.inside import Inside
-from cr_jax.models import lm
 from cr_jax.modular import recipe
 from cr_jax.parallel import compiled, processes
 from cr_jax.parallel import plan as parallel
@@ -93,9 +92,7 @@ def _dispatch(raw: dict, workdir: str) -> None:
     """A config with a group `ablation` is a grid of experiments, any other a single one."""
     axes = raw.pop("ablation", None)
     experiment = settings.build(raw)
-    models.check_bottleneck(experiment.model, experiment.scoring.rate)
-    lm.make_lm(experiment.lm)
-    lm.make_lm(experiment.lm_large)
+    checks.settings(experiment)
     if axes is None:
         run(experiment, workdir)
         return

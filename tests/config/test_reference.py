@@ -64,3 +64,11 @@ def test_help_lists_the_flags_and_the_settings(tmp_path, flag):
         assert word in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert not list(tmp_path.iterdir())
+
+
+def test_help_beside_a_file_shows_its_values_and_the_defaults():
+    shown = reference.as_text({"name": "mine", "seed": 0, "model": {"window": 64, "latents": 8}})
+    assert '--config.name="mine" ("experiment")' in shown
+    assert "--config.model.window=64 (512)" in shown
+    assert "--config.seed=0  " in shown and "--config.model.latents=8  " in shown
+    assert reference.as_text({}) == reference.as_text()
