@@ -26,25 +26,14 @@ def notes() -> dict[str, str]:
 
 @table("index")
 def index() -> str:
-    """One row for each note."""
+    """One row for each note, newest first; commands, commits and hardware head the notes."""
     rows = []
-    for name, text in notes().items():
+    for name, text in reversed(notes().items()):
         said = {k: v.replace("|", "/") for k, v in head(text).items()}
+        title = text.splitlines()[0].lstrip("# ")
         files = said["JSON"].replace("../../results/", "")
-        rows.append(
-            [
-                f"[{text.splitlines()[0].lstrip('# ')}](../docs/results/{name})",
-                said["Claim"],
-                said["Verdict"],
-                said["Command"],
-                said["Commit"],
-                said["Hardware"],
-                files,
-            ]
-        )
-    return markdown(
-        ["note", "claim", "verdict", "config or command", "commit", "hardware", "JSON"], rows
-    )
+        rows.append([f"[{title}](../docs/results/{name})", said["Claim"], said["Verdict"], files])
+    return markdown(["note", "claim", "verdict", "JSON"], rows)
 
 
 def origin(data: object) -> tuple[str, str]:

@@ -126,9 +126,24 @@ def prepare(e: Experiment, workdir: Path, say=lambda line: None, compare: bool =
 
 
 def check_sources(e: Experiment) -> None:
-    """`UserError` for a source that is not understood or not there; reads no text."""
-    for spec in dict.fromkeys(s for corpus in all_specs(e) for s in corpus.placed(e.data.root)):
-        check_source(spec)
+    """`UserError`, which names the setting, for a source that is not understood or not there; reads
+    no text."""
+    seen: set[str] = set()
+    for corpus in all_specs(e):
+        for written, spec in zip(corpus.specs, corpus.placed(e.data.root), strict=True):
+            if spec in seen:
+                continue
+            seen.add(spec)
+            try:
+                check_source(spec)
+            except UserError as error:
+                group = "domains" if corpus.domain in e.data.domains else "unseen"
+                root = (
+                    f" ({{root}} is config.data.root={e.data.root})" if "{root}" in written else ""
+                )
+                raise UserError(
+                    f"config.data.{group}.{corpus.domain}.{corpus.split}: {error}{root}"
+                ) from error
 
 
 def _overlap(train, valid, test, say):

@@ -101,7 +101,7 @@ def test_bad_arguments_are_one_line_and_leave_nothing(call, place):
     refused(call("stray"), "unexpected argument 'stray'")
     refused(call("--jobs=0"), "--jobs=0", "1 to 1024")
     refused(call("--jobs=many"), "--jobs=many")
-    refused(call("--config.data.root=/nowhere"), "/nowhere", "matches no file")
+    refused(call("--config.data.root=/nowhere"), "/nowhere", "matches no file", ".train")
     refused(call("--config.data.max_train_tokens=-1"), "max_train_tokens")
     refused(call("--config.data.tokens=x"), "config.data.tokens", "leave it out")
     refused(call(out="text"), "is no token folder")
