@@ -13,6 +13,7 @@ from cr_jax.cli import (
     generate,
     modular,
     perplexity,
+    plugins,
     reconstruct,
     route,
     segment,
@@ -60,6 +61,7 @@ def _answer(argv: Sequence[str] | None) -> int:
             parser.error(f"unrecognized arguments: {' '.join(args.settings)}")
         need_stdout()  # nothing is changed in a bank without a word
         prepare()
+        plugins.load(getattr(args, "plugin", ()))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             status = args.run(args)
@@ -114,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
             help="folder with bank.json"
             + ("" if writes else " (default: the one that ships with cr_jax)"),
         )
+        plugins.add_argument(made)
         made.set_defaults(run=run)
         return made
 

@@ -37,7 +37,7 @@ def make_bottleneck(config: ModelConfig) -> Bottleneck:
         raise UserError(
             f"config.model.bottleneck must be one of {', '.join(BOTTLENECKS)}; got "
             f"{config.bottleneck!r}; one of your own must be registered first, by importing its "
-            "module"
+            "module (cr-jax --plugin MODULE)"
         )
     return BOTTLENECKS[config.bottleneck](config)
 
