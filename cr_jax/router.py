@@ -1,9 +1,8 @@
 """The router: which expert rebuilds a text best?  (Paper, routing rule.)  No gate is trained.
 
-tokens [B, L] -> every expert's residual [E, B] -> argmin; E experts, B windows, L tokens
-"""
+tokens [B, L] -> every expert's residual [E, B] -> argmin; E experts, B windows, L tokens."""
 
-import functools
+from functools import partial
 
 import jax
 import numpy as np
@@ -18,22 +17,21 @@ from cr_jax.routing.result import Route, WindowRoutes
 from cr_jax.scoring import residuals
 from cr_jax.scoring.batching import BatchSizes, checked, in_batches, in_groups
 
+Source = document.Text | Windows
 
-@functools.partial(jax.jit, static_argnames=("scorer", "groups"))
+
+@partial(jax.jit, static_argnames=("scorer", "groups"))
 def score_experts(scorer, params, tokens, mask, groups):
     """A `residuals.Scorer` of all experts in parallel: params [E, ...] -> [E, B, ...].  Pure.
     groups: (experts side by side, tokens of each whose logits are in memory)."""
-
-    def one_expert(expert, its_mask):
-        return scorer(expert, tokens, its_mask, groups[1])
-
+    one_expert = lambda expert, its_mask: scorer(expert, tokens, its_mask, groups[1])
     return in_groups(jax.vmap(one_expert), params, mask, groups[0])
 
 
 def score_windows(model, params, tokens, mask, rule, sizes):
     """`WindowSums` of windows [B, L] by every expert; params [E, ...], of a bank its `weights`."""
-    scorer = residuals.Scorer(residuals.window_sums, model, rule)
     groups = sizes.groups(jax.tree.leaves(params)[0].shape[0])
+    scorer = residuals.Scorer(residuals.window_sums, model, rule)
     return score_experts(scorer, params, tokens, mask, groups)
 
 
@@ -42,7 +40,7 @@ def score_bank(bank, windows, sizes=None, rule=None, rows=0):
     rows: windows of one call, 0: as suits.  `UserError` when the windows are not the bank's."""
     sizes, rule = checked(bank, windows, sizes, rule)
     weights = bank.params if rule == SEEN else bank.weights
-    score = functools.partial(score_windows, bank.model, weights, rule=rule, sizes=sizes)
+    score = partial(score_windows, bank.model, weights, rule=rule, sizes=sizes)
     return in_batches(score, windows, rows or sizes.rows(len(windows)))
 
 
@@ -50,14 +48,11 @@ def score_tokens(bank, windows, sizes=None):
     """`TokenScores` [E, B, L] of windows; at padding they mean nothing.  Errors: `score_bank`."""
     sizes, rule = checked(bank, windows, sizes)
     scorer = residuals.Scorer(residuals.token_scores, bank.model, rule)
-    groups = sizes.groups(len(bank.names))
-    score = functools.partial(score_experts, scorer, bank.weights, groups=groups)
+    score = partial(score_experts, scorer, bank.weights, groups=sizes.groups(len(bank.names)))
     return in_batches(score, windows, sizes.rows(len(windows)), axis=-2)
 
 
-def score(
-    bank: ExpertBank, text: document.Text | Windows, sizes: BatchSizes | None = None
-) -> np.ndarray:
+def score(bank: ExpertBank, text: Source, sizes: BatchSizes | None = None) -> np.ndarray:
     """Nats of every token by every expert [E, B, L], NaN at padding: the
     parts of a route's residuals.  All are in memory at once.  text, errors: as in `route`."""
     windows = document.whole(bank, text)
@@ -65,11 +60,7 @@ def score(
 
 
 def route(
-    bank: ExpertBank,
-    text: document.Text | Windows,
-    options: RouteOptions | None = None,
-    sizes: BatchSizes | None = None,
-    on_block=None,
+    bank: ExpertBank, text: Source, options: RouteOptions | None = None, sizes=None, on_block=None
 ) -> Route:
     """Sends one document to the expert with the lowest `ranking_score`.  text: a str, a path, parts
     of str, or Windows.  on_block: gets each scored block.  `UserError`: text or bank is empty."""
@@ -79,12 +70,9 @@ def route(
         return document.judge(bank, blocks, options, score_bank, sizes, on_block)
 
 
-def route_windows(
-    bank: ExpertBank, windows: Windows, sizes: BatchSizes | None = None
-) -> WindowRoutes:
+def route_windows(bank: ExpertBank, windows: Windows, sizes=None) -> WindowRoutes:
     """Every window on its own; it is unknown where p_values[expert, window] < alpha."""
-    sums = score_bank(bank, windows, sizes)
     lengths = windows.mask.sum(-1)
-    means = residuals.residual_means(sums.residual, lengths)
+    means = residuals.residual_means(score_bank(bank, windows, sizes).residual, lengths)
     ranked = residuals.lowest(ranking_score(bank, means, lengths))
     return WindowRoutes(means, ranked, p_values(bank, means, lengths))
