@@ -51,6 +51,13 @@ class LmConfig:
     d_ff: int = 1536  # width of the gated feed-forward layers
     blocks: int = 8  # of attention and feed-forward layers
     tie_embeddings: bool = False  # the vocabulary matrix is the transposed embedding
+    # Every kind but `decoder`; layer_norm: with biases, as TLinFormer's paper (models/lm/layer.py).
+    style: Literal["rms", "layer_norm"] = "rms"
+    # Of the kinds that keep compressed positions: tokens of the window that is being written, and
+    # as many compressed positions.  `sliding` sees twice as many; 0: its whole past.
+    chunk: int = 256
+    stages: int = 1  # times that these compress: blocks / stages layers each
+    sinks: int = 4  # first positions that `sliding` always sees
     # Tokens that it reads at once where nobody asks for another number: its rotary positions know
     # no places beyond those of its training.  0: config.modular.window.
     window: int = 0

@@ -92,7 +92,8 @@ def check(e: Experiment) -> None:
     """`UserError`, before text is read, where this computer cannot train the language models."""
     models = [e.lm, *([e.lm_large] if "dense_large" in e.modular.arms else [])]
     for lm in models:
-        make_lm(dataclasses.replace(lm, vocab_size=lm.vocab_size or 256))
+        window = lm.window or e.modular.window
+        make_lm(dataclasses.replace(lm, vocab_size=lm.vocab_size or 256, window=window))
         attention_kernel(lm)
         row_kernels(lm, True)
     if not e.modular.seed_tokens:

@@ -9,7 +9,7 @@ import re
 import jax
 
 from cr_jax.config import LmConfig, ModelConfig
-from cr_jax.models import make_bottleneck
+from cr_jax.models import lm, make_bottleneck
 
 # Dense bf16 TFLOP/s of one chip from the vendors' data sheets, by a name within `device_kind`; the
 # longest one found counts.  `benchmarks/throughput.py` measures a large matrix product instead.
@@ -84,17 +84,8 @@ def classifier_flops_per_token(model: ModelConfig) -> float:
 
 
 def lm_flops_per_token(config: LmConfig, window: int) -> float:
-    """Training FLOPs per token of a `models.lm.Decoder`, counted as `forward_flops` counts.
-
-        3 x 2 (n (2 d^2 + 2 d g + 3 d f + 2 T d) + d V)
-
-    of n blocks whose keys and values have width g; T: the window.
-    """
-    c = config
-    d = c.d_model
-    keys = (c.kv_heads or c.heads) * (d // c.heads)
-    block = 2 * d * d + 2 * d * keys + 3 * d * c.d_ff + 2 * window * d
-    return 6.0 * (c.blocks * block + d * c.vocab_size)
+    """Training FLOPs per token of a language model: 3 x its kind's, counted as here."""
+    return 3.0 * lm.forward_flops(config, window)
 
 
 def flops_per_token(model: ModelConfig) -> float:

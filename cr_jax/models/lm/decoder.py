@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from cr_jax.config import LmConfig
+from cr_jax.errors import UserError
 from cr_jax.models import kernels
 from cr_jax.models.kernels import add_norm, project, rms_norm
 from cr_jax.models.layers import SwiGlu, attention_kernel, compute_dtype, fan_in, row_kernels
@@ -173,6 +174,28 @@ class Decoder(nn.Module):
         x = self._embedded(tokens)
         first = jnp.broadcast_to(self.start.astype(x.dtype), (len(tokens), 1, x.shape[-1]))
         return jnp.concatenate([first, x], axis=1)
+
+
+def check(config: LmConfig, where: str = "config.lm") -> None:
+    """`UserError` for a style that the decoder has not."""
+    if config.style != "rms":
+        raise UserError(
+            f"{where}.style={config.style!r}: kind='decoder' has style='rms' alone; kind='sliding' "
+            "with chunk=0 is the plain Transformer in both"
+        )
+
+
+def forward_flops(config: LmConfig, window: int) -> float:
+    """Operations of a forward pass per token of `window`, as `training.speed` counts them.
+
+        2 (n (2 d^2 + 2 d g + 3 d f + 2 T d) + d V)
+
+    of n blocks whose keys and values have width g; T: the window.
+    """
+    c, d = config, config.d_model
+    keys = (c.kv_heads or c.heads) * (d // c.heads)
+    block = 2 * d * d + 2 * d * keys + 3 * d * c.d_ff + 2 * window * d
+    return 2.0 * (c.blocks * block + d * c.vocab_size)
 
 
 def _heads(x, count: int):

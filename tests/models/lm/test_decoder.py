@@ -106,7 +106,6 @@ def test_it_starts_at_the_uniform_distribution():
     [
         (dict(kv_heads=3), "kv_heads=3 must divide heads=4"),
         (dict(heads=3), "multiple of 2 x heads=6"),
-        (dict(kind="rnn"), "must be one of decoder"),
         (dict(blocks=0), "config.lm.blocks must be at least 1"),
         (dict(d_ff=-5), "config.lm.d_ff must be at least 1"),
     ],
