@@ -66,7 +66,7 @@ class ChunkedModel(Model):
 
 
 def check(config: LmConfig, where: str = "config.lm") -> None:
-    """`UserError` for chunks or stages that cannot be, and windows that are cut at another place."""
+    """`UserError` for chunks or stages that cannot be, or a window that is no whole chunks."""
     if config.chunk < 1:
         raise UserError(
             f"{where}.chunk={config.chunk}: kind={config.kind!r} needs a window of 1 or more tokens"

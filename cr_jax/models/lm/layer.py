@@ -150,13 +150,12 @@ def attend(
     mask: Any = None,
 ) -> Float[Array, "B T H K"]:
     """Softmax attention of every query; mask [1, 1, T, S]: True where it may look."""
-    kind = attention_kernel(config)
+    kind, given = attention_kernel(config), over.lengths
+    if queries.shape[1] == 1 and mask is None and not causal:
+        return one_query(queries, over)
     odd = mask is not None and (mask.shape[-1] % 2 or mask.shape[-2] % 2)
-    if queries.shape[-1] % 8 or odd or queries.shape[1] == 1:
-        # cuDNN wants heads of a multiple of 8, and even lengths under a mask; one query is a
-        # product of a matrix with a vector.
-        kind = "xla"
-    given = over.lengths
+    if queries.shape[-1] % 8 or odd:
+        kind = "xla"  # cuDNN wants heads of a multiple of 8, and even lengths under a mask
     return jax.nn.dot_product_attention(
         queries,
         over.keys,
@@ -169,6 +168,35 @@ def attend(
         else jnp.full_like(given, queries.shape[1]),
         implementation=kind,
     )
+
+
+def one_query(queries: Float[Array, "B 1 H K"], over: KeysValues) -> Float[Array, "B 1 H K"]:
+    """`attend` of one query, which reads every key and value once: products of matrix and vector.
+
+    A cuDNN kernel gives one query to one multiprocessor a head, and leaves the others idle.
+    """
+    return jax.nn.dot_product_attention(
+        queries, over.keys, over.values, key_value_seq_lengths=over.lengths, implementation="xla"
+    )
+
+
+def one_query_by_sums(
+    queries: Float[Array, "B 1 H K"], over: KeysValues
+) -> Float[Array, "B 1 H K"]:
+    """`one_query` as sums of products that a compiler can fuse; also of keys and values in int8.
+
+    Sums are float32.  Queries of one group of heads read their keys once each.
+    """
+    k, v = over.keys, over.values
+    wide = lambda x: x.astype(jnp.float32)
+    q = wide(queries).reshape(len(queries), 1, k.shape[2], -1, queries.shape[-1])
+    scores = jnp.sum(q * wide(k)[:, :, :, None], axis=-1) * queries.shape[-1] ** -0.5
+    if over.lengths is not None:
+        seen = jnp.arange(k.shape[1])[None] < over.lengths[:, None]
+        scores = jnp.where(seen[:, :, None, None], scores, jnp.float32(-1e30))
+    weights = jax.nn.softmax(scores, axis=1)
+    out = jnp.sum(weights[..., None] * wide(v)[:, :, :, None], axis=1, keepdims=True)
+    return out.reshape(queries.shape).astype(queries.dtype)
 
 
 def finish(

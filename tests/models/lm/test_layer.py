@@ -3,12 +3,14 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_long
 
 from cr_jax.config import LmConfig
 from cr_jax.models import lm
+from cr_jax.models.lm import layer
 
 REPORTED = LmConfig(
     vocab_size=50257, d_model=432, heads=12, d_ff=1280, blocks=8, tie_embeddings=True
@@ -43,4 +45,15 @@ def test_with_the_same_parameters_everything_seen_is_what_the_decoder_gives():
         tiny_long.of(kind="tlinformer", chunk=32),
     ):
         found = jax.jit(lm.make_lm(config).apply)(own, tiny_long.TOKENS)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_one_query_by_sums_is_one_query(groups):
+    draw = np.random.default_rng(0)
+    array = lambda *shape: jnp.asarray(draw.normal(size=shape), jnp.float32)
+    q, k, v = array(2, 1, 4, 8), array(2, 9, groups, 8), array(2, 9, groups, 8)
+    for lengths in (None, jnp.asarray([1, 7], jnp.int32)):
+        over = layer.KeysValues(k, v, lengths)
+        wanted, found = layer.one_query(q, over), layer.one_query_by_sums(q, over)
         np.testing.assert_allclose(found, wanted, atol=1e-5)
