@@ -338,3 +338,23 @@ def test_another_try_is_chosen_for_another_domain():
     assert found.params == {"x": "a", "y": "b"} and found.note["chosen"] == {"x": "a", "y": "b"}
     assert found.note["train_tokens"] == {"x": 5, "y": 20} and found.note["search_tokens"] == 50
     assert found.note["train_flops"] == 250.0
+
+
+def test_a_kind_with_compressed_positions_trains_like_any_other(tmp_path):
+    e = experiment(seed_batch=8)
+    kind = dataclasses.replace(TINY, kind="tlinformer", blocks=2, chunk=8)
+    e = dataclasses.replace(e, lm=kind)
+    made = Recipe(e, text(), recipe.sized(kind, tiny_corpora.TOKENIZER), lambda *_: {})
+    found = training_stage.run_stage(
+        made.seed(), e, tiny_corpora.TOKENIZER, tmp_path, lambda line: None
+    )
+    tokens = jnp.asarray(text().test["digits"].tokens[:, :W])
+
+    @jax.jit
+    def loss(params):
+        h = lm.make_lm(found.lm).apply(params, tokens)
+        return jnp.mean(objective.token_scores(h, lm.head(found.lm, params), tokens).nll)
+
+    assert float(loss(found.params["seed"])) < np.log(found.lm.vocab_size) - 1.5
+    with pytest.raises(UserError, match="chunk=5 must divide the window of 16 tokens"):
+        recipe.check(dataclasses.replace(e, lm=dataclasses.replace(kind, chunk=5)))
