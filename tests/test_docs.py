@@ -43,6 +43,14 @@ def test_the_blocks_of_extending_run_in_order(registries, tmp_path, monkeypatch)
         check_bottleneck(names["build"](odd).model)
 
 
+@pytest.mark.slow
+def test_the_block_of_long_contexts_runs():
+    page = (ROOT / "docs" / "long_context.md").read_text(encoding="utf-8")
+    (block,) = BLOCK.finditer(page)
+    line = page[: block.start(1)].count("\n")
+    exec(compile("\n" * line + block[1], "docs/long_context.md", "exec"), {"__name__": "page"})
+
+
 def test_names_that_are_taken_are_refused(registries):
     with pytest.raises(UserError, match="cannot be named 'fold'"):
         register_bottleneck("fold", bottlenecks.Fold)
