@@ -36,7 +36,7 @@ def get_config(variant="plain"):
         )
         for name in ("wiki", "code_python")
     }
-    config.data.update(max_train_tokens=24_000_000, count_overlap=False)
+    config.data.update(max_train_tokens=16_000_000, count_overlap=False)
     config.tokenizer.update(vocab_size=32768, train_bytes=4_000_000)
     config.model.update(  # compressors that only stand there
         window=512, d_model=128, d_latent=128, heads=2, d_ff=256, encoder_blocks=1, decoder_blocks=1

@@ -152,7 +152,7 @@ def _largest(state: int, args) -> int:
 
 
 def _measured(configs: Mapping[str, LmConfig], cells: list[Cell], args, end: float):
-    """(cell, its figures) of each; the next ones are compiled while one is measured."""
+    """(cell, its figures) of each, once all are compiled: compilers time kernels on the device."""
     with concurrent.futures.ThreadPoolExecutor(args.compilers) as pool:
         waiting = {}
         for cell in cells:
@@ -160,10 +160,10 @@ def _measured(configs: Mapping[str, LmConfig], cells: list[Cell], args, end: flo
             shapes = cache_shapes(cell.arm, config, cell.n, cell.batch, args.steps + config.chunk)
             made = lowered(cell.arm, config, shapes, args.steps, FORMS[cell.form])
             waiting[cell] = shapes, {k: pool.submit(x.compile) for k, x in made.items()}
+        concurrent.futures.wait([x for _, programs in waiting.values() for x in programs.values()])
         for cell, (shapes, programs) in waiting.items():
             if time.monotonic() > end:
-                for program in programs.values():
-                    program.cancel()
+                print(f"{cell.arm} at {cell.n:,}: left out, the time is over", flush=True)
                 continue
             try:
                 ready = {k: x.result() for k, x in programs.items()}
