@@ -112,7 +112,12 @@ def _experiment(file, arm: str, context: int, size: Mapping[str, Any], args) -> 
         config.data.root = args.data_root
     if args.tokens_folder:
         config.data.tokens = args.tokens_folder
-    e = settings.build(config.to_dict())
+    raw = config.to_dict()
+    if args.corpora:
+        if unknown := set(args.corpora) - set(raw["data"]["domains"]):
+            raise UserError(f"--corpora: the config has no {', '.join(sorted(unknown))}")
+        raw["data"]["domains"] = {n: raw["data"]["domains"][n] for n in args.corpora}
+    e = settings.build(raw)
     windows = max(1, size["windows"] // context)
     batch = max(1, size["step"] // context)
     e = dataclasses.replace(
@@ -211,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
         default=("plain", "sliding", "tlin", "tconst", "recurrent", "tlin_one", "tconst_one")
         + ("grouped",),
     )
+    p.add_argument("--corpora", type=words, default=(), help="of the config's; empty: all")
     p.add_argument("--contexts", type=lambda text: tuple(map(int, words(text))), default=())
     p.add_argument("--tokens", type=int, default=0, help="that each model reads; 0: as in the note")
     p.add_argument("--seconds", type=float, default=0, help="begin no cell that would end later")

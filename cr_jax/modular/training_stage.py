@@ -159,7 +159,7 @@ def stored_stage(place: Path, lm: LmConfig, record: Mapping[str, Any]) -> Finish
     record: what made it, or that part of it which must be the same.
     """
     note = read_sealed(place / NOTE)
-    old, wanted = note["record"], json.loads(json.dumps(record))
+    old, wanted = _completed(note["record"]), json.loads(json.dumps(record))
     differ = [line for group in wanted if (line := _unlike(group, old.get(group), wanted[group]))]
     if differ:
         raise UserError(
@@ -239,6 +239,14 @@ def _record(stage: Stage, e: Experiment, tokenizer: Tokenizer) -> dict[str, Any]
             "looks": e.modular.looks if stage.keep_best else 0,
         },
     }
+
+
+def _completed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored record with the model's fields that its writer's version did not have."""
+    model = record.get("model")
+    if not isinstance(model, Mapping):
+        return dict(record)
+    return {**record, "model": {**shape_of(LmConfig()), **model}}
 
 
 def _unlike(group: str, old: Any, wanted: Any) -> str:

@@ -358,3 +358,23 @@ def test_a_kind_with_compressed_positions_trains_like_any_other(tmp_path):
     assert float(loss(found.params["seed"])) < np.log(found.lm.vocab_size) - 1.5
     with pytest.raises(UserError, match="chunk=5 must divide the window of 16 tokens"):
         recipe.check(dataclasses.replace(e, lm=dataclasses.replace(kind, chunk=5)))
+
+
+def test_a_stage_of_a_version_with_fewer_settings_of_the_model_is_read(whole, folder):
+    _, found = whole
+    lm = found.arms["seed"].config
+    same = {"model": training_stage.shape_of(lm)}
+    place = folder / "lm" / "seed"
+    record = training_stage.read_sealed(place / training_stage.NOTE)
+    kept = (place / training_stage.NOTE).read_bytes()
+    for field in ("style", "chunk", "stages", "sinks"):
+        del record["record"]["model"][field]
+    training_stage.write_sealed(place / training_stage.NOTE, record)
+    try:
+        again = training_stage.stored_stage(place, lm, same)
+        assert tiny_run.same(again.params["seed"], found.seed)
+        other = {"model": {**same["model"], "chunk": 8}}
+        with pytest.raises(UserError, match="model: chunk"):
+            training_stage.stored_stage(place, lm, other)
+    finally:
+        (place / training_stage.NOTE).write_bytes(kept)
