@@ -17,6 +17,7 @@ from jaxtyping import Int
 from cr_jax.bank import ExpertBank
 from cr_jax.data.text_stream import windows_of_text
 from cr_jax.errors import UserError
+from cr_jax.models.lm import grouped
 from cr_jax.modular import decode
 from cr_jax.modular.characters import Characters
 from cr_jax.modular.deciding import Decision, Judge
@@ -218,6 +219,7 @@ def generate(
     """
     options = options or GenerateOptions()
     lms = BankLms(bank)
+    grouped.check_kind(lms.config)
     if options.expert == AUTO:
         lms.check_any()
     if options.mix > max(1, len(lms.speakers)):

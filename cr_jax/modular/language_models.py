@@ -14,7 +14,6 @@ from cr_jax.bank import ExpertBank, parameters
 from cr_jax.bank.files import BankFolder, consistent
 from cr_jax.bank.manifest import LM
 from cr_jax.errors import UserError
-from cr_jax.models.lm import grouped
 from cr_jax.modular.options import LACKING, NO_LMS, SEED_NAME
 from cr_jax.modular.schedule import SEED
 from cr_jax.modular.speakers import Models
@@ -24,8 +23,7 @@ KEPT = 4  # models that were read from the bank's folder and stay in the host's 
 
 
 class BankLms:
-    """Language models of a bank.  `UserError` for one that was made without any, or with a kind
-    that cannot speak.
+    """Language models of a bank, of any kind.  `UserError` for one that was made without any.
 
     config: their shape; has_seed; speakers: names of the experts that have a model.  Those of a
     bank that was loaded with lms=False stay on disk until they are asked for.
@@ -34,7 +32,6 @@ class BankLms:
     def __init__(self, bank: ExpertBank):
         if bank.lm is None:
             raise UserError(NO_LMS)
-        grouped.check_kind(bank.lm)
         self.config, self._bank = bank.lm, bank
         self._read: collections.OrderedDict[int, Any] = collections.OrderedDict()
         self._stored: dict[str | None, str] = {}  # on disk, None: the seed -> SHA-256

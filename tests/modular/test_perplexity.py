@@ -53,6 +53,14 @@ def test_windows_are_those_of_training_unless_others_are_asked_for(bank, found):
     assert other.experts["e0"] != found.experts["e0"]
 
 
+def test_language_models_of_any_kind_are_read_and_those_that_cannot_speak_refused(bank, found):
+    other = dataclasses.replace(tiny_lms.BYTES, kind="sliding", chunk=0)  # sees all, as these do
+    sliding = bank.changed(lm=other)
+    same = cr_jax.perplexity(sliding, TEXT, FINE)
+    assert same.seed == pytest.approx(found.seed, rel=1e-5)
+    refuses(lambda: cr_jax.generate(sliding, "abc"), "this bank's is 'sliding'")
+
+
 def test_turns_are_the_schedule_and_what_it_costs(found):
     assert [t.expert for t in found.turns] == ["seed", "e0", "e1"]
     assert (found.turns[1].start, found.turns[0].tokens) == (16, 16)
