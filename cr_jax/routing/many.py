@@ -83,12 +83,12 @@ def route_many(
 class ManyRouter:
     """Routes any number of texts, in bounded memory.
 
-    bank: the bigram models; experts: loads the bank that scores; exact: all experts score all
-    texts.  `UserError` for options that are about one text at a time.
+    bank: the bigram models; load: reads experts by their names, or all for None; exact: all
+    experts score all texts.  `UserError` for options that are about one text at a time.
     """
 
     bank: BigramBank
-    experts: "Callable[[], ExpertBank]"
+    load: "Callable[[tuple[str, ...] | None], ExpertBank]"
     options: RouteOptions = dataclasses.field(default_factory=RouteOptions)
     sizes: "BatchSizes | None" = None
     exact: bool = False
@@ -111,7 +111,8 @@ class ManyRouter:
         """Of a bank in memory, with the screen of the folder that it was read from."""
         from cr_jax.routing.chosen import bigram_bank
 
-        return cls(bigram_bank(bank), lambda: bank, options or RouteOptions(), sizes, exact)
+        load = lambda names: bank if names is None else bank.select(names)
+        return cls(bigram_bank(bank), load, options or RouteOptions(), sizes, exact)
 
     @classmethod
     def open(
@@ -119,10 +120,10 @@ class ManyRouter:
     ) -> "ManyRouter":
         """Of a stored bank, whose experts are read when they are needed."""
 
-        def load():
+        def load(names):
             from cr_jax.bank import ExpertBank
 
-            return ExpertBank.load(folder, lms=False)
+            return ExpertBank.load(folder, names, lms=False)
 
         return cls(BigramBank.load(folder), load, options or RouteOptions(), None, exact)
 
@@ -243,9 +244,10 @@ class ManyRouter:
 
     def _experts(self):
         if self._scorer is None:
-            from cr_jax.routing.chosen import Scorer
+            from cr_jax.routing.chosen import Experts, Scorer
 
-            self._scorer = Scorer(self.experts(), self.options, self.sizes)
+            experts = Experts(self.bank.names, self.bank.bigrams, self.load)
+            self._scorer = Scorer(experts, self.options, self.sizes)
         return self._scorer
 
     def _by_name(self, values) -> dict[str, float]:
