@@ -89,6 +89,7 @@ class Scorer:
         on_cpu = jax.default_backend() == "cpu"
         self._threads = ThreadPoolExecutor(memory.usable_cores() if on_cpu else 1)
         self._rows = 0
+        self._begun: list[Future] = []
 
     @functools.cached_property
     def bank(self) -> ExpertBank:
@@ -128,12 +129,19 @@ class Scorer:
         work = [
             self._threads.submit(self._score, nats, windows, *job) for job in self._jobs(chosen)
         ]
+        self._begun = [job for job in self._begun if not job.done()] + work
 
         def wait():
-            _wait(work)
+            for job in work:
+                job.result()
             return nats
 
         return wait
+
+    def cancel(self) -> None:
+        """Begins nothing more of what is waiting."""
+        for job in self._begun:
+            job.cancel()
 
     def _jobs(self, chosen: Bool[np.ndarray, "E B"]):
         """(experts or None for all, places of windows, rows of the program)"""
@@ -176,15 +184,6 @@ class Scorer:
         rows = self.sizes.rows(len(windows))
         score = functools.partial(router.score_bank, sizes=self.sizes, rows=rows)
         return dataclasses.replace(found, tra=document.tra(some, by, [windows], score))
-
-
-def _wait(work: list[Future]) -> None:
-    try:
-        for job in work:
-            job.result()
-    finally:
-        for job in work:
-            job.cancel()
 
 
 def joined(documents: list[Windows]) -> Windows:

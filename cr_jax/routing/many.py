@@ -132,12 +132,16 @@ class ManyRouter:
         the UserError of a text that cannot be read.  texts: str, paths, generators of the parts of
         one text, or a UserError, which is given back."""
         waiting: list[Callable[[], list[Answer]]] = []
-        for texts_of_round in _rounds(texts):
-            waiting.append(self._start(texts_of_round))
-            if len(waiting) > 1:
-                yield from waiting.pop(0)()
-        for rest in waiting:
-            yield from rest()
+        try:
+            for texts_of_round in _rounds(texts):
+                waiting.append(self._start(texts_of_round))
+                if len(waiting) > 1:
+                    yield from waiting.pop(0)()
+            for rest in waiting:
+                yield from rest()
+        finally:
+            if self._scorer is not None:
+                self._scorer.cancel()  # nobody waits for it: Ctrl-C, a closed output
 
     def _start(self, texts: list[Any]) -> Callable[[], list[Answer]]:
         """Tokenises and screens a round, and lets the experts begin; -> what waits for them."""
