@@ -9,10 +9,11 @@
     found.expert, found.margin, found.p_values
 
 A str is the text itself; a file is given as `pathlib.Path("f.py")`.  `route_many` routes a list of
-texts, much faster than one by one (docs/files.md).  `score` takes the same and
-gives the residuals behind a route, token by token; `route_windows` routes windows one by one;
-`segment` cuts a text where its domain changes (docs/segments.md).  `generate` goes on with a text
-and `perplexity` says what one costs, by the experts' language models (docs/modular.md).
+texts, much faster than one by one (docs/files.md); `residual_matrix` gives every expert's residuals
+of a list, `encode` and `decode` its latents and back.  `score` takes one text and gives the
+residuals behind its route, token by token; `route_windows` routes windows one by one; `segment`
+cuts a text where its domain changes (docs/segments.md).  `generate` goes on with a text and
+`perplexity` says what one costs, by the experts' language models (docs/modular.md).
 `RouteOptions`, `SegmentOptions`, `GenerateOptions` and `PerplexityOptions` say how, `BatchSizes`
 how much is computed at once.  Bad input raises `UserError`.  Names are imported on first use, so
 that `import cr_jax` stays light.
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from cr_jax.modular.options import GenerateOptions, PerplexityOptions
     from cr_jax.modular.perplexity import perplexity
     from cr_jax.router import route, route_windows, score
+    from cr_jax.routing.latents import decode, encode, residual_matrix
     from cr_jax.routing.many import route_many
     from cr_jax.routing.options import RouteOptions, SegmentOptions
     from cr_jax.routing.segment import segment
@@ -47,9 +49,12 @@ __all__ = [
     "SegmentOptions",
     "UserError",
     "__version__",
+    "decode",
+    "encode",
     "generate",
     "load",
     "perplexity",
+    "residual_matrix",
     "route",
     "route_many",
     "route_windows",
@@ -60,6 +65,7 @@ __all__ = [
 _HOMES = {
     "BatchSizes": "cr_jax.scoring.batching",
     **dict.fromkeys(("Expert", "ExpertBank", "load"), "cr_jax.bank"),
+    **dict.fromkeys(("decode", "encode", "residual_matrix"), "cr_jax.routing.latents"),
     "route_many": "cr_jax.routing.many",
     **dict.fromkeys(("GenerateOptions", "PerplexityOptions"), "cr_jax.modular.options"),
     **dict.fromkeys(("RouteOptions", "SegmentOptions"), "cr_jax.routing.options"),

@@ -3,11 +3,11 @@
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cr_jax.bank.files import CASCADE, BankFolder
+from cr_jax.bank.files import CASCADE, SCREEN, BankFolder
 from cr_jax.bank.manifest import BIGRAM
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import print_line, printable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cr_jax.bank import ExpertBank
     from cr_jax.bank.cascade_file import CandidateFit
     from cr_jax.config import Experiment
-    from cr_jax.data import Windows
+    from cr_jax.data import Corpus, Windows
 
 EPILOG = """\
   cr-jax bank fit-cascade --bank runs/bank/bank --config configs/bank.py --config.data.root=DATA
@@ -34,7 +34,8 @@ Each expert needs validation text that it was not trained on: the `valid` source
 --config, changed as for main.py by --config.GROUP.FIELD=VALUE (config.data.tokens reads a token
 folder); --valid NAME=SOURCE adds an expert, or replaces what the config says of it.  n windows
 without a miss say no more than that fewer than 3 / n are missed: give thousands.  BANK/cascade.json
-is written once all is measured.
+is written once all is measured; then BANK/screen.json, by which `cr-jax route` leaves to bigram
+models what they are certain of, from up to 100 documents of each expert's text.
 """
 
 
@@ -111,7 +112,23 @@ def run(args) -> int:
     for line in said(made.fitted):
         print_line(printable(line))
     print_line(printable(os.path.join(args.bank, CASCADE)))
+    _fit_screen(bank, given, experiment)
     return 0
+
+
+def _fit_screen(bank: "ExpertBank", given, experiment: "Experiment | None") -> None:
+    """Measures and stores the screen too, or says why there is none: the bank routes without."""
+    from cr_jax.bank import screen_file
+    from cr_jax.routing import screen_fit
+
+    try:
+        made = screen_fit.fit_screen(bank, documents(bank, given, experiment))
+    except UserError as error:
+        print_line(printable(f"no screen: {error}"))
+        return
+    screen_file.write(bank.folder, made)
+    print_line(printable(screen_fit.said(made)))
+    print_line(printable(os.path.join(str(bank.folder), SCREEN)))
 
 
 def _check_numbers(args) -> None:
@@ -167,13 +184,48 @@ def validation(
     most: int,
 ) -> "dict[str, Windows]":
     """At most `most` windows of each expert's validation text, in the bank's form and tokens."""
-    from cr_jax.data import Corpus, Reading, eval_windows, load_corpus
+    from cr_jax.data import eval_windows
+
+    mode, seed = ("packed", 0) if experiment is None else (experiment.data.mode, experiment.seed)
+
+    def cut(corpus) -> "Windows":
+        window, pad = bank.model.window, bank.tokenizer.pad_id
+        return eval_windows(corpus, window, limit=most, mode=mode, pad_id=pad, seed=seed)
+
+    return _cut(bank, given, experiment, cut)
+
+
+def documents(
+    bank: "ExpertBank", given: Mapping[str, Sequence[str]], experiment: "Experiment | None"
+) -> "dict[str, Windows]":
+    """Windows of whole documents of each expert's validation text, for a screen."""
+    from cr_jax.config import DOCUMENT_WINDOWS
+    from cr_jax.data import document_windows
+    from cr_jax.routing.screen_fit import DOCUMENTS
+
+    def cut(corpus) -> "Windows":
+        window, pad = bank.model.window, bank.tokenizer.pad_id
+        most = DOCUMENT_WINDOWS[-1] * window
+        return document_windows(
+            corpus, window, pad, limit=DOCUMENTS, most_tokens=most, least_tokens=window + 1
+        )
+
+    return _cut(bank, given, experiment, cut)
+
+
+def _cut(
+    bank: "ExpertBank",
+    given: Mapping[str, Sequence[str]],
+    experiment: "Experiment | None",
+    cut: "Callable[[Corpus], Windows]",
+) -> "dict[str, Windows]":
+    """Windows of each expert's validation text, in the bank's form and tokens."""
+    from cr_jax.data import Reading, load_corpus
     from cr_jax.data.corpus_specs import held_out_spec
 
     folder = _tokens(bank, experiment) if experiment and experiment.data.tokens else None
-    mode, seed = ("packed", 0) if experiment is None else (experiment.data.mode, experiment.seed)
 
-    def corpus(name: str, cache: Path) -> Corpus:
+    def corpus(name: str, cache: Path) -> "Corpus":
         if name in given:
             reading = Reading(text_form=bank.text_form)
             return load_corpus(given[name], bank.tokenizer, cache, reading=reading)
@@ -187,16 +239,9 @@ def validation(
     windows = {}
     with tempfile.TemporaryDirectory() as place:
         for name in bank.names:
-            cut = eval_windows(
-                corpus(name, Path(place)),
-                bank.model.window,
-                limit=most,
-                mode=mode,
-                pad_id=bank.tokenizer.pad_id,
-                seed=seed,
-            )
+            own = cut(corpus(name, Path(place)))
             # Copied: the place of the tokens goes.
-            windows[name] = dataclasses.replace(cut, tokens=cut.tokens.copy(), mask=cut.mask.copy())
+            windows[name] = dataclasses.replace(own, tokens=own.tokens.copy(), mask=own.mask.copy())
     return windows
 
 

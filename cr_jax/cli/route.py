@@ -26,6 +26,16 @@ Prints one line per file, in order:
   R       residual of each expert in nats/token, best first; `cr-jax bank list` says of what;
           R+X where the bank's rule adds X to what is not typical of the expert, and ranks by both
 
+A bank whose screen was fitted (`cr-jax bank fit-cascade`; the one that ships has it) lets bigram
+models, tiny compressors counted on the experts' own text, decide alone where they are certain of
+the expert and that it knows the text.  p is then "usual (bigram models)", and M and R are of the
+bigram models.  All other texts are scored by the experts that may win, only these are shown, and M
+is inf where there is one.  --exact lets all experts score every text.
+
+A folder stands for its files, hidden ones left out; what is not text there is passed over and
+counted.  --jsonl reads JSON lines and writes each with its "route", --null documents between NUL
+bytes.  Answers come in the order of the texts; a summary of folders and streams on stderr.
+
 With --cascade the experts' bigram models, tiny compressors counted on the experts' own text, read
 the text first; only the candidates, the experts whose bigram models have the lowest residuals, are
 scored in full and shown: as many as was measured for the bank, more where bigram models are near

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cr_jax.bank import Expert, ExpertBank, LanguageModels, parameters, store_lms
+from cr_jax.bank import Expert, ExpertBank, LanguageModels, parameters, screen_file, store_lms
 from cr_jax.bank.changes import take
 from cr_jax.bank.creation import put_in_place, recover
 from cr_jax.bank.files import CASCADE, SCREEN, BankFolder
@@ -20,6 +20,7 @@ from cr_jax.data import Windowing, sample
 from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
 from cr_jax.routing.cascade import MIN_CANDIDATES, Cascade
+from cr_jax.routing.screen_fit import DOCUMENTS, first_documents, fit_screen, said
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.bigram import TRAINING_TOKENS, count, with_bigram
 from cr_jax.scoring.calibrate import calibrate
@@ -36,7 +37,7 @@ def make(
 ) -> ExpertBank:
     """The bank of a run's experts, in FOLDER/bank: each calibrated on its own valid windows, with a
     bigram model of its own training text and its language model, if there are any; of more than
-    `MIN_CANDIDATES` experts also how many a cascade scores.
+    `MIN_CANDIDATES` experts also how many a cascade scores, and what bigram models decide alone.
 
     Written beside the bank of an earlier call, which it then replaces: a stop leaves one of them.
     Experts that were added to that bank since (`cr-jax bank add`) go along.
@@ -72,6 +73,10 @@ def make(
             say(_choose(bank, text.valid, experiment.eval))
         except UserError as error:  # the bank routes without
             say(f"no cascade: {error}")
+        try:
+            say(_screen(bank, text.valid_documents, experiment.eval))
+        except UserError as error:
+            say(f"no screen: {error}")
 
     def keep(added: SealedFiles, name: str) -> None:
         take(BankFolder(place), added.folder, name)
@@ -119,3 +124,11 @@ def _choose(bank, valid, settings) -> str:
         f"on average, {fit.agreement:.2%} of validation windows go where exact routing "
         "sends them"
     )
+
+
+def _screen(bank, documents, settings) -> str:
+    """Stores what the bigram models decide alone; -> a line about it."""
+    few = {name: first_documents(own, DOCUMENTS) for name, own in documents.items()}
+    made = fit_screen(bank, few, sizes=batch_sizes(settings))
+    screen_file.write(bank.folder, made)
+    return said(made)

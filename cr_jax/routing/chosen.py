@@ -7,6 +7,7 @@ Not in the paper.  Letters: E experts, B windows, D documents.
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -15,18 +16,65 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cr_jax import memory, router
-from cr_jax.bank import ExpertBank, selected
+from cr_jax.bank import ExpertBank
 from cr_jax.bank.bigram_bank import BigramBank
 from cr_jax.bank.files import consistent
 from cr_jax.bank.screen_file import read_of
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.routing import document, other_rule
-from cr_jax.routing.cascade import full_batches
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import Route
-from cr_jax.scoring.batching import BatchSizes, checked
+from cr_jax.scoring.batching import BatchSizes
+from cr_jax.scoring.bigram import table, with_bigrams
+from cr_jax.scoring.bigram_model import BigramModel, bits_without_loss
 from cr_jax.scoring.residuals import WindowSums
+
+
+class Experts:
+    """A bank's experts, each made ready when it is first needed.
+
+    names: in the order of the expert axis; bigrams: their models, or none; load: reads some of them
+    by name, or all for None.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        bigrams: tuple[BigramModel, ...],
+        load: Callable[[tuple[str, ...] | None], ExpertBank],
+    ):
+        self.names, self._load = names, load
+        # One program for all: tables of as many slots.
+        self._bits = max((bits_without_loss(b.keys) for b in bigrams), default=0)
+        self._lock = threading.Lock()
+        self._ready: dict[str | None, ExpertBank] = {}
+
+    def whole(self) -> ExpertBank:
+        """All experts, stacked."""
+        return self._made(None)
+
+    def one(self, name: str) -> ExpertBank:
+        """A bank of one expert."""
+        return self._made(name)
+
+    def some(self, names: tuple[str, ...]) -> ExpertBank:
+        """Experts that were made ready, for what is not computed on the device."""
+        if len(names) == len(self.names):
+            return self.whole()
+        first = self.one(names[0])
+        experts = tuple(self.one(name).experts[0] for name in names)
+        return first if len(names) == 1 else first.changed(experts=experts, folder=None)
+
+    def _made(self, name):
+        with self._lock:
+            if name not in self._ready:
+                bank = self._load(None if name is None else (name,))
+                if name is not None and bank.scoring.bigram_weight:
+                    own = table([bank.bigrams[name]], self._bits)
+                    vars(bank)["weights"] = with_bigrams(bank.params, own)
+                self._ready[name] = bank
+            return self._ready[name]
 
 
 class Scorer:
@@ -35,13 +83,18 @@ class Scorer:
     On a CPU, where XLA's loop over tokens keeps one core busy, by one thread per core.
     """
 
-    def __init__(self, bank: ExpertBank, options: RouteOptions, sizes: BatchSizes | None = None):
-        self.bank = other_rule.by_rule(bank, options.rule)
+    def __init__(self, experts: Experts, options: RouteOptions, sizes: BatchSizes | None = None):
+        self.experts, self.options = experts, options
         self.sizes = sizes or BatchSizes.for_device()
-        self.options = options
         on_cpu = jax.default_backend() == "cpu"
         self._threads = ThreadPoolExecutor(memory.usable_cores() if on_cpu else 1)
-        self._some = functools.lru_cache(maxsize=64)(self._select)
+        self._rows = 0
+        self._begun: list[Future] = []
+
+    @functools.cached_property
+    def bank(self) -> ExpertBank:
+        """All experts, by the rule that was asked for."""
+        return other_rule.by_rule(self.experts.whole(), self.options.rule)
 
     def start(
         self, documents: list[Windows], candidates: Bool[np.ndarray, "D E"]
@@ -72,41 +125,53 @@ class Scorer:
     ) -> Callable[[], Float[np.ndarray, "E B"]]:
         """Begins to score windows by the experts that are chosen for each; -> what waits for their
         nats, infinite where an expert was not chosen."""
-        checked(self.bank, windows, self.sizes)
         nats = np.full(chosen.shape, np.inf)
         work = [
             self._threads.submit(self._score, nats, windows, *job) for job in self._jobs(chosen)
         ]
+        self._begun = [job for job in self._begun if not job.done()] + work
 
         def wait():
-            _wait(work)
+            for job in work:
+                job.result()
             return nats
 
         return wait
 
+    def cancel(self) -> None:
+        """Begins nothing more of what is waiting."""
+        for job in self._begun:
+            job.cancel()
+
     def _jobs(self, chosen: Bool[np.ndarray, "E B"]):
-        """(experts, places of windows, rows of the program)"""
+        """(experts or None for all, places of windows, rows of the program)"""
         whole = chosen.all(0)
-        for at, rows in full_batches(np.flatnonzero(whole), self.sizes):
-            yield tuple(range(len(chosen))), at, rows
+        for at, rows in self._batches(np.flatnonzero(whole)):
+            yield None, at, rows
         for e in range(len(chosen)):
-            for at, rows in full_batches(np.flatnonzero(chosen[e] & ~whole), self.sizes):
-                yield (e,), at, rows
+            for at, rows in self._batches(np.flatnonzero(chosen[e] & ~whole)):
+                yield e, at, rows
 
-    def _score(self, nats, windows: Windows, experts, at: Int[np.ndarray, " n"], rows: int):
-        some = self._some(experts)
+    def _batches(self, at: Int[np.ndarray, " n"]):
+        """Places in batches of as many rows as an earlier one, where that holds them: a program
+        takes as long to make ready as hundreds of windows to score."""
+        for start in range(0, len(at), self.sizes.windows):
+            part = at[start : start + self.sizes.windows]
+            if len(part) > self._rows:
+                self._rows = self.sizes.rows(len(part)) if self._rows == 0 else self.sizes.windows
+            yield part, self._rows
+
+    def _score(self, nats, windows: Windows, e: int | None, at: Int[np.ndarray, " n"], rows: int):
+        some = self.bank if e is None else self.experts.one(self.experts.names[e])
         sums = router.score_bank(some, windows.take(at), self.sizes, rows=rows)
-        nats[np.ix_(experts, at)] = sums.residual
-
-    def _select(self, experts: tuple[int, ...]) -> ExpertBank:
-        if len(experts) == len(self.bank.names):
-            return self.bank
-        return selected(self.bank, np.array(experts))
+        if e is None:
+            nats[:, at] = sums.residual
+        else:
+            nats[e, at] = sums.residual[0]
 
     def _route(self, windows: Windows, nats, candidates) -> Route | UserError:
-        names = [n for n, c in zip(self.bank.names, candidates, strict=True) if c]
-        whole = len(names) == len(self.bank.names)
-        some = self.bank if whole else self.bank.select(names)
+        names = tuple(n for n, c in zip(self.experts.names, candidates, strict=True) if c)
+        some = self.bank if len(names) == len(self.experts.names) else self.experts.some(names)
         totals = document.Totals(some, self.options)
         totals.add(windows, WindowSums(nats[candidates], None))
         try:
@@ -118,22 +183,19 @@ class Scorer:
         by = names if self.options.tra == "all" else (found.nearest,)
         rows = self.sizes.rows(len(windows))
         score = functools.partial(router.score_bank, sizes=self.sizes, rows=rows)
-        return dataclasses.replace(found, tra=document.tra(self.bank, by, [windows], score))
-
-
-def _wait(work: list[Future]) -> None:
-    try:
-        for job in work:
-            job.result()
-    finally:
-        for job in work:
-            job.cancel()
+        return dataclasses.replace(found, tra=document.tra(some, by, [windows], score))
 
 
 def joined(documents: list[Windows]) -> Windows:
     """The windows of several documents."""
     fields = ("tokens", "mask", "document")
     return Windows(*(np.concatenate([getattr(x, f) for x in documents]) for f in fields))
+
+
+def experts_of(bank: ExpertBank) -> Experts:
+    """The experts of a bank in memory."""
+    bigrams = tuple(bank.bigrams.values())
+    return Experts(bank.names, bigrams, lambda names: bank if names is None else bank.select(names))
 
 
 def bigram_bank(bank: ExpertBank) -> BigramBank:

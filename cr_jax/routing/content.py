@@ -78,8 +78,12 @@ def _blank(character: str) -> bool:
 
 def has_content(tokenizer: Tokenizer, ids: Integer[np.ndarray, " T"]) -> bool:
     """Whether a few tokens already show that there is something to judge; False: look closer."""
-    few = np.unique(ids[:256])[:16]
-    kinds = {"".join(tokenizer.decode(few[i : i + 1]).split()) for i in range(len(few))}
-    whole = {kind for kind in kinds if kind and "\ufffd" not in kind}
-    characters = {c for kind in whole for c in kind if not _blank(c)}
-    return len(whole) > EDGES + 1 and len(characters) > 1
+    few = ids[:256]
+    characters = {c for c in set(tokenizer.decode(few)) if c != "\ufffd" and not _blank(c)}
+    kinds = set()
+    for i in np.unique(few):
+        text = tokenizer.decode(np.array([i]))
+        kinds.add(i if "\ufffd" in text else "".join(c for c in text if not _blank(c)))
+        if len(kinds - {""}) > EDGES + 1:
+            return len(characters) > 1
+    return False

@@ -83,12 +83,12 @@ def route_many(
 class ManyRouter:
     """Routes any number of texts, in bounded memory.
 
-    bank: the bigram models; experts: loads the bank that scores; exact: all experts score all
-    texts.  `UserError` for options that are about one text at a time.
+    bank: the bigram models; load: reads experts by their names, or all for None; exact: all
+    experts score all texts.  `UserError` for options that are about one text at a time.
     """
 
     bank: BigramBank
-    experts: "Callable[[], ExpertBank]"
+    load: "Callable[[tuple[str, ...] | None], ExpertBank]"
     options: RouteOptions = dataclasses.field(default_factory=RouteOptions)
     sizes: "BatchSizes | None" = None
     exact: bool = False
@@ -111,7 +111,8 @@ class ManyRouter:
         """Of a bank in memory, with the screen of the folder that it was read from."""
         from cr_jax.routing.chosen import bigram_bank
 
-        return cls(bigram_bank(bank), lambda: bank, options or RouteOptions(), sizes, exact)
+        load = lambda names: bank if names is None else bank.select(names)
+        return cls(bigram_bank(bank), load, options or RouteOptions(), sizes, exact)
 
     @classmethod
     def open(
@@ -119,10 +120,10 @@ class ManyRouter:
     ) -> "ManyRouter":
         """Of a stored bank, whose experts are read when they are needed."""
 
-        def load():
+        def load(names):
             from cr_jax.bank import ExpertBank
 
-            return ExpertBank.load(folder, lms=False)
+            return ExpertBank.load(folder, names, lms=False)
 
         return cls(BigramBank.load(folder), load, options or RouteOptions(), None, exact)
 
@@ -131,12 +132,16 @@ class ManyRouter:
         the UserError of a text that cannot be read.  texts: str, paths, generators of the parts of
         one text, or a UserError, which is given back."""
         waiting: list[Callable[[], list[Answer]]] = []
-        for texts_of_round in _rounds(texts):
-            waiting.append(self._start(texts_of_round))
-            if len(waiting) > 1:
-                yield from waiting.pop(0)()
-        for rest in waiting:
-            yield from rest()
+        try:
+            for texts_of_round in _rounds(texts):
+                waiting.append(self._start(texts_of_round))
+                if len(waiting) > 1:
+                    yield from waiting.pop(0)()
+            for rest in waiting:
+                yield from rest()
+        finally:
+            if self._scorer is not None:
+                self._scorer.cancel()  # nobody waits for it: Ctrl-C, a closed output
 
     def _start(self, texts: list[Any]) -> Callable[[], list[Answer]]:
         """Tokenises and screens a round, and lets the experts begin; -> what waits for them."""
@@ -243,9 +248,10 @@ class ManyRouter:
 
     def _experts(self):
         if self._scorer is None:
-            from cr_jax.routing.chosen import Scorer
+            from cr_jax.routing.chosen import Experts, Scorer
 
-            self._scorer = Scorer(self.experts(), self.options, self.sizes)
+            experts = Experts(self.bank.names, self.bank.bigrams, self.load)
+            self._scorer = Scorer(experts, self.options, self.sizes)
         return self._scorer
 
     def _by_name(self, values) -> dict[str, float]:

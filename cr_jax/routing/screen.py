@@ -24,6 +24,7 @@ LOW = 0.01  # share of an expert's documents that are too predictable to be usua
 HIGH = 0.85  # share of those that are cheap enough to be usual, at most
 SLACK = 0.05  # of them, between the dearest usual one and the cheapest that its expert refused
 SPARE = 1.25  # times the margin that was needed: a few hundred documents do not show the largest
+DOCUMENTS = 4 * FEWEST  # of all experts, at least, for a margin
 
 
 class Verdicts(NamedTuple):
@@ -80,11 +81,16 @@ def fit(
 ) -> Screen:
     """The screen of a bank.  Its margins hold the exact winner of `at_least` of the documents.
 
-    measured: by number of first windows.  `UserError` when there is no document.
+    measured: by number of first windows; of fewer than `DOCUMENTS` documents nothing is certain.
+    `UserError` when there are no more of any length.
     """
-    measured = {k: m for k, m in measured.items() if len(m.winner)}
+    most = max((len(m.winner) for m in measured.values()), default=0)
+    measured = {k: m for k, m in measured.items() if len(m.winner) >= DOCUMENTS}
     if not measured:
-        raise UserError("a screen needs validation documents of at least one window")
+        raise UserError(
+            f"a screen needs {DOCUMENTS} validation documents of a window or more, of all experts "
+            f"together; there are {most}"
+        )
     margins = {k: _margin(m, at_least) for k, m in measured.items()}
     usual = {
         name: {k: found for k, m in measured.items() if (found := _usual(m, e))}

@@ -36,10 +36,13 @@ class BigramTable(NamedTuple):
     alone: Float16[Array, "E V"]
 
 
-def table(bigrams: Iterable[BigramModel]) -> BigramTable:
-    """Bigram models of one vocabulary, stacked; each says what it says alone."""
+def table(bigrams: Iterable[BigramModel], least_bits: int = 0) -> BigramTable:
+    """Bigram models of one vocabulary, stacked; each says what it says alone.
+
+    least_bits: of the number of slots, so that tables of other models can have the same shape.
+    """
     bigrams = tuple(bigrams)
-    bits = max(bits_without_loss(s.keys) for s in bigrams)
+    bits = max(least_bits, *(bits_without_loss(s.keys) for s in bigrams))
     keys = np.zeros((len(bigrams), 1 << bits, WAYS), np.uint32)
     nats = np.full(keys.shape, np.inf, np.float16)
     for e, bigram in enumerate(bigrams):

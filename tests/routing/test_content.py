@@ -5,7 +5,7 @@ import pytest
 
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.data.windows import windows_of
-from cr_jax.routing.content import BLANK, REPEATED, Content
+from cr_jax.routing.content import BLANK, REPEATED, Content, has_content
 
 BYTES = ByteTokenizer()
 
@@ -52,3 +52,15 @@ def test_ids_that_no_text_has_are_neither_blank_nor_alike():
         content = Content(BYTES)
         content.add(windows_of(np.array(ids), 4, BYTES.pad_id))
         assert content.lacking == want
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n\t", "aaaa" * 99, "é" * 99, "\u200b" * 9, "a" * 99 + "bc"]
+)
+def test_a_quick_look_never_finds_what_is_not_there(text):
+    assert not has_content(BYTES, BYTES.encode(text))
+
+
+@pytest.mark.parametrize("text", ["some words of a text", "詩經國風", "\n\n  x = 12\n"])
+def test_a_quick_look_is_enough_for_usual_texts(text):
+    assert has_content(BYTES, BYTES.encode(text)) and lacking(text) == ""

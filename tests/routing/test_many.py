@@ -132,6 +132,16 @@ def test_texts_are_read_as_they_are_needed(bank, monkeypatch):
     assert len(list(answers)) == 199
 
 
+def test_a_caller_that_goes_away_is_not_worked_for(bank):
+    many = ManyRouter.of_bank(bank, sizes=SIZES, exact=True)
+    answers = many.route(iter([TEXTS[0] * 20] * 64))
+    assert next(answers).nearest == "e0"
+    begun = many._scorer._begun
+    assert not all(job.done() for job in begun)
+    answers.close()
+    assert any(job.cancelled() for job in begun)
+
+
 def test_banks_without_bigram_models_or_screen_are_scored_by_all(bank):
     for other in (without_bigrams(bank), in_memory(2)):
         found = route_many(other, TEXTS[:3], sizes=SIZES)

@@ -1,13 +1,11 @@
 """What bigram models decide alone: margins, usual ranges, and how they are fitted."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from tiny_bank import refuses
 
 from cr_jax.bank.screen_file import Screen
-from cr_jax.routing.screen import FEWEST, HIGH, SPARE, Measured, decide, fit
+from cr_jax.routing.screen import DOCUMENTS, FEWEST, HIGH, SPARE, Measured, decide, fit
 
 NAMES = ("a", "b", "c")
 SCREEN = Screen(
@@ -78,10 +76,11 @@ def test_the_margin_holds_the_winner_of_as_many_as_asked_for():
 
 
 def test_few_documents_decide_nothing():
-    few = Measured(*(x[: FEWEST - 1] for x in documents()))
-    assert fit({2: few}, ("a", "b"), 0.05, 0.0, 0.999).usual == {"a": {}, "b": {}}
-    none = Measured(np.zeros((0, 2)), np.zeros(0, int), np.zeros(0, bool))
-    refuses(lambda: fit({2: none}, ("a", "b"), 0.05, 0.0, 0.999), "documents")
-    assert dataclasses.asdict(fit({1: none, 2: few}, ("a", "b"), 0.05, 0, 0.999))["margins"] == {
-        2: 0.0
-    }
+    whole = documents()
+    some = Measured(*(x[: 100 + FEWEST - 1] for x in whole))
+    made = fit({2: some}, ("a", "b"), 0.05, 0.0, 0.999)
+    assert made.usual["b"] == {} and made.usual["a"]
+    few = Measured(*(x[: DOCUMENTS - 1] for x in whole))
+    assert fit({1: few, 2: whole}, ("a", "b"), 0.05, 0.0, 0.999).margins == {2: 0.0}
+    refuses(lambda: fit({2: few}, ("a", "b"), 0.05, 0.0, 0.999), str(DOCUMENTS - 1))
+    refuses(lambda: fit({}, ("a", "b"), 0.05, 0.0, 0.999), "documents")
