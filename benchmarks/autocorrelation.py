@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.results import commit, versions, write
 from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.data.sources import documents
+from cr_jax.data.text_form import text_form
 from cr_jax.errors import UserError, complain
 from cr_jax.router import score_bank
 from cr_jax.routing.document import blocks
@@ -68,10 +69,14 @@ def _long(bank: ExpertBank, spec: str, windows: int):
     """`measured` of every document of so many whole windows."""
     sizes = BatchSizes.for_device()
     for document in documents(spec):
-        if len(document.text) < windows * bank.model.window:  # a token is a character or more
+        tokens = windows * bank.model.window
+        if len(document.text) < tokens:  # a token is a character or more, about
+            continue
+        text = text_form(document.text, bank.text_form)
+        if len(bank.tokenizer.encode(text)) < tokens:
             continue
         nats = []
-        for block in blocks(bank, document.text, sizes.windows, windows):
+        for block in blocks(bank, text, sizes.windows, windows):
             lengths = block.mask.sum(-1)
             sums = np.asarray(score_bank(bank, block, sizes, rows=sizes.windows).residual, float)
             penalty = typicality_penalty(bank, residual_means(sums, lengths), lengths)
