@@ -1,6 +1,6 @@
 """What a bank from a stranger, a failing disk and a neighbour can do -> results/trust.json.
 
-    python -m benchmarks.torture.trust --out results/trust.json [--quick] [--lowest]
+    python -m benchmarks.torture.trust --out results/trust.json [--stride 7] [--lowest]
 
 --lowest: also `make test-lowest`, which installs the lowest versions of all packages.
 """
@@ -12,6 +12,7 @@ import io
 import json
 import multiprocessing
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -61,21 +62,21 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     p.add_argument("--out", required=True, metavar="FILE")
-    p.add_argument("--quick", action="store_true", help="a few of each")
+    p.add_argument("--loads", type=int, default=600, help="of a bank beside its writers")
+    p.add_argument("--stride", type=int, default=1, help="each so many-th file operation fails")
     p.add_argument("--lowest", action="store_true")
     a = p.parse_args(arguments)
     found = {
         "links": links(),
-        "races": races.run(30 if a.quick else 600),
-        "no_flock": no_flock(2 if a.quick else 20),
-        "write_failures": failures.run(29 if a.quick else 1),
+        "races": races.run(a.loads),
+        "no_flock": no_flock(20),
+        "write_failures": failures.run(a.stride),
         "terminal": terminal(),
         "bombs": bombs(),
         "lowest_versions": lowest() if a.lowest else "not run",
-        "command": "python -m benchmarks.torture.trust"
-        + " --quick" * a.quick
-        + f" --out {a.out}"
-        + " --lowest" * a.lowest,
+        "command": shlex.join(
+            ["python", "-m", "benchmarks.torture.trust", *(arguments or sys.argv[1:])]
+        ),
         "commit": commit(),
         "versions": versions(),
         "hardware": f"{os.cpu_count()} cores",
