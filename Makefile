@@ -1,13 +1,14 @@
 # The two commands of the README: `make demo` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 RUN = $(VENV)/bin/python
 
 # PyTorch's build for CPUs (190 MB) is not on PyPI: name the index or the folder that has it in
 # PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS.  TORCH=torch takes PyPI's, with gigabytes of CUDA.
 TORCH ?= torch==2.13.0+cpu
 
-.PHONY: install demo tables fast test test-torch torture lint clean
+.PHONY: install demo tables fast test test-lowest test-torch torture lint clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +39,17 @@ test: lint
 	$(RUN) -m benchmarks.tables --check
 	$(RUN) -m pytest -q -n 2 --dist worksteal
 
+# The lowest versions of all packages that setup.py allows, in an environment of its own.  Old
+# packages warn of themselves, so a warning is no error here.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow" -o filterwarnings=default
+
+$(LOWEST)/.installed: setup.py tests/lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint tests/lowest.txt --editable '.[test]'
+	touch $@
+
 # The PyTorch peer of the speed benchmarks computes what the JAX model computes.
 test-torch: install
 	$(RUN) -m pip install --quiet --disable-pip-version-check '$(TORCH)'
@@ -48,4 +60,4 @@ torture: install
 	$(RUN) -m benchmarks.torture --out results/torture.json
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info

@@ -18,7 +18,7 @@ from typing import Any
 from cr_jax.errors import UserError
 
 FORMAT = 1
-# What a disk says that is full or closed to us.
+# What a disk says that is full, closed to us, broken or no longer there.
 DISK_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -27,6 +27,7 @@ DISK_ERRORS = (
     errno.EACCES,
     errno.EPERM,
     errno.EIO,
+    errno.ESTALE,
 )
 
 

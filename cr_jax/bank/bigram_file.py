@@ -7,14 +7,15 @@ import safetensors.numpy
 
 from cr_jax.bank.headers import HEADER_MOST, read_arrays, read_header
 from cr_jax.errors import UserError
-from cr_jax.scoring.bigram_model import MOST, BigramModel, bits_without_loss, slot_bits
+from cr_jax.scoring.bigram_model import EXACT, MOST, BigramModel, bits_without_loss, slot_bits
 
-_PAIR = 6  # bytes of a key and its nats
+_PAIR = 10  # bytes of a key, its nats and its high bits
 
 
 def dumps(bigram: BigramModel) -> bytes:
-    """A bigram model as a safetensors file."""
-    return safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in bigram._asdict().items()})
+    """A bigram model as a safetensors file; `high` is left out where it is empty."""
+    fields = {k: v for k, v in bigram._asdict().items() if k != "high" or v.size}
+    return safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in fields.items()})
 
 
 def most_bytes(vocab_size: int) -> int:
@@ -28,7 +29,7 @@ def loads(data: bytes, vocab_size: int, where: Path) -> BigramModel:
     found = None
     if _is_bigram_file(header, vocab_size):
         arrays = read_arrays(data, where)
-        found = BigramModel(*(arrays[field] for field in BigramModel._fields))
+        found = BigramModel(**arrays)
     if found is None or not _makes_sense(found):
         raise UserError(
             f"{where} is no bigram model of {vocab_size} tokens: store the expert again"
@@ -47,13 +48,14 @@ def _is_bigram_file(header, vocab_size: int) -> bool:
             "nats": ("F16", shape),
             "after": ("F16", (vocab_size,)),
             "alone": ("F16", (vocab_size,)),
+            **({"high": ("U32", shape)} if "high" in header and vocab_size > EXACT else {}),
         }
     )
 
 
 def _makes_sense(bigram: BigramModel) -> bool:
     rising = (np.diff(bigram.keys.astype(np.int64)) > 0).all()
-    finite = all(np.isfinite(x).all() and (x >= 0).all() for x in bigram[1:])
+    finite = all(np.isfinite(x).all() and (x >= 0).all() for x in bigram[1:4])
     # More bits than this are no hashes, and would be a table of any size.
     return bool(
         rising and finite and bits_without_loss(bigram.keys) <= slot_bits(bigram.keys.size) + 2

@@ -56,7 +56,8 @@ are read in pieces.  Line ends (CR LF, CR) and composed or decomposed accents ma
 unless the bank was trained on raw text.  On a terminal a bar shows how far a
 large one is; --max-windows N judges it by its beginning: N windows of as many tokens as
 `cr-jax bank list` says.  --stop 0.99 scores a text until its winner is certain to 99%, by a t test
-of the margins of the windows so far, looked at after every 8; the line then says how many of the
+of the margins of blocks of the windows so far, from 48 windows on, which allows for neighbouring
+windows being alike; the line then says how many of the
 text's windows were scored (--json: "windows" and "of_windows"), and a text whose experts stay close
 is scored to its end.  A text that changes its domain later is judged by its beginning.
 

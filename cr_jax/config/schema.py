@@ -138,7 +138,9 @@ class TrainConfig:
     tokens: int = 0  # per expert
     seconds: float = 0.0  # of steps: compilation, validation and checkpoints do not count
     accumulate: int = 1  # micro-batches per step
-    loss_chunk: int = 8192  # tokens of a device whose logits stand in memory at once
+    # Tokens whose logits stand in memory at once: of a device, and of each of the experts that it
+    # runs side by side (experts_by="vmap"): n experts hold n times as many.
+    loss_chunk: int = 8192
     nested: float = 0.0  # share of windows trained at a random lower rate (Not in the paper)
     hidden: float = 0.0  # share of windows with hidden input tokens (Not in the paper)
     hidden_low: float = 0.1  # share of such a window's tokens: between low and high

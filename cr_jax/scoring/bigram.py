@@ -18,7 +18,14 @@ from cr_jax.scoring.bigram_model import (
 )
 from cr_jax.scoring.bigram_model import MOST as MOST
 from cr_jax.scoring.bigram_model import TRAINING_TOKENS as TRAINING_TOKENS
-from cr_jax.scoring.bigram_model import WAYS, bits_without_loss, pair_hashes, slots
+from cr_jax.scoring.bigram_model import (
+    WAYS,
+    bits_without_loss,
+    have_high,
+    high_bits,
+    pair_hashes,
+    slots,
+)
 from cr_jax.scoring.bigram_model import BigramModel as BigramModel
 from cr_jax.scoring.bigram_model import count as count
 from cr_jax.scoring.bigram_model import slot_bits as slot_bits
@@ -34,21 +41,27 @@ class BigramTable(NamedTuple):
     nats: Float16[Array, "E S 8"]  # infinite where a slot has room
     after: Float16[Array, "E V"]
     alone: Float16[Array, "E V"]
+    high: UInt32[Array, "E T 8"]  # T = S, or 0 where hashes alone tell pairs apart
 
 
 def table(bigrams: Iterable[BigramModel], least_bits: int = 0) -> BigramTable:
     """Bigram models of one vocabulary, stacked; each says what it says alone.
 
     least_bits: of the number of slots, so that tables of other models can have the same shape.
+    Where one comes from an older file without `high`, all are told by their hashes.
     """
     bigrams = tuple(bigrams)
     bits = max(least_bits, *(bits_without_loss(s.keys) for s in bigrams))
     keys = np.zeros((len(bigrams), 1 << bits, WAYS), np.uint32)
     nats = np.full(keys.shape, np.inf, np.float16)
+    told = have_high(bigrams)
+    high = np.zeros((len(bigrams), keys.shape[1] if told else 0, WAYS), np.uint32)
     for e, bigram in enumerate(bigrams):
         slot = slots(bigram.keys, bits)
         way = np.arange(slot.size) - np.searchsorted(slot, slot)
         keys[e, slot, way], nats[e, slot, way] = bigram.keys, bigram.nats
+        if told:
+            high[e, slot, way] = bigram.high
     return BigramTable(
         *map(
             jnp.asarray,
@@ -57,6 +70,7 @@ def table(bigrams: Iterable[BigramModel], least_bits: int = 0) -> BigramTable:
                 nats,
                 np.stack([s.after for s in bigrams]),
                 np.stack([s.alone for s in bigrams]),
+                high,
             ),
         )
     )
@@ -87,6 +101,9 @@ def token_nats(bigram: BigramTable, tokens: Int[Array, "B L"]) -> Float[Array, "
     hashes = pair_hashes(ids[:, :-1], ids[:, 1:])
     slot = slots(hashes, bigram.keys.shape[0].bit_length() - 1).astype(jnp.int32)
     here = bigram.keys[slot] == hashes[..., None]
+    if len(bigram.high):
+        own = high_bits(ids[:, :-1], ids[:, 1:], len(bigram.alone))
+        here &= bigram.high[slot] == own[..., None]
     known = jnp.min(jnp.where(here, bigram.nats[slot], jnp.inf), -1).astype(jnp.float32)
     alone = bigram.alone[tokens].astype(jnp.float32)
     other = bigram.after[tokens[:, :-1]].astype(jnp.float32) + alone[:, 1:]

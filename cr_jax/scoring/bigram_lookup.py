@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
-from cr_jax.scoring.bigram_model import BigramModel, pair_hashes
+from cr_jax.scoring.bigram_model import BigramModel, have_high, high_bits, pair_hashes
 
 ROWS = 1 << 15  # tokens looked up at a time: what is gathered stays in a cache
 
@@ -22,7 +22,10 @@ class BigramLookup:
     """
 
     def __init__(self, bigrams: Sequence[BigramModel]):
+        self._told = have_high(bigrams)
         every = np.concatenate([b.keys for b in bigrams])
+        if self._told:
+            every = _whole(every, np.concatenate([b.high for b in bigrams]))
         self.keys, rows = np.unique(every, return_inverse=True)
         self.nats = np.full((len(self.keys), len(bigrams)), np.inf, np.float32)
         owner = np.repeat(np.arange(len(bigrams)), [len(b.keys) for b in bigrams])
@@ -31,7 +34,8 @@ class BigramLookup:
         self.alone = np.stack([b.alone for b in bigrams], 1).astype(np.float32)
         # Where the keys of each block of hashes begin: a short way to a key's place.
         self._shift = np.uint32(32 - max(1, len(self.keys)).bit_length())
-        sizes = np.bincount(self.keys >> self._shift, minlength=(1 << 32 >> int(self._shift)))
+        hashes = (self.keys >> np.uint64(32)).astype(np.uint32) if self._told else self.keys
+        sizes = np.bincount(hashes >> self._shift, minlength=(1 << 32 >> int(self._shift)))
         self._first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
         self._most = int(sizes.max(initial=0))
 
@@ -41,6 +45,8 @@ class BigramLookup:
         before = np.concatenate([np.array([first], np.uint32), ids[:-1]])
         hashes = pair_hashes(before, ids)
         block = hashes >> self._shift
+        if self._told:
+            hashes = _whole(hashes, high_bits(before, ids, len(self.alone)))
         place, end = self._first[block], self._first[block + np.uint32(1)]
         nats = self.after[before] + self.alone[ids]
         looking = np.flatnonzero(place < end)  # tokens whose pair may still be found
@@ -72,3 +78,8 @@ class BigramLookup:
             owner = np.searchsorted(starts, at + cuts, side="right") - 1
             np.add.at(total, owner, np.add.reduceat(nats, cuts, axis=0, dtype=np.float64))
         return total
+
+
+def _whole(hashes, high):
+    """uint64 of each pair, sorted as its hash is: which pair it is."""
+    return hashes.astype(np.uint64) << np.uint64(32) | high.astype(np.uint64)

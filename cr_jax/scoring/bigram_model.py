@@ -16,6 +16,7 @@ numpy only; JAX looks them up in `scoring.bigram`, numpy in `scoring.bigram_look
 Letters: B windows, L tokens per window, V vocabulary, P pairs.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ from cr_jax.errors import UserError
 MAX_BIGRAMS = 65_536  # of one model: 0.4 MB
 MOST = 16 * MAX_BIGRAMS  # all bigram models of a bank get the memory of the largest
 TRAINING_TOKENS = 1 << 24  # tokens of a training text, at most
+EXACT = 1 << 16  # ids below it: no two pairs have one hash
+NO_HIGH = np.zeros(0, np.uint32)
 WAYS = 8  # pairs that share a slot: 32 bytes, the least that a GPU reads
 
 
@@ -33,13 +36,15 @@ class BigramModel(NamedTuple):
     """One domain's pairs, by the hash of a pair, and what to do about others.
 
     nats[i]: of a pair with hash keys[i] (sorted, all different); `after[v] + alone[w]` of any other
-    pair vw, `alone[w]` of a first token w.
+    pair vw, `alone[w]` of a first token w.  high[i]: `high_bits` of the pair, which tell it from
+    others of its hash; empty for V <= 65,536, where hashes do, and in older files.
     """
 
     keys: UInt32[np.ndarray, " P"]
     nats: Float16[np.ndarray, " P"]
     after: Float16[np.ndarray, " V"]
     alone: Float16[np.ndarray, " V"]
+    high: UInt32[np.ndarray, " H"] = NO_HIGH
 
 
 def count(
@@ -91,6 +96,7 @@ def count(
         _nats(p[stored][order]),
         _nats(np.where(total > 0, rest, 1)),
         _nats(alone),
+        high_bits(before, last, vocab_size)[stored][order] if vocab_size > EXACT else NO_HIGH,
     )
 
 
@@ -101,7 +107,7 @@ def _nats(p):
 def pair_hashes(before, last):
     """uint32 of each pair of tokens, numpy or JAX; different for different ids below 65,536.
 
-    Larger ids may share one, about as often as random numbers do.
+    Pairs of larger ids may share one, but none that also share their `high_bits`.
     """
     u = np.uint32
     x = (before << u(16)) ^ last
@@ -109,6 +115,19 @@ def pair_hashes(before, last):
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # MurmurHash3's last step
         x = (x ^ (x >> u(shift))) * u(factor)
     return x ^ (x >> u(16))
+
+
+def high_bits(before, last, vocab_size: int):
+    """uint32 of each pair of tokens: what of both ids is above 16 bits.  With the pair's hash it
+    says which pair it is."""
+    parts = ((vocab_size - 1) >> 16) + 1
+    return ((before >> 16) * parts + (last >> 16)).astype(np.uint32)
+
+
+def have_high(bigrams: Sequence[BigramModel]) -> bool:
+    """Whether pairs of these models of one vocabulary are told by more than their hashes: not in
+    one whose hashes suffice, nor where a model comes from an older file."""
+    return len(bigrams[0].alone) > EXACT and all(b.high.size == b.keys.size for b in bigrams)
 
 
 def _stored(hashes, saved, most: int):

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_bank
@@ -20,6 +22,7 @@ from cr_jax.routing.cascade import Cascade, fit_candidates
 from cr_jax.routing.options import RouteOptions
 from cr_jax.scoring import bigram, bigram_model
 from cr_jax.scoring.batching import BatchSizes
+from cr_jax.scoring.bigram_lookup import BigramLookup
 
 V = 40
 
@@ -332,3 +335,42 @@ def test_cascades_that_cannot_be_are_refused():
         with pytest.raises(UserError) as caught:
             call()
         assert word in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_probabilities_after_a_token_add_up_to_one_in_large_vocabularies_too():
+    """By hashes alone a pair that was never seen takes the share of a stored one."""
+    size = 70_000
+    random = np.random.default_rng(0)
+    after = random.integers(0, size, size)  # each token is always followed by the same one
+    pairs = np.stack([np.arange(size), after], 1).astype(np.int32)
+    made = bigram.count(pairs, np.ones(pairs.shape, bool), size)
+    assert made.high.size == made.keys.size > 30_000 and made.high.max() == 3
+
+    def sums(model):
+        one = bigram.BigramTable(*(x[0] for x in bigram.table([model])))
+        every = jnp.arange(size, dtype=jnp.int32)
+        rows = lambda v: jnp.stack([jnp.full(size, v, jnp.int32), every], 1)
+        nats = jax.jit(lambda v: bigram.token_nats(one, rows(v))[:, 1])
+        return np.array(
+            [np.exp(-np.asarray(nats(v), np.float64)).sum() for v in range(0, size, 4999)]
+        )
+
+    np.testing.assert_allclose(sums(made), 1, atol=0.01)
+    ids = np.concatenate([[v, w] for v, w in zip(random.integers(0, size, 2000), after[:2000])])
+    rows = jnp.asarray(np.stack([ids[:-1], ids[1:]], 1), jnp.int32)
+    one = bigram.BigramTable(*(x[0] for x in bigram.table([made])))
+    found = BigramLookup([made, made]).token_nats(ids[1:], int(ids[0]))[:, 1]
+    np.testing.assert_allclose(found, bigram.token_nats(one, rows)[:, 1], rtol=1e-3)
+    assert sums(made._replace(high=bigram_model.NO_HIGH)).max() > 1.3  # as in older files
+
+
+def test_a_large_vocabularys_model_is_stored_whole_and_an_older_file_is_read(tmp_path):
+    size, file = 70_000, tmp_path / "bigram.safetensors"
+    tokens = np.random.default_rng(0).integers(0, size, (40, 32)).astype(np.int32)
+    made = bigram.count(tokens, np.ones(tokens.shape, bool), size)
+    for model in (made, made._replace(high=bigram_model.NO_HIGH)):
+        read = bigram_file.loads(bigram_file.dumps(model), size, file)
+        for a, b in zip(model, read, strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(UserError, match="no bigram model"):
+        bigram_file.loads(bigram_file.dumps(made._replace(high=made.high[1:])), size, file)

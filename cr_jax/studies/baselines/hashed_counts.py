@@ -2,7 +2,7 @@
 
 import numpy as np
 from jaxtyping import Bool, Integer
-from scipy import sparse  # it comes with JAX
+from scipy import sparse
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio (Knuth's multiplicative hashing)
 
