@@ -9,9 +9,10 @@ from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies.entries import ATTACKS, MOST_WINDOWS, at_least, lengths_of, percent
 from cr_jax.studies.interface import Context, Section, Study
 from cr_jax.studies.unknown import leave_out, ood, token_statistics
+from cr_jax.studies.unknown.own_text import OwnText
 from cr_jax.studies.unknown.token_statistics import TokenStatistics
 
-SHORTEST = 64  # tokens of a cut window
+SHORTEST = 16  # tokens of a cut window
 
 
 def run(context: Context) -> dict:
@@ -27,12 +28,15 @@ def run(context: Context) -> dict:
     most = token_statistics.most_windows(
         len(names), 2 * len(names) * (1 + len(lengths)), MOST_WINDOWS
     )
-    valid = _measured(context, {n: context.text.valid[n].spread(most) for n in names}, lengths)
+    own_text = OwnText(names, context.text.train)
+    valid = _measured(
+        context, own_text, {n: context.text.valid[n].spread(most) for n in names}, lengths
+    )
     own = {n: w.spread(most) for n, w in context.own_test.items()}
-    test = _measured(context, own, lengths)
+    test = _measured(context, own_text, own, lengths)
     foreign = {n: w.spread(most) for n, w in context.text.test.items() if n not in names}
     inputs = ood.windows(bank.tokenizer, own, foreign, ATTACKS, context.experiment.seed)
-    strange = _measured(context, {n: w for n, w in inputs.items() if n not in names})
+    strange = _measured(context, own_text, {n: w for n, w in inputs.items() if n not in names})
     rule = leave_out.Rule(bank.scoring.typicality_weight)
     found = leave_out.run(names, valid[whole], {**test[whole], **strange[whole]}, rule)
     for entry in found["witnesses"].values():
@@ -49,7 +53,10 @@ def run(context: Context) -> dict:
 
 
 def _measured(
-    context: Context, windows: Mapping[str, Windows], lengths: tuple[int, ...] = ()
+    context: Context,
+    own_text: OwnText,
+    windows: Mapping[str, Windows],
+    lengths: tuple[int, ...] = (),
 ) -> dict[int, dict[str, TokenStatistics]]:
     """Of each length, and of whole windows, each domain's statistics."""
     bank, settings = context.bank, context.experiment.eval
@@ -59,7 +66,7 @@ def _measured(
     }
     for name, of in windows.items():
         score = lambda block: score_tokens(bank, block, sizes).residual
-        found = token_statistics.measure(score, of, lengths, causal=bank.scoring.predicted)
+        found = token_statistics.measure(score, of, lengths, bank.scoring.predicted, own_text)
         for length, statistics in found.items():
             by_length[length][name] = statistics
     return by_length

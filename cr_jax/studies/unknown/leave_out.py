@@ -4,6 +4,7 @@ Not in the paper.  Experts are independent, so leaving a domain out needs no tra
 rows are dropped, and every witness is fitted anew on the others' own validation windows.
 """
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -52,9 +53,8 @@ def run(
     are missing or too few, or too few validation windows for such a threshold.
     """
     _check(names, valid, test, rule)
-    found = {w: {"per_domain": {}} for w in witnesses.NAMES}
-    alarms = {w: [] for w in witnesses.NAMES}
-    on_valid = {w: [] for w in witnesses.NAMES}
+    found: dict = collections.defaultdict(lambda: {"per_domain": {}})
+    alarms, on_valid = collections.defaultdict(list), collections.defaultdict(list)
     for left_out, domain in enumerate(names):
         known = _Known(names, valid, test, rule, left_out)
         for w, cell in known.figures(test[domain]).items():
@@ -79,7 +79,7 @@ def run(
         entry["attack_accept"] = float(np.mean(let_in)) if let_in else None
         entry["valid_auroc"] = float(np.mean(on_valid[w]))
     return {
-        "witnesses": found,
+        "witnesses": dict(found),
         "default": max(found, key=lambda w: found[w]["valid_auroc"]),
         "target_false_alarm": rule.false_alarm,
     }
@@ -98,7 +98,7 @@ class _Known:
             rest = [s.take(np.concatenate([*p[:k], *p[k + 1 :]])) for s, p in zip(own, parts)]
             left = join([s.take(p[k]) for s, p in zip(own, parts)])
             scored.append(self._fitted(rest)(left))
-        self.valid = {w: np.concatenate([s[w] for s in scored]) for w in witnesses.NAMES}
+        self.valid = {w: np.concatenate([s[w] for s in scored]) for w in scored[0]}
         self.limits = {w: limit(x, rule.false_alarm) for w, x in self.valid.items()}
         self.score = self._fitted(own)
         self.test = self.score(join([test[names[e]] for e in self.rows]))

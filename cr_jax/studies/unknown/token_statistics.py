@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.studies.capacity.text_statistics import repetition
+from cr_jax.studies.unknown.own_text import OwnText
 
 CLIP = 2.0  # nats; a single token weighs no more than this in a comparison of two experts
 CLEAR = 1.0  # nats; by so much another expert must be ahead at a token to have won it
@@ -42,23 +43,25 @@ class TokenStatistics:
     rival_excess: Float[np.ndarray, "E E N"]
     rival_lead: Float[np.ndarray, "E E N"]
     distinct: Float[np.ndarray, " N"]  # log of the share of distinct tokens
+    novel: Float[np.ndarray, "E N"] | None = None  # `OwnText.novel`, where it was asked for
 
     def __len__(self) -> int:
         return self.residual.shape[1]
 
     def take(self, at) -> "TokenStatistics":
         """The windows at `at` (a slice, indices or a mask)."""
-        return TokenStatistics(*(getattr(self, f.name)[..., at] for f in dataclasses.fields(self)))
+        return _each(lambda x: x[..., at], [self])
 
 
 def join(parts: Sequence[TokenStatistics]) -> TokenStatistics:
     """The windows of all parts, in order."""
-    return TokenStatistics(
-        *(
-            np.concatenate([getattr(p, f.name) for p in parts], -1)
-            for f in dataclasses.fields(TokenStatistics)
-        )
-    )
+    return _each(lambda *x: np.concatenate(x, -1), parts)
+
+
+def _each(of: Callable[..., np.ndarray], parts: Sequence[TokenStatistics]) -> TokenStatistics:
+    """of(a field of all parts) -> the field; None stays None."""
+    fields = {f.name: [getattr(p, f.name) for p in parts] for f in dataclasses.fields(parts[0])}
+    return TokenStatistics(**{n: None if x[0] is None else of(*x) for n, x in fields.items()})
 
 
 def most_windows(experts: int, kinds: int, limit: int = 256, memory: int = 2**30) -> int:
@@ -72,12 +75,14 @@ def measure(
     windows: Windows,
     lengths: Sequence[int] = (),
     causal: bool = False,
+    own_text: OwnText | None = None,
 ) -> dict[int, TokenStatistics]:
     """-> the statistics of whole windows, under their L, and of those that have `length` tokens cut
     to their first, where there are any.
 
     score: nats of every token by every expert; what it gives at padding is not read.  causal: the
     score of a token does not depend on later ones, so that a cut window is not scored again.
+    own_text: the experts' own, for `novel`.
     """
     parts: dict[int, list[TokenStatistics]] = {n: [] for n in (*lengths, windows.tokens.shape[1])}
     for start in range(0, len(windows), BLOCK):
@@ -85,15 +90,17 @@ def measure(
         nats = score(block)
         for length, found in parts.items():
             if length == block.tokens.shape[1]:
-                found.append(statistics(nats, block))
+                found.append(statistics(nats, block, own_text))
             elif (long := block.mask.sum(-1) >= length).any():
                 cut = block.take(np.flatnonzero(long))
                 cut = dataclasses.replace(cut, mask=cut.mask & (np.cumsum(cut.mask, -1) <= length))
-                found.append(statistics(nats[:, long] if causal else score(cut), cut))
+                found.append(statistics(nats[:, long] if causal else score(cut), cut, own_text))
     return {length: join(found) for length, found in parts.items() if found}
 
 
-def statistics(nats: Float[np.ndarray, "E B L"], windows: Windows) -> TokenStatistics:
+def statistics(
+    nats: Float[np.ndarray, "E B L"], windows: Windows, own_text: OwnText | None = None
+) -> TokenStatistics:
     """Of one block.  `UserError`: fewer than three experts, or a window without tokens or with a
     token that has no finite score."""
     mask, experts = windows.mask, len(nats)
@@ -125,6 +132,7 @@ def statistics(nats: Float[np.ndarray, "E B L"], windows: Windows) -> TokenStati
         deviation=np.sqrt(mean(np.where(mask, (nats - residual[..., None]) ** 2, 0))),
         dearest=np.where(first, ordered, 0).sum(-1) / first.sum(-1),
         distinct=repetition(windows)[:, 0],
+        novel=None if own_text is None else own_text.novel(windows),
         **pairs,
     )
 

@@ -18,6 +18,7 @@ STRONGEST = 3  # other experts that a mean over pairs is of
 SHRINK, FLOOR = 0.5, 0.1  # of a covariance: share of the mean variance, and what is added, nats^2
 JOINED = ("residual", "pair_clipped", "pair_share")
 WITH_VECTOR = ("residual", "vector", "pair_share")
+NOVEL = "novel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class View:
     clipped: Float[np.ndarray, "N K"]
     share: Float[np.ndarray, "N K"]
     excess: Float[np.ndarray, "N K"]
+    novel: Float[np.ndarray, " N"] | None = None
 
     @property
     def itself(self) -> Bool[np.ndarray, "N K"]:
@@ -65,6 +67,7 @@ def view(
         statistics.rival_lead[row, gone, at],
         statistics.distinct,
         *pairs,
+        None if statistics.novel is None else statistics.novel[row, at],
     )
 
 
@@ -89,12 +92,15 @@ def fit(own: View) -> Callable[[View], dict[str, np.ndarray]]:
     vector: distance of the residual and of the clipped differences to all other experts from
       their medians, where only what is above them counts, under the winner's own covariance.
     repetition: the share of distinct tokens, unlike own text on either side.
+    novel: share of trigrams of tokens that the winner's own training text has not, less the median;
+      only where the statistics have it, as sum_novel: the mean of `WITH_VECTOR` and novel.
     Joined, each in units of its spread over all own text (99th percentile - median): `sum` and
     `largest` of `JOINED`, `sum_vector` and `largest_vector` of `WITH_VECTOR`; `least_p` and
     `fisher` of the conformal p-values of `JOINED`; `sum_repetition`: the larger of `sum` and half
     of repetition.
     """
-    singles = {name: make(own) for name, make in SINGLES.items()}
+    having = own.novel is not None
+    singles = {n: make(own) for n, make in SINGLES.items() if having or n != NOVEL}
     before = {name: score(own) for name, score in singles.items()}
     units = {name: _spread(x, 0.99) for name, x in before.items()}
     tables = {
@@ -106,6 +112,8 @@ def fit(own: View) -> Callable[[View], dict[str, np.ndarray]]:
         found = {name: one(seen) for name, one in singles.items()}
         even = {name: (x - units[name][0]) / units[name][1] for name, x in found.items()}
         p = np.stack([_p_values(tables[n], found[n], seen.winner) for n in JOINED])
+        if having:
+            found["sum_novel"] = np.mean([even[n] for n in (*WITH_VECTOR, NOVEL)], 0)
         for kind, names in (("", JOINED), ("_vector", WITH_VECTOR)):
             stack = np.stack([even[n] for n in names])
             found |= {"sum" + kind: stack.mean(0), "largest" + kind: stack.max(0)}
@@ -213,6 +221,5 @@ SINGLES: dict[str, Fit] = {
     "pair_share": _pairs(lambda seen: seen.share),
     "vector": _vector,
     "repetition": _either_side(lambda seen: seen.distinct),
+    NOVEL: _above(lambda seen: seen.novel),
 }
-JOINS = ("sum", "largest", "sum_vector", "largest_vector", "sum_repetition", "least_p", "fisher")
-NAMES = (*SINGLES, *JOINS)

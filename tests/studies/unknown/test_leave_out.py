@@ -1,5 +1,6 @@
 """Left-out domains on made-up token scores: what each witness must see, and must not."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.studies.unknown import leave_out, token_statistics, witnesses
+from cr_jax.studies.unknown import leave_out, token_statistics
 
 NAMES = ("patchwork", "distant", "one", "two", "three")
 TOKENS = 40
@@ -85,7 +86,7 @@ def test_joined_witnesses_see_both(found, witness):
 
 def test_text_of_a_known_domain_is_unknown_to_no_witness(found):
     """A negative control: the twin is drawn as a known domain is."""
-    for witness in witnesses.NAMES:
+    for witness in found["witnesses"]:
         twin = cell(found, witness, "twin")
         assert twin["kind"] == "unseen" and twin["reject_at_1pct"] <= 0.15, witness
         assert 0.3 < twin["auroc"] < 0.7, witness
@@ -104,6 +105,22 @@ def test_the_default_is_chosen_on_valid_and_the_result_is_json(found):
     assert found["default"] == max(of, key=lambda w: of[w]["valid_auroc"])
     assert of[found["default"]]["auroc"] > of["residual"]["auroc"]
     assert json.loads(json.dumps(found)) == found
+
+
+def test_strange_trigrams_are_a_witness_where_they_were_counted(found):
+    assert not {"novel", "sum_novel"} & found["witnesses"].keys()
+
+    def counted(made, seed):
+        share = np.random.default_rng(seed).uniform(0, 0.1, (len(NAMES), 60))
+        return {
+            n: dataclasses.replace(s, novel=share + (0.5 if n == "two" else 0.0))
+            for n, s in made.items()
+        }
+
+    again = leave_out.run(NAMES, counted(world(0), 0), counted(world(1), 1))
+    assert cell(again, "novel", "two")["auroc"] > 0.99 > 0.7 > cell(again, "novel", "one")["auroc"]
+    assert cell(again, "vector", "two") == cell(found, "vector", "two")
+    assert "sum_novel" in again["witnesses"]
 
 
 def test_figures_are_means_over_left_out_domains_only(found):

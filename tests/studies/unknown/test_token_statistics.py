@@ -58,7 +58,7 @@ def test_every_number_is_what_its_name_says(windows, nats):
     found = token_statistics.measure(scorer(nats, []), windows)[WINDOW]
     assert len(found) == 150 and {f.name for f in dataclasses.fields(found)} == {
         *of_one_window(nats[:, 0]),
-        "distinct",
+        *("distinct", "novel"),
     }
     for n in (0, 1, 63, 64, 149):
         for name, wanted in of_one_window(nats[:, n, windows.mask[n]]).items():
