@@ -47,7 +47,7 @@ def run(context: Context) -> dict:
         except UserError:  # a domain has no windows that long
             continue
         for witness, entry in found["witnesses"].items():
-            figures = (*leave_out.FIGURES, "false_alarm_at_1pct")
+            figures = (*leave_out.FIGURES, leave_out.ALARM)
             entry["by_length"][str(length)] = {k: cut[witness][k] for k in figures}
     return {"unknown_witnesses": {**found, "windows": most}}
 

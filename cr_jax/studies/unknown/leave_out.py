@@ -16,6 +16,7 @@ from cr_jax.studies.unknown.detection import auroc, fpr_at_95, limit
 from cr_jax.studies.unknown.token_statistics import TokenStatistics, join
 
 FIGURES = ("auroc", "fpr95", "reject_at_1pct")
+ALARM = "false_alarm_at_1pct"
 HELD_OUT, UNSEEN, ATTACK = "held_out", "unseen", "attack"
 
 
@@ -75,13 +76,45 @@ def run(
         ]
         held_out = [c for c in entry["per_domain"].values() if c["kind"] == HELD_OUT]
         entry |= {k: float(np.mean([c[k] for c in held_out])) for k in FIGURES}
-        entry["false_alarm_at_1pct"] = float(np.mean(alarms[w]))
+        entry[ALARM] = float(np.mean(alarms[w]))
         entry["attack_accept"] = float(np.mean(let_in)) if let_in else None
         entry["valid_auroc"] = float(np.mean(on_valid[w]))
     return {
         "witnesses": dict(found),
         "default": max(found, key=lambda w: found[w]["valid_auroc"]),
         "target_false_alarm": rule.false_alarm,
+    }
+
+
+def merge(reports: Sequence[dict]) -> dict:
+    """Results of `run`, with "by_length" or without, of several banks of the same domains as one:
+    means over banks, their number as "seeds" and the default chosen again; "attacks": the share of
+    each kind that the default lets in.  `UserError` when they have other domains or witnesses."""
+
+    def mean(parts):
+        if isinstance(parts[0], Mapping):
+            if any(p.keys() != parts[0].keys() for p in parts):
+                raise UserError(
+                    "the runs have other domains, lengths or witnesses: give runs of the same "
+                    "settings that differ by their seed"
+                )
+            return {k: mean([p[k] for p in parts]) for k in parts[0]}
+        return parts[0] if isinstance(parts[0], str | type(None)) else float(np.mean(parts))
+
+    found = mean([r["witnesses"] for r in reports])
+    for entry in found.values():
+        entry["seeds"] = len(reports)
+    default = max(found, key=lambda w: found[w]["valid_auroc"])
+    cells = found[default]["per_domain"].items()
+    return {
+        "witnesses": found,
+        "default": default,
+        "attacks": {
+            n.removeprefix(f"{ATTACK}/"): 1 - c["reject_at_1pct"]
+            for n, c in cells
+            if c["kind"] == ATTACK
+        },
+        "target_false_alarm": reports[0]["target_false_alarm"],
     }
 
 

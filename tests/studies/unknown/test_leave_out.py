@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.bank import witnesses as merging
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.studies.unknown import leave_out, token_statistics
@@ -151,6 +152,32 @@ def test_what_the_left_out_expert_says_has_no_part(found):
     for witness, figures in again.figures(spoilt[1]["distant"]).items():
         there = cell(found, witness, "distant")
         assert figures == {k: there[k] for k in figures}, witness
+
+
+def test_runs_of_several_seeds_are_merged_by_means(found, tmp_path, capsys):
+    other = json.loads(json.dumps(found))
+    for of in other["witnesses"].values():
+        of["auroc"] /= 2
+        of["valid_auroc"] = 0.5
+    other["witnesses"]["sum"]["valid_auroc"] = 2.0
+    paths = [tmp_path / f"{i}.json" for i in range(2)]
+    for path, report in zip(paths, (found, other), strict=True):
+        path.write_text(json.dumps({"unknown_witnesses": report}))
+    assert merging.main([*map(str, paths), "--out", str(tmp_path / "out.json")]) == 0
+    merged = json.loads((tmp_path / "out.json").read_text())
+    for name, of in merged["witnesses"].items():
+        parts = [r["witnesses"][name] for r in (found, other)]
+        assert of["auroc"] == pytest.approx(np.mean([p["auroc"] for p in parts]))
+        assert of["seeds"] == 2 and of["per_domain"]["one"]["kind"] == "held_out"
+    assert merged["default"] == "sum" != found["default"]
+    assert merged["attacks"] == {"one token": found["witnesses"]["sum"]["attack_accept"]}
+    del other["witnesses"]["sum"]["per_domain"]["twin"]
+    with pytest.raises(UserError, match="differ by their seed"):
+        leave_out.merge([found, other])
+    capsys.readouterr()
+    (tmp_path / "none.json").write_text("{}")
+    assert merging.main([str(tmp_path / "none.json"), "--out", str(tmp_path / "x")]) == 2
+    assert "study witnesses" in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(
