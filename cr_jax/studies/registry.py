@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 from cr_jax.config import Experiment
 from cr_jax.errors import UserError
-from cr_jax.studies import fingerprint, geometry, routing
+from cr_jax.studies import decisions, fingerprint, geometry, routing
 from cr_jax.studies.entries import ENTRIES
 from cr_jax.studies.interface import Context, Section, Study
 from cr_jax.studies.modular import entry as modular
+from cr_jax.studies.unknown import entry as unknown
 
 __all__ = ["STUDIES", "Context", "Section", "Study", "check", "register", "run"]
 
@@ -45,6 +46,8 @@ STUDIES: dict[str, Study] = {
         Study("geometry", lambda c: geometry.run(c.bank, c.text.test, c.experiment.seed)),
         *ENTRIES,
         modular.STUDY,
+        decisions.STUDY,
+        unknown.STUDY,
     )
 }
 

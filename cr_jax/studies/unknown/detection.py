@@ -38,6 +38,22 @@ def fpr_at_95(
     return float(np.mean(unknown <= known[place]))
 
 
+def limit(values: Real[np.ndarray, " N"], false_alarm: float) -> float:
+    """A score that a further exchangeable window exceeds with probability <= `false_alarm`.
+
+    `UserError`: a rate outside (0, 1), or too few values for it.
+    """
+    # rounded: 100 * 0.99 must be 99, whatever floating point makes of it
+    place = int(np.ceil(round((len(values) + 1) * (1 - false_alarm), 9)))
+    if not 0 < false_alarm < 1 or place > len(values):
+        raise UserError(
+            f"a false alarm rate of {false_alarm} must lie in (0, 1) and needs at "
+            f"least {int(np.ceil(1 / max(false_alarm, 1e-9))) - 1} validation "
+            f"windows; there are {len(values)}"
+        )
+    return float(np.sort(values)[place - 1])
+
+
 def _checked(known, unknown):
     sides = [np.sort(np.asarray(x, np.float64).ravel()) for x in (known, unknown)]
     if not all(x.size and not np.isnan(x).any() for x in sides):

@@ -18,7 +18,7 @@ from cr_jax.errors import UserError
 from cr_jax.studies.capacity.text_statistics import complexity, repetition
 from cr_jax.studies.sums import Sums
 from cr_jax.studies.unknown.attacks import attacks as make_attacks
-from cr_jax.studies.unknown.detection import auroc, fpr_at_95
+from cr_jax.studies.unknown.detection import auroc, fpr_at_95, limit
 from cr_jax.studies.unknown.scores import Signals, available, join
 
 ATTACK = "attack/"
@@ -213,7 +213,7 @@ class _Known:
             for r, fit in rules.items():
                 self._valid[r].append(fit(rest)(left))
         self._valid = {r: np.concatenate(x) for r, x in self._valid.items()}
-        self.limits = {r: _limit(x, protocol.false_alarm) for r, x in self._valid.items()}
+        self.limits = {r: limit(x, protocol.false_alarm) for r, x in self._valid.items()}
         tested = join([self._active(test[d]) for d in domains])
         self._test = {r: score(tested) for r, score in self.scorers.items()}
 
@@ -237,19 +237,6 @@ class _Known:
 
     def false_alarms(self) -> dict[str, float]:
         return {r: float(np.mean(x > self.limits[r])) for r, x in self._test.items()}
-
-
-def _limit(values: np.ndarray, false_alarm: float) -> float:
-    """A score that a further exchangeable window exceeds with probability <= `false_alarm`."""
-    # rounded: 100 * 0.99 must be 99, whatever floating point makes of it
-    place = int(np.ceil(round((len(values) + 1) * (1 - false_alarm), 9)))
-    if not 0 < false_alarm < 1 or place > len(values):
-        raise UserError(
-            f"a false alarm rate of {false_alarm} must lie in (0, 1) and needs at "
-            f"least {int(np.ceil(1 / max(false_alarm, 1e-9))) - 1} validation "
-            f"windows; there are {len(values)}"
-        )
-    return float(np.sort(values)[place - 1])
 
 
 def _summary(per_domain: dict, false_alarm: float, valid_auroc: float) -> dict:
