@@ -1,13 +1,15 @@
 """How well a stored bank cuts texts where their domain changes -> results/segments.json.
 
     python -m benchmarks.segments --config configs/pretrained.py --out results/segments.json \
-        --config.data.root=DATA [--bank BANK] [--mixed DATA/mixed --code python javascript]
+        --config.data.root=DATA [--bank BANK] [--mixed DATA/mixed] [--parsed FOLDER]
+        [--code python javascript]
 
 Spliced texts of the config's domains (`cr_jax.studies.segments`); --mixed: also documents of
 FOLDER/valid.jsonl.zst and FOLDER/test.jsonl.zst with labelled spans,
 {"text", "segments": [[start, end, "code" | "prose"], ...]} in characters.  There a token counts as
 code where the expert that it goes to is named by --code, and as prose otherwise; switch cost and
-minimum are those that are best on valid.
+minimum are those that are best on valid.  --parsed: the same of each kind of real files that
+`benchmarks.parsed_files` wrote to FOLDER.
 """
 
 import argparse
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--config", required=True)
     p.add_argument("--bank", default=str(pretrained.folder()))
     p.add_argument("--mixed")
+    p.add_argument("--parsed")
     p.add_argument("--code", nargs="*", default=[], metavar="EXPERT")
     p.add_argument("--out", required=True)
     a, overrides = p.parse_known_args(arguments)
@@ -64,13 +67,16 @@ def report(a, overrides: Sequence[str]) -> dict:
     """The study of the bank's own domains, and of mixed documents."""
     e = settings.build(load(a.config, overrides).to_dict())
     bank = ExpertBank.load(a.bank, lms=False)
+    if unknown := set(a.code) - set(bank.names):
+        raise UserError(f"--code names no expert of the bank: {', '.join(sorted(unknown))}")
+    kinds = parsed_kinds(Path(a.parsed)) if a.parsed else []
     began = time.perf_counter()
     record = segments.run(bank, windows(e, bank, "valid"), windows(e, bank, "test"), e.seed)
     record = record["segments"]
     if a.mixed:
-        if unknown := set(a.code) - set(bank.names):
-            raise UserError(f"--code names no expert of the bank: {', '.join(sorted(unknown))}")
         record["mixed"] = mixed(bank, Path(a.mixed), a.code)
+    if kinds:
+        record["parsed"] = {folder.name: mixed(bank, folder, a.code) for folder in kinds}
     root = str(e.data.root)
     command = shlex.join(["python", "-m", "benchmarks.segments", *sys.argv[1:]])
     return {
@@ -92,6 +98,14 @@ def windows(e, bank: ExpertBank, split: str) -> dict:
             found[name] = eval_windows(
                 corpus, bank.model.window, mode="packed", pad_id=bank.tokenizer.pad_id
             )
+    return found
+
+
+def parsed_kinds(root: Path) -> list[Path]:
+    """Folders of labelled documents, one of each kind."""
+    found = sorted(file.parent for file in root.glob("*/test.jsonl.zst"))
+    if not found:
+        raise UserError(f"--parsed: no KIND/test.jsonl.zst in {root}; write it by parsed_files")
     return found
 
 
