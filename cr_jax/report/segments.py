@@ -22,7 +22,7 @@ _RULES = """
 .track .band{fill:currentColor;opacity:.13}
 .track .edge{stroke:var(--ink);stroke-width:1;stroke-dasharray:3 3;fill:none}
 .cuts{font-size:13px;line-height:1.7;tab-size:4}
-.cuts .cut{user-select:none;line-height:1.4}.spoken i.none{border-bottom:2px solid var(--soft)}
+.cuts .cut{user-select:none;padding-bottom:2px}.spoken i.none{border-bottom:2px solid var(--soft)}
 .key{gap:6px 14px}.plain thead th{min-width:0}
 """
 
@@ -142,7 +142,7 @@ def _track(view: SegmentView, slots: dict[str | None, int]) -> str:
         f'<div class="track">{drawing}</div>'
         f'<p class="note">By the expert of the span, mean of {width} tokens inside it. Dashed: a '
         "switch, with the nats that it saves beyond its price: what both spans would cost more "
-        "under one of their two experts.</p>"
+        "under one of their two experts, as far as they were in memory.</p>"
     )
 
 
