@@ -129,7 +129,13 @@ def mixed(bank: ExpertBank, folder: Path, code: Sequence[str]) -> dict:
             key=lambda setting, cut=cut: cut("valid", setting)["token_accuracy"],
         )
         found[name] = {**cut("test", best), "switch": best[0], "minimum": best[1]}
-    return {"documents": len(texts["test"]), "ways": found, **found["experts"]}
+    share = float(np.mean([text.owner.mean() for text in texts["test"]]))
+    return {
+        "documents": len(texts["test"]),
+        "code_share": share,  # of tokens: one answer for all of them is right so often, or 1 - that
+        "ways": found,
+        **found["experts"],
+    }
 
 
 def labelled(bank: ExpertBank, file: Path) -> list[Splice]:

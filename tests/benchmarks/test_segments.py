@@ -47,5 +47,6 @@ def test_each_kind_has_its_metrics(bank, tmp_path, monkeypatch):
     bad, good = (segments.mixed(bank, k, ["e0"]) for k in kinds)
     assert good["documents"] == 1 and good["token_accuracy"] > 0.97 and good["boundary_f1"] == 1
     assert bad["token_accuracy"] < 0.6
+    assert good["code_share"] == pytest.approx(60 / 140) == 1 - bad["code_share"]
     assert metrics(np.zeros(3, int), np.zeros(3, int)).keys() < good.keys()
     tiny_bank.refuses(lambda: segments.parsed_kinds(tmp_path / "empty"), "parsed_files")
