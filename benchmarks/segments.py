@@ -20,7 +20,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,16 @@ from cr_jax.errors import UserError, complain
 from cr_jax.routing.segment import token_costs
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies import segments
-from cr_jax.studies.segments import MINIMA, SWITCHES, WAYS, Splice, decoded, mean_metrics
+from cr_jax.studies.segments import (
+    MINIMA,
+    PEER_SWITCHES,
+    SWITCHES,
+    WAYS,
+    Prices,
+    Splice,
+    decoded,
+    mean_metrics,
+)
 
 MOST = 60  # mixed documents of each split
 
@@ -78,9 +87,9 @@ def report(a, overrides: Sequence[str]) -> dict:
     record = segments.run(bank, valid, test, e.seed, peers=peers)["segments"]
     record["curves"] = segment_curves.curves(bank, test, record["chosen"], e.seed)
     if a.mixed:
-        record["mixed"] = mixed(bank, Path(a.mixed), a.code)
+        record["mixed"] = mixed(bank, Path(a.mixed), a.code, peers)
     if kinds:
-        record["parsed"] = {folder.name: mixed(bank, folder, a.code) for folder in kinds}
+        record["parsed"] = {folder.name: mixed(bank, folder, a.code, peers) for folder in kinds}
     root = str(e.data.root)
     command = shlex.join(["python", "-m", "benchmarks.segments", *sys.argv[1:]])
     return {
@@ -114,18 +123,22 @@ def parsed_kinds(root: Path) -> list[Path]:
     return found
 
 
-def mixed(bank: ExpertBank, folder: Path, code: Sequence[str]) -> dict:
+def mixed(
+    bank: ExpertBank, folder: Path, code: Sequence[str], peers: Mapping[str, Prices] | None = None
+) -> dict:
     """Metrics of code against prose by each way to price tokens; valid chooses the setting."""
     is_code = np.isin(bank.names, code)
     texts = {s: labelled(bank, folder / f"{s}.jsonl.zst") for s in ("valid", "test")}
     found = {}
-    for name, way in WAYS.items():
-        cost = {s: [_costs(bank, t, way) for t in of] for s, of in texts.items()}
+    ways = {name: lambda text, way=way: _costs(bank, text, way) for name, way in WAYS.items()}
+    for name, price in {**ways, **(peers or {})}.items():
+        cost = {s: [price(text) for text in of] for s, of in texts.items()}
+        switches = PEER_SWITCHES if name in (peers or {}) else SWITCHES
         cut = lambda s, setting, cost=cost: mean_metrics(
             [is_code[decoded(c, *setting)].astype(int) for c in cost[s]], texts[s]
         )
         best = max(
-            itertools.product(SWITCHES, MINIMA),
+            itertools.product(switches, MINIMA),
             key=lambda setting, cut=cut: cut("valid", setting)["token_accuracy"],
         )
         found[name] = {**cut("test", best), "switch": best[0], "minimum": best[1]}
@@ -139,12 +152,16 @@ def mixed(bank: ExpertBank, folder: Path, code: Sequence[str]) -> dict:
 
 
 def labelled(bank: ExpertBank, file: Path) -> list[Splice]:
-    """Documents as tokens, each 1 (code) or 0 (prose); those whose form changes are left out."""
+    """Documents as tokens, each 1 (code) or 0 (prose); those whose form changes are left out.
+    `UserError` where the file cannot be read or has none."""
     found: list[Splice] = []
-    with file.open("rb") as stream:
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(stream)
-        lines = reader.read().decode("utf-8").splitlines()
-    for line in lines:
+    try:
+        with file.open("rb") as stream:
+            reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(stream)
+            lines = reader.read().decode("utf-8").split("\n")
+    except (OSError, ValueError, zstandard.ZstdError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    for line in filter(None, lines):
         raw = json.loads(line)
         text = raw["text"]
         if "".join(formed([text], bank.text_form)) != text:
@@ -159,6 +176,8 @@ def labelled(bank: ExpertBank, file: Path) -> list[Splice]:
         found.append(Splice(ids, of_byte[np.minimum(place, len(of_byte) - 1)]))
         if len(found) == MOST:
             break
+    if not found:
+        raise UserError(f"{file} holds no labelled document in the form that the bank reads")
     return found
 
 

@@ -44,9 +44,15 @@ def test_each_kind_has_its_metrics(bank, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     kinds = segments.parsed_kinds(tmp_path)
     assert [k.name for k in kinds] == ["html", "python"]
-    bad, good = (segments.mixed(bank, k, ["e0"]) for k in kinds)
+    letters = lambda text: 9.0 * np.stack([text.ids > ord("m"), text.ids < ord("m")])
+    bad, good = (segments.mixed(bank, k, ["e0"], {"letters": letters}) for k in kinds)
+    assert good["ways"]["letters"]["token_accuracy"] == 1 and good["ways"].keys() >= {"experts"}
     assert good["documents"] == 1 and good["token_accuracy"] > 0.97 and good["boundary_f1"] == 1
     assert bad["token_accuracy"] < 0.6
     assert good["code_share"] == pytest.approx(60 / 140) == 1 - bad["code_share"]
     assert metrics(np.zeros(3, int), np.zeros(3, int)).keys() < good.keys()
+    (tmp_path / "html" / "valid.jsonl.zst").write_bytes(zstandard.compress(b""))
+    tiny_bank.refuses(lambda: segments.mixed(bank, kinds[0], ["e0"]), "valid", "no labelled")
+    (tmp_path / "html" / "valid.jsonl.zst").write_bytes(b"{}")
+    tiny_bank.refuses(lambda: segments.mixed(bank, kinds[0], ["e0"]), "cannot be read")
     tiny_bank.refuses(lambda: segments.parsed_kinds(tmp_path / "empty"), "parsed_files")
