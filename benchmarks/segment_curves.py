@@ -118,6 +118,9 @@ def draw(record: Path) -> Path:
         if name != "tokens":
             left.plot(found["f1"]["tokens"], values, marker="o", label=name)
     left.set(xscale="log", xlabel="tokens of a piece", ylabel="F1 within 8 tokens", ylim=(0, 1.02))
+    tokens = found["f1"]["tokens"]
+    left.set_xticks(tokens, [f"{x:g}" for x in tokens])
+    left.minorticks_off()
     at = found["at_switch"]
     for name, values in at.items():
         if name != "token":
