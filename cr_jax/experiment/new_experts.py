@@ -72,32 +72,20 @@ def train_new(
     new_text.check(new.train, new.valid)
     with writable(files.path), files.changing():
         pass  # before anything is trained
-    with locked(workdir) as folder, Inside.at(folder) as place:
-        place.sweep()
+    with locked(workdir) as folder:
         plan = make_plan(experiment.parallel, len(names), experiment.train.batch)
         checks.settings(experiment)
         checks.devices(experiment, plan)
         checks.place(experiment, folder)
         text = new_text.read(experiment, read_tokenizer(files), new.valid, folder, say)
         checks.text(experiment, text)
-        if len(there) < len(names):
-            trained = train_compressors(experiment, text, plan, folder, say)
-            check_in_place(place)
-            made = finished_bank.make(experiment, text, trained, folder, say)
-            write_whole(folder / RECORD, _record(experiment))
-            for line in (
-                too_few(made.calibration, experiment.eval.alpha),
-                few_documents(made.calibration, experiment.eval.calibration_documents),
-            ):
-                if line:
-                    say(line)
-            ready = BankFolder(folder / "bank")
-            for name in names:
-                if name not in there:
-                    take(files, ready.sealed_expert(name).folder, name)
-                    say(f"{name}: added to {files.path}")
         for name in there:
             say(f"{name}: added to {files.path} by an earlier start of this command")
+        if len(there) < len(names):
+            ready = _ready(experiment, text, plan, folder, say)
+            for name in (n for n in names if n not in there):
+                take(files, ready.sealed_expert(name).folder, name)
+                say(f"{name}: added to {files.path}")
         for note in files.notes:
             say(note)
         if "lm" in files.index:
@@ -117,6 +105,21 @@ def _joined_before(files, names, experiment, workdir) -> list[str]:
         return []
     own = {n: ready.seals(n)[0] for n in names if n in ready.names}
     return [n for n in own if n in files.names and own[n] in files.seals(n)]
+
+
+def _ready(experiment, text, plan, folder, say) -> BankFolder:
+    """The workdir's bank: the new experts alone, trained and calibrated."""
+    with Inside.at(folder) as place:
+        place.sweep()
+        trained = train_compressors(experiment, text, plan, folder, say)
+        check_in_place(place)
+    made = finished_bank.make(experiment, text, trained, folder, say)
+    write_whole(folder / RECORD, _record(experiment))
+    windows = too_few(made.calibration, experiment.eval.alpha)
+    documents = few_documents(made.calibration, experiment.eval.calibration_documents)
+    for line in filter(None, (windows, documents)):
+        say(line)
+    return BankFolder(folder / "bank")
 
 
 def _record(experiment: Experiment) -> str:
