@@ -34,9 +34,10 @@ def main(argv):
 
     cluster = Cluster(given.coordinator, given.processes, given.process, given.connect_seconds)
     status = run(given.config, given.workdir, argv, cluster)
-    if status == 130 and given.processes <= 1:
-        # Stopped anywhere, also inside a compilation: threads of XLA may still run, and an
-        # interpreter that is taken down beside them can crash.  All files are closed.
+    if status and given.processes <= 1:
+        # Stopped anywhere, also inside a compilation or a save that failed: threads may still run
+        # or wait for ever, and an interpreter that is taken down beside them can crash or hang.
+        # All files are closed.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -18,6 +18,7 @@ TEST = [
     "matplotlib",
     "hypothesis",
     "tiktoken",
+    "markdown-it-py",
 ]
 
 setup(

@@ -1,13 +1,16 @@
 """How well a stored bank cuts texts where their domain changes -> results/segments.json.
 
     python -m benchmarks.segments --config configs/pretrained.py --out results/segments.json \
-        --config.data.root=DATA [--bank BANK] [--mixed DATA/mixed --code python javascript]
+        --config.data.root=DATA [--bank BANK] [--mixed DATA/mixed] [--parsed FOLDER]
+        [--code python javascript] [--ngrams]
 
 Spliced texts of the config's domains (`cr_jax.studies.segments`); --mixed: also documents of
 FOLDER/valid.jsonl.zst and FOLDER/test.jsonl.zst with labelled spans,
 {"text", "segments": [[start, end, "code" | "prose"], ...]} in characters.  There a token counts as
 code where the expert that it goes to is named by --code, and as prose otherwise; switch cost and
-minimum are those that are best on valid.
+minimum are those that are best on valid.  --parsed: the same of each kind of real files that
+`benchmarks.parsed_files` wrote to FOLDER.  --ngrams: also linear n-grams with the same decoder
+(`segment_ngrams`; needs scikit-learn).  "curves" are what `segment_curves` draws.
 """
 
 import argparse
@@ -23,20 +26,20 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
+from benchmarks import segment_curves, segment_ngrams
 from benchmarks.results import commit, versions, write
 from cr_jax import config as settings
 from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.config.command_line import load
 from cr_jax.data import eval_windows, load_corpus
-from cr_jax.data.corpus_specs import held_out_spec
+from cr_jax.data.corpus_specs import held_out_spec, training_specs
 from cr_jax.data.text_form import formed
 from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError, complain
-from cr_jax.routing.options import SegmentOptions
 from cr_jax.routing.segment import token_costs
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies import segments
-from cr_jax.studies.segments import MINIMA, SWITCHES, Splice, decoded, mean_metrics
+from cr_jax.studies.segments import MINIMA, SWITCHES, WAYS, Splice, decoded, mean_metrics
 
 MOST = 60  # mixed documents of each split
 
@@ -47,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--config", required=True)
     p.add_argument("--bank", default=str(pretrained.folder()))
     p.add_argument("--mixed")
+    p.add_argument("--parsed")
     p.add_argument("--code", nargs="*", default=[], metavar="EXPERT")
+    p.add_argument("--ngrams", action="store_true")
     p.add_argument("--out", required=True)
     a, overrides = p.parse_known_args(arguments)
     try:
@@ -64,13 +69,18 @@ def report(a, overrides: Sequence[str]) -> dict:
     """The study of the bank's own domains, and of mixed documents."""
     e = settings.build(load(a.config, overrides).to_dict())
     bank = ExpertBank.load(a.bank, lms=False)
+    if unknown := set(a.code) - set(bank.names):
+        raise UserError(f"--code names no expert of the bank: {', '.join(sorted(unknown))}")
+    kinds = parsed_kinds(Path(a.parsed)) if a.parsed else []
     began = time.perf_counter()
-    record = segments.run(bank, windows(e, bank, "valid"), windows(e, bank, "test"), e.seed)
-    record = record["segments"]
+    valid, test = windows(e, bank, "valid"), windows(e, bank, "test")
+    peers = segment_ngrams.peers(bank, windows(e, bank, "train")) if a.ngrams else {}
+    record = segments.run(bank, valid, test, e.seed, peers=peers)["segments"]
+    record["curves"] = segment_curves.curves(bank, test, record["chosen"], e.seed)
     if a.mixed:
-        if unknown := set(a.code) - set(bank.names):
-            raise UserError(f"--code names no expert of the bank: {', '.join(sorted(unknown))}")
         record["mixed"] = mixed(bank, Path(a.mixed), a.code)
+    if kinds:
+        record["parsed"] = {folder.name: mixed(bank, folder, a.code) for folder in kinds}
     root = str(e.data.root)
     command = shlex.join(["python", "-m", "benchmarks.segments", *sys.argv[1:]])
     return {
@@ -87,7 +97,8 @@ def windows(e, bank: ExpertBank, split: str) -> dict:
     found = {}
     with tempfile.TemporaryDirectory() as cache:
         for name in bank.names:
-            specs = held_out_spec(e, name, split).placed(e.data.root)
+            of = training_specs(e, name)[0] if split == "train" else [held_out_spec(e, name, split)]
+            specs = [spec for corpus in of for spec in corpus.placed(e.data.root)]
             corpus = load_corpus(specs, bank.tokenizer, cache, 400_000)
             found[name] = eval_windows(
                 corpus, bank.model.window, mode="packed", pad_id=bank.tokenizer.pad_id
@@ -95,17 +106,20 @@ def windows(e, bank: ExpertBank, split: str) -> dict:
     return found
 
 
+def parsed_kinds(root: Path) -> list[Path]:
+    """Folders of labelled documents, one of each kind."""
+    found = sorted(file.parent for file in root.glob("*/test.jsonl.zst"))
+    if not found:
+        raise UserError(f"--parsed: no KIND/test.jsonl.zst in {root}; write it by parsed_files")
+    return found
+
+
 def mixed(bank: ExpertBank, folder: Path, code: Sequence[str]) -> dict:
     """Metrics of code against prose by each way to price tokens; valid chooses the setting."""
     is_code = np.isin(bank.names, code)
-    ways = {
-        "experts": SegmentOptions(),
-        "experts, windows read once": SegmentOptions(reset=False),
-        "bigrams": SegmentOptions(evidence="bigrams"),
-    }
     texts = {s: labelled(bank, folder / f"{s}.jsonl.zst") for s in ("valid", "test")}
     found = {}
-    for name, way in ways.items():
+    for name, way in WAYS.items():
         cost = {s: [_costs(bank, t, way) for t in of] for s, of in texts.items()}
         cut = lambda s, setting, cost=cost: mean_metrics(
             [is_code[decoded(c, *setting)].astype(int) for c in cost[s]], texts[s]
@@ -133,7 +147,8 @@ def labelled(bank: ExpertBank, file: Path) -> list[Splice]:
         for start, end, kind in raw["segments"]:
             owner[start:end] = kind == "code"
         ids = np.asarray(bank.tokenizer.encode(text), np.int32)
-        place = np.cumsum([0, *(len(bank.tokenizer.to_bytes([i])) for i in ids)])[:-1]
+        bytes_of = (len(bank.tokenizer.to_bytes(ids[i : i + 1])) for i in range(len(ids)))
+        place = np.cumsum([0, *bytes_of])[:-1]
         of_byte = np.repeat(owner, [len(c.encode()) for c in text])
         found.append(Splice(ids, of_byte[np.minimum(place, len(of_byte) - 1)]))
         if len(found) == MOST:

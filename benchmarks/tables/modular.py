@@ -28,7 +28,10 @@ CUTS = {
     "experts": "experts, windows read twice",
     "experts, windows read once": "experts, windows read once",
     "bigrams": "bigram models, same decoder",
+    "linear token n-grams": "linear token n-grams, same decoder",
+    "linear character n-grams, per line": "linear character n-grams of lines, same decoder",
     "fixed windows": "fixed windows of 64 tokens",
+    "fixed windows, hysteresis": "fixed windows of 64 tokens, hysteresis",
     "known switches": "experts, switches given",
 }
 

@@ -47,3 +47,16 @@ def whole_text(name: str):
     for _ in text_of(name):
         pass
     return text_of(name)
+
+
+def check_page(path: str, files: list[str]) -> None:
+    """`UserError` unless `path` can only be a page: a forgotten OUT must not cost a text."""
+    if not path.lower().endswith((".html", ".htm")):
+        raise UserError(f"--html writes a page: give it a name that ends in .html, not {path!r}")
+    same = [
+        f for f in files if os.path.exists(f) and os.path.exists(path) and os.path.samefile(f, path)
+    ]
+    if same:
+        raise UserError(f"--html would overwrite {same[0]}, which is to be read: name another page")
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
+        raise UserError(f"--html cannot write {path}: name a file in a folder that exists")

@@ -6,7 +6,7 @@ import sys
 
 from cr_jax.bank.files import BankFolder
 from cr_jax.cli import route_many
-from cr_jax.cli.inputs import checked, text_of
+from cr_jax.cli.inputs import check_page, checked, text_of
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, p_text, print_line, printable
 from cr_jax.cli.progress import progress
@@ -31,7 +31,7 @@ def run(args) -> int:
     if args.windows < 1:
         raise UserError(f"--windows must be at least 1, got {args.windows}")
     if args.html is not None:
-        _check_page(args.html, args.files)
+        check_page(args.html, args.files)
     if args.rule != "bank" and (args.cascade or args.min_candidates is not None):
         raise UserError("--rule goes with exact routing: leave out --cascade and --min-candidates")
     if args.rule != "bank":
@@ -102,9 +102,10 @@ def run(args) -> int:
         else:
             print_line(line(name, found, args.rule))
     if explained:
-        from cr_jax.report.explanation import write_explanations
+        from cr_jax.report.explanation import render
+        from cr_jax.report.layout import write_page
 
-        write_explanations(explained, args.html)
+        write_page(render(explained), args.html)
     return status
 
 
@@ -134,19 +135,6 @@ def _is_large(name: str) -> bool:
     from cr_jax.routing.many import LARGE
 
     return os.path.isfile(name) and os.path.getsize(name) > LARGE
-
-
-def _check_page(path: str, files: list[str]) -> None:
-    """`UserError` unless `path` can only be a page: a forgotten OUT must not cost a text."""
-    if not path.lower().endswith((".html", ".htm")):
-        raise UserError(f"--html writes a page: give it a name that ends in .html, not {path!r}")
-    same = [
-        f for f in files if os.path.exists(f) and os.path.exists(path) and os.path.samefile(f, path)
-    ]
-    if same:
-        raise UserError(f"--html would overwrite {same[0]}, which is to be read: name another page")
-    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
-        raise UserError(f"--html cannot write {path}: name a file in a folder that exists")
 
 
 def _print_explanation(name: str, explanation, args, first: bool) -> None:

@@ -3,7 +3,7 @@
 import json
 import math
 
-from cr_jax.cli.inputs import checked, path, text_of
+from cr_jax.cli.inputs import check_page, checked, path, text_of
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, p_text, print_line, printable
 from cr_jax.errors import UserError
@@ -21,8 +21,9 @@ which knows it or does not.  Any size of text takes the same memory; a switch is
 2,048 more tokens were read.
 
 --lines writes every line of the text after the expert of its first character, --json one object
-per file; both hold what they write in memory.  A bad file costs one line on stderr and exit code 2
-at the end; the others are cut all the same.
+per file; both hold what they write in memory.  --html writes a page too, without scripts: the
+beginning of each text coloured by expert, what its tokens cost, and its spans.  A bad file costs
+one line on stderr and exit code 2 at the end; the others are cut all the same.
 """
 
 
@@ -49,6 +50,9 @@ def add_arguments(parser) -> None:
     shape.add_argument("--json", action="store_true", help="one JSON object per file and line")
     shape.add_argument("--lines", action="store_true", help="the text, each line with its expert")
     parser.add_argument(
+        "--html", metavar="OUT", type=path, help="also show the spans on the page OUT.html"
+    )
+    parser.add_argument(
         "files", nargs="+", metavar="FILE", type=path, help="UTF-8 text; - is standard input"
     )
 
@@ -60,6 +64,8 @@ def run(args) -> int:
     options = SegmentOptions(
         args.switch, args.minimum, args.alpha, "bigrams" if args.bigrams else "experts"
     )
+    if args.html is not None:
+        check_page(args.html, args.files)
     status, good = 0, []
     for name in args.files:
         try:
@@ -73,29 +79,42 @@ def run(args) -> int:
 
     bank = ExpertBank.load(args.bank, lms=False)
     show = _json if args.json else _labelled if args.lines else _listed
+    from cr_jax.routing.segment_view import SegmentView
+
+    views = []
     for name in good:
+        view = None if args.html is None else SegmentView(bank.tokenizer)
         try:
-            for line in show(name, bank, options):
+            for line in show(name, bank, options, view):
                 print_line(line)
         except UserError as error:
             status = complain(error if name in str(error) else f"{name}: {error}")
+            continue
+        views.append((name, view))
+    if args.html is not None and views:
+        from cr_jax.report.layout import write_page
+        from cr_jax.report.segments import render
+
+        write_page(render(views), args.html)
     return status
 
 
-def _spans(text, bank, options):
+def _spans(text, bank, options, view):
     from cr_jax.routing.segment import segments  # after JAX was set up
 
-    return segments(bank, text, options)
+    if view is None:
+        return segments(bank, text, options)
+    return view.watch(segments(bank, text, options, on_tokens=view.read))
 
 
 def _name(span) -> str:
     return span.expert or f"[{span.nearest}]"
 
 
-def _listed(name, bank, options):
+def _listed(name, bank, options, view):
     """A line for each span as it is settled, and one for the file."""
     wide, count, tokens = max(map(len, bank.names)) + 2, 0, 0
-    for span in _spans(text_of(name), bank, options):
+    for span in _spans(text_of(name), bank, options, view):
         count, tokens = count + 1, span.end
         p = p_text(span.route.p_values[span.nearest])
         margin = "" if math.isinf(span.margin) else f", margin {span.margin:.2f} nats/token"
@@ -108,12 +127,12 @@ def _listed(name, bank, options):
     )
 
 
-def _labelled(name, bank, options):
+def _labelled(name, bank, options, view):
     """Each line of the text in the bank's form, after the expert of its first character."""
     from cr_jax.data.text_form import formed
 
     text = "".join(formed(text_of(name), bank.text_form))
-    found = list(_spans(text, bank, options))
+    found = list(_spans(text, bank, options, view))
     wide, spans = max(len(_name(s)) for s in found), iter(found)
     span, place = next(spans), 0
     for line in text.split("\n"):
@@ -123,9 +142,9 @@ def _labelled(name, bank, options):
         place += len(line) + 1
 
 
-def _json(name, bank, options):
+def _json(name, bank, options, view):
     """One object, whole or not at all."""
-    found = [_plain(span) for span in _spans(text_of(name), bank, options)]
+    found = [_plain(span) for span in _spans(text_of(name), bank, options, view)]
     yield json.dumps({"file": name, "spans": found}, allow_nan=False)
 
 

@@ -2,13 +2,9 @@
 
 import bisect
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from cr_jax.config import SEEN
-from cr_jax.errors import UserError
-from cr_jax.files import write_whole
 from cr_jax.report.examples import show_white_space
 from cr_jax.report.layout import document, panel, panels
 from cr_jax.report.tables import plain_table
@@ -111,16 +107,6 @@ def render(texts: Sequence[tuple[str, Explanation]]) -> str:
         f"{paper}</p></footer>",
         _style(),
     )
-
-
-def write_explanations(texts: Sequence[tuple[str, Explanation]], path: str | os.PathLike) -> Path:
-    """`render` to a file, whole or not at all.  `UserError` where it cannot be written."""
-    try:
-        return write_whole(Path(path), render(texts))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder you can write to"
-        ) from error
 
 
 def _text(explanation: Explanation, at: int) -> str:

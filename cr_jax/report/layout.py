@@ -1,5 +1,10 @@
 """Pieces that all sections share: the order of domains, captions, charts side by side."""
 
+import os
+from pathlib import Path
+
+from cr_jax.errors import UserError
+from cr_jax.files import write_whole
 from cr_jax.report.style import css
 from cr_jax.report.text import escape, mapping, sequence
 from cr_jax.scoring.wording import Wording, wording
@@ -17,6 +22,16 @@ def document(title: str, body: str, style: str = "") -> str:
         f"<title>{escape(title)}</title>\n<style>\n{css()}{style}\n</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )
+
+
+def write_page(page: str, path: str | os.PathLike) -> Path:
+    """A page to a file, whole or not at all.  `UserError` where it cannot be written."""
+    try:
+        return write_whole(Path(path), page)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder you can write to"
+        ) from error
 
 
 def rule_of(report: dict) -> Wording:

@@ -1,6 +1,6 @@
 """A long document is read only until it is certain which expert rebuilds it best.
 
-Neighbouring windows of a document are alike: in 40 long ones the differences of two experts had a
+Neighbouring windows of a document are alike: in 41 long ones the differences of two experts had a
 correlation of 0.4 from one window to the next in code and 0.1 to 0.4 in prose, and their sums over
 32 windows a variance five times that of independent windows, up to 29 times
 (`python -m benchmarks.autocorrelation`).  So windows are summed in blocks, 24 to 47 of them, which

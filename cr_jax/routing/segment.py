@@ -13,7 +13,7 @@ Letters: E experts, T tokens.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float, Int32
@@ -28,6 +28,9 @@ from cr_jax.routing.options import RouteOptions, SegmentOptions
 from cr_jax.routing.result import Route
 from cr_jax.scoring.batching import BatchSizes, check_bank
 from cr_jax.scoring.bigram import bigram_nats
+
+# Called with tokens as they are settled, in order, and their nats by the expert of their span.
+OnTokens = Callable[[Int32[np.ndarray, " T"], Float[np.ndarray, " T"]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +77,16 @@ def segments(
     text: Text,
     options: SegmentOptions | None = None,
     sizes: BatchSizes | None = None,
+    on_tokens: OnTokens | None = None,
 ) -> Iterator[Segment]:
     """The spans of a text of any length one by one, in bounded memory.
 
-    A span comes once it has ended and `options.delay` more tokens were read.
+    A span comes once it has ended and `options.delay` more tokens were read; on_tokens has had its
+    tokens by then, and may have had later ones.
     """
     options, sizes = options or SegmentOptions(), sizes or BatchSizes.for_device()
     check_bank(bank)
-    work = _Cutter(bank, options, sizes)
+    work = _Cutter(bank, options, sizes, on_tokens)
     # A block is long beside the delay, so that little is decoded twice.
     rows = -(-4 * options.delay // bank.model.window)
     for block in blocks(bank, text, rows):
@@ -135,8 +140,9 @@ class _Place:
 class _Cutter:
     """Reads blocks of a text and gives its spans as they are settled."""
 
-    def __init__(self, bank, options, sizes):
+    def __init__(self, bank, options, sizes, on_tokens):
         self.bank, self.options, self.sizes = bank, options, sizes
+        self.on_tokens = on_tokens
         self.ids = np.zeros(0, np.int32)  # not settled yet
         self.cost = np.zeros((len(bank.names), 0), np.float32)
         self.switch = np.full((len(bank.names),) * 2, options.switch, np.float32)
@@ -169,6 +175,8 @@ class _Cutter:
                     yield self.open.closed(self.place)
                 self.open = _Open(self, (expert, above), self.place, gain)
             self.open.add(self.ids[start:end], self.cost[:, start:end])
+            if self.on_tokens:
+                self.on_tokens(self.ids[start:end], self.cost[expert, start:end])
             self.place = self.place.after(self.bank.tokenizer, self.ids[start:end])
         self.ids, self.cost = self.ids[upto:], self.cost[:, upto:]
 

@@ -27,7 +27,16 @@ LENGTHS = ((32, 128), (128, 512), (512, 2048))  # tokens of a piece: from, to
 TEXTS, PIECES = 6, 10  # texts of each class of lengths, and pieces of each
 SWITCHES, MINIMA = (6.0, 12.0, 20.0, 30.0, 45.0), (8, 16, 32)
 NEAR, FAR = 8, 32  # tokens within which a boundary counts as found
-Cut = Callable[[Float[np.ndarray, "E T"]], Int[np.ndarray, " T"]]
+ONCE, KNOWN = "experts, windows read once", "known switches"
+WAYS = {
+    "experts": SegmentOptions(),
+    ONCE: SegmentOptions(reset=False),
+    "bigrams": SegmentOptions(evidence="bigrams"),
+}
+# Of baselines, whose costs have a scale of their own.
+PEER_SWITCHES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+WINDOWS = (16, 32, 64, 128, 256)  # tokens of fixed windows
+LEADS = (0.05, 0.1, 0.2, 0.4, 0.8)  # nats/token
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +45,9 @@ class Splice:
 
     ids: Int[np.ndarray, " T"]
     owner: Int[np.ndarray, " T"]
+
+
+Prices = Callable[[Splice], Float[np.ndarray, "E T"]]  # what a baseline says each token costs
 
 
 def splices(
@@ -101,11 +113,18 @@ def decoded(cost: Float[np.ndarray, "E T"], switch: float, minimum: int) -> Int[
     return np.concatenate([np.full(s.end - s.start, s.expert) for s in path])
 
 
-def by_windows(cost: Float[np.ndarray, "E T"], window: int) -> Int[np.ndarray, " T"]:
-    """The paper's way: each window is its cheapest expert's."""
-    starts = range(0, cost.shape[1], window)
-    best = [cost[:, i : i + window].sum(1).argmin() for i in starts]
-    return np.repeat(best, window)[: cost.shape[1]]
+def by_windows(
+    cost: Float[np.ndarray, "E T"], window: int, lead: float = 0.0
+) -> Int[np.ndarray, " T"]:
+    """The paper's way: each window is its cheapest expert's.  lead: hysteresis, the nats/token by
+    which another expert must be cheaper on a window than the one before it goes to."""
+    found: list[int] = []
+    for start in range(0, cost.shape[1], window):
+        mean = cost[:, start : start + window].mean(1)
+        best = int(mean.argmin())
+        stays = found and mean[found[-1]] - mean[best] <= lead
+        found.append(found[-1] if stays else best)
+    return np.repeat(found, window)[: cost.shape[1]]
 
 
 def at_known_switches(
@@ -130,48 +149,87 @@ def run(
     test: Mapping[str, Windows],
     seed: int = 0,
     sizes: BatchSizes | None = None,
+    peers: Mapping[str, Prices] | None = None,
 ) -> dict:
-    """-> {"segments": {"splices": {...}, "by_length", "baselines", "chosen", "reset_gain"}}: the
-    metrics of the experts' own cuts, of pieces of 128 tokens or more and by length, and of the
-    others; "reset_gain": F1 within 8 tokens that windows which begin anew add."""
-    sizes = sizes or BatchSizes.for_device()
-    ways = {
-        "experts": SegmentOptions(),
-        "experts, windows read once": SegmentOptions(reset=False),
-        "bigrams": SegmentOptions(evidence="bigrams"),
-    }
-    if any(e.bigram is None for e in bank.experts):
-        del ways["bigrams"]
+    """-> {"segments": {"splices": {...}, "by_length", "baselines", "by_window", "chosen",
+    "reset_gain"}}: the metrics of the experts' own cuts, of pieces of 128 tokens or more and by
+    length, and of the others; of fixed windows by their size, with and without hysteresis;
+    "reset_gain": F1 within 8 tokens that windows which begin anew add.  peers: other ways to price
+    tokens, cut by the same decoder."""
+    sizes, peers = sizes or BatchSizes.for_device(), peers or {}
     costs = functools.partial(_costs, bank, sizes)
+    ways = {
+        name: functools.partial(costs, options=way)
+        for name, way in WAYS.items()
+        if name != "bigrams" or all(e.bigram is not None for e in bank.experts)
+    }
+    ways |= {name: lambda texts, price=price: [*map(price, texts)] for name, price in peers.items()}
     fit = splices(valid, LENGTHS[1], seed, TEXTS)
-    chosen = {name: _best(costs(fit, way), fit) for name, way in ways.items()}
+    priced = {name: way(fit) for name, way in ways.items()}
+    chosen = {
+        name: _best(cost, fit, PEER_SWITCHES if name in peers else SWITCHES)
+        for name, cost in priced.items()
+    }
+    of_size = sorted({*WINDOWS, bank.model.window})
+    leads = {size: _best_lead(priced[ONCE], fit, size) for size in of_size}
+    fixed = _Fixed(bank.model.window, leads)
     table: dict[str, dict[str, dict]] = {}
     for lengths in LENGTHS:
         texts = splices(test, lengths, seed + 1, TEXTS)
         key = f"{lengths[0]}-{lengths[1]}"
         for name, way in ways.items():
-            cost = costs(texts, way)
+            cost = way(texts)
             cuts = [decoded(c, *chosen[name]) for c in cost]
             table.setdefault(name, {})[key] = mean_metrics(cuts, texts)
-            if name == "experts, windows read once":
-                whole = [by_windows(c, bank.model.window) for c in cost]
-                table.setdefault("fixed windows", {})[key] = mean_metrics(whole, texts)
-                known = [at_known_switches(c, t.owner) for c, t in zip(cost, texts, strict=True)]
-                table.setdefault("known switches", {})[key] = mean_metrics(known, texts)
+            if name == ONCE:
+                for other, row in fixed.rows(cost, texts).items():
+                    table.setdefault(other, {})[key] = row
     long = [f"{a}-{b}" for a, b in LENGTHS[1:]]
     both = {
         name: {k: float(np.mean([rows[key][k] for key in long])) for k in rows[long[0]]}
         for name, rows in table.items()
     }
-    once = both["experts, windows read once"]["boundary_f1"]
+    by_window = {
+        str(size): {
+            "fixed": both[fixed.name(size)],
+            "hysteresis": both[fixed.name(size, True)],
+            "lead": lead,
+        }
+        for size, lead in leads.items()
+    }
+    shown = [*ways, fixed.name(fixed.window), fixed.name(fixed.window, True), KNOWN]
     return {
         "segments": {
             "splices": {**both["experts"], "by_length": table["experts"]},
-            "baselines": {n: {"splices": both[n], "by_length": table[n]} for n in both},
+            "baselines": {n: {"splices": both[n], "by_length": table[n]} for n in shown},
+            "by_window": by_window,
             "chosen": {n: {"switch": s, "minimum": m} for n, (s, m) in chosen.items()},
-            "reset_gain": both["experts"]["boundary_f1"] - once,
+            "reset_gain": both["experts"]["boundary_f1"] - both[ONCE]["boundary_f1"],
         }
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fixed:
+    """Cuts of fixed windows, from the costs of windows that are read once."""
+
+    window: int
+    leads: Mapping[int, float]
+
+    def name(self, size: int, hysteresis: bool = False) -> str:
+        of = "" if size == self.window else f" of {size}"
+        return f"fixed windows{of}{', hysteresis' * hysteresis}"
+
+    def rows(self, costs, texts) -> dict[str, dict]:
+        found = {}
+        for size, lead in self.leads.items():
+            cut = lambda lead, size=size: mean_metrics(
+                [by_windows(c, size, lead) for c in costs], texts
+            )
+            found[self.name(size)] = cut(0.0)
+            found[self.name(size, True)] = cut(lead)
+        known = [at_known_switches(c, t.owner) for c, t in zip(costs, texts, strict=True)]
+        return {**found, KNOWN: mean_metrics(known, texts)}
 
 
 def _costs(bank, sizes, texts, options):
@@ -180,11 +238,20 @@ def _costs(bank, sizes, texts, options):
     return [token_costs(bank, cut(text), options, sizes) for text in texts]
 
 
-def _best(costs, texts) -> tuple[float, int]:
+def _best_lead(costs, texts, size) -> float:
+    return max(
+        LEADS,
+        key=lambda lead: mean_metrics([by_windows(c, size, lead) for c in costs], texts)[
+            "boundary_f1"
+        ],
+    )
+
+
+def _best(costs, texts, switches) -> tuple[float, int]:
     """The switch cost and minimum with the highest F1 within 8 tokens; of equals the first."""
 
     def score(setting):
         cuts = [decoded(c, *setting) for c in costs]
         return mean_metrics(cuts, texts)["boundary_f1"]
 
-    return max(itertools.product(SWITCHES, MINIMA), key=score)
+    return max(itertools.product(switches, MINIMA), key=score)

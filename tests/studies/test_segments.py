@@ -48,6 +48,14 @@ def test_names_do_not_hide_a_wrong_boundary():
     assert renamed["pk"] == renamed["windowdiff"] == 0.0
 
 
+def test_hysteresis_stays_until_another_expert_leads():
+    cost = np.array([[0.0] * 4 + [1.0] * 4 + [1.0] * 4, [1.0] * 4 + [0.8] * 4 + [0.0] * 4])
+    assert segments.by_windows(cost, 4).tolist() == [0] * 4 + [1] * 8
+    assert segments.by_windows(cost, 4, lead=0.3).tolist() == [0] * 8 + [1] * 4
+    assert segments.by_windows(cost, 4, lead=2.0).tolist() == [0] * 12
+    assert segments.by_windows(cost[:, :10], 4).tolist() == [0] * 4 + [1] * 6  # a short last window
+
+
 def test_splices_have_pieces_of_the_lengths_asked_for():
     rows = np.arange(640, dtype=np.int32).reshape(40, 16)
     own = {
@@ -74,7 +82,11 @@ def test_two_alphabets_are_cut_apart_and_fixed_windows_are_worse(monkeypatch):
         n: tiny_bank.windows(40, i, low, low + 10)
         for i, (n, low) in enumerate((("e0", 97), ("e1", 113)))
     }
-    found = segments.run(bank, own, own, 0, BatchSizes(experts=2, windows=8))["segments"]
+    peers = {
+        "oracle": lambda text: 5.0 * (text.owner != np.arange(2)[:, None]),
+        "blind": lambda text: np.zeros((2, len(text.ids))),
+    }
+    found = segments.run(bank, own, own, 0, BatchSizes(experts=2, windows=8), peers)["segments"]
     assert found["splices"]["boundary_f1"] > 0.95 and found["splices"]["token_accuracy"] > 0.97
     fixed = found["baselines"]["fixed windows"]["splices"]
     # Windows of 16 tokens are off by up to 8, half of it on average.
@@ -82,3 +94,9 @@ def test_two_alphabets_are_cut_apart_and_fixed_windows_are_worse(monkeypatch):
     assert fixed["token_accuracy"] < found["splices"]["token_accuracy"] - 0.02
     known = found["baselines"]["known switches"]["splices"]
     assert known["boundary_f1"] == 1.0 and known["token_accuracy"] > 0.97
+    # A peer is cut by the same decoder: what knows all is right, what knows nothing cuts nowhere.
+    assert found["baselines"]["oracle"]["splices"]["boundary_f1"] == 1.0
+    assert found["baselines"]["blind"]["splices"]["boundary_f1"] == 0.0
+    by_window = found["by_window"]
+    assert by_window["16"]["fixed"] == fixed and set(by_window) >= {"32", "64"}
+    assert by_window["16"]["fixed"]["error"] < by_window["128"]["fixed"]["error"]

@@ -61,3 +61,14 @@ def test_links_hold_and_leaks_are_seen(monkeypatch):
     monkeypatch.setattr(trust, "_said", lambda argv: (0, "\x1b[2J"))
     assert trust.links() == {"tried": 2, "escaped": 1}  # verify called it whole
     assert trust.terminal() == {"payloads": 1, "raw": 25}
+
+
+def test_the_stored_figures_are_good():
+    place = runs.ROOT / "results" / "trust.json"
+    found = json.loads(place.read_text())
+    assert trust.good(found)
+    worse = {**found, "links": {**found["links"], "escaped": 1}}
+    assert not trust.good(worse)
+    written = found["write_failures"]
+    assert written["operations"] > 50
+    assert not trust.good({**found, "write_failures": {**written, "recovered": 1}})

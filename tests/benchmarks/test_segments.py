@@ -1,0 +1,51 @@
+"""Labelled documents by kind: what a bank of two alphabets makes of them."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_bank
+import zstandard
+
+from benchmarks import segments
+from cr_jax.studies.segments import metrics
+
+CODE, PROSE = "abcdefghij" * 6, "qrstuvwxyz" * 4
+TEXT = PROSE + CODE + PROSE
+LABELS = [[0, 40, "prose"], [40, 100, "code"], [100, 140, "prose"]]
+
+
+def store(folder, rows):
+    folder.mkdir(parents=True)
+    lines = "\n".join(map(json.dumps, rows)).encode()
+    for split in ("valid", "test"):
+        (folder / f"{split}.jsonl.zst").write_bytes(zstandard.compress(lines))
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return tiny_bank.trained_bank().changed(text_form="lf_nfc", folder=None)
+
+
+def test_labels_of_characters_are_labels_of_tokens(bank, tmp_path):
+    text = "ü" + TEXT[1:]  # two bytes, two tokens
+    rows = [{"text": text, "segments": LABELS}, {"text": "a\r\n" + TEXT, "segments": LABELS}]
+    store(tmp_path / "k", rows)
+    (found,) = segments.labelled(bank, tmp_path / "k" / "test.jsonl.zst")  # CR LF changes places
+    assert found.ids.tolist() == list(text.encode())
+    assert np.flatnonzero(np.diff(found.owner)).tolist() == [40, 100]
+
+
+def test_each_kind_has_its_metrics(bank, tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "WAYS", {"experts": segments.WAYS["experts"]})
+    store(tmp_path / "python", [{"text": TEXT, "segments": LABELS}])
+    wrong = [[a, b, {"code": "prose", "prose": "code"}[kind]] for a, b, kind in LABELS]
+    store(tmp_path / "html", [{"text": TEXT, "segments": wrong}])
+    (tmp_path / "empty").mkdir()
+    kinds = segments.parsed_kinds(tmp_path)
+    assert [k.name for k in kinds] == ["html", "python"]
+    bad, good = (segments.mixed(bank, k, ["e0"]) for k in kinds)
+    assert good["documents"] == 1 and good["token_accuracy"] > 0.97 and good["boundary_f1"] == 1
+    assert bad["token_accuracy"] < 0.6
+    assert metrics(np.zeros(3, int), np.zeros(3, int)).keys() < good.keys()
+    tiny_bank.refuses(lambda: segments.parsed_kinds(tmp_path / "empty"), "parsed_files")
