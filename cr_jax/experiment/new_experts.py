@@ -8,13 +8,12 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from cr_jax import config
 from cr_jax.bank import ExpertBank
 from cr_jax.bank.changes import take
 from cr_jax.bank.entry_checks import check_free, check_own, unused_fits
-from cr_jax.bank.files import BankFolder, writable
+from cr_jax.bank.files import TOKENIZER, BankFolder, writable
 from cr_jax.bank.headers import stored_dtype
 from cr_jax.bank.parameters import FILE
 from cr_jax.bank.settings import read_settings, read_tokenizer
@@ -22,7 +21,7 @@ from cr_jax.config import Experiment
 from cr_jax.errors import UserError
 from cr_jax.experiment import checks, finished_bank, new_text
 from cr_jax.experiment.compressors import train_compressors
-from cr_jax.files import write_whole
+from cr_jax.files import expanded, write_whole
 from cr_jax.inside import Inside
 from cr_jax.parallel.plan import make_plan
 from cr_jax.scoring.calibration import few_documents, too_few
@@ -65,7 +64,7 @@ def train_new(
     files = BankFolder(bank)
     experiment = _experiment(files, new)
     names = list(new.train)
-    there = _joined_before(files, names, experiment, Path(workdir))
+    there = _joined_before(files, names, experiment, expanded(workdir))
     check_free(files, [n for n in names if n not in there])
     if odd := [n for n in new.valid if n not in names and n not in files.names]:
         raise UserError(f"validation text for {odd[0]!r}, which is neither new nor in the bank")
@@ -147,7 +146,7 @@ def _experiment(files: BankFolder, new: NewExperts) -> Experiment:
     made.name, made.seed, made.studies = "bank train", new.seed, ()
     made.model.update(config.to_dict(settings.model))
     made.scoring.update(config.to_dict(scoring))
-    made.tokenizer.update(kind=tokenizer.kind, folder=os.fspath(files.path / "tokenizer"))
+    made.tokenizer.update(kind=tokenizer.kind, folder=os.fspath(files.path.resolve() / TOKENIZER))
     made.bank_dtype = _dtype(files)
     made.data.text_form = settings.text_form
     made.data.max_train_tokens = 3_000_000

@@ -15,8 +15,10 @@ from tiny_bank import contents, refuses
 import cr_jax
 from cr_jax.bank import ExpertBank, cascade_file, pretrained
 from cr_jax.bank.cascade_file import CandidateFit
+from cr_jax.bank.entry_checks import unused_fits
 from cr_jax.bank.files import BankFolder
 from cr_jax.cli import main
+from cr_jax.errors import UserError
 from cr_jax.experiment import finished_bank, new_experts
 from cr_jax.experiment.new_experts import NewExperts, train_new
 from cr_jax.parallel.plan import make_plan
@@ -140,15 +142,24 @@ def test_the_same_call_is_done_and_another_one_may_not_take_the_name(grown):
 
 def test_with_text_of_every_expert_the_larger_bank_is_fitted_again(grown, monkeypatch):
     folder, *_ = grown
-    given, fitted = write(folder), {}
+    given, fitted, said = write(folder), {}, []
     others = {name: given["digits"] for name in ("e0", "e1")}
+    fit = finished_bank.fit
 
-    def fit(bank, valid, documents, settings, say):
+    def no_screen(*_, **__):
+        raise UserError("not here")
+
+    def noted(bank, valid, documents, settings, say):
         fitted.update(names=bank.names, valid=valid, documents=documents)
+        fit(bank, valid, documents, settings, say)
 
-    monkeypatch.setattr(finished_bank, "fit", fit)
+    monkeypatch.setattr(finished_bank, "MIN_CANDIDATES", 2)  # of so few a cascade has no use
+    monkeypatch.setattr(finished_bank, "fit_screen", no_screen)  # which takes as long again
+    monkeypatch.setattr(finished_bank, "fit", noted)
     new = NewExperts(given, others, steps=120, batch=16, learning_rate=0.02)
-    train_new(folder / "bank", new, folder / "run", lambda line: None)
+    train_new(folder / "bank", new, folder / "run", said.append)
+    assert unused_fits(BankFolder(folder / "bank")) is None
+    assert not any("fit-cascade" in line for line in said)
     assert fitted["names"] == tuple(fitted["valid"]) == tuple(fitted["documents"])
     assert len(fitted["valid"]["e0"]) > 5 * len(fitted["valid"]["digits"])  # all, and a tenth
     tokens = lambda windows: {row.tobytes() for row in windows.tokens}
