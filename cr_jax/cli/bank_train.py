@@ -15,7 +15,7 @@ from cr_jax.files import DISK_ERRORS, expanded
 
 EPILOG = """\
   cp -r "$(python -c 'from cr_jax.bank import pretrained; print(pretrained.folder())')" mine
-  cr-jax bank train c=files:/usr/include --bank mine
+  cr-jax bank train c='files:code/**/*.[ch]' --bank mine
   cr-jax bank train law='jsonl:a.jsonl#text' law=files:b --valid law=files:held_out --bank mine
 
 Tokenizer, model, text form and scoring rule are the bank's; its other experts keep every byte.  A
