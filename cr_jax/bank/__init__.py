@@ -11,6 +11,7 @@ _HOMES = {
     "ExpertBank": "bank",
     "load": "opening",
     **dict.fromkeys(("import_expert", "import_lms", "set_typicality_weight"), "changes"),
+    "import_experts": "joining",
     "store_lms": "language_models",
 }
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "LanguageModels",
     "check_bigrams",
     "import_expert",
+    "import_experts",
     "import_lms",
     "load",
     "selected",

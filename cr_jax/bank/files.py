@@ -165,7 +165,7 @@ class BankFolder:
         """
         check_name(name)
         with writable(self.path), self.changing():
-            self._check_free(name)
+            self.check_free(name)
             experts, hidden = self.inside.folder(EXPERTS), draft_name(name)
             draft = experts.new_folder(hidden)
             try:
@@ -232,7 +232,8 @@ class BankFolder:
                 yield alone
                 return
 
-    def _check_free(self, name: str) -> None:
+    def check_free(self, name: str) -> None:
+        """`UserError` for the name of an expert that is there."""
         if name in self.names:
             raise UserError(
                 f"the bank {self.path} already has an expert {name!r}: choose another "

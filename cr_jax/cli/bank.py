@@ -5,10 +5,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cr_jax.bank.entry_checks import check_own, unused_fits
 from cr_jax.bank.files import SEED, BankFolder, consistent
 from cr_jax.bank.headers import count_parameters
 from cr_jax.bank.manifest import BIGRAM, LM
-from cr_jax.cli import fit_cascade
+from cr_jax.cli import bank_train, fit_cascade
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
@@ -20,7 +21,8 @@ A bank is a folder of experts that share one tokenizer and one model shape.
 
   list         the experts
   verify       compares every byte with the SHA-256 that was stored with it
-  add          copies an expert's folder, of another bank for example, into the bank
+  train        trains new experts for the bank and adds them
+  add          copies experts into the bank, from an expert's folder, a bank or a run's --workdir
   add-lms      gives the bank's experts the language models of another bank or run, and the bank its
                seed; train them with the bank's tokenizer (config.tokenizer.folder=BANK/tokenizer)
   remove       deletes one expert; the others keep their bytes
@@ -33,11 +35,30 @@ def add_arguments(action) -> None:
     listing = action("list", list_experts, "list the experts")
     listing.add_argument("--json", action="store_true", help="one JSON object per expert and line")
     action("verify", verify, "compare every byte with its stored SHA-256")
-    adding = action("add", add, "copy an expert's folder into the bank", writes=True)
-    adding.add_argument(
-        "folder", metavar="EXPERT", type=path, help="its folder, as BANK/experts/NAME"
+    bank_train.add_arguments(
+        action(
+            "train",
+            bank_train.run,
+            "train new experts for the bank and add them",
+            bank_train.EPILOG,
+            writes=True,
+        )
     )
-    adding.add_argument("--name", metavar="NAME", help="its name here (default: the folder's)")
+    adding = action("add", add, "copy experts into the bank", writes=True)
+    adding.add_argument(
+        "source",
+        metavar="FROM",
+        type=path,
+        help="an expert's folder (BANK/experts/NAME), a bank, or the --workdir of a run",
+    )
+    adding.add_argument("--name", metavar="NAME", help="of one expert: its name here")
+    adding.add_argument(
+        "--expert",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of a bank or a workdir only this one; may be repeated (default: all)",
+    )
     giving = action("add-lms", add_lms, "give its experts language models", writes=True)
     giving.add_argument(
         "source", metavar="FROM", type=path, help="a bank that has them, or the --workdir of a run"
@@ -160,14 +181,18 @@ def verify(args) -> int:
 
 
 def add(args) -> int:
-    """Copies an expert's folder into the bank."""
-    BankFolder(args.bank)
+    """Copies experts into the bank."""
+    files = BankFolder(args.bank)
+    check_own(args.bank)
     start_jax()
-    from cr_jax.bank import import_expert
+    from cr_jax.bank import import_experts
 
     notes: list[str] = []
-    print_line(f"added {import_expert(args.bank, args.folder, args.name, notes.append)}")
+    names = import_experts(args.bank, args.source, args.name, args.expert, notes.append)
+    print_line(f"added {', '.join(names)}")
     _tell(notes)
+    if line := unused_fits(BankFolder(files.path)):
+        print_line(printable(line))
     return 0
 
 

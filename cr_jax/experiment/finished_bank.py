@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from cr_jax.bank.files import CASCADE, SCREEN, BankFolder
 from cr_jax.bank.fitting import rounded_lms
 from cr_jax.bank.manifest import SealedFiles
 from cr_jax.config import EvalConfig, Experiment
-from cr_jax.data import Windowing, sample
+from cr_jax.data import Windowing, Windows, sample
 from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
 from cr_jax.routing.cascade import MIN_CANDIDATES, Cascade
@@ -67,16 +67,7 @@ def make(
         store_lms(place, language_models, experiment.bank_dtype)
         kept = rounded_lms(language_models, experiment.bank_dtype)
         bank = bank.with_lms(kept.config, kept.experts, kept.seed).changed(folder=place)
-    if len(bank.names) > MIN_CANDIDATES:
-        say(f"choosing how many of {len(bank.names)} experts a cascade scores in full")
-        try:
-            say(_choose(bank, text.valid, experiment.eval))
-        except UserError as error:  # the bank routes without
-            say(f"no cascade: {error}")
-        try:
-            say(_screen(bank, text.valid_documents, experiment.eval))
-        except UserError as error:
-            say(f"no screen: {error}")
+    fit(bank, text.valid, text.valid_documents, experiment.eval, say)
 
     def keep(added: SealedFiles, name: str) -> None:
         take(BankFolder(place), added.folder, name)
@@ -112,6 +103,28 @@ def _measured(experiment: Experiment, text: Corpora, name: str, params: Any) -> 
 def batch_sizes(settings: EvalConfig) -> BatchSizes:
     """How much is scored at once, as the config says."""
     return BatchSizes(settings.expert_chunk, settings.batch)
+
+
+def fit(
+    bank: ExpertBank,
+    valid: Mapping[str, Windows],
+    documents: Mapping[str, Windows],
+    settings: EvalConfig,
+    say: Callable[[str], None],
+) -> None:
+    """Stores how many experts of a large bank a cascade scores and what its bigram models decide
+    alone, measured on windows and on whole documents of each expert's validation text."""
+    if len(bank.names) <= MIN_CANDIDATES:
+        return
+    say(f"choosing how many of {len(bank.names)} experts a cascade scores in full")
+    try:
+        say(_choose(bank, valid, settings))
+    except UserError as error:  # the bank routes without
+        say(f"no cascade: {error}")
+    try:
+        say(_screen(bank, documents, settings))
+    except UserError as error:
+        say(f"no screen: {error}")
 
 
 def _choose(bank, valid, settings) -> str:

@@ -14,19 +14,12 @@ from absl import logging
 from tqdm import tqdm
 
 from cr_jax import config as settings
-from cr_jax import models
 from cr_jax.config import Experiment
 from cr_jax.config.command_line import no_words
-from cr_jax.data import (
-    WindowBatches,
-    Windowing,
-    count_tokens,
-    epoch_positions,
-    experiment_text,
-    train_iterator,
-)
+from cr_jax.data import experiment_text
 from cr_jax.errors import UserError, complain, one_line, out_of_memory, printable
 from cr_jax.experiment import checks, finished_bank, outcome
+from cr_jax.experiment.compressors import train_compressors
 from cr_jax.files import DISK_ERRORS, expanded, write_whole
 from cr_jax.inside import Inside
 from cr_jax.modular import recipe
@@ -37,9 +30,7 @@ from cr_jax.scoring.calibration import too_few
 from cr_jax.studies import evaluation, examples, registry
 from cr_jax.studies.capacity import ablation
 from cr_jax.studies.capacity.grid import make_grid
-from cr_jax.training import banner
-from cr_jax.training.loop import Interrupted, Job, train
-from cr_jax.training.losses import CompressorLoss
+from cr_jax.training.loop import Interrupted
 from cr_jax.training.workdir import check_in_place, locked, provenance, same_run, stored_record
 
 
@@ -144,7 +135,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         checks.text(experiment, text)
         names = tuple(text.train)
         with stage("training"):
-            trained = _train(experiment, model, text, names, plan, folder, say)
+            trained = train_compressors(experiment, text, plan, folder, say)
         if not processes.is_first():
             processes.wait("the report is written")
             return {}
@@ -269,28 +260,3 @@ def _plan(experiment):
         experiment.mesh_expert,
         mesh_fsdp=experiment.mesh_fsdp,
     )
-
-
-def _train(experiment, model, text, names, plan, folder, say):
-    say(
-        f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
-        f"{model.window} -> {model.latents} latents, on {len(jax.devices())} "
-        f"{jax.devices()[0].device_kind} device(s); sizes in parameters.txt"
-    )
-    windowing = Windowing(
-        model.window, experiment.seed, experiment.data.mode, text.tokenizer.pad_id
-    )
-    sizes = {n: count_tokens(source) for n, source in text.train.items()}
-    positions = {n: epoch_positions(source, windowing) for n, source in text.train.items()}
-    for line in banner.repeats(sizes, positions, experiment.train, model.window):
-        say(line)
-    if jax.process_index() == 0:
-        (folder / "parameters.txt").write_text(outcome.parameter_table(model), encoding="utf-8")
-
-    def batches(step):
-        read = WindowBatches(text.train, experiment.train.batch, windowing, plan.share)
-        return train_iterator(read, step)
-
-    loss = CompressorLoss(model, experiment.train, plan.devices_seen)
-    job = Job(experiment, loss, names, batches, text.train, text.valid)
-    return train(job, plan, folder, say=say)

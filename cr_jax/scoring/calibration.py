@@ -244,6 +244,22 @@ def too_few(calibrations: Mapping[str, Calibration], alpha: float) -> str | None
     )
 
 
+def few_documents(calibrations: Mapping[str, Calibration], enough: int = 100) -> str | None:
+    """One line where experts were calibrated on fewer than `enough` documents of two windows or
+    more: with n of them the rate of false alarms is alpha up to about sqrt(alpha / n).  None where
+    all have enough."""
+    most = lambda c: max((means.size for means in c.documents.values()), default=0)
+    sizes = {name: most(c) for name, c in calibrations.items()}
+    few = [f"{name} {n or f'below {FEWEST}'}" for name, n in sizes.items() if n < enough]
+    if not few:
+        return None
+    return (
+        f"note: few validation documents of two windows or more: {', '.join(few)}; what is called "
+        f"unknown is rough for them (below {FEWEST}: judged by windows alone); give {enough} or "
+        "more to each expert"
+    )
+
+
 def p_sums(
     p: Float[np.ndarray, " B"], tokens: Int[np.ndarray, " B"]
 ) -> tuple[float, int, int, int]:

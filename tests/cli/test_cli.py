@@ -252,7 +252,7 @@ def test_bank_list_add_remove_verify(run, bank, tmp_path):
     assert cr_jax.ExpertBank.load(bank).names == ("e0", "e1", "copy")
     refused(run("bank", "add", "--bank", bank, source), "already")
     refused(run("bank", "add", "--bank", bank, source, "--name", "../x"), "name")
-    refused(run("bank", "add", "--bank", bank, tmp_path), "no manifest.json")
+    refused(run("bank", "add", "--bank", bank, source.parent), "no manifest.json")
     assert run("bank", "verify", "--bank", bank)[0] == 0
     assert run("bank", "remove", "--bank", bank, "copy") == (0, "removed copy\n", "")
     refused(run("bank", "remove", "--bank", bank, "copy"), "copy", "e0, e1")

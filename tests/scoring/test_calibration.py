@@ -12,7 +12,15 @@ from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.scoring import calibrate as calibrate_module
 from cr_jax.scoring.calibrate import _of_documents, calibrate
-from cr_jax.scoring.calibration import LOW_SHARE, Calibration, merged_p, p_sums, too_few, two_sided
+from cr_jax.scoring.calibration import (
+    LOW_SHARE,
+    Calibration,
+    few_documents,
+    merged_p,
+    p_sums,
+    too_few,
+    two_sided,
+)
 
 
 def test_p_values_are_uniform_at_home_at_every_length():
@@ -132,6 +140,15 @@ def test_too_few_residuals_to_ever_refuse_are_named():
             if said:
                 assert f": a {n}; give {least} or more" in said and "\n" not in said
     assert too_few({"a": of(1)}, 0) is None and too_few({}, 0.05) is None
+
+
+def test_experts_of_few_documents_are_named_with_their_number():
+    values = lambda n: np.linspace(0, 1, n)
+    of = lambda n: Calibration({16: values(50)}, {2: values(n), 4: values(n // 2)} if n else {})
+    assert few_documents({}) is few_documents({"a": of(100), "b": of(400)}) is None
+    said = few_documents({"many": of(100), "some": of(99), "none": of(0)})
+    assert "some 99, none below 20" in said and "many" not in said and "\n" not in said
+    assert few_documents({"some": of(99)}, enough=99) is None
 
 
 def test_merging_p_values_by_hand():
