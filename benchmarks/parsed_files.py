@@ -38,7 +38,7 @@ import zstandard
 
 from cr_jax.data.text_form import LF_NFC, formed
 from cr_jax.errors import UserError, complain
-from cr_jax.files import write_whole
+from cr_jax.host.files import write_whole
 
 SHORTEST, LONGEST = 1_000, 8_000  # characters of a document
 EACH = 3  # files of a package

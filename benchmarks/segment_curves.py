@@ -17,7 +17,7 @@ import numpy as np
 from cr_jax.bank import ExpertBank, selected
 from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError, complain
-from cr_jax.files import write_whole
+from cr_jax.host.files import write_whole
 from cr_jax.report.segments import smoothed
 from cr_jax.router import score_tokens
 from cr_jax.routing.segment import token_costs

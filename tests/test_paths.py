@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 
 def test_the_home_folder_is_expanded_as_a_shell_does(monkeypatch, tmp_path):

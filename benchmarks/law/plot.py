@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from cr_jax.errors import UserError
-from cr_jax.inside import draft_name
+from cr_jax.host.inside import draft_name
 from cr_jax.studies.capacity import ablation, capacity, power_law
 
 MARKS = {"": "o", "above": "^", "below": "v"}

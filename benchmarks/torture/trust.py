@@ -157,7 +157,7 @@ def links() -> dict:
 def terminal() -> dict:
     """Names and texts that would steer a terminal: {"payloads", "raw"}, raw: that reached it."""
     from benchmarks.torture.fuzz import make_bank
-    from cr_jax.files import write_sealed
+    from cr_jax.host.files import write_sealed
 
     raw = 0
     with tempfile.TemporaryDirectory(prefix="torture-") as place:

@@ -13,7 +13,7 @@ from typing import Any
 from cr_jax.bank.files import CASCADE, BankFolder, consistent, writable
 from cr_jax.bank.manifest import FORMAT
 from cr_jax.errors import UserError
-from cr_jax.inside import Inside
+from cr_jax.host.inside import Inside
 
 _RENAMED = {
     "keep": "min_candidates",

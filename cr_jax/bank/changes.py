@@ -16,8 +16,8 @@ from cr_jax.bank.language_models import read_seed, store_lms
 from cr_jax.bank.manifest import LM, MANIFEST, read_manifest
 from cr_jax.bank.settings import check_vocabulary, read_settings, read_tokenizer, stored_lm
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
-from cr_jax.inside import Inside
+from cr_jax.host.files import expanded
+from cr_jax.host.inside import Inside
 
 
 def import_expert(

@@ -23,9 +23,9 @@ from cr_jax.bank.files import (
 from cr_jax.bank.manifest import FORMAT, SealedFiles
 from cr_jax.bank.removal import CASCADE, EXPERTS, INDEX, SCREEN
 from cr_jax.errors import UserError
-from cr_jax.files import expanded, fresh_folder, write_sealed
-from cr_jax.inside import Inside
-from cr_jax.locks import HELD, LOCK, exclusive
+from cr_jax.host.files import expanded, fresh_folder, write_sealed
+from cr_jax.host.inside import Inside
+from cr_jax.host.locks import HELD, LOCK, exclusive
 
 
 def create_folder(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cr_jax.bank import cascade_file, pretrained, screen_file
 from cr_jax.bank.files import CASCADE, SCREEN, BankFolder
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 
 def check_free(files: BankFolder, names: Sequence[str]) -> None:

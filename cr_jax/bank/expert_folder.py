@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from cr_jax import config, memory
+from cr_jax import config
 from cr_jax.bank import bigram_file, parameters
 from cr_jax.bank.expert import Expert
 from cr_jax.bank.manifest import (
@@ -19,8 +19,9 @@ from cr_jax.bank.manifest import (
 )
 from cr_jax.bank.settings import BankSettings, check_stored_lm, difference
 from cr_jax.errors import UserError
-from cr_jax.files import parse_json
-from cr_jax.inside import JSON_MOST, Inside
+from cr_jax.host import memory
+from cr_jax.host.files import parse_json
+from cr_jax.host.inside import JSON_MOST, Inside
 from cr_jax.scoring.calibration import Calibration
 
 CONFIG, CALIBRATION = "config.json", "calibration.json"

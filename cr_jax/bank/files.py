@@ -14,7 +14,7 @@
 A *sealed* JSON file holds the SHA-256 of its own canonical text, so a changed byte shows there
 too.  An expert is written to a hidden folder, renamed into place, and exists only once bank.json
 names it: a crash leaves litter, never half an expert.  A bank may come from a stranger: all below
-its folder is opened by `cr_jax.inside`, which follows no link.
+its folder is opened by `cr_jax.host.inside`, which follows no link.
 """
 
 import contextlib
@@ -37,14 +37,14 @@ from cr_jax.bank.removal import SEED as SEED
 from cr_jax.bank.removal import TOKENIZER as TOKENIZER
 from cr_jax.config.names import check_name as check_name  # for the other modules of a bank
 from cr_jax.errors import UserError, printable
-from cr_jax.files import changed, expanded, parse_sealed
-from cr_jax.files import read_json as read_json  # for the other modules of a bank
-from cr_jax.files import read_sealed as read_sealed
-from cr_jax.files import readable as readable
-from cr_jax.files import sha256 as sha256
-from cr_jax.files import write_sealed as write_sealed
-from cr_jax.inside import JSON_MOST, Inside, bounded, draft_name
-from cr_jax.locks import exclusive, wait_until_free
+from cr_jax.host.files import changed, expanded, parse_sealed
+from cr_jax.host.files import read_json as read_json  # for the other modules of a bank
+from cr_jax.host.files import read_sealed as read_sealed
+from cr_jax.host.files import readable as readable
+from cr_jax.host.files import sha256 as sha256
+from cr_jax.host.files import write_sealed as write_sealed
+from cr_jax.host.inside import JSON_MOST, Inside, bounded, draft_name
+from cr_jax.host.locks import exclusive, wait_until_free
 
 WAIT = 60.0  # seconds for which others may change a bank
 REPLACED = ".old"  # behind the name of a bank while a run puts another one in its place

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from cr_jax.errors import UserError
-from cr_jax.inside import Inside
+from cr_jax.host.inside import Inside
 
 _NAMES = {"F32": "float32", "BF16": "bfloat16", "I8": "int8"}
 SCALE = ".scale"  # behind an int8 matrix's path: what one step of each of its rows is worth

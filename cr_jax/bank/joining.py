@@ -15,7 +15,7 @@ from cr_jax.bank.manifest import MANIFEST
 from cr_jax.bank.settings import read_settings
 from cr_jax.bank.text_settings import text_form
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 
 def import_experts(

@@ -25,8 +25,8 @@ from cr_jax.bank.settings import (
     read_tokenizer,
 )
 from cr_jax.errors import UserError
-from cr_jax.files import sealed
-from cr_jax.inside import Inside, draft_name
+from cr_jax.host.files import sealed
+from cr_jax.host.inside import Inside, draft_name
 
 
 def check_language_models(models: LanguageModels, settings: BankSettings, pieces: int) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cr_jax.errors import UserError
-from cr_jax.files import changed, parse_sealed
-from cr_jax.inside import Inside
+from cr_jax.host.files import changed, parse_sealed
+from cr_jax.host.inside import Inside
 
 FORMAT = 1
 MANIFEST = "manifest.json"

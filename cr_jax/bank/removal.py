@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 
 from cr_jax.bank.manifest import BIGRAM, EXPERT_FILES, LM, MANIFEST, read_manifest
 from cr_jax.errors import UserError
-from cr_jax.inside import Inside, is_draft
+from cr_jax.host.inside import Inside, is_draft
 
 ASIDE = "aside"
 _OURS = (*EXPERT_FILES, BIGRAM, LM, MANIFEST)

@@ -13,7 +13,7 @@ from cr_jax.bank.cascade_file import ranked_with
 from cr_jax.bank.files import SCREEN, BankFolder, writable
 from cr_jax.bank.manifest import FORMAT
 from cr_jax.errors import UserError
-from cr_jax.inside import Inside
+from cr_jax.host.inside import Inside
 
 _NUMBERS = ("alpha", "typicality_weight", "at_least", "agreement", "decided")
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from cr_jax.bank.manifest import EXPERT_FILES, LM, MANIFEST, read_manifest
 from cr_jax.bank.removal import ASIDE, CASCADE, EXPERTS, INDEX, SCREEN, SEED, TOKENIZER
 from cr_jax.errors import UserError
-from cr_jax.inside import Inside, NotInside
-from cr_jax.locks import LOCK
+from cr_jax.host.inside import Inside, NotInside
+from cr_jax.host.locks import LOCK
 
 if TYPE_CHECKING:
     from cr_jax.bank.files import BankFolder

@@ -14,7 +14,7 @@ from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
 from cr_jax.errors import MOST, UserError
-from cr_jax.inside import Inside
+from cr_jax.host.inside import Inside
 
 EPILOG = """\
 A bank is a folder of experts that share one tokenizer and one model shape.

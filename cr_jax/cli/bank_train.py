@@ -11,7 +11,7 @@ from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
 from cr_jax.errors import UserError
-from cr_jax.files import DISK_ERRORS, expanded
+from cr_jax.host.files import DISK_ERRORS, expanded
 
 EPILOG = """\
   cp -r "$(python -c 'from cr_jax.bank import pretrained; print(pretrained.folder())')" mine

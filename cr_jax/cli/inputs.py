@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 
 def path(word: str) -> str:

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 _LOADED = "config_config"  # the name under which ml_collections loads the file of --config
 
@@ -24,7 +24,7 @@ def config_files(argv: Sequence[str]) -> Iterator[str]:
 
 def with_homes(argv: Sequence[str]) -> list[str]:
     """The arguments with `~` expanded in every `--config` and `--workdir`, as shells do for a word
-    of its own.  `UserError` as in `cr_jax.files.expanded`.
+    of its own.  `UserError` as in `cr_jax.host.files.expanded`.
     """
     words, due = [], False
     for word in argv:

@@ -21,7 +21,7 @@ from cr_jax.data.finding import LeftOut
 from cr_jax.data.text_form import Form, text_form
 from cr_jax.data.tokenizers import Tokenizer
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 FORMAT = 2  # raise it when the tokenised form changes, so that old entries are not read
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from cr_jax.data.encoding import Encoded
-from cr_jax.files import fresh_folder
-from cr_jax.inside import is_draft
+from cr_jax.host.files import fresh_folder
+from cr_jax.host.inside import is_draft
 
 TOKENS, STARTS, NOTE = "tokens.npy", "starts.npy", "corpus.json"
 FILES = (TOKENS, STARTS, NOTE)

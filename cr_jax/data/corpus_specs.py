@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from cr_jax.config import Experiment
 from cr_jax.data.text_form import LF_NFC
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from cr_jax.data.finding import LeftOut
 from cr_jax.data.sources import Document
 from cr_jax.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, SentencePieceTokenizer, Tokenizer
 from cr_jax.errors import UserError
-from cr_jax.memory import usable_cores
+from cr_jax.host.memory import usable_cores
 
 CHUNK = 1 << 18  # characters of documents that are encoded at a time; a longer document is alone
 ALONE = 1 << 22  # characters before other processes are started, which takes a second

@@ -41,7 +41,7 @@ from cr_jax.data.text_form import text_form
 from cr_jax.data.token_folder import TokenFolder
 from cr_jax.data.tokenizing_bar import TokenizingBar
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 Sized = TypeVar("Sized", ModelConfig, LmConfig)
 

@@ -13,7 +13,7 @@ from cr_jax.data import file_position
 from cr_jax.data.encodings import as_utf8
 from cr_jax.data.unpacking import HEAD, Damaged, told, unpacked
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 MOST_BYTES = 1 << 27  # of a line, or of a text file: what is held in memory at once
 _NAMES = 12  # of fields in a message

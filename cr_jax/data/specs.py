@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 SPLITS = ("train", "valid", "test")
 _KINDS = (

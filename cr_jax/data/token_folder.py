@@ -23,7 +23,7 @@ from cr_jax.data.corpus_specs import CorpusSpec
 from cr_jax.data.groups import KEYS
 from cr_jax.data.tokenizers import Gpt2Tokenizer, Tokenizer, load_tokenizer
 from cr_jax.errors import UserError
-from cr_jax.files import changed, expanded, read_sealed, sha256
+from cr_jax.host.files import changed, expanded, read_sealed, sha256
 
 FORMAT = 1
 MANIFEST, TOKENIZER, CORPORA = "tokens.json", "tokenizer", "corpora"

@@ -26,7 +26,7 @@ from cr_jax.data.token_folder import (
     tokenizer_settings,
 )
 from cr_jax.errors import UserError
-from cr_jax.files import expanded, read_sealed, write_sealed
+from cr_jax.host.files import expanded, read_sealed, write_sealed
 
 _PLAN = "making.json"
 

@@ -9,7 +9,7 @@ from cr_jax import models
 from cr_jax.config import Experiment
 from cr_jax.data.experiment_text import Corpora
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 from cr_jax.models import lm
 from cr_jax.models.layers import attention_kernel
 from cr_jax.modular import recipe

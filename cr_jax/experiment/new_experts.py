@@ -21,8 +21,8 @@ from cr_jax.config import Experiment
 from cr_jax.errors import UserError
 from cr_jax.experiment import checks, finished_bank, new_text
 from cr_jax.experiment.compressors import train_compressors
-from cr_jax.files import expanded, write_whole
-from cr_jax.inside import Inside
+from cr_jax.host.files import expanded, write_whole
+from cr_jax.host.inside import Inside
 from cr_jax.parallel.plan import make_plan
 from cr_jax.scoring.calibration import few_documents, too_few
 from cr_jax.training.workdir import check_in_place, locked

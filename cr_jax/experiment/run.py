@@ -20,8 +20,8 @@ from cr_jax.data import experiment_text
 from cr_jax.errors import UserError, complain, one_line, out_of_memory, printable
 from cr_jax.experiment import checks, finished_bank, outcome
 from cr_jax.experiment.compressors import train_compressors
-from cr_jax.files import DISK_ERRORS, expanded, write_whole
-from cr_jax.inside import Inside
+from cr_jax.host.files import DISK_ERRORS, expanded, write_whole
+from cr_jax.host.inside import Inside
 from cr_jax.modular import recipe
 from cr_jax.parallel import compiled, processes
 from cr_jax.parallel import plan as parallel

@@ -22,7 +22,7 @@ from cr_jax.data.corpus import in_form
 from cr_jax.data.sources import READING, check
 from cr_jax.data.token_folder import TokenFolder
 from cr_jax.errors import UserError
-from cr_jax.files import FORMAT, expanded, fresh_folder, sha256, write_sealed
+from cr_jax.host.files import FORMAT, expanded, fresh_folder, sha256, write_sealed
 from cr_jax.modular.partition import Partition, PartitionOptions, need_documents, split_corpora
 
 NOTE = "parts.json"

@@ -32,7 +32,7 @@ from cr_jax.config import (
 from cr_jax.data import Windows
 from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 from cr_jax.models.layers import attention_kernel, row_kernels
 from cr_jax.models.lm import count_lm_parameters, make_lm
 from cr_jax.modular.partition import PartitionOptions, split_corpora

@@ -35,7 +35,7 @@ from cr_jax.data import (
     train_iterator,
 )
 from cr_jax.errors import UserError
-from cr_jax.files import changed, give_usual_mode, read_sealed, sha256, write_sealed
+from cr_jax.host.files import changed, give_usual_mode, read_sealed, sha256, write_sealed
 from cr_jax.models import lm as language_models
 from cr_jax.parallel import plan as parallel
 from cr_jax.training.loop import Job, train

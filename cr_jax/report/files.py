@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from cr_jax.errors import UserError
-from cr_jax.files import write_whole
+from cr_jax.host.files import write_whole
 from cr_jax.report.page import render
 from cr_jax.report.text import plain
 

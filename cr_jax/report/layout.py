@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from cr_jax.errors import UserError
-from cr_jax.files import write_whole
+from cr_jax.host.files import write_whole
 from cr_jax.report.style import css
 from cr_jax.report.text import escape, mapping, sequence
 from cr_jax.scoring.wording import Wording, wording

@@ -15,13 +15,14 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cr_jax import memory, router
+from cr_jax import router
 from cr_jax.bank import ExpertBank
 from cr_jax.bank.bigram_bank import BigramBank
 from cr_jax.bank.files import consistent
 from cr_jax.bank.screen_file import read_of
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.host import memory
 from cr_jax.routing import document, other_rule
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import Route

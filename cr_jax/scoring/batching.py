@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool
 
-from cr_jax import memory, models
+from cr_jax import models
 from cr_jax.config import ModelConfig, Scoring, check_scoring
 from cr_jax.config.numbers import whole_number
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.host import memory
 from cr_jax.models.layers import attention_kernel
 
 

@@ -28,8 +28,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from cr_jax.errors import UserError, lost_peer, one_line
-from cr_jax.files import refusal, sha256
-from cr_jax.inside import Inside
+from cr_jax.host.files import refusal, sha256
+from cr_jax.host.inside import Inside
 from cr_jax.parallel import processes
 from cr_jax.training.orbax_setup import hush_orbax, plain_place
 from cr_jax.training.step_files import hash_files, incomplete, numbers, stored_shapes

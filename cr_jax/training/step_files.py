@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tensorstore
 
-from cr_jax.files import sha256
+from cr_jax.host.files import sha256
 
 PARTS = ("state/manifest.ocdbt", "state/_METADATA", "iterator/metadata", "record/metadata")
 _OWN = "ocdbt.process_"  # folders of what each process wrote

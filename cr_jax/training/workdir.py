@@ -12,9 +12,9 @@ from pathlib import Path
 
 from cr_jax.config import OptimizerConfig, TrainConfig, completed, to_dict
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
-from cr_jax.inside import Inside
-from cr_jax.locks import exclusive
+from cr_jax.host.files import expanded
+from cr_jax.host.inside import Inside
+from cr_jax.host.locks import exclusive
 from cr_jax.training.step_files import numbers
 
 LONGEST = 300  # bytes of the longest name of a file below a workdir, of a checkpoint or a cache

@@ -17,7 +17,7 @@ from cr_jax.bank.creation import delete_bank, put_in_place, recover
 from cr_jax.bank.files import BankFolder
 from cr_jax.cli import main
 from cr_jax.errors import UserError
-from cr_jax.inside import Inside
+from cr_jax.host.inside import Inside
 from cr_jax.modular.language_models import BankLms
 
 WAITS = 0.3  # seconds in which a thread that need not wait would be done

@@ -17,7 +17,7 @@ from cr_jax.bank import Expert, ExpertBank, import_expert, parameters
 from cr_jax.bank import files as bank_folder
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
-from cr_jax.inside import Inside
+from cr_jax.host.inside import Inside
 
 
 @pytest.fixture

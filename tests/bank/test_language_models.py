@@ -11,7 +11,6 @@ import pytest
 import tiny_bank
 from tiny_bank import FLAT, TEXT, TINY, TINY_LM, contents, fresh, leaves, one, refuses
 
-from cr_jax import inside
 from cr_jax.bank import (
     Expert,
     ExpertBank,
@@ -26,7 +25,8 @@ from cr_jax.bank.files import BankFolder, read_sealed, sha256, write_sealed
 from cr_jax.bank.manifest import LM, MANIFEST, write_manifest
 from cr_jax.cli import main
 from cr_jax.data.tokenizers import ByteTokenizer
-from cr_jax.inside import Inside
+from cr_jax.host import inside
+from cr_jax.host.inside import Inside
 from cr_jax.router import route
 from cr_jax.routing.cascade import Cascade
 

@@ -9,9 +9,10 @@ import pytest
 import tiny_bank
 from tiny_bank import FLAT, fresh, leaves, one
 
-from cr_jax import inside, router
+from cr_jax import router
 from cr_jax.bank import Expert, ExpertBank, expert_folder, parameters, selected
 from cr_jax.config import SEEN, Scoring
+from cr_jax.host import inside
 from cr_jax.routing.other_rule import by_rule
 
 STACKS = ("params", "weights", "bigram_table", "lm_params")

@@ -11,7 +11,7 @@ from tiny_corpora import NAMES
 
 from cr_jax.cli import main
 from cr_jax.data import documents
-from cr_jax.files import read_sealed
+from cr_jax.host.files import read_sealed
 from cr_jax.modular import part_files
 
 DOCUMENTS = 40  # of each kind

@@ -17,7 +17,7 @@ from cr_jax.data.corpus_specs import CorpusSpec, all_specs
 from cr_jax.data.sources import split_of
 from cr_jax.data.token_folder import FORM, TokenFolder, tokenizer_settings
 from cr_jax.errors import UserError
-from cr_jax.files import write_sealed
+from cr_jax.host.files import write_sealed
 from cr_jax.training.loop import same_run
 
 

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from cr_jax.experiment import run
-from cr_jax.inside import Inside, draft_name
+from cr_jax.host.inside import Inside, draft_name
 from cr_jax.parallel import compiled
 
 

@@ -12,7 +12,7 @@ TOY = """
 import json, sys
 from pathlib import Path
 from benchmarks.torture.failures import Change, tortured
-from cr_jax.files import write_whole
+from cr_jax.host.files import write_whole
 
 library, root = map(Path, sys.argv[1:])
 root.mkdir()

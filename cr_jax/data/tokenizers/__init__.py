@@ -16,7 +16,7 @@ from cr_jax.data.tokenizers.gpt2 import Gpt2Tokenizer
 from cr_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from cr_jax.data.tokenizers.token_table import NOTE, Tokenizer, TokenTable
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 __all__ = [
     "ByteTokenizer",

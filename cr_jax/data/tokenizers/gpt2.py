@@ -11,7 +11,7 @@ from jaxtyping import UInt32
 
 from cr_jax.data.tokenizers.token_table import TokenTable
 from cr_jax.errors import UserError
-from cr_jax.files import expanded
+from cr_jax.host.files import expanded
 
 
 class Gpt2Tokenizer(TokenTable):

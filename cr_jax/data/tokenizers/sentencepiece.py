@@ -15,7 +15,7 @@ from jaxtyping import UInt32
 
 from cr_jax.data.tokenizers.token_table import TokenTable
 from cr_jax.errors import UserError
-from cr_jax.memory import usable_cores
+from cr_jax.host.memory import usable_cores
 
 SPACE_MARK = "\u2581"  # SentencePiece writes it for a space, so it cannot stand for itself
 _CHUNK = 4096  # characters; SentencePiece slows down on long inputs

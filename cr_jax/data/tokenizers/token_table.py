@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int32, Integer, UInt32
 
 from cr_jax.errors import UserError
-from cr_jax.files import write_whole
+from cr_jax.host.files import write_whole
 
 NOTE = "tokenizer.json"
 

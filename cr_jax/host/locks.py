@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 
 from cr_jax.errors import UserError
-from cr_jax.inside import Inside
+from cr_jax.host.inside import Inside
 
 LOCK = ".lock"
 HELD = f"{LOCK}.held"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cr_jax.errors import UserError
-from cr_jax.files import FORMAT, expanded, parse_json, parse_sealed, readable, sealed
+from cr_jax.host.files import FORMAT, expanded, parse_json, parse_sealed, readable, sealed
 
 JSON_MOST = 1 << 23  # bytes of a JSON file
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY

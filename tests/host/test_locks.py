@@ -12,8 +12,8 @@ import tiny_bank
 
 from cr_jax.bank import ExpertBank, files, import_expert
 from cr_jax.errors import UserError
-from cr_jax.inside import Inside, NotInside
-from cr_jax.locks import HELD, LOCK, Busy, exclusive, wait_until_free
+from cr_jax.host.inside import Inside, NotInside
+from cr_jax.host.locks import HELD, LOCK, Busy, exclusive, wait_until_free
 from cr_jax.training.workdir import locked
 
 NONE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)

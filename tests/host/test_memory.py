@@ -8,12 +8,13 @@ import pytest
 import tiny_bank
 from tiny_bank import TEXT, TINY, refuses
 
-from cr_jax import memory, models, router
+from cr_jax import models, router
 from cr_jax.bank import ExpertBank, parameters
 from cr_jax.bank.files import BankFolder, sha256, write_sealed
 from cr_jax.bank.manifest import MANIFEST, write_manifest
 from cr_jax.cli import main
 from cr_jax.config import ModelConfig
+from cr_jax.host import memory
 from cr_jax.scoring import batching
 
 

@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from cr_jax import files
 from cr_jax.bank.files import BankFolder
 from cr_jax.cli import main
 from cr_jax.config.files import with_homes
@@ -12,6 +11,7 @@ from cr_jax.data import load_corpus, load_tokenizer
 from cr_jax.data.sources import documents, parse
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.errors import UserError
+from cr_jax.host import files
 from cr_jax.parallel import compiled
 from cr_jax.training.workdir import LONGEST, locked
 

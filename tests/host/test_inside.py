@@ -5,7 +5,7 @@ import os
 import pytest
 
 from cr_jax.errors import UserError
-from cr_jax.inside import Inside, NotInside, draft_name, is_draft, open_inside
+from cr_jax.host.inside import Inside, NotInside, draft_name, is_draft, open_inside
 
 
 @pytest.fixture
