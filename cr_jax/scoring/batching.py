@@ -176,7 +176,8 @@ def _check_memory(model: ModelConfig, experts: int, tokens: int) -> None:
     stats = jax.local_devices()[0].memory_stats() or {}
     memory.check(
         least_bytes(model, experts, tokens),
-        f"scoring a window of {model.window:,} tokens by {experts} experts at once",
+        f"scoring a window of {model.window:,} tokens by {experts} "
+        f"{'expert' if experts == 1 else 'experts'} at once",
         "take a bank of shorter windows or smaller experts, or lower BatchSizes",
         stats.get("bytes_limit"),
     )

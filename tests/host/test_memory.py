@@ -59,16 +59,20 @@ def test_ten_thousand_experts_in_a_sealed_bank_json(bank, monkeypatch):
 
 def test_windows_that_memory_cannot_score_are_refused_before_they_are_compiled(monkeypatch):
     bank = tiny_bank.in_memory(2)
-    need = batching.least_bytes(TINY, 2, 4096)
+    sizes = batching.BatchSizes(experts=2)
+    need = batching.least_bytes(TINY, *sizes.groups(2))
     batching._check_memory.cache_clear()
     monkeypatch.setattr(memory, "limit", lambda: need - 1)
     monkeypatch.setattr(router, "score_experts", lambda *_: pytest.fail("it was compiled"))
     for call in (router.route, router.score):
-        refuses(lambda call=call: call(bank, TEXT), "scoring a window of 16 tokens by 2 experts")
+        refuses(
+            lambda call=call: call(bank, TEXT, sizes=sizes),
+            "scoring a window of 16 tokens by 2 experts",
+        )
     batching._check_memory.cache_clear()
     monkeypatch.setattr(memory, "limit", lambda: need)
     with pytest.raises(pytest.fail.Exception):  # negative control
-        router.route(bank, TEXT)
+        router.route(bank, TEXT, sizes=sizes)
 
 
 def test_attention_over_a_long_window_is_counted():
