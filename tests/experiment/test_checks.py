@@ -73,7 +73,7 @@ def start(tmp_path, monkeypatch, capsys):
     entering(run, "_plan", "devices")
     entering(run, "_prepare", "files")
     entering(run.experiment_text, "load_corpus", "text")
-    monkeypatch.setattr(run, "train", lambda *_, **__: pytest.fail("it was trained"))
+    monkeypatch.setattr(run, "train_compressors", lambda *_, **__: pytest.fail("it was trained"))
 
     def call(change):
         config = tiny_run.config(tmp_path)

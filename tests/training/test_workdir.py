@@ -70,7 +70,7 @@ def test_no_second_run_starts_in_a_folder_that_was_moved(tmp_path):
 def test_a_run_that_is_moved_ends_with_one_line_and_goes_on_from_there(tmp_path, monkeypatch):
     tiny_run.write(tmp_path)
     e = tiny_run.experiment(tmp_path, steps=2, evaluation={"windows": 8, "calibration_windows": 16})
-    train = run.train
+    train = run.train_compressors
 
     def move(*arguments, **more):
         found = train(*arguments, **more)
@@ -78,7 +78,7 @@ def test_a_run_that_is_moved_ends_with_one_line_and_goes_on_from_there(tmp_path,
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "train", move)
+        patch.setattr(run, "train_compressors", move)
         with pytest.raises(UserError, match="was moved or replaced"):
             run.run(e, tmp_path / "run")
     assert not (tmp_path / "run").exists()
