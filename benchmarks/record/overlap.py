@@ -165,7 +165,7 @@ def covered(found: Bool[np.ndarray, "N P"], run: int) -> Bool[np.ndarray, "N L"]
 
 
 def occurring(
-    rows: Integer[np.ndarray, "N L"], run: int, tokens: Integer[np.ndarray, "T"]
+    rows: Integer[np.ndarray, "N L"], run: int, tokens: Integer[np.ndarray, " T"]
 ) -> Bool[np.ndarray, "N P"]:
     """Whether rows[n, p:p + run] stands anywhere in `tokens`; P = L - run + 1."""
     places = rows.shape[1] - run + 1
@@ -187,8 +187,8 @@ def occurring(
 
 
 def positions(
-    asked: UInt64[np.ndarray, "Q"], run: int, tokens: Integer[np.ndarray, "T"]
-) -> Integer[np.ndarray, "Q"]:
+    asked: UInt64[np.ndarray, " Q"], run: int, tokens: Integer[np.ndarray, " T"]
+) -> Integer[np.ndarray, " Q"]:
     """For each of the sorted hashes a place in `tokens` where a run has it, or -1."""
     shift = np.uint64(64 - TABLE_BITS)
     table = np.zeros(1 << TABLE_BITS, bool)
@@ -215,7 +215,7 @@ def keys(tokens: Integer[np.ndarray, "... T"], run: int) -> UInt64[np.ndarray, "
     return key
 
 
-def contains(tokens: Integer[np.ndarray, "T"], run: Sequence[int]) -> bool:
+def contains(tokens: Integer[np.ndarray, " T"], run: Sequence[int]) -> bool:
     """Whether `run` stands in `tokens`, by comparison alone."""
     at = np.arange(len(tokens) - len(run) + 1)
     for i, token in enumerate(run):

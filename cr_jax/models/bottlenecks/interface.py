@@ -56,6 +56,6 @@ class Bottleneck(nn.Module):
         """
         raise NotImplementedError
 
-    def rate_mask(self, rate: Int[Array, " B"]) -> Bool[Array, "B #M #Dz"]:
+    def rate_mask(self, rate: Int[Array, " B"]) -> Bool[Array, " B #M #Dz"]:
         """Which numbers of z each window keeps."""
         raise NotImplementedError
