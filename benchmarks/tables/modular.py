@@ -21,7 +21,7 @@ ARMS = {
     "mixture_4": "posterior mixture of the best four",
     "mixture": "posterior mixture of all twenty",
     "mixture_seed": "posterior mixture of all twenty and the seed",
-    "random_split": "experts of twenty random parts",
+    "random_split": "experts of twenty random parts (the seed's weights were kept)",
     "seed": "the seed alone",
 }
 CUTS = {

@@ -37,13 +37,15 @@ Speak = Callable[[DomainNats, Plan], Tokens | None]
 @dataclasses.dataclass(frozen=True)
 class Arm:
     """models: whose cost counts (`Facts` by name); reading: how many of them score a token that is
-    spoken, 0 for all.  choose: of an arm that decides once, by the first tokens.  bound: it reads
-    what it is scored by, and no schedule can do it."""
+    spoken, 0 for all; beside: models that read too, as the seed does.  choose: of an arm that
+    decides once, by the first tokens.  bound: it reads what it is scored by, and no schedule can do
+    it."""
 
     name: str
     speak: Speak
     models: str = "experts"
     reading: int = 1
+    beside: int = 0
     by_prefix: bool = False
     choose: Choose | None = None
     bound: bool = False
@@ -180,7 +182,7 @@ ARMS: tuple[Arm, ...] = (
     Arm("mixture", mixture, reading=0),
     Arm("mixture_2", _of(mixture, best=2), reading=2, by_prefix=True),
     Arm("mixture_4", _of(mixture, best=4), reading=4, by_prefix=True),
-    Arm("mixture_seed", _of(mixture, seed=True), reading=0),
+    Arm("mixture_seed", _of(mixture, seed=True), reading=0, beside=1),
     Arm("oracle_segment", best_of_segment, bound=True),
     Arm("oracle_window", best_of_window, bound=True),
     Arm("oracle_token", best_at_each_token, bound=True),

@@ -234,8 +234,8 @@ def _cost(arm: Arm, facts: Mapping[str, Facts]) -> dict:
     if own is None or arm.bound:
         return dict.fromkeys(("active_params", "total_params", "train_tokens", "train_flops"))
     return {
-        "active_params": own.params * min(arm.reading or own.models, own.models),
-        "total_params": own.params * own.models,
+        "active_params": own.params * (min(arm.reading or own.models, own.models) + arm.beside),
+        "total_params": own.params * (own.models + arm.beside),
         "train_tokens": own.train_tokens,
         "train_flops": own.train_flops,
     }
