@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -116,10 +117,26 @@ def delete_bank(path: Path, say: Callable[[str], None]) -> None:
                 return
             with parent.folder(path.name) as bank:
                 _empty(bank, BankFolder(path))
-            if not parent.delete_folder(path.name):
+            if not _deleted(parent, path.name):
                 _move_away(path, say)
     except (UserError, OSError) as error:
         say(f"{path} was not deleted ({error}): look at it, then delete it")
+
+
+def _deleted(parent: Inside, name: str) -> bool:
+    """Whether the emptied folder is gone.  Who waited for its lock may have made a new one in it
+    before it saw that this is the bank no more."""
+    for _ in range(20):
+        if parent.delete_folder(name):
+            return True
+        with parent.folder(name) as bank:
+            if not set(bank.names()) <= {LOCK, HELD}:
+                return False
+            for lock in bank.names():
+                with contextlib.suppress(UserError, FileNotFoundError):
+                    bank.delete(lock)
+        time.sleep(0.05)
+    return False
 
 
 def _empty(bank: Inside, files: BankFolder) -> None:

@@ -174,7 +174,8 @@ def test_who_adds_waits_for_the_bank_that_a_run_puts_there(bank, tmp_path):
         for each in (adding, loading):
             with pytest.raises(concurrent.futures.TimeoutError):
                 each.result(WAITS)
-        shutil.copytree(tmp_path / "bank.old", bank)
+        shutil.copytree(tmp_path / "bank.old", tmp_path / "bank.new")
+        os.rename(tmp_path / "bank.new", bank)  # whole at once, as a run does it
         assert adding.result() == "late" and "e0" in loading.result().names
 
 
@@ -184,6 +185,20 @@ def test_a_run_that_was_stopped_between_the_renames_is_named(bank, tmp_path, mon
     refuses(lambda: ExpertBank.load(bank), "run was stopped", "rename", "bank.old")
     recover(bank, print)
     assert ExpertBank.load(bank).names == ("e0", "e1") and os.listdir(tmp_path) == ["bank"]
+
+
+def test_a_lock_that_was_made_too_late_keeps_no_folder(bank, tmp_path, monkeypatch):
+    real, late = Inside.delete_folder, []
+
+    def delete_folder(inside, name):
+        if name.endswith(".old") and len(late) < 3:
+            late.append((inside.path / name / ".lock").write_text(""))
+        return real(inside, name)
+
+    monkeypatch.setattr(Inside, "delete_folder", delete_folder)
+    said = []
+    replaced(bank, said.append)
+    assert len(late) == 3 and not said and os.listdir(tmp_path) == ["bank"]
 
 
 def test_what_is_not_the_banks_survives_its_replacement(bank, tmp_path):
