@@ -201,13 +201,18 @@ def documents(
     """Windows of whole documents of each expert's validation text, for a screen."""
     from cr_jax.config import DOCUMENT_WINDOWS
     from cr_jax.data import document_windows
-    from cr_jax.routing.screen_fit import DOCUMENTS
+    from cr_jax.routing.screen_fit import documents_each
 
     def cut(corpus) -> "Windows":
         window, pad = bank.model.window, bank.tokenizer.pad_id
         most = DOCUMENT_WINDOWS[-1] * window
         return document_windows(
-            corpus, window, pad, limit=DOCUMENTS, most_tokens=most, least_tokens=window + 1
+            corpus,
+            window,
+            pad,
+            limit=documents_each(len(bank.names)),
+            most_tokens=most,
+            least_tokens=window + 1,
         )
 
     return _cut(bank, given, experiment, cut)
