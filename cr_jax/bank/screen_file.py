@@ -25,9 +25,10 @@ class Screen:
     margins: number of first windows -> nats/token above the lowest bigram model, within which the
     exact winner was.  usual: expert -> number of first windows -> (low, high) nats/token by its
     bigram model, between which its own documents were known at `alpha`; none: experts judge.
-    typicality_weight: that the bank ranked by.  agreement: share of
-    `documents` whose expert and known or unknown are then as in exact routing, at least `at_least`;
-    decided: share without an expert.  `UserError` for what cannot be.
+    few: number of first windows -> experts that won too few documents of them for a margin against
+    them, which are candidates for all.  typicality_weight: that the bank ranked by.
+    agreement: share of `documents` whose expert and known or unknown are then as in exact routing,
+    at least `at_least`; decided: share without an expert.  `UserError` for what cannot be.
     """
 
     margins: Mapping[int, float]
@@ -38,6 +39,7 @@ class Screen:
     agreement: float
     decided: float
     documents: int
+    few: Mapping[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         pairs = [pair for own in self.usual.values() for pair in own.values()]
@@ -48,6 +50,8 @@ class Screen:
             or not all(0 <= x <= 1 for x in shares)
             or not all(low <= high for low, high in pairs)
             or not all(k >= 1 for own in (self.margins, *self.usual.values()) for k in own)
+            or not set(self.few) <= set(self.margins)
+            or not all(name in self.usual for own in self.few.values() for name in own)
         ):
             raise UserError("the stored screen makes no sense: fit it again")
 
@@ -91,6 +95,7 @@ def read_of(files: BankFolder) -> Screen | None:
                 for name, own in raw["usual"].items()
             },
             documents=int(raw["documents"]),
+            few={int(k): tuple(map(str, own)) for k, own in raw.get("few", {}).items()},
             **{field: float(raw[field]) for field in _NUMBERS},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

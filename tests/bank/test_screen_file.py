@@ -21,6 +21,7 @@ GOOD = Screen(
     agreement=1.0,
     decided=0.5,
     documents=120,
+    few={4: ("e1",)},
 )
 
 
@@ -64,6 +65,8 @@ def test_a_changed_or_senseless_screen_is_one_line(folder):
         ("usual", {"e0": {"2": [5.0, 1.0]}}),
         ("usual", {"e0": {"2": [5.0]}}),
         ("decided", 2.0),
+        ("few", {"3": ["e1"]}),
+        ("few", {"4": ["e7"]}),
     ):
         write_sealed(path, {**kept, field: value})
         refuses(lambda: BigramBank.load(folder), "screen", "fit it again")
@@ -71,5 +74,5 @@ def test_a_changed_or_senseless_screen_is_one_line(folder):
 
 def test_only_a_bank_on_disk_with_these_experts_gets_one(folder):
     refuses(lambda: screen_file.write(None, GOOD), "memory")
-    other = dataclasses.replace(GOOD, usual={"e0": {}, "e7": {}})
+    other = dataclasses.replace(GOOD, usual={"e0": {}, "e7": {}}, few={})
     refuses(lambda: screen_file.write(folder, other), "e1")
