@@ -46,10 +46,12 @@ class Screen:
         numbers = [*self.margins.values(), *(x for pair in pairs for x in pair)]
         shares = (self.alpha, self.at_least, self.agreement, self.decided)
         if (
-            not all(math.isfinite(x) and x >= 0 for x in numbers)
+            not self.margins
+            or not all(math.isfinite(x) and x >= 0 for x in numbers)
             or not all(0 <= x <= 1 for x in shares)
             or not all(low <= high for low, high in pairs)
             or not all(k >= 1 for own in (self.margins, *self.usual.values()) for k in own)
+            or self.documents < 0
             or not set(self.few) <= set(self.margins)
             or not all(name in self.usual for own in self.few.values() for name in own)
         ):
@@ -75,7 +77,7 @@ def write(bank: Path | None, screen: Screen) -> None:
 def read_of(files: BankFolder) -> Screen | None:
     """The screen of an open bank; None where it has none, or one of other experts.
 
-    `UserError` when it is damaged.
+    `UserError` when it is damaged, or does not name exactly the bank's experts.
     """
     if not files.inside.has(SCREEN):
         return None
@@ -88,7 +90,7 @@ def read_of(files: BankFolder) -> Screen | None:
     if raw.get("typicality_weight") != ranked_with(files):
         return None
     try:
-        return Screen(
+        made = Screen(
             {int(k): float(x) for k, x in raw["margins"].items()},
             {
                 name: {int(k): (float(low), float(high)) for k, (low, high) in own.items()}
@@ -98,8 +100,11 @@ def read_of(files: BankFolder) -> Screen | None:
             few={int(k): tuple(map(str, own)) for k, own in raw.get("few", {}).items()},
             **{field: float(raw[field]) for field in _NUMBERS},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} makes no sense: fit it again") from error
+    if odd := set(made.usual) ^ set(files.names):
+        raise UserError(f"{path} is of other experts, see {sorted(odd)[0]}: fit it again")
+    return made
 
 
 def reseal(bank: Inside, seals: Mapping[str, str]) -> None:

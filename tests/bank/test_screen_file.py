@@ -65,11 +65,17 @@ def test_a_changed_or_senseless_screen_is_one_line(folder):
         ("usual", {"e0": {"2": [5.0, 1.0]}}),
         ("usual", {"e0": {"2": [5.0]}}),
         ("decided", 2.0),
+        ("margins", {}),
+        ("usual", {"e0": {}}),
+        ("usual", {"e0": {}, "e1": {}, "e2": {}}),
+        ("documents", -1),
+        ("alpha", 10**400),
         ("few", {"3": ["e1"]}),
         ("few", {"4": ["e7"]}),
     ):
         write_sealed(path, {**kept, field: value})
         refuses(lambda: BigramBank.load(folder), "screen", "fit it again")
+        assert any("fit it again" in line for line in BankFolder(folder).verify())
 
 
 def test_only_a_bank_on_disk_with_these_experts_gets_one(folder):
