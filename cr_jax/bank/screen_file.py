@@ -74,6 +74,16 @@ def write(bank: Path | None, screen: Screen) -> None:
         files.inside.write_sealed(SCREEN, fields)
 
 
+def delete(bank: Path) -> bool:
+    """Deletes a bank's screen, which then routes without; -> whether there was one."""
+    files = BankFolder(bank)
+    with writable(bank), files.changing():
+        there = files.inside.has(SCREEN)
+        if there:
+            files.inside.delete(SCREEN)
+        return there
+
+
 def read_of(files: BankFolder) -> Screen | None:
     """The screen of an open bank; None where it has none, or one of other experts.
 

@@ -120,7 +120,8 @@ def fit(
 def _margin(measured: Measured, at_least: float) -> float:
     residuals, winner, _ = measured
     needed = residuals[np.arange(len(winner)), winner] - residuals.min(1)
-    return float(SPARE * np.sort(needed)[::-1][int((1 - at_least) * len(winner))])
+    missed = min(int((1 - at_least) * len(winner)), len(winner) - 1)
+    return float(SPARE * np.sort(needed)[::-1][missed])
 
 
 def _usual(measured: Measured, expert: int) -> tuple[float, float] | None:

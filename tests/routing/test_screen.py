@@ -73,6 +73,7 @@ def test_the_margin_holds_the_winner_of_as_many_as_asked_for():
     assert fitted(wrong=[3]).margins[2] == pytest.approx(SPARE * 4)
     assert fitted(wrong=[3], at_least=0.99).margins[2] == 0
     assert fitted(wrong=[3], at_least=0.99).agreement == 199 / 200
+    assert fitted(wrong=[3], at_least=0).margins[2] == 0
 
 
 def test_few_documents_decide_nothing():
