@@ -81,7 +81,8 @@ class Experts:
 class Scorer:
     """Scores documents beside whoever gives them.
 
-    On a CPU, where XLA's loop over tokens keeps one core busy, by one thread per core.
+    On a CPU, where XLA's loop over tokens keeps one core busy, by one thread per core.  `with
+    Scorer(...)`: what still waits at the end is cancelled, also after an error or Ctrl-C.
     """
 
     def __init__(self, experts: Experts, options: RouteOptions, sizes: BatchSizes | None = None):
@@ -91,6 +92,12 @@ class Scorer:
         self._threads = ThreadPoolExecutor(memory.usable_cores() if on_cpu else 1)
         self._rows = 0
         self._begun: list[Future] = []
+
+    def __enter__(self) -> "Scorer":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.cancel()
 
     @functools.cached_property
     def bank(self) -> ExpertBank:

@@ -58,9 +58,9 @@ def fit_screen(
         raise UserError("a screen needs validation documents of at least one window")
     lookup = BigramLookup([bank.bigrams[n] for n in bank.names])
     lengths = np.array([len(x) for x in every])
-    scorer = Scorer(experts_of(bank), RouteOptions(alpha=alpha), sizes)
     # All experts: the margin is to hold the winner among all, also one far from the bigram models.
-    nats = scorer.begin(joined(every), np.ones((len(bank.names), lengths.sum()), bool))()
+    with Scorer(experts_of(bank), RouteOptions(alpha=alpha), sizes) as scorer:
+        nats = scorer.begin(joined(every), np.ones((len(bank.names), lengths.sum()), bool))()
     ends = np.cumsum(lengths)
     measured = {}
     for k in LENGTHS:
