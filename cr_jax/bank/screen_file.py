@@ -117,6 +117,17 @@ def read_of(files: BankFolder) -> Screen | None:
     return made
 
 
+def found(files: BankFolder) -> Screen | UserError | None:
+    """`read_of`, or what is wrong with it: a bank whose screen is damaged can be read and the
+    screen fitted again."""
+    try:
+        return read_of(files)
+    except UserError as error:
+        if not files.is_current():  # changed while it was read: the bank is read again
+            raise
+        return error
+
+
 def reseal(bank: Inside, seals: Mapping[str, str]) -> None:
     """Follows experts whose manifests were sealed anew and whose compressors stayed the same.
 

@@ -18,8 +18,6 @@ from jaxtyping import Bool, Float, Int
 from cr_jax import router
 from cr_jax.bank import ExpertBank
 from cr_jax.bank.bigram_bank import BigramBank
-from cr_jax.bank.files import consistent
-from cr_jax.bank.screen_file import read_of
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.host import memory
@@ -207,18 +205,17 @@ def experts_of(bank: ExpertBank) -> Experts:
 
 
 def bigram_bank(bank: ExpertBank) -> BigramBank:
-    """The bigram models of a bank in memory, with its screen where it is a stored bank as it is."""
+    """The bigram models of a bank in memory, with the screen that was stored with it when it was
+    loaded.  `UserError` when that is damaged."""
+    if isinstance(bank.screen, UserError):
+        raise bank.screen
     bigrams = tuple(bank.bigrams[n] for n in bank.names if n in bank.bigrams)
-    screen = None
-    if bank.folder is not None:
-        names, stored = consistent(bank.folder, lambda files: (files.names, read_of(files)))
-        screen = stored if names == bank.names else None
     return BigramBank(
         bank.names,
         bigrams if len(bigrams) == len(bank.names) else (),
         bank.tokenizer,
         bank.model.window,
         bank.text_form,
-        screen,
+        bank.screen,
         bank.folder,
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from tiny_bank import FLAT, fresh, fresh_bigram, in_memory, one, refuses, stored
@@ -37,6 +38,20 @@ def test_the_screen_comes_back_and_belongs_to_the_bank(folder):
     assert bank.verify() == []
     assert BigramBank.load(folder).screen == GOOD == bigram_bank(bank).screen
     assert bigram_bank(bank.select(["e1", "e0"])).screen is None
+    assert ExpertBank.load(folder, ["e1", "e0"]).screen is None
+
+
+def test_a_bank_in_memory_keeps_the_screen_it_was_loaded_with(folder):
+    bank = ExpertBank.load(folder)
+    assert bank.remove("e1").screen is None and bank.changed(seed_lm=None).screen == GOOD
+    shutil.rmtree(folder)
+    assert bigram_bank(bank).screen == GOOD
+
+
+def test_a_damaged_screen_is_told_where_it_is_needed(folder):
+    (folder / "screen.json").write_text("{}")
+    bank = ExpertBank.load(folder)  # so that it can be fitted again
+    refuses(lambda: bigram_bank(bank), "screen.json")
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "weight"])
