@@ -264,7 +264,7 @@ def _rounds(texts: Iterable[Any]) -> Iterator[list[Any]]:
     while True:
         held, size = [], 0
         for text in itertools.islice(unread, most):
-            held.append(_read(text))
+            held.append(read(text))
             size += len(held[-1]) if isinstance(held[-1], str) else 0
             if size >= ROUND:
                 break
@@ -274,12 +274,13 @@ def _rounds(texts: Iterable[Any]) -> Iterator[list[Any]]:
         most = min(2 * most, LARGEST)
 
 
-def _read(text: Any) -> Any:
-    """A text as a str, as `Large`, or what is wrong with it."""
-    if isinstance(text, str | UserError):
+def read(text: Any) -> Any:
+    """A text as a str, as `Large`, or what is wrong with it: the same for the same characters,
+    however they arrive."""
+    if isinstance(text, UserError):
         return text
     try:
-        if not isinstance(text, os.PathLike | Iterator):
+        if not isinstance(text, str | os.PathLike | Iterator):
             raise UserError(
                 f"a text is a str, a pathlib.Path or a generator of str, not {type(text).__name__}"
             )

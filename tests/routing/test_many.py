@@ -11,8 +11,10 @@ import cr_jax
 from cr_jax import router
 from cr_jax.bank import ExpertBank, screen_file
 from cr_jax.bank.files import BankFolder
+from cr_jax.cli.route import _is_large
 from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
+from cr_jax.routing import many
 from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.content import BLANK, REPEATED
 from cr_jax.routing.many import ManyRouter, route_many
@@ -116,6 +118,20 @@ def test_answers_come_in_order_and_bad_texts_cost_themselves_alone(bank, tmp_pat
     assert answers[0].nearest == "e0" and answers[2].nearest == "e1"
     assert [a.nearest for a in answers[8:26]] == ["e0"] * 9 + ["e1"] * 9
     refuses(lambda: route_many(bank, ["a" * 40, bad]), "bad.bin")
+
+
+def test_a_text_is_large_by_its_characters_however_it_arrives(bank, tmp_path, monkeypatch):
+    monkeypatch.setattr(many, "LARGE", 80)
+    long, wide = TEXTS[0], "ä" * 60  # of 100 characters, and of 120 bytes
+    for name, text in (("long", long), ("wide", wide)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        ways = text, tmp_path / name, iter([text[:50], text[50:]])
+        assert [isinstance(many.read(way), many.Large) for way in ways] == [name == "long"] * 3
+        assert _is_large(str(tmp_path / name)) == (name == "long")
+    ways = [long, tmp_path / "long", iter([long])]
+    found = route_many(bank, ways, sizes=SIZES)
+    assert [f.decided_by for f in found] == [EXPERTS] * 3
+    assert all(f.residuals == found[0].residuals for f in found)
 
 
 def test_texts_are_read_as_they_are_needed(bank, monkeypatch):
