@@ -259,14 +259,16 @@ class ManyRouter:
 
 
 def _rounds(texts: Iterable[Any]) -> Iterator[list[Any]]:
-    """Lists of texts that are read, each twice as long as the one before until it is `LARGEST`."""
+    """Lists of texts that are read, each twice as long as the one before until it is `LARGEST`.
+
+    A large text ends its round: its file is open, and its beginning held, until it is scored."""
     unread, most = iter(texts), FIRST
     while True:
         held, size = [], 0
         for text in itertools.islice(unread, most):
             held.append(read(text))
             size += len(held[-1]) if isinstance(held[-1], str) else 0
-            if size >= ROUND:
+            if size >= ROUND or isinstance(held[-1], Large):
                 break
         if not held:
             return

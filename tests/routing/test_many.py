@@ -134,6 +134,20 @@ def test_a_text_is_large_by_its_characters_however_it_arrives(bank, tmp_path, mo
     assert all(f.residuals == found[0].residuals for f in found)
 
 
+def test_few_large_texts_are_held_at_a_time(bank, monkeypatch):
+    monkeypatch.setattr(many, "LARGE", 80)
+    read = []
+
+    def texts():
+        for i in range(9):
+            read.append(i)
+            yield iter([TEXTS[i]])
+
+    answers = ManyRouter.of_bank(bank, sizes=SIZES).route(texts())
+    assert next(answers).nearest == "e0" and len(read) <= 2
+    assert [a.nearest for a in answers] == ["e0"] * 8 and len(read) == 9
+
+
 def test_texts_are_read_as_they_are_needed(bank, monkeypatch):
     read = []
 
