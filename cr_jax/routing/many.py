@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from cr_jax.bank.bigram_bank import BigramBank
@@ -23,7 +24,7 @@ from cr_jax.data.text_form import text_form
 from cr_jax.data.text_stream import parts, pieces
 from cr_jax.data.tokenizers.token_table import encode_many
 from cr_jax.data.windows import windows_of
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, printable
 from cr_jax.routing import screen
 from cr_jax.routing.content import has_content
 from cr_jax.routing.options import RouteOptions
@@ -218,6 +219,12 @@ class ManyRouter:
 
     @property
     def _by(self) -> Screen | None:
+        if not self.exact and self.bank.screen is not None and self.bank.bigrams:
+            try:
+                _ = self.bank.lookup
+            except UserError as error:  # too large for this memory
+                logging.warning("%s; all experts score", printable(str(error)))
+                self.exact = True
         return None if self.exact else self.bank.screen
 
     def _screen(self, residuals, lengths, tokens) -> screen.Verdicts:

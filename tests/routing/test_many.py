@@ -14,6 +14,7 @@ from cr_jax.bank.files import BankFolder
 from cr_jax.cli.route import _is_large
 from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
+from cr_jax.host import memory
 from cr_jax.routing import many
 from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.content import BLANK, REPEATED
@@ -179,6 +180,13 @@ def test_banks_without_bigram_models_or_screen_are_scored_by_all(bank):
             one = router.route(other, text, sizes=SIZES)
             assert ours.nearest == one.nearest
             assert ours.residuals == pytest.approx(one.residuals, rel=1e-5)
+
+
+def test_a_look_up_beyond_memory_leaves_all_to_the_experts(bank, monkeypatch):
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
+    found = route_many(bank, TEXTS[:3], sizes=SIZES)
+    assert [f.decided_by for f in found] == [EXPERTS] * 3
+    assert all(set(f.residuals) == {"e0", "e1"} for f in found)
 
 
 def test_a_list_is_no_text_and_a_text_is_no_list(bank):
