@@ -128,8 +128,11 @@ def _separated(name: str, args) -> Iterator[Document]:
             from cr_jax.data import records
 
             path = Path("/dev/stdin" if name == "-" else name)
-            for number, record in records.json_lines(path, args.field):
+            for number, _, record in records.each_line(path, args.field, name=name):
                 where = f"{name}:{number}"
+                if isinstance(record, UserError):
+                    yield Document(where, record)
+                    continue
                 try:
                     text = records.text_of(record, args.field, where)
                 except UserError as error:

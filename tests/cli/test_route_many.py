@@ -10,6 +10,7 @@ import pytest
 import tiny_bank
 
 from cr_jax.cli import main
+from cr_jax.data import records
 
 TEXT = "def route(text):\n    return min(experts)\n"
 
@@ -108,6 +109,20 @@ def test_records_come_back_with_their_route(run, tmp_path, monkeypatch):
     assert {k: v for k, v in found[1].items() if k != "route"} == lines[2]
     status, _, err = run("--jsonl", file)
     assert status == 2 and "'text'" in err
+
+
+def test_a_bad_line_does_not_end_a_stream(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "MOST_BYTES", 300)
+    good = json.dumps({"text": "abcdefghij" * 9})
+    bad = ["{", "[1]", json.dumps({"text": "a" * 900}), '{"text": "a", "text": "b"}']
+    file = tmp_path / "in.jsonl"
+    file.write_text("\n".join([good, *bad, "", good]))
+    status, out, err = run("--jsonl", file)
+    assert status == 2 and out.count("\n") == 2
+    places = [f"{file}:{n}" for n in (2, 3, 4, 5)]
+    lines = err.splitlines()
+    assert [line.count(place) for line, place in zip(lines, places)] == [1] * 4 and len(lines) == 5
+    assert lines[-1].startswith("2 texts in ") and "4 could not be read" in lines[-1]
 
 
 def test_documents_between_nuls_and_a_stream(run, tmp_path, monkeypatch):
