@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cr_jax.cli.inputs import text_of
-from cr_jax.cli.output import complain, print_line, printable
+from cr_jax.cli.output import complain, print_bytes, print_line, printable
 from cr_jax.data.encodings import NotText
 from cr_jax.data.folders import Wanted, files_below
 from cr_jax.errors import UserError
@@ -39,13 +39,13 @@ COLUMNS = (
 
 @dataclasses.dataclass
 class Document:
-    """What is routed: its name for people, its text or what is wrong with it, and its JSON record.
+    """What is routed: its name for people, its text or what is wrong with it, and its JSON line.
 
     found: it lies in a folder that was named, where what is not text is passed over."""
 
     name: str
     text: Any
-    record: dict[str, Any] | None = None
+    line: bytes | None = None
     found: bool = False
 
 
@@ -125,19 +125,21 @@ def _separated(name: str, args) -> Iterator[Document]:
     """The documents of one input, numbered from 1."""
     try:
         if args.jsonl:
-            from cr_jax.data import records
+            from cr_jax.data import records, splicing
 
             path = Path("/dev/stdin" if name == "-" else name)
-            for number, _, record in records.each_line(path, args.field, name=name):
+            for number, line, record in records.each_line(path, args.field, name=name):
                 where = f"{name}:{number}"
                 if isinstance(record, UserError):
                     yield Document(where, record)
                     continue
                 try:
                     text = records.text_of(record, args.field, where)
+                    if not args.csv:
+                        splicing.check(line, "route", where)
                 except UserError as error:
                     text = error
-                yield Document(where, text, record)
+                yield Document(where, text, None if args.csv else line)
         else:
             for number, text in enumerate(_between_nuls(name), 1):
                 yield Document(f"{name}:{number}", text)
@@ -191,9 +193,10 @@ class _Said:
         if unknown and self.args.fail_on_unknown:
             self.status = self.status or UNKNOWN
         if unknown or not self.args.only_unknown:
-            print_line(self._line(document, answer))
+            line = self._line(document, answer)
+            print_bytes(line) if isinstance(line, bytes) else print_line(line)
 
-    def _line(self, document: Document, answer: Any) -> str:
+    def _line(self, document: Document, answer: Any) -> str | bytes:
         if not (self.args.json or self.args.csv or self.args.jsonl):
             from cr_jax.cli.route import line
 
@@ -205,8 +208,10 @@ class _Said:
             row = {"file": document.name, **said}
             csv.writer(out, lineterminator="").writerow([row[column] for column in COLUMNS])
             return out.getvalue()
-        if document.record is not None:
-            return json.dumps({**document.record, "route": said}, default=str)
+        if document.line is not None:
+            from cr_jax.data.splicing import spliced
+
+            return spliced(document.line, "route", said)
         return json.dumps({"file": document.name, **said}, allow_nan=False)
 
     def end(self) -> int:

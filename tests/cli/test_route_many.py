@@ -111,6 +111,18 @@ def test_records_come_back_with_their_route(run, tmp_path, monkeypatch):
     assert status == 2 and "'text'" in err
 
 
+def test_records_come_back_as_they_were(run, tmp_path):
+    head = '{"text": "' + "abcdefghij" * 9 + '", "id": 123456789012345678901234567890, "x": 1e400'
+    file = tmp_path / "in.jsonl"
+    own, nan = head + ', "route": "A1"}\n', head + ', "y": NaN}\n'
+    file.write_text(own + head + ', "s": "\\ud800é"}\n' + nan)
+    status, out, err = run("--jsonl", file)
+    assert status == 2 and out.startswith(head + ', "s": "\\ud800é","route":{"expert"')
+    assert out.count("\n") == 1 and json.loads(out)["route"]["nearest"] == "e0"
+    told = err.splitlines()
+    assert f"{file}:1 has a field 'route' already" in told[0] and f"{file}:3 " in told[1]
+
+
 def test_a_bad_line_does_not_end_a_stream(run, tmp_path, monkeypatch):
     monkeypatch.setattr(records, "MOST_BYTES", 300)
     good = json.dumps({"text": "abcdefghij" * 9})
