@@ -204,10 +204,8 @@ class _Said:
         said = answer.to_json()
         said["p_value"] = said["p_values"].get(answer.nearest)
         if self.args.csv:
-            out = io.StringIO()
             row = {"file": document.name, **said}
-            csv.writer(out, lineterminator="").writerow([row[column] for column in COLUMNS])
-            return out.getvalue()
+            return _row([row[column] for column in COLUMNS])
         if document.line is not None:
             from cr_jax.data.splicing import spliced
 
@@ -236,6 +234,19 @@ class _Said:
     def _passed(self) -> str:
         plural = "files that are" if self.not_text > 1 else "file that is"
         return f"; passed over {self.not_text:,} {plural} not text" if self.not_text else ""
+
+
+def _row(cells: Iterable[Any]) -> str:
+    """A line of CSV whose text no spreadsheet takes for a formula and no terminal for orders."""
+
+    def cell(value):
+        if not isinstance(value, str):
+            return value
+        return ("'" if value.startswith(("=", "+", "-", "@")) else "") + printable(value)
+
+    out = io.StringIO()
+    csv.writer(out).writerow(map(cell, cells))
+    return out.getvalue().removesuffix("\r\n")
 
 
 class _bar:

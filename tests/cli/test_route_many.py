@@ -9,7 +9,7 @@ import sys
 import pytest
 import tiny_bank
 
-from cr_jax.cli import main
+from cr_jax.cli import main, route_many
 from cr_jax.data import records
 
 TEXT = "def route(text):\n    return min(experts)\n"
@@ -92,6 +92,23 @@ def test_tables_and_json_have_the_same_answers(run, folder):
         assert row["nearest"] == one["nearest"] and row["expert"] == (one["expert"] or "")
         assert float(row["margin"]) == pytest.approx(one["margin"])
         assert one["decided_by"] == row["decided_by"] == "experts"
+
+
+def test_a_table_holds_no_formula_and_no_control_character(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["=1+1,a", "+b", "@c", "new\nline\x1b[2J", 'say "x"']
+    for name in names:
+        (tmp_path / name).write_text("abcdefghij" * 9)
+    (tmp_path / "in").write_text("qrstuvwxyz" * 9)
+    with (tmp_path / "in").open() as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        out = run("--csv", "-", *names)[1]
+    rows = list(csv.DictReader(io.StringIO(out)))
+    cells = ["'-", "'=1+1,a", "'+b", "'@c", "new\\nline\\x1b[2J", 'say "x"']
+    assert [row["file"] for row in rows] == cells and out.count("\n") == 7
+    assert "".join(out.split("\n")).isprintable()
+    row = route_many._row(["a\nb", "a,b", -1.5, None, True])
+    assert row == 'a\\nb,"a,b",-1.5,,True'
 
 
 def test_records_come_back_with_their_route(run, tmp_path, monkeypatch):
