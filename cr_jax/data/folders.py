@@ -9,6 +9,9 @@ from pathlib import Path
 from cr_jax.data import gitignore
 from cr_jax.data.finding import hidden
 from cr_jax.errors import UserError
+from cr_jax.host.inside import Inside
+
+GITIGNORE_MOST = 1 << 20  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Wanted:
 
 def files_below(root: Path, wanted: Wanted = Wanted()) -> Iterator[Path | UserError]:
     """Regular files in the order of their names, folder by folder; a `UserError` stands in the
-    place of a folder that cannot be read.
+    place of a folder, or of a .gitignore, that cannot be read.
 
     Hidden names are passed over, links to folders are not followed, links to files are.
     """
@@ -45,7 +48,10 @@ def _below(folder: Path, path: str, wanted: Wanted, ignore) -> Iterator[Path | U
         yield UserError(f"the folder {folder} cannot be read: {error.strerror}")
         return
     if wanted.gitignore:
-        ignore = (*ignore, (path, _rules(folder / ".gitignore")))
+        try:
+            ignore = (*ignore, (path, _rules(folder)))
+        except UserError as error:
+            yield error
     for entry in entries:
         inside = path + entry.name
         if hidden(entry.name):
@@ -72,8 +78,13 @@ def _named(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(x, p) for p in patterns for x in (name, path))
 
 
-def _rules(file: Path) -> list[gitignore.Rule]:
+def _rules(folder: Path) -> list[gitignore.Rule]:
+    """Of its .gitignore, as in git no link.  `UserError` for one that cannot be read."""
     try:
-        return gitignore.rules(file.read_text("utf-8", "replace").split("\n"))
-    except OSError:
-        return []
+        with Inside.at(folder) as inside:
+            if not inside.has(".gitignore"):
+                return []
+            data = inside.read(".gitignore", GITIGNORE_MOST)
+    except OSError as error:
+        raise UserError(f"{folder}/.gitignore cannot be read: {error.strerror}") from None
+    return gitignore.rules(data.decode("utf-8-sig", "replace").split("\n"))

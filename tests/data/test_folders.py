@@ -42,6 +42,20 @@ def test_gitignore_files_count_where_asked_for(root):
     assert names(root, gitignore=True) == ["a/x.py", "a/x.txt", "b.py", "link.py"]
 
 
+def test_a_gitignore_that_is_no_file_of_its_own_is_told_and_not_waited_for(root):
+    os.mkfifo(root / ".gitignore")
+    (root / "a/.gitignore").symlink_to("/dev/zero")
+    (root / "c/.gitignore").write_text("#" * (1 << 20) + "\n*\n")
+    (root / "a/deep/.gitignore").write_text("\ufeff*.py\n")
+    found = list(files_below(root, Wanted(gitignore=True)))
+    told = [str(x) for x in found if isinstance(x, UserError)]
+    assert len(told) == 3 and all(".gitignore" in line for line in told)
+    assert "neither a file" in told[0] and "a link" in told[1] and "1,048,576" in told[2]
+    assert [x.name for x in found if not isinstance(x, UserError)] == [
+        *("x.py", "x.txt", "b.py", "out.py", "link.py")
+    ]
+
+
 def test_a_folder_that_cannot_be_read_is_told_and_the_rest_is_found(root, monkeypatch):
     scandir = os.scandir
 
