@@ -23,6 +23,7 @@ from cr_jax.errors import UserError
 UNKNOWN = 1  # exit status of --fail-on-unknown
 DELAY = 1.0  # seconds without a word
 PIECE = 1 << 16
+NULL_MOST = 1 << 27  # bytes of a document between NULs, as of a JSON line
 COLUMNS = (
     "file",
     "expert",
@@ -150,17 +151,25 @@ def _separated(name: str, args) -> Iterator[Document]:
 def _between_nuls(name: str) -> Iterator[str | UserError]:
     try:
         with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as file:
-            rest = b""
+            document, size = bytearray(), 0
             while block := file.read1(PIECE):
-                *whole, rest = (rest + block).split(b"\0")
-                yield from map(_utf8, whole)
-            if rest:
-                yield _utf8(rest)
+                for place, part in enumerate(block.split(b"\0")):
+                    if place:  # a NUL stands before it
+                        yield _utf8(document, size)
+                        document, size = bytearray(), 0
+                    size += len(part)
+                    if size <= NULL_MOST:
+                        document += part
+            if size:
+                yield _utf8(document, size)
     except OSError as error:
         raise UserError(f"{name} cannot be read: {error.strerror or error}") from None
 
 
-def _utf8(data: bytes) -> str | UserError:
+def _utf8(data: bytearray, size: int) -> str | UserError:
+    """size: of the document, in bytes; data: all of it, unless that is too much."""
+    if size > NULL_MOST:
+        return UserError(f"a document is longer than {NULL_MOST:,} bytes: split it")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

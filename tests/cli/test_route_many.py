@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+import types
 
 import pytest
 import tiny_bank
@@ -169,6 +170,32 @@ def test_documents_between_nuls_and_a_stream(run, tmp_path, monkeypatch):
     with os.fdopen(read) as stream:
         monkeypatch.setattr(sys, "stdin", stream)
         assert run("-")[1].startswith("-: e0 ")
+
+
+def test_a_document_between_nuls_has_a_bound_and_costs_its_length(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(route_many, "NULL_MOST", 500)
+    monkeypatch.setattr(route_many, "PIECE", 100)
+    good = b"abcdefghij" * 50
+    (tmp_path / "in").write_bytes(b"\0".join([good, b"a" * 501, good, b"a" * 5000]))
+    status, out, err = run("--null", tmp_path / "in")
+    assert [line.split(":")[1] for line in out.splitlines()] == ["1", "3"]
+    told = err.splitlines()
+    assert status == 2 and ":2: a document is longer than 500 bytes" in told[0] and ":4" in told[1]
+    lengths = []
+    monkeypatch.setattr(route_many, "NULL_MOST", 1 << 27)
+
+    class Block(bytes):
+        def split(self, by):
+            lengths.append(len(self))
+            return bytes.split(self, by)
+
+        def __radd__(self, other):
+            return Block(bytes(other) + bytes(self))
+
+    blocks = iter([Block(b"a" * 100)] * 50 + [b""])
+    file = types.SimpleNamespace(buffer=types.SimpleNamespace(read1=lambda most: next(blocks)))
+    monkeypatch.setattr(sys, "stdin", file)
+    assert list(route_many._between_nuls("-")) == ["a" * 5000] and lengths == [100] * 50
 
 
 @pytest.mark.parametrize("one", ["--explain", "--cascade"])
