@@ -55,7 +55,11 @@ def add_arguments(parser) -> None:
     add = parser.add_argument
     add("--exact", action="store_true", help="let all experts score every text")
     add("--csv", action="store_true", help="a table with a header, one line per text")
-    add("--only-unknown", action="store_true", help="say nothing of texts that an expert knows")
+    add(
+        "--only-unknown",
+        action="store_true",
+        help="say nothing of texts that an expert surely knows",
+    )
     add("--fail-on-unknown", action="store_true", help="exit with status 1 when a text is unknown")
     add(
         "--include",
@@ -76,10 +80,22 @@ def add_arguments(parser) -> None:
     add("--jsonl", action="store_true", help="each input is JSON lines, a document in each")
     add(
         "--field",
-        default="text",
         metavar="NAME",
         help="of a JSON line, the text (default text); the route is written beside the record",
     )
+
+
+def check(args) -> None:
+    """`UserError` for flags that contradict each other or would do nothing."""
+    for one, other in (("csv", "json"), ("jsonl", "null")):
+        if getattr(args, one) and getattr(args, other):
+            raise UserError(f"--{one} and --{other} contradict each other: leave one")
+    if args.field is not None and not args.jsonl:
+        raise UserError("--field names a field of JSON lines: add --jsonl or leave it out")
+    folders = [name for name in args.files if name != "-" and os.path.isdir(name)]
+    for flag in ("include", "exclude", "gitignore"):
+        if getattr(args, flag) and (args.jsonl or args.null or not folders):
+            raise UserError(f"--{flag} is about the files of a folder: name one or leave it out")
 
 
 def run(args, options) -> int:
@@ -124,18 +140,19 @@ def documents(args) -> Iterator[Document]:
 
 def _separated(name: str, args) -> Iterator[Document]:
     """The documents of one input, numbered from 1."""
+    field = "text" if args.field is None else args.field
     try:
         if args.jsonl:
             from cr_jax.data import records, splicing
 
             path = Path("/dev/stdin" if name == "-" else name)
-            for number, line, record in records.each_line(path, args.field, name=name):
+            for number, line, record in records.each_line(path, field, name=name):
                 where = f"{name}:{number}"
                 if isinstance(record, UserError):
                     yield Document(where, record)
                     continue
                 try:
-                    text = records.text_of(record, args.field, where)
+                    text = records.text_of(record, field, where)
                     if not args.csv:
                         splicing.check(line, "route", where)
                 except UserError as error:
@@ -183,7 +200,7 @@ class _Said:
         self.args, self.status, self.begun = args, 0, time.monotonic()
         self.experts: collections.Counter[str] = collections.Counter()
         self.by: collections.Counter[str] = collections.Counter()
-        self.not_text = self.bad = 0
+        self.not_text = self.bad = self.short = 0
         if args.csv:
             print_line(",".join(COLUMNS))
 
@@ -197,11 +214,14 @@ class _Said:
             self.status = complain(answer if named else f"{document.name}: {answer}")
             return
         unknown = answer.known is False
-        self.experts["unknown" if unknown else answer.nearest] += 1
+        if answer.known is None and self.args.rule == "bank":
+            self.short += 1
+        else:
+            self.experts["unknown" if unknown else answer.nearest] += 1
         self.by[answer.decided_by] += 1
         if unknown and self.args.fail_on_unknown:
             self.status = self.status or UNKNOWN
-        if unknown or not self.args.only_unknown:
+        if answer.known is not True or not self.args.only_unknown:
             line = self._line(document, answer)
             print_bytes(line) if isinstance(line, bytes) else print_line(line)
 
@@ -225,16 +245,17 @@ class _Said:
         """A summary where a folder or a stream was named; -> the exit status."""
         many = self.args.jsonl or self.args.null
         many = many or any(n != "-" and os.path.isdir(n) for n in self.args.files)
-        count = self.experts.total()
+        count = self.experts.total() + self.short
         if many and not count and not self.bad:
             return complain(f"{printable(self.args.files[0])} holds no text{self._passed()}")
         if many:
             seconds = time.monotonic() - self.begun
             experts = ", ".join(f"{name} {n:,}" for name, n in self.experts.most_common())
+            short = f"; {self.short:,} too short to judge" if self.short else ""
             bad = f"; {self.bad:,} could not be read" if self.bad else ""
             print(
                 f"{count:,} texts in {seconds:.1f} s ({count / max(seconds, 1e-3):,.0f}/s): "
-                f"{experts or 'none'}; {self.by['bigrams']:,} decided by bigram models"
+                f"{experts or 'none'}{short}; {self.by['bigrams']:,} decided by bigram models"
                 f"{self._passed()}{bad}",
                 file=sys.stderr,
             )

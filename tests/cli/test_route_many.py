@@ -198,6 +198,32 @@ def test_a_document_between_nuls_has_a_bound_and_costs_its_length(run, tmp_path,
     assert list(route_many._between_nuls("-")) == ["a" * 5000] and lengths == [100] * 50
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--csv", "--json"],
+        ["--jsonl", "--null"],
+        ["--include", "*.py"],
+        ["--exclude", "*.py"],
+        ["--gitignore"],
+        ["--field", "text"],
+    ],
+)
+def test_flags_that_contradict_or_do_nothing_are_refused(run, folder, flags):
+    status, out, err = run(*flags, folder / "a.txt")
+    assert (status, out) == (2, "") and err.count("\n") == 1 and flags[0] in err
+    status, out, err = run("--jsonl", "--include", "*.txt", folder)
+    assert (status, out) == (2, "") and "--include" in err
+
+
+def test_texts_too_short_to_judge_are_no_known_ones(run, folder):
+    (folder / "short.txt").write_text("a")
+    status, out, err = run("--only-unknown", "--fail-on-unknown", folder)
+    assert str(folder / "short.txt") in out and "too short to judge" in out
+    assert str(folder / "a.txt") not in out and err.startswith("5 texts in ")
+    assert "; 1 too short to judge; " in err and status == 1
+
+
 @pytest.mark.parametrize("one", ["--explain", "--cascade"])
 def test_what_is_about_one_text_is_no_way_to_many(run, folder, one):
     status, out, err = run(one, "--csv", folder / "a.txt")
