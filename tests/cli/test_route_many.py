@@ -10,7 +10,7 @@ import types
 import pytest
 import tiny_bank
 
-from cr_jax.cli import main, route_many
+from cr_jax.cli import documents, main, route_many
 from cr_jax.data import records
 
 TEXT = "def route(text):\n    return min(experts)\n"
@@ -173,8 +173,8 @@ def test_documents_between_nuls_and_a_stream(run, tmp_path, monkeypatch):
 
 
 def test_a_document_between_nuls_has_a_bound_and_costs_its_length(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(route_many, "NULL_MOST", 500)
-    monkeypatch.setattr(route_many, "PIECE", 100)
+    monkeypatch.setattr(documents, "NULL_MOST", 500)
+    monkeypatch.setattr(documents, "PIECE", 100)
     good = b"abcdefghij" * 50
     (tmp_path / "in").write_bytes(b"\0".join([good, b"a" * 501, good, b"a" * 5000]))
     status, out, err = run("--null", tmp_path / "in")
@@ -182,7 +182,7 @@ def test_a_document_between_nuls_has_a_bound_and_costs_its_length(run, tmp_path,
     told = err.splitlines()
     assert status == 2 and ":2: a document is longer than 500 bytes" in told[0] and ":4" in told[1]
     lengths = []
-    monkeypatch.setattr(route_many, "NULL_MOST", 1 << 27)
+    monkeypatch.setattr(documents, "NULL_MOST", 1 << 27)
 
     class Block(bytes):
         def split(self, by):
@@ -195,7 +195,7 @@ def test_a_document_between_nuls_has_a_bound_and_costs_its_length(run, tmp_path,
     blocks = iter([Block(b"a" * 100)] * 50 + [b""])
     file = types.SimpleNamespace(buffer=types.SimpleNamespace(read1=lambda most: next(blocks)))
     monkeypatch.setattr(sys, "stdin", file)
-    assert list(route_many._between_nuls("-")) == ["a" * 5000] and lengths == [100] * 50
+    assert list(documents._between_nuls("-")) == ["a" * 5000] and lengths == [100] * 50
 
 
 @pytest.mark.parametrize(
