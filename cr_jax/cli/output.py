@@ -13,6 +13,15 @@ def print_line(line: str) -> None:
     sys.stdout.flush()
 
 
+def print_bytes(line: bytes) -> None:
+    """As `print_line`, of UTF-8 whatever encoding stdout has."""
+    if (raw := getattr(sys.stdout, "buffer", None)) is None:
+        return print_line(line.decode("utf-8"))
+    sys.stdout.flush()
+    raw.write(line + b"\n")
+    sys.stdout.flush()
+
+
 def complain(message: object) -> int:
     """One line on stderr, without control characters: it may name a file; -> exit code 2."""
     return errors.complain("cr-jax", message)

@@ -36,9 +36,14 @@ def load(names: Sequence[str]) -> None:
 
 
 def _by_name(name: str) -> None:
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` would find it
-    importlib.import_module(name)
+    # The current folder counts while the plugin is imported, and behind all else: a tqdm.py that
+    # happens to lie there is nobody's tqdm.
+    sys.path.append("")
+    try:
+        importlib.import_module(name)
+    finally:
+        if "" in sys.path:
+            del sys.path[-1 - sys.path[::-1].index("")]
 
 
 def _from_file(path: Path) -> None:

@@ -36,6 +36,7 @@ def run(args) -> int:
         raise UserError("--rule goes with exact routing: leave out --cascade and --min-candidates")
     if args.rule != "bank":
         args.exact = True
+    route_many.check(args)
     BankFolder(args.bank)
     if not _one_by_one(args):
         from cr_jax.routing.options import RouteOptions

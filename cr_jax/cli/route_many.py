@@ -1,28 +1,25 @@
 """`cr-jax route` of any number of files, folders and streams."""
 
 import collections
-import contextlib
 import csv
-import dataclasses
 import io
 import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cr_jax.cli.inputs import text_of
-from cr_jax.cli.output import complain, print_line, printable
+from cr_jax.cli.documents import Document, documents
+from cr_jax.cli.output import complain, print_bytes, print_line, printable
 from cr_jax.data.encodings import NotText
 from cr_jax.data.folders import Wanted, files_below
 from cr_jax.errors import UserError
 
 UNKNOWN = 1  # exit status of --fail-on-unknown
 DELAY = 1.0  # seconds without a word
-PIECE = 1 << 16
 COLUMNS = (
     "file",
     "expert",
@@ -37,24 +34,16 @@ COLUMNS = (
 )
 
 
-@dataclasses.dataclass
-class Document:
-    """What is routed: its name for people, its text or what is wrong with it, and its JSON record.
-
-    found: it lies in a folder that was named, where what is not text is passed over."""
-
-    name: str
-    text: Any
-    record: dict[str, Any] | None = None
-    found: bool = False
-
-
 def add_arguments(parser) -> None:
     """The flags of many files."""
     add = parser.add_argument
     add("--exact", action="store_true", help="let all experts score every text")
     add("--csv", action="store_true", help="a table with a header, one line per text")
-    add("--only-unknown", action="store_true", help="say nothing of texts that an expert knows")
+    add(
+        "--only-unknown",
+        action="store_true",
+        help="say nothing of texts that an expert surely knows",
+    )
     add("--fail-on-unknown", action="store_true", help="exit with status 1 when a text is unknown")
     add(
         "--include",
@@ -75,10 +64,22 @@ def add_arguments(parser) -> None:
     add("--jsonl", action="store_true", help="each input is JSON lines, a document in each")
     add(
         "--field",
-        default="text",
         metavar="NAME",
         help="of a JSON line, the text (default text); the route is written beside the record",
     )
+
+
+def check(args) -> None:
+    """`UserError` for flags that contradict each other or would do nothing."""
+    for one, other in (("csv", "json"), ("jsonl", "null")):
+        if getattr(args, one) and getattr(args, other):
+            raise UserError(f"--{one} and --{other} contradict each other: leave one")
+    if args.field is not None and not args.jsonl:
+        raise UserError("--field names a field of JSON lines: add --jsonl or leave it out")
+    folders = [name for name in args.files if name != "-" and os.path.isdir(name)]
+    for flag in ("include", "exclude", "gitignore"):
+        if getattr(args, flag) and (args.jsonl or args.null or not folders):
+            raise UserError(f"--{flag} is about the files of a folder: name one or leave it out")
 
 
 def run(args, options) -> int:
@@ -101,67 +102,6 @@ def run(args, options) -> int:
     return say.end()
 
 
-def documents(args) -> Iterator[Document]:
-    """Everything that was named, in order."""
-    for name in args.files:
-        if args.jsonl or args.null:
-            yield from _separated(name, args)
-        elif name != "-" and os.path.isdir(name):
-            wanted = Wanted(args.include, args.exclude, args.gitignore)
-            empty = True
-            for path in files_below(Path(name), wanted):
-                empty = False
-                if isinstance(path, UserError):
-                    yield Document(name, path)
-                else:
-                    yield Document(str(path), path, found=True)
-            if empty:
-                yield Document(name, UserError(f"the folder {name} holds no such file"))
-        else:
-            yield Document(name, text_of(name) if name == "-" else Path(name))
-
-
-def _separated(name: str, args) -> Iterator[Document]:
-    """The documents of one input, numbered from 1."""
-    try:
-        if args.jsonl:
-            from cr_jax.data import records
-
-            path = Path("/dev/stdin" if name == "-" else name)
-            for number, record in records.json_lines(path, args.field):
-                where = f"{name}:{number}"
-                try:
-                    text = records.text_of(record, args.field, where)
-                except UserError as error:
-                    text = error
-                yield Document(where, text, record)
-        else:
-            for number, text in enumerate(_between_nuls(name), 1):
-                yield Document(f"{name}:{number}", text)
-    except UserError as error:
-        yield Document(name, error)
-
-
-def _between_nuls(name: str) -> Iterator[str | UserError]:
-    try:
-        with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as file:
-            rest = b""
-            while block := file.read1(PIECE):
-                *whole, rest = (rest + block).split(b"\0")
-                yield from map(_utf8, whole)
-            if rest:
-                yield _utf8(rest)
-    except OSError as error:
-        raise UserError(f"{name} cannot be read: {error.strerror or error}") from None
-
-
-def _utf8(data: bytes) -> str | UserError:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return UserError(f"a document is not UTF-8: bad byte at its offset {error.start}")
-
-
 class _Said:
     """What is printed of each answer, and what is counted."""
 
@@ -169,7 +109,7 @@ class _Said:
         self.args, self.status, self.begun = args, 0, time.monotonic()
         self.experts: collections.Counter[str] = collections.Counter()
         self.by: collections.Counter[str] = collections.Counter()
-        self.not_text = self.bad = 0
+        self.not_text = self.bad = self.short = 0
         if args.csv:
             print_line(",".join(COLUMNS))
 
@@ -183,14 +123,18 @@ class _Said:
             self.status = complain(answer if named else f"{document.name}: {answer}")
             return
         unknown = answer.known is False
-        self.experts["unknown" if unknown else answer.nearest] += 1
+        if answer.known is None and self.args.rule == "bank":
+            self.short += 1
+        else:
+            self.experts["unknown" if unknown else answer.nearest] += 1
         self.by[answer.decided_by] += 1
         if unknown and self.args.fail_on_unknown:
             self.status = self.status or UNKNOWN
-        if unknown or not self.args.only_unknown:
-            print_line(self._line(document, answer))
+        if answer.known is not True or not self.args.only_unknown:
+            line = self._line(document, answer)
+            print_bytes(line) if isinstance(line, bytes) else print_line(line)
 
-    def _line(self, document: Document, answer: Any) -> str:
+    def _line(self, document: Document, answer: Any) -> str | bytes:
         if not (self.args.json or self.args.csv or self.args.jsonl):
             from cr_jax.cli.route import line
 
@@ -198,28 +142,29 @@ class _Said:
         said = answer.to_json()
         said["p_value"] = said["p_values"].get(answer.nearest)
         if self.args.csv:
-            out = io.StringIO()
             row = {"file": document.name, **said}
-            csv.writer(out, lineterminator="").writerow([row[column] for column in COLUMNS])
-            return out.getvalue()
-        if document.record is not None:
-            return json.dumps({**document.record, "route": said}, default=str)
+            return _row([row[column] for column in COLUMNS])
+        if document.line is not None:
+            from cr_jax.data.splicing import spliced
+
+            return spliced(document.line, "route", said)
         return json.dumps({"file": document.name, **said}, allow_nan=False)
 
     def end(self) -> int:
         """A summary where a folder or a stream was named; -> the exit status."""
         many = self.args.jsonl or self.args.null
         many = many or any(n != "-" and os.path.isdir(n) for n in self.args.files)
-        count = self.experts.total()
+        count = self.experts.total() + self.short
         if many and not count and not self.bad:
             return complain(f"{printable(self.args.files[0])} holds no text{self._passed()}")
         if many:
             seconds = time.monotonic() - self.begun
             experts = ", ".join(f"{name} {n:,}" for name, n in self.experts.most_common())
+            short = f"; {self.short:,} too short to judge" if self.short else ""
             bad = f"; {self.bad:,} could not be read" if self.bad else ""
             print(
                 f"{count:,} texts in {seconds:.1f} s ({count / max(seconds, 1e-3):,.0f}/s): "
-                f"{experts or 'none'}; {self.by['bigrams']:,} decided by bigram models"
+                f"{experts or 'none'}{short}; {self.by['bigrams']:,} decided by bigram models"
                 f"{self._passed()}{bad}",
                 file=sys.stderr,
             )
@@ -228,6 +173,19 @@ class _Said:
     def _passed(self) -> str:
         plural = "files that are" if self.not_text > 1 else "file that is"
         return f"; passed over {self.not_text:,} {plural} not text" if self.not_text else ""
+
+
+def _row(cells: Iterable[Any]) -> str:
+    """A line of CSV whose text no spreadsheet takes for a formula and no terminal for orders."""
+
+    def cell(value):
+        if not isinstance(value, str):
+            return value
+        return ("'" if value.startswith(("=", "+", "-", "@")) else "") + printable(value)
+
+    out = io.StringIO()
+    csv.writer(out).writerow(map(cell, cells))
+    return out.getvalue().removesuffix("\r\n")
 
 
 class _bar:

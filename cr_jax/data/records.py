@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cr_jax.data import file_position
 from cr_jax.data.encodings import as_utf8
@@ -16,6 +16,7 @@ from cr_jax.errors import UserError
 from cr_jax.host.files import expanded
 
 MOST_BYTES = 1 << 27  # of a line, or of a text file: what is held in memory at once
+PIECE = 1 << 16  # bytes of a line too long that are passed over at once
 _NAMES = 12  # of fields in a message
 _DEPTH = 64  # of nesting that is looked at where a line is nested too deeply for the reader
 _STRINGS_AND_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
@@ -36,20 +37,54 @@ def json_lines(
     bytes; likewise for a compressed file that is damaged, ends early, or has something behind its
     end: nothing is left out silently.
     """
-    number = 0
+    for line in each_line(path, field, most=most):
+        if isinstance(line.record, UserError):
+            raise line.record
+        yield line.number, line.record
+
+
+class Line(NamedTuple):
+    """A line of JSON lines: its number from 1, its bytes, and its record or what is wrong with it.
+
+    data: without a byte order mark; empty where the line is too long.
+    """
+
+    number: int
+    data: bytes
+    record: dict[str, Any] | UserError
+
+
+def each_line(
+    path: Path, field: str = "text", *, name: str | None = None, most: int | None = None
+) -> Iterator[Line]:
+    """As `json_lines`, but a bad line has its `UserError` for a record, and the next ones follow.
+
+    name: calls line 3 `NAME:3` in messages.  most: bytes of a line, `MOST_BYTES` where it is None.
+    UserError is raised for what no line comes after: the file cannot be read, or is damaged.
+    """
+    number, most = 0, MOST_BYTES if most is None else most
     try:
         with file_position.opened(path) as raw:
             stream = as_utf8(unpacked(raw, path.suffix))
             while line := stream.readline(most + 1):
                 number += 1
+                where = f"{path} line {number}" if name is None else f"{name}:{number}"
                 if len(line) > most:
-                    raise UserError(
-                        f"{path} line {number} is longer than {most:,} bytes: split "
-                        "its document, or raise config.data.max_document_bytes"
-                    )
+                    how = "" if name else ", or raise config.data.max_document_bytes"
+                    why = f"{where} is longer than {most:,} bytes: split its document{how}"
+                    yield Line(number, b"", UserError(why))
+                    while line and not line.endswith(b"\n"):
+                        line = stream.readline(PIECE)
+                    continue
                 line = line.removeprefix(codecs.BOM_UTF8)
-                if line.strip():
-                    yield number, _record(line, f"{path} line {number}", field)
+                if not line.strip():
+                    continue
+                record: dict[str, Any] | UserError
+                try:
+                    record = _record(line, where, field)
+                except UserError as error:
+                    record = error
+                yield Line(number, line, record)
     except Damaged as error:
         raise UserError(error.line(str(path), _reached(number))) from None
     except OSError as error:

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from cr_jax.cli import main
+from cr_jax.cli import main, plugins
+from cr_jax.errors import UserError
 from cr_jax.models import bottlenecks
 from tests.fixtures import tiny_bank
 
@@ -40,6 +41,22 @@ def test_a_bank_with_a_form_of_one_s_own_is_read_with_its_plugin(folder, capsys,
     assert "of_mine" in (said := capsys.readouterr().err) and "--plugin" in said
     assert main([*route, "--plugin", "plugin_of_mine.py"]) == 0
     assert capsys.readouterr().out.startswith("text.txt: ")
+
+
+def test_the_folder_of_a_plugin_stands_in_for_no_other_module(folder, monkeypatch):
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(folder))])
+    before = list(sys.path)
+    for name in ("colorsys", "beside_mine"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (folder / f"{name}.py").write_text("mine = True\n")
+    (folder / "plugin_of_mine.py").write_text("import beside_mine, colorsys\n")
+    plugins.load(["plugin_of_mine"])
+    plugin = sys.modules["plugin_of_mine"]
+    assert plugin.beside_mine.mine and not hasattr(plugin.colorsys, "mine")
+    assert sys.path == before
+    with pytest.raises(UserError, match="beside_too"):
+        plugins.load(["beside_too"])
+    assert sys.path == before
 
 
 @pytest.mark.parametrize(
