@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 
 from cr_jax import config, models
-from cr_jax.bank import parameters, shown, stacks
+from cr_jax.bank import parameters, screen_file, shown, stacks
 from cr_jax.bank.creation import create_folder
 from cr_jax.bank.expert import Expert, LanguageModels
 from cr_jax.bank.expert_folder import check_memory, read_expert, write_expert
 from cr_jax.bank.files import BankFolder, consistent
 from cr_jax.bank.fitting import fitted, rounded, whose_lm
 from cr_jax.bank.language_models import check_language_models, read_seed
+from cr_jax.bank.screen_file import Screen
 from cr_jax.bank.settings import (
     BankSettings,
     check_same_lm,
@@ -51,7 +52,8 @@ class ExpertBank:
     scoring: its residual rule is the one that calibrations were made with; text_form: of the text
     that tokens are made of; lm: shape of the experts' language models, None: they have none;
     seed_lm: parameters of the language model that was trained on all domains before the experts'
-    branched off, which speaks for unknown text, or None.  `UserError` when the model's vocabulary
+    branched off, which speaks for unknown text, or None; screen: where bigram models decide alone,
+    as stored with these experts, or what is wrong with it.  `UserError` when the model's vocabulary
     does not hold the tokenizer's.
     """
 
@@ -63,6 +65,7 @@ class ExpertBank:
     folder: Path | None = None
     lm: LmConfig | None = None
     seed_lm: Any = None
+    screen: Screen | UserError | None = None
 
     __repr__ = shown.lines
 
@@ -141,6 +144,7 @@ class ExpertBank:
             files.path,
             settings.lm,
             read_seed(files, settings, verify) if lms else None,
+            screen_file.found(files) if tuple(chosen) == files.names else None,
         )
 
     def add(self, expert: Expert, dtype: str = "float32") -> "ExpertBank":
@@ -206,7 +210,12 @@ class ExpertBank:
         return self.changed(experts=tuple(experts), folder=None, lm=lm, seed_lm=first)
 
     def changed(self, **fields) -> "ExpertBank":
-        """`dataclasses.replace` that keeps the stacks which the change leaves as they are."""
+        """`dataclasses.replace` that keeps the stacks which the change leaves as they are.
+
+        A screen is of the experts and the rule that it was measured with, and stays with those.
+        """
+        if not fields.keys().isdisjoint(("experts", "scoring", "folder")):
+            fields = {"screen": None, **fields}
         return stacks.keep(self, dataclasses.replace(self, **fields))
 
     @functools.cached_property

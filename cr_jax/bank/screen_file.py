@@ -25,9 +25,10 @@ class Screen:
     margins: number of first windows -> nats/token above the lowest bigram model, within which the
     exact winner was.  usual: expert -> number of first windows -> (low, high) nats/token by its
     bigram model, between which its own documents were known at `alpha`; none: experts judge.
-    typicality_weight: that the bank ranked by.  agreement: share of
-    `documents` whose expert and known or unknown are then as in exact routing, at least `at_least`;
-    decided: share without an expert.  `UserError` for what cannot be.
+    few: number of first windows -> experts that won too few documents of them for a margin against
+    them, which are candidates for all.  typicality_weight: that the bank ranked by.
+    agreement: share of `documents` whose expert and known or unknown are then as in exact routing,
+    at least `at_least`; decided: share without an expert.  `UserError` for what cannot be.
     """
 
     margins: Mapping[int, float]
@@ -38,16 +39,21 @@ class Screen:
     agreement: float
     decided: float
     documents: int
+    few: Mapping[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         pairs = [pair for own in self.usual.values() for pair in own.values()]
         numbers = [*self.margins.values(), *(x for pair in pairs for x in pair)]
         shares = (self.alpha, self.at_least, self.agreement, self.decided)
         if (
-            not all(math.isfinite(x) and x >= 0 for x in numbers)
+            not self.margins
+            or not all(math.isfinite(x) and x >= 0 for x in numbers)
             or not all(0 <= x <= 1 for x in shares)
             or not all(low <= high for low, high in pairs)
             or not all(k >= 1 for own in (self.margins, *self.usual.values()) for k in own)
+            or self.documents < 0
+            or not set(self.few) <= set(self.margins)
+            or not all(name in self.usual for own in self.few.values() for name in own)
         ):
             raise UserError("the stored screen makes no sense: fit it again")
 
@@ -68,10 +74,20 @@ def write(bank: Path | None, screen: Screen) -> None:
         files.inside.write_sealed(SCREEN, fields)
 
 
+def delete(bank: Path) -> bool:
+    """Deletes a bank's screen, which then routes without; -> whether there was one."""
+    files = BankFolder(bank)
+    with writable(bank), files.changing():
+        there = files.inside.has(SCREEN)
+        if there:
+            files.inside.delete(SCREEN)
+        return there
+
+
 def read_of(files: BankFolder) -> Screen | None:
     """The screen of an open bank; None where it has none, or one of other experts.
 
-    `UserError` when it is damaged.
+    `UserError` when it is damaged, or does not name exactly the bank's experts.
     """
     if not files.inside.has(SCREEN):
         return None
@@ -84,17 +100,32 @@ def read_of(files: BankFolder) -> Screen | None:
     if raw.get("typicality_weight") != ranked_with(files):
         return None
     try:
-        return Screen(
+        made = Screen(
             {int(k): float(x) for k, x in raw["margins"].items()},
             {
                 name: {int(k): (float(low), float(high)) for k, (low, high) in own.items()}
                 for name, own in raw["usual"].items()
             },
             documents=int(raw["documents"]),
+            few={int(k): tuple(map(str, own)) for k, own in raw.get("few", {}).items()},
             **{field: float(raw[field]) for field in _NUMBERS},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} makes no sense: fit it again") from error
+    if odd := set(made.usual) ^ set(files.names):
+        raise UserError(f"{path} is of other experts, see {sorted(odd)[0]}: fit it again")
+    return made
+
+
+def found(files: BankFolder) -> Screen | UserError | None:
+    """`read_of`, or what is wrong with it: a bank whose screen is damaged can be read and the
+    screen fitted again."""
+    try:
+        return read_of(files)
+    except UserError as error:
+        if not files.is_current():  # changed while it was read: the bank is read again
+            raise
+        return error
 
 
 def reseal(bank: Inside, seals: Mapping[str, str]) -> None:

@@ -41,9 +41,11 @@ def _check_seed(files: "BankFolder") -> None:
 
 
 def _check_fits(files: "BankFolder") -> None:
-    for name in (CASCADE, SCREEN):
-        if files.inside.has(name):
-            files.inside.read_sealed(name)
+    from cr_jax.bank import screen_file  # which knows `BankFolder`, whose module knows this one
+
+    if files.inside.has(CASCADE):
+        files.inside.read_sealed(CASCADE)
+    screen_file.read_of(files)
 
 
 def _known(files: "BankFolder") -> set[str]:

@@ -112,19 +112,28 @@ def run(args) -> int:
     for line in said(made.fitted):
         print_line(printable(line))
     print_line(printable(os.path.join(args.bank, CASCADE)))
-    _fit_screen(bank, given, experiment)
+    _fit_screen(bank, given, experiment, args.at_least)
     return 0
 
 
-def _fit_screen(bank: "ExpertBank", given, experiment: "Experiment | None") -> None:
-    """Measures and stores the screen too, or says why there is none: the bank routes without."""
+def _fit_screen(
+    bank: "ExpertBank", given, experiment: "Experiment | None", at_least: float | None
+) -> None:
+    """Measures and stores the screen too, or says why there is none: the bank routes without, also
+    without the one that it had."""
     from cr_jax.bank import screen_file
     from cr_jax.routing import screen_fit
 
     try:
-        made = screen_fit.fit_screen(bank, documents(bank, given, experiment))
+        made = screen_fit.fit_screen(
+            bank,
+            documents(bank, given, experiment),
+            screen_fit.AT_LEAST if at_least is None else at_least,
+        )
     except UserError as error:
         print_line(printable(f"no screen: {error}"))
+        if screen_file.delete(bank.folder):
+            print_line(printable(f"deleted {bank.folder / SCREEN}, of an earlier fit"))
         return
     screen_file.write(bank.folder, made)
     print_line(printable(screen_fit.said(made)))
@@ -201,13 +210,18 @@ def documents(
     """Windows of whole documents of each expert's validation text, for a screen."""
     from cr_jax.config import DOCUMENT_WINDOWS
     from cr_jax.data import document_windows
-    from cr_jax.routing.screen_fit import DOCUMENTS
+    from cr_jax.routing.screen_fit import documents_each
 
     def cut(corpus) -> "Windows":
         window, pad = bank.model.window, bank.tokenizer.pad_id
         most = DOCUMENT_WINDOWS[-1] * window
         return document_windows(
-            corpus, window, pad, limit=DOCUMENTS, most_tokens=most, least_tokens=window + 1
+            corpus,
+            window,
+            pad,
+            limit=documents_each(len(bank.names)),
+            most_tokens=most,
+            least_tokens=window + 1,
         )
 
     return _cut(bank, given, experiment, cut)

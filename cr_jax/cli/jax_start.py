@@ -18,6 +18,7 @@ def prepare() -> None:
     cache, _ = compiled.folder()
     for name, value in {
         **({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {}),
+        "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",  # as parallel.compiled.keep
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "3",

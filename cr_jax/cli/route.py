@@ -133,9 +133,12 @@ def _one_by_one(args) -> bool:
 
 def _is_large(name: str) -> bool:
     """Whether a bar should show how far a file is: a file that is read in pieces."""
-    from cr_jax.routing.many import LARGE
+    from cr_jax.routing.many import LARGE, Large, read
 
-    return os.path.isfile(name) and os.path.getsize(name) > LARGE
+    # No file has more characters than bytes; it is read where it may be large.
+    if name == "-" or not os.path.isfile(name) or os.path.getsize(name) <= LARGE:
+        return False
+    return isinstance(read(text_of(name)), Large)
 
 
 def _print_explanation(name: str, explanation, args, first: bool) -> None:

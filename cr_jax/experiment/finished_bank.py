@@ -20,7 +20,7 @@ from cr_jax.data import Windowing, Windows, sample
 from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
 from cr_jax.routing.cascade import MIN_CANDIDATES, Cascade
-from cr_jax.routing.screen_fit import DOCUMENTS, first_documents, fit_screen, said
+from cr_jax.routing.screen_fit import documents_each, first_documents, fit_screen, said
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.bigram import TRAINING_TOKENS, count, with_bigram
 from cr_jax.scoring.calibrate import calibrate
@@ -141,7 +141,8 @@ def _choose(bank, valid, settings) -> str:
 
 def _screen(bank, documents, settings) -> str:
     """Stores what the bigram models decide alone; -> a line about it."""
-    few = {name: first_documents(own, DOCUMENTS) for name, own in documents.items()}
+    most = documents_each(len(bank.names))
+    few = {name: first_documents(own, most) for name, own in documents.items()}
     made = fit_screen(bank, few, sizes=batch_sizes(settings))
     screen_file.write(bank.folder, made)
     return said(made)

@@ -48,6 +48,8 @@ def keep() -> str:
     if not jax.config.jax_compilation_cache_dir:
         place, reason = folder()
         jax.config.update("jax_compilation_cache_dir", place or None)
+    # XLA's own caches would be a folder among the programs, which nobody looks through.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return reason
@@ -65,7 +67,9 @@ def _reason(place: str) -> str:
         above, last = os.path.dirname(above), above
     closed = not os.stat(place).st_mode & 0o077  # nobody else can enter, whatever files allow
     for path, found in _entries(place):
-        if not stat.S_ISREG(found.st_mode) or not _ours(found):
+        if not stat.S_ISREG(found.st_mode):
+            return f"{path} is no file, and only compiled programs belong there: delete it"
+        if not _ours(found):
             return _told(path)
         if not closed and _open_to_others(found):
             return _told(path)

@@ -18,8 +18,6 @@ from jaxtyping import Bool, Float, Int
 from cr_jax import router
 from cr_jax.bank import ExpertBank
 from cr_jax.bank.bigram_bank import BigramBank
-from cr_jax.bank.files import consistent
-from cr_jax.bank.screen_file import read_of
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.host import memory
@@ -81,7 +79,8 @@ class Experts:
 class Scorer:
     """Scores documents beside whoever gives them.
 
-    On a CPU, where XLA's loop over tokens keeps one core busy, by one thread per core.
+    On a CPU, where XLA's loop over tokens keeps one core busy, by one thread per core.  `with
+    Scorer(...)`: what still waits at the end is cancelled, also after an error or Ctrl-C.
     """
 
     def __init__(self, experts: Experts, options: RouteOptions, sizes: BatchSizes | None = None):
@@ -91,6 +90,12 @@ class Scorer:
         self._threads = ThreadPoolExecutor(memory.usable_cores() if on_cpu else 1)
         self._rows = 0
         self._begun: list[Future] = []
+
+    def __enter__(self) -> "Scorer":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.cancel()
 
     @functools.cached_property
     def bank(self) -> ExpertBank:
@@ -200,18 +205,17 @@ def experts_of(bank: ExpertBank) -> Experts:
 
 
 def bigram_bank(bank: ExpertBank) -> BigramBank:
-    """The bigram models of a bank in memory, with its screen where it is a stored bank as it is."""
+    """The bigram models of a bank in memory, with the screen that was stored with it when it was
+    loaded.  `UserError` when that is damaged."""
+    if isinstance(bank.screen, UserError):
+        raise bank.screen
     bigrams = tuple(bank.bigrams[n] for n in bank.names if n in bank.bigrams)
-    screen = None
-    if bank.folder is not None:
-        names, stored = consistent(bank.folder, lambda files: (files.names, read_of(files)))
-        screen = stored if names == bank.names else None
     return BigramBank(
         bank.names,
         bigrams if len(bigrams) == len(bank.names) else (),
         bank.tokenizer,
         bank.model.window,
         bank.text_form,
-        screen,
+        bank.screen,
         bank.folder,
     )

@@ -116,9 +116,9 @@ def residual_matrix(
     """
     check_bank(bank)
     documents = _documents(bank, texts)
-    scorer = Scorer(experts_of(bank), RouteOptions(), sizes)
     windows = joined(documents)
-    nats = scorer.begin(windows, np.ones((len(bank.names), len(windows)), bool))()
+    with Scorer(experts_of(bank), RouteOptions(), sizes) as scorer:
+        nats = scorer.begin(windows, np.ones((len(bank.names), len(windows)), bool))()
     starts = np.cumsum([0, *(len(x) for x in documents[:-1])])
     tokens = np.add.reduceat(windows.mask.sum(-1), starts)
     return (np.add.reduceat(nats, starts, axis=1) / tokens).T

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from cr_jax.bank.bigram_bank import BigramBank
@@ -23,7 +24,7 @@ from cr_jax.data.text_form import text_form
 from cr_jax.data.text_stream import parts, pieces
 from cr_jax.data.tokenizers.token_table import encode_many
 from cr_jax.data.windows import windows_of
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, printable
 from cr_jax.routing import screen
 from cr_jax.routing.content import has_content
 from cr_jax.routing.options import RouteOptions
@@ -218,6 +219,12 @@ class ManyRouter:
 
     @property
     def _by(self) -> Screen | None:
+        if not self.exact and self.bank.screen is not None and self.bank.bigrams:
+            try:
+                _ = self.bank.lookup
+            except UserError as error:  # too large for this memory
+                logging.warning("%s; all experts score", printable(str(error)))
+                self.exact = True
         return None if self.exact else self.bank.screen
 
     def _screen(self, residuals, lengths, tokens) -> screen.Verdicts:
@@ -259,14 +266,16 @@ class ManyRouter:
 
 
 def _rounds(texts: Iterable[Any]) -> Iterator[list[Any]]:
-    """Lists of texts that are read, each twice as long as the one before until it is `LARGEST`."""
+    """Lists of texts that are read, each twice as long as the one before until it is `LARGEST`.
+
+    A large text ends its round: its file is open, and its beginning held, until it is scored."""
     unread, most = iter(texts), FIRST
     while True:
         held, size = [], 0
         for text in itertools.islice(unread, most):
-            held.append(_read(text))
+            held.append(read(text))
             size += len(held[-1]) if isinstance(held[-1], str) else 0
-            if size >= ROUND:
+            if size >= ROUND or isinstance(held[-1], Large):
                 break
         if not held:
             return
@@ -274,12 +283,13 @@ def _rounds(texts: Iterable[Any]) -> Iterator[list[Any]]:
         most = min(2 * most, LARGEST)
 
 
-def _read(text: Any) -> Any:
-    """A text as a str, as `Large`, or what is wrong with it."""
-    if isinstance(text, str | UserError):
+def read(text: Any) -> Any:
+    """A text as a str, as `Large`, or what is wrong with it: the same for the same characters,
+    however they arrive."""
+    if isinstance(text, UserError):
         return text
     try:
-        if not isinstance(text, os.PathLike | Iterator):
+        if not isinstance(text, str | os.PathLike | Iterator):
             raise UserError(
                 f"a text is a str, a pathlib.Path or a generator of str, not {type(text).__name__}"
             )

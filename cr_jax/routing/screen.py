@@ -64,10 +64,12 @@ def decide(
     lowest = residuals.min(1)
     for k, upto in _buckets(screen.margins):
         at = np.flatnonzero((windows >= k) & (windows < upto))
-        candidates[at] = residuals[at] <= lowest[at, None] + screen.margins[k]
+        few = np.array([name in screen.few.get(k, ()) for name in names], bool)
+        candidates[at] = (residuals[at] <= lowest[at, None] + screen.margins[k]) | few
         usual = np.array([_upto(screen.usual[name], k) for name in names])
         low, high = usual[nearest[at]].T
-        certain[at] = (candidates[at].sum(1) == 1) & (low <= lowest[at]) & (lowest[at] <= high)
+        alone = (candidates[at].sum(1) == 1) & ~few[nearest[at]]
+        certain[at] = alone & (low <= lowest[at]) & (lowest[at] <= high)
     # What is known at one alpha is known at every smaller one.
     return Verdicts(candidates, certain & (alpha <= screen.alpha))
 
@@ -81,7 +83,8 @@ def fit(
 ) -> Screen:
     """The screen of a bank.  Its margins hold the exact winner of `at_least` of the documents.
 
-    measured: by number of first windows; of fewer than `DOCUMENTS` documents nothing is certain.
+    measured: by number of first windows; of fewer than `DOCUMENTS` documents nothing is certain,
+    nor against an expert that won fewer than `FEWEST` of them, which is always a candidate.
     `UserError` when there are no more of any length.
     """
     most = max((len(m.winner) for m in measured.values()), default=0)
@@ -96,7 +99,12 @@ def fit(
         name: {k: found for k, m in measured.items() if (found := _usual(m, e))}
         for e, name in enumerate(names)
     }
-    made = Screen(margins, usual, alpha, typicality_weight, at_least, 0.0, 0.0, 0)
+    few = {
+        k: tuple(n for n, won in zip(names, wins, strict=True) if won < FEWEST)
+        for k, m in measured.items()
+        if (wins := np.bincount(m.winner, minlength=len(names))).min() < FEWEST
+    }
+    made = Screen(margins, usual, alpha, typicality_weight, at_least, 0.0, 0.0, 0, few)
     right, decided, count = 0, 0, 0
     for k, (residuals, winner, known) in measured.items():
         said = decide(made, names, residuals, np.full(len(winner), k), alpha)
@@ -112,7 +120,8 @@ def fit(
 def _margin(measured: Measured, at_least: float) -> float:
     residuals, winner, _ = measured
     needed = residuals[np.arange(len(winner)), winner] - residuals.min(1)
-    return float(SPARE * np.sort(needed)[::-1][int((1 - at_least) * len(winner))])
+    missed = min(int((1 - at_least) * len(winner)), len(winner) - 1)
+    return float(SPARE * np.sort(needed)[::-1][missed])
 
 
 def _usual(measured: Measured, expert: int) -> tuple[float, float] | None:

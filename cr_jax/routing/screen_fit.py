@@ -20,12 +20,14 @@ from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.ranking import one_sided_p_values, ranking_score
 from cr_jax.scoring.batching import BatchSizes, check_bank
 from cr_jax.scoring.bigram_lookup import BigramLookup
-from cr_jax.scoring.calibration import p_sums
+from cr_jax.scoring.calibration import FEWEST, p_sums
 
 AT_LEAST = 0.999  # of documents whose exact winner the margin must hold
-RIVALS = 3  # experts that are scored: the winner has always been among the two nearest
 LENGTHS = (1, *DOCUMENT_WINDOWS)
-DOCUMENTS = 100  # of each expert: their scoring takes two minutes for ten small experts on a CPU
+DOCUMENTS = 100  # of each expert, at most
+# Documents times experts, about: every expert scores every document, so that no winner is missed;
+# ten small experts take several minutes for a hundred documents of each on a CPU.
+WORK = 20_000
 
 
 def fit_screen(
@@ -38,8 +40,9 @@ def fit_screen(
     """Where the bank's bigram models decide alone (`routing.screen`).
 
     documents: per expert, windows of whole validation documents (`data.document_windows`), which no
-    expert was trained on; a hundred of each say most.  alpha: of known and unknown.  `UserError`
-    when an expert has no bigram model, or there are too few documents.
+    expert was trained on; `documents_each` of each say most.  All experts score all of them.
+    alpha: of known and unknown.  `UserError` when an expert has no bigram model, or there are too
+    few documents.
     """
     check_bank(bank)
     check_bigrams(bank)
@@ -55,10 +58,9 @@ def fit_screen(
         raise UserError("a screen needs validation documents of at least one window")
     lookup = BigramLookup([bank.bigrams[n] for n in bank.names])
     lengths = np.array([len(x) for x in every])
-    residuals = _bigrams(lookup, every, lengths, lengths)
-    near = np.argsort(np.argsort(residuals, 1, kind="stable"), 1) < RIVALS
-    scorer = Scorer(experts_of(bank), RouteOptions(alpha=alpha), sizes)
-    nats = scorer.begin(joined(every), np.repeat(near, lengths, axis=0).T)()
+    # All experts: the margin is to hold the winner among all, also one far from the bigram models.
+    with Scorer(experts_of(bank), RouteOptions(alpha=alpha), sizes) as scorer:
+        nats = scorer.begin(joined(every), np.ones((len(bank.names), lengths.sum()), bool))()
     ends = np.cumsum(lengths)
     measured = {}
     for k in LENGTHS:
@@ -99,6 +101,12 @@ def _exact(bank: ExpertBank, nats: Float[np.ndarray, "E B"], alpha: float) -> tu
     return winner, not math.isnan(p) and p >= alpha
 
 
+def documents_each(experts: int) -> int:
+    """How many documents of each expert to measure with: fewer where there are many experts, and
+    twice as many as a usual range needs at least."""
+    return max(2 * FEWEST, min(DOCUMENTS, WORK // max(1, experts) ** 2))
+
+
 def first_documents(windows: Windows, count: int) -> Windows:
     """The windows of at most `count` documents, evenly spread."""
     every = np.unique(windows.document)
@@ -108,7 +116,10 @@ def first_documents(windows: Windows, count: int) -> Windows:
 
 def said(made: Screen) -> str:
     """A line about a screen."""
+    longest = max(made.margins)
+    few = made.few.get(longest, ())
+    more = f"; too few documents of {', '.join(few)}: always candidates" if few else ""
     return (
         f"screen: bigram models alone decide {made.decided:.0%} of {made.documents:,} beginnings "
-        f"of validation documents, and agree with exact routing in {made.agreement:.2%}"
+        f"of validation documents, and agree with exact routing in {made.agreement:.2%}{more}"
     )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
+from cr_jax.host import memory
 from cr_jax.scoring.bigram_model import BigramModel, have_high, high_bits, pair_hashes
 
 ROWS = 1 << 15  # tokens looked up at a time: what is gathered stays in a cache
@@ -18,7 +19,8 @@ ROWS = 1 << 15  # tokens looked up at a time: what is gathered stays in a cache
 class BigramLookup:
     """Bigram models of one vocabulary, ready for look-ups.
 
-    It gives what `bigram.residuals` gives, summed in float32 over whole documents.
+    It gives what `bigram.residuals` gives, summed in float32 over whole documents.  `UserError`
+    where the U x E nats do not fit into memory: about the square of the number of models.
     """
 
     def __init__(self, bigrams: Sequence[BigramModel]):
@@ -27,6 +29,11 @@ class BigramLookup:
         if self._told:
             every = _whole(every, np.concatenate([b.high for b in bigrams]))
         self.keys, rows = np.unique(every, return_inverse=True)
+        memory.check(
+            4 * len(bigrams) * (len(self.keys) + 2 * len(bigrams[0].alone)),
+            f"the look-up of {len(self.keys):,} pairs of tokens by {len(bigrams)} bigram models",
+            "let all experts score (--exact, exact=True)",
+        )
         self.nats = np.full((len(self.keys), len(bigrams)), np.inf, np.float32)
         owner = np.repeat(np.arange(len(bigrams)), [len(b.keys) for b in bigrams])
         self.nats[rows, owner] = np.concatenate([b.nats for b in bigrams])

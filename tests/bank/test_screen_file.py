@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from tiny_bank import FLAT, fresh, fresh_bigram, in_memory, one, refuses, stored
@@ -21,6 +22,7 @@ GOOD = Screen(
     agreement=1.0,
     decided=0.5,
     documents=120,
+    few={4: ("e1",)},
 )
 
 
@@ -36,6 +38,20 @@ def test_the_screen_comes_back_and_belongs_to_the_bank(folder):
     assert bank.verify() == []
     assert BigramBank.load(folder).screen == GOOD == bigram_bank(bank).screen
     assert bigram_bank(bank.select(["e1", "e0"])).screen is None
+    assert ExpertBank.load(folder, ["e1", "e0"]).screen is None
+
+
+def test_a_bank_in_memory_keeps_the_screen_it_was_loaded_with(folder):
+    bank = ExpertBank.load(folder)
+    assert bank.remove("e1").screen is None and bank.changed(seed_lm=None).screen == GOOD
+    shutil.rmtree(folder)
+    assert bigram_bank(bank).screen == GOOD
+
+
+def test_a_damaged_screen_is_told_where_it_is_needed(folder):
+    (folder / "screen.json").write_text("{}")
+    bank = ExpertBank.load(folder)  # so that it can be fitted again
+    refuses(lambda: bigram_bank(bank), "screen.json")
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "weight"])
@@ -64,12 +80,20 @@ def test_a_changed_or_senseless_screen_is_one_line(folder):
         ("usual", {"e0": {"2": [5.0, 1.0]}}),
         ("usual", {"e0": {"2": [5.0]}}),
         ("decided", 2.0),
+        ("margins", {}),
+        ("usual", {"e0": {}}),
+        ("usual", {"e0": {}, "e1": {}, "e2": {}}),
+        ("documents", -1),
+        ("alpha", 10**400),
+        ("few", {"3": ["e1"]}),
+        ("few", {"4": ["e7"]}),
     ):
         write_sealed(path, {**kept, field: value})
         refuses(lambda: BigramBank.load(folder), "screen", "fit it again")
+        assert any("fit it again" in line for line in BankFolder(folder).verify())
 
 
 def test_only_a_bank_on_disk_with_these_experts_gets_one(folder):
     refuses(lambda: screen_file.write(None, GOOD), "memory")
-    other = dataclasses.replace(GOOD, usual={"e0": {}, "e7": {}})
+    other = dataclasses.replace(GOOD, usual={"e0": {}, "e7": {}}, few={})
     refuses(lambda: screen_file.write(folder, other), "e1")

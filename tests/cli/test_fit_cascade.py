@@ -12,10 +12,12 @@ import tiny_tokens
 
 from cr_jax.bank import Expert, ExpertBank
 from cr_jax.bank.cascade_file import CandidateFit
+from cr_jax.bank.screen_file import Screen
 from cr_jax.cli import fit_cascade, main
 from cr_jax.data import ByteTokenizer
 from cr_jax.data.token_folder import TokenFolder
 from cr_jax.data.windows import windows_of
+from cr_jax.routing import screen_fit
 from cr_jax.routing.cascade import Cascade
 
 CONFIG = """
@@ -109,6 +111,24 @@ def test_flags_are_arguments_of_the_fit_and_routing_reads_what_was_fitted(call, 
     assert main(route) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["nearest"] == "e1" and said["bigrams"].keys() == {"e0", "e1"}
+
+
+def test_the_share_is_the_screens_too_and_an_old_screen_goes(call, place, monkeypatch):
+    asked = []
+    old = Screen({1: 0.5}, {"e0": {}, "e1": {}}, 0.05, 0.0, 0.999, 1.0, 0.0, 90)
+
+    def fit(bank, documents, at_least):
+        asked.append(at_least)
+        return old
+
+    monkeypatch.setattr(screen_fit, "fit_screen", fit)
+    assert call(*both(place), "--at-least", "0")[0] == 0 and call(*both(place))[0] == 0
+    assert asked == [0.0, screen_fit.AT_LEAST] and (place / "bank/screen.json").exists()
+    monkeypatch.undo()
+    status, out, _ = call(*both(place))
+    assert status == 0 and not (place / "bank/screen.json").exists()
+    no_screen, deleted = out.splitlines()[-2:]
+    assert "no screen" in no_screen and deleted.startswith(f"deleted {place / 'bank/screen.json'}")
 
 
 def test_text_is_read_in_the_banks_form(call, place):

@@ -101,6 +101,16 @@ def test_what_was_set_stays_and_why_nothing_is_kept_is_said(cache, monkeypatch):
     assert len(said) == 1 and jax.config.jax_compilation_cache_dir == str(cache)
 
 
+def test_xla_puts_no_folder_of_its_own_among_the_programs(cache):
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "all")
+    compiled.keep()
+    assert jax.config.jax_persistent_cache_enable_xla_caches == "none"
+    (cache / "autotune").mkdir(parents=True)
+    cache.chmod(0o700)
+    place, reason = compiled.folder()
+    assert not place and "autotune is no file" in reason
+
+
 def test_drafts_of_killed_processes_are_swept_and_nothing_else(tmp_path):
     with Inside.at(tmp_path) as place:
         kept = ["report.html", ".hidden", ".report.html.123", ".lock"]

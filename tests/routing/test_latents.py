@@ -1,12 +1,18 @@
 """Latents of many texts: there and back, and residuals as one array."""
 
+import dataclasses
+import time
+
 import numpy as np
 import pytest
-from tiny_bank import TEXT, TINY, in_memory, refuses, trained_bank
+from tiny_bank import TEXT, TINY, in_memory, refuses, trained_bank, windows
 
 from cr_jax import router
+from cr_jax.errors import UserError
+from cr_jax.routing import chosen
 from cr_jax.routing.latents import decode, encode, residual_matrix
 from cr_jax.routing.reconstruct import reconstruct
+from cr_jax.routing.screen_fit import fit_screen
 from cr_jax.scoring.batching import BatchSizes
 
 SIZES = BatchSizes(2, 4, 64)
@@ -37,6 +43,30 @@ def test_residuals_of_many_are_those_of_each():
     for row, text in zip(found, [*TEXTS, TEXT], strict=True):
         alone = router.route(bank, text, sizes=SIZES).residuals
         assert row == pytest.approx(list(alone.values()), rel=1e-5)
+
+
+def test_after_an_error_nothing_more_is_scored(monkeypatch):
+    begun, begin = [], chosen.Scorer.begin
+
+    def recorded(self, *args):
+        wait = begin(self, *args)
+        begun.extend(self._begun)
+        return wait
+
+    def broken(*args, **more):
+        time.sleep(0.01)
+        raise UserError("broken")
+
+    monkeypatch.setattr(chosen.Scorer, "begin", recorded)
+    monkeypatch.setattr(chosen.router, "score_bank", broken)
+    bank = in_memory(2)
+    refuses(lambda: residual_matrix(bank, [TEXT] * 99, SIZES), "broken")
+    assert any(job.cancelled() for job in begun)
+    begun.clear()
+    some = windows(90)
+    own = dataclasses.replace(some, document=np.arange(90))
+    refuses(lambda: fit_screen(bank, {"e0": own}, sizes=SIZES), "broken")
+    assert any(job.cancelled() for job in begun)
 
 
 def test_what_is_no_list_of_texts_or_not_of_the_bank():

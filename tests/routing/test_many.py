@@ -11,8 +11,11 @@ import cr_jax
 from cr_jax import router
 from cr_jax.bank import ExpertBank, screen_file
 from cr_jax.bank.files import BankFolder
+from cr_jax.cli.route import _is_large
 from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
+from cr_jax.host import memory
+from cr_jax.routing import many
 from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.content import BLANK, REPEATED
 from cr_jax.routing.many import ManyRouter, route_many
@@ -118,6 +121,34 @@ def test_answers_come_in_order_and_bad_texts_cost_themselves_alone(bank, tmp_pat
     refuses(lambda: route_many(bank, ["a" * 40, bad]), "bad.bin")
 
 
+def test_a_text_is_large_by_its_characters_however_it_arrives(bank, tmp_path, monkeypatch):
+    monkeypatch.setattr(many, "LARGE", 80)
+    long, wide = TEXTS[0], "ä" * 60  # of 100 characters, and of 120 bytes
+    for name, text in (("long", long), ("wide", wide)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        ways = text, tmp_path / name, iter([text[:50], text[50:]])
+        assert [isinstance(many.read(way), many.Large) for way in ways] == [name == "long"] * 3
+        assert _is_large(str(tmp_path / name)) == (name == "long")
+    ways = [long, tmp_path / "long", iter([long])]
+    found = route_many(bank, ways, sizes=SIZES)
+    assert [f.decided_by for f in found] == [EXPERTS] * 3
+    assert all(f.residuals == found[0].residuals for f in found)
+
+
+def test_few_large_texts_are_held_at_a_time(bank, monkeypatch):
+    monkeypatch.setattr(many, "LARGE", 80)
+    read = []
+
+    def texts():
+        for i in range(9):
+            read.append(i)
+            yield iter([TEXTS[i]])
+
+    answers = ManyRouter.of_bank(bank, sizes=SIZES).route(texts())
+    assert next(answers).nearest == "e0" and len(read) <= 2
+    assert [a.nearest for a in answers] == ["e0"] * 8 and len(read) == 9
+
+
 def test_texts_are_read_as_they_are_needed(bank, monkeypatch):
     read = []
 
@@ -149,6 +180,13 @@ def test_banks_without_bigram_models_or_screen_are_scored_by_all(bank):
             one = router.route(other, text, sizes=SIZES)
             assert ours.nearest == one.nearest
             assert ours.residuals == pytest.approx(one.residuals, rel=1e-5)
+
+
+def test_a_look_up_beyond_memory_leaves_all_to_the_experts(bank, monkeypatch):
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
+    found = route_many(bank, TEXTS[:3], sizes=SIZES)
+    assert [f.decided_by for f in found] == [EXPERTS] * 3
+    assert all(set(f.residuals) == {"e0", "e1"} for f in found)
 
 
 def test_a_list_is_no_text_and_a_text_is_no_list(bank):

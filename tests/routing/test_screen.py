@@ -73,6 +73,7 @@ def test_the_margin_holds_the_winner_of_as_many_as_asked_for():
     assert fitted(wrong=[3]).margins[2] == pytest.approx(SPARE * 4)
     assert fitted(wrong=[3], at_least=0.99).margins[2] == 0
     assert fitted(wrong=[3], at_least=0.99).agreement == 199 / 200
+    assert fitted(wrong=[3], at_least=0).margins[2] == 0
 
 
 def test_few_documents_decide_nothing():
@@ -80,6 +81,11 @@ def test_few_documents_decide_nothing():
     some = Measured(*(x[: 100 + FEWEST - 1] for x in whole))
     made = fit({2: some}, ("a", "b"), 0.05, 0.0, 0.999)
     assert made.usual["b"] == {} and made.usual["a"]
+    # Too few to say how far from its bigram model an expert wins: never ruled out.
+    assert made.few == {2: ("b",)} and made.decided == 0
+    said = decide(made, ("a", "b"), np.array([[1.5, 9.0], [9.0, 1.2]]), np.array([2, 2]), 0.05)
+    assert said.candidates.tolist() == [[True, True], [False, True]] and not said.certain.any()
+    assert fit({2: whole}, ("a", "b"), 0.05, 0.0, 0.999).few == {}
     few = Measured(*(x[: DOCUMENTS - 1] for x in whole))
     assert fit({1: few, 2: whole}, ("a", "b"), 0.05, 0.0, 0.999).margins == {2: 0.0}
     refuses(lambda: fit({2: few}, ("a", "b"), 0.05, 0.0, 0.999), str(DOCUMENTS - 1))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_bank import TINY, fresh_bigram, windows
+from tiny_bank import TINY, fresh_bigram, refuses, windows
 
+from cr_jax.host import memory
 from cr_jax.scoring import bigram, bigram_lookup, bigram_model
 from cr_jax.scoring.bigram_lookup import BigramLookup
 
@@ -30,6 +31,12 @@ def test_a_document_is_read_across_its_windows():
     by_jax = bigram.bigram_nats(bigram.table(MODELS), ids[None], rows=1).sum((1, 2))
     np.testing.assert_allclose(whole[0], by_jax, rtol=1e-5)
     assert lookup.sums(ids, np.zeros(0, int)).shape == (0, 3)
+
+
+def test_what_does_not_fit_into_memory_is_refused_beforehand(monkeypatch):
+    dense = BigramLookup(MODELS).nats.nbytes
+    monkeypatch.setattr(memory, "limit", lambda: dense)
+    refuses(lambda: BigramLookup(MODELS), "3 bigram models", "exact")
 
 
 @settings(max_examples=20, deadline=None)
