@@ -137,3 +137,9 @@ def test_two_tables_of_one_name_are_refused():
     name = next(iter(TABLES))
     with pytest.raises(ValueError, match=name):
         registry.table(name)(made)
+
+
+def test_no_result_names_a_folder_of_one_machine():
+    places = re.compile(r"(?<![\w.])/(tmp|home|root|work|Users)/")
+    found = [p for p in (ROOT / "results").rglob("*.json*") if places.search(p.read_text())]
+    assert not found
