@@ -23,7 +23,6 @@ import argparse
 import dataclasses
 import importlib.util
 import json
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -60,14 +59,7 @@ FULL = dict(contexts=(1024, 2048, 512, 4096), tokens=900 * 32768, step=32768, wi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
-    given = sys.argv[1:] if argv is None else argv
-    try:
-        run(args, shlex.join(["python", "-m", "benchmarks.long_context", *given]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return results.answered("benchmarks.long_context", run, _parser().parse_args(argv), argv)
 
 
 def run(args, command: str) -> dict:

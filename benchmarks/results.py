@@ -7,10 +7,13 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, complain
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -68,6 +71,19 @@ class Results:
         self.data["torch_ratios"] = ratios
         # Like against like: AdamW on both sides.
         self.data["torch_ratio_87m"] = ratios.get("87m", {}).get("adamw")
+
+
+def answered(
+    module: str, run: Callable[..., Any], args: Any, argv: Sequence[str] | None = None
+) -> int:
+    """Calls `run(args, command)` for `python -m MODULE ARGV`; -> the exit status.  Bad input is one
+    line on stderr and 2."""
+    given = sys.argv[1:] if argv is None else argv
+    try:
+        run(args, shlex.join(["python", "-m", module, *given]))
+    except UserError as error:
+        return complain("error", error)
+    return 0
 
 
 def write(path: str, text: str) -> None:

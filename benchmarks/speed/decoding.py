@@ -22,7 +22,6 @@ for steps, or with one loaded; `load_ms`: until an expert that lies in the host'
 import argparse
 import dataclasses
 import json
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -49,14 +48,7 @@ COLUMNS = ("what", "arm", "batch", "mix", "speak", "tokens_per_s", "of_dense", "
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints a row at a time, rewrites --out after each; returns the exit status."""
-    args = _parser().parse_args(argv)
-    given = sys.argv[1:] if argv is None else argv
-    try:
-        run(args, shlex.join(["python", "-m", "benchmarks.speed.decoding", *given]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return results.answered("benchmarks.speed.decoding", run, _parser().parse_args(argv), argv)
 
 
 def run(args, command: str) -> list[dict]:

@@ -24,7 +24,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import json
-import shlex
 import statistics
 import sys
 import time
@@ -68,14 +67,7 @@ class Cell(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
-    given = sys.argv[1:] if argv is None else argv
-    try:
-        run(args, shlex.join(["python", "-m", "benchmarks.speed.long_context", *given]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return results.answered("benchmarks.speed.long_context", run, _parser().parse_args(argv), argv)
 
 
 def run(args, command: str) -> dict:
