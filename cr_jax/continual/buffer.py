@@ -82,7 +82,10 @@ class Buffer:
         if self.dry:
             return
         kept = set(kept)
-        for name in self._sub(FOUND).names():
+        with _disk(self.path / FOUND), self._sub(FOUND) as folder:
+            folder.sweep()
+            found = folder.names()
+        for name in found:
             if name.endswith(".jsonl") and name != f"{pending}.jsonl":
                 self.drop_found(name.removesuffix(".jsonl"))
         with _disk(self.path / DOCUMENTS), self._documents() as folder:

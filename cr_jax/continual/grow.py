@@ -302,7 +302,7 @@ class Grower:
         self.buffer.journal.add(event)
         alarm = self.history.apply(event)
         if event["event"] == "document":
-            event = {**event, "evidence": self.history.test.evidence, "alarm": alarm}
+            event = {**event, "evidence": self.history.test.evidence}
         self._tell(event)
         return alarm
 
