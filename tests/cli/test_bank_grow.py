@@ -34,14 +34,14 @@ def test_a_folder_is_read_and_every_event_is_a_line(bank, tmp_path, capsys):
     assert run(bank, "--inbox", inbox, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     assert not (tmp_path / "bank.buffer").exists() and len(lines) == 5
-    assert "000-digits.txt: digits  p 0." in lines[0] and "unknown (nearest" in lines[1]
-    assert lines[3].endswith("picture.png: passed over, it is no text")
+    assert lines[0].endswith("picture.png: passed over, it is no text")
+    assert "000-digits.txt: digits  p 0." in lines[1] and "unknown (nearest" in lines[2]
     assert lines[4] == (
         "3 documents: 2 known, 1 unknown, 1 passed over, 0 experts mounted; 1 are kept"
     )
     assert run(bank, "--inbox", inbox, "--json", "--buffer", tmp_path / "own") == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [e["event"] for e in told] == ["document"] * 3 + ["skipped", "end"]
+    assert [e["event"] for e in told] == ["skipped", *["document"] * 3, "end"]
     stored = (tmp_path / "own" / "journal.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["id"] for line in stored] == [e["id"] for e in told[:4]]
 
