@@ -34,7 +34,7 @@ def test_what_a_killed_grower_left_is_swept(files, tmp_path):
     with opened(tmp_path / "b", files) as buffer:
         for text in ("kept", "let go"):
             buffer.put(key_of(text), text)
-        for name in ("new-1", "new-2"):
+        for name in ("a.b", "new-2"):
             buffer.write_found(name, ["some text"])
             (tmp_path / "b" / "training" / name).mkdir(parents=True)
         (tmp_path / "b" / "documents" / ".x.txt.0123456789abcdef").write_text("a draft")
@@ -42,7 +42,7 @@ def test_what_a_killed_grower_left_is_swept(files, tmp_path):
         buffer.sweep([key_of("kept")], "new-2")
         left = {str(path.relative_to(tmp_path / "b")) for path in (tmp_path / "b").rglob("*.*")}
     documents = {f"documents/{key_of('kept')}.txt", "documents/mine.txt"}
-    assert left == {"buffer.json", ".lock", *documents, "found/new-2.jsonl"}
+    assert left == {"buffer.json", ".lock", *documents, "found/new-2.train.jsonl"}
     assert [p.name for p in (tmp_path / "b" / "training").iterdir()] == ["new-2"]
 
 
