@@ -1,4 +1,4 @@
-"""Install with `pip install .`; extras: gpu, tpu, gpt2, hf, data, report, torch, test, dev."""
+"""Install with `pip install .`; extras: gpu, tpu, gpt2, hf, data, hub, report, torch, test, dev."""
 
 from pathlib import Path
 
@@ -72,6 +72,8 @@ setup(
         "tpu": ["jax[tpu]"],
         "gpt2": ["tiktoken"],
         "hf": ["tokenizers>=0.20"],  # a tokenizer.json
+        "data": ["pyarrow>=17"],  # parquet: and hf:FOLDER
+        "hub": ["datasets>=3", "pyarrow>=17"],  # hf:NAME/SPLIT
         "report": ["matplotlib"],
         "torch": ["torch"],  # the peer that training speed and equality are measured against
         "test": TEST,

@@ -47,7 +47,8 @@ def test_every_package_that_is_imported_is_asked_for():
             found |= {m.split(".")[0] for m in modules}
     others = found - set(sys.stdlib_module_names) - {"cr_jax"}
     others = {names.get(m, m).replace("_", "-") for m in others}
-    optional = {"matplotlib", "tiktoken", "sklearn", "threadpoolctl", "tokenizers", "pyarrow"}
+    optional = {"matplotlib", "tiktoken", "sklearn", "threadpoolctl"}
+    optional |= {"datasets", "pyarrow", "tokenizers"}
     assert others - asked <= optional, others - asked - optional
 
 
