@@ -51,7 +51,8 @@ def parquet_rows(path: Path, wanted: Wanted) -> Rows:
     from pyarrow import parquet
 
     with _readable(path, pyarrow), file_position.opened(path) as raw:
-        table = parquet.ParquetFile(raw, buffer_size=_BUFFER)
+        # Without a buffer, or with `pre_buffer`, a column of a whole row group is read at once.
+        table = parquet.ParquetFile(raw, buffer_size=_BUFFER, pre_buffer=False)
         columns = _columns(path, table.schema_arrow, wanted)
         yield from _rows(
             path, table.iter_batches(_ROWS, columns=columns, use_threads=False), wanted

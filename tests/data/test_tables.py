@@ -1,12 +1,13 @@
 """Parquet, CSV and text files become documents as they stream, or one clear line."""
 
 import gzip
+import random
 
 import pyarrow
 import pytest
 from pyarrow import parquet
 
-from cr_jax.data import sources, tables
+from cr_jax.data import file_position, sources, tables
 from cr_jax.data.sources import Reading, documents
 from cr_jax.errors import UserError
 
@@ -69,6 +70,17 @@ def test_only_a_few_rows_are_held(tmp_path, monkeypatch):
     write_parquet(tmp_path / "a.parquet", {"text": [f"text {i}" for i in range(1000)]})
     assert len(list(documents(f"parquet:{tmp_path}/a.parquet"))) == 1000
     assert sum(sizes) == 1000 and max(sizes) <= tables._ROWS
+
+
+def test_a_large_column_is_read_in_pieces(tmp_path):
+    """Whatever its writer took for a row group."""
+    texts = [random.Random(i).randbytes(2000).hex() for i in range(1500)]
+    pages = {"use_dictionary": False, "data_page_size": 1 << 16, "write_batch_size": 16}
+    path = write_parquet(tmp_path / "a.parquet", {"text": texts}, row_group_size=1 << 20, **pages)
+    reads: list[int] = []
+    with file_position.told(reads.append):
+        assert [d.text for d in documents(f"parquet:{path}")] == texts
+    assert path.stat().st_size > 4 * tables._BUFFER >= 4 * max(reads)
 
 
 def test_a_table_without_the_column_names_those_that_it_has(tmp_path):
