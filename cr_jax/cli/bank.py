@@ -9,7 +9,7 @@ from cr_jax.bank.entry_checks import check_own, unused_fits
 from cr_jax.bank.files import SEED, BankFolder, consistent
 from cr_jax.bank.headers import count_parameters
 from cr_jax.bank.manifest import BIGRAM, LM
-from cr_jax.cli import bank_exchange, bank_train, fit_cascade
+from cr_jax.cli import bank_exchange, bank_grow, bank_train, fit_cascade
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
@@ -22,6 +22,7 @@ A bank is a folder of experts that share one tokenizer and one model shape.
   list         the experts
   verify       compares every byte with the SHA-256 that was stored with it
   train        trains new experts for the bank and adds them
+  grow         reads documents and gives domains that no expert knows experts of their own
   add          copies experts into the bank, from an expert's folder, a bank or a run's --workdir
   add-lms      gives the bank's experts the language models of another bank or run, and the bank its
                seed; train them with the bank's tokenizer (config.tokenizer.folder=BANK/tokenizer)
@@ -43,6 +44,15 @@ def add_arguments(action) -> None:
             bank_train.run,
             "train new experts for the bank and add them",
             bank_train.EPILOG,
+            writes=True,
+        )
+    )
+    bank_grow.add_arguments(
+        action(
+            "grow",
+            bank_grow.run,
+            "give domains that no expert knows experts of their own",
+            bank_grow.EPILOG,
             writes=True,
         )
     )
