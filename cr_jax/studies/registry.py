@@ -12,6 +12,7 @@ from collections.abc import Callable
 from cr_jax.config import Experiment
 from cr_jax.errors import UserError
 from cr_jax.studies import decisions, fingerprint, geometry, routing
+from cr_jax.studies.continual import entry as continual
 from cr_jax.studies.entries import ENTRIES
 from cr_jax.studies.interface import Context, Section, Study
 from cr_jax.studies.modular import entry as modular
@@ -48,6 +49,7 @@ STUDIES: dict[str, Study] = {
         modular.STUDY,
         decisions.STUDY,
         unknown.STUDY,
+        continual.STUDY,
     )
 }
 
