@@ -3,7 +3,7 @@
     BUFFER/buffer.json          sealed: the tokenizer, and the experts that the bank had
     BUFFER/journal.jsonl        what was seen and done
     BUFFER/documents/HASH.txt   unknown documents, UTF-8 in the bank's text form
-    BUFFER/found/NAME.jsonl     the text of a new domain while its expert is trained
+    BUFFER/found/NAME.*.jsonl   the text of a new domain (train, valid) while its expert is trained
     BUFFER/training/NAME/       checkpoints of that training
 
 A document's name is the SHA-256 of its text, so a changed byte shows.  Files are written beside
@@ -82,28 +82,33 @@ class Buffer:
         if self.dry:
             return
         kept = set(kept)
-        for name in self._sub(FOUND).names():
-            if name.endswith(".jsonl") and name != f"{pending}.jsonl":
-                self.drop_found(name.removesuffix(".jsonl"))
+        with _disk(self.path / FOUND), self._sub(FOUND) as folder:
+            folder.sweep()
+            found = folder.names()
+        for name in found:
+            expert = name.removesuffix(".jsonl").rpartition(".")[0]
+            if name.endswith(".jsonl") and expert != pending:
+                self.drop_found(expert)
         with _disk(self.path / DOCUMENTS), self._documents() as folder:
             folder.sweep()
             for name in folder.names():
                 if len(name) == 68 and name.endswith(".txt") and name[:-4] not in kept:
                     folder.delete(name)
 
-    def write_found(self, name: str, texts: Iterable[str]) -> Path:
-        """Writes the text of a new domain, whole; -> the file, JSON lines."""
+    def write_found(self, name: str, texts: Iterable[str], split: str = "train") -> Path:
+        """Writes text of a new domain, whole; -> the file, JSON lines."""
         assert self._folder is not None
         lines = b"".join(json.dumps({"text": t}).encode() + b"\n" for t in texts)
         with _disk(self.path / FOUND), self._sub(FOUND) as folder:
-            folder.write(f"{name}.jsonl", lines)
-        return self.path / FOUND / f"{name}.jsonl"
+            folder.write(f"{name}.{split}.jsonl", lines)
+        return self.path / FOUND / f"{name}.{split}.jsonl"
 
     def drop_found(self, name: str) -> None:
         """Deletes a mounted domain's text and the checkpoints of its training."""
         shutil.rmtree(self.path / TRAINING / name, ignore_errors=True)
         with _disk(self.path / FOUND), self._sub(FOUND) as folder:
-            folder.delete(f"{name}.jsonl")  # last: what is there still is deleted by `sweep`
+            for split in ("train", "valid"):  # last: while one is there, `sweep` goes on with it
+                folder.delete(f"{name}.{split}.jsonl")
 
     def _documents(self) -> Inside:
         return self._sub(DOCUMENTS)

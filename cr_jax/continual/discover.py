@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
-PRIOR = 16.0  # counts that the bank's own prediction of a token is worth
+PRIOR = 256.0  # counts that the bank's own prediction of a token is worth
 ROUNDS = 20  # of EM, at most
 CLUSTERS = 6  # looked for at once, at most
 SEEDS = 32  # documents from which a cluster may begin: the longest ones
@@ -124,9 +124,9 @@ def savings(
     """nats that each document saves by each cluster, itself left out of its own."""
     found = np.zeros((len(part), count))
     for k in range(count):
-        counts = pairs.counts(np.flatnonzero(part == k))
+        counts = pairs.counts(np.flatnonzero(part == k).tolist())
         for i in range(len(part)):
-            found[i, k] = pairs.saved(i, known[i], counts, part[i] == k)
+            found[i, k] = pairs.saved(i, known[i], counts, bool(part[i] == k))
     return found
 
 
@@ -154,9 +154,9 @@ def _one_more_seed(pairs, known, seeds: list[int]) -> list[int]:
     for seed in seeds:
         reached = np.maximum(reached, _by_one(pairs, known, seed))
     gains = {}
-    for i in np.argsort(-pairs.sizes, kind="stable")[:SEEDS]:
+    for i in np.argsort(-pairs.sizes, kind="stable")[:SEEDS].tolist():
         if i not in seeds:
-            gains[int(i)] = float(np.maximum(_by_one(pairs, known, i) - reached, 0).sum())
+            gains[i] = float(np.maximum(_by_one(pairs, known, i) - reached, 0).sum())
     best = max(gains, key=lambda i: gains[i], default=None)
     return seeds if best is None or gains[best] <= 0 else [*seeds, best]
 
@@ -181,8 +181,8 @@ def _clusters(pairs, known, part) -> list[Cluster]:
         members = np.flatnonzero(part == k)
         if len(members) < 2:
             continue
-        counts = pairs.counts(members)
-        nats = sum(pairs.saved(i, known[i], counts, True) for i in members)
+        counts = pairs.counts(members.tolist())
+        nats = sum(pairs.saved(i, known[i], counts, True) for i in members.tolist())
         tokens = int(pairs.sizes[members].sum())
         found.append(Cluster(tuple(int(i) for i in members), tokens, nats / max(1, tokens)))
     return sorted(found, key=lambda c: (-c.tokens, c.members))

@@ -22,8 +22,8 @@ from jaxtyping import Float, Int, Integer
 from cr_jax.continual.discover import Pairs, changed
 from cr_jax.scoring.bigram_model import BigramModel, high_bits, pair_hashes
 
-NEW = 0.5  # nats/token of distance from which on a domain is new
-KNOWN = 0.15  # below it the bank has the domain already
+NEW = 0.45  # nats/token of distance from which on a domain is new
+KNOWN = 0.25  # below it the bank has the domain already
 DRAWN = 2048  # tokens that stand for an old domain
 Verdict = Literal["new", "extend", "refuse"]
 

@@ -183,9 +183,11 @@ class Grower:
             self._tell({**event, "event": "would"})
             return
         name, ids = event["expert"], event["ids"]
-        source = self.buffer.write_found(name, (self.buffer.text(key) for key in ids))
+        train, valid = search.split(ids)
+        texts = lambda keys: (self.buffer.text(key) for key in keys)
         new = NewExperts(
-            {name: [f"jsonl:{source}#text"]},
+            {name: [f"jsonl:{self.buffer.write_found(name, texts(train))}#text"]},
+            {name: [f"jsonl:{self.buffer.write_found(name, texts(valid), 'valid')}#text"]},
             steps=event["steps"],
             start="" if event["start"] == "noise" else event["start"],
         )
@@ -302,7 +304,7 @@ class Grower:
         self.buffer.journal.add(event)
         alarm = self.history.apply(event)
         if event["event"] == "document":
-            event = {**event, "evidence": self.history.test.evidence, "alarm": alarm}
+            event = {**event, "evidence": self.history.test.evidence}
         self._tell(event)
         return alarm
 

@@ -40,7 +40,7 @@ class History:
         return sum(one.tokens for one in self.kept.values())
 
     def apply(self, event: Event) -> bool:
-        """Learns of an event; -> whether it raised an alarm."""
+        """Learns of an event; -> whether it raised an alarm where there was none."""
         kind = event["event"]
         if kind in ("document", "skipped", "repeated"):
             self.names.setdefault(event["id"], set()).add(event["name"])
@@ -66,7 +66,7 @@ class History:
         expert, p = event["nearest"], event["p"]
         if not event["known"]:
             self.kept[event["id"]] = Kept(event["name"], expert, p, event["tokens"])
-        alarm = self.test.add(expert, p, event["calibrated"], tie(event["id"]))
+        alarm = self.test.add(expert, p, event["calibrated"], tie(event["id"])) and not self.alarmed
         self.alarmed |= alarm
         return alarm
 

@@ -4,7 +4,8 @@ Not in the paper.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -24,6 +25,7 @@ DOCUMENTS = 8  # of it, at least
 SAVED = 0.1  # nats/token that its documents save by each other, at least
 MOST_TOKENS = 2_000_000  # of what is looked at; the newest documents
 EPOCHS, LEAST_STEPS, MOST_STEPS, BATCH = 16, 100, 1000, 16
+HELD_OUT = 0.2  # of its documents, on which its expert is calibrated
 JUDGED = 32  # documents by which the nearest expert is chosen
 
 
@@ -88,6 +90,12 @@ def domains(bank: ExpertBank, texts: Mapping[str, str], tokens: int) -> list[Dom
 def steps(tokens: int, window: int) -> int:
     """Of training on so much text: `EPOCHS` times all of it, within limits."""
     return int(np.clip(EPOCHS * tokens / (window * BATCH), LEAST_STEPS, MOST_STEPS))
+
+
+def split(ids: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A domain's documents: (to train on, to calibrate on, those with the lowest hashes)."""
+    valid = set(sorted(ids)[: math.ceil(HELD_OUT * len(ids))])
+    return [i for i in ids if i not in valid], [i for i in ids if i in valid]
 
 
 def _encoded(bank: ExpertBank, texts: Mapping[str, str]) -> dict[str, Integer[np.ndarray, " _"]]:

@@ -243,3 +243,32 @@ def test_the_command_hands_its_words_over_and_a_stop_is_status_130(tmp_path, cap
         {"x": ["files:a=b", "files:c"], "y": ["stdlib"]}, {"e0": ["files:d"]}, steps=7
     )
     assert heard == [(str(bank), want, str(tmp_path / "bank.training" / "x+y"))]
+
+
+def test_a_new_expert_can_begin_with_one_of_the_bank(tmp_path):
+    bank = old_bank(tmp_path / "bank")
+    given = {"marks": write(tmp_path)["marks"]}
+    begin = lambda start, rate=1e-9: train_new(
+        bank,
+        NewExperts(given, steps=1, start=start, learning_rate=rate),
+        tmp_path / (start or "noise"),
+        lambda line: None,
+    )
+    refuses(lambda: begin("e7"), "no expert 'e7'")
+    begin("e1")
+    stored = ExpertBank.load(bank)
+    for made, old in zip(
+        jax.tree.leaves(stored.expert("marks").params), jax.tree.leaves(stored.expert("e1").params)
+    ):
+        np.testing.assert_allclose(made, old, atol=1e-5)
+    about = stored.about["marks"]
+    assert about["start"] == "e1" and len(about["start_sha256"]) == 64
+    begin("e1")  # the same call is done
+    BankFolder(bank).remove("marks")
+    begin("")
+    noise = ExpertBank.load(bank)
+    assert "start" not in noise.about["marks"]
+    pairs = zip(
+        jax.tree.leaves(noise.expert("marks").params), jax.tree.leaves(stored.expert("e1").params)
+    )
+    assert any(not np.allclose(a, b, atol=1e-3) for a, b in pairs)
