@@ -1,4 +1,4 @@
-"""Lab note: domains arrive one after another; a bank of frozen experts beside what could replace it.
+"""Lab note: domains arrive one after another; a growing bank beside what could replace it.
 
 Claim: a bank that mounts one frozen compressor for each domain forgets nothing but what routing
 loses, less than 0.5 points over twenty domains, where one compressor that learns them in sequence
