@@ -53,7 +53,7 @@ def law(
     again = np.random.default_rng(seed).integers(len(errors), size=(RESAMPLED, len(errors)))
     # An order without an error at a stage counts there as half of the least error that there is.
     least = errors[errors > 0].min() / 2
-    means = np.maximum(np.stack([mean, *errors[again].mean(1)])[:, at], least)
+    means = np.clip(np.stack([mean, *errors[again].mean(1)])[:, at], least, 1 - least)
     odds = np.log(means / (1 - means))
     slopes, starts = _lines(x, odds)
     low, high = np.quantile([np.exp(starts[1:]), slopes[1:]], [0.025, 0.975], axis=1)

@@ -17,7 +17,7 @@ from cr_jax.studies.continual.scores import Scores
 class History:
     """winners[i, n]: who wins window n once domain i has arrived, by the place in the order;
     domain[n]: whose text the window is, sorted.  tra: as in `Scores`, of all windows; None: not
-    measured.  stored: bytes that the rule keeps of all domains at the end (`Router.stored_bytes`)."""
+    measured.  stored: bytes that the rule keeps of all domains at the end."""
 
     names: tuple[str, ...]
     winners: Int[np.ndarray, "T N"]
