@@ -51,11 +51,11 @@ def growth(found: dict) -> str:
         return ""
     law = mapping(mapping(curves.get("plain")).get("law"))
     run = ""
-    if number(law.get("b")) is not None:
-        low, high = (decimal(x, 2) for x in (*sequence(law.get("b_range")), None, None)[:2])
+    ends = [x for x in map(number, sequence(law.get("b_range"))) if x is not None]
+    if number(law.get("b")) is not None and len(ends) == 2 and ends[1] - ends[0] < 1:
         run = (
-            f"With plain residuals the odds of an error grow as (experts - 1) to the power of "
-            f"{decimal(law['b'], 2)} (95 % between {low} and {high})."
+            "With plain residuals the odds of an error grow as (experts - 1) to the power of "
+            f"{decimal(law['b'])} (95 % between {decimal(ends[0])} and {decimal(ends[1])})."
         )
     return figure(
         body + legend([(n, i) for i, n in enumerate(curves)]),

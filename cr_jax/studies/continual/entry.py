@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from absl import logging
+from tqdm import tqdm
 
 from cr_jax.bank import ExpertBank
 from cr_jax.config import Experiment
@@ -32,7 +32,9 @@ def run(context: Context) -> dict:
     )
     order = context.experiment.continual.order
     if context.experiment.continual.rivals:
-        found["methods"] = compare.run(context, found["orders"][order], found["chosen"], _say)
+        found["methods"] = compare.run(
+            context, scores, found["orders"][order], found["chosen"], _say
+        )
         found["methods_order"] = order
     return {"continual": found}
 
@@ -127,7 +129,7 @@ def check(experiment: Experiment) -> None:
 
 
 def _say(line: str) -> None:
-    logging.info("%s", line)
+    tqdm.write(line)  # rivals take as long as the experts did
 
 
 STUDY = Study("continual", run, section, check)

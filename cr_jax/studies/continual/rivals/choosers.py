@@ -11,11 +11,11 @@ ngrams and gate_all are allowed to see text of all domains that have come, which
 Letters: T domains, N windows.  Not in the paper.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -76,19 +76,22 @@ def _gates(setting: Setting, names, say):
     batches = Batches(setting.text, e.train.batch, [made[n]() for n in names])
     loss, params, winners = ClassifierLoss(setting.model, net), None, []
     apply = jax.jit(jax.vmap(net.apply, (0, None, None)))
+    windows, rows = setting.windows, e.eval.batch
     for stage in range(stages):
         params = train_stage(
             setting, loss, names, lambda s=stage: batches.stage(s, True), params, setting.steps
         )
-        logits = _in_parts(lambda t, m, p=params: np.asarray(apply(p, t, m)), setting)
+        logits = _in_parts(
+            lambda t, m, p=params: np.asarray(apply(p, t, m)), windows.tokens, windows.mask, rows
+        )
         winners.append(logits[..., : stage + 1].argmax(-1))
         say(f"rivals {', '.join(names)}: {stage + 1} of {stages} domains")
     return {n: np.stack([w[k] for w in winners]) for k, n in enumerate(names)}
 
 
-def _in_parts(score, setting: Setting):
-    """score(tokens, mask) -> [K, n, ...] of all windows; the last part is filled up."""
-    rows, tokens, mask = setting.experiment.eval.batch, setting.windows.tokens, setting.windows.mask
+def _in_parts(score, tokens, mask, rows: int):
+    """score(tokens, mask) -> [K, n, ...] of all windows, `rows` at once; the last part is filled
+    up."""
     parts = []
     for i in range(0, len(tokens), rows):
         fill = ((0, max(0, i + rows - len(tokens))), (0, 0))
@@ -110,14 +113,13 @@ def _gaussians(setting: Setting, names, params):
             if predictive
             else net.apply(params, tokens, mask)[0]
         )
-        weight = mask[..., None] / mask.sum(-1)[:, None, None]
-        return (states.astype(np.float32) * weight.astype(np.float32)).sum(1)
+        real = mask.astype(jnp.float32)
+        return jnp.einsum("bld,bl->bd", states.astype(jnp.float32), real / real.sum(-1)[:, None])
 
     def embedded(tokens, mask) -> Float[np.ndarray, "N D"]:
-        some = dataclasses.replace(
-            setting, windows=dataclasses.replace(setting.windows, tokens=tokens, mask=mask)
-        )
-        return _in_parts(lambda t, m: np.asarray(pooled(t, m))[None], some)[0].astype(np.float64)
+        one = lambda t, m: np.asarray(pooled(t, m))[None]
+        rows = setting.experiment.eval.batch
+        return _in_parts(one, tokens, mask, rows)[0].astype(np.float64)
 
     test = embedded(setting.windows.tokens, setting.windows.mask)
     routers = {n: GAUSSIANS[n](setting.experiment.seed) for n in names}

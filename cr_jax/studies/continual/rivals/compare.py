@@ -15,7 +15,6 @@ from cr_jax.data.experiment_text import sized
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.studies.baselines.interface import TrainingText
-from cr_jax.studies.continual.measured import of_run
 from cr_jax.studies.continual.rivals import choosers, compressors
 from cr_jax.studies.continual.rivals.setting import Setting
 from cr_jax.studies.continual.rules import RULES
@@ -54,18 +53,19 @@ def steps_of(train: TrainConfig, window: int) -> int:
 
 def run(
     context: Context,
+    scores: Scores,
     order: Sequence[str],
     chosen: str,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """-> {name: figures} of every rival of `config.continual.rivals`, and of the frozen experts
-    under `plain` and the chosen rule on the same windows.
+    under `plain` and the chosen rule on the same windows.  scores: those of the run.
 
     Of compressors: `compressors.run`; of what chooses among the experts: `table.row`, and "tra".
     "parameters": of the models that one text passes.
     """
     wanted = context.experiment.continual.rivals
-    setting, scores = _setting(context, order), _few(context, order)
+    setting, scores = _setting(context, order), _few(context, scores, order)
     found: dict[str, Any] = {}
     size = models.count_parameters(setting.model)
     if names := [n for n in wanted if n in compressors.NAMES]:
@@ -108,9 +108,8 @@ def _setting(context: Context, order: Sequence[str]) -> Setting:
     return Setting(e, model, read, windows, domain, steps_of(e.train, model.window))
 
 
-def _few(context: Context, order: Sequence[str]) -> Scores:
+def _few(context: Context, scores: Scores, order: Sequence[str]) -> Scores:
     """The experts' scores of the windows that rivals are judged by."""
-    scores = of_run(context)
     at = {}
     for name in order:
         windows = context.text.test[name]

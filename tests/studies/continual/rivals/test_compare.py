@@ -10,60 +10,59 @@ import tiny_corpora
 from cr_jax.config import RIVALS, ContinualConfig
 from cr_jax.errors import UserError
 from cr_jax.studies.continual import entry
+from cr_jax.studies.continual.measured import of_run
 from cr_jax.studies.continual.rivals import choosers, compare, compressors
 from cr_jax.studies.evaluation import score_domains
 from cr_jax.studies.interface import Context
 
-ORDER = ("e0", "e1", "e2")
+ORDER = ("e0", "e1")  # two stages: each compiles anew
+TRIED = tuple(n for n in RIVALS if n != "joint")
 
 
 @pytest.fixture(scope="module")
 def context():
     texts = {
-        e: lambda seed, k=k: tiny_corpora.words(k, seed)
-        for e, k in zip(ORDER, tiny_corpora.NAMES, strict=True)
+        e: lambda seed, k=k: tiny_corpora.words(k, seed) for e, k in zip(ORDER, tiny_corpora.NAMES)
     }
     text = tiny_corpora.corpora(texts, window=tiny_bank.TINY.window)
-    experiment = tiny_corpora.experiment(steps=40)
-    model = dataclasses.replace(tiny_bank.TINY, encoder_blocks=1, decoder_blocks=0)
+    experiment = tiny_corpora.experiment(steps=60)
+    model = dataclasses.replace(tiny_bank.TINY, encoder_blocks=0, decoder_blocks=0)
     experiment = dataclasses.replace(
         experiment,
         model=model,
-        continual=ContinualConfig(RIVALS, replay_windows=64, ewc_weight=30.0),
+        optimizer=dataclasses.replace(experiment.optimizer, name="adamw"),
+        continual=ContinualConfig(TRIED, replay_windows=64, ewc_weight=30.0),
     )
-    bank = tiny_bank.in_memory(3, model)
+    bank = tiny_bank.in_memory(2, model)
     return Context(experiment, text, bank, score_domains(bank, text.test))
 
 
 @pytest.fixture(scope="module")
 def methods(context):
-    return compare.run(context, ORDER, "typicality_2")
+    return compare.run(context, of_run(context), ORDER, "typicality_2")
 
 
 def test_every_rival_and_the_experts_are_there(methods):
-    assert methods.keys() == {*RIVALS, "experts, plain", "experts, typicality_2"}
+    assert methods.keys() == {*TRIED, "experts, plain", "experts, typicality_2"}
     assert (*compressors.NAMES, *choosers.NAMES) == RIVALS
     for name in choosers.NAMES:
         assert {"acc", "bwt", "flip_rate", "tra"} <= methods[name].keys()
 
 
-def test_a_compressor_in_sequence_forgets_and_replay_less(methods):
-    sequential, replay = methods["sequential"], methods["replay"]
-    assert sequential["bwt"] < replay["bwt"] and sequential["bwt"] < -0.1
-    assert sequential["acc"] < replay["acc"] <= methods["joint"]["acc"] + 0.1
+def test_a_compressor_in_sequence_forgets_and_others_less(methods):
+    sequential = methods["sequential"]
+    assert sequential["bwt"] < -0.05 and sequential["bwt"] < methods["ewc"]["bwt"]
+    assert sequential["bwt"] < methods["replay"]["bwt"]
+    assert sequential["acc"] < methods["replay"]["acc"]
     matrix = np.array(sequential["matrix"])
-    assert matrix.shape == (3, 3) and (matrix.diagonal() > matrix[-1])[:-1].all()
+    assert matrix.shape == (2, 2) and matrix[0, 0] > matrix[1, 0]
     assert sequential["code_length"]["bwt"] > 0  # nats/token rise
 
 
-def test_what_holds_parameters_back_forgets_less(methods):
-    assert methods["ewc"]["bwt"] > methods["sequential"]["bwt"]
-
-
 def test_a_gate_on_new_text_alone_sends_all_to_the_last(methods):
-    assert methods["gate_new"]["acc"] < 0.6 < methods["gate_all"]["acc"]
+    assert methods["gate_new"]["bwt"] < -0.5 and methods["gate_all"]["acc"] > 0.8
     assert methods["gate_new"]["bwt"] < methods["gate_replay"]["bwt"]
-    assert methods["ngrams"]["acc"] > 0.9 and methods["ngrams"]["flip_rate"] < 0.05
+    assert methods["ngrams"]["acc"] > 0.9 and methods["ngrams"]["flip_rate"] < 0.1
 
 
 def test_no_rival_without_tokens_packed_text_and_undecayed_parameters(context):
