@@ -1,4 +1,4 @@
-"""Install with `pip install .`; extras: gpu, tpu, gpt2, report, torch, test, dev."""
+"""Install with `pip install .`; extras: gpu, tpu, gpt2, hf, data, hub, report, torch, test, dev."""
 
 from pathlib import Path
 
@@ -19,6 +19,8 @@ TEST = [
     "hypothesis",
     "tiktoken",
     "markdown-it-py",
+    "tokenizers>=0.20",
+    "pyarrow>=17",
 ]
 
 setup(
@@ -69,6 +71,9 @@ setup(
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "gpt2": ["tiktoken"],
+        "hf": ["tokenizers>=0.20"],  # a tokenizer.json
+        "data": ["pyarrow>=17"],  # parquet: and hf:FOLDER
+        "hub": ["datasets>=3", "pyarrow>=17"],  # hf:NAME/SPLIT
         "report": ["matplotlib"],
         "torch": ["torch"],  # the peer that training speed and equality are measured against
         "test": TEST,

@@ -94,6 +94,20 @@ def _own_jax_settings():
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs():
+    """Drops compiled programs before they exhaust the memory maps that Linux allows a process.
+
+    A program takes about five maps and Linux allows 65,530; beyond, XLA crashes while it loads the
+    next program.  Programs that are needed again come from the compilation cache.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")  # Linux alone
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _devices():
     assert jax.device_count() == DEVICES, "something started JAX before tests/conftest.py"

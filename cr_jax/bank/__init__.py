@@ -12,6 +12,7 @@ _HOMES = {
     "load": "opening",
     **dict.fromkeys(("import_expert", "import_lms", "set_typicality_weight"), "changes"),
     "import_experts": "joining",
+    **dict.fromkeys(("export", "import_exports"), "exchange"),
     "store_lms": "language_models",
 }
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "ExpertBank",
     "LanguageModels",
     "check_bigrams",
+    "export",
     "import_expert",
     "import_experts",
+    "import_exports",
     "import_lms",
     "load",
     "selected",

@@ -278,9 +278,10 @@ def _found(path: Path) -> Inside:
             if inside.has(INDEX):
                 return inside
         if not os.path.isdir(old):
-            raise UserError(
-                f"no bank at {path}: there is no bank.json; give the folder that training wrote"
-            )
+            how = "give the folder that training wrote"
+            if os.path.isfile(path / "shared" / INDEX) or os.path.isfile(path / "expert.json"):
+                how = f"it was exported: cr-jax bank import --bank NEW {path}"
+            raise UserError(f"no bank at {path}: there is no bank.json; {how}")
         if time.monotonic() > deadline:
             raise UserError(
                 f"no bank at {path}: a run was stopped while it put a new one there; run the same "

@@ -9,7 +9,7 @@ from cr_jax.bank.entry_checks import check_own, unused_fits
 from cr_jax.bank.files import SEED, BankFolder, consistent
 from cr_jax.bank.headers import count_parameters
 from cr_jax.bank.manifest import BIGRAM, LM
-from cr_jax.cli import bank_train, fit_cascade
+from cr_jax.cli import bank_exchange, bank_grow, bank_train, fit_cascade
 from cr_jax.cli.inputs import path
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
@@ -22,10 +22,13 @@ A bank is a folder of experts that share one tokenizer and one model shape.
   list         the experts
   verify       compares every byte with the SHA-256 that was stored with it
   train        trains new experts for the bank and adds them
+  grow         reads documents and gives domains that no expert knows experts of their own
   add          copies experts into the bank, from an expert's folder, a bank or a run's --workdir
   add-lms      gives the bank's experts the language models of another bank or run, and the bank its
                seed; train them with the bank's tokenizer (config.tokenizer.folder=BANK/tokenizer)
   remove       deletes one expert; the others keep their bytes
+  export       writes each expert as a repository for the Hugging Face Hub
+  import       makes a bank of such folders, or adds them to one
   fit-cascade  measures how many experts `cr-jax route --cascade` must score, and stores it
 """
 
@@ -41,6 +44,15 @@ def add_arguments(action) -> None:
             bank_train.run,
             "train new experts for the bank and add them",
             bank_train.EPILOG,
+            writes=True,
+        )
+    )
+    bank_grow.add_arguments(
+        action(
+            "grow",
+            bank_grow.run,
+            "give domains that no expert knows experts of their own",
+            bank_grow.EPILOG,
             writes=True,
         )
     )
@@ -71,6 +83,23 @@ def add_arguments(action) -> None:
     )
     removing = action("remove", remove, "delete one expert", writes=True)
     removing.add_argument("name", metavar="NAME")
+    bank_exchange.add_export_arguments(
+        action(
+            "export",
+            bank_exchange.export_bank,
+            "write its experts for the Hugging Face Hub",
+            bank_exchange.EXPORT,
+        )
+    )
+    bank_exchange.add_import_arguments(
+        action(
+            "import",
+            bank_exchange.import_bank,
+            "make a bank of exported experts, or add them to one",
+            bank_exchange.IMPORT,
+            writes=True,
+        )
+    )
     fit_cascade.add_arguments(
         action(
             "fit-cascade",

@@ -270,6 +270,11 @@ def _check_sizes(e: Experiment) -> None:
             f"config.tokenizer.vocab_size={e.tokenizer.vocab_size} is too small for "
             f"256 bytes and some characters; set {LEAST_PIECES} or more"
         )
+    if e.tokenizer.kind == "huggingface" and not e.tokenizer.folder:
+        raise UserError(
+            "config.tokenizer.kind=huggingface needs config.tokenizer.folder: a folder with a "
+            "tokenizer.json"
+        )
 
 
 def profile_steps(text: str) -> tuple[int, int] | None:

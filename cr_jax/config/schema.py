@@ -85,9 +85,12 @@ class DomainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    kind: Literal["sentencepiece", "gpt2", "bytes"] = "sentencepiece"  # sentencepiece is trained
+    # sentencepiece is trained; huggingface: any lossless tokenizer.json, in `folder`.
+    kind: Literal["sentencepiece", "gpt2", "bytes", "huggingface"] = "sentencepiece"
     vocab_size: int = 2048  # sentencepiece only
-    folder: str = ""  # load from here instead of training; gpt2: holds encoder.json, vocab.bpe
+    # Load from here instead of training; gpt2: holds encoder.json and vocab.bpe, or vocab.json and
+    # merges.txt.
+    folder: str = ""
     # Characters per domain that a SentencePiece model is trained on, and bytes in the mean of all.
     train_bytes: int = 4_000_000
 

@@ -16,6 +16,7 @@ from cr_jax.data.sources import Document, Reading, documents, read_text, registe
 from cr_jax.data.tokenizers import (
     ByteTokenizer,
     Gpt2Tokenizer,
+    HuggingFaceTokenizer,
     SentencePieceTokenizer,
     Tokenizer,
     load_tokenizer,
@@ -28,6 +29,7 @@ __all__ = [
     "Corpus",
     "Document",
     "Gpt2Tokenizer",
+    "HuggingFaceTokenizer",
     "Mixture",
     "Reading",
     "SentencePieceTokenizer",

@@ -15,7 +15,7 @@ from jaxtyping import Int64
 from cr_jax.data.encode_worker import EncodeWorker, Ids, Stopped, encode, id_type
 from cr_jax.data.finding import LeftOut
 from cr_jax.data.sources import Document
-from cr_jax.data.tokenizers import ByteTokenizer, Gpt2Tokenizer, SentencePieceTokenizer, Tokenizer
+from cr_jax.data.tokenizers import SHIPPED, Tokenizer
 from cr_jax.errors import UserError
 from cr_jax.host.memory import usable_cores
 
@@ -67,7 +67,7 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, jobs: int = 0):
         if jobs < 0:
             raise UserError(f"{jobs} processes cannot encode text; give 1 or more")
-        shipped = type(tokenizer) in (ByteTokenizer, Gpt2Tokenizer, SentencePieceTokenizer)
+        shipped = type(tokenizer) in SHIPPED
         self.tokenizer, self.jobs = tokenizer, (jobs or usable_cores()) if shipped else 1
         self._threads: ThreadPoolExecutor | None = None
         self._characters = 0

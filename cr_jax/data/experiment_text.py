@@ -12,6 +12,7 @@ from cr_jax.data import (
     ByteTokenizer,
     Corpus,
     Gpt2Tokenizer,
+    HuggingFaceTokenizer,
     Mixture,
     Reading,
     Tokenizer,
@@ -226,6 +227,8 @@ def make_tokenizer(e: Experiment, workdir: Path, say=lambda line: None) -> Token
         return ByteTokenizer()
     if t.kind == "gpt2":
         return Gpt2Tokenizer(t.folder or None)
+    if t.kind == "huggingface":
+        return HuggingFaceTokenizer.load(t.folder)
     if t.folder:
         return load_tokenizer(t.folder)
     if (own / "tokenizer.json").exists():

@@ -1,4 +1,5 @@
-"""Documents from short specs: the standard library, samples, random text, files, JSONL and TFDS.
+"""Documents from short specs: the standard library, samples, random text, files, tables and data
+sets.
 
 Not in the paper, which trains on one corpus (codeparrot-clean). Everything here streams: at most
 one document (or one piece of about 1 MB) is held at a time.
@@ -8,14 +9,13 @@ import dataclasses
 import hashlib
 import os
 import random
-import sysconfig
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
-from cr_jax.data import records
+from cr_jax.data import hub, records, tables
 from cr_jax.data.encodings import NotText
-from cr_jax.data.finding import LeftOut, files_of, walk
+from cr_jax.data.finding import LeftOut
 from cr_jax.data.groups import group_of
+from cr_jax.data.source_files import source_files
 from cr_jax.data.specs import REGISTERED, SPLITS, Source, located, parse, split_of
 from cr_jax.data.text_files import opened, read_text, readable, whole_file
 from cr_jax.data.text_form import LF_NFC, Form
@@ -35,23 +35,6 @@ __all__ = [
     "split_of",
 ]
 
-SAMPLES = Path(__file__).parent / "samples"
-
-# Not program text: test data, character tables, and the help texts of `help()`.
-_STDLIB_SKIP = {
-    "site-packages",
-    "dist-packages",
-    "test",
-    "tests",
-    "idlelib",
-    "lib2to3",
-    "encodings",
-    "pydoc_data",
-    "ensurepip",
-    "turtledemo",
-    "__pycache__",
-    "__phello__",
-}
 RANDOM_DOCUMENTS, RANDOM_CHARACTERS = 512, 4096  # of each
 
 
@@ -88,12 +71,14 @@ def documents(
 
     Specs: `stdlib`, `samples/NAME`, `random:SYMBOLS` (2 MB of characters drawn uniformly from so
     many, log2(SYMBOLS) bits each), `files:GLOB` (a folder: all its files but hidden ones),
-    `jsonl:PATH[#field]` (.jsonl, .zst, .xz, .gz, .bz2, or a glob), `tfds:NAME/SPLIT[#field]`, both
-    with `&group=KEY` behind the field where records have their group under an unusual key; a suffix
-    `@train`, `@valid` or `@test` keeps one part of an 80/10/10 split by a hash of the group
-    (samples: by their `split` key). `~` is the home folder, and an existing path wins over `*`,
-    `?`, `[...]`, `#field` and `@split` (`specs.located`). Text is UTF-8, or UTF-16 or UTF-32 with a
-    byte order mark.
+    `text:PATH[#line]` (or `#paragraph`, `#document`), and those with fields: `jsonl:PATH[#field]`,
+    `csv:PATH[#field]` (these three also .zst, .xz, .gz, .bz2), `parquet:PATH[#field]`,
+    `hf:FOLDER[#field]` (saved with `datasets`), `hf:NAME/SPLIT[#field]` (streamed from the Hub),
+    `tfds:NAME/SPLIT[#field]`.  PATH may be a glob.  A field may have `&group=KEY` behind it where
+    records have their group under an unusual key.  A suffix `@train`, `@valid` or `@test` keeps one
+    part of an 80/10/10 split by a hash of the group (samples: by their `split` key).  `~` is the
+    home folder, and an existing path wins over `*`, `?`, `[...]`, `#field` and `@split`
+    (`specs.located`).  Text is UTF-8, or UTF-16 or UTF-32 with a byte order mark.
     left_out: counts what is no file or, in a `files:` source, not text (images, archives); that is
     passed over as long as there is something else.
     UserError when the spec is not understood, nothing matches, or a file is damaged, ends early, is
@@ -127,28 +112,30 @@ def check(spec: str) -> None:
     A registered source is not called: what it has is known once it is read.
     """
     source = located(parse(spec))
-    if source.kind == "tfds":
-        records.tfds_identity(source.target)
-    elif source.kind != "random":
-        for path, _ in _files(source, LeftOut()):
+    if not _has_files(source):
+        _identity(source)
+    else:
+        for path, _ in source_files(source, LeftOut()):
             if not os.access(path, os.R_OK):
                 raise UserError(f"{path} cannot be read: check its permissions")
+            tables.check(source.kind, path, source.field)
 
 
 def fingerprint(spec: str) -> str:
-    """SHA-256 (hex) of the spec and of the bytes of the files behind it (TFDS: sizes and times)."""
+    """SHA-256 (hex) of the spec and of the bytes of the files behind it.
+
+    Of a data set of TFDS their sizes and times count, of one of the Hub its files' versions.
+    """
     source = located(parse(spec))
     digest = hashlib.sha256(spec.encode("utf-8", "surrogatepass"))
     if source.kind in REGISTERED:
         for document in documents(spec):
             for part in (document.name, document.text):
                 digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
-    if source.kind == "tfds":
-        digest.update(records.tfds_identity(source.target).encode())
+    if not _has_files(source):
+        digest.update(_identity(source).encode())
         return digest.hexdigest()
-    if source.kind == "random":
-        return digest.hexdigest()
-    for path, name in _files(source, LeftOut()):
+    for path, name in source_files(source, LeftOut()):
         digest.update(b"\0" + name.encode("utf-8", "surrogatepass") + b"\0")
         with opened(path) as stream, readable(str(path)):
             digest.update(hashlib.file_digest(stream, "sha256").digest())
@@ -158,10 +145,10 @@ def fingerprint(spec: str) -> str:
 def size(spec: str) -> int:
     """Bytes on the disk of the files behind `spec`; 0 where it has none of its own."""
     source = located(parse(spec))
-    if source.kind in ("tfds", "random"):
+    if not _has_files(source):
         return 0
     total = 0
-    for path, _ in _files(source, LeftOut()):
+    for path, _ in source_files(source, LeftOut()):
         with readable(str(path)):
             total += path.stat().st_size
     return total
@@ -175,41 +162,10 @@ def _keep(source: Source, found: Iterator[tuple[Document, str | None]]) -> Itera
             yield document
 
 
-def _files(source: Source, left_out: LeftOut) -> list[tuple[Path, str]]:
-    """Sorted (path, name) pairs; a name does not depend on where the project or the folder lies."""
-    if source.kind in REGISTERED:
-        return []
-    if source.kind == "stdlib":
-        root = Path(sysconfig.get_path("stdlib"))
-        skip = lambda name: name in _STDLIB_SKIP or name.startswith("config-")
-        found = [
-            (Path(entry.path), Path(entry.path).relative_to(root).as_posix())
-            for _, entries in walk(str(root), skip, follow=False)
-            for entry in entries
-            if entry.name.endswith(".py")
-        ]
-        if not found:
-            raise UserError(f"data source stdlib: no *.py files in {root}; use files:GLOB")
-        return sorted(found, key=lambda pair: pair[1])
-    if source.kind == "samples":
-        path = SAMPLES / f"{source.target}.jsonl.xz"
-        known = sorted(p.name.removesuffix(".jsonl.xz") for p in SAMPLES.glob("*.jsonl.xz"))
-        if source.target not in known:
-            raise UserError(f"data source {source.spec!r}: the samples are {', '.join(known)}")
-        return [(path, path.name)]
-    found = files_of(source.target, left_out, folders=source.kind == "files")
-    if not found:
-        raise UserError(
-            f"data source {source.spec!r} matches no file; check the path"
-            + (f" ({left_out.line})" if left_out.line else "")
-        )
-    return found
-
-
 def _stdlib(
     source: Source, reading: Reading, left_out: LeftOut
 ) -> Iterator[tuple[Document, str | None]]:
-    for path, name in _files(source, left_out):
+    for path, name in source_files(source, left_out):
         with opened(path) as stream, readable(str(path)):
             data = stream.read()
         try:
@@ -222,7 +178,7 @@ def _stdlib(
 def _text_files(
     source: Source, reading: Reading, left_out: LeftOut
 ) -> Iterator[tuple[Document, str | None]]:
-    files, texts = _files(source, left_out), 0
+    files, texts = source_files(source, left_out), 0
     first: NotText | None = None
     for path, name in files:
         try:
@@ -241,14 +197,22 @@ def _text_files(
         )
 
 
-def _jsonl(
+def _stored_records(
     source: Source, reading: Reading, left_out: LeftOut
 ) -> Iterator[tuple[Document, str | None]]:
+    if not _has_files(source):
+        yield from _online_records(source, reading, left_out)
+        return
     key = _group_key(source, reading)
-    for path, name in _files(source, left_out):
-        lines = records.json_lines(path, source.field, reading.max_document_bytes)
-        for number, record in lines:
-            where = f"{path} line {number}"
+    unit = "row" if source.kind in ("parquet", "hf") else "line"
+    for path, name in source_files(source, left_out):
+        if source.kind in tables.READERS:
+            wanted = tables.Wanted(source.field, key, reading.max_document_bytes)
+            rows = tables.READERS[source.kind](path, wanted)
+        else:
+            rows = records.json_lines(path, source.field, reading.max_document_bytes)
+        for number, record in rows:
+            where = f"{path} {unit} {number}"
             text = records.text_of(record, source.field, where)
             split = record.get("split") if source.kind == "samples" else None
             group = group_of(record, "" if split else key, where) or f"{name}:{number}"
@@ -270,22 +234,39 @@ def _random(
         yield Document(text, name, name), None
 
 
-def _tfds(
+def _online_records(
     source: Source, reading: Reading, left_out: LeftOut
 ) -> Iterator[tuple[Document, str | None]]:
     key = _group_key(source, reading)
-    for number, record in enumerate(records.tfds_records(source.target)):
+    read = records.tfds_records if source.kind == "tfds" else hub.streamed
+    for number, record in enumerate(read(source.target)):
         where, name = f"{source.spec} record {number}", f"{source.target}:{number}"
         text = records.text_of(record, source.field, where)
         yield Document(text, name, group_of(record, key, where) or name), None
 
 
+def _has_files(source: Source) -> bool:
+    if source.kind == "hf":
+        return hub.saved_files(source.target) is not None
+    return source.kind not in ("tfds", "random")
+
+
+def _identity(source: Source) -> str:
+    """What names the bytes of a source without files of its own."""
+    identities = {"tfds": records.tfds_identity, "hf": hub.identity, "random": lambda target: ""}
+    return identities[source.kind](source.target)
+
+
 _Read = Callable[[Source, Reading, LeftOut], Iterator[tuple[Document, str | None]]]
 _READERS: dict[str, _Read] = {
     "stdlib": _stdlib,
-    "samples": _jsonl,
+    "samples": _stored_records,
     "random": _random,
     "files": _text_files,
-    "jsonl": _jsonl,
-    "tfds": _tfds,
+    "text": _stored_records,
+    "jsonl": _stored_records,
+    "csv": _stored_records,
+    "parquet": _stored_records,
+    "hf": _stored_records,
+    "tfds": _online_records,
 }

@@ -10,9 +10,13 @@ from cr_jax.host.files import expanded
 
 SPLITS = ("train", "valid", "test")
 _KINDS = (
-    "stdlib, samples/NAME, random:SYMBOLS, files:GLOB, jsonl:PATH[#field][&group=KEY], "
-    "tfds:NAME/SPLIT[#field][&group=KEY]"
+    "stdlib, samples/NAME, random:SYMBOLS, files:GLOB, text:PATH[#line|#paragraph|#document], and, "
+    "each with [#field][&group=KEY], jsonl:PATH, csv:PATH, parquet:PATH, hf:FOLDER, "
+    "hf:NAME/SPLIT, tfds:NAME/SPLIT"
 )
+RECORDS = ("jsonl", "csv", "parquet", "hf", "tfds")  # kinds that have fields
+PATHS = ("files", "text", "jsonl", "csv", "parquet", "hf")  # kinds whose target is a path
+UNITS = ("line", "paragraph", "document")  # what of a `text:` file is a document
 REGISTERED: dict[str, Any] = {}  # kind -> what `sources.register_source` was given
 _NO_FIELD = frozenset("/*?[")  # they belong to a path
 
@@ -21,6 +25,7 @@ _NO_FIELD = frozenset("/*?[")  # they belong to a path
 class Source:
     """A parsed spec: `kind` and `target` say where, `field` is the text's key, `split` a part.
 
+    field: of `text`, what is a document, one of `UNITS`.
     group_key: the key of a record's group; empty: as the settings say.
     """
 
@@ -56,7 +61,17 @@ def parse(spec: str) -> Source:
         return Source(spec, kind, target, split=split)
     if colon and target and kind == "files":
         return Source(spec, kind, target, split=split)
-    if colon and target and kind in ("jsonl", "tfds"):
+    if colon and target and kind == "text":
+        path, mark, unit = target.rpartition("#")
+        if not mark or not path or _NO_FIELD & set(unit):
+            return Source(spec, kind, target, UNITS[0], split)
+        if unit not in UNITS:
+            raise UserError(
+                f"data source {spec!r}: a document is a #line, a #paragraph or a #document, not "
+                f"{unit!r}"
+            )
+        return Source(spec, kind, path, unit, split)
+    if colon and target and kind in RECORDS:
         path, mark, tail = target.rpartition("#")
         if not mark or not path or _NO_FIELD & set(tail):
             return Source(spec, kind, target, split=split)
@@ -81,13 +96,14 @@ def located(source: Source) -> Source:
     `~` is expanded.  An existing path wins: what looks like a split or a field (`mail@test`,
     `a#b.jsonl`) is part of the path where a file or folder of that whole name is there.
     """
-    if source.kind not in ("files", "jsonl"):
+    if source.kind not in PATHS:
         return source
+    field = UNITS[0] if source.kind == "text" else "text"
     whole = source.spec.lstrip().partition(":")[2]
     for path, split in ((whole, None), (whole.rstrip(), None), _without_split(whole.rstrip())):
         path = os.fspath(expanded(path))
         if os.path.lexists(path):
-            return dataclasses.replace(source, target=path, field="text", split=split, group_key="")
+            return dataclasses.replace(source, target=path, field=field, split=split, group_key="")
     return dataclasses.replace(source, target=os.fspath(expanded(source.target)))
 
 

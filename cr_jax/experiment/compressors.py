@@ -1,9 +1,12 @@
 """The experts of a run, trained side by side through the one loop.  Not in the paper."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from cr_jax import models
 from cr_jax.config import Experiment
@@ -16,11 +19,23 @@ from cr_jax.training.loop import Job, Trained, train
 from cr_jax.training.losses import CompressorLoss
 
 
+class Start(NamedTuple):
+    """params: of one expert, with which every one begins; record: which it is."""
+
+    params: Any
+    record: Mapping[str, str]
+
+
 def train_compressors(
-    experiment: Experiment, text: Corpora, plan: Plan, folder: Path, say: Callable[[str], None]
+    experiment: Experiment,
+    text: Corpora,
+    plan: Plan,
+    folder: Path,
+    say: Callable[[str], None],
+    start: Start | None = None,
 ) -> Trained:
     """One expert of each domain of `text.train`, in this order; goes on from a checkpoint below
-    `folder`.  Raises what `training.loop.train` raises."""
+    `folder`.  start: None begins from noise.  Raises what `training.loop.train` raises."""
     model, names = sized(experiment.model, text.tokenizer), tuple(text.train)
     say(
         f"{len(names)} experts of {models.count_parameters(model):,} parameters, window "
@@ -43,4 +58,8 @@ def train_compressors(
 
     loss = CompressorLoss(model, experiment.train, plan.devices_seen)
     job = Job(experiment, loss, names, batches, text.train, text.valid)
-    return train(job, plan, folder, say=say)
+    if start is None:
+        return train(job, plan, folder, say=say)
+    stacked = jax.tree.map(lambda x: np.stack([np.asarray(x)] * len(names)), start.params)
+    job = dataclasses.replace(job, start=stacked, settings=start.record)
+    return dataclasses.replace(train(job, plan, folder, say=say), start=start.record)

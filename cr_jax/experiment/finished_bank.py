@@ -61,6 +61,7 @@ def make(
             "steps": trained.step,
             "tokens": trained.tokens,
             "sources": list(experiment.data.domains[name].train),
+            **trained.start,
         }
         bank = bank.add(dataclasses.replace(expert, about=about), experiment.bank_dtype)
     if language_models is not None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from cr_jax import config
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import ExpertBank, parameters
 from cr_jax.bank.changes import take
 from cr_jax.bank.entry_checks import check_free, check_own, unused_fits
 from cr_jax.bank.files import TOKENIZER, BankFolder, writable
@@ -20,7 +20,7 @@ from cr_jax.bank.settings import read_settings, read_tokenizer
 from cr_jax.config import Experiment
 from cr_jax.errors import UserError
 from cr_jax.experiment import checks, finished_bank, new_text
-from cr_jax.experiment.compressors import train_compressors
+from cr_jax.experiment.compressors import Start, train_compressors
 from cr_jax.host.files import expanded, write_whole
 from cr_jax.host.inside import Inside
 from cr_jax.parallel.plan import make_plan
@@ -46,6 +46,7 @@ class NewExperts:
     batch: int = 16
     learning_rate: float = 3e-3
     seed: int = 0
+    start: str = ""
 
 
 def train_new(
@@ -64,7 +65,9 @@ def train_new(
     files = BankFolder(bank)
     experiment = _experiment(files, new)
     names = list(new.train)
-    there = _joined_before(files, names, experiment, expanded(workdir))
+    start = _start(files, new.start) if new.start else None
+    record = _record(experiment, start)
+    there = _joined_before(files, names, record, expanded(workdir))
     check_free(files, [n for n in names if n not in there])
     if odd := [n for n in new.valid if n not in names and n not in files.names]:
         raise UserError(f"validation text for {odd[0]!r}, which is neither new nor in the bank")
@@ -81,7 +84,7 @@ def train_new(
         for name in there:
             say(f"{name}: added to {files.path} by an earlier start of this command")
         if len(there) < len(names):
-            ready = _ready(experiment, text, plan, folder, say)
+            ready = _ready(experiment, text, plan, folder, say, start)
             for name in (n for n in names if n not in there):
                 take(files, ready.sealed_expert(name).folder, name)
                 say(f"{name}: added to {files.path}")
@@ -93,10 +96,17 @@ def train_new(
     return names
 
 
-def _joined_before(files, names, experiment, workdir) -> list[str]:
+def _start(files: BankFolder, name: str) -> Start:
+    """An expert that others begin with.  `UserError` where the bank has none of this name."""
+    sealed = files.sealed_expert(name)
+    params = parameters.read(sealed, FILE, read_settings(files).model)
+    return Start(params, {"start": name, "start_sha256": sealed.manifest.files[FILE]})
+
+
+def _joined_before(files, names, record, workdir) -> list[str]:
     """The new experts that the same call has added to the bank already, before it was stopped."""
     try:
-        same = (workdir / RECORD).read_text("utf-8") == _record(experiment)
+        same = (workdir / RECORD).read_text("utf-8") == record
         ready = BankFolder(workdir / "bank") if same else None
     except (OSError, ValueError):
         return []
@@ -106,14 +116,14 @@ def _joined_before(files, names, experiment, workdir) -> list[str]:
     return [n for n in own if n in files.names and own[n] in files.seals(n)]
 
 
-def _ready(experiment, text, plan, folder, say) -> BankFolder:
+def _ready(experiment, text, plan, folder, say, start) -> BankFolder:
     """The workdir's bank: the new experts alone, trained and calibrated."""
     with Inside.at(folder) as place:
         place.sweep()
-        trained = train_compressors(experiment, text, plan, folder, say)
+        trained = train_compressors(experiment, text, plan, folder, say, start)
         check_in_place(place)
     made = finished_bank.make(experiment, text, trained, folder, say)
-    write_whole(folder / RECORD, _record(experiment))
+    write_whole(folder / RECORD, _record(experiment, start))
     windows = too_few(made.calibration, experiment.eval.alpha)
     documents = few_documents(made.calibration, experiment.eval.calibration_documents)
     for line in filter(None, (windows, documents)):
@@ -121,8 +131,9 @@ def _ready(experiment, text, plan, folder, say) -> BankFolder:
     return BankFolder(folder / "bank")
 
 
-def _record(experiment: Experiment) -> str:
-    return json.dumps(config.to_dict(experiment), indent=1)
+def _record(experiment: Experiment, start: Start | None) -> str:
+    begin = {} if start is None else start.record
+    return json.dumps({**config.to_dict(experiment), **begin}, indent=1)
 
 
 def _refit(files, experiment, text, valid, folder, say) -> None:

@@ -22,6 +22,7 @@ from cr_jax.routing import spans
 from cr_jax.routing.options import SegmentOptions
 from cr_jax.routing.segment import token_costs
 from cr_jax.scoring.batching import BatchSizes
+from cr_jax.studies import adaptive_windows
 
 LENGTHS = ((32, 128), (128, 512), (512, 2048))  # tokens of a piece: from, to
 TEXTS, PIECES = 6, 10  # texts of each class of lengths, and pieces of each
@@ -151,11 +152,15 @@ def run(
     sizes: BatchSizes | None = None,
     peers: Mapping[str, Prices] | None = None,
 ) -> dict:
-    """-> {"segments": {"splices": {...}, "by_length", "baselines", "by_window", "chosen",
-    "reset_gain"}}: the metrics of the experts' own cuts, of pieces of 128 tokens or more and by
-    length, and of the others; of fixed windows by their size, with and without hysteresis;
-    "reset_gain": F1 within 8 tokens that windows which begin anew add.  peers: other ways to price
-    tokens, cut by the same decoder."""
+    """Cuts spliced texts in every way that is known here; peers: other ways to price tokens, cut by
+    the same decoder.
+
+    -> {"segments": {"splices": metrics of the experts' own cuts, of pieces of 128 tokens and more
+    and "by_length"; "baselines": the same of each way; "by_window": of fixed windows by their size,
+    with and without hysteresis; "chosen": switch cost and minimum; "reset_gain": F1 within 8 tokens
+    that windows which begin anew add; "adaptive": what each way to choose windows rebuilds
+    (`adaptive_windows.rebuilt`), on pieces of 128 to 512 tokens}}.
+    """
     sizes, peers = sizes or BatchSizes.for_device(), peers or {}
     costs = functools.partial(_costs, bank, sizes)
     ways = {
@@ -174,6 +179,7 @@ def run(
     leads = {size: _best_lead(priced[ONCE], fit, size) for size in of_size}
     fixed = _Fixed(bank.model.window, leads)
     table: dict[str, dict[str, dict]] = {}
+    adaptive: dict[str, dict] = {}
     for lengths in LENGTHS:
         texts = splices(test, lengths, seed + 1, TEXTS)
         key = f"{lengths[0]}-{lengths[1]}"
@@ -181,6 +187,8 @@ def run(
             cost = way(texts)
             cuts = [decoded(c, *chosen[name]) for c in cost]
             table.setdefault(name, {})[key] = mean_metrics(cuts, texts)
+            if name == "experts" and lengths == LENGTHS[1]:
+                adaptive = adaptive_windows.rebuilt(bank, [t.ids for t in texts], cuts, sizes)
             if name == ONCE:
                 for other, row in fixed.rows(cost, texts).items():
                     table.setdefault(other, {})[key] = row
@@ -205,6 +213,7 @@ def run(
             "by_window": by_window,
             "chosen": {n: {"switch": s, "minimum": m} for n, (s, m) in chosen.items()},
             "reset_gain": both["experts"]["boundary_f1"] - both[ONCE]["boundary_f1"],
+            "adaptive": adaptive,
         }
     }
 

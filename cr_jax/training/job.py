@@ -43,7 +43,10 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What training hands over: weights to evaluate, stacked [E, ...] on process 0's host."""
+    """What training hands over: weights to evaluate, stacked [E, ...] on process 0's host.
+
+    start: what the weights began with, for their record; empty: noise.
+    """
 
     params: Any
     step: int
@@ -51,6 +54,7 @@ class Trained:
     tokens: int  # per expert
     phases: Mapping[str, float] = dataclasses.field(default_factory=dict)  # seconds, all starts
     looks: list[dict] = dataclasses.field(default_factory=list)  # `validation.Validation.looks`
+    start: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def best(self) -> dict | None:

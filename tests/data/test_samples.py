@@ -2,7 +2,8 @@
 
 import pytest
 
-from cr_jax.data.sources import SAMPLES, SPLITS, documents
+from cr_jax.data.source_files import SAMPLES
+from cr_jax.data.sources import SPLITS, documents
 
 TRAINED = ("novels_en", "novels_de", "statutes")
 UNSEEN = ("math", "novels_ru", "poems_zh")

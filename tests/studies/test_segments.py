@@ -100,3 +100,5 @@ def test_two_alphabets_are_cut_apart_and_fixed_windows_are_worse(monkeypatch):
     by_window = found["by_window"]
     assert by_window["16"]["fixed"] == fixed and set(by_window) >= {"32", "64"}
     assert by_window["16"]["fixed"]["error"] < by_window["128"]["fixed"]["error"]
+    ways = found["adaptive"]
+    assert ways["spans"]["tra"] > ways["fixed 16"]["tra"]

@@ -1,4 +1,5 @@
-"""Text <-> token ids without loss: SentencePiece (byte fallback), GPT-2 byte-level BPE, bytes.
+"""Text <-> token ids without loss: SentencePiece (byte fallback), GPT-2 byte-level BPE, bytes, and
+any lossless `tokenizer.json` of Hugging Face.
 
 The paper uses GPT-2's tokenizer (50,257 ids). The others are not in the paper: SentencePiece is
 small enough to train in seconds, bytes need no training.
@@ -13,14 +14,17 @@ import numpy as np
 from jaxtyping import UInt32
 
 from cr_jax.data.tokenizers.gpt2 import Gpt2Tokenizer
+from cr_jax.data.tokenizers.huggingface import HuggingFaceTokenizer, is_huggingface
 from cr_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from cr_jax.data.tokenizers.token_table import NOTE, Tokenizer, TokenTable
 from cr_jax.errors import UserError
 from cr_jax.host.files import expanded
 
 __all__ = [
+    "SHIPPED",
     "ByteTokenizer",
     "Gpt2Tokenizer",
+    "HuggingFaceTokenizer",
     "SentencePieceTokenizer",
     "Tokenizer",
     "load_tokenizer",
@@ -42,8 +46,15 @@ class ByteTokenizer(TokenTable):
         return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.uint32)
 
 
+# The kinds that `load_tokenizer` reads, also in another process.
+SHIPPED = (ByteTokenizer, Gpt2Tokenizer, HuggingFaceTokenizer, SentencePieceTokenizer)
+
+
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Reads what `save` wrote. UserError when it is missing, damaged, or its bytes were changed."""
+    """Reads what `save` wrote, or a folder with a `tokenizer.json` of Hugging Face.
+
+    UserError when it is missing, damaged, or its bytes were changed.
+    """
     place = expanded(folder)
     return read_tokenizer(lambda name: (place / name).read_bytes(), place)
 
@@ -51,7 +62,10 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 def read_tokenizer(read: Callable[[str], bytes], folder: Path) -> Tokenizer:
     """The same by a function that reads a file by its name; folder: for messages."""
     try:
-        note = json.loads(read(NOTE))
+        data = read(NOTE)
+        note = json.loads(data)
+        if is_huggingface(note):
+            return HuggingFaceTokenizer(data, folder / NOTE)
         kind, wanted = note["kind"], note["fingerprint"]
         if kind == "bytes":
             made: Tokenizer = ByteTokenizer()

@@ -13,12 +13,15 @@ from cr_jax.data.tokenizers.token_table import TokenTable
 from cr_jax.errors import UserError
 from cr_jax.host.files import expanded
 
+_NAMES = {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}  # OpenAI's, Hugging Face's
+
 
 class Gpt2Tokenizer(TokenTable):
     """GPT-2's byte-level BPE through tiktoken (extra `gpt2`): the tokenizer of the paper.
 
     Args:
-        folder: holds `encoder.json` and `vocab.bpe`; None: the environment variable CR_JAX_GPT2.
+        folder: holds `encoder.json` and `vocab.bpe`, or the same files under Hugging Face's names,
+            `vocab.json` and `merges.txt`; None: the environment variable CR_JAX_GPT2.
         read: gives the bytes of a file of that name; None: reads it in the folder.
     UserError when tiktoken or the files are missing or do not fit together.
     """
@@ -36,13 +39,13 @@ class Gpt2Tokenizer(TokenTable):
         folder = folder or os.environ.get("CR_JAX_GPT2")
         if not folder:
             raise UserError(
-                "the GPT-2 tokenizer needs a folder with encoder.json and vocab.bpe; "
-                "name it in the config or in CR_JAX_GPT2"
+                "the GPT-2 tokenizer needs a folder with encoder.json and vocab.bpe (or vocab.json "
+                "and merges.txt); name it in the config or in CR_JAX_GPT2"
             )
         place = expanded(folder)
         read = read or (lambda name: (place / name).read_bytes())
         try:
-            self._data = {name: read(name) for name in ("encoder.json", "vocab.bpe")}
+            self._data = {name: _either(read, name, other) for name, other in _NAMES.items()}
         except OSError as error:
             raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
         ranks, end = _gpt2_ranks(self._data, place)
@@ -62,11 +65,27 @@ class Gpt2Tokenizer(TokenTable):
         return self._data
 
 
-def _gpt2_ranks(data: dict[str, bytes], folder: str | Path) -> tuple[dict[bytes, int], int]:
-    """Bytes -> id, and the end id. GPT-2's files write each byte as one printable character."""
+def _either(read: Callable[[str], bytes], name: str, other: str) -> bytes:
+    """The file of one of two names; OSError for the first where there is neither."""
+    try:
+        return read(name)
+    except FileNotFoundError as error:
+        try:
+            return read(other)
+        except (OSError, UserError):
+            raise error from None
+
+
+def byte_of_character() -> dict[str, int]:
+    """GPT-2's files write each byte as one printable character: that character -> the byte."""
     shown = [b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or b >= 174]
     hidden = [b for b in range(256) if b not in shown]
-    byte_of = {chr(b): b for b in shown} | {chr(256 + n): b for n, b in enumerate(hidden)}
+    return {chr(b): b for b in shown} | {chr(256 + n): b for n, b in enumerate(hidden)}
+
+
+def _gpt2_ranks(data: dict[str, bytes], folder: str | Path) -> tuple[dict[bytes, int], int]:
+    """Bytes -> id, and the end id."""
+    byte_of = byte_of_character()
     try:
         ids = json.loads(data["encoder.json"])
         end = ids.pop("<|endoftext|>")

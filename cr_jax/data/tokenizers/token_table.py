@@ -93,10 +93,14 @@ class TokenTable:
     def _files(self) -> dict[str, bytes]:
         return {}
 
+    def _note(self) -> dict[str, bytes]:
+        """The file by which `load_tokenizer` tells the kind; it is written last."""
+        note = {"kind": self.kind, "fingerprint": self.fingerprint, "vocab_size": self.vocab_size}
+        return {NOTE: (json.dumps(note, indent=2) + "\n").encode()}
+
     def save(self, folder: Path) -> None:
         folder = Path(folder)
-        note = {"kind": self.kind, "fingerprint": self.fingerprint, "vocab_size": self.vocab_size}
-        files = {**self._files(), NOTE: (json.dumps(note, indent=2) + "\n").encode()}
+        files = self._files() | self._note()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():

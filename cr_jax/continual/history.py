@@ -1,0 +1,87 @@
+"""What a grower knows of the documents before: it follows from the journal alone.
+
+`apply` is told every event, when it happens and again at the next start, so a killed grower goes on
+with what it knew.  Not in the paper.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cr_jax.continual.evidence import SequentialTest
+
+Event = Mapping[str, Any]
+
+
+class Kept(NamedTuple):
+    """An unknown document: its name, its nearest expert and the p-value there, its tokens."""
+
+    name: str
+    nearest: str
+    p: float
+    tokens: int
+
+
+@dataclasses.dataclass
+class History:
+    """names: of each document seen, by its key; kept: unknown documents; alarmed: whether unknown
+    text arrives; pending: a domain whose expert is not mounted yet; experts: names given so far."""
+
+    test: SequentialTest
+    names: dict[str, set[str]] = dataclasses.field(default_factory=dict)
+    kept: dict[str, Kept] = dataclasses.field(default_factory=dict)
+    alarmed: bool = False
+    pending: Event | None = None
+    experts: set[str] = dataclasses.field(default_factory=set)
+
+    @property
+    def tokens(self) -> int:
+        """Of all documents that are kept."""
+        return sum(one.tokens for one in self.kept.values())
+
+    def apply(self, event: Event) -> bool:
+        """Learns of an event; -> whether it raised an alarm."""
+        kind = event["event"]
+        if kind in ("document", "skipped", "repeated"):
+            self.names.setdefault(event["id"], set()).add(event["name"])
+        if kind == "document" and event["known"] is not None:
+            return self._document(event)
+        if kind == "found":
+            if event["verdict"] == "refuse":
+                self._let_go(event["ids"], forget=False)
+            else:
+                self.pending = event
+                self.experts.add(event["expert"])
+        elif kind == "mounted":
+            assert self.pending is not None
+            self._let_go(self.pending["ids"], forget=True)
+            self.pending = None
+        elif kind == "settled":
+            self._take_out(event["id"], forget=True)
+        elif kind == "unfounded":
+            self.alarmed = False
+        return False
+
+    def _document(self, event: Event) -> bool:
+        expert, p = event["nearest"], event["p"]
+        if not event["known"]:
+            self.kept[event["id"]] = Kept(event["name"], expert, p, event["tokens"])
+        alarm = self.test.add(expert, p, event["calibrated"], tie(event["id"]))
+        self.alarmed |= alarm
+        return alarm
+
+    def _let_go(self, ids, forget: bool) -> None:
+        for key in ids:
+            self._take_out(key, forget)
+        self.test.restart()
+        self.alarmed = False
+
+    def _take_out(self, key: str, forget: bool) -> None:
+        one = self.kept.pop(key, None)
+        if one is not None and forget:
+            self.test.forget(one.nearest, one.p)
+
+
+def tie(key: str) -> float:
+    """A number in [0, 1) that a document's hash draws."""
+    return int(key[:13], 16) / 16**13

@@ -1,0 +1,117 @@
+"""New domains among kept documents: clusters that are large enough, and which experts are near.
+
+Not in the paper.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from cr_jax.bank import ExpertBank
+from cr_jax.continual import duplicates
+from cr_jax.continual.discover import separate
+from cr_jax.data.tokenizers.token_table import encode_many
+from cr_jax.errors import UserError
+from cr_jax.routing.chosen import bigram_bank
+from cr_jax.routing.many import ManyRouter
+from cr_jax.routing.options import RouteOptions
+from cr_jax.scoring.bigram_lookup import BigramLookup
+
+TOKENS = 20_000  # of a domain that gets an expert, by default
+DOCUMENTS = 8  # of it, at least
+SAVED = 0.1  # nats/token that its documents save by each other, at least
+MOST_TOKENS = 2_000_000  # of what is looked at; the newest documents
+EPOCHS, LEAST_STEPS, MOST_STEPS, BATCH = 16, 100, 1000, 16
+JUDGED = 32  # documents by which the nearest expert is chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class Nearness(duplicates.Nearness):
+    """With the limits that judged it, for the journal."""
+
+    new_from: float = duplicates.NEW
+    known_below: float = duplicates.KNOWN
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """ids: keys of its documents; saved: nats/token by each other; nearest: the expert with the
+    lowest residual on them."""
+
+    ids: tuple[str, ...]
+    tokens: int
+    saved: float
+    nearness: Nearness
+    nearest: str
+
+
+def domains(bank: ExpertBank, texts: Mapping[str, str], tokens: int) -> list[Domain]:
+    """What a heap of documents holds, the largest first; the same for the same documents.
+
+    texts: by key, oldest first.  `UserError` where an expert has no bigram model.
+    """
+    bigrams = bigram_bank(bank).bigrams
+    if not bigrams:
+        raise UserError(
+            "the bank has experts without a bigram model, by which new domains are found: train "
+            "them again"
+        )
+    ids = _encoded(bank, texts)
+    keys, documents = list(ids), list(ids.values())
+    lookup = BigramLookup(bigrams)
+    costs = [lookup.token_nats(x[1:], int(x[0])) for x in documents]  # [T - 1, E] of each
+    known = [_column(cost, int(cost.sum(0).argmin())) for cost in costs]
+    found = []
+    for cluster in separate(documents, known, bank.tokenizer.vocab_size):
+        if cluster.tokens < tokens or len(cluster.members) < DOCUMENTS or cluster.saved < SAVED:
+            continue
+        own = [documents[i] for i in cluster.members]
+        e = int(sum(costs[i].sum(0) for i in cluster.members).argmin())
+        by_one = [_column(costs[i], e) for i in cluster.members]
+        near = duplicates.nearness(bank.names[e], bigrams[e], own, by_one)
+        members = tuple(keys[i] for i in cluster.members)
+        nearest = _nearest(bank, [texts[key] for key in members[:JUDGED]])
+        found.append(
+            Domain(
+                members,
+                cluster.tokens,
+                cluster.saved,
+                Nearness(near.expert, near.gain, near.loss),
+                nearest,
+            )
+        )
+    return found
+
+
+def steps(tokens: int, window: int) -> int:
+    """Of training on so much text: `EPOCHS` times all of it, within limits."""
+    return int(np.clip(EPOCHS * tokens / (window * BATCH), LEAST_STEPS, MOST_STEPS))
+
+
+def _encoded(bank: ExpertBank, texts: Mapping[str, str]) -> dict[str, Integer[np.ndarray, " _"]]:
+    encoded = dict(zip(texts, encode_many(bank.tokenizer, list(texts.values())), strict=True))
+    kept, size = {}, 0
+    for key, ids in reversed(encoded.items()):
+        size += len(ids)
+        if size > MOST_TOKENS:
+            break
+        if len(ids) > 1:
+            kept[key] = ids
+    return dict(reversed(kept.items()))
+
+
+def _column(cost: Float[np.ndarray, "T E"], e: int) -> Float[np.ndarray, " T"]:
+    return cost[:, e].astype(np.float64)
+
+
+def _nearest(bank: ExpertBank, texts: list[str]) -> str:
+    """The expert with the lowest mean residual, nats/token."""
+    routes = ManyRouter.of_bank(bank, RouteOptions(alpha=0), exact=True).route(texts)
+    total = sum(
+        r.tokens * np.array([r.residuals[n] for n in bank.names])
+        for r in routes
+        if not isinstance(r, UserError)
+    )
+    return bank.names[int(np.argmin(total))]
