@@ -27,6 +27,7 @@ from cr_jax.studies.continual.table import study
 
 OTHERS = ("detection", "kills", "remove_bit_identical")
 FIGURES = ("acc", "bwt", "fwt", "forgetting")
+LEFT_OUT = ("matrix", "orders", "timeline", "windows")  # which a page shows, of each stage
 RULE = "code"  # of the stored runs: code length
 
 
@@ -52,13 +53,14 @@ def run(a: argparse.Namespace, command: str) -> None:
         if not (name.isidentifier() and mark and path):
             raise UserError(f"--runs: {named} is not NAME=RUN, such as twenty=results/bank/half_s0")
         made = study(stored(path))
-        found.setdefault("stored", {})[name] = {**made, "run": path}
+        kept = {k: v for k, v in made.items() if k not in LEFT_OUT}
+        found.setdefault("stored", {})[name] = {**kept, "run": path}
         found["orders"], found["growth"] = made["orders"], made["growth"][made["chosen"]]
     if a.scale:
         costs = _read(a.scale)
         found["scale"] = {str(costs.pop("experts")): costs}
     found |= {"commit": commit(), "command": command}
-    write(a.out, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write(a.out, json.dumps(found, separators=(",", ":"), allow_nan=False) + "\n")
     for name, of in found.get("methods", {}).items():
         print(f"{name:28s} {_line(of)}")
     for name, of in found.get("stored", {}).items():

@@ -72,7 +72,7 @@ def run(a: argparse.Namespace, command: str) -> None:
         "sizes": costs,
         "planned": planned(costs, seconds),
         "commit": commit(),
-        "command": command,
+        "command": command.replace(str(a.data), "DATA").replace(str(Path(a.out).parent), "results"),
         "device": jax.devices()[0].device_kind,
     }
     write(a.out, json.dumps(found, indent=1) + "\n")

@@ -3,18 +3,6 @@
 from benchmarks.tables.registry import decimal, markdown, percent, read, table
 
 FILE = "continual.json"
-METHODS = {
-    "sequential": "one compressor, in sequence",
-    "ewc": "the same with EWC (online, diagonal Fisher)",
-    "replay": "the same with replay",
-    "joint": "one compressor on all text at once (bound)",
-    "gate_new": "gate, new text alone",
-    "gate_replay": "gate with replay",
-    "gate_all": "gate, text of all so far",
-    "gaussian": "Gaussians, one covariance",
-    "mixture": "five Gaussians per domain",
-    "ngrams": "linear n-grams, refitted on text of all so far",
-}
 BANKS = {
     "twenty": "20, 25 M, 500 steps",
     "twenty_weight1": "20, predictions weigh 1",
@@ -106,21 +94,14 @@ def rules() -> str:
 
 @table("continual-growth")
 def growth() -> str:
-    """From two experts to all."""
-    found = read(FILE)["stored"]
-    shown = (2, 4, 8, 16, 20, 32, 48, 64)
+    """From two experts to 64."""
+    of, shown = read(FILE)["stored"]["sixty_four"], (2, 4, 8, 16, 32, 48, 64)
     rows = []
-    for name in ("twenty", "sixty_four"):
-        of = found[name]
-        for rule, curve in of["growth"].items():
-            at = {k: i for i, k in enumerate(curve["experts"])}
-            rows.append(
-                [
-                    f"{BANKS[name]}, {rule}",
-                    *(percent(curve["accuracy"][at[k]]) if k in at else None for k in shown),
-                ]
-            )
-    return markdown(["routed right with so many experts", *map(str, shown)], rows)
+    for rule, curve in of["growth"].items():
+        at = [curve["experts"].index(k) for k in shown]
+        rows.append([f"right, {rule}", *(percent(curve["accuracy"][i]) for i in at)])
+        rows.append([f"flips, {rule}", *(percent(curve["flips"][i], 3) for i in at)])
+    return markdown(["narrow domains", *map(str, shown)], rows)
 
 
 @table("continual-pairs")
@@ -129,7 +110,7 @@ def pairs() -> str:
     found = read(FILE)["stored"]
     rows = []
     for name in ("twenty", "sixty_four"):
-        for p in found[name]["pairs"]["plain"][:6]:
+        for p in found[name]["pairs"]["plain"][:3]:
             rows.append(
                 [
                     BANKS[name],
@@ -142,41 +123,6 @@ def pairs() -> str:
             )
     return markdown(
         ["experts", "text of", "taken by", "of its windows", "lead, median", "90th percentile"],
-        rows,
-    )
-
-
-@table("continual-rivals")
-def rivals() -> str:
-    """Small models that learn the domains in one order."""
-    found = read(FILE)["methods"]
-    said = METHODS | {n: f"frozen {n}" for n in found if n not in METHODS}
-    rows = []
-    for name in (n for n in said if n in found):
-        of = found[name]
-        routing = of.get("routing") or {}
-        kept = of.get("stored_bytes")
-        rows.append(
-            [
-                said[name],
-                percent(of["acc"]),
-                points(of["bwt_after_routing"]),
-                percent(routing.get("acc")),
-                points(routing.get("bwt")),
-                percent(of["flip_rate"], 2),
-                "all text" if kept is None and name != "joint" else kept and f"{kept:,.0f}",
-            ]
-        )
-    return markdown(
-        [
-            "method",
-            "TRA at the end",
-            "BWT of TRA, points",
-            "routed right",
-            "BWT of routing",
-            "flips per mount",
-            "bytes kept of a domain",
-        ],
         rows,
     )
 
