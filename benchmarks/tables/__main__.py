@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.tables import (  # noqa: F401
     capacity,
     compressors,
+    continual,
     experts,
     index,
     modular,

@@ -18,8 +18,10 @@ from cr_jax.config.checks import check, check_model, check_scoring, profile_step
 from cr_jax.config.checks_lm import check_lm, partition_parts
 from cr_jax.config.schema import (
     DOCUMENT_WINDOWS,
+    RIVALS,
     SEEN,
     BranchConfig,
+    ContinualConfig,
     DataConfig,
     DomainConfig,
     EvalConfig,
@@ -37,8 +39,10 @@ from cr_jax.errors import UserError
 
 __all__ = [
     "DOCUMENT_WINDOWS",
+    "RIVALS",
     "SEEN",
     "BranchConfig",
+    "ContinualConfig",
     "DataConfig",
     "DomainConfig",
     "EvalConfig",

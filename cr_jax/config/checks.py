@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from cr_jax.config.checks_lm import check_lm, check_modular, check_numbers
+from cr_jax.config.checks_lm import check_continual, check_lm, check_modular, check_numbers
 from cr_jax.config.names import check_domains, shown
 from cr_jax.config.schema import Experiment, ModelConfig, OptimizerConfig, Scoring
 from cr_jax.errors import UserError
@@ -90,6 +90,7 @@ def check(e: Experiment) -> None:
     check_lm(e.lm)
     check_lm(e.lm_large, "config.lm_large")
     check_modular(e.modular, e.data.domains)
+    check_continual(e.continual)
     for group, settings in (
         ("train", e.train),
         ("eval", e.eval),

@@ -1,10 +1,10 @@
-"""The checks of what language models are and how they are trained."""
+"""The checks of what is trained beside experts: language models, rivals of a growing bank."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from cr_jax.config.names import shown
-from cr_jax.config.schema import BranchConfig, LmConfig, ModularConfig
+from cr_jax.config.schema import RIVALS, BranchConfig, ContinualConfig, LmConfig, ModularConfig
 from cr_jax.errors import UserError
 
 # Names in config.modular.arms, beside partition_K.
@@ -81,6 +81,26 @@ def check_modular(modular: ModularConfig, domains: Iterable[str]) -> None:
                 f"{where}.arms: unknown arm {shown(name)}; there are {', '.join(ARMS)} and "
                 "partition_K with K from 2 to 1000"
             )
+
+
+def check_continual(continual: ContinualConfig) -> None:
+    """Raises `UserError` for rivals that are not there or cannot be trained like that."""
+    where = "config.continual"
+    check_numbers(where, continual)
+    for name in continual.rivals:
+        if name not in RIVALS:
+            raise UserError(
+                f"{where}.rivals: unknown rival {shown(name)}; there are {', '.join(RIVALS)}"
+            )
+    if not 1 <= continual.replay_windows <= 1 << 24:
+        raise UserError(
+            f"{where}.replay_windows={continual.replay_windows} must lie in [1, {1 << 24:,}]"
+        )
+    if continual.replay_share >= 1:
+        raise UserError(
+            f"{where}.replay_share must be below 1, got {continual.replay_share}: with stored rows "
+            "alone nothing new is learnt"
+        )
 
 
 def _check_branch(where: str, branch: BranchConfig) -> None:

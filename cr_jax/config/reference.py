@@ -27,6 +27,7 @@ TITLES = {
     "lm_large": "A larger language model to compare with",
     "lm_optimizer": "Optimizer of the language models",
     "modular": "A language model for every expert",
+    "continual": "What a growing bank is compared with",
 }
 
 

@@ -210,6 +210,26 @@ class ModularConfig:
     seed_from: str = ""  # WORKDIR/lm/seed of another run, in place of training a seed
 
 
+# Of `ContinualConfig`: trained in the order in which domains come, or choosing among the experts.
+RIVALS = (
+    *("sequential", "replay", "ewc", "joint"),
+    *("gate_new", "gate_replay", "gate_all", "gaussian", "mixture", "ngrams"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContinualConfig:
+    """What the study `continual` compares a growing bank with.  Not in the paper."""
+
+    # Each of the compressors among them takes as long to train as all experts together.
+    rivals: tuple[str, ...] = ()
+    # In which domains come to the rivals.
+    order: Literal["near", "far", "random_0", "random_1", "random_2"] = "random_0"
+    replay_windows: int = 512  # stored windows of all domains together
+    replay_share: float = 0.5  # of a batch's rows that come from them
+    ewc_weight: float = 1.0  # of what draws parameters back; 1: an old domain weighs as a new one
+
+
 @dataclasses.dataclass(frozen=True)
 class Scoring:
     """The residual that routing compares (`cr_jax.scoring.residuals`).
@@ -262,5 +282,6 @@ class Experiment:
     lm_large: LmConfig = LmConfig()  # of the arm dense_large
     lm_optimizer: OptimizerConfig = OptimizerConfig()
     modular: ModularConfig = ModularConfig()
+    continual: ContinualConfig = ContinualConfig()
     bank_dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of the stored experts
     studies: tuple[str, ...] = ("fingerprint", "routing", "geometry")  # names in studies/registry

@@ -3,12 +3,15 @@ the page also draws."""
 
 from collections.abc import Callable
 
-from cr_jax.report import modular
+from cr_jax.report import continual, modular
 from cr_jax.report.layout import figure
 from cr_jax.report.tables import plain_table
 from cr_jax.report.text import escape, label, mapping, sequence
 
-PICTURES: dict[str, Callable[[dict], str]] = {"modular": modular.pictures}
+PICTURES: dict[str, Callable[[dict], str]] = {
+    "continual": continual.pictures,
+    "modular": modular.pictures,
+}
 
 
 def studies(report: dict) -> list[tuple[str, str, str]]:

@@ -80,6 +80,21 @@ def test_what_the_record_s_variants_change():
     }
 
 
+def test_what_grows_in_a_study_of_growth():
+    made = {
+        v: settings.build(FILES["continual"].get_config(v)) for v in FILES["continual"].VARIANTS
+    }
+    assert {v: len(e.data.domains) for v, e in made.items()} == {
+        "small": 20,
+        "longer": 20,
+        "twenty": 20,
+        "rivals": 20,
+        "narrow64": 64,
+    }
+    assert all("continual" in e.studies for e in made.values())
+    assert {v for v, e in made.items() if e.continual.rivals} == {"small", "longer", "rivals"}
+
+
 def test_what_the_banks_are():
     made = {v: settings.build(FILES["bank"].get_config(v)) for v in FILES["bank"].VARIANTS}
     sizes = {v: len(e.data.domains) for v, e in made.items()}

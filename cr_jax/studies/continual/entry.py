@@ -4,21 +4,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from cr_jax.bank import ExpertBank
+from cr_jax.config import Experiment
 from cr_jax.data.windows import Windows
 from cr_jax.router import score_bank
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.studies.continual.scores import Scores
+from cr_jax.studies.continual.measured import of_run
+from cr_jax.studies.continual.rivals import compare
 from cr_jax.studies.continual.table import study
-from cr_jax.studies.entries import MOST_WINDOWS, at_least, percent
+from cr_jax.studies.entries import at_least, percent
 from cr_jax.studies.interface import Context, Section, Study
 
 FEW = 2  # windows of a domain, scored again by fewer experts
 
 
 def run(context: Context) -> dict:
-    """-> {"continual": `table.study` of the run's scores, and "bit_identical"}."""
+    """-> {"continual": `table.study` of the run's scores, "before_routing" also "bit_identical",
+    and where the run has rivals "methods" (`rivals.compare.run`), in "methods_order"}."""
     scores = of_run(context)
     found = study(scores)
     found["before_routing"]["bit_identical"] = bit_identical(
@@ -26,20 +30,13 @@ def run(context: Context) -> dict:
         {n: w.spread(FEW) for n, w in context.own_test.items()},
         context.experiment.eval.batch,
     )
+    order = context.experiment.continual.order
+    if context.experiment.continual.rivals:
+        found["methods"] = compare.run(
+            context, scores, found["orders"][order], found["chosen"], _say
+        )
+        found["methods_order"] = order
     return {"continual": found}
-
-
-def of_run(context: Context) -> Scores:
-    """The experts' scores of their domains' windows; only validation windows are scored anew."""
-    names = context.bank.names
-    valid = context.measure({n: context.text.valid[n].spread(MOST_WINDOWS) for n in names})
-    return Scores(
-        names,
-        {n: valid[n].residual for n in names},
-        {n: context.scores[n].residual for n in names},
-        {n: context.scores[n].tra for n in names},
-        {n: context.scores[n].majority for n in names},
-    )
 
 
 def bit_identical(bank: ExpertBank, windows: Mapping[str, Windows], batch: int) -> bool:
@@ -125,4 +122,14 @@ def points(share: float) -> str:
     return f"{100 * share:+.2f}" if np.isfinite(share) else "–"
 
 
-STUDY = Study("continual", run, section, at_least(3))
+def check(experiment: Experiment) -> None:
+    """`UserError` before text is read, where there are too few domains or rivals cannot learn."""
+    at_least(3)(experiment)
+    compare.check(experiment)
+
+
+def _say(line: str) -> None:
+    tqdm.write(line)  # rivals take as long as the experts did
+
+
+STUDY = Study("continual", run, section, check)

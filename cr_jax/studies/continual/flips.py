@@ -14,12 +14,12 @@ MOST_PAIRS = 20
 def rates(history: History) -> Float[np.ndarray, "3 _"]:
     """(flips, lost, cured) of each mount but the first, shares of the windows of old domains, each
     domain weighing alike.  lost: flips away from the label's expert; cured: to it."""
-    found = []
+    found, label = [], history.domain
     for k in range(1, len(history.names)):
-        before, after, label = history.winners[k - 1], history.winners[k], history.domain
+        before, after = history.winners[k - 1], history.winners[k]
         moved = before != after
         of = np.stack([moved, moved & (before == label), moved & (after == label)])
-        found.append(history.by_domain(of.astype(np.float64))[:, :k].mean(1))
+        found.append(history.by_domain(of)[:, :k].mean(1))
     return np.array(found).T
 
 

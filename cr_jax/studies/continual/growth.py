@@ -1,6 +1,6 @@
 """How routing accuracy and flips go with the number of experts, and the law of it.
 
-    error(k) = c (k - 1)^b        k experts, c: error of two, b: 1 where each expert takes its share
+    error(k) / (1 - error(k)) = c (k - 1)^b      k experts, b: 1 where each one takes its share
 
 Not in the paper.
 """
@@ -39,24 +39,25 @@ def curve(histories: Sequence[History]) -> dict:
 def law(
     experts: Int[np.ndarray, " K"], errors: Float[np.ndarray, "R K"], seed: int = 0
 ) -> dict[str, float | list[float] | None]:
-    """error(k) = c (k - 1)^b by least squares of logarithms of the mean over R orders.
+    """The odds of an error, c (k - 1)^b, by least squares of logarithms of the mean over R orders.
 
     -> {"c", "b": with "c_range", "b_range": 95 % of 1,000 resamplings of the orders, "residual":
     root mean square of the logarithms}.  Stages without an error are left out; None where fewer
     than three are left.
     """
     mean = errors.mean(0)
-    at = (mean > 0) & (np.asarray(experts) > 1)
+    at = (mean > 0) & (mean < 1) & (np.asarray(experts) > 1)
     if at.sum() < 3:
         return {"c": None, "b": None, "c_range": None, "b_range": None, "residual": None}
     x = np.log(experts[at] - 1.0)
     again = np.random.default_rng(seed).integers(len(errors), size=(RESAMPLED, len(errors)))
     # An order without an error at a stage counts there as half of the least error that there is.
     least = errors[errors > 0].min() / 2
-    means = np.maximum(np.stack([mean, *errors[again].mean(1)])[:, at], least)
-    slopes, starts = _lines(x, np.log(means))
+    means = np.clip(np.stack([mean, *errors[again].mean(1)])[:, at], least, 1 - least)
+    odds = np.log(means / (1 - means))
+    slopes, starts = _lines(x, odds)
     low, high = np.quantile([np.exp(starts[1:]), slopes[1:]], [0.025, 0.975], axis=1)
-    off = np.log(means[0]) - starts[0] - slopes[0] * x
+    off = odds[0] - starts[0] - slopes[0] * x
     return {
         "c": float(np.exp(starts[0])),
         "b": float(slopes[0]),
@@ -68,7 +69,8 @@ def law(
 
 def predicted(found: dict, experts: int) -> float:
     """The error that a law gives for so many experts."""
-    return float(found["c"] * (experts - 1) ** found["b"])
+    odds = found["c"] * (experts - 1) ** found["b"]
+    return float(odds / (1 + odds))
 
 
 def _lines(x, y):

@@ -16,8 +16,8 @@ from cr_jax.studies.continual.scores import Scores
 @dataclasses.dataclass(frozen=True)
 class History:
     """winners[i, n]: who wins window n once domain i has arrived, by the place in the order;
-    domain[n]: whose text the window is.  tra: as in `Scores`, of all windows; None: not measured.
-    stored: bytes that the rule keeps of all domains at the end (`Router.stored_bytes`)."""
+    domain[n]: whose text the window is, sorted.  tra: as in `Scores`, of all windows; None: not
+    measured.  stored: bytes that the rule keeps of all domains at the end."""
 
     names: tuple[str, ...]
     winners: Int[np.ndarray, "T N"]
@@ -28,11 +28,9 @@ class History:
 
     def by_domain(self, values: np.ndarray) -> np.ndarray:
         """Means over each domain's windows: [..., N] -> [..., T]."""
-        return np.stack([values[..., at].mean(-1) for at in self._places], -1)
-
-    @functools.cached_property
-    def _places(self):
-        return [np.flatnonzero(self.domain == d) for d in range(len(self.names))]
+        starts = np.searchsorted(self.domain, np.arange(len(self.names)))
+        counts = np.bincount(self.domain, minlength=len(self.names))
+        return np.add.reduceat(values, starts, axis=-1, dtype=np.float64) / counts
 
     @functools.cached_property
     def routed(self) -> Float[np.ndarray, "T T"]:

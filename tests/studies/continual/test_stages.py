@@ -176,11 +176,14 @@ def test_orders_put_near_domains_after_each_other():
 
 def test_a_law_is_found_again_and_predicts():
     experts = np.arange(2, 65)
-    truth = 0.002 * (experts - 1.0) ** 0.7
+    odds = 0.002 * (experts - 1.0) ** 0.7
+    truth = odds / (1 + odds)
     noise = np.exp(np.random.default_rng(0).normal(0, 0.05, (6, experts.size)))
     found = growth.law(experts, truth * noise)
     assert found["b_range"][0] < 0.7 < found["b_range"][1] and abs(found["b"] - 0.7) < 0.02
-    assert growth.predicted(found, 1000) == pytest.approx(0.002 * 999**0.7, rel=0.1)
+    wanted = 0.002 * 999**0.7 / (1 + 0.002 * 999**0.7)
+    assert growth.predicted(found, 1000) == pytest.approx(wanted, rel=0.1)
+    assert growth.predicted(found, 10**12) <= 1
     assert growth.law(experts, np.zeros((2, experts.size)))["c"] is None
 
 
