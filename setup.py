@@ -32,9 +32,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["cr_jax", "cr_jax.*"]),
+    # Settings and notebooks lie beside the package here, and inside it in a wheel.
+    packages=[*find_packages(include=["cr_jax", "cr_jax.*"]), "cr_jax.configs", "cr_jax.colabs"],
+    package_dir={"cr_jax.configs": "configs", "cr_jax.colabs": "colabs"},
     package_data={
         "cr_jax": ["py.typed"],
+        "cr_jax.colabs": ["*.ipynb"],
         "cr_jax.data.samples": ["*.xz", "*.md"],
         "cr_jax.studies.capacity": ["*.jsonl"],
         "cr_jax.bank.pretrained": [

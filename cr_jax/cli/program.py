@@ -40,11 +40,20 @@ unknown.
   cr-jax perplexity --bank runs/modular/bank main.py
   cr-jax bank verify --bank runs/quickstart/bank
   cr-jax tokenize --config configs/quickstart.py --out tokens
+  cr-jax train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `cr-jax ARGV`; -> 0, 2 after bad input, 130 after Ctrl-C.  Never raises on bad input."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["train"]:  # has absl's flags, as main.py
+        from cr_jax.cli import train
+
+        try:
+            train.start(["cr-jax train", *words[1:]])
+        except SystemExit as stop:
+            return int(stop.code or 0)
 
     def lost(why: str) -> None:
         raise OutputLost(why)
@@ -157,6 +166,8 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
+    # For the list alone: `main` gives its words to `train.start`.
+    commands.add_parser("train", help="train experts by a file of settings, and write a report")
     text = commands.add_parser(
         "tokenize",
         help="write the tokens of a run, to train without text",
