@@ -16,6 +16,7 @@ from cr_jax.cli import (
     plugins,
     reconstruct,
     route,
+    runs,
     segment,
     tokenize,
 )
@@ -195,6 +196,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.set_defaults(run=modular.partition)
     modular.add_arguments(made)
+
+    group = commands.add_parser(
+        "runs",
+        help="compare finished runs",
+        description="Look at finished runs side by side.",
+        epilog=runs.EPILOG,
+        **raw,
+    )
+    made = group.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "compare",
+        help="print a table of settings that differ and of key figures",
+        description="Print what differs between runs, and what came of it.",
+        epilog=runs.EPILOG,
+        **raw,
+    )
+    made.set_defaults(run=runs.run)
+    runs.add_arguments(made)
 
     keep = commands.add_parser(
         "bank",
