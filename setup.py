@@ -1,4 +1,5 @@
-"""Install with `pip install .`; extras: gpu, tpu, gpt2, hf, data, hub, report, torch, test, dev."""
+"""Install with `pip install .`; extras: gpu, tpu, gpt2, hf, data, hub, wandb, completion, report,
+torch, test, dev."""
 
 from pathlib import Path
 
@@ -77,6 +78,8 @@ setup(
         "hf": ["tokenizers>=0.20"],  # a tokenizer.json
         "data": ["pyarrow>=17"],  # parquet: and hf:FOLDER
         "hub": ["datasets>=3", "pyarrow>=17"],  # hf:NAME/SPLIT
+        "wandb": ["wandb"],  # config.train.wandb
+        "completion": ["argcomplete"],  # of the shell
         "report": ["matplotlib"],
         "torch": ["torch"],  # the peer that training speed and equality are measured against
         "test": TEST,

@@ -1,6 +1,8 @@
 """The whole command: arguments in, exit code out."""
 
 import argparse
+import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -66,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _answer(argv: Sequence[str] | None) -> int:
     try:
         parser = _parser()
+        if "_ARGCOMPLETE" in os.environ:  # the shell asks how a word goes on
+            with contextlib.suppress(ImportError):
+                import argcomplete
+
+                argcomplete.autocomplete(parser)
         args, args.settings = parser.parse_known_args(argv)
         if args.settings and args.run not in (tokenize.run, fit_cascade.run):
             parser.error(f"unrecognized arguments: {' '.join(args.settings)}")

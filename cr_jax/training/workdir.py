@@ -109,6 +109,7 @@ def same_run(old: dict, new: dict) -> None:
         "checkpoint_every",
         "keep_checkpoints",
         "profile",
+        "wandb",
         "watchdog",
     }
 
