@@ -8,7 +8,7 @@ RUN = $(VENV)/bin/python
 # PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS.  TORCH=torch takes PyPI's, with gigabytes of CUDA.
 TORCH ?= torch==2.13.0+cpu
 
-.PHONY: install demo tables fast test test-lowest test-torch torture lint clean
+.PHONY: install demo tables fast test test-lowest test-torch test-wheel torture lint clean
 
 install: $(VENV)/.installed
 
@@ -54,6 +54,13 @@ $(LOWEST)/.installed: setup.py tests/lowest.txt
 test-torch: install
 	$(RUN) -m pip install --quiet --disable-pip-version-check '$(TORCH)'
 	$(RUN) -m pytest -q tests/benchmarks/test_torch_peer.py
+
+# A wheel, in an environment of its own that borrows the other packages: it routes and trains
+# without a checkout.  About a minute.
+test-wheel: install
+	rm -rf build/wheel
+	$(RUN) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	CR_JAX_WHEEL=$$(ls build/wheel/*.whl) $(RUN) -m pytest -q tests/test_wheel.py
 
 # Kills, corruption, moves and hostile input: under 20 minutes on two cores.
 torture: install

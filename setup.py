@@ -1,4 +1,5 @@
-"""Install with `pip install .`; extras: gpu, tpu, gpt2, hf, data, hub, report, torch, test, dev."""
+"""Install with `pip install .`; extras: gpu, tpu, gpt2, hf, data, hub, wandb, completion, report,
+torch, test, dev."""
 
 from pathlib import Path
 
@@ -32,9 +33,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["cr_jax", "cr_jax.*"]),
+    # Settings and notebooks lie beside the package here, and inside it in a wheel.
+    packages=[*find_packages(include=["cr_jax", "cr_jax.*"]), "cr_jax.configs", "cr_jax.colabs"],
+    package_dir={"cr_jax.configs": "configs", "cr_jax.colabs": "colabs"},
     package_data={
         "cr_jax": ["py.typed"],
+        "cr_jax.colabs": ["*.ipynb"],
         "cr_jax.data.samples": ["*.xz", "*.md"],
         "cr_jax.studies.capacity": ["*.jsonl"],
         "cr_jax.bank.pretrained": [
@@ -74,6 +78,8 @@ setup(
         "hf": ["tokenizers>=0.20"],  # a tokenizer.json
         "data": ["pyarrow>=17"],  # parquet: and hf:FOLDER
         "hub": ["datasets>=3", "pyarrow>=17"],  # hf:NAME/SPLIT
+        "wandb": ["wandb"],  # config.train.wandb
+        "completion": ["argcomplete"],  # of the shell
         "report": ["matplotlib"],
         "torch": ["torch"],  # the peer that training speed and equality are measured against
         "test": TEST,

@@ -9,12 +9,13 @@ Command: python main.py --config=configs/cr_87m.py:VARIANT --workdir=runs/cr_87m
   fold         64x by the fold, at the record's 66 M tokens
   wiki         64x, trained on Wikipedia in place of code: the swap test
   long         64x, 200 M tokens
+  public       64x, from corpora that anybody can download (docs/data.md)
 Valid is looked at every 3 s of steps, 2,048 windows of it; the report's training.seconds_to_target
 is the record's figure: seconds of steps until 99.47 % of valid.
 Hardware: one H200.
 status: measured 2026-11-30 (docs/results/2026-11-30-latent-queries.md): test TRA 99.80 %, 99.47 %
   of valid after 57 and 54 s (two seeds); m4 99.38 % of test in 145 s; the other variants by an
-  older program with the fold (docs/results/2026-11-22-paper-table.md)
+  older program with the fold (docs/results/2026-11-22-paper-table.md); public was not run
 """
 
 from cr_jax.config import default, domain
@@ -77,6 +78,16 @@ def _wiki(config):
     config.train.tokens = 90_000_000
 
 
+def _public(config):
+    code = "jsonl:{root}/codeparrot-clean/*.json.gz#content&group=repo_name"
+    config.data.domains = {"code": domain(*(f"{code}@{s}" for s in ("train", "valid", "test")))}
+    wiki = "{root}/wikitext/wikitext-103-raw-v1/wikitext-103-raw-v1-validation.parquet"
+    config.data.unseen = {"wikitext": domain(test=f"parquet:{wiki}#page")}
+    # More than the run reads; tokenising all of the corpus would take hours.
+    config.data.max_train_tokens = 100_000_000
+    config.eval.windows = 8192
+
+
 def _long(config):
     config.train.tokens = 200_000_000
 
@@ -89,4 +100,5 @@ VARIANTS = {
     "fold": _fold,
     "wiki": _wiki,
     "long": _long,
+    "public": _public,
 }

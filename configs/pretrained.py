@@ -9,8 +9,7 @@ status: measured 2026-11-22 (results/pretrained.json): TRA at home 99.5% to 99.9
   of 64 tokens 98.3% (97.9% with a bigram weight of 0)
 """
 
-from pathlib import Path
-
+from cr_jax.bank import pretrained
 from cr_jax.config import default, domain
 
 # The expert's name and the folder of its texts; all free to use (cr_jax/bank/pretrained/README.md).
@@ -28,7 +27,7 @@ DOMAINS = {
 }
 
 
-TOKENIZER = Path(__file__).parent.parent / "cr_jax/bank/pretrained/bank/tokenizer"
+TOKENIZER = pretrained.folder() / "tokenizer"
 
 
 def get_config(variant="compressors"):

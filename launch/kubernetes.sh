@@ -12,7 +12,8 @@ started again and go on from the last checkpoint.
   launch/kubernetes.sh --name=NAME --delete
 
   --name=NAME          of the JobSet: small letters, digits and -, at most 40
-  --image=IMAGE        a container with cr_jax, its working folder being the checkout
+  --image=IMAGE        a container with cr_jax, its working folder being the checkout:
+                       docker build -f launch/Dockerfile -t IMAGE .
   --claim=CLAIM        a ReadWriteMany volume claim; the run is in its folder NAME
   --pods=N             how many pods (default 2)
   --limit=KEY=VALUE    resources of a pod, may be repeated: --limit=nvidia.com/gpu=8

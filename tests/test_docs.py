@@ -2,9 +2,11 @@
 
 import pathlib
 import re
+import typing
 
 import pytest
 
+from cr_jax.config import TokenizerConfig
 from cr_jax.data import sources, specs
 from cr_jax.errors import UserError
 from cr_jax.models import bottlenecks, check_bottleneck, register_bottleneck
@@ -75,3 +77,17 @@ def test_a_registered_source_is_known_by_its_text(registries):
     texts[1] = "three"
     assert sources.fingerprint("spoken:") != before
     assert [d.text for d in sources.documents("spoken:")] == texts
+
+
+def test_the_page_of_sources_names_every_kind_and_extras_that_there_are():
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    table = page[page.index("## Sources") : page.index("## Tokenizers")]
+    named = re.findall(r"^\| `([^`]+)` \|", table, re.M)
+    kinds = {specs.parse(spec.replace("SYMBOLS", "9")).kind for spec in named}
+    assert kinds == set(sources._READERS)
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    extras = {e for many in re.findall(r"cr_jax\[([\w,]+)\]", page) for e in many.split(",")}
+    assert {"gpu", "tpu", "hf", "data", "wandb"} <= extras
+    assert all(f'        "{extra}": ' in setup for extra in extras), extras
+    kinds = set(re.findall(r"^\| `(\w+)`", page[page.index("## Tokenizers") :], re.M))
+    assert set(typing.get_args(typing.get_type_hints(TokenizerConfig)["kind"])) <= kinds

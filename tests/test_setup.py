@@ -48,7 +48,7 @@ def test_every_package_that_is_imported_is_asked_for():
     others = found - set(sys.stdlib_module_names) - {"cr_jax"}
     others = {names.get(m, m).replace("_", "-") for m in others}
     optional = {"matplotlib", "tiktoken", "sklearn", "threadpoolctl"}
-    optional |= {"datasets", "pyarrow", "tokenizers"}
+    optional |= {"argcomplete", "datasets", "pyarrow", "tokenizers", "wandb"}
     assert others - asked <= optional, others - asked - optional
 
 

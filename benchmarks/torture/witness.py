@@ -16,7 +16,7 @@ import numpy as np
 from absl import app
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-import main
+from cr_jax.cli import train
 
 
 class Drawn:
@@ -87,8 +87,9 @@ def _hash(*arrays) -> str:
 
 def start(argv):
     watch(Notes(os.environ["TORTURE_NOTES"]), int(os.environ.get("TORTURE_STOP", "0")))
-    main.main(argv)
+    train.main(argv)
 
 
 if __name__ == "__main__":
-    app.run(start, flags_parser=main.parse)
+    train.define_flags()
+    app.run(start, flags_parser=train.parse)

@@ -1,6 +1,8 @@
 """The whole command: arguments in, exit code out."""
 
 import argparse
+import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from cr_jax.cli import (
     plugins,
     reconstruct,
     route,
+    runs,
     segment,
     tokenize,
 )
@@ -40,11 +43,20 @@ unknown.
   cr-jax perplexity --bank runs/modular/bank main.py
   cr-jax bank verify --bank runs/quickstart/bank
   cr-jax tokenize --config configs/quickstart.py --out tokens
+  cr-jax train --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `cr-jax ARGV`; -> 0, 2 after bad input, 130 after Ctrl-C.  Never raises on bad input."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["train"]:  # has absl's flags, as main.py
+        from cr_jax.cli import train
+
+        try:
+            train.start(["cr-jax train", *words[1:]])
+        except SystemExit as stop:
+            return int(stop.code or 0)
 
     def lost(why: str) -> None:
         raise OutputLost(why)
@@ -56,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _answer(argv: Sequence[str] | None) -> int:
     try:
         parser = _parser()
+        if "_ARGCOMPLETE" in os.environ:  # the shell asks how a word goes on
+            with contextlib.suppress(ImportError):
+                import argcomplete
+
+                argcomplete.autocomplete(parser)
         args, args.settings = parser.parse_known_args(argv)
         if args.settings and args.run not in (tokenize.run, fit_cascade.run):
             parser.error(f"unrecognized arguments: {' '.join(args.settings)}")
@@ -157,6 +174,8 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
+    # For the list alone: `main` gives its words to `train.start`.
+    commands.add_parser("train", help="train experts by a file of settings, and write a report")
     text = commands.add_parser(
         "tokenize",
         help="write the tokens of a run, to train without text",
@@ -184,6 +203,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     made.set_defaults(run=modular.partition)
     modular.add_arguments(made)
+
+    group = commands.add_parser(
+        "runs",
+        help="compare finished runs",
+        description="Look at finished runs side by side.",
+        epilog=runs.EPILOG,
+        **raw,
+    )
+    made = group.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "compare",
+        help="print a table of settings that differ and of key figures",
+        description="Print what differs between runs, and what came of it.",
+        epilog=runs.EPILOG,
+        **raw,
+    )
+    made.set_defaults(run=runs.run)
+    runs.add_arguments(made)
 
     keep = commands.add_parser(
         "bank",

@@ -270,6 +270,11 @@ def _check_sizes(e: Experiment) -> None:
             f"config.tokenizer.vocab_size={e.tokenizer.vocab_size} is too small for "
             f"256 bytes and some characters; set {LEAST_PIECES} or more"
         )
+    if len(e.train.wandb) > 128 or set(e.train.wandb) & set("/\\#?%:"):
+        raise UserError(
+            f"config.train.wandb={shown(e.train.wandb)} cannot be a project: take up to 128 "
+            "characters without / \\ # ? % :"
+        )
     if e.tokenizer.kind == "huggingface" and not e.tokenizer.folder:
         raise UserError(
             "config.tokenizer.kind=huggingface needs config.tokenizer.folder: a folder with a "

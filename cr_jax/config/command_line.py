@@ -6,7 +6,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from cr_jax.config.files import blame, check_file, config_files, with_homes
+from cr_jax.config.files import blame, check_file, config_files, with_homes, with_shipped
 from cr_jax.errors import UserError
 
 
@@ -16,7 +16,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
     `values` has a flag `config` that was defined by `config_flags.DEFINE_config_file`.
     `UserError` in one line for a file that cannot be run and for a flag that cannot be understood.
     """
-    argv = with_homes(argv)
+    argv = with_shipped(with_homes(argv))
     files = list(config_files(argv[1:]))
     for file in files:
         check_file(file)

@@ -5,10 +5,12 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from cr_jax.errors import UserError
 from cr_jax.host.files import expanded
 
+_PACKAGE = Path(__file__).resolve().parents[1]
 _LOADED = "config_config"  # the name under which ml_collections loads the file of --config
 
 
@@ -37,6 +39,33 @@ def with_homes(argv: Sequence[str]) -> list[str]:
         due = plain and not equals
         words.append(word)
     return words
+
+
+def with_shipped(argv: Sequence[str]) -> list[str]:
+    """The arguments with the package's own file for a `--config=configs/NAME.py` that is not here:
+    a wheel holds the files of `configs/`, so that they need no checkout.
+    """
+    words, due = [], False
+    for word in argv:
+        name, equals, value = word.partition("=")
+        plain = name in ("-config", "--config")
+        if plain and equals:
+            word = f"{name}={_shipped(value)}"
+        elif due:
+            word = _shipped(word)
+        due = plain and not equals
+        words.append(word)
+    return words
+
+
+def _shipped(given: str) -> str:
+    path, colon, variant = given.partition(":")
+    if not path.startswith("configs/") or os.path.lexists(path):
+        return given
+    for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):  # a wheel, a checkout
+        if os.path.isfile(folder / path.removeprefix("configs/")):
+            return f"{folder / path.removeprefix('configs/')}{colon}{variant}"
+    return given
 
 
 def check_file(given: str) -> None:

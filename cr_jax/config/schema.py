@@ -154,6 +154,7 @@ class TrainConfig:
     max_epochs: float = 0.0
     experts_by: Literal["vmap", "map"] = "vmap"  # how a device runs the experts it holds
     log_every: int = 20  # steps
+    wandb: str = ""  # project of Weights & Biases that is told what is logged (extra wandb)
     checkpoint_every: float = 60.0  # seconds of steps
     keep_checkpoints: int = 2  # the newest ones
     profile: str = ""  # "A:B": profiler trace of the steps after A up to B, in WORKDIR/trace

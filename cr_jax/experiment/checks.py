@@ -16,6 +16,7 @@ from cr_jax.modular import recipe
 from cr_jax.parallel.plan import Plan
 from cr_jax.scoring.calibrate import usable
 from cr_jax.studies import registry
+from cr_jax.training import wandb_writer
 from cr_jax.training.loop import check_layout
 
 FILES = ("config.json", "parameters.txt", "metrics.jsonl", "report.json", "report.html")
@@ -24,12 +25,13 @@ _IDS = {"bytes": 258, "gpt2": 50_257}  # of tokenizers that are known before any
 
 
 def settings(e: Experiment) -> None:
-    """`UserError` where a bottleneck, a language model or a study is not there or has no such
-    shape.  Needs no device and no text."""
+    """`UserError` where a bottleneck, a language model, a study or a package is not there or has no
+    such shape.  Needs no device and no text."""
     models.check_bottleneck(e.model, e.scoring.rate)
     lm.make_lm(e.lm)
     lm.make_lm(e.lm_large)
     registry.check(e)
+    wandb_writer.check(e)
 
 
 def devices(e: Experiment, plan: Plan) -> None:

@@ -29,6 +29,7 @@ from cr_jax.training.signals import stop_signals
 from cr_jax.training.step import init_state, make_train_step
 from cr_jax.training.trace import Trace
 from cr_jax.training.validation import NEVER, Validation
+from cr_jax.training.wandb_writer import WandbWriter
 from cr_jax.training.watchdog import Watchdog
 from cr_jax.training.workdir import same_run
 
@@ -139,7 +140,8 @@ def train(
             return best and experiment.eval.keep_best
 
         if main:
-            writer = MetricWriter(workdir, step)
+            other = WandbWriter(workdir, experiment) if settings.wandb else None
+            writer = MetricWriter(workdir, step, other)
             opened.callback(writer.close)
         trace = Trace(
             profile_steps(settings.profile) if main else None, (workdir or Path()) / "trace"

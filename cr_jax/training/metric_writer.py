@@ -1,25 +1,35 @@
-"""Scalars of a run: TensorBoard event files and one JSON object a line."""
+"""Scalars of a run: TensorBoard event files, one JSON object a line, and who else is told."""
 
 import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from absl import logging
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """Who else is told: `MetricWriter`'s own two methods, which raise nothing."""
+
+    def write(self, step: int, expert: str, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class MetricWriter:
     """Appends to FOLDER/metrics.jsonl and FOLDER/events.*; only process 0 should make one.
 
     Lines of steps after `resume_step` are dropped first: a resumed run writes them again.
+    listener: is told the same, such as `wandb_writer.WandbWriter`.
     """
 
-    def __init__(self, folder: Path, resume_step: int = 0):
+    def __init__(self, folder: Path, resume_step: int = 0, listener: Listener | None = None):
         from tensorboardX import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "metrics.jsonl"
+        self._path, self._listener = folder / "metrics.jsonl", listener
         kept = [line for line in read_metrics(self._path) if line["step"] <= resume_step]
         partial = self._path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -35,10 +45,14 @@ class MetricWriter:
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(f"{expert}/{name}", value, step)
+        if self._listener is not None:
+            self._listener.write(step, expert, values)
 
     def close(self) -> None:
         self._file.close()
         self._board.close()
+        if self._listener is not None:
+            self._listener.close()
 
 
 class _Patient:

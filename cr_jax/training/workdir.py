@@ -109,6 +109,7 @@ def same_run(old: dict, new: dict) -> None:
         "checkpoint_every",
         "keep_checkpoints",
         "profile",
+        "wandb",
         "watchdog",
     }
 
@@ -204,7 +205,7 @@ def provenance() -> dict:
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "numpy")
     return {
         "commit": commit or "unknown",
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(sys.argv if sys.argv[0] == "cr-jax train" else ["python", *sys.argv]),
         "versions": {
             "python": platform.python_version(),
             **{p: metadata.version(p) for p in packages},

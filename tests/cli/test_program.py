@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -94,3 +95,21 @@ def test_other_errors_of_a_device_are_not_hidden(monkeypatch, text):
     monkeypatch.setattr(program, "prepare", fail)
     with pytest.raises(jax.errors.JaxRuntimeError):
         program.main(["route", text])
+
+
+def test_a_shell_is_told_how_a_word_goes_on(monkeypatch, capsys):
+    """By argcomplete, where it is installed; it leaves nothing to be run."""
+    asked = []
+    module = types.ModuleType("argcomplete")
+
+    def autocomplete(parser):
+        asked.append(parser.prog)
+        raise SystemExit(0)
+
+    module.autocomplete = autocomplete
+    monkeypatch.setitem(sys.modules, "argcomplete", module)
+    assert program.main(["bank"]) == 2 and not asked
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    assert program.main(["bank"]) == 0 and asked == ["cr-jax"]
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    assert program.main(["bank"]) == 2

@@ -71,6 +71,7 @@ def test_what_the_record_s_variants_change():
         "fold": 64,
         "wiki": 64,
         "long": 64,
+        "public": 64,
     }
     assert all(e.train.batch * e.model.window == 65536 for e in made.values())
     assert all(e.eval.target_tra == 0.9947 and e.eval.every == "3 seconds" for e in made.values())

@@ -76,6 +76,20 @@ def test_what_is_missing_is_said_in_one_line(run, script, missing):
     assert flag in done.stderr
 
 
+def test_the_image_holds_what_the_pods_start():
+    """Its working folder is the checkout, nobody is root, and its extras are those of setup.py."""
+    lines = (ROOT / "launch" / "Dockerfile").read_text().splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    assert ["WORKDIR", "/cr_jax"] in steps and ["COPY", ". ."] in steps
+    assert [rest for name, rest in steps if name == "USER"] == ["1000"]
+    assert "main.py" in (ROOT / "launch" / "kubernetes.yaml").read_text()
+    assert "-f launch/Dockerfile" in (ROOT / "launch" / "kubernetes.sh").read_text()
+    default = next(rest for name, rest in steps if rest.startswith("EXTRAS="))
+    assert f'"{default.removeprefix("EXTRAS=")}": [' in (ROOT / "setup.py").read_text()
+    ignored = (ROOT / "launch" / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {".git", "runs"} <= set(ignored)
+
+
 QUICK = str(ROOT / "configs" / "quickstart.py")
 
 
