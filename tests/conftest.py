@@ -21,9 +21,14 @@ import tempfile
 gc.set_threshold(50_000, 20, 50)
 
 DEVICES = 8
-os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={DEVICES}"]
-).strip()
+FLAGS = [
+    f"--xla_force_host_platform_device_count={DEVICES}",
+    # Most of the suite's time is compilation: the older emitters need half as long, and a program
+    # split in 32 parts, on the threads of two test processes, longer than a whole one.
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two test processes on two cores: OpenMP threads that spin for each other cost half a minute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
