@@ -21,14 +21,18 @@ import tempfile
 gc.set_threshold(50_000, 20, 50)
 
 DEVICES = 8
-FLAGS = [
-    f"--xla_force_host_platform_device_count={DEVICES}",
-    # Most of the suite's time is compilation: the older emitters need half as long, and a program
-    # split in 32 parts, on the threads of two test processes, longer than a whole one.
-    "--xla_cpu_use_fusion_emitters=false",
-    "--xla_cpu_parallel_codegen_split_count=1",
-]
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
+_here = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(_here / "fixtures"))
+import lanes
+import quick_xla
+
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        f"--xla_force_host_platform_device_count={DEVICES}",
+        quick_xla.FLAGS,
+    ]
+).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two test processes on two cores: OpenMP threads that spin for each other cost half a minute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -70,10 +74,6 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 if not flags.FLAGS.is_parsed():
     flags.FLAGS(["pytest"])  # Grain reads absl's flags
 
-_here = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(_here / "fixtures"))
-import lanes
-
 # All packages but the report, which takes no arrays and whose many small calls would cost a minute.
 jaxtyping.install_import_hook(
     [
@@ -89,6 +89,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.relative_to(_here).as_posix().startswith(lanes.SLOW):
             item.add_marker(pytest.mark.slow)
+    # The long ones first: a process that is given one last would end alone.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
