@@ -40,8 +40,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # one: runs in folders of their own, here and in processes that tests start, would compile it again.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 
+import checked
 import jax
-import jaxtyping
 import pytest
 from absl import flags
 
@@ -75,13 +75,12 @@ if not flags.FLAGS.is_parsed():
     flags.FLAGS(["pytest"])  # Grain reads absl's flags
 
 # All packages but the report, which takes no arrays and whose many small calls would cost a minute.
-jaxtyping.install_import_hook(
+checked.lay_over(
     [
         f"cr_jax.{m.name}"
         for m in pkgutil.iter_modules([str(_here.parent / "cr_jax")])
         if m.name != "report"
-    ],
-    "checked.types",
+    ]
 )
 
 
