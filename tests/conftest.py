@@ -21,8 +21,17 @@ import tempfile
 gc.set_threshold(50_000, 20, 50)
 
 DEVICES = 8
+_here = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(_here / "fixtures"))
+import lanes
+import quick_xla
+
 os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={DEVICES}"]
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        f"--xla_force_host_platform_device_count={DEVICES}",
+        quick_xla.FLAGS,
+    ]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two test processes on two cores: OpenMP threads that spin for each other cost half a minute.
@@ -31,8 +40,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # one: runs in folders of their own, here and in processes that tests start, would compile it again.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 
+import checked
 import jax
-import jaxtyping
 import pytest
 from absl import flags
 
@@ -65,18 +74,13 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 if not flags.FLAGS.is_parsed():
     flags.FLAGS(["pytest"])  # Grain reads absl's flags
 
-_here = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(_here / "fixtures"))
-import lanes
-
 # All packages but the report, which takes no arrays and whose many small calls would cost a minute.
-jaxtyping.install_import_hook(
+checked.lay_over(
     [
         f"cr_jax.{m.name}"
         for m in pkgutil.iter_modules([str(_here.parent / "cr_jax")])
         if m.name != "report"
-    ],
-    "checked.types",
+    ]
 )
 
 
@@ -84,6 +88,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.relative_to(_here).as_posix().startswith(lanes.SLOW):
             item.add_marker(pytest.mark.slow)
+    # The long ones first: a process that is given one last would end alone.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import quick_xla
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
@@ -22,7 +23,7 @@ def _run(monkeypatch, tmp_path, **environment) -> tuple[str, int]:
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": quick_xla.FLAGS,  # and one device
         "IPYTHONDIR": str(tmp_path),
         **environment,
     }.items():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import quick_xla
 
 from cr_jax.errors import lost_peer
 from cr_jax.parallel import processes
@@ -38,7 +39,8 @@ def two():
         with socket.socket() as probe:
             probe.bind(("localhost", 0))
             place = f"localhost:{probe.getsockname()[1]}"
-        environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
+        environ = os.environ | {
+            "XLA_FLAGS": quick_xla.FLAGS,  # and one device a process
             "JAX_PLATFORMS": "cpu",
             "PYTHONPATH": str(ROOT),
         }

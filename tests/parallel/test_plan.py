@@ -64,14 +64,25 @@ def batch(step, experts=range(E)):
 
 
 @functools.cache
-def run(layout, train=DRAWS, names=NAMES, seed=0, model=MODEL):
-    """(weights at the start, weights after five steps, sums of each step), on the host."""
-    plan = plan_of(layout, len(names))
-    loss = CompressorLoss(model, train, plan.devices_seen)
+def start(layout, names=NAMES, seed=0, model=MODEL):
+    """The state before the first step, on the host."""
+    plan, loss = plan_of(layout, len(names)), CompressorLoss(model, DRAWS)
     state = plan.init(
         lambda key: init_state(loss, OPTIMIZER, key), parallel.expert_keys(seed, names)
     )
-    first = jax.device_get(plan.gather(state).params)
+    return jax.device_get(plan.gather(state))
+
+
+@functools.cache
+def run(layout, train=DRAWS, names=NAMES, seed=0, model=MODEL):
+    """(weights at the start, weights after five steps, sums of each step), on the host.
+
+    One device draws the start of all: each layout's own program for that compiles for seconds.
+    """
+    plan = plan_of(layout, len(names))
+    loss = CompressorLoss(model, train, plan.devices_seen)
+    first = start("one", names, seed, model)
+    state = plan.spread(first)
     experts, found = [NAMES.index(n) for n in names], []
     step = plan.compile_step(
         lambda axis: make_train_step(loss, OPTIMIZER, axis_name=axis),
@@ -82,7 +93,7 @@ def run(layout, train=DRAWS, names=NAMES, seed=0, model=MODEL):
     for i in range(STEPS):
         state, sums = step(state, plan.put(batch(i, experts)), PROGRESS[experts])
         found.append(jax.device_get(sums))
-    return first, jax.device_get(plan.gather(state).params), found
+    return first.params, jax.device_get(plan.gather(state).params), found
 
 
 def check_same(a, b, tolerance=1e-4):
@@ -105,6 +116,13 @@ def apart(a, b):
     return norm(minus(a[1], b[1])) / norm(minus(a[1], a[0]))
 
 
+@pytest.mark.parametrize("layout", [(2, 2, 2), "pmap"], ids=str)
+def test_every_layout_begins_as_one_device(layout):
+    one, other = start("one"), start(layout)
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("layout", [(8, 1, 1), (2, 1, 4), (2, 2, 2), "pmap"], ids=str)
 def test_eight_devices_equal_one(layout):
     """Random rates and hidden tokens do not depend on the devices, and neither does the mean over
@@ -115,15 +133,13 @@ def test_eight_devices_equal_one(layout):
     check_same(one, run(layout))
 
 
-@pytest.mark.parametrize("layout", [(8, 1, 1), (2, 4, 1), "pmap"], ids=str)
+@pytest.mark.parametrize("layout", [(2, 4, 1), "pmap"], ids=str)
 def test_eight_devices_equal_one_for_one_expert(layout):
     check_same(run("one", names=("c",)), run(layout, names=("c",)))
 
 
 @pytest.mark.parametrize(
-    "bottleneck,layout",
-    [("query", (2, 2, 2)), ("query", "pmap"), ("fourier_query", (2, 2, 2))],
-    ids=str,
+    "bottleneck,layout", [("query", (2, 2, 2)), ("fourier_query", "pmap")], ids=str
 )
 def test_eight_devices_equal_one_with_latent_queries(bottleneck, layout):
     model = dataclasses.replace(MODEL, bottleneck=bottleneck)
