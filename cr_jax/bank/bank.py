@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from cr_jax import config, models
-from cr_jax.bank import parameters, screen_file, shown, stacks
+from cr_jax.bank import own_documents_file, parameters, screen_file, shown, stacks
 from cr_jax.bank.creation import create_folder
 from cr_jax.bank.expert import Expert, LanguageModels
 from cr_jax.bank.expert_folder import check_memory, read_expert, write_expert
@@ -129,9 +129,17 @@ class ExpertBank:
         settings = read_settings(files)
         chosen = files.names if names is None else names
         check_memory(settings, files.path, len(chosen), lms)
+        own = own_documents_file.read_of(files)
         experts = [
-            read_expert(
-                name, files.open_expert(name), settings, lms, files.seals(name) if verify else None
+            dataclasses.replace(
+                read_expert(
+                    name,
+                    files.open_expert(name),
+                    settings,
+                    lms,
+                    files.seals(name) if verify else None,
+                ),
+                own_documents=own.get(name),
             )
             for name in chosen
         ]

@@ -22,7 +22,7 @@ from cr_jax.bank.files import (
     writable,
 )
 from cr_jax.bank.manifest import FORMAT, SealedFiles
-from cr_jax.bank.removal import CASCADE, EXPERTS, INDEX, SCREEN
+from cr_jax.bank.removal import CASCADE, EXPERTS, INDEX, OWN, SCREEN
 from cr_jax.errors import UserError
 from cr_jax.host.files import expanded, fresh_folder, write_sealed
 from cr_jax.host.inside import Inside
@@ -152,7 +152,7 @@ def _empty(bank: Inside, files: BankFolder) -> None:
                 tokenizer.delete(name)
     for folder in (EXPERTS, TOKENIZER):
         bank.delete_folder(folder)
-    own = (CASCADE, SCREEN, LOCK, HELD, INDEX)  # last what proves the rest
+    own = (CASCADE, SCREEN, OWN, LOCK, HELD, INDEX)  # last what proves the rest
     if set(bank.names()) <= set(own):
         for name in own:
             bank.delete(name)

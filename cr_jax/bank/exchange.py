@@ -6,7 +6,7 @@ Not in the paper.
                         parameters), expert.json, calibration.json, manifest.json, tokenizer/*, and
                         where the expert has them bigram.safetensors and lm.safetensors
     OUT/shared/         what belongs to the bank as a whole: bank.json, and where it has them
-                        cascade.json, screen.json and seed_lm/*
+                        cascade.json, screen.json, own_documents.json and seed_lm/*
 
 An expert's files keep their bytes; two have other names there (`_NAMES`).  So an import puts the
 bank's own folder together again, and what checks a bank checks an import.
@@ -27,6 +27,7 @@ from cr_jax.bank import model_card
 from cr_jax.bank.entry_checks import check_free
 from cr_jax.bank.files import (
     CASCADE,
+    OWN,
     SCREEN,
     SEED,
     TOKENIZER,
@@ -64,7 +65,7 @@ def export(
             _export_expert(files, name, draft / EXPERTS / name, license_id)
         shared = draft / SHARED
         shared.mkdir(parents=True)
-        for name in (INDEX, CASCADE, SCREEN):
+        for name in (INDEX, CASCADE, SCREEN, OWN):
             if files.inside.has(name):
                 _copy(files.inside, name, shared / name)
         if files.seed is not None:
@@ -184,7 +185,7 @@ def _copy_shared(
         write_sealed(draft / INDEX, {**shared, "experts": seals})
         return
     with _open(sources[0]).folder(SHARED) as own:
-        for file in (INDEX, CASCADE, SCREEN):
+        for file in (INDEX, CASCADE, SCREEN, OWN):
             if own.has(file):
                 _copy(own, file, draft / file)
         if own.has(SEED):

@@ -8,6 +8,7 @@ from typing import Any
 from cr_jax.config import LmConfig
 from cr_jax.scoring.bigram_model import BigramModel
 from cr_jax.scoring.calibration import Calibration
+from cr_jax.scoring.own_documents import OwnDocuments
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -16,7 +17,8 @@ class Expert:
 
     params: pytree of float32 arrays, without the expert axis; about: provenance in JSON types;
     bigram: for a cascade, and for rules with a bigram_weight; lm: parameters of its language model
-    (not in the paper).  `ExpertBank.mount` and `add` check that they fit the bank.
+    (not in the paper); own_documents: how far it leads the bank's others on its validation
+    documents, None: not measured.  `ExpertBank.mount` and `add` check that they fit the bank.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Expert:
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     bigram: BigramModel | None = dataclasses.field(default=None, repr=False)
     lm: Any = dataclasses.field(default=None, repr=False)
+    own_documents: OwnDocuments | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
         object.__setattr__(self, "about", types.MappingProxyType(dict(self.about)))

@@ -8,6 +8,8 @@
     seed_lm/                  lm.safetensors, manifest.json: the seed of the language models
     cascade.json              sealed; how many experts a cascade scores (cascade_file)
     screen.json               sealed; where bigram models decide without the experts (screen_file)
+    own_documents.json        sealed; how far experts lead on their own documents
+                              (own_documents_file)
     .lock                     held by whoever changes the bank
     aside/                    what was in the way of a change and is not the bank's (removal)
 
@@ -32,6 +34,7 @@ from cr_jax.bank import removal, verifying
 from cr_jax.bank.manifest import MANIFEST, SealedFiles, read_manifest
 from cr_jax.bank.removal import CASCADE as CASCADE
 from cr_jax.bank.removal import EXPERTS, INDEX
+from cr_jax.bank.removal import OWN as OWN
 from cr_jax.bank.removal import SCREEN as SCREEN
 from cr_jax.bank.removal import SEED as SEED
 from cr_jax.bank.removal import TOKENIZER as TOKENIZER

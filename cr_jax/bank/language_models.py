@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cr_jax import config
-from cr_jax.bank import cascade_file, parameters, removal, screen_file
+from cr_jax.bank import cascade_file, own_documents_file, parameters, removal, screen_file
 from cr_jax.bank.expert import LanguageModels
 from cr_jax.bank.files import SEED, BankFolder, writable
 from cr_jax.bank.fitting import whose_lm
@@ -101,6 +101,7 @@ def _settle(files: BankFolder) -> None:
     if experts != files.index["experts"]:
         cascade_file.reseal(files.inside, moved)
         screen_file.reseal(files.inside, moved)
+        own_documents_file.reseal(files.inside, moved)
         files.replace({**files.index, "experts": experts})
 
 

@@ -13,7 +13,12 @@ from cr_jax.host.inside import Inside, is_draft
 
 ASIDE = "aside"
 _OURS = (*EXPERT_FILES, BIGRAM, LM, MANIFEST)
-SEALED = INDEX, CASCADE, SCREEN = "bank.json", "cascade.json", "screen.json"
+SEALED = INDEX, CASCADE, SCREEN, OWN = (
+    "bank.json",
+    "cascade.json",
+    "screen.json",
+    "own_documents.json",
+)
 EXPERTS, TOKENIZER, SEED = "experts", "tokenizer", "seed_lm"
 
 

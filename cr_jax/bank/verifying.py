@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 from cr_jax.bank.manifest import EXPERT_FILES, LM, MANIFEST, read_manifest
-from cr_jax.bank.removal import ASIDE, CASCADE, EXPERTS, INDEX, SCREEN, SEED, TOKENIZER
+from cr_jax.bank.removal import ASIDE, CASCADE, EXPERTS, INDEX, OWN, SCREEN, SEED, TOKENIZER
 from cr_jax.errors import UserError
 from cr_jax.host.inside import Inside, NotInside
 from cr_jax.host.locks import GROWING, LOCK
@@ -41,17 +41,19 @@ def _check_seed(files: "BankFolder") -> None:
 
 
 def _check_fits(files: "BankFolder") -> None:
-    from cr_jax.bank import screen_file  # which knows `BankFolder`, whose module knows this one
+    # Which know `BankFolder`, whose module knows this one.
+    from cr_jax.bank import own_documents_file, screen_file
 
     if files.inside.has(CASCADE):
         files.inside.read_sealed(CASCADE)
     screen_file.read_of(files)
+    own_documents_file.read_of(files)
 
 
 def _known(files: "BankFolder") -> set[str]:
     """What belongs to the bank, as paths below it."""
     tokenizer = (f"{TOKENIZER}/{n}" for n in files.index["tokenizer_files"])
-    known = {INDEX, CASCADE, SCREEN, LOCK, GROWING, *tokenizer}
+    known = {INDEX, CASCADE, SCREEN, OWN, LOCK, GROWING, *tokenizer}
     for name in files.names:
         try:
             listed = tuple(read_manifest(files.open_expert(name)).files)

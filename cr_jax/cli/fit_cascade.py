@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cr_jax.bank.files import CASCADE, SCREEN, BankFolder
+from cr_jax.bank.files import CASCADE, OWN, SCREEN, BankFolder
 from cr_jax.bank.manifest import BIGRAM
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import print_line, printable
@@ -34,8 +34,10 @@ Each expert needs validation text that it was not trained on: the `valid` source
 --config, changed as for main.py by --config.GROUP.FIELD=VALUE (config.data.tokens reads a token
 folder); --valid NAME=SOURCE adds an expert, or replaces what the config says of it.  n windows
 without a miss say no more than that fewer than 3 / n are missed: give thousands.  BANK/cascade.json
-is written once all is measured; then BANK/screen.json, by which `cr-jax route` leaves to bigram
-models what they are certain of, from up to 100 documents of each expert's text.
+is written once all is measured; then, from up to 100 documents of each expert's text,
+BANK/own_documents.json, by which text is unknown where other experts need little more than the
+nearest, and BANK/screen.json, by which `cr-jax route` leaves to bigram models what they are
+certain of.
 """
 
 
@@ -119,15 +121,19 @@ def run(args) -> int:
 def _fit_screen(
     bank: "ExpertBank", given, experiment: "Experiment | None", at_least: float | None
 ) -> None:
-    """Measures and stores the screen too, or says why there is none: the bank routes without, also
-    without the one that it had."""
-    from cr_jax.bank import screen_file
-    from cr_jax.routing import screen_fit
+    """Measures and stores margins of documents and the screen too, or says why there is none: the
+    bank routes without, also without the one that it had."""
+    from cr_jax.bank import own_documents_file, screen_file
+    from cr_jax.routing import scored_documents, screen_fit
 
     try:
+        scored = scored_documents.score_documents(bank, documents(bank, given, experiment))
+        own = scored_documents.own_documents(bank, scored)
+        own_documents_file.write(bank.folder, own)
+        print_line(printable(os.path.join(str(bank.folder), OWN)))
         made = screen_fit.fit_screen(
-            bank,
-            documents(bank, given, experiment),
+            scored_documents.with_own_documents(bank, own),
+            scored,
             screen_fit.AT_LEAST if at_least is None else at_least,
         )
     except UserError as error:
@@ -210,7 +216,7 @@ def documents(
     """Windows of whole documents of each expert's validation text, for a screen."""
     from cr_jax.config import DOCUMENT_WINDOWS
     from cr_jax.data import document_windows
-    from cr_jax.routing.screen_fit import documents_each
+    from cr_jax.routing.scored_documents import documents_each
 
     def cut(corpus) -> "Windows":
         window, pad = bank.model.window, bank.tokenizer.pad_id

@@ -9,7 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from cr_jax.bank import Expert, ExpertBank, LanguageModels, parameters, screen_file, store_lms
+from cr_jax.bank import (
+    Expert,
+    ExpertBank,
+    LanguageModels,
+    own_documents_file,
+    parameters,
+    screen_file,
+    store_lms,
+)
 from cr_jax.bank.changes import take
 from cr_jax.bank.creation import put_in_place, recover
 from cr_jax.bank.files import CASCADE, SCREEN, BankFolder
@@ -20,7 +28,14 @@ from cr_jax.data import Windowing, Windows, sample
 from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
 from cr_jax.routing.cascade import MIN_CANDIDATES, Cascade
-from cr_jax.routing.screen_fit import documents_each, first_documents, fit_screen, said
+from cr_jax.routing.scored_documents import (
+    documents_each,
+    first_documents,
+    own_documents,
+    score_documents,
+    with_own_documents,
+)
+from cr_jax.routing.screen_fit import fit_screen, said
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.bigram import TRAINING_TOKENS, count, with_bigram
 from cr_jax.scoring.calibrate import calibrate
@@ -68,7 +83,7 @@ def make(
         store_lms(place, language_models, experiment.bank_dtype)
         kept = rounded_lms(language_models, experiment.bank_dtype)
         bank = bank.with_lms(kept.config, kept.experts, kept.seed).changed(folder=place)
-    fit(bank, text.valid, text.valid_documents, experiment.eval, say)
+    bank = fit(bank, text.valid, text.valid_documents, experiment.eval, say)
 
     def keep(added: SealedFiles, name: str) -> None:
         take(BankFolder(place), added.folder, name)
@@ -112,20 +127,23 @@ def fit(
     documents: Mapping[str, Windows],
     settings: EvalConfig,
     say: Callable[[str], None],
-) -> None:
-    """Stores how many experts of a large bank a cascade scores and what its bigram models decide
-    alone, measured on windows and on whole documents of each expert's validation text."""
-    if len(bank.names) <= MIN_CANDIDATES:
-        return
-    say(f"choosing how many of {len(bank.names)} experts a cascade scores in full")
-    try:
-        say(_choose(bank, valid, settings))
-    except UserError as error:  # the bank routes without
-        say(f"no cascade: {error}")
-    try:
-        say(_screen(bank, documents, settings))
-    except UserError as error:
-        say(f"no screen: {error}")
+) -> ExpertBank:
+    """Stores how far experts lead on their own documents and, of a large bank, how many of them a
+    cascade scores and what its bigram models decide alone, measured on windows and on whole
+    documents of each expert's validation text; -> the bank with the margins."""
+    large = len(bank.names) > MIN_CANDIDATES
+    if large:
+        say(f"choosing how many of {len(bank.names)} experts a cascade scores in full")
+        try:
+            say(_choose(bank, valid, settings))
+        except UserError as error:  # the bank routes without
+            say(f"no cascade: {error}")
+    if len(bank.names) > 1:
+        try:
+            return _fit_documents(bank, documents, settings, say if large else None)
+        except UserError as error:
+            say(f"no screen and no margins of documents: {error}")
+    return bank
 
 
 def _choose(bank, valid, settings) -> str:
@@ -140,10 +158,20 @@ def _choose(bank, valid, settings) -> str:
     )
 
 
-def _screen(bank, documents, settings) -> str:
-    """Stores what the bigram models decide alone; -> a line about it."""
+def _fit_documents(bank, documents, settings, say) -> ExpertBank:
+    """Stores what whole documents show: margins, and for `say` the screen."""
     most = documents_each(len(bank.names))
     few = {name: first_documents(own, most) for name, own in documents.items()}
-    made = fit_screen(bank, few, sizes=batch_sizes(settings))
-    screen_file.write(bank.folder, made)
-    return said(made)
+    scored = score_documents(bank, few, batch_sizes(settings))
+    measured = own_documents(bank, scored)
+    own_documents_file.write(bank.folder, measured)
+    bank = with_own_documents(bank, measured).changed(folder=bank.folder)
+    if not say:
+        return bank
+    try:
+        made = fit_screen(bank, scored)
+        screen_file.write(bank.folder, made)
+        say(said(made))
+    except UserError as error:
+        say(f"no screen: {error}")
+    return bank

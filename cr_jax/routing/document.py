@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from cr_jax.bank import ExpertBank, selected
 from cr_jax.config import SEEN
@@ -24,9 +25,10 @@ from cr_jax.routing.content import Content
 from cr_jax.routing.early_stop import LOOK, LeaderTest
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.ranking import one_sided_p_values, typicality_penalty
-from cr_jax.routing.result import TOO_HIGH, TOO_LOW, Route
+from cr_jax.routing.result import TOO_HIGH, TOO_LOW, TOO_NEAR, Route
 from cr_jax.scoring.batching import BatchSizes, check_bank
 from cr_jax.scoring.calibration import p_sums, two_sided
+from cr_jax.scoring.own_documents import margins_of
 from cr_jax.scoring.residuals import WindowSums, residual_means
 
 Text = str | os.PathLike | Iterable[str]  # a str is the text itself, a path a file
@@ -198,14 +200,10 @@ class Totals:
         weight = self.bank.scoring.typicality_weight
         score = residuals + penalty if weight else residuals
         ranked = np.argsort(score, kind="stable")
-        p = self._by_name(
-            [
-                self.bank.calibration[name].document_p(*sums)
-                for name, sums in zip(self.bank.names, self.p, strict=True)
-            ]
-        )
+        sides = [self._sides(expert, residuals) for expert in range(len(residuals))]
+        p = self._by_name([two_sided(high, low) for _, high, low in sides])
         nearest = self.bank.names[ranked[0]]
-        reason = self._reason(nearest, p[nearest])
+        reason = self._reason(p[nearest], sides[ranked[0]])
         return Route(
             expert=None if reason else nearest,
             nearest=nearest,
@@ -218,15 +216,31 @@ class Totals:
             typicality_penalty=self._by_name(penalty) if weight else {},
         )
 
-    def _reason(self, nearest: str, p: float) -> str:
-        """`Route.reason`."""
+    def _sides(
+        self, expert: int, residuals: Float[np.ndarray, " E"]
+    ) -> tuple[float, float, float | None]:
+        """One-sided p-values of the document by one expert: of its residual alone, too high; of
+        residual and margin, where its own documents were measured; of its residual, too low."""
+        name, own = self.bank.names[expert], self.bank.experts[expert].own_documents
+        alone, low = self.bank.calibration[name].document_sides(*self.p[expert])
+        if own is None:
+            return alone, alone, low
+        margin = margins_of(residuals, self.bank.names, name, own.against)
+        whole = self.tokens // self.bank.model.window
+        both = own.high_p(float(residuals[expert]), margin, whole, alone)
+        return alone, alone if math.isnan(both) else both, low
+
+    def _reason(self, p: float, sides: tuple[float, float, float | None]) -> str:
+        """`Route.reason` by the sides of the nearest expert."""
         alpha = self.options.alpha
         if not alpha or math.isnan(p):  # a text too short to judge is not unknown
             return ""
         if self.content.lacking or p >= alpha:
             return self.content.lacking
-        high = self.bank.calibration[nearest].document_p(*self.p[self.bank.index(nearest)][:4])
-        return TOO_HIGH if two_sided(high, 1.0) < alpha else TOO_LOW
+        alone, both, _ = sides
+        if two_sided(alone, 1.0) < alpha:
+            return TOO_HIGH
+        return TOO_NEAR if two_sided(both, 1.0) < alpha else TOO_LOW
 
     def _by_name(self, values) -> dict[str, float]:
         return dict(zip(self.bank.names, map(float, values), strict=True))

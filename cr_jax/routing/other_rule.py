@@ -32,5 +32,7 @@ def by_rule(bank: ExpertBank, rule: Rule) -> ExpertBank:
             "the bank's encoders do not predict (config.model.predictive), so texts "
             "have no code length: route by rebuild, or by the bank's own rule"
         )
-    experts = tuple(dataclasses.replace(e, calibration=UNCALIBRATED) for e in bank.experts)
+    experts = tuple(
+        dataclasses.replace(e, calibration=UNCALIBRATED, own_documents=None) for e in bank.experts
+    )
     return bank.changed(experts=experts, scoring=RULES[rule], folder=None)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from cr_jax.routing.content import BLANK, REPEATED
 
 TOO_HIGH, TOO_LOW = "residual too high", "residual too low"
+TOO_NEAR = "other experts too near"
 EXPERTS, BIGRAMS = "experts", "bigrams"  # who decided
 
 
@@ -33,17 +34,20 @@ class Route:
     """Where a document goes.  `expert` is None when it is unknown: no expert's own domain.
 
     reason: why it is unknown, empty where it is not: `TOO_HIGH`, `TOO_LOW` (more predictable than
-    the nearest expert's own text), or `content.BLANK` and `content.REPEATED`, where there is
+    the nearest expert's own text), `TOO_NEAR` (other experts need little more than the nearest, as
+    they do not on its own text), or `content.BLANK` and `content.REPEATED`, where there is
     nothing to judge, whatever the p-value; none of them at alpha = 0.
 
     A text too short for any p-value is neither known nor unknown: `expert` is then the nearest,
     its p-value NaN and `known` None.
-    residuals: nats/token, the mean over all tokens of all windows; p_values: how usual such
-    a residual is in the expert's own domain, neither higher nor lower (`Calibration.document_p`,
-    two-sided); margin: second best minus
-    best `ranking_score`, nats/token (infinite with one expert); nearest: the expert with the lowest
-    `ranking_score`, known or not.  tra: share of tokens rebuilt exactly (token reconstruction
-    accuracy, paper section 1) by the experts that `RouteOptions.tra` asked for: by default none.
+    residuals: nats/token, the mean over all tokens of all windows.
+    p_values: how usual such a residual is in the expert's own domain, neither higher nor lower
+    (`Calibration.document_p`, two-sided), and such a lead of the others, where it was measured
+    (`OwnDocuments.high_p`).
+    margin: second best minus best `ranking_score`, nats/token (infinite with one expert); nearest:
+    the expert with the lowest `ranking_score`, known or not.  tra: share of tokens rebuilt exactly
+    (token reconstruction accuracy, paper section 1) by the experts that `RouteOptions.tra` asked
+    for: by default none.
     windows, tokens: that were scored; of_windows: of how many, None unless scoring was to stop
     early.  bigrams: None where all experts were scored; after a cascade the nats/token of every
     expert's bigram model, the cascade's offsets not taken off, and the other fields know only the

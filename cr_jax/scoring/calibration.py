@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -102,30 +102,26 @@ class Calibration:
         p-value is `two_sided`.  Its lower side counts, in the same way, validation documents with
         as high a mean of `p_value`s, or merges the `low_p_value`s.
         """
-        between = self._between(count if total else 0)
+        high, low = self.document_sides(weighted, total, most, count, low_weighted)
+        return high if low is None else float(two_sided(high, low))
+
+    def document_sides(
+        self, weighted: float, total: int, most: int, count: int, low_weighted: float | None = None
+    ) -> tuple[float, float | None]:
+        """The one-sided p-values that `document_p` is made of: small where the document is less
+        predictable than own ones, and where it is more; the latter None without `low_weighted`."""
+        near = between(self.documents, count if total else 0)
 
         def side(side_weighted, reached):
             merged = merged_p(side_weighted, total, most)
-            if not between:
+            if not near:
                 return merged
             mean = weighted / total
-            found = ((share, self._document_rank(k, mean, reached)) for k, share in between)
+            found = ((share, self._document_rank(k, mean, reached)) for k, share in near)
             return sum(share * (p if as_far else min(p, merged)) for share, (as_far, p) in found)
 
-        high = side(weighted, _as_low)
-        if low_weighted is None:
-            return high
-        return float(two_sided(high, side(low_weighted, _as_high)))
-
-    def _between(self, count: int) -> list[tuple[int, float]]:
-        """(k, share) of the calibrated numbers of windows next to this one; shares add up to 1.
-        Empty where all of them are higher."""
-        lower = max((k for k in self.documents if k <= count), default=0)
-        upper = min((k for k in self.documents if k > count), default=0)
-        if not lower or not upper:
-            return [(lower, 1.0)] if lower else []
-        share = math.log(count / lower) / math.log(upper / lower)
-        return [(lower, 1 - share), (upper, share)]
+        low = None if low_weighted is None else side(low_weighted, _as_high)
+        return side(weighted, _as_low), low
 
     def _document_rank(self, k: int, mean: float, reached) -> tuple[int, float]:
         """How many validation documents are as far as one of this mean of k windows, and its
@@ -181,6 +177,21 @@ class Calibration:
             raise
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
             raise UserError("calibration cannot be read; calibrate the expert again") from error
+
+
+def between(calibrated: Iterable[int], count: int) -> list[tuple[int, float]]:
+    """(k, share) of the calibrated numbers of windows next to this one; shares add up to 1.  Empty
+    where all of them are higher.
+
+    >>> between((2, 8), 4)
+    [(2, 0.5), (8, 0.5)]
+    """
+    lower = max((k for k in calibrated if k <= count), default=0)
+    upper = min((k for k in calibrated if k > count), default=0)
+    if not lower or not upper:
+        return [(lower, 1.0)] if lower else []
+    share = math.log(count / lower) / math.log(upper / lower)
+    return [(lower, 1 - share), (upper, share)]
 
 
 def two_sided(

@@ -75,7 +75,8 @@ def test_it_stores_what_the_library_measures_whichever_way_text_is_named(call, p
     status, out, err = call("--config", place / "my.py", "--min-candidates", "1")
     assert (status, err) == (0, "")
     assert "100.0000% with" in out and "1.00 experts on average" in out and "offsets" not in out
-    assert out.splitlines()[-2] == str(place / "bank/cascade.json")
+    stored = [str(place / "bank" / name) for name in ("cascade.json", "own_documents.json")]
+    assert out.splitlines()[-3:-1] == stored
     assert out.splitlines()[-1].startswith("no screen: ") and "there are 2" in out
     by_config = (place / "bank/cascade.json").read_bytes()
 

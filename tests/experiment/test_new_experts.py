@@ -151,7 +151,7 @@ def test_with_text_of_every_expert_the_larger_bank_is_fitted_again(grown, monkey
 
     def noted(bank, valid, documents, settings, say):
         fitted.update(names=bank.names, valid=valid, documents=documents)
-        fit(bank, valid, documents, settings, say)
+        return fit(bank, valid, documents, settings, say)
 
     monkeypatch.setattr(finished_bank, "MIN_CANDIDATES", 2)  # of so few a cascade has no use
     monkeypatch.setattr(finished_bank, "fit_screen", no_screen)  # which takes as long again

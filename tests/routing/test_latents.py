@@ -12,7 +12,7 @@ from cr_jax.errors import UserError
 from cr_jax.routing import chosen
 from cr_jax.routing.latents import decode, encode, residual_matrix
 from cr_jax.routing.reconstruct import reconstruct
-from cr_jax.routing.screen_fit import fit_screen
+from cr_jax.routing.scored_documents import score_documents
 from cr_jax.scoring.batching import BatchSizes
 
 SIZES = BatchSizes(2, 4, 64)
@@ -65,7 +65,7 @@ def test_after_an_error_nothing_more_is_scored(monkeypatch):
     begun.clear()
     some = windows(90)
     own = dataclasses.replace(some, document=np.arange(90))
-    refuses(lambda: fit_screen(bank, {"e0": own}, sizes=SIZES), "broken")
+    refuses(lambda: score_documents(bank, {"e0": own}, SIZES), "broken")
     assert any(job.cancelled() for job in begun)
 
 

@@ -21,6 +21,7 @@ from cr_jax.routing.content import BLANK, REPEATED
 from cr_jax.routing.many import ManyRouter, route_many
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import BIGRAMS, EXPERTS
+from cr_jax.routing.scored_documents import score_documents
 from cr_jax.routing.screen_fit import fit_screen
 from cr_jax.scoring.batching import BatchSizes
 
@@ -49,7 +50,7 @@ def bank(tmp_path_factory):
     folder = tmp_path_factory.mktemp("screened") / "bank"
     made = stored(folder, trained_bank())
     own = {"e0": documents(97, 107, 1), "e1": documents(113, 123, 2)}
-    screen_file.write(folder, fit_screen(made, own, sizes=SIZES))
+    screen_file.write(folder, fit_screen(made, score_documents(made, own, SIZES)))
     return ExpertBank.load(folder)
 
 

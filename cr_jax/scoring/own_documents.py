@@ -1,0 +1,126 @@
+"""How far an expert leads the others on its own documents, and the p-value that follows from it.
+
+A residual alone does not know text of a near domain: C costs the Go expert little more than some
+of its own files do.  But own text costs every other expert much more, and C does not: where the
+lead is small, nobody is at home.  numpy only.  Not in the paper.
+"""
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cr_jax.errors import UserError
+from cr_jax.scoring.calibration import FEWEST, MOST, between
+
+FIELDS = ("residuals", "margins")
+_LEAST = 1e-6  # nats/token of spread: documents that are all alike
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OwnDocuments:
+    """An expert's validation documents as it and the others see their beginnings.
+
+    residuals[k], margins[k]: float64 [n], of the first k windows of n documents, both in the same
+    order: nats/token by the expert itself, and how much more the best of the others needs.
+    against: the others, by name.  `UserError` when these are not finite, not as many, or fewer than
+    `FEWEST`.
+    """
+
+    against: tuple[str, ...]
+    residuals: Mapping[int, Float[np.ndarray, " _"]]
+    margins: Mapping[int, Float[np.ndarray, " _"]]
+
+    def __post_init__(self):
+        for field in FIELDS:
+            of = {int(k): np.array(x, np.float64) for k, x in sorted(getattr(self, field).items())}
+            for x in of.values():
+                x.setflags(write=False)
+            object.__setattr__(self, field, types.MappingProxyType(of))
+        sizes = [{k: x.shape for k, x in getattr(self, field).items()} for field in FIELDS]
+        values = [x for field in FIELDS for x in getattr(self, field).values()]
+        if (
+            not self.against
+            or sizes[0] != sizes[1]
+            or any(k < 1 for k in sizes[0])
+            or any(x.ndim != 1 or not FEWEST <= x.size <= MOST for x in values)
+            or not all(np.isfinite(x).all() for x in values)
+        ):
+            raise UserError("the margins of own documents make no sense: measure them again")
+
+    def high_p(self, residual: float, margin: float, count: int, otherwise: float) -> float:
+        """One-sided p-value of a document: small where it costs its expert more than own ones do,
+        or leads the others by less.
+
+            strangeness = (residual - median) / spread + (median of margins - margin) / their spread
+
+        spread: from the median of own documents to the 95th percentile of residuals and to the 5th
+        of margins.  p = (1 + #{own documents as strange}) / (n + 1), between two calibrated numbers
+        of windows the mean of both by the logarithm of the number, as `Calibration.document_p`.
+        Conformal but for median and spread, which are of the same documents.
+
+        residual, margin: nats/token, of the whole document; count: its whole windows; otherwise: a
+        valid p-value, taken where it is less and no own document is as strange.  NaN where it is
+        shorter than every calibrated beginning, or a number is.
+        """
+        if not (math.isfinite(residual) and math.isfinite(margin)):
+            return math.nan
+        near = between(self.residuals, count)
+        if not near:
+            return math.nan
+        return sum(share * self._rank(k, residual, margin, otherwise) for k, share in near)
+
+    def _rank(self, k, residual, margin, otherwise):
+        of, leads = self.residuals[k], self.margins[k]
+        middle, dear = np.quantile(of, [0.5, 0.95])
+        far, small = np.quantile(leads, [0.5, 0.05])
+        strange = lambda r, m: (
+            (r - middle) / max(dear - middle, _LEAST) + (far - m) / max(far - small, _LEAST)
+        )
+        as_far = int((strange(of, leads) >= strange(residual, margin)).sum())
+        p = (1 + as_far) / (of.size + 1)
+        return p if as_far or math.isnan(otherwise) else min(p, otherwise)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; `from_json` gives the same object back."""
+        plain = lambda of: {str(k): [float(x) for x in v] for k, v in of.items()}
+        return {
+            "against": list(self.against),
+            **{field: plain(getattr(self, field)) for field in FIELDS},
+        }
+
+    @classmethod
+    def from_json(cls, raw: Any) -> "OwnDocuments":
+        """`UserError` when `raw` is not what `to_json` wrote."""
+        try:
+            arrays = [
+                {int(k): np.array(v, np.float64) for k, v in raw[field].items()} for field in FIELDS
+            ]
+            return cls(tuple(map(str, raw["against"])), *arrays)
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                "the margins of own documents cannot be read: measure them again"
+            ) from error
+
+
+def margins_of(
+    residuals: Float[np.ndarray, " E"], names: tuple[str, ...], of: str, against: tuple[str, ...]
+) -> float:
+    """How much more than the expert `of` the best of `against` needs, nats/token, of those that
+    scored the text: NaN where none did.
+
+    >>> margins_of(np.array([2.0, 3.5, 2.5]), ("a", "b", "c"), "a", ("b", "z"))
+    1.5
+    """
+    others = [
+        x
+        for x, name in zip(residuals, names, strict=True)
+        if name != of and name in against and math.isfinite(x)
+    ]
+    return float(min(others) - residuals[names.index(of)]) if others else math.nan
