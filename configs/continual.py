@@ -8,7 +8,8 @@ Command: python main.py --config=configs/continual.py:VARIANT --workdir=runs/con
     --config.data.root=DATA
   small     (default) the twenty domains, experts of 0.2 M parameters, windows of 64 tokens, 80
             steps, all rivals, in the order of --config.continual.order; two CPU cores
-  longer    the same with experts of 0.7 M parameters and 300 steps of twice the windows
+  eight     eight of them, near and far ones
+  longer    small with experts of 0.7 M parameters and 300 steps of twice the windows
   twenty    the experts of configs/bank.py:half, no rivals; one GPU
   rivals    the same with all rivals, each of 25 M parameters; one GPU
   narrow64  64 narrow domains (benchmarks/bank/subdomains.py), no rivals; one GPU
@@ -63,6 +64,12 @@ def _small():
     return config
 
 
+def _eight():
+    bank, config = _bank(), _small()
+    config.data.domains = bank.get_config("eight").data.domains
+    return config
+
+
 def _longer():
     config = _small()
     config.data.max_train_tokens = 1_000_000
@@ -94,6 +101,7 @@ def _narrow():
 
 VARIANTS = {
     "small": _small,
+    "eight": _eight,
     "longer": _longer,
     "twenty": _twenty,
     "rivals": _rivals,

@@ -45,12 +45,14 @@ def test_the_blocks_of_extending_run_in_order(registries, tmp_path, monkeypatch)
         check_bottleneck(names["build"](odd).model)
 
 
-@pytest.mark.slow
-def test_the_block_of_long_contexts_runs():
-    page = (ROOT / "docs" / "long_context.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    "name", [pytest.param("long_context", marks=pytest.mark.slow), "forgetting"]
+)
+def test_the_block_of_a_page_runs(name):
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     (block,) = BLOCK.finditer(page)
     line = page[: block.start(1)].count("\n")
-    exec(compile("\n" * line + block[1], "docs/long_context.md", "exec"), {"__name__": "page"})
+    exec(compile("\n" * line + block[1], f"docs/{name}.md", "exec"), {"__name__": "page"})
 
 
 def test_names_that_are_taken_are_refused(registries):

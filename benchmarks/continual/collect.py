@@ -44,10 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(a: argparse.Namespace, command: str) -> None:
     found = _old(Path(a.out))
     if a.reports:
-        reports = [_read(path) for path in a.reports]
-        found |= joined([_study(r, p) for r, p in zip(reports, a.reports, strict=True)])
-        found["device"] = reports[0]["provenance"].get("devices")
-        found["runs_commit"] = reports[0]["provenance"].get("commit")
+        found |= methods([_read(path) for path in a.reports], a.reports)
     for named in a.runs:
         name, mark, path = named.partition("=")
         if not (name.isidentifier() and mark and path):
@@ -68,8 +65,28 @@ def run(a: argparse.Namespace, command: str) -> None:
             print(f"{name:12s} {rule:20s} {_line(of['rules'][rule])}")
 
 
+def methods(reports: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> dict[str, Any]:
+    """{"methods": {name: figures, and "run"}, "runs": {name of a run: `joined`, with where it is
+    from}}; a method of several runs is that of the one with the most domains."""
+    groups: dict[str, list[int]] = {}
+    for i, report in enumerate(reports):
+        groups.setdefault(str(report.get("name")), []).append(i)
+    runs = {}
+    for name, places in groups.items():
+        first = reports[places[0]].get("provenance", {})
+        runs[name] = {
+            **joined([_study(reports[i], paths[i]) for i in places]),
+            **{k: first[k] for k in ("commit", "command", "devices") if k in first},
+        }
+    found: dict[str, Any] = {}
+    for name, of in sorted(runs.items(), key=lambda run: run[1]["domains"]):
+        found |= {n: {**row, "run": name} for n, row in of["methods"].items()}
+    return {"methods": found, "runs": runs}
+
+
 def joined(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """{"methods": {name: means over runs}, "small": what the first of them says of rules}.
+    """{"methods": {name: means over runs}, "domains": their number, and what the first of them says
+    of itself}.
 
     A method's "acc", "bwt", "fwt" are of TRA before routing, which of frozen experts nothing
     changes; "bwt_after_routing" of the TRA of whoever reads a window; "routing" the same of routing
@@ -81,17 +98,19 @@ def joined(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         raise UserError("the reports have other rivals: join runs that differ in their seed alone")
     if any(s["methods_order"] != first["methods_order"] for s in studies):
         raise UserError("the reports have other orders: join runs that differ in their seed alone")
-    methods = {}
+    found = {}
     for name in first["methods"]:
         each = [method(s["methods"][name]) for s in studies]
         after = [e["bwt_after_routing"] for e in each]
-        methods[name] = {
+        found[name] = {
             **_means(each),
             "seeds": len(each),
             "spread": None if None in after else [min(after), max(after)],
         }
-    small = {k: first[k] for k in ("rules", "chosen", "before_routing", "windows", "methods_order")}
-    return {"methods": methods, "small": small}
+    kept = ("chosen", "before_routing", "methods_order", "rules")
+    rules = {n: first["rules"][n] for n in ("plain", first["chosen"]) if n in first["rules"]}
+    domains = len(first["orders"][first["methods_order"]])
+    return {"methods": found, "domains": domains, **{k: first[k] for k in kept}, "rules": rules}
 
 
 def method(of: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,11 @@ RULES = {
     "typicality": "typicality penalty",
     "offsets": "offsets from stored numbers",
     "untypical": "only windows that the winner finds untypical",
-    "lead": "a lead as large as the new text affords",
+    "lead": "a lead that 99 % of the new text has",
+    "wide_lead": "a lead that 95 % of it has",
     "lead_by_winner": "such a lead for each old winner",
-    "typicality_lead": "typicality penalty and lead",
+    "typicality_lead": "typicality penalty, lead of 99 %",
+    "typicality_wide_lead": "typicality penalty, lead of 95 %",
     "offsets_text": "offsets, old validation text kept",
     "lead_text": "lead, old validation text kept",
 }

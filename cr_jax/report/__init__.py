@@ -34,9 +34,9 @@ has the name of its own domain. Shares are fractions 0..1; `nll` is in nats/toke
         label: str; nats: float}]], who speaks each token and whose text it is
     continual: orders: {order: [domain]}; chosen, main_order, methods_order: str; growth: {rule:
         {experts: [int], accuracy, flips: [float], law: {b: float, b_range: [float]}}}; timeline:
-        {rule: [{expert: str; accuracy, flips, lost: float}]}; matrix: {rule: [[float]]}; pairs:
-        {rule: [{domain, expert: str; share, lead, lead_high: float}]}; methods: {name: {acc, bwt,
-        flip_rate: float; tra: {acc, bwt: float}}}
+        {rule: [{expert: str; accuracy, flips, lost, nats, own_nats, tra, own_tra: float}]};
+        matrix: {rule: [[float]]}; pairs: {rule: [{domain, expert: str; share, lead, lead_high:
+        float}]}; methods: {name: {acc, bwt, flip_rate: float; tra: {acc, bwt: float}}}
     curves: {expert: {step: [int], nll: [float], tra: [float]}}
     examples: [{expert, domain: str; tra, nll: float; tokens: [{piece, rebuilt: str, correct: bool,
         confidence: float (the probability of the rebuilt token), nll: float}]}]

@@ -75,22 +75,28 @@ def timeline(found: dict) -> str:
         return ""
     moved = [number(s.get("flips")) or 0.0 for s in stages]
     most = max(moved) or 1.0
+    rebuilt = any(number(s.get("tra")) is not None for s in stages)
     rows = [
         [
             f"{i}. {label(s.get('expert'))}",
             percent(s.get("accuracy"), 2),
             percent(s.get("flips"), 2) if i > 1 else DASH,
             percent(s.get("lost"), 2) if i > 1 else DASH,
+            decimal(s.get("nats"), 3),
+            decimal(s.get("own_nats"), 3),
+            *([percent(s.get("tra")), percent(s.get("own_tra"))] if rebuilt else []),
         ]
         for i, s in enumerate(stages, 1)
     ]
-    head = ["mount", "routed right", "flips", "away from own"]
+    head = ["mount", "routed right", "flips", "away from own", "nats/token", "by the own"]
+    head += ["TRA", "by the own"] if rebuilt else []
     worst = max(range(len(stages)), key=moved.__getitem__)
     return figure(
         plain_table(head, rows, bars=[m / most for m in moved]),
         f"The bank's history, order {label(found.get('main_order'))}, ranked by "
         f"{_chosen(found)}: after each mount how many windows of all domains so far are routed "
-        "right, and how many of the older ones changed their expert (bar) and lost their own.",
+        "right, how many of the older ones changed their expert (bar) and lost their own, and what "
+        "the winner makes of all domains so far beside what the experts of their labels do.",
         "a mount that moves old windows does so without any of them being lost or won.",
         f"The mount of {label(stages[worst].get('expert'))} moved most: "
         f"{percent(moved[worst], 2)} of the windows of older domains."

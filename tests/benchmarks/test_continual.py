@@ -30,8 +30,9 @@ ALONE = {
 }
 
 
-def report(bwt=-0.3, order="near"):
+def report(bwt=-0.3, order="near", name="small", domains=3):
     return {
+        "name": name,
         "continual": {
             "methods": {
                 "sequential": {**ALONE, "bwt": bwt},
@@ -42,9 +43,9 @@ def report(bwt=-0.3, order="near"):
             "rules": {},
             "chosen": "plain",
             "before_routing": {},
-            "windows": {},
+            "orders": {order: ["d"] * domains},
         },
-        "provenance": {"devices": ["cpu"], "commit": "x"},
+        "provenance": {"devices": ["cpu"], "commit": "x", "versions": {}},
     }
 
 
@@ -70,6 +71,19 @@ def test_runs_are_joined_and_other_programs_keys_stay(tmp_path, capsys):
     assert ngrams["bwt"] == 0 and ngrams["bwt_after_routing"] == -0.002
     assert ngrams["acc"] == 0.9 and ngrams["routing"]["acc"] == 0.95
     assert found["methods"]["joint"]["bwt"] is None and "ngrams" in capsys.readouterr().out
+
+
+def test_other_runs_have_methods_of_their_own(tmp_path):
+    small, large = report(), report(-0.7, name="large", domains=9)
+    for rival in ("ngrams", "joint"):
+        large["continual"]["methods"].pop(rival)
+    paths = written(tmp_path, a=large, b=small)
+    out = tmp_path / "o.json"
+    assert collect.main(["--reports", *paths, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["methods"]["sequential"]["run"] == "large"
+    assert found["methods"]["ngrams"]["run"] == "small"
+    assert found["runs"]["large"]["domains"] == 9 and found["runs"]["small"]["devices"] == ["cpu"]
 
 
 @pytest.mark.parametrize(

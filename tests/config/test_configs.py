@@ -87,13 +87,16 @@ def test_what_grows_in_a_study_of_growth():
     }
     assert {v: len(e.data.domains) for v, e in made.items()} == {
         "small": 20,
+        "eight": 8,
         "longer": 20,
         "twenty": 20,
         "rivals": 20,
         "narrow64": 64,
     }
     assert all("continual" in e.studies for e in made.values())
-    assert {v for v, e in made.items() if e.continual.rivals} == {"small", "longer", "rivals"}
+    assert {v for v, e in made.items() if e.continual.rivals} == {
+        *("small", "eight", "longer", "rivals")
+    }
 
 
 def test_what_the_banks_are():

@@ -14,14 +14,18 @@ from tiny_bank import contents, refuses
 from tiny_grow import KINDS, OPTIONS, arrivals
 
 import cr_jax
-from cr_jax.bank import ExpertBank
+from cr_jax.bank import ExpertBank, cascade_file, screen_file
+from cr_jax.bank.cascade_file import CandidateFit
+from cr_jax.bank.entry_checks import unused_fits
 from cr_jax.bank.files import BankFolder
+from cr_jax.bank.screen_file import Screen
 from cr_jax.continual import events, grow
 from cr_jax.continual.grow import Arrival, beside
 from cr_jax.data.encodings import NotText
 from cr_jax.errors import UserError
 from cr_jax.host.inside import Inside
 from cr_jax.host.locks import GROWING, exclusive
+from cr_jax.routing.cascade import Cascade
 
 # Enough known text for the test to know what is usual, then some that nobody knows.
 STREAM = [*KINDS * 3, *["marks", "digits"] * 11, "letters"]
@@ -61,7 +65,8 @@ def check_whole(bank, before):
     became an expert's."""
     now = contents(bank)
     assert all(now[path] == data for path, data in before.items() if path.parts[0] == "experts")
-    assert BankFolder(bank).verify() == []
+    # Of an expert that was stopped before bank.json named it, the folder is set aside.
+    assert not [line for line in BankFolder(bank).verify() if "was set aside" not in line]
     found = journal(bank)
     ids = [e["id"] for e in of(found, "document")]
     assert len(ids) == len(set(ids)) == len(STREAM)
@@ -230,7 +235,7 @@ def test_killed_at_any_change_it_goes_on_and_loses_nothing(
     def full():
         raise OSError(28, "No space left on device")
 
-    for number, place in enumerate(places[::3]):
+    for number, place in enumerate(places[::6]):
         own = shutil.copytree(stored, tmp_path / str(place) / "bank")
         changes.begin(own.parent, place, kill if number % 2 else full)
         try:
@@ -244,25 +249,39 @@ def test_killed_at_any_change_it_goes_on_and_loses_nothing(
         assert set(ExpertBank.load(own).names) <= {*KINDS, "new-1"}  # whole ones, or it raises
         grow.grow(own, arrivals(STREAM), OPTIONS)
         found = check_whole(own, before)
-        assert contents(own) == want, changes.labels[place - 1]
+        made = {k: v for k, v in contents(own).items() if k.parts[0] != "aside"}
+        assert made == want, changes.labels[place - 1]
         ids = lambda events: [e["ids"] for e in of(events, "found")]
         assert ids(found) == ids(lost)
 
 
 def test_removing_what_was_mounted_brings_all_routing_back_bit_for_bit(bank):
+    usual = {name: {1: (0.1, 9.0)} for name in KINDS}
+    screen_file.write(bank, Screen({1: 0.5}, usual, 0.05, 0.0, 0.99, 1.0, 1.0, 100))
+    fit = CandidateFit(1, 0.5, 0.0, None, 1.0, 1.0, 10)
+    cascade_file.write(bank, fit, 0, KINDS, 0.0)
     texts = [one.text for one in arrivals([*KINDS, "marks"] * 3, 30_000)]
-    before, old = contents(bank), ExpertBank.load(bank)
-    first = cr_jax.route_many(old, texts)
+
+    def answers():
+        now = ExpertBank.load(bank)
+        matrix = cr_jax.residual_matrix(now, texts)
+        few = Cascade.load(bank).route(texts[0]) if unused_fits(BankFolder(bank)) is None else None
+        return (
+            cr_jax.route_many(now, texts),
+            cr_jax.route_many(now, texts, exact=True),
+            few,
+        ), matrix
+
+    (before, first), files = answers(), contents(bank)
+    assert {r.decided_by for r in before[0]} == {"bigrams", "experts"} and before[2] is not None
     grow.grow(bank, arrivals(STREAM), OPTIONS)
-    grown = cr_jax.route_many(ExpertBank.load(bank), texts)
-    assert [r.nearest for r in grown] == [*KINDS, "new-1"] * 3
+    grown, _ = answers()
+    assert [r.nearest for r in grown[0]] == [*KINDS, "new-1"] * 3 and grown[2] is None
+    assert {r.decided_by for r in grown[0]} == {"experts"}
     BankFolder(bank).remove("new-1")
-    assert contents(bank) == before
-    last = cr_jax.route_many(ExpertBank.load(bank), texts)
-    assert last == first
-    assert np.array_equal(
-        cr_jax.residual_matrix(old, texts), cr_jax.residual_matrix(ExpertBank.load(bank), texts)
-    )
+    assert contents(bank) == files and unused_fits(BankFolder(bank)) is None
+    after, last = answers()
+    assert after == before and np.array_equal(last, first)
 
 
 def test_an_expert_begins_with_noise_or_with_the_nearest(bank, monkeypatch):

@@ -172,3 +172,27 @@ def test_an_experiment_names_the_folder(tmp_path):
         assert encoder.jobs == 2  # other processes can read it
         (part,) = encoder([Document(PROGRAM, "a", "a")])
         assert part.tokens.tolist() == [*made.encode(PROGRAM).tolist(), made.end_id]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"normalizer": {"type": "Sequence", "normalizers": 3}},
+        {"normalizer": {"type": "Sequence"}},
+        {"added_tokens": [{"id": 0}]},
+        {"added_tokens": 3},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [3]}},
+        {"model": {"dropout": "x"}},
+        {"model": {"vocab": {"a": 1 << 31}, "merges": []}},
+        {"model": {"vocab": {"a": 1 << 40}, "merges": []}},
+        {"model": {"merges": [["a", "zz"]]}},
+    ],
+)
+def test_a_damaged_file_is_one_line(fields):
+    refusal(tiny_huggingface.edited(BYTE_LEVEL, **fields))
+
+
+def test_a_file_that_makes_the_package_panic_is_one_line(capfd):
+    """The end of its subword prefix lies behind the end of a merge."""
+    data = tiny_huggingface.edited(BYTE_LEVEL, model={"continuing_subword_prefix": "abcdefgh"})
+    assert "F/tokenizer.json" in refusal(data)

@@ -1,5 +1,6 @@
 """Any lossless `tokenizer.json` of Hugging Face.  Not in the paper."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,16 @@ from cr_jax.errors import UserError
 from cr_jax.host.files import expanded
 
 # What published tokenizers put behind a document.  The file itself does not say which id that is.
-_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end▁of▁sentence|>", "<|im_end|>")
+_ENDS = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<|end▁of▁sentence|>",
+    "<|im_end|>",
+    "<EOT>",
+)
+_MOST = 1 << 22  # ids; the largest vocabularies in use have 256 k
 _PROBES = (
     "a",
     " a",
@@ -51,27 +61,17 @@ class HuggingFaceTokenizer(TokenTable):
 
     def __init__(self, data: bytes, place: str | Path = NOTE):
         self._data, self._place = data, place
-        settings = _settings(data, place)
-        self._tokenizer = _opened(settings, place)
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        added = {token["content"]: token for token in settings.get("added_tokens") or ()}
-        self._byte_level = "ByteLevel" in {
-            part.get("type")
-            for key in ("pre_tokenizer", "normalizer", "decoder")
-            for part in _parts(settings.get(key))
-        }
-        table = [b""] * (max(vocabulary.values(), default=-1) + 1)
-        for piece, i in vocabulary.items():
-            token = added.get(piece)
-            if token is None or not token.get("special"):
-                table[i] = self._bytes_of(piece, token is not None)
-        self._ids_of_bytes = {piece: i for i, piece in enumerate(table) if len(piece) == 1}
-        special = {name: token["id"] for name, token in added.items() if token.get("special")}
-        end = next((special[name] for name in _ENDS if name in special), len(table))
-        if end == len(table):
-            table.append(b"")
-        super().__init__(table, end, end, hashlib.sha256(data).hexdigest())
-        self._check(settings, list(added))
+        with _sound(place):
+            settings = _settings(data, place)
+            self._tokenizer = _opened(settings, place)
+            added = {token["content"]: token for token in settings.get("added_tokens") or ()}
+            table = self._table_of(settings, added)
+            special = {name: token["id"] for name, token in added.items() if token.get("special")}
+            end = next((special[name] for name in _ENDS if name in special), len(table))
+            if end == len(table):
+                table.append(b"")
+            super().__init__(table, end, end, hashlib.sha256(data).hexdigest())
+            self._check(settings, list(added))
 
     @classmethod
     def load(cls, folder: str | Path) -> "HuggingFaceTokenizer":
@@ -113,6 +113,25 @@ class HuggingFaceTokenizer(TokenTable):
 
     def _one(self, text: str) -> Any:
         return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def _table_of(self, settings: dict[str, Any], added: dict[str, Any]) -> list[bytes]:
+        """The bytes of each id; none of special tokens, and of ids that the file leaves out."""
+        self._byte_level = "ByteLevel" in {
+            part.get("type")
+            for key in ("pre_tokenizer", "normalizer", "decoder")
+            for part in _parts(settings.get(key))
+        }
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        size = max(vocabulary.values(), default=-1) + 1
+        if size > _MOST:
+            raise UserError(f"{self._place} has an id of {size - 1:,}, more than {_MOST:,}")
+        table = [b""] * size
+        for piece, i in vocabulary.items():
+            token = added.get(piece)
+            if token is None or not token.get("special"):
+                table[i] = self._bytes_of(piece, token is not None)
+        self._ids_of_bytes = {piece: i for i, piece in enumerate(table) if len(piece) == 1}
+        return table
 
     def _bytes_of(self, piece: str, added: bool) -> bytes:
         """What an id stands for; of a token that was added to the vocabulary, its text itself."""
@@ -164,6 +183,23 @@ def is_huggingface(note: Any) -> bool:
     return isinstance(note, dict) and isinstance(note.get("model"), dict) and "kind" not in note
 
 
+@contextlib.contextmanager
+def _sound(place: str | Path) -> Iterator[None]:
+    """Turns what a damaged file makes of our code, or of the package's, into a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"  # of Rust; no other name is public
+        if not panic and not isinstance(
+            error, LookupError | TypeError | ValueError | AttributeError
+        ):
+            raise
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{place} is damaged ({said}): download it again") from None
+
+
 def _settings(data: bytes, place: str | Path) -> dict[str, Any]:
     try:
         settings = json.loads(data)
@@ -175,7 +211,7 @@ def _settings(data: bytes, place: str | Path) -> dict[str, Any]:
     normalizer = settings.get("normalizer")
     if isinstance(normalizer, dict):
         if normalizer.get("type") == "Sequence":
-            rest = [n for n in normalizer.get("normalizers") or () if n.get("type") != "NFC"]
+            rest = [n for n in normalizer["normalizers"] if n["type"] != "NFC"]
             settings["normalizer"] = normalizer | {"normalizers": rest} if rest else None
         elif normalizer.get("type") == "NFC":
             settings["normalizer"] = None

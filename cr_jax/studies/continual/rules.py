@@ -216,6 +216,11 @@ RULES: tuple[Rule, ...] = (
     *(_claims("lead", x, lead=x) for x in (0.25, 0.5, 0.75, 1.0)),
     *(_claims("lead_by_winner", x, lead=x, by_winner=True) for x in (0.0625, 0.25, 0.5, 1.0)),
     *(_claims("typicality_lead", x, weight=2.0, lead=x) for x in (0.25, 0.5, 0.75, 1.0)),
+    *(_claims("wide_lead", x, lead=x, spent=0.05) for x in (0.25, 0.5, 0.75)),
+    *(
+        _claims("typicality_wide_lead", x, weight=2.0, lead=x, spent=0.05)
+        for x in (0.25, 0.5, 0.75)
+    ),
     Rule("offsets_text", lambda: Offsets(0.5, True), "offsets_text", 0.5, True),
     Rule("lead_text", LeadOfText, "lead_text", 0.0, True),
 )

@@ -73,15 +73,14 @@ def peeks(scores: Scores, rule: Rule, seed: int = 0) -> bool:
     for stage in range(1, len(scores.names)):
         later = scores.names[stage:]
 
-        def other(kind, stage=stage, later=later):
-            changed = {n: x.copy() for n, x in kind.items()}
+        def other(kind, unseen, stage=stage):
+            changed = {n: np.array(x) for n, x in kind.items()}
             for name, x in changed.items():
-                x[stage:] = draw.uniform(0, 10, x[stage:].shape)
-                if kind is scores.valid and name in later:
-                    x[:] = draw.uniform(0, 10, x.shape)
+                at = slice(None) if name in unseen else slice(stage, None)
+                x[at] = draw.uniform(0, 10, x[at].shape)
             return changed
 
-        changed = Scores(scores.names, other(scores.valid), other(scores.test))
+        changed = Scores(scores.names, other(scores.valid, later), other(scores.test, ()))
         if (walk(changed, rule).winners[:stage] != told[:stage]).any():
             return True
     return False

@@ -74,8 +74,9 @@ def study(
 def row(histories: Histories, scores: Scores | None = None) -> dict[str, Any]:
     """Of one rule, means over orders: "acc", "bwt", "fwt", "forgetting" of routing accuracy (0 for
     a domain that has not come, so FWT is 0), "flip_rate", "lost_rate", "cured_rate": means over
-    mounts, "stored_bytes" per domain, "by_order": ACC, BWT and flips of each; and, where TRA was
-    measured, "tra": the same of what the winner rebuilds, with its FWT."""
+    mounts, "stored_bytes" per domain, "by_order": ACC, BWT and flips of each; "code_length": ACC
+    and BWT of the winner's nats/token (a rise is worse); and, where TRA was measured, "tra": all of
+    what the winner rebuilds, with its FWT."""
     each = {name: _of_order(h, scores) for name, h in histories.items()}
     means = _means(list(each.values()))
     short = ("acc", "bwt", "flip_rate")
@@ -105,14 +106,25 @@ def before_routing(histories: Histories) -> dict[str, Any]:
 
 
 def timeline(history: History) -> list[dict]:
-    """[{"expert", "accuracy", "flips", "lost"}] after each mount; the first flips nothing."""
-    reached, moved = growth.accuracy(history), flips.rates(history)
+    """[{"expert", "accuracy", "flips", "lost", "nats", "own_nats", "tra", "own_tra"}] after each
+    mount; the first flips nothing.
+
+    nats/token and TRA of the winner and of the label's expert, means over the domains that are
+    there; the last two only where TRA was measured.
+    """
+    moved = flips.rates(history)
+    so_far = lambda r: [_short(r[k, : k + 1].mean()) for k in range(len(r))]
+    columns = {"accuracy": so_far(history.routed)}
+    for name, values in (("nats", history.residual), ("tra", history.tra)):
+        if values is not None:
+            columns[name] = so_far(history.of_winner(values))
+            columns[f"own_{name}"] = so_far(history.of_label(values))
     return [
         {
             "expert": name,
-            "accuracy": _short(reached[k]),
             "flips": _short(moved[0, k - 1]) if k else 0.0,
             "lost": _short(moved[1, k - 1]) if k else 0.0,
+            **{column: values[k] for column, values in columns.items()},
         }
         for k, name in enumerate(history.names)
     ]
@@ -159,6 +171,9 @@ def _of_order(history: History, scores: Scores | None) -> dict[str, Any]:
         "cured_rate": float(cured),
         "stored_bytes": history.stored / len(history.names),
     }
+    if history.residual is not None:
+        nats = figures.all_of(history.of_winner(history.residual))
+        found["code_length"] = {k: nats[k] for k in ("acc", "bwt")}
     if history.tra is not None:
         known = scores.base if scores else None
         base = None if known is None else np.array([known[n] for n in history.names])
