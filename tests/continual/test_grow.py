@@ -256,7 +256,7 @@ def test_killed_at_any_change_it_goes_on_and_loses_nothing(
 
 
 def test_removing_what_was_mounted_brings_all_routing_back_bit_for_bit(bank):
-    usual = {name: {1: (0.1, 9.0)} for name in KINDS}
+    usual = {name: {1: (0.1, 9.0, 0.0)} for name in KINDS}
     screen_file.write(bank, Screen({1: 0.5}, usual, 0.05, 0.0, 0.99, 1.0, 1.0, 100))
     fit = CandidateFit(1, 0.5, 0.0, None, 1.0, 1.0, 10)
     cascade_file.write(bank, fit, 0, KINDS, 0.0)
