@@ -54,8 +54,8 @@ def add_arguments(parser) -> None:
     add(
         "--start",
         choices=("noise", "nearest"),
-        default="noise",
-        help="what a new expert begins with: noise, or the nearest expert (default noise)",
+        default="nearest",
+        help="what a new expert begins with: noise, or the nearest expert (default nearest)",
     )
     add(
         "--steps",

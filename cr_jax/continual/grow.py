@@ -50,13 +50,13 @@ class Arrival(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class GrowOptions:
     """run_length: documents between false alarms, on average, at least.  tokens: that a new domain
-    must have.  start: what a new expert begins with, noise or the nearest expert.  steps: of its
+    must have.  start: what a new expert begins with, the nearest expert or noise.  steps: of its
     training; 0: as its text allows.  name: of new experts (NAME, NAME-2, ...; default new-1, ...).
     `UserError` for what cannot be."""
 
     run_length: float = RUN_LENGTH
     tokens: int = search.TOKENS
-    start: Literal["noise", "nearest"] = "noise"
+    start: Literal["noise", "nearest"] = "nearest"
     steps: int = 0
     name: str = ""
     dry_run: bool = False

@@ -292,6 +292,8 @@ def test_an_expert_begins_with_noise_or_with_the_nearest(bank, monkeypatch):
         tiny_grow.trained(path, new, workdir, say)
 
     monkeypatch.setattr(grow, "train_new", hear)
+    noise = dataclasses.replace(OPTIONS, start="noise", dry_run=True)
+    assert [e["start"] for e in of(grow.grow(bank, arrivals(STREAM), noise), "would")] == ["noise"]
     near = dataclasses.replace(OPTIONS, start="nearest", name="signs")
     said = grow.grow(bank, arrivals(STREAM), near)
     (domain,) = of(said, "found")
