@@ -19,7 +19,6 @@ from cr_jax.scoring.calibration import PERCENTILE
 from cr_jax.scoring.offsets import fit_offsets, least_offset
 
 NUMBER = 4  # bytes of a stored one
-TOKEN = 2  # bytes of a stored token id, for a vocabulary of up to 65,536
 
 
 @runtime_checkable
