@@ -78,7 +78,8 @@ def run(args) -> int:
     if not args.dry_run:
         check_own(args.bank)
     start_jax()
-    from cr_jax.continual.grow import Arrival, GrowOptions, grow
+    from cr_jax.continual.grow import grow
+    from cr_jax.continual.options import Arrival, GrowOptions
     from cr_jax.training.loop import Interrupted
 
     options = GrowOptions(

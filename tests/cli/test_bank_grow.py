@@ -11,7 +11,7 @@ from tiny_bank import contents
 
 from cr_jax.cli import main
 from cr_jax.continual import grow
-from cr_jax.continual.grow import GrowOptions
+from cr_jax.continual.options import GrowOptions
 
 
 @pytest.fixture(scope="module")
