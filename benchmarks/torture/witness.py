@@ -48,14 +48,14 @@ class Notes:
 
 
 def watch(notes: Notes, stop: int) -> None:
-    """Puts the witnesses in the places that `cr_jax.experiment.run` and the loop look up."""
+    """Puts the witnesses in the places that `experiment.compressors` and the loop look up."""
     import jax
 
-    from cr_jax.experiment import run as application
+    from cr_jax.experiment import compressors
     from cr_jax.training import loop
 
-    make = application.train_iterator
-    application.train_iterator = lambda *a, **k: Drawn(make(*a, **k), notes, stop)
+    make = compressors.train_iterator
+    compressors.train_iterator = lambda *a, **k: Drawn(make(*a, **k), notes, stop)
 
     def digest(state):
         leaves = jax.tree.leaves(state)

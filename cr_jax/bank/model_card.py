@@ -28,7 +28,7 @@ same tokenizer and model shape.
 ## Use
 
 ```
-pip install cr_jax
+pip install .    # in a checkout of cr_jax
 hf download OWNER/{name} --local-dir {name}
 cr-jax bank import --bank bank {name}
 cr-jax route --bank bank FILE

@@ -3,9 +3,10 @@
 import sysconfig
 from pathlib import Path
 
+from cr_jax.data import specs
 from cr_jax.data.finding import LeftOut, files_of, walk
 from cr_jax.data.hub import saved_files
-from cr_jax.data.specs import REGISTERED, Source
+from cr_jax.data.specs import Source
 from cr_jax.errors import UserError
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -32,7 +33,7 @@ def source_files(source: Source, left_out: LeftOut) -> list[tuple[Path, str]]:
 
     Empty for a registered source.  `UserError` where there are none.
     """
-    if source.kind in REGISTERED:
+    if source.kind in specs.REGISTERED:
         return []
     if source.kind == "stdlib":
         root = Path(sysconfig.get_path("stdlib"))

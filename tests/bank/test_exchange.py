@@ -1,18 +1,21 @@
 """A bank goes to the Hub's folders and comes back byte for byte; what does not fit is refused."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 import safetensors.numpy
 import tiny_bank
+import tiny_huggingface
 from tiny_bank import contents, leaves, refuses
 
 import cr_jax
-from cr_jax.bank import ExpertBank, cascade_file, pretrained
+from cr_jax.bank import Expert, ExpertBank, cascade_file, pretrained
 from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.bank.exchange import export, import_exports, is_export
 from cr_jax.cli import main
+from cr_jax.data.tokenizers import HuggingFaceTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +185,20 @@ def test_the_command_line(exported, tmp_path, capsys):
     assert "already has an expert 'e0'" in capsys.readouterr().err
     assert main(["bank", "import", "--bank", str(pretrained.folder()), str(tmp_path / "out")]) == 2
     assert "ships with cr_jax" in capsys.readouterr().err
+
+
+def test_a_bank_keeps_a_tokenizer_of_hugging_face(tmp_path):
+    """Also through an export, where its file is what others read it from."""
+    data = tiny_huggingface.byte_level()
+    tokenizer = HuggingFaceTokenizer(data)
+    model = dataclasses.replace(tiny_bank.TINY, vocab_size=384)
+    made = ExpertBank.create(tmp_path / "bank", model, tokenizer)
+    params = tiny_bank.one(tiny_bank.fresh(1, model), 0)
+    made.add(Expert("e0", params, tiny_bank.FLAT))
+    export(tmp_path / "bank", tmp_path / "out")
+    assert (tmp_path / "out/experts/e0/tokenizer/tokenizer.json").read_bytes() == data
+    again = cr_jax.load(tmp_path / "out" / "experts" / "e0").tokenizer
+    assert (again.kind, again.fingerprint) == ("huggingface", tokenizer.fingerprint)
+    file = tmp_path / "bank" / "tokenizer" / "tokenizer.json"
+    file.write_bytes(data.replace(b"1.0", b"1.1"))
+    refuses(lambda: ExpertBank.load(tmp_path / "bank"), "changed or cut short")

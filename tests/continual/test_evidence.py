@@ -26,7 +26,7 @@ def run(seed, strange=lambda random, t: False, known=100, most=3000, run_length=
 
 @pytest.mark.parametrize("known", [20, 100])
 def test_the_mean_run_length_between_false_alarms_is_at_least_what_was_asked_for(known):
-    lengths = [run(seed, known=known) for seed in range(60)]
+    lengths = [run(seed, known=known) for seed in range(40)]
     error = np.std(lengths) / np.sqrt(len(lengths))
     assert np.mean(lengths) - 3 * error > RUN_LENGTH
     assert np.mean(lengths) < 20 * RUN_LENGTH  # and the test is not deaf
