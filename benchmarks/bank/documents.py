@@ -37,26 +37,36 @@ MOST = 8_000_000  # tokens that are read of a split
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes --out; the exit status."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--config", required=True)
-    p.add_argument("--bank", default=str(pretrained.folder()))
-    p.add_argument("--split", default="test", choices=("valid", "test"))
-    p.add_argument("--documents", type=int, default=40, help="of each domain")
-    p.add_argument("--windows", type=int, default=16, help="first windows of a document")
+    add_arguments(p)
     p.add_argument("--alpha", type=float, default=0.05)
-    p.add_argument("--unseen", nargs="*", default=[], metavar="NAME")
     p.add_argument("--out", required=True)
     a, overrides = p.parse_known_args(arguments)
     a.overrides = overrides
     return answered("benchmarks.bank.documents", run, a, arguments)
 
 
-def run(a: argparse.Namespace, command: str) -> None:
-    """Measures and writes."""
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The flags that say which documents are read."""
+    p.add_argument("--config", required=True)
+    p.add_argument("--bank", default=str(pretrained.folder()))
+    p.add_argument("--split", default="test", choices=("valid", "test"))
+    p.add_argument("--documents", type=int, default=40, help="of each domain")
+    p.add_argument("--windows", type=int, default=16, help="first windows of a document")
+    p.add_argument("--unseen", nargs="*", default=[], metavar="NAME")
+
+
+def experiment(a: argparse.Namespace) -> Experiment:
+    """The config, with the further domains that are named."""
     raw = load(a.config, a.overrides)
     for name in a.unseen:
         spec = f"jsonl:{{root}}/{name}/{a.split}.jsonl.zst"
         raw.data.unseen[name] = settings.domain(valid=spec, test=spec)
-    e = settings.build(raw)
+    return settings.build(raw)
+
+
+def run(a: argparse.Namespace, command: str) -> None:
+    """Measures and writes."""
+    e = experiment(a)
     bank = ExpertBank.load(a.bank, lms=False)
     plain = bank.changed(
         experts=tuple(dataclasses.replace(x, own_documents=None) for x in bank.experts)
@@ -67,7 +77,7 @@ def run(a: argparse.Namespace, command: str) -> None:
         known = name in bank.names
         if name in e.data.domains and not known:
             raise UserError(f"the bank has no expert {name!r}: give the config it was made by")
-        row = judged(bank, plain, _documents(e, bank, name, a), a)
+        row = judged(bank, plain, documents_of(e, bank, name, a), a)
         found["known" if known else "unknown"][name] = row
         print(f"{name:16s} {json.dumps(row)}", flush=True)
     rate = lambda of, key: float(np.mean([r[key] / r["documents"] for r in of.values()]))
@@ -123,7 +133,8 @@ def judged(bank: ExpertBank, plain: ExpertBank, documents: Windows, a) -> dict:
     }
 
 
-def _documents(e: Experiment, bank: ExpertBank, name: str, a) -> Windows:
+def documents_of(e: Experiment, bank: ExpertBank, name: str, a) -> Windows:
+    """First windows of documents of a domain, evenly spread over the split."""
     window, pad = bank.model.window, bank.tokenizer.pad_id
     with tempfile.TemporaryDirectory() as cache:
         specs = held_out_spec(e, name, a.split).placed(e.data.root)

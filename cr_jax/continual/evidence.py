@@ -21,8 +21,8 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from cr_jax.bank import Expert
 from cr_jax.errors import UserError
-from cr_jax.scoring.calibration import Calibration
 
 BETS = (0.25, 0.5, 0.75)  # strong and weak: nobody knows how strange new text will be
 RUN_LENGTH = 1000.0  # documents between false alarms
@@ -46,10 +46,12 @@ def bets(q: float) -> Float[np.ndarray, " K"]:
     return k * q ** (k - 1)
 
 
-def calibrated(calibration: Calibration) -> int:
-    """How many validation residuals stand behind an expert's p-values: its documents, or windows
-    where it has too few of them."""
-    given = calibration.documents or calibration.residuals
+def calibrated(expert: Expert) -> int:
+    """How many validation texts stand behind an expert's p-values: its documents with margins, or
+    without, or windows where it has too few of them."""
+    if expert.own_documents is not None:
+        return max(len(values) for values in expert.own_documents.margins.values())
+    given = expert.calibration.documents or expert.calibration.residuals
     return max(len(values) for values in given.values())
 
 

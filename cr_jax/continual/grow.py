@@ -197,7 +197,7 @@ class Grower:
     def _load(self) -> None:
         self.bank = ExpertBank.load(self.path, lms=False)
         self.router = ManyRouter.of_bank(self.bank, exact=True)
-        self._calibrated = {n: calibrated(c) for n, c in self.bank.calibration.items()}
+        self._calibrated = {e.name: calibrated(e) for e in self.bank.experts}
 
     def _routed(self, key: str, name: str, form: str, route: Any) -> None:
         if isinstance(route, UserError):

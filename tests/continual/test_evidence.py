@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from tiny_bank import refuses
 
+from cr_jax.bank import Expert
 from cr_jax.continual.evidence import BETS, SequentialTest, bets, calibrated, rank
 from cr_jax.scoring.calibration import Calibration
+from cr_jax.scoring.own_documents import OwnDocuments
 
 RUN_LENGTH = 40
 
@@ -88,8 +90,14 @@ def test_an_alarm_begins_anew_and_a_document_can_be_taken_out():
 
 def test_documents_stand_behind_p_values_where_there_are_any():
     windows = {8: np.arange(1.0, 31), 16: np.arange(1.0, 51)}
-    assert calibrated(Calibration(windows)) == 50
-    assert calibrated(Calibration(windows, {2: np.linspace(0, 1, 25)})) == 25
+    of = lambda *given, own=None: calibrated(
+        Expert("e", {}, Calibration(*given), own_documents=own)
+    )
+    assert of(windows) == 50
+    documents = {2: np.linspace(0, 1, 25)}
+    assert of(windows, documents) == 25
+    margins = {1: np.linspace(1, 2, 22)}
+    assert of(windows, documents, own=OwnDocuments(("f",), margins, margins)) == 22
 
 
 @pytest.mark.parametrize("run_length", [0.0, 0.99, float("inf"), float("nan")])
