@@ -279,7 +279,7 @@ def shipped_weights() -> str:
 @table("shipped-documents")
 def shipped_documents() -> str:
     """Share of whole documents called unknown at alpha 0.05."""
-    found = read("pretrained_documents.json")
+    found = read("pretrained_documents_residual.json")
     unseen = {
         "code_java": "Java",
         "code_c": "C",
@@ -310,6 +310,23 @@ def shipped_documents() -> str:
         ]
     )
     return markdown(["", "ten known domains", *unseen.values()], rows)
+
+
+@table("margins")
+def margins() -> str:
+    """Share of whole documents called unknown, by residual and margin and by the residual alone."""
+    found = read("pretrained_documents.json")
+    share = lambda row, key: percent(row[key] / row["documents"])
+    rows = [
+        [kind, name, share(row, "by_residual"), share(row, "called_unknown")]
+        for kind, of in (("known", found["known"]), ("unknown", found["unknown"]))
+        for name, row in of.items()
+    ]
+    means = [
+        [f"mean, {kind}", "", percent(found["by_residual"][key]), percent(found[key])]
+        for kind, key in (("known", "false_alarms"), ("unknown", "refused"))
+    ]
+    return markdown(["", "domain", "residual alone", "residual and margin"], [*rows, *means])
 
 
 def demo_rows(found: dict) -> dict[str, str | None]:

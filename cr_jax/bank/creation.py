@@ -26,7 +26,7 @@ from cr_jax.bank.removal import CASCADE, EXPERTS, INDEX, OWN, SCREEN
 from cr_jax.errors import UserError
 from cr_jax.host.files import expanded, fresh_folder, write_sealed
 from cr_jax.host.inside import Inside
-from cr_jax.host.locks import HELD, LOCK, exclusive
+from cr_jax.host.locks import GROWING, HELD, LOCK, exclusive
 
 
 def create_folder(
@@ -152,7 +152,7 @@ def _empty(bank: Inside, files: BankFolder) -> None:
                 tokenizer.delete(name)
     for folder in (EXPERTS, TOKENIZER):
         bank.delete_folder(folder)
-    own = (CASCADE, SCREEN, OWN, LOCK, HELD, INDEX)  # last what proves the rest
+    own = (CASCADE, SCREEN, OWN, GROWING, LOCK, HELD, INDEX)  # last what proves the rest
     if set(bank.names()) <= set(own):
         for name in own:
             bank.delete(name)

@@ -23,16 +23,18 @@ class Screen:
     """What of a document its bigram residuals say for certain, as measured (`routing.screen`).
 
     margins: number of first windows -> nats/token above the lowest bigram model, within which the
-    exact winner was.  usual: expert -> number of first windows -> (low, high) nats/token by its
-    bigram model, between which its own documents were known at `alpha`; none: experts judge.
+    exact winner was.  usual: expert -> number of first windows -> (low, high, lead): nats/token by
+    its bigram model, between which its own documents were known at `alpha` where the next bigram
+    model needed at least `lead` more; none: experts judge.
     few: number of first windows -> experts that won too few documents of them for a margin against
-    them, which are candidates for all.  typicality_weight: that the bank ranked by.
+    them, which have the margin of fewer windows, or
+    are candidates for all.  typicality_weight: that the bank ranked by.
     agreement: share of `documents` whose expert and known or unknown are then as in exact routing,
     at least `at_least`; decided: share without an expert.  `UserError` for what cannot be.
     """
 
     margins: Mapping[int, float]
-    usual: Mapping[str, Mapping[int, tuple[float, float]]]
+    usual: Mapping[str, Mapping[int, tuple[float, float, float]]]
     alpha: float
     typicality_weight: float
     at_least: float
@@ -42,14 +44,14 @@ class Screen:
     few: Mapping[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        pairs = [pair for own in self.usual.values() for pair in own.values()]
-        numbers = [*self.margins.values(), *(x for pair in pairs for x in pair)]
+        ranges = [x for own in self.usual.values() for x in own.values()]
+        numbers = [*self.margins.values(), *(x for usual in ranges for x in usual)]
         shares = (self.alpha, self.at_least, self.agreement, self.decided)
         if (
             not self.margins
             or not all(math.isfinite(x) and x >= 0 for x in numbers)
             or not all(0 <= x <= 1 for x in shares)
-            or not all(low <= high for low, high in pairs)
+            or not all(low <= high for low, high, _ in ranges)
             or not all(k >= 1 for own in (self.margins, *self.usual.values()) for k in own)
             or self.documents < 0
             or not set(self.few) <= set(self.margins)
@@ -103,7 +105,7 @@ def read_of(files: BankFolder) -> Screen | None:
         made = Screen(
             {int(k): float(x) for k, x in raw["margins"].items()},
             {
-                name: {int(k): (float(low), float(high)) for k, (low, high) in own.items()}
+                name: {int(k): _range(*usual) for k, usual in own.items()}
                 for name, own in raw["usual"].items()
             },
             documents=int(raw["documents"]),
@@ -115,6 +117,11 @@ def read_of(files: BankFolder) -> Screen | None:
     if odd := set(made.usual) ^ set(files.names):
         raise UserError(f"{path} is of other experts, see {sorted(odd)[0]}: fit it again")
     return made
+
+
+def _range(low, high, lead=0.0) -> tuple[float, float, float]:
+    """Older files have no lead."""
+    return float(low), float(high), float(lead)
 
 
 def found(files: BankFolder) -> Screen | UserError | None:

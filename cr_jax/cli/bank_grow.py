@@ -54,8 +54,8 @@ def add_arguments(parser) -> None:
     add(
         "--start",
         choices=("noise", "nearest"),
-        default="noise",
-        help="what a new expert begins with: noise, or the nearest expert (default noise)",
+        default="nearest",
+        help="what a new expert begins with: noise, or the nearest expert (default nearest)",
     )
     add(
         "--steps",
@@ -78,7 +78,8 @@ def run(args) -> int:
     if not args.dry_run:
         check_own(args.bank)
     start_jax()
-    from cr_jax.continual.grow import Arrival, GrowOptions, grow
+    from cr_jax.continual.grow import grow
+    from cr_jax.continual.options import Arrival, GrowOptions
     from cr_jax.training.loop import Interrupted
 
     options = GrowOptions(

@@ -175,13 +175,15 @@ def _size(found) -> str:
 
 def line(name: str, found, rule: str) -> str:
     """The answer for one text, as the epilog describes it."""
-    from cr_jax.routing.result import BIGRAMS, TOO_LOW
+    from cr_jax.routing.result import BIGRAMS, TOO_LOW, TOO_NEAR
 
     why = (
         f"; nothing to judge: {found.reason}"
         if found.nothing_to_judge
         else "; too predictable"
         if found.reason == TOO_LOW
+        else "; others are near"
+        if found.reason == TOO_NEAR
         else ""
     )
     winner = found.expert or f"unknown (nearest {found.nearest}{why})"

@@ -11,23 +11,23 @@ expert and not how one comes to be.
 """
 
 import contextlib
-import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cr_jax.bank import ExpertBank
 from cr_jax.bank.entry_checks import check_own
-from cr_jax.bank.files import BankFolder, check_name, writable
+from cr_jax.bank.files import BankFolder, writable
 from cr_jax.continual import buffer as buffers
 from cr_jax.continual import search
-from cr_jax.continual.evidence import RUN_LENGTH, SequentialTest, calibrated
+from cr_jax.continual.evidence import SequentialTest, calibrated
 from cr_jax.continual.history import Event, History
 from cr_jax.continual.journal import cannot_write
+from cr_jax.continual.options import Arrival, GrowOptions
 from cr_jax.continual.reading import Postponed, Skipped, read
 from cr_jax.errors import UserError
 from cr_jax.experiment.new_experts import NewExperts, train_new
@@ -40,41 +40,10 @@ ROUND = 32  # documents that are routed together
 PATIENCE = 4  # times the tokens asked for, in which an alarm must find a domain
 
 
-class Arrival(NamedTuple):
-    """A document: its name for people; its text, a path, or what is wrong with it."""
-
-    name: str
-    text: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class GrowOptions:
-    """run_length: documents between false alarms, on average, at least.  tokens: that a new domain
-    must have.  start: what a new expert begins with, noise or the nearest expert.  steps: of its
-    training; 0: as its text allows.  name: of new experts (NAME, NAME-2, ...; default new-1, ...).
-    `UserError` for what cannot be."""
-
-    run_length: float = RUN_LENGTH
-    tokens: int = search.TOKENS
-    start: Literal["noise", "nearest"] = "noise"
-    steps: int = 0
-    name: str = ""
-    dry_run: bool = False
-
-    def __post_init__(self):
-        SequentialTest(self.run_length)
-        if self.tokens < 1 or self.steps < 0:
-            raise UserError("tokens must be at least 1, and steps 0 (as the text allows) or more")
-        if self.start not in ("noise", "nearest"):
-            raise UserError(f"start={self.start!r}: an expert begins with 'noise' or 'nearest'")
-        if self.name:
-            check_name(self.name)
-
-
 def grow(
     bank: str | os.PathLike,
     documents: Iterable[Arrival],
-    options: GrowOptions = GrowOptions(),
+    options: GrowOptions | None = None,
     say: Callable[[Event], None] = lambda event: None,
     buffer: str | os.PathLike | None = None,
 ) -> list[Event]:
@@ -86,7 +55,7 @@ def grow(
     `UserError` where the bank cannot grow: it ships with the package, another grower works on it,
     the buffer is another bank's, the disk is full; `training.loop.Interrupted` as `train_new`.
     """
-    files = BankFolder(bank)
+    options, files = options or GrowOptions(), BankFolder(bank)
     if not files.names:
         raise UserError(f"the bank {bank} has no expert to route by: train the first ones")
     with contextlib.ExitStack() as stack:

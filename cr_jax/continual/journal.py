@@ -48,7 +48,6 @@ class Journal:
             try:
                 if os.write(file, line) < len(line):
                     raise OSError(28, "No space left on device")
-                os.fsync(file)
             except OSError:
                 with contextlib.suppress(OSError):
                     os.ftruncate(file, size)

@@ -24,7 +24,7 @@ from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.document import Text
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.other_rule import by_rule
-from cr_jax.routing.result import TOO_LOW, Route
+from cr_jax.routing.result import TOO_LOW, TOO_NEAR, Route
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.wording import Wording, wording
 
@@ -126,6 +126,11 @@ class Explanation:
             return (
                 f"unknown: too predictable, there is less in it than in the own text of the "
                 f"nearest expert, {route.nearest} ({lead}; {p}, below alpha = {self.alpha:g})"
+            )
+        if route.reason == TOO_NEAR:
+            return (
+                f"unknown: other experts need little more than the nearest, {route.nearest} "
+                f"({lead}), which leads by more on its own text ({p}, below alpha = {self.alpha:g})"
             )
         if route.expert is None:
             return (

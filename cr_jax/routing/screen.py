@@ -3,13 +3,14 @@
     bigram residuals [D, E] -> the experts that may win; whether one of them is certain, and known
 
 Of a document's bigram residual two things are certain enough: an expert whose bigram model lies
-more than a margin above the lowest does not win, and where one expert is left and its bigram
-residual is usual for its own documents, they know the text.  Margin and usual range are measured
-against exact routing on validation documents.  numpy only.  Not in the paper.
+more than a margin above the lowest does not win, and where one expert is left, and its bigram
+residual and the lead of it are usual for its own documents, they know the text.  Margin and usual
+range are measured against exact routing on validation documents.  numpy only.  Not in the paper.
 Letters: D documents, E experts.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from cr_jax.bank.screen_file import Screen
 from cr_jax.errors import UserError
 from cr_jax.scoring.calibration import FEWEST
 
+LEAD = 0.1  # share of an expert's documents that lead by too little to be usual without a look
 LOW = 0.01  # share of an expert's documents that are too predictable to be usual without a look
 HIGH = 0.85  # share of those that are cheap enough to be usual, at most
 SLACK = 0.05  # of them, between the dearest usual one and the cheapest that its expert refused
@@ -62,14 +64,16 @@ def decide(
         return Verdicts(candidates, certain)
     nearest = residuals.argmin(1)
     lowest = residuals.min(1)
+    leads = _leads(residuals)
     for k, upto in _buckets(screen.margins):
         at = np.flatnonzero((windows >= k) & (windows < upto))
         few = np.array([name in screen.few.get(k, ()) for name in names], bool)
-        candidates[at] = (residuals[at] <= lowest[at, None] + screen.margins[k]) | few
+        margin = np.array([_margin_of(screen, name, k) for name in names])
+        candidates[at] = residuals[at] <= lowest[at, None] + margin
         usual = np.array([_upto(screen.usual[name], k) for name in names])
-        low, high = usual[nearest[at]].T
+        low, high, lead = usual[nearest[at]].T
         alone = (candidates[at].sum(1) == 1) & ~few[nearest[at]]
-        certain[at] = alone & (low <= lowest[at]) & (lowest[at] <= high)
+        certain[at] = alone & (low <= lowest[at]) & (lowest[at] <= high) & (lead <= leads[at])
     # What is known at one alpha is known at every smaller one.
     return Verdicts(candidates, certain & (alpha <= screen.alpha))
 
@@ -84,7 +88,7 @@ def fit(
     """The screen of a bank.  Its margins hold the exact winner of `at_least` of the documents.
 
     measured: by number of first windows; of fewer than `DOCUMENTS` documents nothing is certain,
-    nor against an expert that won fewer than `FEWEST` of them, which is always a candidate.
+    nor against an expert that won fewer than `FEWEST` of them, beyond the margin of fewer windows.
     `UserError` when there are no more of any length.
     """
     most = max((len(m.winner) for m in measured.values()), default=0)
@@ -124,23 +128,41 @@ def _margin(measured: Measured, at_least: float) -> float:
     return float(SPARE * np.sort(needed)[::-1][missed])
 
 
-def _usual(measured: Measured, expert: int) -> tuple[float, float] | None:
-    """(low, high) of the documents that are nearest to an expert; None: too few to say."""
+def _margin_of(screen: Screen, name: str, k: int) -> float:
+    """Within which an expert may win documents of k windows: where it won too few of them, the
+    margin of the most windows of which it won enough, for it shrinks with the length; infinite
+    where there are none."""
+    enough = [j for j in screen.margins if j <= k and name not in screen.few.get(j, ())]
+    return screen.margins[max(enough)] if enough else math.inf
+
+
+def _leads(residuals: Float[np.ndarray, "D E"]) -> Float[np.ndarray, " D"]:
+    """How much more than the lowest the next one needs, nats/token; infinite for one expert."""
+    if residuals.shape[1] == 1:
+        return np.full(len(residuals), np.inf)
+    lowest, second = np.partition(residuals, 1, axis=1)[:, :2].T
+    return second - lowest
+
+
+def _usual(measured: Measured, expert: int) -> tuple[float, float, float] | None:
+    """(low, high, lead) of the documents that are nearest to an expert; None: too few to say."""
     residuals, _, known = measured
-    own = residuals.argmin(1) == expert
+    own, leads = residuals.argmin(1) == expert, _leads(residuals)
+    if own.sum() < FEWEST:
+        return None
+    lead = float(np.quantile(leads[own], LEAD)) if np.isfinite(leads[own]).all() else 0.0
+    own &= leads >= lead
     order = np.argsort(residuals[own, expert])
     sizes, refused = residuals[own, expert][order], np.flatnonzero(~known[own][order])
-    if len(sizes) < FEWEST:
-        return None
     first = refused[0] / len(sizes) - SLACK if len(refused) else 1.0
     last = int(min(HIGH, first) * len(sizes)) - 1
     begin = int(LOW * len(sizes))
-    return (float(sizes[begin]), float(sizes[last])) if last > begin else None
+    return (float(sizes[begin]), float(sizes[last]), lead) if last > begin else None
 
 
-def _upto(usual: Mapping[int, tuple[float, float]], k: int) -> tuple[float, float]:
+def _upto(usual: Mapping[int, tuple[float, float, float]], k: int) -> tuple[float, float, float]:
     """The range of the most windows that are no more than k; one that holds nothing: none."""
-    return usual[max(at)] if (at := [j for j in usual if j <= k]) else (np.inf, -np.inf)
+    return usual[max(at)] if (at := [j for j in usual if j <= k]) else (np.inf, -np.inf, 0.0)
 
 
 def _buckets(margins: Mapping[int, float]) -> list[tuple[int, float]]:

@@ -76,7 +76,7 @@ def said(made: Screen) -> str:
     """A line about a screen."""
     longest = max(made.margins)
     few = made.few.get(longest, ())
-    more = f"; too few documents of {', '.join(few)}: always candidates" if few else ""
+    more = f"; too few documents of {', '.join(few)} of {longest} windows" if few else ""
     return (
         f"screen: bigram models alone decide {made.decided:.0%} of {made.documents:,} beginnings "
         f"of validation documents, and agree with exact routing in {made.agreement:.2%}{more}"

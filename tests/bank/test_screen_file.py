@@ -15,7 +15,7 @@ from cr_jax.routing.chosen import bigram_bank
 
 GOOD = Screen(
     {2: 0.25, 4: 0.125},
-    {"e0": {2: (1.0, 4.5), 4: (1.5, 4.0)}, "e1": {}},
+    {"e0": {2: (1.0, 4.5, 0.5), 4: (1.5, 4.0, 0.0)}, "e1": {}},
     alpha=0.05,
     typicality_weight=0.0,
     at_least=0.999,

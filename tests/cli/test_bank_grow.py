@@ -11,7 +11,7 @@ from tiny_bank import contents
 
 from cr_jax.cli import main
 from cr_jax.continual import grow
-from cr_jax.continual.grow import GrowOptions
+from cr_jax.continual.options import GrowOptions
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +93,9 @@ def test_its_words_are_handed_over_and_a_stop_is_status_130(bank, capsys, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(grow, "grow", stopped)
-    words = ["--run-length", 50, "--tokens", 7, "--start", "nearest", "--steps", 9]
+    words = ["--run-length", 50, "--tokens", 7, "--start", "noise", "--steps", 9]
     assert run(bank, "--inbox", "-", *words, "--name", "law", "--buffer", "b") == 130
     assert "run the same command" in capsys.readouterr().err
     ((path, _, options, _, place),) = heard
     assert (path, place) == (str(bank), "b")
-    assert options == GrowOptions(50.0, 7, "nearest", 9, "law")
+    assert options == GrowOptions(50.0, 7, "noise", 9, "law")

@@ -20,7 +20,8 @@ from cr_jax.bank.entry_checks import unused_fits
 from cr_jax.bank.files import BankFolder
 from cr_jax.bank.screen_file import Screen
 from cr_jax.continual import events, grow
-from cr_jax.continual.grow import Arrival, beside
+from cr_jax.continual.grow import beside
+from cr_jax.continual.options import Arrival, GrowOptions
 from cr_jax.data.encodings import NotText
 from cr_jax.errors import UserError
 from cr_jax.host.inside import Inside
@@ -256,7 +257,7 @@ def test_killed_at_any_change_it_goes_on_and_loses_nothing(
 
 
 def test_removing_what_was_mounted_brings_all_routing_back_bit_for_bit(bank):
-    usual = {name: {1: (0.1, 9.0)} for name in KINDS}
+    usual = {name: {1: (0.1, 9.0, 0.0)} for name in KINDS}
     screen_file.write(bank, Screen({1: 0.5}, usual, 0.05, 0.0, 0.99, 1.0, 1.0, 100))
     fit = CandidateFit(1, 0.5, 0.0, None, 1.0, 1.0, 10)
     cascade_file.write(bank, fit, 0, KINDS, 0.0)
@@ -292,6 +293,8 @@ def test_an_expert_begins_with_noise_or_with_the_nearest(bank, monkeypatch):
         tiny_grow.trained(path, new, workdir, say)
 
     monkeypatch.setattr(grow, "train_new", hear)
+    noise = dataclasses.replace(OPTIONS, start="noise", dry_run=True)
+    assert [e["start"] for e in of(grow.grow(bank, arrivals(STREAM), noise), "would")] == ["noise"]
     near = dataclasses.replace(OPTIONS, start="nearest", name="signs")
     said = grow.grow(bank, arrivals(STREAM), near)
     (domain,) = of(said, "found")
@@ -310,7 +313,7 @@ def test_an_expert_begins_with_noise_or_with_the_nearest(bank, monkeypatch):
     ],
 )
 def test_bad_options_are_one_line(wrong, said):
-    refuses(functools.partial(grow.GrowOptions, **wrong), said)
+    refuses(functools.partial(GrowOptions, **wrong), said)
 
 
 def test_a_bank_without_experts_or_a_damaged_buffer_is_one_line(bank, tmp_path):

@@ -10,7 +10,7 @@ from cr_jax.routing.screen import DOCUMENTS, FEWEST, HIGH, SPARE, Measured, deci
 NAMES = ("a", "b", "c")
 SCREEN = Screen(
     {2: 0.5, 4: 0.25},
-    {"a": {2: (1.0, 3.0), 4: (1.0, 2.0)}, "b": {2: (1.0, 3.0)}, "c": {}},
+    {"a": {2: (1.0, 3.0, 0.5), 4: (1.0, 2.0, 0.3)}, "b": {2: (1.0, 3.0, 0.0)}, "c": {}},
     alpha=0.05,
     typicality_weight=0.0,
     at_least=0.999,
@@ -33,6 +33,7 @@ def test_one_candidate_with_a_usual_residual_is_certain():
     assert verdict([2, 2.4, 4], 2) == ([True, True, False], False)
     assert verdict([2, 2.4, 4], 4) == ([True, False, False], True)  # the margin of longer texts
     assert verdict([4, 2.9, 4], 9) == ([False, True, False], True)  # the longest that was measured
+    assert verdict([2, 2.28, 4], 4) == ([True, False, False], False)  # leads by too little
     assert verdict([4, 4, 2], 9) == ([False, False, True], False)  # nothing is usual for c
 
 
@@ -60,8 +61,7 @@ def fitted(at_least=0.999, **how):
 
 def test_the_usual_range_ends_before_the_cheapest_text_that_was_refused():
     made = fitted()
-    low, high = made.usual["a"][2]
-    assert (low, high) == pytest.approx((1.01, 1 + HIGH - 0.01))
+    assert made.usual["a"][2] == pytest.approx((1.01, 1 + HIGH - 0.01, 4.0))
     assert made.margins[2] == 0 and made.agreement == 1 and made.documents == 200
     assert made.decided == pytest.approx(HIGH - 0.01)
     refused = fitted(refused=[60, 90])
@@ -69,11 +69,32 @@ def test_the_usual_range_ends_before_the_cheapest_text_that_was_refused():
     assert "a" in fitted(refused=[0]).usual and fitted(refused=[0]).usual["a"] == {}
 
 
+def test_text_of_a_near_domain_is_not_certain_by_its_residual():
+    """Documents that were refused for a small lead do not shorten the range of the others."""
+    residuals, winner, known = documents()
+    residuals[:5, 1] = residuals[:5, 0] + 0.6  # as cheap as usual, and the other is near
+    known[:5] = False
+    made = fit({2: Measured(residuals, winner, known)}, ("a", "b"), 0.05, 0.0, 0.999)
+    _, high, lead = made.usual["a"][2]
+    assert high > 1.7 and lead > 0.6 and made.agreement == 1
+
+
 def test_the_margin_holds_the_winner_of_as_many_as_asked_for():
     assert fitted(wrong=[3]).margins[2] == pytest.approx(SPARE * 4)
     assert fitted(wrong=[3], at_least=0.99).margins[2] == 0
     assert fitted(wrong=[3], at_least=0.99).agreement == 199 / 200
     assert fitted(wrong=[3], at_least=0).margins[2] == 0
+
+
+def test_an_expert_with_few_long_documents_has_the_margin_of_shorter_ones():
+    whole = documents(wrong=[3])  # b wins a text that its bigram model finds 4 nats too dear
+    some = Measured(*(x[: 100 + FEWEST - 1] for x in documents()))
+    made = fit({1: whole, 2: some}, ("a", "b"), 0.05, 0.0, 0.999)
+    assert made.few == {2: ("b",)} and made.margins == pytest.approx({1: SPARE * 4, 2: 0.0})
+    two = lambda residuals: decide(made, ("a", "b"), np.array([residuals]), np.array([2]), 0.05)
+    assert two([1.5, 1.5 + 4.9]).candidates.tolist() == [[True, True]]
+    assert two([1.5, 1.5 + 5.1]).candidates.tolist() == [[True, False]]
+    assert two([1.5, 1.5 + 5.1]).certain.all() and not two([9.0, 1.2]).certain.any()
 
 
 def test_few_documents_decide_nothing():

@@ -1,0 +1,142 @@
+"""Whole documents of domains that a stored bank knows, and of others: what is called unknown?
+
+    python -m benchmarks.bank.documents --config configs/pretrained.py --config.data.root=DATA \\
+        --out results/pretrained_documents.json [--bank BANK] [--split test] [--documents 40] \\
+        [--unseen code_c scientific ...]
+
+Documents of the config's domains and of `config.data.unseen`, evenly spread over a split, by their
+first windows (`--windows`); --unseen: further domains below DATA, in folders of these names.  Each
+document is scored once and judged twice: as the bank does, and by its residual alone.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.results import answered, commit, versions, write
+from cr_jax import config as settings
+from cr_jax import router
+from cr_jax.bank import ExpertBank, pretrained
+from cr_jax.config import Experiment
+from cr_jax.config.command_line import load
+from cr_jax.data import Windows, document_windows, load_corpus
+from cr_jax.data.corpus_specs import held_out_spec
+from cr_jax.errors import UserError
+from cr_jax.routing.document import Totals
+from cr_jax.routing.options import RouteOptions
+from cr_jax.scoring.batching import BatchSizes
+
+MOST = 8_000_000  # tokens that are read of a split
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes --out; the exit status."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--config", required=True)
+    p.add_argument("--bank", default=str(pretrained.folder()))
+    p.add_argument("--split", default="test", choices=("valid", "test"))
+    p.add_argument("--documents", type=int, default=40, help="of each domain")
+    p.add_argument("--windows", type=int, default=16, help="first windows of a document")
+    p.add_argument("--alpha", type=float, default=0.05)
+    p.add_argument("--unseen", nargs="*", default=[], metavar="NAME")
+    p.add_argument("--out", required=True)
+    a, overrides = p.parse_known_args(arguments)
+    a.overrides = overrides
+    return answered("benchmarks.bank.documents", run, a, arguments)
+
+
+def run(a: argparse.Namespace, command: str) -> None:
+    """Measures and writes."""
+    raw = load(a.config, a.overrides)
+    for name in a.unseen:
+        spec = f"jsonl:{{root}}/{name}/{a.split}.jsonl.zst"
+        raw.data.unseen[name] = settings.domain(valid=spec, test=spec)
+    e = settings.build(raw)
+    bank = ExpertBank.load(a.bank, lms=False)
+    plain = bank.changed(
+        experts=tuple(dataclasses.replace(x, own_documents=None) for x in bank.experts)
+    )
+    found = {"known": {}, "unknown": {}}
+    every = (*e.data.domains, *(n for n, of in e.data.unseen.items() if getattr(of, a.split)))
+    for name in every:
+        known = name in bank.names
+        if name in e.data.domains and not known:
+            raise UserError(f"the bank has no expert {name!r}: give the config it was made by")
+        row = judged(bank, plain, _documents(e, bank, name, a), a)
+        found["known" if known else "unknown"][name] = row
+        print(f"{name:16s} {json.dumps(row)}", flush=True)
+    rate = lambda of, key: float(np.mean([r[key] / r["documents"] for r in of.values()]))
+    known, unknown = found["known"], found["unknown"]
+    write(
+        a.out,
+        json.dumps(
+            {
+                **found,
+                "accuracy": sum(r["nearest"].get(n, 0) for n, r in known.items())
+                / sum(r["documents"] for r in known.values()),
+                "false_alarms": rate(known, "called_unknown"),
+                "refused": rate(unknown, "called_unknown"),
+                "by_residual": {
+                    "false_alarms": rate(known, "by_residual"),
+                    "refused": rate(unknown, "by_residual"),
+                },
+                "alpha": a.alpha,
+                "windows": a.windows,
+                "command": command.replace(str(e.data.root), "DATA"),
+                "commit": commit(),
+                "versions": versions(),
+            },
+            indent=1,
+        )
+        + "\n",
+    )
+
+
+def judged(bank: ExpertBank, plain: ExpertBank, documents: Windows, a) -> dict:
+    """{"documents", "called_unknown", "by_residual", "nearest": expert -> documents} of one
+    domain."""
+    options, sizes = RouteOptions(alpha=a.alpha), BatchSizes.for_device()
+    sums = router.score_bank(bank, documents, sizes)
+    nearest: dict[str, int] = {}
+    unknown, by_residual, count = 0, 0, 0
+    for d in np.unique(documents.document):
+        at = np.flatnonzero(documents.document == d)
+        routes = []
+        for judge in (bank, plain):
+            totals = Totals(judge, options)
+            totals.add(documents.take(at), sums._replace(residual=sums.residual[:, at], exact=None))
+            routes.append(totals.route())
+        nearest[routes[0].nearest] = nearest.get(routes[0].nearest, 0) + 1
+        unknown += routes[0].known is False
+        by_residual += routes[1].known is False
+        count += 1
+    return {
+        "documents": count,
+        "called_unknown": unknown,
+        "by_residual": by_residual,
+        "nearest": nearest,
+    }
+
+
+def _documents(e: Experiment, bank: ExpertBank, name: str, a) -> Windows:
+    window, pad = bank.model.window, bank.tokenizer.pad_id
+    with tempfile.TemporaryDirectory() as cache:
+        specs = held_out_spec(e, name, a.split).placed(e.data.root)
+        corpus = load_corpus(specs, bank.tokenizer, cache, MOST)
+        return document_windows(
+            corpus,
+            window,
+            pad,
+            limit=a.documents,
+            most_tokens=a.windows * window,
+            least_tokens=window,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
