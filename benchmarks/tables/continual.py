@@ -3,6 +3,18 @@
 from benchmarks.tables.registry import decimal, markdown, percent, read, table
 
 FILE = "continual.json"
+METHODS = {
+    "sequential": "one compressor, in sequence",
+    "ewc": "the same with EWC (online, diagonal Fisher)",
+    "replay": "the same with replay",
+    "joint": "one compressor on all text at once (bound)",
+    "gate_new": "gate, new text alone",
+    "gate_replay": "gate with replay",
+    "gate_all": "gate, text of all so far",
+    "gaussian": "Gaussians, one covariance",
+    "mixture": "five Gaussians per domain",
+    "ngrams": "linear n-grams, refitted on text of all so far",
+}
 BANKS = {
     "twenty": "20, 25 M, 500 steps",
     "twenty_weight1": "20, predictions weigh 1",
@@ -127,6 +139,46 @@ def pairs() -> str:
         ["experts", "text of", "taken by", "of its windows", "lead, median", "90th percentile"],
         rows,
     )
+
+
+@table("continual-rivals")
+def rivals() -> str:
+    """Small models that learn the domains in one order."""
+    runs = read(FILE)["runs"]
+    rows = []
+    for of in sorted(runs.values(), key=lambda run: -run["domains"]):
+        found = of["methods"]
+        said = {n: f"frozen {n.replace(', ', ', by ')}" for n in found} | METHODS
+        rows += [_rival(said[n], of["domains"], found[n]) for n in (*METHODS, *found) if n in found]
+    unique = list(dict.fromkeys(map(tuple, rows)))
+    return markdown(
+        [
+            "method",
+            "domains",
+            "TRA at the end",
+            "BWT of TRA, points",
+            "routed right",
+            "BWT of routing",
+            "flips per mount",
+            "bytes kept of a domain",
+        ],
+        unique,
+    )
+
+
+def _rival(said: str, domains: int, of: dict) -> list[object]:
+    routing, kept = of.get("routing") or {}, of.get("stored_bytes")
+    everything = of["bwt"] is None or kept is None
+    return [
+        said,
+        domains,
+        percent(of["acc"]),
+        points(of["bwt_after_routing"]),
+        percent(routing.get("acc")),
+        points(routing.get("bwt")),
+        percent(of["flip_rate"], 2),
+        "all text" if everything else f"{kept:,.0f}",
+    ]
 
 
 @table("continual-scale")
