@@ -118,6 +118,17 @@ def growth() -> str:
     return markdown(["narrow domains", *map(str, shown)], rows)
 
 
+@table("continual-detection")
+def detection() -> str:
+    """New documents until an alarm."""
+    found = read(FILE)["detection"]
+    rows = [
+        [name, f"{row['mean']:.1f}", str(row["most"])] for name, row in found["by_domain"].items()
+    ]
+    rows.append(["mean", f"{found['documents']:.1f}", ""])
+    return markdown(["new domain", "new documents until the alarm", "at most"], rows)
+
+
 @table("continual-pairs")
 def pairs() -> str:
     """Who takes from whom, by the lowest code length."""
