@@ -199,7 +199,7 @@ class ModularConfig:
     branch_batch: int = 16  # windows per step of each of several models
     share: float = 0.0  # of a branch's rows that come from all domains, each equally often
     rate: float = 1.0  # of a branch at its start, relative to the seed's
-    domains: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)  # exceptions
+    domains: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)  # what differs for a domain
     # Ways to train the branches, by name.  Each is tried; an expert is its domain's branch of the
     # try with the lowest loss on valid.  Empty: one way, as above.
     tries: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)
@@ -222,13 +222,14 @@ RIVALS = (
 class ContinualConfig:
     """What the study `continual` compares a growing bank with.  Not in the paper."""
 
-    # Each of the compressors among them takes as long to train as all experts together.
+    # Methods to train beside the bank: sequential, replay, ewc, joint, gate_new, gate_replay,
+    # gate_all, gaussian, mixture, ngrams; a compressor takes as long as all experts together.
     rivals: tuple[str, ...] = ()
-    # In which domains come to the rivals.
+    # In which the domains arrive at the rivals.
     order: Literal["near", "far", "random_0", "random_1", "random_2"] = "random_0"
     replay_windows: int = 512  # stored windows of all domains together
     replay_share: float = 0.5  # of a batch's rows that come from them
-    ewc_weight: float = 1.0  # of what draws parameters back; 1: an old domain weighs as a new one
+    ewc_weight: float = 1.0  # of its penalty; 1: an old domain weighs as a new one
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,8 @@ def _document(e):
     if e["known"] is None:
         return f"{e['name']}: too short to judge"
     verdict = e["nearest"] if e["known"] else f"unknown (nearest {e['nearest']}), kept"
-    return f"{e['name']}: {verdict}  p {e['p']:.3f}  evidence {e['evidence']:.3g}"
+    evidence = f"{e['evidence']:,.0f}" if e["evidence"] >= 100 else f"{e['evidence']:.3g}"
+    return f"{e['name']}: {verdict}  p {e['p']:.3f}  evidence {evidence}"
 
 
 def _found(e):

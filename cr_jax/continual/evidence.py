@@ -66,6 +66,7 @@ class SequentialTest:
     earlier: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     sums: Float[np.ndarray, " K"] = dataclasses.field(default_factory=lambda: np.zeros(len(BETS)))
     documents: int = 0  # since the last alarm
+    reached: float = 0.0  # evidence with the last document, also where that raised an alarm
 
     def __post_init__(self):
         if not (math.isfinite(self.run_length) and self.run_length >= 1):
@@ -85,6 +86,7 @@ class SequentialTest:
         bisect.insort(earlier, p)
         self.sums = (1 + self.sums) * bets(q)
         self.documents += 1
+        self.reached = self.evidence
         if self.evidence < self.run_length:
             return False
         self.restart()

@@ -273,7 +273,7 @@ class Grower:
         self.buffer.journal.add(event)
         alarm = self.history.apply(event)
         if event["event"] == "document":
-            event = {**event, "evidence": self.history.test.evidence}
+            event = {**event, "evidence": self.history.test.reached}
         self._tell(event)
         return alarm
 

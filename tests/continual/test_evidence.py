@@ -82,6 +82,7 @@ def test_an_alarm_begins_anew_and_a_document_can_be_taken_out():
     test = SequentialTest(5)
     assert [test.add("e", 0.001, 100, 0.5) for _ in range(2)] == [True, True]
     assert test.evidence == 0 and test.documents == 0 and test.earlier == {"e": [0.001, 0.001]}
+    assert test.reached >= test.run_length  # what raised the alarm is told
     test.forget("e", 0.001)
     test.forget("e", 0.5)  # not there
     test.forget("f", 0.5)
