@@ -36,7 +36,12 @@ def add_arguments(parser) -> None:
         help="documents: a folder of files, a file of JSON lines with --jsonl, or - for JSON lines "
         "on standard input",
     )
-    add("--buffer", type=path, metavar="DIR", help="where unknown documents and the journal lie (default: BANK.buffer)")
+    add(
+        "--buffer",
+        type=path,
+        metavar="DIR",
+        help="where unknown documents and the journal lie (default: BANK.buffer)",
+    )
     add(
         "--run-length",
         type=float,

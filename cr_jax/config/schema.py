@@ -199,7 +199,7 @@ class ModularConfig:
     branch_batch: int = 16  # windows per step of each of several models
     share: float = 0.0  # of a branch's rows that come from all domains, each equally often
     rate: float = 1.0  # of a branch at its start, relative to the seed's
-    domains: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)  # what differs for a domain
+    domains: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)  # what differs
     # Ways to train the branches, by name.  Each is tried; an expert is its domain's branch of the
     # try with the lowest loss on valid.  Empty: one way, as above.
     tries: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)
