@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool
 
 from cr_jax import config, models
 from cr_jax.bank import own_documents_file, parameters, screen_file, shown, stacks
@@ -266,6 +268,17 @@ class ExpertBank:
         """All experts' bigram models, stacked.  `UserError` unless every expert has one."""
         stacks.check_bigrams(self)
         return table(self.bigrams[n] for n in self.names)
+
+    @functools.cached_property
+    def rivals(self) -> Bool[np.ndarray, "E E"]:
+        """Which of the others each expert's own documents were measured against; none where they
+        were not measured."""
+        made = np.zeros((len(self.names),) * 2, bool)
+        for row, expert in zip(made, self.experts, strict=True):
+            if expert.own_documents is not None:
+                known = frozenset(expert.own_documents.against) - {expert.name}
+                row[:] = [name in known for name in self.names]
+        return made
 
     @functools.cached_property
     def lm_params(self) -> Any:

@@ -1,7 +1,7 @@
 """Margins of every expert's own documents, on file in their bank.  Knows no arrays.
 
-BANK/own_documents.json     sealed; `scoring.own_documents.OwnDocuments` of experts, and the SHA-256
-                            of each expert and of those that it was measured against
+BANK/own_documents.json     sealed; `scoring.own_documents.OwnDocuments` of experts with their
+                            SHA-256, and tables of the experts that they were measured with
 
 What it says of an expert counts as long as that one is the same; of those that it was measured
 against, those count that the bank still has.  It holds two numbers for the beginnings of up to 100
@@ -15,10 +15,11 @@ from typing import Any
 from cr_jax.bank.files import OWN, BankFolder, writable
 from cr_jax.bank.manifest import FORMAT
 from cr_jax.errors import UserError
-from cr_jax.host.inside import Inside
+from cr_jax.host.files import sealed
+from cr_jax.host.inside import JSON_MOST, Inside
 from cr_jax.scoring.own_documents import OwnDocuments
 
-_SEAL, _AGAINST = "sha256", "against_sha256"
+_SEAL, _TABLE, _TABLES = "sha256", "measured_with", "tables"
 
 
 def read_of(files: BankFolder) -> dict[str, OwnDocuments]:
@@ -28,42 +29,49 @@ def read_of(files: BankFolder) -> dict[str, OwnDocuments]:
     """
     if not files.inside.has(OWN):
         return {}
+    entries, tables = _current(files)
+    there = [[n for n, seal in table.items() if _is(files, n, seal)] for table in tables]
     found = {}
-    for name, entry in _current(files).items():
+    for name, entry in entries.items():
+        against = [n for n in there[entry[_TABLE]] if n != name]
         try:
-            made = OwnDocuments.from_json(entry)
-            seals = dict(entry[_AGAINST])
-            there = tuple(n for n in made.against if _is(files, n, seals.get(n)))
-        except (UserError, TypeError, KeyError, ValueError) as error:
-            raise UserError(
-                f"{files.path / OWN} makes no sense: delete it, then fit it again (cr-jax bank "
-                "fit-cascade)"
-            ) from error
-        if there:
-            found[name] = OwnDocuments(there, made.residuals, made.margins)
+            if against:
+                found[name] = OwnDocuments.from_json({**entry, "against": against})
+        except UserError as error:
+            raise _odd(files) from error
     return found
 
 
 def write(bank: Path | None, measured: Mapping[str, OwnDocuments]) -> None:
     """Stores what was measured of some experts; what is right of others stays.  `UserError` for a
-    bank in memory, or an expert that it does not have."""
+    bank in memory, an expert that it does not have, or more than a file may hold."""
     if bank is None:
         raise UserError("margins are stored in their bank, but this one lives in memory only")
     files = BankFolder(bank)
     with writable(bank), files.changing():
+        kept, tables = _current(files) if files.inside.has(OWN) else ({}, [])
+        entries = dict(kept)
         for name, own in measured.items():
             for needed in (name, *own.against):
                 files.expert(needed)
-        entries = {
-            name: {
-                _SEAL: files.seals(name)[0],
-                _AGAINST: {n: files.seals(n)[0] for n in own.against},
-                **own.to_json(),
-            }
-            for name, own in measured.items()
+            table = {n: files.seals(n)[0] for n in sorted({name, *own.against})}
+            if table not in tables:
+                tables.append(table)
+            numbers = {k: v for k, v in own.to_json().items() if k != "against"}
+            seal = files.seals(name)[0]
+            entries[name] = {_SEAL: seal, _TABLE: tables.index(table), **numbers}
+        used = sorted({entry[_TABLE] for entry in entries.values()})
+        value = {
+            "format": FORMAT,
+            _TABLES: [tables[i] for i in used],
+            "experts": {n: {**e, _TABLE: used.index(e[_TABLE])} for n, e in entries.items()},
         }
-        kept = _current(files) if files.inside.has(OWN) else {}
-        files.inside.write_sealed(OWN, {"format": FORMAT, "experts": {**kept, **entries}})
+        if len(sealed(value)) > JSON_MOST:
+            raise UserError(
+                f"margins of {len(entries)} experts are more than the {JSON_MOST >> 20} MiB that a "
+                "file of a bank may hold: the bank routes without them"
+            )
+        files.inside.write_sealed(OWN, value)
 
 
 def reseal(bank: Inside, seals: Mapping[str, str]) -> None:
@@ -74,28 +82,45 @@ def reseal(bank: Inside, seals: Mapping[str, str]) -> None:
     if not bank.has(OWN):
         return
     raw = bank.read_sealed(OWN)
+    if not _sound(raw):  # nothing that a reader takes
+        return
     move = lambda sha: seals.get(str(sha), sha)
-    moved = {
-        name: {
-            **entry,
-            _SEAL: move(entry.get(_SEAL)),
-            _AGAINST: {n: move(sha) for n, sha in entry.get(_AGAINST, {}).items()},
-        }
-        for name, entry in raw.get("experts", {}).items()
-    }
-    bank.write_sealed(OWN, {**raw, "experts": moved})
+    tables = [{n: move(sha) for n, sha in table.items()} for table in raw[_TABLES]]
+    experts = {n: {**entry, _SEAL: move(entry[_SEAL])} for n, entry in raw["experts"].items()}
+    bank.write_sealed(OWN, {**raw, _TABLES: tables, "experts": experts})
 
 
-def _current(files: BankFolder) -> dict[str, Mapping[str, Any]]:
-    """The stored entries of experts that are the same still."""
-    experts = files.inside.read_sealed(OWN).get("experts")
-    if not isinstance(experts, dict) or not all(isinstance(e, dict) for e in experts.values()):
-        raise UserError(
-            f"{files.path / OWN} makes no sense: delete it, then fit it again (cr-jax bank "
-            "fit-cascade)"
+def _current(files: BankFolder) -> tuple[dict[str, Mapping[str, Any]], list[dict[str, str]]]:
+    """The stored entries of experts that are the same still, and all tables."""
+    raw = files.inside.read_sealed(OWN)
+    if not _sound(raw):
+        raise _odd(files)
+    entries = {n: e for n, e in raw["experts"].items() if _is(files, n, e[_SEAL])}
+    return entries, raw[_TABLES]
+
+
+def _sound(raw: Mapping[str, Any]) -> bool:
+    """Whether it is of the shape that `write` gives it."""
+    tables, experts = raw.get(_TABLES), raw.get("experts")
+    return (
+        isinstance(tables, list)
+        and all(isinstance(table, dict) for table in tables)
+        and isinstance(experts, dict)
+        and all(
+            isinstance(e, dict)
+            and isinstance(e.get(_SEAL), str)
+            and type(e.get(_TABLE)) is int
+            and 0 <= e[_TABLE] < len(tables)
+            for e in experts.values()
         )
-    return {name: e for name, e in experts.items() if _is(files, name, e.get(_SEAL))}
+    )
+
+
+def _odd(files: BankFolder) -> UserError:
+    return UserError(
+        f"{files.path / OWN} makes no sense: delete it, then fit it again (cr-jax bank fit-cascade)"
+    )
 
 
 def _is(files: BankFolder, name: str, seal: Any) -> bool:
-    return name in files.names and seal in files.seals(name)
+    return name in files.index["experts"] and seal in files.seals(name)

@@ -129,8 +129,12 @@ def _fit_screen(
     try:
         scored = scored_documents.score_documents(bank, documents(bank, given, experiment))
         own = scored_documents.own_documents(bank, scored)
-        own_documents_file.write(bank.folder, own)
-        print_line(printable(os.path.join(str(bank.folder), OWN)))
+        try:
+            own_documents_file.write(bank.folder, own)
+            print_line(printable(os.path.join(str(bank.folder), OWN)))
+        except UserError as error:
+            print_line(printable(f"no margins of documents: {error}"))
+            own = {}
         made = screen_fit.fit_screen(
             scored_documents.with_own_documents(bank, own),
             scored,

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from cr_jax.bank import (
     Expert,
@@ -164,8 +165,11 @@ def _fit_documents(bank, documents, settings, say) -> ExpertBank:
     few = {name: first_documents(own, most) for name, own in documents.items()}
     scored = score_documents(bank, few, batch_sizes(settings))
     measured = own_documents(bank, scored)
-    own_documents_file.write(bank.folder, measured)
-    bank = with_own_documents(bank, measured).changed(folder=bank.folder)
+    try:
+        own_documents_file.write(bank.folder, measured)
+        bank = with_own_documents(bank, measured).changed(folder=bank.folder)
+    except UserError as error:  # of very many experts; the bank routes without
+        (say or logging.warning)(f"no margins of documents: {error}")
     if not say:
         return bank
     try:

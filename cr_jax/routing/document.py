@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from cr_jax.bank import ExpertBank, selected
 from cr_jax.config import SEEN
@@ -200,7 +199,10 @@ class Totals:
         weight = self.bank.scoring.typicality_weight
         score = residuals + penalty if weight else residuals
         ranked = np.argsort(score, kind="stable")
-        sides = [self._sides(expert, residuals) for expert in range(len(residuals))]
+        margins = margins_of(residuals, self.bank.rivals)
+        sides = [
+            self._sides(e, float(residuals[e]), float(margins[e])) for e in range(len(margins))
+        ]
         p = self._by_name([two_sided(high, low) for _, high, low in sides])
         nearest = self.bank.names[ranked[0]]
         reason = self._reason(p[nearest], sides[ranked[0]])
@@ -217,7 +219,7 @@ class Totals:
         )
 
     def _sides(
-        self, expert: int, residuals: Float[np.ndarray, " E"]
+        self, expert: int, residual: float, margin: float
     ) -> tuple[float, float, float | None]:
         """One-sided p-values of the document by one expert: of its residual alone, too high; of
         residual and margin, where its own documents were measured; of its residual, too low."""
@@ -225,9 +227,7 @@ class Totals:
         alone, low = self.bank.calibration[name].document_sides(*self.p[expert])
         if own is None:
             return alone, alone, low
-        margin = margins_of(residuals, self.bank.names, name, own.against)
-        whole = self.tokens // self.bank.model.window
-        both = own.high_p(float(residuals[expert]), margin, whole, alone)
+        both = own.high_p(residual, margin, self.tokens // self.bank.model.window, alone)
         return alone, alone if math.isnan(both) else both, low
 
     def _reason(self, p: float, sides: tuple[float, float, float | None]) -> str:

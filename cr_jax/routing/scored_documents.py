@@ -24,6 +24,7 @@ DOCUMENTS = 100  # of each expert, at most
 # Documents times experts, about: every expert scores every document, so that no winner is missed;
 # ten small experts take several minutes for a hundred documents of each on a CPU.
 WORK = 20_000
+DIGITS = 5  # of what is stored, nats/token
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,17 +70,18 @@ def own_documents(bank: ExpertBank, scored: ScoredDocuments) -> dict[str, OwnDoc
     """How far each expert leads the others on its own documents; without experts that have fewer
     than `FEWEST` of them, and empty for a bank of one."""
     found = {}
+    rivals = ~np.eye(len(bank.names), dtype=bool)
     for e, name in enumerate(bank.names):
         own = [x for x, owner in zip(scored.nats, scored.owner, strict=True) if owner == name]
         others = tuple(n for n in bank.names if n != name)
         residuals, margins = {}, {}
         for k in LENGTHS:
             means = [x[:, :k].mean(1) / bank.model.window for x in own if x.shape[1] >= k]
-            leads = np.array([margins_of(m, bank.names, name, others) for m in means])
+            leads = np.array([margins_of(m, rivals)[e] for m in means])
             kept = np.isfinite(leads)
             if kept.sum() >= FEWEST:
-                residuals[k] = np.array([m[e] for m in means])[kept]
-                margins[k] = leads[kept]
+                residuals[k] = np.round([m[e] for m in means], DIGITS)[kept]
+                margins[k] = np.round(leads, DIGITS)[kept]
         if residuals:
             found[name] = OwnDocuments(others, residuals, margins)
     return found

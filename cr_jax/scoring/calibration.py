@@ -19,6 +19,7 @@ from cr_jax.errors import UserError
 FORMAT = 1
 SHORTEST = 8  # tokens; a residual over fewer says too little to calibrate
 MOST = 1000  # residuals kept per length
+MOST_SIZE = 1 << 62  # tokens of a window, or windows of a document
 FEWEST = 20  # documents: with fewer none could have p < 0.05
 # Of alpha, for text that is too predictable; the rest is for text that is not predictable enough.
 # At alpha = 0.05 less than 0.0476 leaves `FEWEST` documents able to refuse text that is too hard
@@ -222,7 +223,7 @@ def _sorted_arrays(given, allowed, where: str, what: str) -> dict[int, np.ndarra
     for size in sorted(given):
         values = np.asarray(given[size], np.float64)
         if (
-            size < 1
+            not 1 <= size <= MOST_SIZE
             or values.ndim != 1
             or not 0 < values.size <= MOST
             or not allowed(values).all()

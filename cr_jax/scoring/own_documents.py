@@ -6,19 +6,30 @@ lead is small, nobody is at home.  numpy only.  Not in the paper.
 """
 
 import dataclasses
+import functools
 import math
 import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cr_jax.errors import UserError
-from cr_jax.scoring.calibration import FEWEST, MOST, between
+from cr_jax.scoring.calibration import FEWEST, MOST, MOST_SIZE, between
 
 FIELDS = ("residuals", "margins")
 _LEAST = 1e-6  # nats/token of spread: documents that are all alike
+
+
+class _Fit(NamedTuple):
+    """What k first windows of own documents say: medians, spreads, and how strange they are."""
+
+    residual: float
+    residual_spread: float
+    margin: float
+    margin_spread: float
+    strange: Float[np.ndarray, " n"]  # sorted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,8 +38,8 @@ class OwnDocuments:
 
     residuals[k], margins[k]: float64 [n], of the first k windows of n documents, both in the same
     order: nats/token by the expert itself, and how much more the best of the others needs.
-    against: the others, by name.  `UserError` when these are not finite, not as many, or fewer than
-    `FEWEST`.
+    against: the others, by name.  `UserError` when these are not finite, not as many, fewer than
+    `FEWEST`, or there are none.
     """
 
     against: tuple[str, ...]
@@ -45,8 +56,9 @@ class OwnDocuments:
         values = [x for field in FIELDS for x in getattr(self, field).values()]
         if (
             not self.against
+            or not sizes[0]
             or sizes[0] != sizes[1]
-            or any(k < 1 for k in sizes[0])
+            or any(not 1 <= k <= MOST_SIZE for k in sizes[0])
             or any(x.ndim != 1 or not FEWEST <= x.size <= MOST for x in values)
             or not all(np.isfinite(x).all() for x in values)
         ):
@@ -75,15 +87,22 @@ class OwnDocuments:
         return sum(share * self._rank(k, residual, margin, otherwise) for k, share in near)
 
     def _rank(self, k, residual, margin, otherwise):
-        of, leads = self.residuals[k], self.margins[k]
-        middle, dear = np.quantile(of, [0.5, 0.95])
-        far, small = np.quantile(leads, [0.5, 0.05])
-        strange = lambda r, m: (
-            (r - middle) / max(dear - middle, _LEAST) + (far - m) / max(far - small, _LEAST)
-        )
-        as_far = int((strange(of, leads) >= strange(residual, margin)).sum())
-        p = (1 + as_far) / (of.size + 1)
+        fit = self._fits[k]
+        known = fit.strange
+        as_far = known.size - int(np.searchsorted(known, _strange(fit, residual, margin), "left"))
+        p = (1 + as_far) / (known.size + 1)
         return p if as_far or math.isnan(otherwise) else min(p, otherwise)
+
+    @functools.cached_property
+    def _fits(self) -> dict[int, _Fit]:
+        fits = {}
+        for k, of in self.residuals.items():
+            leads = self.margins[k]
+            middle, dear = np.quantile(of, [0.5, 0.95])
+            far, small = np.quantile(leads, [0.5, 0.05])
+            fit = _Fit(middle, max(dear - middle, _LEAST), far, max(far - small, _LEAST), of)
+            fits[k] = fit._replace(strange=np.sort(_strange(fit, of, leads)))
+        return fits
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; `from_json` gives the same object back."""
@@ -109,18 +128,22 @@ class OwnDocuments:
             ) from error
 
 
-def margins_of(
-    residuals: Float[np.ndarray, " E"], names: tuple[str, ...], of: str, against: tuple[str, ...]
-) -> float:
-    """How much more than the expert `of` the best of `against` needs, nats/token, of those that
-    scored the text: NaN where none did.
+def _strange(fit: _Fit, residual, margin):
+    return (residual - fit.residual) / fit.residual_spread + (
+        fit.margin - margin
+    ) / fit.margin_spread
 
-    >>> margins_of(np.array([2.0, 3.5, 2.5]), ("a", "b", "c"), "a", ("b", "z"))
-    1.5
+
+def margins_of(
+    residuals: Float[np.ndarray, " E"], against: Bool[np.ndarray, "E E"]
+) -> Float[np.ndarray, " E"]:
+    """How much more than each expert the best of those needs that its row of `against` names,
+    nats/token, of the experts that scored the text; NaN where there is none.
+
+    >>> margins_of(np.array([2.0, 3.5, 2.5]), np.array([[0, 1, 0], [1, 0, 1], [0, 0, 0]], bool))
+    array([ 1.5, -1.5,  nan])
     """
-    others = [
-        x
-        for x, name in zip(residuals, names, strict=True)
-        if name != of and name in against and math.isfinite(x)
-    ]
-    return float(min(others) - residuals[names.index(of)]) if others else math.nan
+    scored = np.isfinite(residuals)
+    best = np.where(against & scored[None], residuals[None], np.inf).min(1, initial=np.inf)
+    known = scored & np.isfinite(best)
+    return np.where(known, best - np.where(scored, residuals, 0.0), np.nan)

@@ -1,13 +1,15 @@
 """Margins on file: of the same experts only, following those that are sealed anew."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 from tiny_bank import in_memory, refuses, stored
 
 from cr_jax.bank import ExpertBank, own_documents_file
-from cr_jax.bank.files import OWN, BankFolder
+from cr_jax.bank.files import OWN, BankFolder, write_sealed
+from cr_jax.host.inside import Inside
 from cr_jax.scoring.own_documents import OwnDocuments
 
 NUMBERS = {1: np.linspace(1, 2, 25)}
@@ -62,5 +64,33 @@ def test_damage_is_one_line_that_says_what_to_do(folder):
     (folder / OWN).write_text(text.replace("1.5", "1.6", 1))
     refuses(lambda: ExpertBank.load(folder), OWN)
     assert any(OWN in line for line in BankFolder(folder).verify())
+    kept = {k: v for k, v in json.loads(text).items() if k != "sha256"}
+    for experts in ([], {"e0": 3}, {"e0": {**kept["experts"]["e0"], "measured_with": 7}}):
+        write_sealed(folder / OWN, {**kept, "experts": experts})
+        refuses(lambda: ExpertBank.load(folder), "makes no sense")
+        with Inside.at(folder) as inside:
+            own_documents_file.reseal(inside, {"old": "new"})  # leaves it as it is
     (folder / OWN).unlink()
     assert ExpertBank.load(folder).expert("e0").own_documents is None
+
+
+def test_experts_that_were_sealed_anew_keep_their_margins(folder):
+    files = BankFolder(folder)
+    seal = files.seals("e1")[0]
+    with Inside.at(folder) as inside:
+        own_documents_file.reseal(inside, {seal: "0" * 64})
+    assert own_documents_file.read_of(BankFolder(folder))["e0"].against == ("e2",)
+    with Inside.at(folder) as inside:
+        own_documents_file.reseal(inside, {"0" * 64: seal})
+    assert own_documents_file.read_of(BankFolder(folder))["e0"].against == ("e1", "e2")
+
+
+def test_experts_of_one_fit_share_a_table_and_too_much_is_refused(folder, monkeypatch):
+    own_documents_file.write(
+        folder, {f"e{i}": of(*{"e0", "e1", "e2"} - {f"e{i}"}) for i in range(3)}
+    )
+    assert len(json.loads((folder / OWN).read_text())["tables"]) == 1
+    before = (folder / OWN).read_bytes()
+    monkeypatch.setattr(own_documents_file, "JSON_MOST", 1000)
+    refuses(lambda: own_documents_file.write(folder, {"e0": of("e1")}), "may hold")
+    assert (folder / OWN).read_bytes() == before

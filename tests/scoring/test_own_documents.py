@@ -55,10 +55,9 @@ def test_nothing_is_said_of_what_is_too_short_or_has_no_rival():
 
 
 def test_the_lead_counts_only_those_it_was_measured_against():
-    residuals, names = np.array([2.0, 2.1, 3.0, np.inf]), ("a", "new", "b", "c")
-    assert margins_of(residuals, names, "a", ("b", "c")) == 1.0
-    assert margins_of(residuals, names, "b", ("a",)) == -1.0
-    assert math.isnan(margins_of(residuals, names, "a", ("c",)))  # which did not score the text
+    residuals = np.array([2.0, 2.1, 3.0, np.inf])  # of a, a later one, b, and c, which is silent
+    against = np.array([[0, 0, 1, 1], [0, 0, 0, 1], [1, 0, 0, 0], [1, 1, 1, 0]], bool)
+    np.testing.assert_array_equal(margins_of(residuals, against), [1.0, np.nan, -1.0, np.nan])
 
 
 def test_json_gives_the_same_back_and_nonsense_is_refused():
@@ -71,6 +70,9 @@ def test_json_gives_the_same_back_and_nonsense_is_refused():
     short = {1: np.ones(19)}
     refuses(lambda: OwnDocuments(("b",), short, short), "measure")
     refuses(lambda: OwnDocuments((), {}, {}), "measure")
+    refuses(lambda: OwnDocuments(("b",), {}, {}), "measure")
+    huge = {10**400: np.ones(30)}
+    refuses(lambda: OwnDocuments(("b",), huge, huge), "measure")
     odd = own.to_json() | {"margins": {"1": [1.0] * 30}}
     refuses(lambda: OwnDocuments.from_json(odd), "measure")
     for raw in ({}, None, {"against": ["b"], "residuals": 3, "margins": 3}):
