@@ -46,6 +46,43 @@ def test_what_a_killed_grower_left_is_swept(files, tmp_path):
     assert [p.name for p in (tmp_path / "b" / "training").iterdir()] == ["new-2"]
 
 
+@pytest.mark.parametrize(
+    "stray", ["a.jsonl", "...x.jsonl", "....train.jsonl", "...train.jsonl", "train.jsonl", "b.txt"]
+)
+def test_a_stray_file_among_the_found_costs_no_training(files, tmp_path, stray):
+    with opened(tmp_path / "b", files) as buffer:
+        buffer.put(key_of("kept"), "kept")
+        buffer.write_found("new-2", ["some text"])
+        (tmp_path / "b" / "training" / "new-2" / "checkpoints").mkdir(parents=True)
+        (tmp_path / "b" / "training" / "new-2" / "checkpoints" / "1.json").write_text("{}")
+        (tmp_path / "b" / "found" / stray).write_text("somebody's own")
+        before = contents(tmp_path)
+        buffer.sweep([key_of("kept")], "new-2")
+        assert contents(tmp_path) == before
+        buffer.sweep([key_of("kept")], "")  # with nothing pending, its own alone
+        gone = {path for path in before if "new-2" in str(path)}
+        assert len(gone) == 2 and contents(tmp_path) == {
+            path: data for path, data in before.items() if path not in gone
+        }
+
+
+def test_nothing_is_deleted_through_a_link(files, tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "new-1"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "mine").write_text("somebody's own")
+    with opened(tmp_path / "b", files) as buffer:
+        buffer.write_found("new-1", ["some text"])
+        (tmp_path / "b" / "training").symlink_to(elsewhere.parent)
+        refuses(lambda: buffer.sweep([], ""), "training is a link")
+        refuses(lambda: buffer.drop_found("new-1"), "training is a link")
+        (tmp_path / "b" / "training").unlink()
+        (tmp_path / "b" / "training" / "new-1").mkdir(parents=True)
+        (tmp_path / "b" / "training" / "new-1" / "checkpoints").symlink_to(elsewhere)
+        buffer.sweep([], "")
+    assert [p.name for p in (tmp_path / "b" / "training").iterdir()] == []
+    assert (elsewhere / "mine").read_text() == "somebody's own"
+
+
 def test_a_dry_buffer_reads_what_is_there_and_writes_nothing(files, tmp_path):
     with opened(tmp_path / "b", files) as buffer:
         buffer.put(key_of("old"), "old")
