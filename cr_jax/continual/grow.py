@@ -99,6 +99,7 @@ class Grower:
     def round(self, arrivals: list[Arrival]) -> None:
         """Routes some documents, and looks for new domains where unknown text arrives."""
         fresh: list[tuple[str, str, str]] = []
+        repeated: list[tuple[str, str]] = []
         for name, text in arrivals:
             try:
                 key, form = read(name, text, self.bank.text_form)
@@ -109,15 +110,16 @@ class Grower:
                 if name not in self.history.names.get(why.key, ()):
                     self._skip(name, why.key, str(why))
                 continue
-            there = self.history.names.get(key)
-            if there or any(key == other for other, *_ in fresh):
-                if name not in (there or ()):
-                    self._record({"event": "repeated", "name": name, "id": key})
-                continue
-            fresh.append((key, name, form))
+            if key in self.history.names or any(key == other for other, *_ in fresh):
+                repeated.append((key, name))
+            else:
+                fresh.append((key, name, form))
         routes = self.router.route([form for *_, form in fresh])
         for (key, name, form), route in zip(fresh, routes, strict=True):
             self._routed(key, name, form, route)
+        for key, name in repeated:  # when the first of them is in the journal
+            if name not in self.history.names[key]:
+                self._record({"event": "repeated", "name": name, "id": key})
         self.look()
 
     def look(self) -> None:

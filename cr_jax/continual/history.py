@@ -42,8 +42,10 @@ class History:
     def apply(self, event: Event) -> bool:
         """Learns of an event; -> whether it raised an alarm where there was none."""
         kind = event["event"]
-        if kind in ("document", "skipped", "repeated"):
+        if kind in ("document", "skipped"):
             self.names.setdefault(event["id"], set()).add(event["name"])
+        elif kind == "repeated" and event["id"] in self.names:  # no line of it makes a text seen
+            self.names[event["id"]].add(event["name"])
         if kind == "document" and event["known"] is not None:
             return self._document(event)
         if kind == "found":

@@ -114,6 +114,22 @@ def test_what_was_seen_is_passed_over_whatever_its_name(bank):
     assert [e["event"] for e in grow.grow(bank, other, OPTIONS)] == ["end"]
 
 
+def test_killed_as_it_routes_it_loses_no_text_that_two_files_hold(bank, monkeypatch):
+    (one,) = arrivals(["digits"])
+    some = [one, Arrival("copy", one.text)]
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grow.ManyRouter, "route", kill)
+        with pytest.raises(Killed):
+            grow.grow(bank, some, OPTIONS)
+    said = grow.grow(bank, some, OPTIONS)
+    assert [e["event"] for e in said] == ["document", "repeated", "end"]
+    assert [e["event"] for e in grow.grow(bank, some, OPTIONS)] == ["end"]
+
+
 def test_binary_empty_and_strange_documents_are_named_and_passed_over(bank):
     some = [
         Arrival("empty", ""),
