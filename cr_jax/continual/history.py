@@ -25,12 +25,14 @@ class Kept(NamedTuple):
 @dataclasses.dataclass
 class History:
     """names: of each document seen, by its key; kept: unknown documents; alarmed: whether unknown
-    text arrives; pending: a domain whose expert is not mounted yet; experts: names given so far."""
+    text arrives; since: tokens kept since the alarm; pending: a domain whose expert is not mounted
+    yet; experts: names given so far."""
 
     test: SequentialTest
     names: dict[str, set[str]] = dataclasses.field(default_factory=dict)
     kept: dict[str, Kept] = dataclasses.field(default_factory=dict)
     alarmed: bool = False
+    since: int = 0
     pending: Event | None = None
     experts: set[str] = dataclasses.field(default_factory=set)
 
@@ -58,6 +60,11 @@ class History:
             assert self.pending is not None
             self._let_go(self.pending["ids"], forget=True)
             self.pending = None
+        elif kind == "begins":
+            assert self.pending is not None
+            self.pending = {**self.pending, "start": event["start"]}
+        elif kind == "abandoned":  # its documents stay with what is kept
+            self.pending, self.alarmed = None, False
         elif kind == "settled":
             self._take_out(event["id"], forget=True)
         elif kind == "unfounded":
@@ -68,8 +75,10 @@ class History:
         expert, p = event["nearest"], event["p"]
         if not event["known"]:
             self.kept[event["id"]] = Kept(event["name"], expert, p, event["tokens"])
+            self.since += event["tokens"]
         alarm = self.test.add(expert, p, event["calibrated"], tie(event["id"])) and not self.alarmed
-        self.alarmed |= alarm
+        if alarm:
+            self.alarmed, self.since = True, 0
         return alarm
 
     def _let_go(self, ids, forget: bool) -> None:

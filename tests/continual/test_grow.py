@@ -17,9 +17,10 @@ import cr_jax
 from cr_jax.bank import ExpertBank, cascade_file, screen_file
 from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.bank.entry_checks import unused_fits
-from cr_jax.bank.files import BankFolder
+from cr_jax.bank.files import BankFolder, check_name
 from cr_jax.bank.screen_file import Screen
-from cr_jax.continual import events, grow
+from cr_jax.continual import events, grow, training
+from cr_jax.continual.buffer import opened
 from cr_jax.continual.grow import beside
 from cr_jax.continual.options import Arrival, GrowOptions
 from cr_jax.data.encodings import NotText
@@ -43,7 +44,7 @@ def stored(tmp_path_factory):
 
 @pytest.fixture
 def bank(stored, tmp_path, monkeypatch):
-    monkeypatch.setattr(grow, "train_new", tiny_grow.trained)
+    monkeypatch.setattr(training, "train_new", tiny_grow.trained)
     return shutil.copytree(stored, tmp_path / "bank")
 
 
@@ -229,7 +230,7 @@ def test_a_buffer_belongs_to_its_bank(bank, tmp_path, stored):
 def uninterrupted(stored, tmp_path_factory, changes):
     """The bank that grew without a stop, and the place of one change of each kind."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grow, "train_new", tiny_grow.trained)
+        patch.setattr(training, "train_new", tiny_grow.trained)
         folder = tmp_path_factory.mktemp("uninterrupted")
         bank = shutil.copytree(stored, folder / "bank")
         changes.begin(folder)
@@ -308,7 +309,7 @@ def test_an_expert_begins_with_noise_or_with_the_nearest(bank, monkeypatch):
         heard.append(new)
         tiny_grow.trained(path, new, workdir, say)
 
-    monkeypatch.setattr(grow, "train_new", hear)
+    monkeypatch.setattr(training, "train_new", hear)
     noise = dataclasses.replace(OPTIONS, start="noise", dry_run=True)
     assert [e["start"] for e in of(grow.grow(bank, arrivals(STREAM), noise), "would")] == ["noise"]
     near = dataclasses.replace(OPTIONS, start="nearest", name="signs")
@@ -316,6 +317,36 @@ def test_an_expert_begins_with_noise_or_with_the_nearest(bank, monkeypatch):
     (domain,) = of(said, "found")
     assert heard[0].start == domain["start"] in KINDS and list(heard[0].train) == ["signs"]
     assert heard[0].steps == OPTIONS.steps
+
+
+def test_a_name_of_full_length_leaves_room_for_the_number_of_the_next(bank):
+    long = "n" * 100
+    with opened(beside(bank), BankFolder(bank)) as buffer:
+        some = grow.Grower(bank, buffer, OPTIONS, print)
+        assert some._free(long) == long
+        some.history.experts |= {long, "n" * 98 + "-2"}
+        assert some._free(long) == check_name("n" * 98 + "-3")
+        assert some._free("") == "new-1"
+
+
+def test_tokens_that_fill_no_few_windows_are_refused(bank):
+    few = dataclasses.replace(OPTIONS, tokens=4 * tiny_grow.MODEL.window - 1)
+    refuses(lambda: grow.grow(bank, [], few), "tokens=47", "48, 4 windows")
+    grow.grow(bank, [], dataclasses.replace(OPTIONS, tokens=4 * tiny_grow.MODEL.window))
+
+
+def test_an_alarm_has_time_for_as_much_text_as_comes_after_it(bank, monkeypatch):
+    tokens = lambda said: sum(e["tokens"] for e in of(said, "document") if e["known"] is False)
+    monkeypatch.setattr(grow.search, "domains", lambda *_: [])
+    few = dataclasses.replace(OPTIONS, tokens=550)
+    first = grow.grow(bank, arrivals(STREAM), few)
+    (alarm,) = of(first, "alarm")
+    before = tokens(first[: first.index(alarm)])
+    since = tokens(first) - before
+    assert of(first, "waiting") and since < 4 * 550 < before + since
+    later = grow.grow(bank, arrivals(["marks"] * 12, 30_000), few)
+    over = later[: later.index(of(later, "unfounded")[0])]
+    assert since + tokens(over) >= 4 * 550
 
 
 @pytest.mark.parametrize(
