@@ -185,6 +185,8 @@ def _check(place: Path, folder: Inside, files: BankFolder) -> None:
             raise UserError(f"{place} holds {strange[0]} and is no buffer: name another folder")
         return
     then, now = folder.read_sealed(NOTE), _note(files)
+    if not (isinstance(then.get("tokenizer"), str) and isinstance(then.get("experts"), dict)):
+        raise UserError(f"{place / NOTE} is damaged: restore it from a copy")
     if then["tokenizer"] != now["tokenizer"]:
         raise UserError(
             f"the buffer {place} is of a bank with another tokenizer: name another folder"

@@ -90,8 +90,11 @@ class Grower:
         self.path, self.buffer, self.options, self._say = bank, buffer, options, say
         self.said: list[Event] = []
         self.history = History(SequentialTest(options.run_length))
-        for event in buffer.journal.events:
-            self.history.apply(event)
+        for number, event in enumerate(buffer.journal.events, 1):
+            try:
+                self.history.apply(event)
+            except ValueError:
+                raise buffer.journal.damaged(number) from None
         pending = self.history.pending
         buffer.sweep(self.history.kept, pending["expert"] if pending else "")
         self._looked = 0  # tokens that were kept at the last look

@@ -8,6 +8,7 @@ from cr_jax.bank.files import BankFolder
 from cr_jax.continual import buffer as buffers
 from cr_jax.continual.buffer import key_of, opened
 from cr_jax.host.files import sha256
+from cr_jax.host.inside import Inside
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,15 @@ def test_a_dry_buffer_reads_what_is_there_and_writes_nothing(files, tmp_path):
     with opened(tmp_path / "none", files, dry=True) as buffer:
         buffer.put(key_of("new"), "new")
     assert contents(tmp_path) == before and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("lacks", [{"tokenizer": 1}, {"experts": ["digits"]}, {"experts": None}])
+def test_a_damaged_note_is_one_line(files, tmp_path, lacks):
+    with opened(tmp_path / "b", files) as buffer:
+        note = Inside.at(buffer.path).read_sealed("buffer.json")
+    note = {k: v for k, v in {**note, **lacks}.items() if v is not None}
+    Inside.at(tmp_path / "b").write_sealed("buffer.json", note)
+    refuses(lambda: opened(tmp_path / "b", files).__enter__(), "buffer.json is damaged")
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(files, tmp_path, monkeypatch):

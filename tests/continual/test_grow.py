@@ -371,6 +371,8 @@ def test_a_bank_without_experts_or_a_damaged_buffer_is_one_line(bank, tmp_path):
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0][:-20] + b"\n" + lines[1])
     refuses(lambda: grow.grow(bank, [], OPTIONS), "journal.jsonl", "line 1 is damaged")
+    path.write_bytes(lines[0] + b'{"event": "mounted"}\n' + lines[1])
+    refuses(lambda: grow.grow(bank, [], OPTIONS), "journal.jsonl", "line 2 is damaged")
     path.write_bytes(lines[0] + lines[1][:-9])  # what a kill leaves: read again
     said = grow.grow(bank, arrivals(["marks", "digits"]), OPTIONS)
     assert [e["name"] for e in of(said, "document")] == ["1-digits"]

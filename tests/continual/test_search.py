@@ -1,0 +1,29 @@
+"""Which of a domain's documents are held out, and which kept ones are looked at."""
+
+from cr_jax.continual import search
+
+
+def key(i: int) -> str:
+    return f"{i:064x}"
+
+
+def shares(tokens):
+    train, valid = search.split(tokens)
+    assert sorted((*train, *valid)) == sorted(tokens)
+    return sum(tokens[i] for i in valid) / sum(tokens.values()), valid
+
+
+def test_a_fifth_of_the_tokens_is_held_out_those_with_the_lowest_hashes():
+    share, valid = shares({key(i): 100 for i in reversed(range(50))})
+    assert share == 0.2 and sorted(valid) == [key(i) for i in range(10)]
+    share, valid = shares({key(i): 10 for i in range(40)} | {key(99): 50})
+    assert 0.2 <= share < 0.25 and valid == [key(i) for i in range(9)]
+
+
+def test_one_long_document_leaves_text_to_train_on_and_to_calibrate_on():
+    share, valid = shares({key(0): 5000, **{key(i): 100 for i in range(1, 8)}})
+    assert key(0) not in valid and 0 < share <= 0.4
+    share, valid = shares({key(9): 5000, **{key(i): 100 for i in range(1, 8)}})
+    assert key(9) not in valid and share <= 0.4
+    share, _ = shares({key(0): 300, key(1): 390, **{key(i): 100 for i in range(2, 8)}})
+    assert 0.2 <= share <= 0.4
