@@ -146,7 +146,8 @@ class Grower:
         if history.tokens < options.tokens:
             return
         self._looked = history.tokens
-        texts = {key: self.buffer.text(key) for key in history.kept}
+        newest = search.newest({key: one.tokens for key, one in history.kept.items()})
+        texts = {key: self.buffer.text(key) for key in newest}
         found = search.domains(self.bank, texts, options.tokens)
         for domain in found:
             # An expert that was mounted meanwhile may know some of them.

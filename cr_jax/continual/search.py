@@ -67,6 +67,19 @@ class Domain:
         }
 
 
+def newest(tokens: Mapping[str, int]) -> list[str]:
+    """Which documents are looked at: the newest that have `MOST_TOKENS` together.
+
+    tokens: of each, by key, oldest first; so are the keys that are given back.
+    """
+    found, size = list[str](), 0
+    for key in reversed(tokens):
+        if size + tokens[key] <= MOST_TOKENS:
+            found.append(key)
+            size += tokens[key]
+    return found[::-1]
+
+
 def domains(bank: ExpertBank, texts: Mapping[str, str], tokens: int) -> list[Domain]:
     """What a heap of documents holds, the largest first; the same for the same documents.
 
@@ -76,15 +89,23 @@ def domains(bank: ExpertBank, texts: Mapping[str, str], tokens: int) -> list[Dom
     ids = _encoded(bank, texts)
     keys, documents = list(ids), list(ids.values())
     lookup = BigramLookup(models)
-    costs = [lookup.token_nats(x[1:], int(x[0])) for x in documents]  # [T - 1, E] of each
-    known = [_column(cost, int(cost.sum(0).argmin())) for cost in costs]
+    sums, known = [], []  # nats by every expert, and of each token by the nearest one
+    for x in documents:
+        cost = lookup.token_nats(x[1:], int(x[0]))  # [T - 1, E], too much to keep
+        sums.append(cost.sum(0))
+        known.append(_column(cost, int(sums[-1].argmin())))
     found = []
     for cluster in separate(documents, known, bank.tokenizer.vocab_size):
         if cluster.tokens < tokens or len(cluster.members) < DOCUMENTS or cluster.saved < SAVED:
             continue
         own = [documents[i] for i in cluster.members]
-        e = int(sum(costs[i].sum(0) for i in cluster.members).argmin())
-        by_one = [_column(costs[i], e) for i in cluster.members]
+        e = int(sum(sums[i] for i in cluster.members).argmin())
+        by_one = [
+            known[i]
+            if sums[i].argmin() == e
+            else _column(lookup.token_nats(documents[i][1:], int(documents[i][0])), e)
+            for i in cluster.members
+        ]
         near = duplicates.nearness(bank.names[e], models[e], own, by_one)
         members = tuple(keys[i] for i in cluster.members)
         nearest = _nearest(bank, [texts[key] for key in members[:JUDGED]])
@@ -130,15 +151,8 @@ def split(tokens: Mapping[str, int]) -> tuple[list[str], list[str]]:
 
 
 def _encoded(bank: ExpertBank, texts: Mapping[str, str]) -> dict[str, Integer[np.ndarray, " _"]]:
-    encoded = dict(zip(texts, encode_many(bank.tokenizer, list(texts.values())), strict=True))
-    kept, size = {}, 0
-    for key, ids in reversed(encoded.items()):
-        size += len(ids)
-        if size > MOST_TOKENS:
-            break
-        if len(ids) > 1:
-            kept[key] = ids
-    return dict(reversed(kept.items()))
+    encoded = zip(texts, encode_many(bank.tokenizer, list(texts.values())), strict=True)
+    return {key: ids for key, ids in encoded if len(ids) > 1}
 
 
 def _column(cost: Float[np.ndarray, "T E"], e: int) -> Float[np.ndarray, " T"]:

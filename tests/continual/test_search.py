@@ -27,3 +27,10 @@ def test_one_long_document_leaves_text_to_train_on_and_to_calibrate_on():
     assert key(9) not in valid and share <= 0.4
     share, _ = shares({key(0): 300, key(1): 390, **{key(i): 100 for i in range(2, 8)}})
     assert 0.2 <= share <= 0.4
+
+
+def test_the_newest_documents_are_looked_at_before_any_is_read(monkeypatch):
+    monkeypatch.setattr(search, "MOST_TOKENS", 100)
+    assert search.newest({"a": 30, "b": 40, "c": 60}) == ["b", "c"]
+    assert search.newest({"a": 30, "b": 40, "c": 101}) == ["a", "b"]  # one that never fits
+    assert search.newest({}) == []
