@@ -1,6 +1,8 @@
 """A bank grows by unknown text alone, and no stop, disk or file loses a document."""
 
 import dataclasses
+import errno
+import fcntl
 import functools
 import json
 import os
@@ -16,6 +18,7 @@ from tiny_grow import KINDS, OPTIONS, arrivals
 import cr_jax
 from cr_jax.bank import ExpertBank, cascade_file, screen_file
 from cr_jax.bank.cascade_file import CandidateFit
+from cr_jax.bank.creation import delete_bank
 from cr_jax.bank.entry_checks import unused_fits
 from cr_jax.bank.files import BankFolder, check_name
 from cr_jax.bank.screen_file import Screen
@@ -26,7 +29,7 @@ from cr_jax.continual.options import Arrival, GrowOptions
 from cr_jax.data.encodings import NotText
 from cr_jax.errors import UserError
 from cr_jax.host.inside import Inside
-from cr_jax.host.locks import GROWING, exclusive
+from cr_jax.host.locks import GROWING, GROWING_HELD, exclusive
 from cr_jax.routing.cascade import Cascade
 
 # Enough known text for the test to know what is usual, then some that nobody knows.
@@ -206,6 +209,32 @@ def test_two_growers_of_one_bank_are_refused_and_so_is_the_shipped_bank(bank, tm
     refuses(lambda: grow.grow(cr_jax.bank.pretrained.folder(), [], OPTIONS), "ships with cr_jax")
 
 
+def test_a_disk_without_locks_leaves_a_bank_that_is_well(bank, tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with Inside.at(bank) as inside, exclusive(inside, 0.0, "held", GROWING):
+        assert (bank / GROWING_HELD).exists() and BankFolder(bank).verify() == []
+        refuses(lambda: grow.grow(bank, [], OPTIONS), "another process grows the bank")
+    (bank / GROWING_HELD).write_text("a killed grower")
+    said = []
+    delete_bank(bank, said.append)
+    assert said == [] and list(tmp_path.iterdir()) == []
+
+
+def test_a_bank_without_bigram_models_is_refused_before_anything_is_read(tmp_path):
+    plain = tiny_bank.on_disk(tmp_path / "plain").folder
+
+    def unread():
+        raise AssertionError
+        yield
+
+    for dry in (False, True):
+        options = dataclasses.replace(OPTIONS, dry_run=dry)
+        refuses(functools.partial(grow.grow, plain, unread(), options), "without a bigram model")
+
+
 def test_a_buffer_belongs_to_its_bank(bank, tmp_path, stored):
     grow.grow(bank, arrivals(["marks"]), OPTIONS)
     place = beside(bank)
@@ -333,6 +362,15 @@ def test_tokens_that_fill_no_few_windows_are_refused(bank):
     few = dataclasses.replace(OPTIONS, tokens=4 * tiny_grow.MODEL.window - 1)
     refuses(lambda: grow.grow(bank, [], few), "tokens=47", "48, 4 windows")
     grow.grow(bank, [], dataclasses.replace(OPTIONS, tokens=4 * tiny_grow.MODEL.window))
+
+
+def test_what_is_refused_as_known_leaves_room_for_the_next_look(bank):
+    with opened(beside(bank), BankFolder(bank)) as buffer:
+        some = grow.Grower(bank, buffer, OPTIONS, print)
+        some._looked = 5000
+        near = grow.search.Nearness("digits", 0.05, 0.05)
+        some._found(grow.search.Domain((), 4000, 0.2, near, "digits"))
+        assert some._looked == 0 and some.said[-1]["verdict"] == "refuse"
 
 
 def test_an_alarm_has_time_for_as_much_text_as_comes_after_it(bank, monkeypatch):
