@@ -14,6 +14,8 @@ from cr_jax.bank.files import BankFolder, CannotWrite
 from cr_jax.continual import events, grow, training
 from cr_jax.continual.grow import beside
 from cr_jax.errors import UserError
+from cr_jax.host.inside import NotInside
+from cr_jax.host.locks import Busy
 
 STREAM = [*KINDS * 3, *["marks", "digits"] * 11, "letters"]
 NEAR = dataclasses.replace(OPTIONS, start="nearest")
@@ -72,10 +74,28 @@ def test_a_domain_that_cannot_be_trained_is_given_up_and_keeps_its_documents(ban
     assert set(first["ids"]) <= set(of(later, "found")[0]["ids"])
 
 
+def of_the_disk():
+    try:
+        raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        try:
+            raise UserError("the workdir cannot be made") from None
+        except UserError as found:
+            assert found.__context__ is error
+            return found
+
+
 @pytest.mark.parametrize(
-    "error", [CannotWrite("the disk is full"), OSError(28, "No space left on device")]
+    "error",
+    [
+        CannotWrite("the disk is full"),
+        OSError(28, "No space left on device"),
+        Busy("another process holds it"),
+        NotInside("training/new-1 is a link"),
+        of_the_disk(),
+    ],
 )
-def test_a_full_disk_gives_nothing_up(bank, monkeypatch, error):
+def test_what_is_only_in_the_way_gives_nothing_up(bank, monkeypatch, error):
     before = (beside(bank) / "journal.jsonl").read_bytes()
     monkeypatch.setattr(training, "train_new", failing(error))
     refuses(lambda: grow.grow(bank, [], NEAR), str(error.args[-1]))
