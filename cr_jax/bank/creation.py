@@ -26,7 +26,9 @@ from cr_jax.bank.removal import CASCADE, EXPERTS, INDEX, OWN, SCREEN
 from cr_jax.errors import UserError
 from cr_jax.host.files import expanded, fresh_folder, write_sealed
 from cr_jax.host.inside import Inside
-from cr_jax.host.locks import GROWING, HELD, LOCK, exclusive
+from cr_jax.host.locks import GROWING, GROWING_HELD, HELD, LOCK, exclusive
+
+_LOCKS = (GROWING, GROWING_HELD, LOCK, HELD)
 
 
 def create_folder(
@@ -130,7 +132,7 @@ def _deleted(parent: Inside, name: str) -> bool:
         if parent.delete_folder(name):
             return True
         with parent.folder(name) as bank:
-            if not set(bank.names()) <= {LOCK, HELD}:
+            if not set(bank.names()) <= set(_LOCKS):
                 return False
             for lock in bank.names():
                 with contextlib.suppress(UserError, FileNotFoundError):
@@ -152,7 +154,7 @@ def _empty(bank: Inside, files: BankFolder) -> None:
                 tokenizer.delete(name)
     for folder in (EXPERTS, TOKENIZER):
         bank.delete_folder(folder)
-    own = (CASCADE, SCREEN, OWN, GROWING, LOCK, HELD, INDEX)  # last what proves the rest
+    own = (CASCADE, SCREEN, OWN, *_LOCKS, INDEX)  # last what proves the rest
     if set(bank.names()) <= set(own):
         for name in own:
             bank.delete(name)

@@ -8,7 +8,7 @@ from cr_jax.bank.manifest import EXPERT_FILES, LM, MANIFEST, read_manifest
 from cr_jax.bank.removal import ASIDE, CASCADE, EXPERTS, INDEX, OWN, SCREEN, SEED, TOKENIZER
 from cr_jax.errors import UserError
 from cr_jax.host.inside import Inside, NotInside
-from cr_jax.host.locks import GROWING, LOCK
+from cr_jax.host.locks import GROWING, GROWING_HELD, LOCK
 
 if TYPE_CHECKING:
     from cr_jax.bank.files import BankFolder
@@ -53,7 +53,7 @@ def _check_fits(files: "BankFolder") -> None:
 def _known(files: "BankFolder") -> set[str]:
     """What belongs to the bank, as paths below it."""
     tokenizer = (f"{TOKENIZER}/{n}" for n in files.index["tokenizer_files"])
-    known = {INDEX, CASCADE, SCREEN, OWN, LOCK, GROWING, *tokenizer}
+    known = {INDEX, CASCADE, SCREEN, OWN, LOCK, GROWING, GROWING_HELD, *tokenizer}
     for name in files.names:
         try:
             listed = tuple(read_manifest(files.open_expert(name)).files)

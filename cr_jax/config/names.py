@@ -5,9 +5,10 @@ from collections.abc import Iterable
 
 from cr_jax.errors import UserError
 
-RULE = "use up to 100 letters, digits and _ . - without a leading dot, and not 'unknown'"
+LONGEST = 100  # letters of a name
+RULE = f"use up to {LONGEST} letters, digits and _ . - without a leading dot, and not 'unknown'"
 RANDOM = "random_tokens"  # the report's name for windows of random ids
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", re.ASCII)
+_NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9_.-]{{0,{LONGEST - 1}}}", re.ASCII)
 
 
 def check_name(name: str) -> str:

@@ -14,11 +14,11 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from cr_jax.bank.files import BankFolder
+from cr_jax.bank.files import BankFolder, check_name
 from cr_jax.bank.manifest import read_manifest
 from cr_jax.bank.parameters import FILE
 from cr_jax.continual.journal import Journal, cannot_write
@@ -29,6 +29,7 @@ from cr_jax.host.inside import Inside
 from cr_jax.host.locks import exclusive
 
 NOTE, DOCUMENTS, FOUND, TRAINING = "buffer.json", "documents", "found", "training"
+_FOUND = re.compile(r"(.+)\.(?:train|valid)\.jsonl")
 
 
 def key_of(text: str) -> str:
@@ -78,16 +79,19 @@ class Buffer:
 
     def sweep(self, kept: Iterable[str], pending: str) -> None:
         """Deletes what a killed process left: drafts, documents that the journal let go, and what
-        experts were trained from and in, but the pending one."""
+        experts were trained from and in, but the pending one.  Files that the buffer would not
+        write are left alone.  `UserError` where a folder of the buffer's is a link."""
         if self.dry:
             return
+        assert self._folder is not None
+        if self._folder.has(TRAINING):
+            self._folder.folder(TRAINING)  # checkpoints are not to be written elsewhere
         kept = set(kept)
         with _disk(self.path / FOUND), self._sub(FOUND) as folder:
             folder.sweep()
             found = folder.names()
         for name in found:
-            expert = name.removesuffix(".jsonl").rpartition(".")[0]
-            if name.endswith(".jsonl") and expert != pending:
+            if (expert := _expert(name)) not in (None, pending):
                 self.drop_found(expert)
         with _disk(self.path / DOCUMENTS), self._documents() as folder:
             folder.sweep()
@@ -105,7 +109,8 @@ class Buffer:
 
     def drop_found(self, name: str) -> None:
         """Deletes a mounted domain's text and the checkpoints of its training."""
-        shutil.rmtree(self.path / TRAINING / name, ignore_errors=True)
+        with _disk(self.path / TRAINING), self._sub(TRAINING) as folder:
+            _delete(folder, name)
         with _disk(self.path / FOUND), self._sub(FOUND) as folder:
             for split in ("train", "valid"):  # last: while one is there, `sweep` goes on with it
                 folder.delete(f"{name}.{split}.jsonl")
@@ -118,6 +123,26 @@ class Buffer:
         return (
             self._folder.folder(name) if self._folder.has(name) else self._folder.new_folder(name)
         )
+
+
+def _expert(name: str) -> str | None:
+    """Whose text a file of `found` holds; None where the buffer writes no such file."""
+    match = _FOUND.fullmatch(name)
+    try:
+        return check_name(match[1]) if match else None
+    except UserError:
+        return None
+
+
+def _delete(folder: Inside, name: str) -> None:
+    """Deletes a folder and all in it, a file, or a link and not what it leads to."""
+    if not folder.is_folder(name):
+        folder.delete(name)
+        return
+    with folder.folder(name) as inner:
+        for one in inner.names():
+            _delete(inner, one)
+    folder.delete_folder(name)
 
 
 @contextlib.contextmanager
@@ -160,6 +185,8 @@ def _check(place: Path, folder: Inside, files: BankFolder) -> None:
             raise UserError(f"{place} holds {strange[0]} and is no buffer: name another folder")
         return
     then, now = folder.read_sealed(NOTE), _note(files)
+    if not (isinstance(then.get("tokenizer"), str) and isinstance(then.get("experts"), dict)):
+        raise UserError(f"{place / NOTE} is damaged: restore it from a copy")
     if then["tokenizer"] != now["tokenizer"]:
         raise UserError(
             f"the buffer {place} is of a bank with another tokenizer: name another folder"

@@ -53,9 +53,9 @@ class Pairs:
 
     def counts(self, members: Sequence[int]) -> "Counts":
         """Of these documents together."""
-        n = np.zeros(len(self.before), np.int64)
-        for i in members:
-            n += np.bincount(self.of[i], minlength=len(n))
+        own = [self.of[i] for i in members]
+        every = np.concatenate(own) if own else np.zeros(0, np.int64)
+        n = np.bincount(every, minlength=len(self.before))
         return Counts(n, np.bincount(self.before, n, self.vocab_size))
 
     def saved(

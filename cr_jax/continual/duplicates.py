@@ -13,6 +13,7 @@ Letters: T tokens, V vocabulary.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -25,6 +26,7 @@ from cr_jax.scoring.bigram_model import BigramModel, high_bits, pair_hashes
 NEW = 0.45  # nats/token of distance from which on a domain is new
 KNOWN = 0.25  # below it the bank has the domain already
 DRAWN = 2048  # tokens that stand for an old domain
+ROWS = 64  # of V numbers each that are held while it is drawn
 Verdict = Literal["new", "extend", "refuse"]
 
 
@@ -75,16 +77,14 @@ def drawn(
     bigram: BigramModel, count: int, seed: int = 0
 ) -> tuple[Int[np.ndarray, " T"], Float[np.ndarray, " T_less_1"]]:
     """Text of a bigram model: `count` tokens, and the nats of each but the first."""
-    random, rows = np.random.default_rng(seed), {}
+    random = np.random.default_rng(seed)
     alone = bigram.alone.astype(np.float64)
     first = np.exp(-alone)
+    after = functools.lru_cache(ROWS)(functools.partial(_after, bigram, alone))
     ids = [int(random.choice(len(first), p=first / first.sum()))]
     nats = []
     for _ in range(count - 1):
-        v = ids[-1]
-        if v not in rows:
-            rows[v] = _after(bigram, alone, v)
-        row, ends = rows[v]
+        row, ends = after(ids[-1])
         ids.append(min(int(np.searchsorted(ends, random.random() * ends[-1])), len(row) - 1))
         nats.append(row[ids[-1]])
     return np.array(ids), np.array(nats)

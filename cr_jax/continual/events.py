@@ -1,7 +1,7 @@
 """What happens while a bank grows, as lines for people.  Each event is a dict of plain JSON types.
 Not in the paper."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Event = Mapping[str, Any]
@@ -10,6 +10,21 @@ Event = Mapping[str, Any]
 def line(event: Event) -> str:
     """One readable line."""
     return _WORDS[event["event"]](event)
+
+
+def summary(said: Sequence[Event], kept: int) -> Event:
+    """The last event of a call: how many of what were told; kept: documents."""
+    some = [e for e in said if e["event"] == "document"]
+    count = lambda kind: sum(e["event"] == kind for e in said)
+    return {
+        "event": "end",
+        "documents": len(some),
+        "known": sum(e["known"] is True for e in some),
+        "unknown": sum(e["known"] is False for e in some),
+        "skipped": count("skipped") + count("repeated"),
+        "mounted": count("mounted"),
+        "kept": kept,
+    }
 
 
 def _document(e):
@@ -58,6 +73,14 @@ _WORDS = {
     "would": _would,
     "training": lambda e: e["line"],
     "mounted": lambda e: f"mounted {e['expert']}: the bank has {e['experts']} experts",
+    "begins": lambda e: (
+        f"{e['expert']} begins with {e['start']}: {e['of']}, with which it was to begin, is not in "
+        "the bank any more"
+    ),
+    "abandoned": lambda e: (
+        f"{e['expert']} cannot be trained, and the alarm is over; its documents stay kept "
+        f"({e['why']})"
+    ),
     "settled": lambda e: f"{e['name']}: {e['nearest']} knows it now  p {e['p']:.3f}",
     "end": lambda e: (
         f"{e['documents']} documents: {e['known']} known, {e['unknown']} unknown, "

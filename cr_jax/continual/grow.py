@@ -22,22 +22,22 @@ import numpy as np
 from cr_jax.bank import ExpertBank
 from cr_jax.bank.entry_checks import check_own
 from cr_jax.bank.files import BankFolder, writable
+from cr_jax.config.names import LONGEST
 from cr_jax.continual import buffer as buffers
-from cr_jax.continual import search
+from cr_jax.continual import events, search
 from cr_jax.continual.evidence import SequentialTest, calibrated
 from cr_jax.continual.history import Event, History
-from cr_jax.continual.journal import cannot_write
 from cr_jax.continual.options import Arrival, GrowOptions
 from cr_jax.continual.reading import Postponed, Skipped, read
+from cr_jax.continual.training import CannotTrain, train_expert
 from cr_jax.errors import UserError
-from cr_jax.experiment.new_experts import NewExperts, train_new
-from cr_jax.host.files import DISK_ERRORS, expanded
+from cr_jax.host.files import expanded
 from cr_jax.host.locks import GROWING, exclusive
 from cr_jax.routing.many import ManyRouter
 from cr_jax.routing.result import Route
 
 ROUND = 32  # documents that are routed together
-PATIENCE = 4  # times the tokens asked for, in which an alarm must find a domain
+PATIENCE = 4  # times the tokens asked for: kept after an alarm, they must hold a domain
 
 
 def grow(
@@ -67,7 +67,8 @@ def grow(
         place = buffer or beside(files.path)
         kept = stack.enter_context(buffers.opened(place, files, options.dry_run))
         grower = Grower(files.path, kept, options, say)
-        grower.finish_pending()
+        grower.check()
+        grower.resume()
         for some in _rounds(documents):
             grower.round(some)
         grower.end()
@@ -89,16 +90,30 @@ class Grower:
         self.path, self.buffer, self.options, self._say = bank, buffer, options, say
         self.said: list[Event] = []
         self.history = History(SequentialTest(options.run_length))
-        for event in buffer.journal.events:
-            self.history.apply(event)
+        for number, event in enumerate(buffer.journal.events, 1):
+            try:
+                self.history.apply(event)
+            except ValueError:
+                raise buffer.journal.damaged(number) from None
         pending = self.history.pending
         buffer.sweep(self.history.kept, pending["expert"] if pending else "")
         self._looked = 0  # tokens that were kept at the last look
         self._load()
 
+    def check(self) -> None:
+        """`UserError` where no domain could be found, or none that could get an expert."""
+        search.bigrams(self.bank)
+        least = search.LEAST_WINDOWS * self.bank.model.window
+        if self.options.tokens < least:
+            raise UserError(
+                f"tokens={self.options.tokens:,} are too few for an expert of this bank: a new "
+                f"domain needs {least:,}, {search.LEAST_WINDOWS} windows, or more"
+            )
+
     def round(self, arrivals: list[Arrival]) -> None:
         """Routes some documents, and looks for new domains where unknown text arrives."""
         fresh: list[tuple[str, str, str]] = []
+        repeated: list[tuple[str, str]] = []
         for name, text in arrivals:
             try:
                 key, form = read(name, text, self.bank.text_form)
@@ -109,15 +124,16 @@ class Grower:
                 if name not in self.history.names.get(why.key, ()):
                     self._skip(name, why.key, str(why))
                 continue
-            there = self.history.names.get(key)
-            if there or any(key == other for other, *_ in fresh):
-                if name not in (there or ()):
-                    self._record({"event": "repeated", "name": name, "id": key})
-                continue
-            fresh.append((key, name, form))
+            if key in self.history.names or any(key == other for other, *_ in fresh):
+                repeated.append((key, name))
+            else:
+                fresh.append((key, name, form))
         routes = self.router.route([form for *_, form in fresh])
         for (key, name, form), route in zip(fresh, routes, strict=True):
             self._routed(key, name, form, route)
+        for key, name in repeated:  # when the first of them is in the journal
+            if name not in self.history.names[key]:
+                self._record({"event": "repeated", "name": name, "id": key})
         self.look()
 
     def look(self) -> None:
@@ -130,20 +146,29 @@ class Grower:
         if history.tokens < options.tokens:
             return
         self._looked = history.tokens
-        texts = {key: self.buffer.text(key) for key in history.kept}
+        newest = search.newest({key: one.tokens for key, one in history.kept.items()})
+        texts = {key: self.buffer.text(key) for key in newest}
         found = search.domains(self.bank, texts, options.tokens)
         for domain in found:
             # An expert that was mounted meanwhile may know some of them.
             if all(key in history.kept for key in domain.ids):
                 self._found(domain)
         if not found:
-            if history.tokens >= PATIENCE * options.tokens:
+            if history.since >= PATIENCE * options.tokens:
                 self._record({"event": "unfounded", **about})
             else:
                 why = f"and too few of them explain each other to make {options.tokens:,} tokens"
                 self._tell({"event": "waiting", **about, "why": why})
 
-    def finish_pending(self) -> None:
+    def resume(self) -> None:
+        """Goes on with what the last call was stopped in."""
+        last = self.buffer.journal.events[-1]["event"] if self.buffer.journal.events else ""
+        if self.history.pending:
+            self._finish_pending()
+        elif last in ("mounted", "abandoned", "settled") and not self.options.dry_run:
+            self._again()
+
+    def _finish_pending(self) -> None:
         """Trains and mounts the expert of a domain that was found, if it has none yet."""
         event = self.history.pending
         if event is None:
@@ -152,47 +177,31 @@ class Grower:
             self._tell({**event, "event": "would"})
             return
         name, ids = event["expert"], event["ids"]
-        train, valid = search.split(ids)
-        texts = lambda keys: (self.buffer.text(key) for key in keys)
-        new = NewExperts(
-            {name: [f"jsonl:{self.buffer.write_found(name, texts(train))}#text"]},
-            {name: [f"jsonl:{self.buffer.write_found(name, texts(valid), 'valid')}#text"]},
-            steps=event["steps"],
-            start="" if event["start"] == "noise" else event["start"],
-        )
-        workdir = self.buffer.path / buffers.TRAINING / name
+        if event["start"] != "noise" and event["start"] not in self.bank.names:
+            self.buffer.drop_found(name)  # checkpoints of what began with it
+            self._record(
+                {"event": "begins", "expert": name, "start": "noise", "of": event["start"]}
+            )
         tell = lambda line: self._tell({"event": "training", "expert": name, "line": line})
+        tokens = {key: one.tokens for key, one in self.history.kept.items()}
         try:
-            train_new(self.path, new, workdir, tell)
-        except OSError as error:
-            if error.errno not in DISK_ERRORS:
-                raise
-            raise cannot_write(error.filename or workdir, error) from error
-        self._load()
-        self._record({"event": "mounted", "expert": name, "experts": len(self.bank.names)})
-        self.buffer.drop(ids)
+            train_expert(self.path, self.buffer, self.history.pending, tokens, tell)
+        except CannotTrain as why:
+            self._record({"event": "abandoned", "expert": name, "why": str(why)})
+        else:
+            self._load()
+            self._record({"event": "mounted", "expert": name, "experts": len(self.bank.names)})
+            self.buffer.drop(ids)
         self.buffer.drop_found(name)
         self._again()
 
     def end(self) -> None:
         """Says what this call did."""
-        some = [e for e in self.said if e["event"] == "document"]
-        count = lambda kind: sum(e["event"] == kind for e in self.said)
         if self.history.alarmed and not self.history.pending:
             why = f"a domain needs {self.options.tokens:,} that explain each other"
             about = {"documents": len(self.history.kept), "tokens": self.history.tokens}
             self._tell({"event": "waiting", **about, "why": why})
-        self._tell(
-            {
-                "event": "end",
-                "documents": len(some),
-                "known": sum(e["known"] is True for e in some),
-                "unknown": sum(e["known"] is False for e in some),
-                "skipped": count("skipped") + count("repeated"),
-                "mounted": count("mounted"),
-                "kept": len(self.history.kept),
-            }
-        )
+        self._tell(events.summary(self.said, len(self.history.kept)))
 
     def _load(self) -> None:
         self.bank = ExpertBank.load(self.path, lms=False)
@@ -230,29 +239,23 @@ class Grower:
                 "event": "found",
                 "verdict": near.verdict,
                 "expert": expert,
-                "ids": list(domain.ids),
-                "tokens": domain.tokens,
-                "saved": domain.saved,
-                "near": near.expert,
-                "gain": near.gain,
-                "loss": near.loss,
-                "distance": near.distance,
-                "new_from": near.new_from,
-                "known_below": near.known_below,
+                **domain.facts(),
                 "start": domain.nearest if options.start == "nearest" else "noise",
                 "steps": options.steps or search.steps(domain.tokens, self.bank.model.window),
             }
         )
         if near.verdict == "refuse":
+            self._looked = 0  # less is kept now than was looked at
             self.buffer.drop(domain.ids)
-        self.finish_pending()
+        self._finish_pending()
 
     def _free(self, name: str) -> str:
         """NAME, NAME-2, ... or new-1, new-2, ...: the first that is free."""
         taken = {n.lower() for n in (*self.bank.names, *self.history.experts)}
         if name and name.lower() not in taken:
             return name
-        numbered = (f"{name or 'new'}-{i}" for i in itertools.count(2 if name else 1))
+        endings = (f"-{i}" for i in itertools.count(2 if name else 1))
+        numbered = ((name or "new")[: LONGEST - len(end)] + end for end in endings)
         return next(n for n in numbered if n.lower() not in taken)
 
     def _again(self) -> None:

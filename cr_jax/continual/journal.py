@@ -41,6 +41,11 @@ class Journal:
                 raise cannot_write(self._folder.path / NAME, error) from error
         self.events.append(event)
 
+    def damaged(self, number: int) -> UserError:
+        """What is said of a line, counted from 1, that cannot be."""
+        assert self._folder is not None
+        return _damaged(self._folder.path / NAME, number)
+
     def _append(self, line: bytes) -> None:
         file = self._folder.open(NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
@@ -87,4 +92,8 @@ def _parsed(line: bytes, number: int, path: Path) -> Event:
             return event
     except (ValueError, RecursionError):
         pass
-    raise UserError(f"{path}: line {number} is damaged: restore the file from a copy")
+    raise _damaged(path, number)
+
+
+def _damaged(path: Path, number: int) -> UserError:
+    return UserError(f"{path}: line {number} is damaged: restore the file from a copy")

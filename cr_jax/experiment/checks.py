@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from cr_jax import models
+from cr_jax.bank.files import CannotWrite
 from cr_jax.config import Experiment
 from cr_jax.data.experiment_text import Corpora
 from cr_jax.errors import UserError
@@ -58,7 +59,7 @@ def place(e: Experiment, folder: Path) -> None:
     need = least_bytes(e) * (1 if any((folder / "checkpoints").glob("*.json")) else 2)
     free = shutil.disk_usage(folder).free
     if free < need:
-        raise UserError(
+        raise CannotWrite(
             f"{folder} has {free / 1e9:.2f} GB free, and the checkpoints of this run "
             f"need {need / 1e9:.2f} GB or more: make room or choose another --workdir"
         )
@@ -95,7 +96,7 @@ def _folder(path: Path) -> None:
 def _writable(path: Path) -> None:
     start = next(p for p in (path, *path.parents) if p.exists())
     if not os.access(start, os.W_OK | (os.X_OK if start.is_dir() else 0)):
-        raise UserError(
+        raise CannotWrite(
             f"{start} cannot be written: allow writing there or choose another place "
             f"for {path.name}"
         )

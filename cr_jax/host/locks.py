@@ -20,6 +20,7 @@ from cr_jax.host.inside import Inside
 LOCK = ".lock"
 HELD = f"{LOCK}.held"
 GROWING = ".growing"  # of a bank: held for as long as it grows, beside `LOCK` for each change
+GROWING_HELD = f"{GROWING}.held"
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _PAUSE = 0.02  # seconds between two looks
 

@@ -8,6 +8,7 @@ from cr_jax.bank.files import BankFolder
 from cr_jax.continual import buffer as buffers
 from cr_jax.continual.buffer import key_of, opened
 from cr_jax.host.files import sha256
+from cr_jax.host.inside import Inside
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,43 @@ def test_what_a_killed_grower_left_is_swept(files, tmp_path):
     assert [p.name for p in (tmp_path / "b" / "training").iterdir()] == ["new-2"]
 
 
+@pytest.mark.parametrize(
+    "stray", ["a.jsonl", "...x.jsonl", "....train.jsonl", "...train.jsonl", "train.jsonl", "b.txt"]
+)
+def test_a_stray_file_among_the_found_costs_no_training(files, tmp_path, stray):
+    with opened(tmp_path / "b", files) as buffer:
+        buffer.put(key_of("kept"), "kept")
+        buffer.write_found("new-2", ["some text"])
+        (tmp_path / "b" / "training" / "new-2" / "checkpoints").mkdir(parents=True)
+        (tmp_path / "b" / "training" / "new-2" / "checkpoints" / "1.json").write_text("{}")
+        (tmp_path / "b" / "found" / stray).write_text("somebody's own")
+        before = contents(tmp_path)
+        buffer.sweep([key_of("kept")], "new-2")
+        assert contents(tmp_path) == before
+        buffer.sweep([key_of("kept")], "")  # with nothing pending, its own alone
+        gone = {path for path in before if "new-2" in str(path)}
+        assert len(gone) == 2 and contents(tmp_path) == {
+            path: data for path, data in before.items() if path not in gone
+        }
+
+
+def test_nothing_is_deleted_through_a_link(files, tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "new-1"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "mine").write_text("somebody's own")
+    with opened(tmp_path / "b", files) as buffer:
+        buffer.write_found("new-1", ["some text"])
+        (tmp_path / "b" / "training").symlink_to(elsewhere.parent)
+        refuses(lambda: buffer.sweep([], ""), "training is a link")
+        refuses(lambda: buffer.drop_found("new-1"), "training is a link")
+        (tmp_path / "b" / "training").unlink()
+        (tmp_path / "b" / "training" / "new-1").mkdir(parents=True)
+        (tmp_path / "b" / "training" / "new-1" / "checkpoints").symlink_to(elsewhere)
+        buffer.sweep([], "")
+    assert [p.name for p in (tmp_path / "b" / "training").iterdir()] == []
+    assert (elsewhere / "mine").read_text() == "somebody's own"
+
+
 def test_a_dry_buffer_reads_what_is_there_and_writes_nothing(files, tmp_path):
     with opened(tmp_path / "b", files) as buffer:
         buffer.put(key_of("old"), "old")
@@ -58,6 +96,15 @@ def test_a_dry_buffer_reads_what_is_there_and_writes_nothing(files, tmp_path):
     with opened(tmp_path / "none", files, dry=True) as buffer:
         buffer.put(key_of("new"), "new")
     assert contents(tmp_path) == before and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("lacks", [{"tokenizer": 1}, {"experts": ["digits"]}, {"experts": None}])
+def test_a_damaged_note_is_one_line(files, tmp_path, lacks):
+    with opened(tmp_path / "b", files) as buffer:
+        note = Inside.at(buffer.path).read_sealed("buffer.json")
+    note = {k: v for k, v in {**note, **lacks}.items() if v is not None}
+    Inside.at(tmp_path / "b").write_sealed("buffer.json", note)
+    refuses(lambda: opened(tmp_path / "b", files).__enter__(), "buffer.json is damaged")
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(files, tmp_path, monkeypatch):

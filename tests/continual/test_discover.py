@@ -88,3 +88,15 @@ def test_documents_of_one_token_are_borne():
     short = [np.array([3]), *documents]
     found = separate(short, [np.zeros(0), *known], V)
     assert [set(c.members) for c in found] == [{1, 2, 3, 4}]
+
+
+def test_counts_are_made_in_one_pass_over_the_members(monkeypatch):
+    documents = heap((1, 12))[0]
+    pairs, calls, count = Pairs(documents, V), [], np.bincount
+    monkeypatch.setattr(discover.np, "bincount", lambda *a, **k: calls.append(1) or count(*a, **k))
+    some = pairs.counts(range(0, 12, 2))
+    assert len(calls) == 2  # of pairs and of the tokens before, however many members there are
+    of_each = [pairs.counts([i]) for i in range(0, 12, 2)]
+    assert np.array_equal(some.n, sum(one.n for one in of_each))
+    assert np.array_equal(some.total, sum(one.total for one in of_each))
+    assert not pairs.counts([]).n.any() and len(pairs.counts([]).n) == len(some.n)

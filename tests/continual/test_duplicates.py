@@ -1,5 +1,7 @@
 """Cross code length both ways tells a new domain from one that the bank has."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,20 @@ def test_a_model_without_pairs_can_be_drawn_from():
     single = count(own, np.ones(own.shape, bool), V, max_bigrams=0)
     ids, nats = drawn(single, 200)
     assert len(ids) == 200 == len(nats) + 1 and len(duplicates.drawn(single, 1)[1]) == 0
+
+
+def test_few_rows_are_held_while_text_is_drawn(bigram, monkeypatch):
+    usual = drawn(bigram, 200)
+    monkeypatch.setattr(duplicates, "ROWS", 1)
+    assert all(np.array_equal(a, b) for a, b in zip(usual, drawn(bigram, 200), strict=True))
+    monkeypatch.undo()
+    size = 8192
+    own = np.arange(size).reshape(1, -1)
+    wide = count(own, np.ones(own.shape, bool), size, max_bigrams=0)
+    tracemalloc.start()
+    try:
+        drawn(wide, 400)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * duplicates.ROWS * 2 * 8 * size < 400 * 2 * 8 * size

@@ -1,6 +1,8 @@
 """A bank grows by unknown text alone, and no stop, disk or file loses a document."""
 
 import dataclasses
+import errno
+import fcntl
 import functools
 import json
 import os
@@ -16,16 +18,18 @@ from tiny_grow import KINDS, OPTIONS, arrivals
 import cr_jax
 from cr_jax.bank import ExpertBank, cascade_file, screen_file
 from cr_jax.bank.cascade_file import CandidateFit
+from cr_jax.bank.creation import delete_bank
 from cr_jax.bank.entry_checks import unused_fits
-from cr_jax.bank.files import BankFolder
+from cr_jax.bank.files import BankFolder, check_name
 from cr_jax.bank.screen_file import Screen
-from cr_jax.continual import events, grow
+from cr_jax.continual import events, grow, training
+from cr_jax.continual.buffer import opened
 from cr_jax.continual.grow import beside
 from cr_jax.continual.options import Arrival, GrowOptions
 from cr_jax.data.encodings import NotText
 from cr_jax.errors import UserError
 from cr_jax.host.inside import Inside
-from cr_jax.host.locks import GROWING, exclusive
+from cr_jax.host.locks import GROWING, GROWING_HELD, exclusive
 from cr_jax.routing.cascade import Cascade
 
 # Enough known text for the test to know what is usual, then some that nobody knows.
@@ -43,7 +47,7 @@ def stored(tmp_path_factory):
 
 @pytest.fixture
 def bank(stored, tmp_path, monkeypatch):
-    monkeypatch.setattr(grow, "train_new", tiny_grow.trained)
+    monkeypatch.setattr(training, "train_new", tiny_grow.trained)
     return shutil.copytree(stored, tmp_path / "bank")
 
 
@@ -112,6 +116,22 @@ def test_what_was_seen_is_passed_over_whatever_its_name(bank):
     other = [Arrival("other", some[0].text.replace("\n", "\r\n")), some[1]]
     assert [e["event"] for e in grow.grow(bank, other, OPTIONS)] == ["repeated", "end"]
     assert [e["event"] for e in grow.grow(bank, other, OPTIONS)] == ["end"]
+
+
+def test_killed_as_it_routes_it_loses_no_text_that_two_files_hold(bank, monkeypatch):
+    (one,) = arrivals(["digits"])
+    some = [one, Arrival("copy", one.text)]
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grow.ManyRouter, "route", kill)
+        with pytest.raises(Killed):
+            grow.grow(bank, some, OPTIONS)
+    said = grow.grow(bank, some, OPTIONS)
+    assert [e["event"] for e in said] == ["document", "repeated", "end"]
+    assert [e["event"] for e in grow.grow(bank, some, OPTIONS)] == ["end"]
 
 
 def test_binary_empty_and_strange_documents_are_named_and_passed_over(bank):
@@ -189,6 +209,32 @@ def test_two_growers_of_one_bank_are_refused_and_so_is_the_shipped_bank(bank, tm
     refuses(lambda: grow.grow(cr_jax.bank.pretrained.folder(), [], OPTIONS), "ships with cr_jax")
 
 
+def test_a_disk_without_locks_leaves_a_bank_that_is_well(bank, tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with Inside.at(bank) as inside, exclusive(inside, 0.0, "held", GROWING):
+        assert (bank / GROWING_HELD).exists() and BankFolder(bank).verify() == []
+        refuses(lambda: grow.grow(bank, [], OPTIONS), "another process grows the bank")
+    (bank / GROWING_HELD).write_text("a killed grower")
+    said = []
+    delete_bank(bank, said.append)
+    assert said == [] and list(tmp_path.iterdir()) == []
+
+
+def test_a_bank_without_bigram_models_is_refused_before_anything_is_read(tmp_path):
+    plain = tiny_bank.on_disk(tmp_path / "plain").folder
+
+    def unread():
+        raise AssertionError
+        yield
+
+    for dry in (False, True):
+        options = dataclasses.replace(OPTIONS, dry_run=dry)
+        refuses(functools.partial(grow.grow, plain, unread(), options), "without a bigram model")
+
+
 def test_a_buffer_belongs_to_its_bank(bank, tmp_path, stored):
     grow.grow(bank, arrivals(["marks"]), OPTIONS)
     place = beside(bank)
@@ -213,7 +259,7 @@ def test_a_buffer_belongs_to_its_bank(bank, tmp_path, stored):
 def uninterrupted(stored, tmp_path_factory, changes):
     """The bank that grew without a stop, and the place of one change of each kind."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grow, "train_new", tiny_grow.trained)
+        patch.setattr(training, "train_new", tiny_grow.trained)
         folder = tmp_path_factory.mktemp("uninterrupted")
         bank = shutil.copytree(stored, folder / "bank")
         changes.begin(folder)
@@ -292,7 +338,7 @@ def test_an_expert_begins_with_noise_or_with_the_nearest(bank, monkeypatch):
         heard.append(new)
         tiny_grow.trained(path, new, workdir, say)
 
-    monkeypatch.setattr(grow, "train_new", hear)
+    monkeypatch.setattr(training, "train_new", hear)
     noise = dataclasses.replace(OPTIONS, start="noise", dry_run=True)
     assert [e["start"] for e in of(grow.grow(bank, arrivals(STREAM), noise), "would")] == ["noise"]
     near = dataclasses.replace(OPTIONS, start="nearest", name="signs")
@@ -300,6 +346,45 @@ def test_an_expert_begins_with_noise_or_with_the_nearest(bank, monkeypatch):
     (domain,) = of(said, "found")
     assert heard[0].start == domain["start"] in KINDS and list(heard[0].train) == ["signs"]
     assert heard[0].steps == OPTIONS.steps
+
+
+def test_a_name_of_full_length_leaves_room_for_the_number_of_the_next(bank):
+    long = "n" * 100
+    with opened(beside(bank), BankFolder(bank)) as buffer:
+        some = grow.Grower(bank, buffer, OPTIONS, print)
+        assert some._free(long) == long
+        some.history.experts |= {long, "n" * 98 + "-2"}
+        assert some._free(long) == check_name("n" * 98 + "-3")
+        assert some._free("") == "new-1"
+
+
+def test_tokens_that_fill_no_few_windows_are_refused(bank):
+    few = dataclasses.replace(OPTIONS, tokens=4 * tiny_grow.MODEL.window - 1)
+    refuses(lambda: grow.grow(bank, [], few), "tokens=47", "48, 4 windows")
+    grow.grow(bank, [], dataclasses.replace(OPTIONS, tokens=4 * tiny_grow.MODEL.window))
+
+
+def test_what_is_refused_as_known_leaves_room_for_the_next_look(bank):
+    with opened(beside(bank), BankFolder(bank)) as buffer:
+        some = grow.Grower(bank, buffer, OPTIONS, print)
+        some._looked = 5000
+        near = grow.search.Nearness("digits", 0.05, 0.05)
+        some._found(grow.search.Domain((), 4000, 0.2, near, "digits"))
+        assert some._looked == 0 and some.said[-1]["verdict"] == "refuse"
+
+
+def test_an_alarm_has_time_for_as_much_text_as_comes_after_it(bank, monkeypatch):
+    tokens = lambda said: sum(e["tokens"] for e in of(said, "document") if e["known"] is False)
+    monkeypatch.setattr(grow.search, "domains", lambda *_: [])
+    few = dataclasses.replace(OPTIONS, tokens=550)
+    first = grow.grow(bank, arrivals(STREAM), few)
+    (alarm,) = of(first, "alarm")
+    before = tokens(first[: first.index(alarm)])
+    since = tokens(first) - before
+    assert of(first, "waiting") and since < 4 * 550 < before + since
+    later = grow.grow(bank, arrivals(["marks"] * 12, 30_000), few)
+    over = later[: later.index(of(later, "unfounded")[0])]
+    assert since + tokens(over) >= 4 * 550
 
 
 @pytest.mark.parametrize(
@@ -324,6 +409,8 @@ def test_a_bank_without_experts_or_a_damaged_buffer_is_one_line(bank, tmp_path):
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0][:-20] + b"\n" + lines[1])
     refuses(lambda: grow.grow(bank, [], OPTIONS), "journal.jsonl", "line 1 is damaged")
+    path.write_bytes(lines[0] + b'{"event": "mounted"}\n' + lines[1])
+    refuses(lambda: grow.grow(bank, [], OPTIONS), "journal.jsonl", "line 2 is damaged")
     path.write_bytes(lines[0] + lines[1][:-9])  # what a kill leaves: read again
     said = grow.grow(bank, arrivals(["marks", "digits"]), OPTIONS)
     assert [e["name"] for e in of(said, "document")] == ["1-digits"]
