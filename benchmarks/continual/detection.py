@@ -57,20 +57,17 @@ def run(a: argparse.Namespace, command: str) -> None:
     """Measures and writes."""
     e = experiment(a)
     bank = ExpertBank.load(a.bank, lms=False)
+    domains = (*e.data.domains, *e.data.unseen)
+    check(a, bank.names, domains)
+    old = written(a.out)
     judged = {}
-    for name in (*e.data.domains, *e.data.unseen):
+    for name in domains:
         judged[name] = judge(bank, documents_of(e, bank, name, a))
         print(f"{name:16s} {len(judged[name])} documents", flush=True)
     known = [one for name in bank.names for one in judged[name]]
     new = {name: of for name, of in judged.items() if name not in bank.names}
     behind = {expert.name: calibrated(expert) for expert in bank.experts}
     found = measured(known, new, behind, a)
-    old = {}
-    if Path(a.out).exists():
-        try:
-            old = json.loads(Path(a.out).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{a.out} is no JSON: {error}") from None
     about = {"commit": commit(), "command": command.replace(str(e.data.root), "DATA")}
     write(
         a.out,
@@ -78,6 +75,36 @@ def run(a: argparse.Namespace, command: str) -> None:
         + "\n",
     )
     print(json.dumps(found, indent=1))
+
+
+def check(a: argparse.Namespace, experts: Sequence[str], domains: Sequence[str]) -> None:
+    """`UserError` for what cannot be measured, before anything is."""
+    if missing := [name for name in experts if name not in domains]:
+        raise UserError(
+            f"the config has no domain {missing[0]!r}, which the bank has an expert of: give the "
+            "config that the bank was made by"
+        )
+    if all(name in experts for name in domains):
+        raise UserError("the bank knows every domain: name others with --unseen")
+    for flag, value in (("--orders", a.orders), ("--most", a.most)):
+        if value < 1:
+            raise UserError(f"{flag} must be at least 1, not {value}")
+    SequentialTest(a.run_length)
+
+
+def written(path: str) -> dict:
+    """What --out holds already; {} where it is not there.  `UserError` for no JSON object."""
+    try:
+        old = json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON: {error}") from None
+    if not isinstance(old, dict):
+        raise UserError(f"{path} is no JSON object: write to another file")
+    return old
 
 
 def judge(bank: ExpertBank, documents: Windows) -> list[Judged]:
@@ -99,7 +126,15 @@ def measured(
 ) -> dict:
     """{"documents": mean over the new domains, "by_domain": {name: {"mean", "most"}}, "run_length",
     "false_alarms", "known_documents", "wanted_run_length"}.  A domain that raises no alarm counts
-    with all of its documents."""
+    with all of its documents.  `UserError` for too few documents."""
+    if len(known) <= KNOWN_FIRST:
+        raise UserError(
+            f"the bank's own domains have {len(known)} documents that an expert could judge; more "
+            f"than {KNOWN_FIRST} are needed: raise --documents or --windows"
+        )
+    for name, documents in new.items():
+        if not documents:
+            raise UserError(f"no expert could judge a document of {name!r}: raise --windows")
     by_domain = {}
     for name, documents in new.items():
         counts = [

@@ -148,43 +148,39 @@ def _export_expert(files: BankFolder, name: str, place: Path, license_id: str) -
 def _assemble(sources: Sequence[Path], draft: Path) -> None:
     """Puts the bank's own folder together in `draft`.  `UserError` for a byte that was changed."""
     (draft / EXPERTS).mkdir()
-    experts: dict[str, Inside] = {}
+    seals: dict[str, dict[str, str]] = {}
     shared: Mapping[str, Any] | None = None
-    for source in sources:
-        whole = _open(source) if os.path.isfile(source / SHARED / INDEX) else None
-        for folder in _expert_folders(whole) if whole is not None else [_open(source)]:
-            name, about = _about(folder)
-            if name.lower() in {other.lower() for other in experts}:
-                raise UserError(f"{folder.path}: there is an expert {name!r} already")
-            if shared is not None and _unlike(shared, about):
-                raise UserError(
-                    f"{folder.path} is an expert of another bank than {sources[0]}: they share no "
-                    f"{_unlike(shared, about)}"
-                )
-            experts[name], shared = folder, about if shared is None else shared
-    assert shared is not None, "a source has at least one expert, or is refused"
-    for name, folder in experts.items():
+    for folder in _expert_folders(sources):
+        name, about = _about(folder)
+        if name.lower() in {other.lower() for other in seals}:
+            raise UserError(f"{folder.path}: there is an expert {name!r} already")
+        if shared is None:
+            shared = about
+            (draft / TOKENIZER).mkdir()
+            with folder.folder(TOKENIZER) as tokenizer:
+                for file in shared["tokenizer_files"]:
+                    _copy(tokenizer, file, draft / TOKENIZER / file)
+        elif field := _unlike(shared, about):
+            raise UserError(
+                f"{folder.path} is an expert of another bank than {sources[0]}: they share no "
+                f"{field}"
+            )
         (draft / EXPERTS / name).mkdir()
         for file in (*read_manifest(folder).files, MANIFEST):
             _copy(folder, _NAMES.get(file, file), draft / EXPERTS / name / file)
-    _copy_shared(sources, shared, experts, draft)
+        seals[name] = {"sha256": folder.sha256(MANIFEST)}
+    assert shared is not None, "a source has at least one expert, or is refused"
+    if len(sources) > 1 or not os.path.isfile(sources[0] / SHARED / INDEX):
+        write_sealed(draft / INDEX, {**shared, "experts": seals})
+    else:
+        _copy_shared(sources[0], draft)
     if problems := BankFolder(draft).verify():
         raise UserError(problems[0])
 
 
-def _copy_shared(
-    sources: Sequence[Path], shared: Mapping[str, Any], experts: Mapping[str, Inside], draft: Path
-) -> None:
-    """The tokenizer, and bank.json and what is beside it: of one whole export, its own."""
-    (draft / TOKENIZER).mkdir()
-    tokenizer = next(iter(experts.values())).folder(TOKENIZER)
-    for file in shared["tokenizer_files"]:
-        _copy(tokenizer, file, draft / TOKENIZER / file)
-    if len(sources) > 1 or not os.path.isfile(sources[0] / SHARED / INDEX):
-        seals = {name: {"sha256": folder.sha256(MANIFEST)} for name, folder in experts.items()}
-        write_sealed(draft / INDEX, {**shared, "experts": seals})
-        return
-    with _open(sources[0]).folder(SHARED) as own:
+def _copy_shared(source: Path, draft: Path) -> None:
+    """bank.json of a whole export, and what is beside it."""
+    with _open(source) as whole, whole.folder(SHARED) as own:
         for file in (INDEX, CASCADE, SCREEN, OWN):
             if own.has(file):
                 _copy(own, file, draft / file)
@@ -194,13 +190,22 @@ def _copy_shared(
                 _copy(own.folder(SEED), file, draft / SEED / file)
 
 
-def _expert_folders(whole: Inside) -> list[Inside]:
-    """In the order of its bank."""
-    index = whole.folder(SHARED).read_sealed(INDEX)
-    names = index.get("experts")
-    if not isinstance(names, dict) or not names:
-        raise UserError(f"{whole.path} holds no expert: export the bank again")
-    return [whole.folder(EXPERTS).folder(check_name(name)) for name in names]
+def _expert_folders(sources: Sequence[Path]) -> Iterator[Inside]:
+    """In the order of their banks; one is open at a time, for a process may open about 1,000."""
+    for source in sources:
+        if not os.path.isfile(source / SHARED / INDEX):
+            with _open(source) as folder:
+                yield folder
+            continue
+        with _open(source) as whole:
+            with whole.folder(SHARED) as shared:
+                names = shared.read_sealed(INDEX).get("experts")
+            if not isinstance(names, dict) or not names:
+                raise UserError(f"{whole.path} holds no expert: export the bank again")
+            with whole.folder(EXPERTS) as experts:
+                for name in names:
+                    with experts.folder(check_name(name)) as folder:
+                        yield folder
 
 
 def _about(folder: Inside) -> tuple[str, Mapping[str, Any]]:

@@ -19,6 +19,7 @@ from cr_jax.errors import UserError
 _ROWS = 64  # of a table that are decoded at once
 _BUFFER = 1 << 20  # bytes of a column that are read at once
 _DELIMITERS = ",;\t|"
+_CELL = 1 << 17  # characters that a row of CSV may always have
 _NAMES = 12  # of columns in a message
 
 
@@ -78,18 +79,35 @@ def csv_rows(path: Path, wanted: Wanted) -> Rows:
     columns, with commas, semicolons, tabs or `|` between them.
 
     `UserError` names the file and the line of what is no CSV, has another number of cells than the
-    first line, or is longer than `wanted.most`.
+    first line, or is a row longer than `wanted.most` and `_CELL` characters.
     """
     # A limit of the whole process; without it a cell has at most 131,072 characters.
     csv.field_size_limit(max(csv.field_size_limit(), wanted.most))
-    number = 1
+    number, held, most = 1, 0, max(wanted.most, _CELL)
+
+    def lines(text: io.TextIOWrapper) -> Iterator[str]:
+        """No more of a row than is allowed, be it one line or many."""
+        nonlocal held
+        while line := text.readline(most + 1 - held):
+            held += len(line)
+            if held > most:
+                raise UserError(
+                    f"{path} line {number + bool(header)}: a row is longer than {most:,} "
+                    "characters; is a quote never closed? Otherwise split its document, or raise "
+                    "config.data.max_document_bytes"
+                )
+            yield line
+
     try:
         with file_position.opened(path) as raw:
             data = as_utf8(unpacked(raw, path.suffix))
             text = io.TextIOWrapper(data, "utf-8-sig", newline="")
-            header, delimiter = _header(path, text.readline(wanted.most), wanted)
-            reader = csv.reader(text, delimiter=delimiter, strict=True)
+            rest, header = lines(text), []
+            header, delimiter = _header(path, next(rest, ""), wanted)
+            held = 0
+            reader = csv.reader(rest, delimiter=delimiter, strict=True)
             for cells in reader:
+                held = 0
                 if cells and len(cells) != len(header):
                     raise UserError(
                         f"{path} line {number + 1} has {len(cells)} cells, the first line names "
@@ -177,7 +195,16 @@ def no_column(path: Path, names: Iterable[str], field: str) -> UserError:
 def _columns(path: Path, schema: Any, wanted: Wanted) -> list[str]:
     if wanted.field not in schema.names:
         raise no_column(path, schema.names, wanted.field)
-    return wanted.of(schema.names)
+    columns = wanted.of(schema.names)
+    _once(path, columns)
+    return columns
+
+
+def _once(path: Path, columns: list[str]) -> None:
+    """`UserError` for a column of which there are two."""
+    for name in columns:
+        if columns.count(name) > 1:
+            raise UserError(f"{path} has the column {name!r} twice; rename one of them")
 
 
 def _rows(path: Path, batches: Iterable[Any], wanted: Wanted) -> Rows:
@@ -190,6 +217,11 @@ def _rows(path: Path, batches: Iterable[Any], wanted: Wanted) -> Rows:
                 record = {name: column[row].as_py() for name, column in columns.items()}
             except UnicodeDecodeError:
                 raise UserError(f"{path} row {number} has text that is not UTF-8") from None
+            except OverflowError as error:
+                raise UserError(
+                    f"{path} row {number} has a date or a time span out of range ({error}): "
+                    "write the table again without it"
+                ) from None
             text = record[wanted.field]
             if isinstance(text, str | bytes) and 4 * len(text) > wanted.most:
                 size = len(text.encode() if isinstance(text, str) else text)
@@ -217,8 +249,7 @@ def _header(path: Path, line: str, wanted: Wanted) -> tuple[list[str], str]:
     for delimiter in _DELIMITERS:
         header = next(csv.reader([line], delimiter=delimiter), [])
         if wanted.field in header:
-            if header.count(wanted.field) > 1:
-                raise UserError(f"{path} has the column {wanted.field!r} twice; rename one of them")
+            _once(path, wanted.of(header))
             return header, delimiter
     raise no_column(path, next(csv.reader([line]), []), wanted.field)
 

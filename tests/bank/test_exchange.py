@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import resource
 import shutil
 
 import pytest
@@ -100,6 +102,29 @@ def test_one_expert_makes_a_bank_or_joins_one(exported, tmp_path):
     refuses(lambda: import_exports(experts, tmp_path / "new"), "already has an expert 'e2'")
     assert contents(tmp_path / "new") == before
     assert import_exports(experts, tmp_path / "both") == ["e2", "e0"]
+
+
+def test_experts_are_opened_one_at_a_time(exported, tmp_path):
+    """A bank may have more of them than a process may open."""
+    _, out = exported
+    sources = []
+    for number in range(40):
+        place = tmp_path / f"x{number}"
+        shutil.copytree(out / "experts" / "e1", place)
+        about = json.loads((place / "config.json").read_text()) | {"expert": place.name}
+        (place / "config.json").write_text(json.dumps(about))
+        sources.append(place)
+    names = [place.name for place in sources]
+    used = len(os.listdir("/dev/fd"))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 24, before[1]))
+    try:
+        assert import_exports(sources, tmp_path / "new") == names
+        assert export(tmp_path / "new", tmp_path / "out") == names
+        assert import_exports([tmp_path / "out"], tmp_path / "again") == names
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert contents(tmp_path / "again") == contents(tmp_path / "new")
 
 
 def test_a_folder_can_be_opened_as_it_is(exported, tmp_path):

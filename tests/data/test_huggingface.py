@@ -13,7 +13,13 @@ from cr_jax.config import build, default, domain
 from cr_jax.data import experiment_text
 from cr_jax.data.encoding import Encoder
 from cr_jax.data.sources import Document
-from cr_jax.data.tokenizers import Gpt2Tokenizer, HuggingFaceTokenizer, Tokenizer, load_tokenizer
+from cr_jax.data.tokenizers import (
+    Gpt2Tokenizer,
+    HuggingFaceTokenizer,
+    Tokenizer,
+    huggingface,
+    load_tokenizer,
+)
 from cr_jax.errors import UserError
 
 BYTE_LEVEL, FALLBACK = tiny_huggingface.byte_level(), tiny_huggingface.byte_fallback()
@@ -127,7 +133,7 @@ def test_what_would_lose_text_is_refused():
     )
     for lossy in (prefixed, lower, stripped, tiny_huggingface.byte_fallback(prefix=True)):
         assert "loses text: '" in refusal(lossy)
-    assert "no token for" in refusal(tiny_huggingface.word_pieces())
+    assert "prefix before pieces" in refusal(tiny_huggingface.word_pieces())
     few = json.loads(FALLBACK)["model"]["vocab"]
     few.pop("<0xFF>")
     holed = tiny_huggingface.edited(FALLBACK, model={"vocab": few})
@@ -192,7 +198,62 @@ def test_a_damaged_file_is_one_line(fields):
     refusal(tiny_huggingface.edited(BYTE_LEVEL, **fields))
 
 
-def test_a_file_that_makes_the_package_panic_is_one_line(capfd):
-    """The end of its subword prefix lies behind the end of a merge."""
-    data = tiny_huggingface.edited(BYTE_LEVEL, model={"continuing_subword_prefix": "abcdefgh"})
-    assert "F/tokenizer.json" in refusal(data)
+@pytest.mark.parametrize("prefix", ["a", "abcdefgh"])
+def test_a_prefix_of_pieces_never_reaches_the_package(prefix):
+    """It cuts characters in two by it, or ends the process."""
+    data = tiny_huggingface.edited(BYTE_LEVEL, model={"continuing_subword_prefix": prefix})
+    assert "prefix before pieces" in refusal(data)
+
+
+def test_a_panic_of_the_package_is_one_line(monkeypatch):
+    class PanicException(BaseException):
+        pass
+
+    def panics(settings, place):
+        raise PanicException("slice index\nstarts at 2")
+
+    monkeypatch.setattr(huggingface, "_opened", panics)
+    assert "is damaged (slice index starts at 2)" in refusal(BYTE_LEVEL)
+
+
+def with_token(token=None, **vocabulary):
+    settings = json.loads(BYTE_LEVEL)
+    vocab = settings["model"]["vocab"] | vocabulary
+    added = [settings["added_tokens"][0] | (token or {})]
+    return tiny_huggingface.edited(BYTE_LEVEL, model={"vocab": vocab}, added_tokens=added)
+
+
+def test_ids_that_the_vocabulary_does_not_have_are_refused():
+    for i in (7, 999_999_999, 1 << 31):
+        assert f"the id {i}, its vocabulary 0" in refusal(with_token({"id": i}))
+    assert HuggingFaceTokenizer(with_token({"id": 0})).end_id == 0
+    assert "the same id 1" in refusal(with_token(zz=1))
+
+
+@pytest.mark.parametrize("i", [600, 4_000_000, (1 << 32) - 2])
+def test_no_table_is_made_of_an_id_far_behind_the_others(i, monkeypatch):
+    made = []
+    monkeypatch.setattr(HuggingFaceTokenizer, "_bytes_of", lambda *a: made.append(a) or b"")
+    assert f"gives 'zz' the id {i:,}, more than 2 times its 299 tokens" in refusal(with_token(zz=i))
+    assert not made
+    monkeypatch.undo()
+    assert HuggingFaceTokenizer(with_token(zz=310)).vocab_size == 311  # some holes are well
+
+
+def test_other_text_of_the_same_length_is_noticed_in_use():
+    tokenizer = HuggingFaceTokenizer(
+        tiny_huggingface.byte_level(
+            lambda t: setattr(t, "normalizer", normalizers.Replace("q", "z"))
+        )
+    )
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_many(["a", text])):
+        with pytest.raises(UserError, match="loses text: 'a quiet' comes back as 'a zuiet'"):
+            encode("a quiet")
+
+
+def test_pieces_without_an_unknown_one_are_refused():
+    """The package raises a bare Exception."""
+    model = {"type": "Unigram", "unk_id": None, "byte_fallback": True}
+    model["vocab"] = [[f"<0x{b:02X}>", -9.0] for b in range(256)] + [["a", -1.0]]
+    settings = json.loads(FALLBACK) | {"model": model, "added_tokens": []}
+    assert "is damaged (" in refusal(json.dumps(settings).encode())

@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import tracemalloc
 
 import pyarrow
 import pytest
@@ -107,6 +108,12 @@ def test_what_is_no_table_or_no_text_is_one_line(tmp_path):
     assert "row 2 is longer than 50 bytes" in refused(
         f"parquet:{tmp_path}/e.parquet", Reading(max_document_bytes=50)
     )
+    late = pyarrow.array([1 << 62], pyarrow.timestamp("us"))
+    for value in (late, pyarrow.StructArray.from_arrays([late], names=["owner"])):
+        write_parquet(tmp_path / "f.parquet", {"text": ["a"], "meta": value})
+        assert "row 1 has a date or a time span out of range" in refused(
+            f"parquet:{tmp_path}/f.parquet"
+        )
     assert "matches no file" in refused(f"parquet:{tmp_path}/none*.parquet")
     assert "is a folder" in refused(f"parquet:{tmp_path}")
 
@@ -145,6 +152,47 @@ def test_a_column_of_a_csv_file(tmp_path, delimiter, pack):
 def test_a_bad_csv_is_one_line(tmp_path, data, says):
     (tmp_path / "a.csv").write_bytes(data)
     assert says in refused(f"csv:{tmp_path}/a.csv")
+
+
+def test_a_long_row_of_csv_is_refused_before_it_is_read(tmp_path):
+    """Also of many lines, and where a small file unpacks to it."""
+    row = b"x" * 30_000_000
+    for name, data in (
+        ("line", b"text,b\n" + row),
+        ("header", b"text," + row),
+        ("quoted", b'text,b\ny,1\n"' + b"xxxxxxx\n" * 4_000_000),
+        ("cells", b"text,b\ny,1\n" + b'"x\nx",' * 4_000_000),
+    ):
+        path = tmp_path / f"{name}.csv.gz"
+        path.write_bytes(gzip.compress(data, 1))
+        del data
+        tracemalloc.start()
+        said = refused(f"csv:{path}", Reading(max_document_bytes=1000))
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        line = {"line": 2, "header": 1}.get(name, 3)
+        assert f"line {line}: a row is longer than 131,072 characters" in said
+        assert most < 12_000_000
+    rows = "text,b\n" + f"{'x' * 100_000},1\n" * 3
+    (tmp_path / "a.csv").write_text(rows)  # each row for itself
+    assert len(list(documents(f"csv:{tmp_path}/a.csv", Reading(max_document_bytes=1000)))) == 3
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    two = lambda name: pyarrow.table([["x"], ["y"], ["z"]], names=["text", name, name])
+    for name, ask in (("repo", ""), ("owner", "#text&group=owner@train"), ("b", "#b")):
+        parquet.write_table(two(name), tmp_path / "a.parquet")
+        (tmp_path / "a.csv").write_text(f"text,{name},{name}\nx,y,z\n")
+        with pyarrow.ipc.new_stream(tmp_path / "a.arrow", two(name).schema) as stream:
+            stream.write_table(two(name))
+        for kind in ("parquet", "csv"):
+            said = refused(f"{kind}:{tmp_path}/a.{kind}{ask}")
+            assert said == f"{tmp_path}/a.{kind} has the column {name!r} twice; rename one of them"
+        wanted = tables.Wanted(ask[1:2] if name == "b" else "text", "owner" if ask else "")
+        with pytest.raises(UserError, match=f"a.arrow has the column '{name}' twice"):
+            list(tables.arrow_rows(tmp_path / "a.arrow", wanted))
+    parquet.write_table(two("b"), tmp_path / "a.parquet")  # of columns that nobody wants
+    assert [d.text for d in documents(f"parquet:{tmp_path}/a.parquet")] == ["x"]
 
 
 def test_lines_paragraphs_or_files_of_text(tmp_path):

@@ -234,6 +234,41 @@ def test_gpt2_without_files_is_one_line(monkeypatch, tmp_path):
         Gpt2Tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"!": 10**9},
+        {"!": -1},
+        {"!": 1},
+        {"!": 0.0},
+        {"!": "0"},
+        {"<|endoftext|>": 10**9},
+        {"<|endoftext|>": 258.0},
+        {"!": None, "!!": 0},
+    ],
+)
+def test_gpt2_with_other_ids_is_refused(change, tmp_path):
+    tiny_gpt2.write(tmp_path, "ab ab ac", 2)
+    path = tmp_path / "encoder.json"
+    ids = json.loads(path.read_text())
+    assert Gpt2Tokenizer(tmp_path).vocab_size == 259 and (ids["!"], ids["<|endoftext|>"]) == (
+        0,
+        258,
+    )
+    ids = {piece: i for piece, i in (ids | change).items() if i is not None}
+    path.write_text(json.dumps(ids))
+    with pytest.raises(UserError, match="are not a GPT-2 vocabulary"):
+        Gpt2Tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "[" * 99_999, '{"<|endoftext|>": 256, "a": {}}'])
+def test_gpt2_of_no_vocabulary_is_refused(text, tmp_path):
+    tiny_gpt2.write(tmp_path)
+    (tmp_path / "encoder.json").write_text(text)
+    with pytest.raises(UserError, match="are not a GPT-2 vocabulary"):
+        Gpt2Tokenizer(tmp_path)
+
+
 def test_gpt2_merges_by_rank(gpt2, texts):
     """Against the algorithm itself: of all neighbouring pieces the pair learnt first is joined."""
     pairs = tiny_gpt2.merges("".join(texts)[:30_000], 120)

@@ -94,7 +94,10 @@ def _gpt2_ranks(data: dict[str, bytes], folder: str | Path) -> tuple[dict[bytes,
         merges = [line.split(" ") for line in lines if line]
         # tiktoken merges in the order of the ids, so vocab.bpe must list that same order.
         fits = all(ids[a + b] == 256 + n for n, (a, b) in enumerate(merges))
-    except (ValueError, KeyError, AttributeError):
+        fits &= all(0 <= ranks[bytes([b])] < 256 for b in range(256))
+        fits &= all(type(i) is int for i in (*ranks.values(), end))
+        fits &= len(set(ranks.values())) == len(ranks) == len(ids)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         fits = False
     if not fits or len(ranks) != 256 + len(merges) or end != len(ranks):
         raise UserError(f"encoder.json and vocab.bpe in {folder} are not a GPT-2 vocabulary")
