@@ -125,7 +125,8 @@ def test_hlo_counts_loop_bodies_as_often_as_they_run():
     def scattered(table, ids):
         return table.at[ids].add(1.0)
 
-    text = lambda f, *shapes: jax.jit(f).lower(*shapes).compile().as_text()
+    usual = {"xla_cpu_use_fusion_emitters": True}  # which the tests turn off
+    text = lambda f, *shapes: jax.jit(f).lower(*shapes).compile(compiler_options=usual).as_text()
     array = jax.ShapeDtypeStruct
     one = hlo.summary(
         text(
