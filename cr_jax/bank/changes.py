@@ -93,20 +93,20 @@ def _given_lms(given: BankFolder, files: BankFolder) -> tuple[LanguageModels, st
             f"with config.tokenizer.folder={files.path / 'tokenizer'}"
         )
     settings = read_settings(given)
-    have = {n: x for n in given.names if (x := given.sealed_expert(n)).manifest.lm is not None}
+    have = [n for n in given.names if given.sealed_expert(n).manifest.lm is not None]
     if settings.lm is None or not (have or given.seed):
         raise UserError(f"{given.path} has no language models to give")
-    taken = {n: x for n, x in have.items() if n in files.names}
+    taken = [n for n in have if n in files.names]
     if have and not taken:
         raise UserError(
             f"the language models of {given.path} are of {', '.join(have)}, and the bank has other "
             f"experts: {', '.join(files.names) or 'none yet'}"
         )
     first, seed = read_seed(given, settings), given.sealed_seed()
-    found = {n: parameters.read(x, LM, settings.lm) for n, x in taken.items()}
-    folders = [x.folder for x in (*taken.values(), seed) if x is not None]
-    models = LanguageModels(settings.lm, first, found)
-    return models, stored_dtype(folders[0], LM)
+    found = {n: parameters.read(given.sealed_expert(n), LM, settings.lm) for n in taken}
+    sealed = given.sealed_expert(taken[0]) if taken else seed
+    assert sealed is not None, "without one there is a seed, or nothing to give"
+    return LanguageModels(settings.lm, first, found), stored_dtype(sealed.folder, LM)
 
 
 def set_typicality_weight(bank_folder: str | os.PathLike, weight: float) -> None:

@@ -50,15 +50,15 @@ def import_experts(
             f"{given} reads text in the form {text_form(there)!r}, {files.path} in "
             f"{text_form(files)!r}: their experts cannot share a bank"
         )
-    sealed = {n: there.sealed_expert(n) for n in chosen}
     settings = read_settings(files)
     if settings.lm is None:  # the first language models of a bank say what all look like
         settings = dataclasses.replace(settings, lm=read_settings(there).lm)
-    for n, expert in sealed.items():
+    for n in chosen:  # opened one at a time, for a process may open about 1,000
+        expert = there.sealed_expert(n)
         expert.check_fingerprint(settings.fingerprint)
         expert_folder.read_expert(n, expert.folder, settings, seals=there.seals(n))
-    for n, expert in sealed.items():
-        take(files, expert.folder, names[n])
+    for n in chosen:
+        take(files, there.sealed_expert(n).folder, names[n])
         for note in files.notes:
             say(note)
         files.notes.clear()

@@ -1,6 +1,7 @@
 """A stored bank gets the language models of another bank or run; nothing else of it changes."""
 
 import dataclasses
+import os
 
 import pytest
 import tiny_bank
@@ -40,6 +41,22 @@ def test_experts_of_the_same_names_get_them_and_keep_their_bytes(tmp_path, dtype
         plain.folder, source / "bank"
     )  # a bank is as good as its workdir, and again the same
     assert contents(plain.folder) == now
+
+
+def test_the_experts_that_give_them_are_opened_one_at_a_time(tmp_path, monkeypatch):
+    plain, source = tiny_bank.on_disk(tmp_path / "plain"), run_of(tmp_path / "run")
+    most = []
+    read = parameters.read
+
+    def counted(*args):
+        paths = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        own = os.path.realpath(source)
+        most.append(sum(p.startswith(own) and p.endswith(("/e0", "/e1", "/e2")) for p in paths))
+        return read(*args)
+
+    monkeypatch.setattr(parameters, "read", counted)
+    import_lms(plain.folder, source)
+    assert max(most) == 1
 
 
 def test_another_dtype_can_be_asked_for(tmp_path):

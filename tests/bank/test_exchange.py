@@ -108,7 +108,7 @@ def test_experts_are_opened_one_at_a_time(exported, tmp_path):
     """A bank may have more of them than a process may open."""
     _, out = exported
     sources = []
-    for number in range(40):
+    for number in range(20):
         place = tmp_path / f"x{number}"
         shutil.copytree(out / "experts" / "e1", place)
         about = json.loads((place / "config.json").read_text()) | {"expert": place.name}
@@ -117,11 +117,15 @@ def test_experts_are_opened_one_at_a_time(exported, tmp_path):
     names = [place.name for place in sources]
     used = len(os.listdir("/dev/fd"))
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 24, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 14, before[1]))
     try:
         assert import_exports(sources, tmp_path / "new") == names
         assert export(tmp_path / "new", tmp_path / "out") == names
         assert import_exports([tmp_path / "out"], tmp_path / "again") == names
+        import_exports([out / "experts" / "e2"], tmp_path / "grown")
+        assert (
+            import_exports([tmp_path / "out"], tmp_path / "grown") == names
+        )  # to one that is there
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert contents(tmp_path / "again") == contents(tmp_path / "new")

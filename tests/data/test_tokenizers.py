@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import tiny_gpt2
 
 from cr_jax.data import tokenizers
@@ -206,8 +207,6 @@ def test_a_changed_or_missing_tokenizer_is_refused(trained, tmp_path):
 def test_a_lossy_sentencepiece_model_is_refused(texts, tmp_path):
     import io
 
-    import sentencepiece
-
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter("".join(texts).split("\n")),
@@ -220,6 +219,30 @@ def test_a_lossy_sentencepiece_model_is_refused(texts, tmp_path):
         tokenizers.SentencePieceTokenizer(model.getvalue())
     with pytest.raises(UserError, match="not a SentencePiece model"):
         tokenizers.SentencePieceTokenizer(b"nonsense")
+
+
+@pytest.mark.parametrize("rule", ["71\t7A", "71 75 69\t7A"])
+def test_a_sentencepiece_model_with_rules_of_its_own_is_refused(rule, tmp_path, monkeypatch):
+    """Such as z for q: the text has its length, and no probe has the q."""
+    (tmp_path / "rules.tsv").write_text(rule + "\n")
+    train = sentencepiece.SentencePieceTrainer.train
+
+    def with_rules(normalization_rule_name, **options):
+        train(normalization_rule_tsv=str(tmp_path / "rules.tsv"), **options)
+
+    words = ["the quick and the quiet\n" * 50]
+    tokenizers.train_sentencepiece(words, 280, tmp_path / "plain")
+    monkeypatch.setattr(sentencepiece.SentencePieceTrainer, "train", with_rules)
+    with pytest.raises(UserError, match="loses text"):
+        tokenizers.train_sentencepiece(words, 280, tmp_path / "ruled")
+
+
+def test_a_sentencepiece_model_of_broken_pieces_is_one_line(trained):
+    model = trained._files()["sentencepiece.model"]
+    piece = next(p for p in trained.pieces(np.arange(300, 512)) if len(p) > 3 and p.isascii())
+    piece = piece.strip().encode()
+    with pytest.raises(UserError, match="not a SentencePiece model"):
+        tokenizers.SentencePieceTokenizer(model.replace(piece, b"\xa5" + piece[1:], 1))
 
 
 def test_gpt2_without_files_is_one_line(monkeypatch, tmp_path):

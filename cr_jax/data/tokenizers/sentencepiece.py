@@ -36,12 +36,12 @@ class SentencePieceTokenizer(TokenTable):
     def __init__(self, model: bytes):
         try:
             processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError:
+            pieces = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+        except (RuntimeError, UnicodeDecodeError):
             raise UserError("not a SentencePiece model; give a .model file") from None
         self._model, self._processor = model, processor
         table = []
-        for i in range(processor.get_piece_size()):
-            piece = processor.id_to_piece(i)
+        for i, piece in enumerate(pieces):
             if processor.is_byte(i):
                 table.append(bytes([int(piece[3:5], 16)]))
             elif processor.is_control(i) or processor.is_unknown(i) or processor.is_unused(i):
@@ -55,7 +55,9 @@ class SentencePieceTokenizer(TokenTable):
         mark = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode("utf-8")]
         self._mark = np.array(mark, np.uint32)
         probe = f" a  b\t\r\n\n\0\u00e9e\u0301 \U0001f600{SPACE_MARK} "
-        if self.decode(self.encode(probe)) != probe:
+        if _rewrites(processor.serialized_model_proto()) or (
+            self.decode(self.encode(probe)) != probe
+        ):
             raise UserError(
                 "this SentencePiece model loses text; train one with byte_fallback and "
                 "the identity normalisation, without dummy prefix"
@@ -87,6 +89,40 @@ class SentencePieceTokenizer(TokenTable):
 
     def _files(self) -> dict[str, bytes]:
         return {"sentencepiece.model": self._model}
+
+
+def _rewrites(model: bytes) -> bool:
+    """Whether the model has rules that write other characters for some of a text.
+
+    No probe could show them all.  They are `precompiled_charsmap`, field 2 of `normalizer_spec`,
+    field 3 of the model.
+    """
+    specs = [data for number, data in _fields(model) if number == 3]
+    return any(data for spec in specs for number, data in _fields(spec) if number == 2)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Numbers and bytes of those fields of a protocol buffer that say how long they are."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            value |= (data[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 128:
+                return value
+
+    while at < len(data):
+        tag = varint()
+        if tag & 7 == 0:
+            varint()
+        else:
+            size = {1: 8, 5: 4}.get(tag & 7) or varint()
+            if tag & 7 == 2:
+                yield tag >> 3, data[at : at + size]
+            at += size
 
 
 def _line_chunks(text: str) -> list[str]:
