@@ -242,7 +242,8 @@ def names(bank: Path) -> st.SearchStrategy[Case]:
                 ("bank", "add", "--bank", "{other}", w),
                 ("route", "--bank", w, "{input}"),
                 ("reconstruct", "--bank", "{bank}", "--expert", w, "{input}"),
-                ("route", "--bank", "{bank}", w),
+                # A folder stands for all its files: not those of the whole machine.
+                ("route", "--bank", "{bank}", "{input}" if w == "/" else w),
                 ("reconstruct", "--bank", "{bank}", "--expert", "e0", w),
                 ("route", "--bank", "{bank}", "--alpha", w, "{input}"),
                 (w,),

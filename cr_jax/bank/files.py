@@ -274,13 +274,14 @@ def busy(path: Path) -> str:
 
 def _found(path: Path) -> Inside:
     """The open folder of a bank.  Waits while a run puts another one in its place."""
-    deadline, old = time.monotonic() + _SWAP, path.with_name(path.name + REPLACED)
+    deadline, named = time.monotonic() + _SWAP, path.absolute()  # "." has no name of its own
+    old = named.with_name(named.name + REPLACED) if named.name else None
     while True:
         with contextlib.suppress(OSError, ValueError):  # also names that are too long or none
             inside = Inside.at(path)
             if inside.has(INDEX):
                 return inside
-        if not os.path.isdir(old):
+        if old is None or not os.path.isdir(old):
             how = "give the folder that training wrote"
             if os.path.isfile(path / "shared" / INDEX) or os.path.isfile(path / "expert.json"):
                 how = f"it was exported: cr-jax bank import --bank NEW {path}"

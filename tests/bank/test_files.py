@@ -134,6 +134,14 @@ def test_no_bank(tmp_path):
         refuses(lambda: ExpertBank.load(tmp_path), "bank.json")
 
 
+def test_a_bank_is_found_from_inside_and_a_path_without_a_name_is_one_line(stored, monkeypatch):
+    monkeypatch.chdir(stored)
+    assert ExpertBank.load(".").names == ("e0", "e1") == ExpertBank.load("").names
+    monkeypatch.chdir(stored.parent)
+    for path in (".", "", "/"):
+        refuses(lambda path=path: ExpertBank.load(path), "there is no bank.json")
+
+
 def test_create_refuses_a_folder_with_files(stored, tmp_path):
     refuses(lambda: ExpertBank.create(stored, TINY, ByteTokenizer()), "not an empty folder")
     (tmp_path / "empty").mkdir()
