@@ -57,7 +57,7 @@ def route_many(
 
     Where the bank has a screen (`BANK/screen.json`), its bigram models decide alone what they are
     certain of: such a Route has `decided_by` "bigrams", no residuals and no p-values.  All other
-    texts are scored by the experts that may win, and by all of them if `exact` or if the bank has
+    texts are scored by the experts that may win, and by the runner-up at least, or by all of them if `exact` or if the bank has
     no screen; residuals of experts that did not score are absent.
 
     texts: each a str or a path; all lie in memory one round of at most 256 at a time.  `UserError`
@@ -236,7 +236,12 @@ class ManyRouter:
             certain[:] = False
         for d in np.flatnonzero(certain):
             certain[d] = has_content(self.bank.tokenizer, tokens[d])
-        return screen.Verdicts(said.candidates, certain)
+        candidates = said.candidates.copy()
+        if len(self.bank.names) > 1:  # known or not is also a question of the lead of the second
+            second = np.argsort(residuals, axis=1, kind="stable")[:, 1]
+            left = np.flatnonzero(~certain)
+            candidates[left, second[left]] = True
+        return screen.Verdicts(candidates, certain)
 
     def _certain(self, residuals, tokens: int) -> Route:
         order = np.argsort(residuals, kind="stable")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_bank
 from tiny_bank import TEXT, TINY, in_memory, refuses, stored, trained_bank, without_bigrams
 
 import cr_jax
@@ -97,15 +98,20 @@ def test_exact_routing_of_many_is_routing_of_each(bank, options):
 
 
 def test_residuals_of_experts_that_did_not_score_are_absent(bank):
-    far = dataclasses.replace(
-        screen_file.read_of(BankFolder(bank.folder)), usual={"e0": {}, "e1": {}}
+    """The runner-up scores too: whether a text is known is also a question of its lead."""
+    third = dataclasses.replace(
+        tiny_bank.in_memory(3).experts[2], name="u", bigram=bank.bigrams["e1"]
     )
-    many = ManyRouter.of_bank(bank, sizes=SIZES)
+    stored_screen = screen_file.read_of(BankFolder(bank.folder))
+    far = dataclasses.replace(stored_screen, usual={"e0": {}, "e1": {}, "u": {}})
+    larger = bank.mount(third)
+    many = ManyRouter.of_bank(larger, sizes=SIZES)
     many.bank = dataclasses.replace(many.bank, screen=far)
     (found,) = many.route([TEXTS[0]])
-    whole = router.route(bank, TEXTS[0], sizes=SIZES)
-    assert found.residuals == {"e0": pytest.approx(whole.residuals["e0"], rel=1e-5)}
-    assert found.decided_by == EXPERTS and found.margin == np.inf
+    whole = router.route(larger, TEXTS[0], sizes=SIZES)
+    both = {name: pytest.approx(whole.residuals[name], rel=1e-5) for name in ("e0", "e1")}
+    assert found.residuals == both and found.decided_by == EXPERTS
+    assert found.margin == pytest.approx(both["e1"].expected - both["e0"].expected, rel=1e-4)
     assert found.p_values["e0"] == pytest.approx(whole.p_values["e0"])
 
 
