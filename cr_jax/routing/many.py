@@ -57,8 +57,8 @@ def route_many(
 
     Where the bank has a screen (`BANK/screen.json`), its bigram models decide alone what they are
     certain of: such a Route has `decided_by` "bigrams", no residuals and no p-values.  All other
-    texts are scored by the experts that may win, and by the runner-up at least, or by all of them if `exact` or if the bank has
-    no screen; residuals of experts that did not score are absent.
+    texts are scored by the experts that may win and by the runner-up, or by all experts if `exact`
+    or if the bank has no screen; residuals of experts that did not score are absent.
 
     texts: each a str or a path; all lie in memory one round of at most 256 at a time.  `UserError`
     as in `router.route` for the first bad text, and for a str or a dict in place of a list.
