@@ -14,7 +14,7 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -27,8 +27,9 @@ from cr_jax.config.command_line import load
 from cr_jax.data import Windows, document_windows, load_corpus
 from cr_jax.data.corpus_specs import held_out_spec
 from cr_jax.errors import UserError
-from cr_jax.routing.document import Totals
+from cr_jax.routing.document import route_of
 from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.result import Route
 from cr_jax.scoring.batching import BatchSizes
 
 MOST = 8_000_000  # tokens that are read of a split
@@ -110,17 +111,9 @@ def run(a: argparse.Namespace, command: str) -> None:
 def judged(bank: ExpertBank, plain: ExpertBank, documents: Windows, a) -> dict:
     """{"documents", "called_unknown", "by_residual", "nearest": expert -> documents} of one
     domain."""
-    options, sizes = RouteOptions(alpha=a.alpha), BatchSizes.for_device()
-    sums = router.score_bank(bank, documents, sizes)
     nearest: dict[str, int] = {}
     unknown, by_residual, count = 0, 0, 0
-    for d in np.unique(documents.document):
-        at = np.flatnonzero(documents.document == d)
-        routes = []
-        for judge in (bank, plain):
-            totals = Totals(judge, options)
-            totals.add(documents.take(at), sums._replace(residual=sums.residual[:, at], exact=None))
-            routes.append(totals.route())
+    for routes in judgements((bank, plain), documents, RouteOptions(alpha=a.alpha)):
         nearest[routes[0].nearest] = nearest.get(routes[0].nearest, 0) + 1
         unknown += routes[0].known is False
         by_residual += routes[1].known is False
@@ -131,6 +124,16 @@ def judged(bank: ExpertBank, plain: ExpertBank, documents: Windows, a) -> dict:
         "by_residual": by_residual,
         "nearest": nearest,
     }
+
+
+def judgements(
+    banks: Sequence[ExpertBank], documents: Windows, options: RouteOptions
+) -> Iterator[list[Route]]:
+    """The route of every document by each of the banks, whose experts are those of the first."""
+    nats = router.score_bank(banks[0], documents, BatchSizes.for_device()).residual
+    for d in np.unique(documents.document):
+        at = np.flatnonzero(documents.document == d)
+        yield [route_of(bank, documents.take(at), nats[:, at], options) for bank in banks]
 
 
 def documents_of(e: Experiment, bank: ExpertBank, name: str, a) -> Windows:

@@ -19,16 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.bank.documents import add_arguments, documents_of, experiment
+from benchmarks.bank.documents import add_arguments, documents_of, experiment, judgements
 from benchmarks.results import answered, commit, write
-from cr_jax import router
 from cr_jax.bank import ExpertBank
 from cr_jax.continual.evidence import RUN_LENGTH, SequentialTest, calibrated
 from cr_jax.data import Windows
 from cr_jax.errors import UserError
-from cr_jax.routing.document import Totals
 from cr_jax.routing.options import RouteOptions
-from cr_jax.scoring.batching import BatchSizes
 
 KNOWN_FIRST = 40  # known documents before a new domain arrives
 
@@ -109,13 +106,8 @@ def written(path: str) -> dict:
 
 def judge(bank: ExpertBank, documents: Windows) -> list[Judged]:
     """Every document by all experts."""
-    sums = router.score_bank(bank, documents, BatchSizes.for_device())
     found = []
-    for d in np.unique(documents.document):
-        at = np.flatnonzero(documents.document == d)
-        totals = Totals(bank, RouteOptions())
-        totals.add(documents.take(at), sums._replace(residual=sums.residual[:, at], exact=None))
-        route = totals.route()
+    for (route,) in judgements((bank,), documents, RouteOptions()):
         if not np.isnan(route.p_values[route.nearest]):
             found.append(Judged(route.nearest, route.p_values[route.nearest]))
     return found

@@ -8,6 +8,7 @@ quarter and tried on the rest.  Times are of the seconds that the work took on t
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -19,11 +20,12 @@ import jax
 import numpy as np
 
 from benchmarks.continual.narrow import narrow
-from benchmarks.results import answered, commit, write
+from benchmarks.results import ROOT, answered, commit, write
+from benchmarks.settings_file import load
+from cr_jax import config as settings
 from cr_jax import models
 from cr_jax.bank import pretrained
 from cr_jax.bank.bank import ExpertBank
-from cr_jax.config import ModelConfig
 from cr_jax.scoring import bigram
 from cr_jax.studies.continual import growth
 from cr_jax.studies.continual.flips import rates
@@ -159,7 +161,7 @@ def planned(costs: dict[str, dict[str, float]], count_seconds: float) -> dict[st
     """Ten thousand experts, by what grows with their number: everything here does so linearly."""
     largest = max(costs, key=int)
     factor, own = PLANNED / int(largest), costs[largest]
-    experts = {"1.2M": _size(ModelConfig(**_SMALL)), "25M": _size(ModelConfig(**_LARGE))}
+    experts = {"1.2M": _size("configs/pretrained.py"), "25M": _size("configs/bank.py")}
     return {
         "experts": PLANNED,
         **{k: v * factor for k, v in own.items()},
@@ -170,37 +172,10 @@ def planned(costs: dict[str, dict[str, float]], count_seconds: float) -> dict[st
     }
 
 
-_SMALL: dict[str, Any] = dict(
-    vocab_size=4096,
-    window=64,
-    latents=8,
-    d_model=128,
-    d_latent=128,
-    heads=4,
-    d_ff=256,
-    encoder_blocks=2,
-    decoder_blocks=1,
-    bottleneck="fold",
-    tie_embeddings=True,
-    predictive=True,
-)
-_LARGE: dict[str, Any] = dict(
-    vocab_size=32768,
-    window=512,
-    latents=8,
-    d_model=256,
-    d_latent=384,
-    heads=4,
-    d_ff=768,
-    encoder_blocks=3,
-    decoder_blocks=3,
-    bottleneck="fold",
-    predictive=True,
-)
-
-
-def _size(config: ModelConfig) -> int:
-    return models.count_parameters(config)
+def _size(file: str) -> int:
+    """Parameters of an expert of a config."""
+    e = settings.build(load(str(ROOT / file)).to_dict())
+    return models.count_parameters(dataclasses.replace(e.model, vocab_size=e.tokenizer.vocab_size))
 
 
 if __name__ == "__main__":

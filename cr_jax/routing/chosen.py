@@ -27,7 +27,6 @@ from cr_jax.routing.result import Route
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.bigram import table, with_bigrams
 from cr_jax.scoring.bigram_model import BigramModel, bits_without_loss
-from cr_jax.scoring.residuals import WindowSums
 
 
 class Experts:
@@ -178,10 +177,8 @@ class Scorer:
     def _route(self, windows: Windows, nats, candidates) -> Route | UserError:
         names = tuple(n for n, c in zip(self.experts.names, candidates, strict=True) if c)
         some = self.bank if len(names) == len(self.experts.names) else self.experts.some(names)
-        totals = document.Totals(some, self.options)
-        totals.add(windows, WindowSums(nats[candidates], None))
         try:
-            found = totals.route()
+            found = document.route_of(some, windows, nats[candidates], self.options)
         except UserError as error:
             return error
         if self.options.tra == "none":

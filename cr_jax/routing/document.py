@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from cr_jax.bank import ExpertBank, selected
 from cr_jax.config import SEEN
@@ -144,6 +145,16 @@ def tra(
         right += score(some, block, rule=SEEN).exact.sum(-1)
         tokens += int(block.mask.sum())
     return dict(zip(names, map(float, right / tokens), strict=True))
+
+
+def route_of(
+    bank: ExpertBank, windows: Windows, nats: Float[np.ndarray, "E B"], options: RouteOptions
+) -> Route:
+    """Where a document goes whose windows are scored already, without TRA.  nats: sums of each
+    window by every expert of the bank.  `UserError` when the document is empty."""
+    totals = Totals(bank, options)
+    totals.add(windows, WindowSums(nats, None))
+    return totals.route()
 
 
 class Totals:

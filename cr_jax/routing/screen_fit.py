@@ -11,12 +11,11 @@ from cr_jax.bank.screen_file import Screen
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.routing import screen
-from cr_jax.routing.document import Totals
+from cr_jax.routing.document import route_of
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.scored_documents import LENGTHS, ScoredDocuments
 from cr_jax.scoring.batching import check_bank
 from cr_jax.scoring.bigram_lookup import BigramLookup
-from cr_jax.scoring.residuals import WindowSums
 
 AT_LEAST = 0.999  # of documents whose exact winner the margin must hold
 
@@ -66,9 +65,7 @@ def _exact(
     bank: ExpertBank, windows: Windows, nats: Float[np.ndarray, "E B"], k: int, alpha: float
 ) -> tuple[int, bool]:
     """(the winner, whether it knows the first k windows of a document)."""
-    totals = Totals(bank, RouteOptions(alpha=alpha))
-    totals.add(windows.take(slice(k)), WindowSums(nats[:, :k], None))
-    found = totals.route()
+    found = route_of(bank, windows.take(slice(k)), nats[:, :k], RouteOptions(alpha=alpha))
     return bank.index(found.nearest), bool(found.known)
 
 

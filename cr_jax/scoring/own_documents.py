@@ -23,13 +23,13 @@ _LEAST = 1e-6  # nats/token of spread: documents that are all alike
 
 
 class _Fit(NamedTuple):
-    """What k first windows of own documents say: medians, spreads, and how strange they are."""
+    """What k first windows of own documents say: medians, spreads, and their novelty scores."""
 
     residual: float
     residual_spread: float
     margin: float
     margin_spread: float
-    strange: Float[np.ndarray, " n"]  # sorted
+    novelty: Float[np.ndarray, " n"]  # sorted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,15 +68,15 @@ class OwnDocuments:
         """One-sided p-value of a document: small where it costs its expert more than own ones do,
         or leads the others by less.
 
-            strangeness = (residual - median) / spread + (median of margins - margin) / their spread
+            novelty = (residual - median) / spread + (median of margins - margin) / their spread
 
         spread: from the median of own documents to the 95th percentile of residuals and to the 5th
-        of margins.  p = (1 + #{own documents as strange}) / (n + 1), between two calibrated numbers
+        of margins.  p = (1 + #{own documents as novel}) / (n + 1), between two calibrated numbers
         of windows the mean of both by the logarithm of the number, as `Calibration.document_p`.
         Conformal but for median and spread, which are of the same documents.
 
         residual, margin: nats/token, of the whole document; count: its whole windows; otherwise: a
-        valid p-value, taken where it is less and no own document is as strange.  NaN where it is
+        valid p-value, taken where it is less and no own document is as novel.  NaN where it is
         shorter than every calibrated beginning, or a number is.
         """
         if not (math.isfinite(residual) and math.isfinite(margin)):
@@ -88,8 +88,8 @@ class OwnDocuments:
 
     def _rank(self, k, residual, margin, otherwise):
         fit = self._fits[k]
-        known = fit.strange
-        as_far = known.size - int(np.searchsorted(known, _strange(fit, residual, margin), "left"))
+        known = fit.novelty
+        as_far = known.size - int(np.searchsorted(known, _novelty(fit, residual, margin), "left"))
         p = (1 + as_far) / (known.size + 1)
         return p if as_far or math.isnan(otherwise) else min(p, otherwise)
 
@@ -101,7 +101,7 @@ class OwnDocuments:
             middle, dear = np.quantile(of, [0.5, 0.95])
             far, small = np.quantile(leads, [0.5, 0.05])
             fit = _Fit(middle, max(dear - middle, _LEAST), far, max(far - small, _LEAST), of)
-            fits[k] = fit._replace(strange=np.sort(_strange(fit, of, leads)))
+            fits[k] = fit._replace(novelty=np.sort(_novelty(fit, of, leads)))
         return fits
 
     def to_json(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class OwnDocuments:
             ) from error
 
 
-def _strange(fit: _Fit, residual, margin):
+def _novelty(fit: _Fit, residual, margin):
     return (residual - fit.residual) / fit.residual_spread + (
         fit.margin - margin
     ) / fit.margin_spread
