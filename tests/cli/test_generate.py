@@ -98,10 +98,10 @@ def test_unknown_text_and_a_long_prompt_are_said(run, bank):
     assert err == "cr-jax: no expert knows it: residual too high; seed speaks\n"
     assert run("--bank", bank, *CALL, "--json", ODD)[2] == ""
     long = tiny_lms.letters(0, 300)
-    err = run("--bank", bank, *CALL, "--context", 64, long)[2]
+    err = run("--bank", bank, *CALL, "--positions", 64, long)[2]
     assert err == (
         "cr-jax: the prompt's first 268 of 300 tokens are not seen: a model sees at most 64 "
-        "positions (--context)\n"
+        "positions (--positions)\n"
     )
 
 
@@ -165,7 +165,7 @@ def test_a_model_cannot_steer_a_terminal(bank, monkeypatch):
         (("--mix", 2, "--expert", "e0"), ("--mix 2",)),
         (("--stop", ""), ("a stop is a text",)),
         (("--expert", "nobody"), ("nobody", "e0, e1")),
-        (("--context", 3), ("--context 3",)),
+        (("--positions", 3), ("--positions 3",)),
     ],
 )
 def test_bad_flags_are_one_line(run, bank, flags, words):

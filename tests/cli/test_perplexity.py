@@ -12,7 +12,7 @@ from cr_jax.cli import main
 from cr_jax.scoring.batching import BatchSizes
 
 TEXT = tiny_lms.letters(0, 200) + tiny_lms.letters(1, 300)
-CALL = ("--prefix", 16, "--every", 16, "--memory", 32, "--window", 64)
+CALL = ("--prefix", 16, "--every", 16, "--judged", 32, "--window", 64)
 FINE = cr_jax.PerplexityOptions(16, 16, 32, window=64)
 
 
