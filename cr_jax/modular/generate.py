@@ -219,7 +219,8 @@ class Generation:
         """Puts the pages before the text that its last tokens ask for."""
         if self._past:
             text = self._speakers.texts[0]
-            dropped = self._speakers.unseen(len(text), self._past.most)
+            all_seen = self._past.whole and not self._speakers.unseen(len(text), 0)
+            dropped = 0 if all_seen else self._speakers.unseen(len(text), self._past.most)
             visible = max(0, len(self._past.tail) - dropped)
             self._speakers.put_before([self._past.pages(text, visible)])
 

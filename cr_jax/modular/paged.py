@@ -119,6 +119,11 @@ class Past:
         return cls(Reader(bank, written, sizes), options, span, tail)
 
     @property
+    def whole(self) -> bool:
+        """Whether the tail is all that went before."""
+        return len(self.tail) == self.reader.memory.tokens
+
+    @property
     def most(self) -> int:
         """Tokens of all pages together."""
         return self.span * self.options.pages
