@@ -27,6 +27,7 @@ from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.modular import memory_codes, memory_index
 from cr_jax.modular.memory_codes import Codes
+from cr_jax.modular.memory_experts import CANDIDATES as CANDIDATES
 from cr_jax.modular.memory_experts import chosen, compress, compressor_hash
 from cr_jax.modular.options import IDS, LATENTS, MemoryOptions
 from cr_jax.routing.document import READ, Text, blocks

@@ -40,6 +40,7 @@ def contexts(
     options: MemoryOptions,
     positions: int,
     pad_id: int = 0,
+    starts: Integer[np.ndarray, " S"] | None = None,
 ) -> tuple[Int[np.ndarray, "S P"], Bool[np.ndarray, "S P"]]:
     """(what a model reads for each segment of a text, where the segment's own tokens stand).
 
@@ -51,7 +52,7 @@ def contexts(
     if reader is not None:
         span = options.span_of(reader.memory.model.window, positions)
     recent = positions - segment - span * options.pages
-    starts = np.arange(0, len(ids), segment)
+    starts = np.arange(0, len(ids), segment) if starts is None else np.asarray(starts)
     tokens = np.full((len(starts), positions), pad_id, np.int32)
     own = np.zeros(tokens.shape, bool)
     for i in range(0, len(starts), SEGMENTS):
