@@ -47,6 +47,7 @@ from cr_jax.modular.training_stage import (
     stored_stage,
 )
 from cr_jax.modular.training_text import Partition, Texts, all_domains, own_and_all, random_parts
+from cr_jax.modular.tries import chosen, named
 from cr_jax.training.speed import lm_flops_per_token
 
 FOLDER = "lm"  # below a workdir
@@ -151,7 +152,7 @@ def train_all(
     start = seed.params[SEED]
     if e.modular.tries:
         branches = chosen({t: run(recipe.branches(start, t)) for t in e.modular.tries})
-        say(f"language models: of each domain the best try on valid: {_named(branches.note)}")
+        say(f"language models: of each domain the best try on valid: {named(branches.note)}")
     else:
         branches = run(recipe.branches(start))
     notes = {SEED: seed.note, BRANCHES: branches.note}
@@ -261,38 +262,6 @@ class Recipe:
     def _of_parts(self, name: str, members: Mapping[str, Member], start: Any) -> Stage:
         m = self.e.modular
         return Stage(name, self.lm, members, m.branch_batch, self._rates(), start, m.keep_best)
-
-
-def chosen(tries: Mapping[str, Finished]) -> Finished:
-    """Of each domain its branch of the try with the lowest loss on valid, at its best look.
-
-    note: as of one stage, with "chosen" (domain -> try), "valid_nll" (try -> domain -> nats/token)
-    and "search_tokens", what all tries have read.  Seconds are those of all tries.
-    """
-    losses = {t: {n: b["valid_nll"] for n, b in f.note["best"].items()} for t, f in tries.items()}
-    first = next(iter(tries.values()))
-    best = {n: min(tries, key=lambda t, n=n: losses[t][n]) for n in first.params}
-    tokens = {n: tries[t].note["train_tokens"][n] for n, t in best.items()}
-    searched = sum(sum(f.note["train_tokens"].values()) for f in tries.values())
-    each = first.note["train_flops"] / sum(first.note["train_tokens"].values())
-    note = {
-        "train_tokens": tokens,
-        "train_flops": each * sum(tokens.values()),
-        "search_tokens": searched,
-        "chosen": best,
-        "valid_nll": losses,
-        "best": {n: tries[t].note["best"][n] for n, t in best.items()},
-        "seconds": sum(f.note["seconds"] for f in tries.values()),
-        "parameters": first.note["parameters"],
-    }
-    return Finished(first.lm, {n: tries[t].params[n] for n, t in best.items()}, note)
-
-
-def _named(note: Mapping[str, Any]) -> str:
-    by_try: dict[str, list[str]] = {}
-    for name, one_try in note["chosen"].items():
-        by_try.setdefault(one_try, []).append(name)
-    return "; ".join(f"{t}: {', '.join(names)}" for t, names in by_try.items())
 
 
 def _differing(usual: BranchConfig, own: BranchConfig) -> BranchConfig:

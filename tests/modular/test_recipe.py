@@ -321,25 +321,6 @@ def test_of_each_domain_the_best_try_on_valid_becomes_the_expert(tmp_path):
     assert sum(found.notes["dense"]["train_tokens"].values()) == sum(note["train_tokens"].values())
 
 
-def test_another_try_is_chosen_for_another_domain():
-    def finished(losses, tokens, weight):
-        note = {
-            "train_tokens": dict.fromkeys(losses, tokens),
-            "train_flops": 10.0 * tokens * len(losses),
-            "best": {n: {"valid_nll": loss} for n, loss in losses.items()},
-            "seconds": 1.0,
-            "parameters": 7,
-        }
-        return recipe.Finished(TINY, dict.fromkeys(losses, weight), note)
-
-    found = recipe.chosen(
-        {"a": finished({"x": 1.0, "y": 2.0}, 5, "a"), "b": finished({"x": 1.5, "y": 1.0}, 20, "b")}
-    )
-    assert found.params == {"x": "a", "y": "b"} and found.note["chosen"] == {"x": "a", "y": "b"}
-    assert found.note["train_tokens"] == {"x": 5, "y": 20} and found.note["search_tokens"] == 50
-    assert found.note["train_flops"] == 250.0
-
-
 def test_a_kind_with_compressed_positions_trains_like_any_other(tmp_path):
     e = experiment(seed_batch=8)
     kind = dataclasses.replace(TINY, kind="tlinformer", blocks=2, chunk=8)
