@@ -144,6 +144,9 @@ class TrainConfig:
     # Tokens whose logits stand in memory at once: of a device, and of each of the experts that it
     # runs side by side (experts_by="vmap"): n experts hold n times as many.
     loss_chunk: int = 8192
+    # Ids that a compressor's training step normalises over: those of the batch, filled up at random
+    # (sampled softmax, arXiv 1412.2007).  A multiple of 128 suits GPUs.  0: the whole vocabulary.
+    vocab_sample: int = 0
     nested: float = 0.0  # share of windows trained at a random lower rate (Not in the paper)
     hidden: float = 0.0  # share of windows with hidden input tokens (Not in the paper)
     hidden_low: float = 0.1  # share of such a window's tokens: between low and high
