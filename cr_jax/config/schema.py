@@ -186,6 +186,7 @@ class BranchConfig:
     share: float = -1.0
     rate: float = -1.0
     tokens: int = -1
+    batch: int = -1  # of a try alone: the branches of one domain are trained beside the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +207,9 @@ class ModularConfig:
     # Ways to train the branches, by name.  Each is tried; an expert is its domain's branch of the
     # try with the lowest loss on valid.  Empty: one way, as above.
     tries: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)
+    # Shares of the mean of several branches that each expert's weights may take on; valid chooses
+    # among them and the branch alone (cr_jax/modular/averages.py).  Empty: the branches alone.
+    averages: tuple[float, ...] = ()
     looks: int = 8  # at valid, evenly spread over each training; 0: none
     keep_best: bool = True  # of each model the weights of its best look, also the one at its start
     # Trained to compare: dense, dense_large, noise, random_split, partition_K (K parts of the
