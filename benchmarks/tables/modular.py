@@ -177,3 +177,47 @@ def segments() -> str:
             if n in found
         ],
     )
+
+
+@table("segments-adaptive")
+def adaptive() -> str:
+    """How well each way to choose windows rebuilds spliced texts, and at what cost."""
+    names = {
+        "one expert": "one expert, fixed windows of 64",
+        "spans": "spans: windows begin anew at each switch",
+        "halved": "spans, windows halved where they do not come back exactly",
+    }
+    rows = read("segments.json")["adaptive"]
+    return markdown(
+        ["windows", "TRA", "residual, nats/token", "bits/byte", "latents per token"],
+        [
+            [
+                names.get(n, n.replace("fixed", "fixed windows of") + " tokens"),
+                percent(r["tra"], 2),
+                f"{r['nll']:.3f}",
+                f"{r['bits_per_byte']:.3f}",
+                f"{r['latents_per_token']:.2f}",
+            ]
+            for n, r in rows.items()
+        ],
+    )
+
+
+@table("segments-windows")
+def windows() -> str:
+    """Fixed windows of every size, with and without hysteresis, on the same texts."""
+    found = read("segments.json")["by_window"]
+    percents = lambda r: percent(r["token_accuracy"])
+    return markdown(
+        ["tokens of a window", "right tokens", "boundary F1", "with hysteresis", "boundary F1"],
+        [
+            [
+                n,
+                percents(row["fixed"]),
+                f"{row['fixed']['boundary_f1']:.3f}",
+                percents(row["hysteresis"]),
+                f"{row['hysteresis']['boundary_f1']:.3f}",
+            ]
+            for n, row in sorted(found.items(), key=lambda item: int(item[0]))
+        ],
+    )
