@@ -1,7 +1,7 @@
 """What context does to a stored bank's routing -> results/in_context.json.
 
     python -m benchmarks.in_context --config configs/pretrained.py --config.data.root=DATA \\
-        --out results/in_context.json [--bank BANK] [--prompts 80] [--windows 32] [--positions]
+        --out results/in_context.json [--bank BANK] [--prompts 60] [--windows 32] [--positions]
         [--beside NAME=BANK ...]
 
 The study `cr_jax.studies.in_context` on the bank's own domains, as the config names them.

@@ -6,11 +6,13 @@
     reset     the query alone, from its own first token (its place has to be known)
     segment   the last span of the cheapest path (`routing.spans`), the place found
     rebuild   as carried, by what rebuilding loses (the paper's rule), which predicts nothing
+    before    what stands before the query, which is not asked
 
 Not in the paper.  Letters: E experts, N prompts, T tokens, L tokens of a window.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,18 +28,24 @@ from cr_jax.studies.in_context.prompts import Prompt
 
 NEAR = 8  # tokens within which a cut counts as the query's beginning
 BLOCK = 512  # windows whose tokens' scores stand in memory at once
-MODES = ("whole", "carried", "last", "reset", "segment", "rebuild")
+MEANS = ("before", "whole", "carried", "last", "reset", "rebuild")
+MODES = (*MEANS[1:], "segment")
 REBUILT_ALONE = "rebuild_reset"
 
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """means: mode -> nats/token [N, E] of the tokens that it reads; segment: the expert of the last
-    span; found: whether that span begins where the query does."""
+    """means: mode -> nats/token [N, E] of the tokens that it reads, NaN where there is none;
+    segment: the expert of the last span; found: whether that begins where the query does."""
 
     means: dict[str, Float[np.ndarray, "N E"]]
     segment: Int[np.ndarray, " N"]
     found: Bool[np.ndarray, " N"]
+
+    def take(self, at: slice) -> "Answers":
+        """Those of some of the prompts."""
+        means = {mode: of[at] for mode, of in self.means.items()}
+        return Answers(means, self.segment[at], self.found[at])
 
     def winners(self, mode: str) -> Int[np.ndarray, " N"]:
         return self.segment if mode == "segment" else self.means[mode].argmin(1)
@@ -59,24 +67,30 @@ def token_nats(
     bank: ExpertBank, texts: Sequence[Int[np.ndarray, " _"]], sizes: BatchSizes | None = None
 ) -> list[tuple[Float[np.ndarray, "E T"], Float[np.ndarray, "E T"]]]:
     """(by the bank's rule, by rebuilding) nats of each token of each text, every text in windows
-    from its own first token.  Windows of many texts share a batch."""
+    from its own first token.  Windows of many texts share a batch, and equal texts are read once.
+    """
     window, pad = bank.model.window, bank.tokenizer.pad_id
-    cut = [windows_of(np.asarray(ids, np.int32), window, pad) for ids in texts]
+    ids = [np.asarray(text, np.int32) for text in texts]
+    cut = {text.tobytes(): windows_of(text, window, pad) for text in ids}
     if not cut:
         return []
     every = Windows(
-        *(np.concatenate([getattr(w, f) for w in cut]) for f in ("tokens", "mask", "document"))
+        *(
+            np.concatenate([getattr(w, f) for w in cut.values()])
+            for f in ("tokens", "mask", "document")
+        )
     )
     scored = [
         score_tokens(bank, every.take(slice(i, i + BLOCK)), sizes)
         for i in range(0, len(every), BLOCK)
     ]
     both = [np.concatenate([getattr(s, f) for s in scored], 1) for f in ("residual", "nll")]
-    edges = np.cumsum([0, *map(len, cut)])
-    return [
-        tuple(of[:, a:b][:, w.mask] for of in both)
-        for w, a, b in zip(cut, edges[:-1], edges[1:], strict=True)
-    ]
+    edges = np.cumsum([0, *map(len, cut.values())])
+    found = {
+        text: tuple(of[:, a:b][:, w.mask] for of in both)
+        for (text, w), (a, b) in zip(cut.items(), itertools.pairwise(edges), strict=True)
+    }
+    return [found[text.tobytes()] for text in ids]
 
 
 def answer(
@@ -88,30 +102,25 @@ def answer(
     """Scores every prompt in every way.  options: of `segment`."""
     options, window = options or SegmentOptions(), bank.model.window
     half = window // 2
-    read = lambda texts: token_nats(bank, texts, sizes)
-    as_cut = read([p.ids for p in prompts])
-    alone = read([p.query for p in prompts])
-    last = read([p.ids[-window:] for p in prompts])
-    long = [i for i, p in enumerate(prompts) if len(p.ids) > half]
-    later = dict(zip(long, read([prompts[i].ids[half:] for i in long]), strict=True))
-    mean = lambda parts: np.stack([x.mean(1, dtype=np.float64) for x in parts])
-    starts = [p.start for p in prompts]
-    paths = []
-    for i, (cost, _) in enumerate(as_cut):
+    parts = [[p.ids, p.query, p.ids[-window:], p.ids[half:]] for p in prompts]
+    read = iter(token_nats(bank, [ids for of in parts for ids in of if len(ids)], sizes))
+    nats = [[next(read) if len(ids) else None for ids in of] for of in parts]
+    means: dict[str, list] = {mode: [] for mode in (*MEANS, REBUILT_ALONE)}
+    ends = []
+    for p, ((cost, rebuilt), (alone, rebuilt_alone), (last, _), later) in zip(
+        prompts, nats, strict=True
+    ):
+        read_as = (cost[:, : p.start], cost, cost[:, p.start :], last, alone, rebuilt[:, p.start :])
+        for mode, of in zip(means, (*read_as, rebuilt_alone), strict=True):
+            empty = np.full(len(cost), np.nan)
+            means[mode].append(of.mean(1, dtype=np.float64) if of.size else empty)
         cost = cost.copy()
-        if i in later:
-            cost[:, half:] = np.minimum(cost[:, half:], later[i][0])
+        if later:
+            cost[:, half:] = np.minimum(cost[:, half:], later[0])
         switch = np.full((len(cost),) * 2, options.switch, np.float32)
-        paths.append(spans.spans(cost, switch, options.minimum)[-1])
+        ends.append(spans.spans(cost, switch, options.minimum)[-1])
     return Answers(
-        {
-            "whole": mean([c for c, _ in as_cut]),
-            "carried": mean([c[:, s:] for (c, _), s in zip(as_cut, starts, strict=True)]),
-            "last": mean([c for c, _ in last]),
-            "reset": mean([c for c, _ in alone]),
-            "rebuild": mean([r[:, s:] for (_, r), s in zip(as_cut, starts, strict=True)]),
-            REBUILT_ALONE: mean([r for _, r in alone]),
-        },
-        np.array([path.expert for path in paths]),
-        np.array([abs(p.start - s) <= NEAR for (p, s) in zip(paths, starts, strict=True)]),
+        {mode: np.stack(rows) for mode, rows in means.items()},
+        np.array([end.expert for end in ends]),
+        np.array([abs(p.start - end.start) <= NEAR for p, end in zip(prompts, ends, strict=True)]),
     )

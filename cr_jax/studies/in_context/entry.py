@@ -22,6 +22,7 @@ from cr_jax.studies.in_context.prompts import Range
 from cr_jax.studies.interface import Section, Study
 
 KS, TIMES = (0, 1, 2, 4), (1, 2, 4)
+INSTRUCTIONS = ("docstring", "other_domain")  # where an answer's question is from
 FEWEST = 8  # instructions, below which their figures say nothing
 RULE_SEED = 100  # the rule is measured on prompts of its own
 
@@ -30,11 +31,11 @@ RULE_SEED = 100  # the rule is measured on prompts of its own
 class Plan:
     """How many prompts of each kind, windows of a domain for positions, and tokens of the parts."""
 
-    prompts: int = 80
+    prompts: int = 60
     windows: int = 32
     query: Range = (64, 64)
     block: Range = (32, 96)  # 64 in the mean, so that the query begins anywhere in a window
-    part: Range = (32, 192)  # of texts whose query has any length
+    part: Range = (32, 128)  # of texts whose query has any length
     segment: SegmentOptions = dataclasses.field(default_factory=SegmentOptions)
 
 
@@ -48,32 +49,32 @@ def measure(
 ) -> dict:
     """-> {"by_position": `positions.by_position`; "k_shot_flips": k -> `figures.by_mode` of queries
     of `plan.query` tokens; "k_shot_inside": the same of an eighth of a window each, all in one
-    window; "repeats": n -> `figures.repeated` of an eighth of a window; "quotes", "instructions":
-    `figures.by_mode` ({} where no domain has functions with docstrings); "rule":
-    `figures.choose`; "plan"}.
+    window; "repeats": n -> `figures.repeated` of an eighth of a window; "quotes":
+    `figures.by_mode`; "instructions": where the question is from -> `figures.asked` ({} where no
+    domain has functions with docstrings); "rule": `figures.choose`; "plan"}.
 
     valid, test: windows of the experts' own domains, in their order.  `UserError` as `by_position`.
     """
-    plan, piece = plan or Plan(), bank.model.window // 8
-    if piece < 2:
-        raise UserError("context is measured with windows of 16 tokens or more; leave it out")
-    ask = lambda of: (answer(bank, of, sizes, plan.segment), of)
+    plan, piece = plan or Plan(), max(1, bank.model.window // 8)
     few = {n: w.spread(plan.windows) for n, w in test.items()}
     for_rivals = {n: w.spread(max(1, plan.windows // 4)) for n, w in valid.items()}
     found: dict[str, Any] = {"by_position": by_position(bank, for_rivals, few, sizes, seed)}
+    ask = lambda sets: _asked(bank, sets, sizes, plan.segment)
     shots = prompts.shots(test, KS, plan.block, plan.query, plan.prompts, seed)
-    found["k_shot_flips"] = {str(k): figures.by_mode(*ask(of)) for k, of in shots.items()}
+    found["k_shot_flips"] = {str(k): figures.by_mode(*of) for k, of in ask(shots).items()}
     one = (piece, piece)
     inside = prompts.shots(test, KS, one, one, 2 * plan.prompts, seed)
-    found["k_shot_inside"] = {str(k): figures.by_mode(*ask(of)) for k, of in inside.items()}
+    found["k_shot_inside"] = {str(k): figures.by_mode(*of) for k, of in ask(inside).items()}
     again = prompts.repeats(test, TIMES, piece, 2 * plan.prompts, seed)
-    found["repeats"] = {str(n): figures.repeated(*ask(of)) for n, of in again.items()}
+    found["repeats"] = {str(n): figures.repeated(*of) for n, of in ask(again).items()}
     sets = {
-        split: {kind: ask(of) for kind, of in kinds(bank, own, plan, seed + RULE_SEED).items()}
+        split: ask(kinds(bank, own, plan, seed + RULE_SEED))
         for split, own in (("valid", valid), ("test", test))
     }
-    for kind in ("quotes", "instructions"):
-        found[kind] = figures.by_mode(*sets["test"][kind]) if kind in sets["test"] else {}
+    found["quotes"] = figures.by_mode(*sets["test"]["quotes"])
+    found["instructions"] = {
+        kind: figures.asked(*sets["test"][kind]) for kind in INSTRUCTIONS if kind in sets["test"]
+    }
     shared = sets["valid"].keys() & sets["test"].keys()
     valid_sets, test_sets = ({k: v for k, v in s.items() if k in shared} for s in sets.values())
     found["rule"] = figures.choose(valid_sets, test_sets)
@@ -88,14 +89,23 @@ def kinds(
     ks = [k for k in KS if k]
     third = -(-plan.prompts // len(ks))
     shots = prompts.shots(own, ks, plan.block, plan.part, third, seed)
-    found = {
+    found: dict[str, list[prompts.Prompt]] = {
         "plain": prompts.plain(own, (plan.part[0], 3 * plan.part[1]), plan.prompts, seed),
         "shots": [p for of in shots.values() for p in of],
         "quotes": prompts.quotes(own, plan.part, plan.block, plan.prompts, seed),
     }
-    pairs = prompts.instructions(own, bank.tokenizer, plan.prompts, seed)
-    if len(pairs) >= FEWEST:
-        found["instructions"] = pairs
+    code = prompts.instructions(own, bank.tokenizer, plan.prompts, seed)
+    found |= {kind: of for kind, of in zip(INSTRUCTIONS, code, strict=True) if len(of) >= FEWEST}
+    return found
+
+
+def _asked(bank, sets: Mapping, sizes, options) -> dict:
+    """Key -> (answers, prompts); what several sets share is scored once."""
+    answers = answer(bank, [p for of in sets.values() for p in of], sizes, options)
+    found, start = {}, 0
+    for key, of in sets.items():
+        found[key] = (answers.take(slice(start, start + len(of))), of)
+        start += len(of)
     return found
 
 
@@ -127,7 +137,12 @@ def section(report: dict) -> Section:
     shots, place = found["k_shot_flips"], found["by_position"]["bank"]
     rule = found["rule"]
     share = lambda x: f"{x:.1%}"
-    low, high = place["late_over_early_95"]
+    shrinks = "The first quarter of a window has no margin. "
+    if ends := place["late_over_early_95"]:
+        shrinks = (
+            f"The margin in a window's last quarter is {place['late_over_early']:.2f} times that "
+            f"in the first (95 % between {ends[0]:.2f} and {ends[1]:.2f}). "
+        )
     return Section(
         "What context does to the choice of an expert",
         ("what is read", *(f"flips, k = {k}" for k in shots), "right, k = 4"),
@@ -143,8 +158,7 @@ def section(report: dict) -> Section:
         "flip: another expert answers than answers the query alone.  Where the query alone begins "
         "has to be known, the other ways need not be told.",
         "flips do not grow with k where all of the prompt is read.",
-        f"The margin in a window's last quarter is {place['late_over_early']:.2f} times that in "
-        f"the first (95 % between {low:.2f} and {high:.2f}). Chosen on valid: {rule['chosen']}, "
+        f"{shrinks}Chosen on valid: {rule['chosen']}, "
         f"right on {share(rule['mean'][rule['chosen']])} of test prompts of all kinds, reading "
         f"all of the prompt on {share(rule['mean']['whole'])}.",
     )

@@ -24,7 +24,7 @@ def interval(values, seed: int = 0) -> list[float]:
     return np.percentile(means, (2.5, 97.5)).tolist()
 
 
-def by_mode(answers: Answers, prompts: Sequence[Prompt]) -> dict[str, dict]:
+def by_mode(answers: Answers, prompts: Sequence[Prompt]) -> dict:
     """mode -> {"flips", "right", both with "_95", "to_other": of all prompts those that go to the
     domain of the context, "margin": nats/token by which the own expert leads}; and "count"."""
     domains, others = _places(prompts)
@@ -44,6 +44,12 @@ def by_mode(answers: Answers, prompts: Sequence[Prompt]) -> dict[str, dict]:
         found[mode] = row
     found["segment"]["begins_at_query"] = float(answers.found.mean())
     return found
+
+
+def asked(answers: Answers, prompts: Sequence[Prompt]) -> dict:
+    """`by_mode`, and "question_right": share whose question alone goes to the answer's domain."""
+    right = answers.winners("before") == _places(prompts)[0]
+    return {**by_mode(answers, prompts), "question_right": float(right.mean())}
 
 
 def repeated(answers: Answers, prompts: Sequence[Prompt]) -> dict:

@@ -7,6 +7,7 @@ Letters: D domains, E experts, B windows of a domain, L tokens of a window.
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -37,7 +38,8 @@ def by_position(
     all others;
     "margin": rival - own [L];
     "early", "late": margin in the first and last quarter, the first token left out;
-    "late_over_early", with "late_over_early_95": its bootstrap interval over windows;
+    "late_over_early", with "late_over_early_95": its bootstrap interval over windows; None where
+    the first has no margin to shrink;
     "slope", "slope_95": nats/token by which the margin changes when the place doubles;
     "pieces": {"tokens", "right"}: share of pieces of L / 8 tokens that are routed right when each
     is read where it stands in its window;
@@ -46,9 +48,9 @@ def by_position(
     `UserError` for fewer than two experts, or windows of fewer than eight tokens.
     """
     names, window = bank.names, bank.model.window
-    if len(names) < 2 or window < 2 * PIECES:
+    if len(names) < 2 or window < PIECES:
         raise UserError(
-            f"context is measured with two experts or more and windows of {2 * PIECES} tokens or "
+            f"context is measured with two experts or more and windows of {PIECES} tokens or "
             "more; leave the study out"
         )
     rivals = {rule: {} for rule in RULES}
@@ -89,8 +91,11 @@ def _curves(nats: Sequence[Float[np.ndarray, "E B L"]], rivals: Sequence[int], s
     again = [
         _summary([m[draw.integers(len(m), size=len(m))] for m in margins]) for _ in range(RESAMPLED)
     ]
-    summary = _summary(margins)
+    summary: dict = _summary(margins)
     ends = {key: np.percentile([a[key] for a in again], (2.5, 97.5)).tolist() for key in summary}
+    if not np.isfinite([summary["late_over_early"], *ends["late_over_early"]]).all():
+        summary |= {"late_over_early": None}
+        ends |= {"late_over_early": None}
     length = nats[0].shape[-1]
     edges = np.linspace(0, length, PIECES + 1).astype(int)
     pieces = [
@@ -124,4 +129,5 @@ def _summary(margins: Sequence[Float[np.ndarray, "B L"]]) -> dict[str, float]:
     early, late = float(curve[first].mean()), float(curve[last].mean())
     place = np.log2(np.arange(1, len(curve)) + 1.0)
     slope = float(np.polyfit(place, curve[1:], 1)[0])
-    return {"early": early, "late": late, "late_over_early": late / early, "slope": slope}
+    ratio = late / early if early > 0 else math.nan
+    return {"early": early, "late": late, "late_over_early": ratio, "slope": slope}

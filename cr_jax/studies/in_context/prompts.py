@@ -110,21 +110,37 @@ def plain(own: Own, length: Range, count: int, seed: int) -> list[Prompt]:
     return found
 
 
-def instructions(own: Own, tokenizer: Any, count: int, seed: int) -> list[Prompt]:
-    """A question in prose and its answer in code: docstrings and the functions that they describe.
+def instructions(
+    own: Own, tokenizer: Any, count: int, seed: int
+) -> tuple[list[Prompt], list[Prompt]]:
+    """A question in prose and its answer in code, twice: each function after its own docstring, and
+    after the beginning of a document of another domain (a word problem, say).
 
-    Of every domain whose documents Python can parse; at most `count`, none where there is none.
+    Functions of every domain whose documents Python can parse; at most `count`, none where there is
+    none.
     """
-    found = []
-    for domain, windows in enumerate(own.values()):
-        for ids in _documents(windows, tokenizer.end_id):
-            for question, answer in list(functions(tokenizer.decode(ids.tolist())))[:OF_ONE]:
+    documents = [_documents(w, tokenizer.end_id) for w in own.values()]
+    text, pairs = _Text(own, [seed, count, 4]), []
+    for domain, of in enumerate(documents):
+        for ids in of:
+            for question, answer in list(functions(tokenizer.decode(ids)))[:OF_ONE]:
                 asked = np.asarray(tokenizer.encode(question + "\n\n"), np.int32)
                 said = np.asarray(tokenizer.encode(answer), np.int32)
                 if _within(asked, QUESTION) and _within(said, ANSWER):
-                    found.append(Prompt(np.concatenate([asked, said]), len(asked), domain))
-    kept = np.random.default_rng([seed, count, 4]).permutation(len(found))[:count]
-    return [found[i] for i in sorted(kept)]
+                    pairs.append((domain, asked, said))
+    chosen = [pairs[i] for i in sorted(text.draw.permutation(len(pairs))[:count])]
+    described = [Prompt(np.concatenate([a, s]), len(a), domain) for domain, a, s in chosen]
+    asked_else = []
+    for domain, _, said in chosen:
+        others = [e for e in range(len(documents)) if e != domain and len(documents[e])]
+        if others:
+            other = int(text.draw.choice(others))
+            of = documents[other]
+            begun = of[int(text.draw.integers(len(of)))]
+            size = min(len(begun), int(text.draw.integers(*QUESTION, endpoint=True)))
+            ids = np.concatenate([begun[:size].astype(np.int32), said])
+            asked_else.append(Prompt(ids, size, domain, other))
+    return described, asked_else
 
 
 def functions(text: str) -> Iterator[tuple[str, str]]:
@@ -155,7 +171,8 @@ def _documents(windows: Windows, end_id: int) -> list[Int[np.ndarray, " _"]]:
     ids = windows.tokens[windows.mask]
     ends = np.flatnonzero(ids == end_id)
     if len(ends):
-        return [part[part != end_id] for part in np.split(ids, ends)]
+        parts = (part[part != end_id] for part in np.split(ids, ends))
+        return [part for part in parts if len(part)]
     changes = np.flatnonzero(np.diff(windows.document)) + 1
     return np.split(ids, np.cumsum(windows.mask.sum(-1))[changes - 1]) if len(changes) else [ids]
 
