@@ -19,7 +19,7 @@ from cr_jax.bank import ExpertBank, selected
 from cr_jax.config import SEEN
 from cr_jax.data.spool import Spool
 from cr_jax.data.text_stream import windows_of_text
-from cr_jax.data.windows import Windows
+from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
 from cr_jax.routing.content import Content
 from cr_jax.routing.early_stop import LOOK, LeaderTest
@@ -39,6 +39,23 @@ READ = 1024  # windows of a text that is read as a whole
 def block_sizes(options: RouteOptions, sizes: BatchSizes) -> BatchSizes:
     """`sizes` whose `windows` is that of a document's blocks: fewer where each block is a look."""
     return dataclasses.replace(sizes, windows=min(sizes.windows, LOOK)) if options.stop else sizes
+
+
+def scored_blocks(
+    bank: ExpertBank, text: Text | Windows, options: RouteOptions, size: int
+) -> Iterator[Windows]:
+    """The `blocks` of what the options let be read: all, the beginning, or the last window."""
+    found = blocks(bank, text, size, options.max_windows)
+    return found if options.part == "whole" else last_window(bank, found)
+
+
+def last_window(bank: ExpertBank, blocks: Iterable[Windows]) -> Iterator[Windows]:
+    """The last tokens of a document as one window that begins anew; a short one's are all."""
+    window, kept = bank.model.window, np.zeros(0, np.int32)
+    for block in blocks:
+        kept = np.concatenate([kept, block.tokens[block.mask]])[-window:]
+    if len(kept):
+        yield windows_of(kept, window, bank.tokenizer.pad_id)
 
 
 def blocks(
@@ -75,7 +92,7 @@ def opened(bank: ExpertBank, text: Text | Windows, options: RouteOptions, sizes:
     """Context manager of a document's blocks, which can be read twice where TRA is measured."""
     check_bank(bank)
     check_one(text)
-    cut = blocks(bank, text, block_sizes(options, sizes).windows, options.max_windows)
+    cut = scored_blocks(bank, text, options, block_sizes(options, sizes).windows)
     return contextlib.nullcontext(cut) if options.tra == "none" else Spool(cut)
 
 
