@@ -36,8 +36,7 @@ def run(args) -> int:
         raise UserError("--rule goes with exact routing: leave out --cascade and --min-candidates")
     if args.rule != "bank":
         args.exact = True
-    if args.part == "last":
-        _check_last(args)
+    _check_last(args)
     route_many.check(args)
     BankFolder(args.bank)
     if not _one_by_one(args):
@@ -49,7 +48,7 @@ def run(args) -> int:
             0.0,
             "nearest" if args.tra else "none",
             args.rule,
-            args.part,
+            args.last_tokens,
         )
         return route_many.run(args, options)
     status, good = 0, []
@@ -79,7 +78,7 @@ def run(args) -> int:
         args.stop,
         "nearest" if args.tra else "none",
         args.rule,
-        args.part,
+        args.last_tokens,
     )
     in_lines = args.explain or args.margin
     explained = []
@@ -123,7 +122,11 @@ def run(args) -> int:
 
 
 def _check_last(args) -> None:
-    """`UserError` for flags that are about more of a text than its last window."""
+    """`UserError` for a number that cannot be, and for flags that are about a text's beginning."""
+    if args.last_tokens < 0:
+        raise UserError(
+            f"--last-tokens must be 0 (the whole text) or more tokens, got {args.last_tokens}"
+        )
     given = {
         "--max-windows": args.max_windows,
         "--stop": args.stop,
@@ -132,8 +135,8 @@ def _check_last(args) -> None:
         "--html": args.html is not None,
     }
     for flag, set_ in given.items():
-        if set_:
-            raise UserError(f"--part last judges the last window alone: leave out {flag}")
+        if set_ and args.last_tokens:
+            raise UserError(f"--last-tokens is about the end of a text: leave out {flag}")
 
 
 def _one_by_one(args) -> bool:

@@ -10,7 +10,7 @@ from cr_jax.report.text import decimal, mapping, number, sequence
 MARGINS = {"bank": "by the bank's rule", "rebuild": "by rebuilding"}
 READ = {
     "whole": "all of the prompt",
-    "last": "the last window",
+    "last": "the last tokens",
     "segment": "the last span",
     "rebuild": "the query, by rebuilding",
 }

@@ -44,18 +44,23 @@ def block_sizes(options: RouteOptions, sizes: BatchSizes) -> BatchSizes:
 def scored_blocks(
     bank: ExpertBank, text: Text | Windows, options: RouteOptions, size: int
 ) -> Iterator[Windows]:
-    """The `blocks` of what the options let be read: all, the beginning, or the last window."""
+    """The `blocks` of what the options let be read: all, the beginning, or the end."""
     found = blocks(bank, text, size, options.max_windows)
-    return found if options.part == "whole" else last_window(bank, found)
+    return last_blocks(bank, found, options.last_tokens, size) if options.last_tokens else found
 
 
-def last_window(bank: ExpertBank, blocks: Iterable[Windows]) -> Iterator[Windows]:
-    """The last tokens of a document as one window that begins anew; a short one's are all."""
-    window, kept = bank.model.window, np.zeros(0, np.int32)
+def last_blocks(
+    bank: ExpertBank, blocks: Iterable[Windows], count: int, size: int
+) -> Iterator[Windows]:
+    """The last `count` tokens of a document in windows that begin with them; of a shorter one all
+    of its tokens."""
+    kept = np.zeros(0, np.int32)
     for block in blocks:
-        kept = np.concatenate([kept, block.tokens[block.mask]])[-window:]
+        kept = np.concatenate([kept, block.tokens[block.mask]])[-count:]
     if len(kept):
-        yield windows_of(kept, window, bank.tokenizer.pad_id)
+        cut = windows_of(kept, bank.model.window, bank.tokenizer.pad_id)
+        for i in range(0, len(cut), size):
+            yield cut.take(slice(i, i + size))
 
 
 def blocks(

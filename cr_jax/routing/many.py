@@ -204,8 +204,8 @@ class ManyRouter:
                 answers[i] = error
         ids: list[Any] = [None] * len(texts)
         part = slice(self.options.max_windows * self.bank.window or None)
-        if self.options.part == "last":
-            part = slice(-self.bank.window, None)
+        if self.options.last_tokens:
+            part = slice(-self.options.last_tokens, None)
         cut = {i: list(pieces(text)) for i, text in good.items()}
         encoded = iter(encode_many(self.bank.tokenizer, list(itertools.chain(*cut.values()))))
         for i, own in cut.items():

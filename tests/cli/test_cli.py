@@ -134,10 +134,11 @@ def test_an_end_is_judged_alone(run, bank, text, tmp_path):
     said = lambda *more: json.loads(run("route", "--bank", bank, "--json", *more)[1]) | {"file": ""}
     alone = said(tmp_path / "end")
     assert alone["windows"] == 1
-    assert said("--part", "last", text) == alone != said(text)
-    assert said("--part", "last", "--exact", text) == alone
+    assert said("--last-tokens", 16, text) == alone != said(text)
+    assert said("--last-tokens", 16, "--exact", text) == alone
     for more in (("--max-windows", 2), ("--stop", 0.9), ("--explain",)):
-        refused(run("route", "--bank", bank, "--part", "last", *more, text), "leave out", more[0])
+        refused(run("route", "--bank", bank, "--last-tokens", 9, *more, text), "leave out", more[0])
+    refused(run("route", "--bank", bank, "--last-tokens", -1, text), "--last-tokens")
 
 
 @pytest.mark.parametrize(

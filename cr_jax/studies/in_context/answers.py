@@ -2,7 +2,7 @@
 
     whole     all tokens, in windows from the prompt's beginning: what `route` does
     carried   the query's tokens alone, in the same windows: context is carried over
-    last      the last L tokens of the prompt, as one window of their own
+    last      the last 64 tokens of the prompt (at most L), as one window of their own
     reset     the query alone, from its own first token (its place has to be known)
     segment   the last span of the cheapest path (`routing.spans`), the place found
     rebuild   as carried, by what rebuilding loses (the paper's rule), which predicts nothing
@@ -27,6 +27,7 @@ from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies.in_context.prompts import Prompt
 
 NEAR = 8  # tokens within which a cut counts as the query's beginning
+LAST = 64  # tokens, where a window is longer: few enough to hold little but the query
 BLOCK = 512  # windows whose tokens' scores stand in memory at once
 MEANS = ("before", "whole", "carried", "last", "reset", "rebuild")
 MODES = (*MEANS[1:], "segment")
@@ -101,8 +102,8 @@ def answer(
 ) -> Answers:
     """Scores every prompt in every way.  options: of `segment`."""
     options, window = options or SegmentOptions(), bank.model.window
-    half = window // 2
-    parts = [[p.ids, p.query, p.ids[-window:], p.ids[half:]] for p in prompts]
+    half, last_tokens = window // 2, min(window, LAST)
+    parts = [[p.ids, p.query, p.ids[-last_tokens:], p.ids[half:]] for p in prompts]
     read = iter(token_nats(bank, [ids for of in parts for ids in of if len(ids)], sizes))
     nats = [[next(read) if len(ids) else None for ids in of] for of in parts]
     means: dict[str, list] = {mode: [] for mode in (*MEANS, REBUILT_ALONE)}

@@ -124,7 +124,7 @@ def run(context: Any) -> dict:
 WAYS = {
     "whole": "all of the prompt",
     "carried": "the query, context carried over",
-    "last": "the last window",
+    "last": "the last tokens",
     "reset": "the query alone",
     "segment": "the last span of segment",
     "rebuild": "the query by rebuilding",

@@ -63,7 +63,7 @@ def repeated(answers: Answers, prompts: Sequence[Prompt]) -> dict:
 
 
 def ruled(answers: Answers, rule: str, lead: float) -> Int[np.ndarray, " N"]:
-    """The expert that a rule names.  "both": the last window's where it leads the whole prompt's by
+    """The expert that a rule names.  "both": the last tokens's where it leads the whole prompt's by
     at least `lead` nats/token on that window, else the whole prompt's."""
     if rule != "both":
         return answers.winners(rule)
