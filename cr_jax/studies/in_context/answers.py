@@ -8,6 +8,7 @@
     rebuild   as carried, by what rebuilding loses (the paper's rule), which predicts nothing
     before    what stands before the query, which is not asked
 
+Experts are ranked by residuals alone: a typicality penalty is of whole windows, not of tokens.
 Not in the paper.  Letters: E experts, N prompts, T tokens, L tokens of a window.
 """
 
