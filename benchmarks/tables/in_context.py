@@ -96,3 +96,43 @@ def repeats() -> str:
             for n, of in found.items()
         ],
     )
+
+
+@table("in-context-margins")
+def margins() -> str:
+    """Margin by position, of the shipped bank and of banks of three training lengths."""
+    shipped = read("in_context.json")["by_position"]
+    trained = read("in_context_training.json")["beside"]
+    rows = [
+        ["shipped bank", "code length", shipped["bank"]],
+        ["shipped bank", "rebuilding", shipped["rebuild"]],
+        *(
+            [f"demo, {steps} steps", by, of["by_position"][rule]]
+            for rule, by in (("bank", "code length"), ("rebuild", "rebuilding"))
+            for steps, of in trained.items()
+        ),
+    ]
+    span = lambda ends: f"{ends[0]:.2f} to {ends[1]:.2f}"
+    return markdown(
+        [
+            "bank",
+            "by",
+            "margin, first quarter",
+            "last quarter",
+            "ratio",
+            "95 %",
+            "8 tokens routed right, first to last place",
+        ],
+        [
+            [
+                bank,
+                by,
+                decimal(of["early"]),
+                decimal(of["late"]),
+                decimal(of["late_over_early"], 2),
+                span(of["late_over_early_95"]),
+                f"{percent(of['pieces']['right'][0])} to {percent(of['pieces']['right'][-1])}",
+            ]
+            for bank, by, of in rows
+        ],
+    )
