@@ -11,8 +11,8 @@ Command: python main.py --config=configs/modular.py:VARIANT --workdir=runs/modul
   tries      its language models and the dense one alone, beside compressors of 100 steps
   small      three of the sample texts, minutes on two CPU cores
 Hardware: one GPU.
-status: an earlier recipe (82 M tokens of seed, branches of 12.3 M in steps of 8 K tokens, one way
-  for each domain) was measured 2026-11-30 (results/modular.json): 11.6 % below dense
+status: measured 2026-11-30 (docs/results/2026-11-30-modular.md) with the arms dense and
+  dense_large: 14.7 % below dense; random_split and partitions not run with this recipe
 """
 
 import importlib.util
