@@ -130,10 +130,11 @@ def judgements(
     banks: Sequence[ExpertBank], documents: Windows, options: RouteOptions
 ) -> Iterator[list[Route]]:
     """The route of every document by each of the banks, whose experts are those of the first."""
-    nats = router.score_bank(banks[0], documents, BatchSizes.for_device()).residual
+    sums = router.score_bank(banks[0], documents, BatchSizes.for_device())
     for d in np.unique(documents.document):
         at = np.flatnonzero(documents.document == d)
-        yield [route_of(bank, documents.take(at), nats[:, at], options) for bank in banks]
+        own = sums.take((slice(None), at))
+        yield [route_of(bank, documents.take(at), own, options) for bank in banks]
 
 
 def documents_of(e: Experiment, bank: ExpertBank, name: str, a) -> Windows:

@@ -46,6 +46,10 @@ class WindowSums(NamedTuple):
     exact: Any = None  # int32 or None
     surprise: Any = None  # float32 or None
 
+    def take(self, at: Any) -> "WindowSums":
+        """Of some experts, or with (slice(None), windows) of some windows."""
+        return WindowSums(*(None if x is None else x[at] for x in self))
+
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
