@@ -134,9 +134,8 @@ class Explanation:
             )
         if route.reason == SURPRISING:
             return (
-                f"unknown: the text surprises the nearest expert, {route.nearest} ({lead}): its "
-                f"predictions are further off than they say, and than on its own text ({p}, below "
-                f"alpha = {self.alpha:g})"
+                f"unknown: the nearest expert, {route.nearest} ({lead}), is further off than its "
+                f"predictions say, and than on its own text ({p}, below alpha = {self.alpha:g})"
             )
         if route.expert is None:
             return (
@@ -153,8 +152,7 @@ class Explanation:
 
     @property
     def witnesses(self) -> str:
-        """What each witness says by itself, in a line; empty where the expert's own documents were
-        not measured."""
+        """What each witness says by itself, in a line; empty where none was measured."""
         each = ", ".join(f"{name} {p:.3f}" for name, p in self.route.witnesses.items())
         return f"among own documents of {self.route.nearest}, p of each: {each}" if each else ""
 
