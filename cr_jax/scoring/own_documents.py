@@ -22,9 +22,10 @@ from cr_jax.scoring.calibration import FEWEST, MOST, MOST_SIZE, between
 
 FIELDS = ("residuals", "margins", "surprises")
 SURPRISE_FROM = 2  # windows: of one, the surprise says less than the residual
-# Documents of new authors and packages lie further out than those of the few that validation text
-# has.  So much further still leaves left-out experts' text refused as often as without surprise.
-WIDER = 1.25
+# Documents of authors and packages that validation text lacks lie further out, in surprise more than
+# in residual.  So much further is the least with which they are refused no more often than by
+# residual and margin (docs/results/2026-11-30-surprise.md).
+WIDER = 1.15
 LEAST_LEAD = 0.05  # nats/token; below it a lead is none, by whatever share
 _LEAST = 1e-6  # of a spread: documents that are all alike
 

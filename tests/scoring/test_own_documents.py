@@ -40,7 +40,7 @@ def rate(k, surprise=True):
 
 def test_own_documents_are_refused_as_often_as_alpha_says(monkeypatch):
     assert 0.03 < rate(1) < 0.06 and 0.03 < rate(4, surprise=False) < 0.06
-    assert 0.005 < rate(4) < 0.04  # documents may lie further out than those that were measured
+    assert 0.01 < rate(4) < 0.045  # documents may lie further out than those that were measured
     monkeypatch.setattr(own_documents, "WIDER", 1.0)
     assert 0.03 < rate(4) < 0.06
 
