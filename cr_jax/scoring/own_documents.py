@@ -22,10 +22,6 @@ from cr_jax.scoring.calibration import FEWEST, MOST, MOST_SIZE, between
 
 FIELDS = ("residuals", "margins", "surprises")
 SURPRISE_FROM = 2  # windows: of one, the surprise says less than the residual
-# Documents of authors and packages that validation text lacks lie further out, in surprise more than
-# in residual.  So much further is the least with which they are refused no more often than by
-# residual and margin (docs/results/2026-11-30-surprise.md).
-WIDER = 1.15
 LEAST_LEAD = 0.05  # nats/token; below it a lead is none, by whatever share
 _LEAST = 1e-6  # of a spread: documents that are all alike
 
@@ -99,8 +95,7 @@ class OwnDocuments:
         of `SURPRISE_FROM` windows surprise and -log(margin); of fewer, or without surprises,
         residual and -log(margin).  spread: from the median of own documents to the 95th percentile.
         p = (1 + #{own documents as novel}) / (n + 1), between two calibrated numbers of windows the
-        mean of both by the logarithm of the number, as `Calibration.document_p`.  Of surprise and
-        margin, own documents count as novel from 1 / `WIDER` of the document's novelty on.
+        mean of both by the logarithm of the number, as `Calibration.document_p`.
         Conformal but for median and spread, which are of the same documents.
 
         document: nats/token, of the whole of it; count: its whole windows; otherwise: a valid
@@ -132,8 +127,7 @@ class OwnDocuments:
     def _rank(self, k: int, strange: Witnesses, otherwise: float) -> float:
         by_surprise = k >= SURPRISE_FROM and self.surprises and math.isfinite(strange.surprise)
         fit = self._fits[k, bool(by_surprise)]
-        novelty = float(fit.novelty(strange)[0])
-        as_far, p = _p(fit.known, novelty / WIDER if by_surprise and novelty > 0 else novelty)
+        as_far, p = _p(fit.known, float(fit.novelty(strange)[0]))
         return p if as_far or math.isnan(otherwise) else min(p, otherwise)
 
     @functools.cached_property

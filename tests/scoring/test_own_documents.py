@@ -38,11 +38,9 @@ def rate(k, surprise=True):
     return np.mean(rates)
 
 
-def test_own_documents_are_refused_as_often_as_alpha_says(monkeypatch):
-    assert 0.03 < rate(1) < 0.06 and 0.03 < rate(4, surprise=False) < 0.06
-    assert 0.01 < rate(4) < 0.045  # documents may lie further out than those that were measured
-    monkeypatch.setattr(own_documents, "WIDER", 1.0)
-    assert 0.03 < rate(4) < 0.06
+def test_own_documents_are_refused_as_often_as_alpha_says():
+    assert 0.03 < rate(1) < 0.06 and 0.03 < rate(4) < 0.06
+    assert 0.03 < rate(4, surprise=False) < 0.06
 
 
 def test_each_number_alone_refuses():
