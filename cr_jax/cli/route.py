@@ -204,7 +204,7 @@ def _size(found) -> str:
 
 def line(name: str, found, rule: str) -> str:
     """The answer for one text, as the epilog describes it."""
-    from cr_jax.routing.result import BIGRAMS, TOO_LOW, TOO_NEAR
+    from cr_jax.routing.result import BIGRAMS, SURPRISING, TOO_LOW, TOO_NEAR
 
     why = (
         f"; nothing to judge: {found.reason}"
@@ -213,6 +213,8 @@ def line(name: str, found, rule: str) -> str:
         if found.reason == TOO_LOW
         else "; others are near"
         if found.reason == TOO_NEAR
+        else "; it surprises"
+        if found.reason == SURPRISING
         else ""
     )
     winner = found.expert or f"unknown (nearest {found.nearest}{why})"

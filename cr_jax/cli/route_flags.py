@@ -9,10 +9,12 @@ Prints one line per file, in order:
   FILE: EXPERT  margin M  p P | EXPERT R, EXPERT R, ...  (W windows, N tokens)
   EXPERT  the winner, or unknown and the nearest expert; "too predictable": there is less in the
           text than in that expert's own; "others are near": they need little more than it, as
-          they do not on its own text; "nothing to judge": it is blank or repeats one thing
+          they do not on its own text; "it surprises": that expert's predictions are further off
+          than they say; "nothing to judge": it is blank or repeats one thing
   margin  second best minus best R (+ X), nats/token: how clear the choice is
-  p       how usual such a residual, and such a lead of the others, is in the winner's own domain,
-          among its whole documents, or for a single window among its windows; below alpha: unknown;
+  p       how usual such a residual, lead over the others and surprise are in the winner's own
+          domain, among its whole documents, or for a single window among its windows; below alpha:
+          unknown;
           "-  (too short to judge)" for a text with fewer tokens than the expert was calibrated
           on: EXPERT is then the nearest one, and neither known nor unknown
   R       residual of each expert in nats/token, best first; `cr-jax bank list` says of what;

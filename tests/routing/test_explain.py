@@ -18,6 +18,7 @@ from cr_jax.report.explanation import render
 from cr_jax.routing import explain as explanation
 from cr_jax.routing.explain import explain
 from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.result import SURPRISING
 from cr_jax.scoring.wording import wording
 
 TEXT = "def f(x):\n\treturn x  # é 中文 \U0001f600 \ufffd \u2581 <0xE2> e\u0301\r\n" * 2
@@ -132,6 +133,14 @@ def test_the_verdict_says_why(bank):
     assert unknown.route.expert is None
     assert unknown.verdict.startswith("unknown: ") and known.route.nearest in unknown.verdict
     assert f"p = {p:.3f}, below alpha = 1" in unknown.verdict
+    assert not unknown.witnesses
+    each = {"residual": 0.3, "margin": 0.1, "surprise": 0.014}
+    route = dataclasses.replace(unknown.route, reason=SURPRISING, witnesses=each)
+    surprised = dataclasses.replace(unknown, route=route)
+    assert "further off than its predictions say" in surprised.verdict
+    assert surprised.witnesses.endswith("residual 0.300, margin 0.100, surprise 0.014")
+    assert surprised.witnesses in "\n".join(lines("x", surprised))
+    assert surprised.witnesses in render([("x", surprised)])
     short = explain(bank, "seven..", options=RouteOptions(alpha=1))
     assert short.route.expert is not None and "7 tokens are too few" in short.verdict
     assert "too few" not in explain(bank, "eight...", options=RouteOptions(alpha=0)).verdict
