@@ -6,7 +6,8 @@
 
 Documents of the config's domains and of `config.data.unseen`, evenly spread over a split, by their
 first windows (`--windows`); --unseen: further domains below DATA, in folders of these names.  Each
-document is scored once and judged twice: as the bank does, and by its residual alone.
+document is scored once and judged three times: as the bank does, by residual and margin, without
+its surprise, and by the residual alone.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import dataclasses
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -69,16 +71,14 @@ def run(a: argparse.Namespace, command: str) -> None:
     """Measures and writes."""
     e = experiment(a)
     bank = ExpertBank.load(a.bank, lms=False)
-    plain = bank.changed(
-        experts=tuple(dataclasses.replace(x, own_documents=None) for x in bank.experts)
-    )
+    rules = rules_of(bank)
     found = {"known": {}, "unknown": {}}
     every = (*e.data.domains, *(n for n, of in e.data.unseen.items() if getattr(of, a.split)))
     for name in every:
         known = name in bank.names
         if name in e.data.domains and not known:
             raise UserError(f"the bank has no expert {name!r}: give the config it was made by")
-        row = judged(bank, plain, documents_of(e, bank, name, a), a)
+        row = judged(rules, documents_of(e, bank, name, a), a)
         found["known" if known else "unknown"][name] = row
         print(f"{name:16s} {json.dumps(row)}", flush=True)
     rate = lambda of, key: float(np.mean([r[key] / r["documents"] for r in of.values()]))
@@ -92,9 +92,10 @@ def run(a: argparse.Namespace, command: str) -> None:
                 / sum(r["documents"] for r in known.values()),
                 "false_alarms": rate(known, "called_unknown"),
                 "refused": rate(unknown, "called_unknown"),
-                "by_residual": {
-                    "false_alarms": rate(known, "by_residual"),
-                    "refused": rate(unknown, "by_residual"),
+                **{
+                    rule: {"false_alarms": rate(known, rule), "refused": rate(unknown, rule)}
+                    for rule in rules
+                    if rule != "called_unknown"
                 },
                 "alpha": a.alpha,
                 "windows": a.windows,
@@ -108,21 +109,30 @@ def run(a: argparse.Namespace, command: str) -> None:
     )
 
 
-def judged(bank: ExpertBank, plain: ExpertBank, documents: Windows, a) -> dict:
-    """{"documents", "called_unknown", "by_residual", "nearest": expert -> documents} of one
-    domain."""
-    nearest: dict[str, int] = {}
-    unknown, by_residual, count = 0, 0, 0
-    for routes in judgements((bank, plain), documents, RouteOptions(alpha=a.alpha)):
-        nearest[routes[0].nearest] = nearest.get(routes[0].nearest, 0) + 1
-        unknown += routes[0].known is False
-        by_residual += routes[1].known is False
-        count += 1
+def rules_of(bank: ExpertBank) -> dict[str, ExpertBank]:
+    """The bank, and what it was before it knew surprises, and before it knew margins."""
+    few = lambda own: own and dataclasses.replace(own, surprises={})
+    with_own = lambda change: bank.changed(
+        experts=tuple(
+            dataclasses.replace(x, own_documents=change(x.own_documents)) for x in bank.experts
+        )
+    )
     return {
-        "documents": count,
-        "called_unknown": unknown,
-        "by_residual": by_residual,
-        "nearest": nearest,
+        "called_unknown": bank,
+        "by_margin": with_own(few),
+        "by_residual": with_own(lambda own: None),
+    }
+
+
+def judged(rules: Mapping[str, ExpertBank], documents: Windows, a) -> dict:
+    """{"documents", the rules that call so many unknown, "nearest": expert -> documents, "reasons":
+    reason -> documents} of one domain."""
+    found = list(judgements(list(rules.values()), documents, RouteOptions(alpha=a.alpha)))
+    return {
+        "documents": len(found),
+        **{rule: sum(routes[i].known is False for routes in found) for i, rule in enumerate(rules)},
+        "nearest": dict(Counter(routes[0].nearest for routes in found)),
+        "reasons": dict(Counter(routes[0].reason for routes in found if routes[0].reason)),
     }
 
 
@@ -130,10 +140,11 @@ def judgements(
     banks: Sequence[ExpertBank], documents: Windows, options: RouteOptions
 ) -> Iterator[list[Route]]:
     """The route of every document by each of the banks, whose experts are those of the first."""
-    nats = router.score_bank(banks[0], documents, BatchSizes.for_device()).residual
+    sums = router.score_bank(banks[0], documents, BatchSizes.for_device())
     for d in np.unique(documents.document):
         at = np.flatnonzero(documents.document == d)
-        yield [route_of(bank, documents.take(at), nats[:, at], options) for bank in banks]
+        own = sums.take((slice(None), at))
+        yield [route_of(bank, documents.take(at), own, options) for bank in banks]
 
 
 def documents_of(e: Experiment, bank: ExpertBank, name: str, a) -> Windows:

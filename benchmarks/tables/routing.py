@@ -315,7 +315,7 @@ def shipped_documents() -> str:
 @table("margins")
 def margins() -> str:
     """Share of whole documents called unknown, by residual and margin and by the residual alone."""
-    found = read("pretrained_documents.json")
+    found = read("pretrained_documents_margins.json")
     share = lambda row, key: percent(row[key] / row["documents"])
     rows = [
         [kind, name, share(row, "by_residual"), share(row, "called_unknown")]
@@ -327,6 +327,25 @@ def margins() -> str:
         for kind, key in (("known", "false_alarms"), ("unknown", "refused"))
     ]
     return markdown(["", "domain", "residual alone", "residual and margin"], [*rows, *means])
+
+
+@table("surprise")
+def surprise() -> str:
+    """Share of whole documents called unknown by three rules."""
+    found = read("pretrained_documents.json")
+    rules = ("by_residual", "by_margin", "called_unknown")
+    rows = [
+        [kind, name, *(percent(row[rule] / row["documents"]) for rule in rules)]
+        for kind in ("known", "unknown")
+        for name, row in found[kind].items()
+    ]
+    of = lambda rule, key: percent((found if rule == "called_unknown" else found[rule])[key])
+    means = [
+        [f"mean, {kind}", "", *(of(rule, key) for rule in rules)]
+        for kind, key in (("known", "false_alarms"), ("unknown", "refused"))
+    ]
+    heads = ["", "domain", "residual alone", "residual and margin", "surprise and margin"]
+    return markdown(heads, [*rows, *means])
 
 
 def demo_rows(found: dict) -> dict[str, str | None]:

@@ -1,11 +1,11 @@
-"""Margins of every expert's own documents, on file in their bank.  Knows no arrays.
+"""Every expert's own documents as the bank sees them, on file.  Knows no arrays.
 
 BANK/own_documents.json     sealed; `scoring.own_documents.OwnDocuments` of experts with their
                             SHA-256, and tables of the experts that they were measured with
 
 What it says of an expert counts as long as that one is the same; of those that it was measured
-against, those count that the bank still has.  It holds two numbers for the beginnings of up to 100
-documents, and no text.
+against, those count that the bank still has.  It holds three numbers for the beginnings of up to
+100 documents, and no text; files of an earlier version hold two, and surprises do not count then.
 """
 
 from collections.abc import Mapping

@@ -71,6 +71,8 @@ def lines(
     yield f"{printable(name)}: {explanation.size}"
     yield from _bars(explanation, columns, blocks)
     yield printable(explanation.verdict)
+    if explanation.witnesses:
+        yield printable(explanation.witnesses)
     yield ""
     if not explanation.complete:
         yield (

@@ -21,12 +21,14 @@ UNROLL = 8  # chunks of a loop with Triton kernels
 
 
 class TokenScores(NamedTuple):
-    """Per token: nll in nats, the rebuilt id, whether it is right, and its probability."""
+    """Per token: nll in nats, the rebuilt id, whether it is right, and its probability; the entropy
+    of the prediction in nats, which is the nll to expect if the model is right, or None."""
 
     nll: Float[Array, "B L"]
     predicted: Int[Array, "B L"]
     correct: Bool[Array, "B L"]
     confidence: Float[Array, "B L"]
+    entropy: Float[Array, "B L"] | None = None
 
 
 def token_scores(
@@ -34,26 +36,29 @@ def token_scores(
     kernel: Float[Array, "D V"],
     targets: Int[Array, "B L"],
     chunk: int = 8192,
+    entropy: bool = False,
 ) -> TokenScores:
     """Scores of every token; `chunk` bounds the tokens whose logits stand in memory.
 
     TRA (paper section 1) is the mean of `correct`; `nll` is the cross-entropy in nats/token;
-    `confidence` is the probability of the rebuilt id (Not in the paper).  Logits are float32.
+    `confidence` is the probability of the rebuilt id, and `entropy`, one more sum over the
+    vocabulary, that of the prediction (Not in the paper).  Logits are float32.
     """
     kernel, steps = kernel.astype(h.dtype), _steps(targets.shape, chunk)
     x, t = _split(h, steps), _split(targets, steps)
 
     def score(i):
         logits = jnp.einsum("bld,dv->blv", x[:, i], kernel, preferred_element_type=jnp.float32)
-        top, log_z, target = softmax_terms(logits, t[:, i])
+        top, log_z, target, spread = softmax_terms(logits, t[:, i], entropy=entropy)
         # argmax as a plain maximum over places: `jnp.argmax` reduces pairs, several times slower.
         # Places are exact in float32 up to 2^24 ids; the first of equal logits wins.
         places = jnp.arange(logits.shape[-1], 0, -1, dtype=jnp.float32)
         best = jnp.max(jnp.where(logits == top[..., None], places[None, None], 1.0), axis=-1)
         predicted = (logits.shape[-1] - best).astype(jnp.int32)
-        return TokenScores(log_z - target, predicted, predicted == t[:, i], jnp.exp(top - log_z))
+        right, sure = predicted == t[:, i], jnp.exp(top - log_z)
+        return TokenScores(log_z - target, predicted, right, sure, spread)
 
-    return TokenScores(*(_join(s) for s in jax.lax.map(score, jnp.arange(steps))))
+    return jax.tree.map(_join, jax.lax.map(score, jnp.arange(steps)))
 
 
 class TrainScores(NamedTuple):

@@ -120,8 +120,9 @@ def _text(explanation: Explanation, at: int) -> str:
             f"{count(route.tokens)} tokens). The verdict and the bars are of everything scored.</p>"
         )
     )
+    said = explanation.witnesses and f'<p class="note">{escape(explanation.witnesses)}</p>'
     return (
-        f'<p class="verdict">{escape(explanation.verdict)}</p>{_bars(explanation)}'
+        f'<p class="verdict">{escape(explanation.verdict)}</p>{said}{_bars(explanation)}'
         f"<h3>Token by token</h3>{note}{_view(explanation, at)}"
         "<h3>The tokens that weigh most</h3>"
         f"{note and '<p class=note>Of the tokens above.</p>'}"

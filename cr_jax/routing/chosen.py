@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from cr_jax import router
 from cr_jax.bank import ExpertBank
@@ -27,6 +27,7 @@ from cr_jax.routing.result import Route
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.bigram import table, with_bigrams
 from cr_jax.scoring.bigram_model import BigramModel, bits_without_loss
+from cr_jax.scoring.residuals import WindowSums
 
 
 class Experts:
@@ -107,13 +108,13 @@ class Scorer:
         """Begins to score each document by its candidates; -> what waits for the routes."""
         lengths = [len(x) for x in documents]
         ends = np.cumsum(lengths)
-        nats_of = self.begin(joined(documents), np.repeat(candidates, lengths, axis=0).T)
+        sums_of = self.begin(joined(documents), np.repeat(candidates, lengths, axis=0).T)
 
         def routes():
-            nats = nats_of()
+            parts = per_document(sums_of(), ends)
             return [
-                self._route(x, nats[:, end - len(x) : end], by)
-                for end, x, by in zip(ends, documents, candidates, strict=True)
+                self._route(x, sums, by)
+                for x, sums, by in zip(documents, parts, candidates, strict=True)
             ]
 
         return routes
@@ -125,21 +126,22 @@ class Scorer:
         except UserError as error:
             return error
 
-    def begin(
-        self, windows: Windows, chosen: Bool[np.ndarray, "E B"]
-    ) -> Callable[[], Float[np.ndarray, "E B"]]:
+    def begin(self, windows: Windows, chosen: Bool[np.ndarray, "E B"]) -> Callable[[], WindowSums]:
         """Begins to score windows by the experts that are chosen for each; -> what waits for their
-        nats, infinite where an expert was not chosen."""
-        nats = np.full(chosen.shape, np.inf)
+        sums: the residual infinite where an expert was not chosen, and the surprise NaN, also where
+        the rule has none."""
+        sums = WindowSums(
+            np.full(chosen.shape, np.inf), surprise=np.full(chosen.shape, np.nan, np.float64)
+        )
         work = [
-            self._threads.submit(self._score, nats, windows, *job) for job in self._jobs(chosen)
+            self._threads.submit(self._score, sums, windows, *job) for job in self._jobs(chosen)
         ]
         self._begun = [job for job in self._begun if not job.done()] + work
 
         def wait():
             for job in work:
                 job.result()
-            return nats
+            return sums
 
         return wait
 
@@ -166,19 +168,19 @@ class Scorer:
                 self._rows = self.sizes.rows(len(part)) if self._rows == 0 else self.sizes.windows
             yield part, self._rows
 
-    def _score(self, nats, windows: Windows, e: int | None, at: Int[np.ndarray, " n"], rows: int):
+    def _score(self, into, windows: Windows, e: int | None, at: Int[np.ndarray, " n"], rows: int):
         some = self.bank if e is None else self.experts.one(self.experts.names[e])
         sums = router.score_bank(some, windows.take(at), self.sizes, rows=rows)
-        if e is None:
-            nats[:, at] = sums.residual
-        else:
-            nats[e, at] = sums.residual[0]
+        where = slice(None) if e is None else slice(e, e + 1)
+        into.residual[where, at] = sums.residual
+        if sums.surprise is not None:
+            into.surprise[where, at] = sums.surprise
 
-    def _route(self, windows: Windows, nats, candidates) -> Route | UserError:
+    def _route(self, windows: Windows, sums: WindowSums, candidates) -> Route | UserError:
         names = tuple(n for n, c in zip(self.experts.names, candidates, strict=True) if c)
         some = self.bank if len(names) == len(self.experts.names) else self.experts.some(names)
         try:
-            found = document.route_of(some, windows, nats[candidates], self.options)
+            found = document.route_of(some, windows, sums.take(candidates), self.options)
         except UserError as error:
             return error
         if self.options.tra == "none":
@@ -187,6 +189,13 @@ class Scorer:
         rows = self.sizes.rows(len(windows))
         score = functools.partial(router.score_bank, sizes=self.sizes, rows=rows)
         return dataclasses.replace(found, tra=document.tra(some, by, [windows], score))
+
+
+def per_document(sums: WindowSums, ends: Int[np.ndarray, " D"]) -> list[WindowSums]:
+    """The sums of each document, whose windows end where `ends` says."""
+    cut = lambda of: np.split(of, ends[:-1].tolist(), axis=1)
+    pairs = zip(cut(sums.residual), cut(sums.surprise), strict=True)
+    return [WindowSums(residual, surprise=surprise) for residual, surprise in pairs]
 
 
 def joined(documents: list[Windows]) -> Windows:

@@ -13,22 +13,21 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from cr_jax.bank import ExpertBank, selected
 from cr_jax.config import SEEN
 from cr_jax.data.spool import Spool
 from cr_jax.data.text_stream import windows_of_text
-from cr_jax.data.windows import Windows
+from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
 from cr_jax.routing.content import Content
 from cr_jax.routing.early_stop import LOOK, LeaderTest
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.ranking import one_sided_p_values, typicality_penalty
-from cr_jax.routing.result import TOO_HIGH, TOO_LOW, TOO_NEAR, Route
+from cr_jax.routing.result import SURPRISING, TOO_HIGH, TOO_LOW, TOO_NEAR, Route
 from cr_jax.scoring.batching import BatchSizes, check_bank
 from cr_jax.scoring.calibration import p_sums, two_sided
-from cr_jax.scoring.own_documents import margins_of
+from cr_jax.scoring.own_documents import Witnesses, margins_of
 from cr_jax.scoring.residuals import WindowSums, residual_means
 
 Text = str | os.PathLike | Iterable[str]  # a str is the text itself, a path a file
@@ -39,6 +38,28 @@ READ = 1024  # windows of a text that is read as a whole
 def block_sizes(options: RouteOptions, sizes: BatchSizes) -> BatchSizes:
     """`sizes` whose `windows` is that of a document's blocks: fewer where each block is a look."""
     return dataclasses.replace(sizes, windows=min(sizes.windows, LOOK)) if options.stop else sizes
+
+
+def scored_blocks(
+    bank: ExpertBank, text: Text | Windows, options: RouteOptions, size: int
+) -> Iterator[Windows]:
+    """The `blocks` of what the options let be read: all, the beginning, or the end."""
+    found = blocks(bank, text, size, options.max_windows)
+    return last_blocks(bank, found, options.last_tokens, size) if options.last_tokens else found
+
+
+def last_blocks(
+    bank: ExpertBank, blocks: Iterable[Windows], count: int, size: int
+) -> Iterator[Windows]:
+    """The last `count` tokens of a document in windows that begin with them; of a shorter one all
+    of its tokens."""
+    kept = np.zeros(0, np.int32)
+    for block in blocks:
+        kept = np.concatenate([kept, block.tokens[block.mask]])[-count:]
+    if len(kept):
+        cut = windows_of(kept, bank.model.window, bank.tokenizer.pad_id)
+        for i in range(0, len(cut), size):
+            yield cut.take(slice(i, i + size))
 
 
 def blocks(
@@ -75,7 +96,7 @@ def opened(bank: ExpertBank, text: Text | Windows, options: RouteOptions, sizes:
     """Context manager of a document's blocks, which can be read twice where TRA is measured."""
     check_bank(bank)
     check_one(text)
-    cut = blocks(bank, text, block_sizes(options, sizes).windows, options.max_windows)
+    cut = scored_blocks(bank, text, options, block_sizes(options, sizes).windows)
     return contextlib.nullcontext(cut) if options.tra == "none" else Spool(cut)
 
 
@@ -147,13 +168,11 @@ def tra(
     return dict(zip(names, map(float, right / tokens), strict=True))
 
 
-def route_of(
-    bank: ExpertBank, windows: Windows, nats: Float[np.ndarray, "E B"], options: RouteOptions
-) -> Route:
-    """Where a document goes whose windows are scored already, without TRA.  nats: sums of each
-    window by every expert of the bank.  `UserError` when the document is empty."""
+def route_of(bank: ExpertBank, windows: Windows, sums: WindowSums, options: RouteOptions) -> Route:
+    """Where a document goes whose windows are scored already, without TRA.  sums: of each window
+    by every expert of the bank.  `UserError` when the document is empty."""
     totals = Totals(bank, options)
-    totals.add(windows, WindowSums(nats, None))
+    totals.add(windows, sums)
     return totals.route()
 
 
@@ -164,6 +183,7 @@ class Totals:
         self.bank, self.options = bank, options
         experts = len(bank.names)
         self.residual, self.penalty = np.zeros(experts), np.zeros(experts)
+        self.surprise = np.zeros(experts)
         self.windows = self.tokens = 0
         self.p = [(0.0, 0, 0, 0, 0.0)] * experts  # of `Calibration.document_p`
         self.content = Content(bank.tokenizer)
@@ -173,6 +193,7 @@ class Totals:
         """Adds a block of windows, scored by all experts of the bank."""
         lengths, nats = windows.mask.sum(-1), np.asarray(sums.residual, np.float64)
         self.residual += nats.sum(-1)
+        self.surprise += np.nan if sums.surprise is None else np.sum(sums.surprise, -1, np.float64)
         self.windows += int((lengths > 0).sum())
         self.tokens += int(lengths.sum())
         means = residual_means(nats, lengths)
@@ -210,13 +231,13 @@ class Totals:
         weight = self.bank.scoring.typicality_weight
         score = residuals + penalty if weight else residuals
         ranked = np.argsort(score, kind="stable")
-        margins = margins_of(residuals, self.bank.rivals)
-        sides = [
-            self._sides(e, float(residuals[e]), float(margins[e])) for e in range(len(margins))
-        ]
+        numbers = (residuals, margins_of(residuals, self.bank.rivals), self.surprise / self.tokens)
+        documents = [Witnesses(*map(float, row)) for row in zip(*numbers, strict=True)]
+        sides = [self._sides(e, document) for e, document in enumerate(documents)]
         p = self._by_name([two_sided(high, low) for _, high, low in sides])
-        nearest = self.bank.names[ranked[0]]
-        reason = self._reason(p[nearest], sides[ranked[0]])
+        first = int(ranked[0])
+        nearest, witnesses = self.bank.names[first], self._each(first, documents[first])
+        reason = self._reason(p[nearest], sides[first], witnesses)
         return Route(
             expert=None if reason else nearest,
             nearest=nearest,
@@ -227,31 +248,41 @@ class Totals:
             windows=self.windows,
             tokens=self.tokens,
             typicality_penalty=self._by_name(penalty) if weight else {},
+            witnesses={k: x for k, x in witnesses._asdict().items() if math.isfinite(x)},
         )
 
-    def _sides(
-        self, expert: int, residual: float, margin: float
-    ) -> tuple[float, float, float | None]:
-        """One-sided p-values of the document by one expert: of its residual alone, too high; of
-        residual and margin, where its own documents were measured; of its residual, too low."""
+    def _sides(self, expert: int, document: Witnesses) -> tuple[float, float, float | None]:
+        """One-sided p-values of the document by one expert: of its residual alone, too high; of its
+        witnesses together, where own documents were measured; of its residual, too low."""
         name, own = self.bank.names[expert], self.bank.experts[expert].own_documents
         alone, low = self.bank.calibration[name].document_sides(*self.p[expert])
         if own is None:
             return alone, alone, low
-        both = own.high_p(residual, margin, self.tokens // self.bank.model.window, alone)
-        return alone, alone if math.isnan(both) else both, low
+        together = own.high_p(document, self.tokens // self.bank.model.window, alone)
+        return alone, alone if math.isnan(together) else together, low
 
-    def _reason(self, p: float, sides: tuple[float, float, float | None]) -> str:
-        """`Route.reason` by the sides of the nearest expert."""
+    def _each(self, expert: int, document: Witnesses) -> Witnesses:
+        """The one-sided p-value of every witness by one expert; NaN where there is none."""
+        own = self.bank.experts[expert].own_documents
+        if own is None:
+            return Witnesses(math.nan, math.nan)
+        return own.each_p(document, self.tokens // self.bank.model.window)
+
+    def _reason(
+        self, p: float, sides: tuple[float, float, float | None], witnesses: Witnesses
+    ) -> str:
+        """`Route.reason` by the sides and the witnesses of the nearest expert."""
         alpha = self.options.alpha
         if not alpha or math.isnan(p):  # a text too short to judge is not unknown
             return ""
         if self.content.lacking or p >= alpha:
             return self.content.lacking
-        alone, both, _ = sides
+        alone, together, _ = sides
         if two_sided(alone, 1.0) < alpha:
             return TOO_HIGH
-        return TOO_NEAR if two_sided(both, 1.0) < alpha else TOO_LOW
+        if two_sided(together, 1.0) >= alpha:
+            return TOO_LOW
+        return SURPRISING if witnesses.surprise < witnesses.margin else TOO_NEAR
 
     def _by_name(self, values) -> dict[str, float]:
         return dict(zip(self.bank.names, map(float, values), strict=True))

@@ -24,7 +24,7 @@ from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.document import Text
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.other_rule import by_rule
-from cr_jax.routing.result import TOO_LOW, TOO_NEAR, Route
+from cr_jax.routing.result import SURPRISING, TOO_LOW, TOO_NEAR, Route
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.wording import Wording, wording
 
@@ -132,6 +132,11 @@ class Explanation:
                 f"unknown: other experts need little more than the nearest, {route.nearest} "
                 f"({lead}), which leads by more on its own text ({p}, below alpha = {self.alpha:g})"
             )
+        if route.reason == SURPRISING:
+            return (
+                f"unknown: the nearest expert, {route.nearest} ({lead}), is further off than its "
+                f"predictions say, and than on its own text ({p}, below alpha = {self.alpha:g})"
+            )
         if route.expert is None:
             return (
                 f"unknown: the nearest expert, {route.nearest} ({lead}), {self.words.verb} "
@@ -144,6 +149,12 @@ class Explanation:
                 f"that is usual for its own text (at least {self.shortest})"
             )
         return f"{route.nearest}: {lead}; usual for its own text ({p})"
+
+    @property
+    def witnesses(self) -> str:
+        """What each witness says by itself, in a line; empty where none was measured."""
+        each = ", ".join(f"{name} {p:.3f}" for name, p in self.route.witnesses.items())
+        return f"among own documents of {self.route.nearest}, p of each: {each}" if each else ""
 
     def residuals(self) -> Float[np.ndarray, "E S"]:
         """Nats/token of each span by each expert."""
@@ -231,6 +242,8 @@ def explain(
     `UserError` as in `route`, or when `windows` is below 1.  Not in the paper.
     """
     options = dataclasses.replace(options or RouteOptions(), tra="all")
+    if options.last_tokens:
+        raise UserError("an explanation shows a text from its beginning: leave out last_tokens")
     bank = by.bank if isinstance(by, Cascade) else by_rule(by, options.rule)
     if windows < 1:
         raise UserError(f"at least one window is explained, got windows={windows}")

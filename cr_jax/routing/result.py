@@ -14,6 +14,7 @@ from cr_jax.routing.content import BLANK, REPEATED
 
 TOO_HIGH, TOO_LOW = "residual too high", "residual too low"
 TOO_NEAR = "other experts too near"
+SURPRISING = "surprise too high"
 EXPERTS, BIGRAMS = "experts", "bigrams"  # who decided
 
 
@@ -35,15 +36,17 @@ class Route:
 
     reason: why it is unknown, empty where it is not: `TOO_HIGH`, `TOO_LOW` (more predictable than
     the nearest expert's own text), `TOO_NEAR` (other experts need little more than the nearest, as
-    they do not on its own text), or `content.BLANK` and `content.REPEATED`, where there is
-    nothing to judge, whatever the p-value; none of them at alpha = 0.
+    they do not on its own text), `SURPRISING` (the nearest expert's predictions are further off
+    than they say, and than on its own text), or `content.BLANK` and `content.REPEATED`, where there
+    is nothing to judge, whatever the p-value; none of them at alpha = 0.
 
     A text too short for any p-value is neither known nor unknown: `expert` is then the nearest,
     its p-value NaN and `known` None.
     residuals: nats/token, the mean over all tokens of all windows.
     p_values: how usual such a residual is in the expert's own domain, neither higher nor lower
-    (`Calibration.document_p`, two-sided), and such a lead of the others, where it was measured
-    (`OwnDocuments.high_p`).
+    (`Calibration.document_p`, two-sided), and such a lead and such a surprise, where these were
+    measured (`OwnDocuments.high_p`).  witnesses: the nearest expert's one-sided p-values of
+    "residual", "margin" and "surprise" each by itself; empty where own documents were not measured.
     margin: second best minus best `ranking_score`, nats/token (infinite with one expert); nearest:
     the expert with the lowest `ranking_score`, known or not.  tra: share of tokens rebuilt exactly
     (token reconstruction accuracy, paper section 1) by the experts that `RouteOptions.tra` asked
@@ -71,6 +74,7 @@ class Route:
     typicality_penalty: dict[str, float] = dataclasses.field(default_factory=dict)
     reason: str = ""
     decided_by: str = EXPERTS
+    witnesses: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def nothing_to_judge(self) -> bool:

@@ -13,11 +13,12 @@ from cr_jax.bank import ExpertBank
 from cr_jax.config import DOCUMENT_WINDOWS
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.routing.chosen import Scorer, experts_of, joined
+from cr_jax.routing.chosen import Scorer, experts_of, joined, per_document
 from cr_jax.routing.options import RouteOptions
 from cr_jax.scoring.batching import BatchSizes, check_bank
 from cr_jax.scoring.calibration import FEWEST
 from cr_jax.scoring.own_documents import OwnDocuments, margins_of
+from cr_jax.scoring.residuals import WindowSums
 
 LENGTHS = (1, *DOCUMENT_WINDOWS)  # first windows of a document
 DOCUMENTS = 100  # of each expert, at most
@@ -29,11 +30,11 @@ DIGITS = 5  # of what is stored, nats/token
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScoredDocuments:
-    """Whole windows of D documents: whose they are, by name, and every expert's nats."""
+    """Whole windows of D documents: whose they are, by name, and every expert's sums [E, B]."""
 
     windows: list[Windows]
     owner: list[str]
-    nats: list[Float[np.ndarray, "E _"]]
+    sums: list[WindowSums]
 
     @property
     def lengths(self) -> Int[np.ndarray, " D"]:
@@ -60,31 +61,41 @@ def score_documents(
     windows = [x for _, x in cut]
     ends = np.cumsum([len(x) for x in windows])
     with Scorer(experts_of(bank), RouteOptions(), sizes) as scorer:
-        nats = scorer.begin(joined(windows), np.ones((len(bank.names), ends[-1]), bool))()
-    return ScoredDocuments(
-        windows, [name for name, _ in cut], np.split(nats, ends[:-1].tolist(), axis=1)
-    )
+        sums = scorer.begin(joined(windows), np.ones((len(bank.names), ends[-1]), bool))()
+    return ScoredDocuments(windows, [name for name, _ in cut], per_document(sums, ends))
 
 
 def own_documents(bank: ExpertBank, scored: ScoredDocuments) -> dict[str, OwnDocuments]:
-    """How far each expert leads the others on its own documents; without experts that have fewer
-    than `FEWEST` of them, and empty for a bank of one."""
+    """What each expert's own documents cost and surprise it, and how far it leads the others on
+    them; without experts that have fewer than `FEWEST` of them, and empty for a bank of one."""
     found = {}
     rivals = ~np.eye(len(bank.names), dtype=bool)
     for e, name in enumerate(bank.names):
-        own = [x for x, owner in zip(scored.nats, scored.owner, strict=True) if owner == name]
+        own = [x for x, owner in zip(scored.sums, scored.owner, strict=True) if owner == name]
         others = tuple(n for n in bank.names if n != name)
-        residuals, margins = {}, {}
-        for k in LENGTHS:
-            means = [x[:, :k].mean(1) / bank.model.window for x in own if x.shape[1] >= k]
-            leads = np.array([margins_of(m, rivals)[e] for m in means])
-            kept = np.isfinite(leads)
-            if kept.sum() >= FEWEST:
-                residuals[k] = np.round([m[e] for m in means], DIGITS)[kept]
-                margins[k] = np.round(leads, DIGITS)[kept]
-        if residuals:
-            found[name] = OwnDocuments(others, residuals, margins)
+        measured = {
+            k: _witnesses([x for x in own if x.residual.shape[1] >= k], k, e, rivals)
+            / [[bank.model.window]]
+            for k in LENGTHS
+        }
+        kept = {k: np.round(x, DIGITS) for k, x in measured.items() if x.shape[1] >= FEWEST}
+        every = all(np.isfinite(x[2]).all() for x in kept.values())
+        fields = [{k: x[i] for k, x in kept.items()} for i in range(3 if every else 2)]
+        if kept:
+            found[name] = OwnDocuments(others, *fields)
     return found
+
+
+def _witnesses(sums: list[WindowSums], k: int, e: int, rivals) -> Float[np.ndarray, "3 D"]:
+    """Mean nats of the first k windows of documents: residual, margin and surprise of one expert;
+    without those that it or all others have no number of."""
+    means = [np.asarray(x.residual[:, :k], np.float64).mean(1) for x in sums]
+    rows = [
+        (m[e], margins_of(m, rivals)[e], np.mean(x.surprise[e, :k], dtype=np.float64))
+        for m, x in zip(means, sums, strict=True)
+    ]
+    found = np.array(rows, np.float64).reshape(-1, 3).T
+    return found[:, np.isfinite(found[:2]).all(0)]
 
 
 def with_own_documents(bank: ExpertBank, measured: Mapping[str, OwnDocuments]) -> ExpertBank:

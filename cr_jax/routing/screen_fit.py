@@ -16,6 +16,7 @@ from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.scored_documents import LENGTHS, ScoredDocuments
 from cr_jax.scoring.batching import check_bank
 from cr_jax.scoring.bigram_lookup import BigramLookup
+from cr_jax.scoring.residuals import WindowSums
 
 AT_LEAST = 0.999  # of documents whose exact winner the margin must hold
 
@@ -37,7 +38,7 @@ def fit_screen(
     lengths, measured = scored.lengths, {}
     for k in LENGTHS:
         at = np.flatnonzero(lengths >= k)
-        exact = [_exact(bank, scored.windows[d], scored.nats[d], k, alpha) for d in at]
+        exact = [_exact(bank, scored.windows[d], scored.sums[d], k, alpha) for d in at]
         measured[k] = screen.Measured(
             _bigrams(lookup, [scored.windows[d] for d in at], lengths[at], np.full(len(at), k)),
             np.array([winner for winner, _ in exact], int),
@@ -62,10 +63,11 @@ def _bigrams(
 
 
 def _exact(
-    bank: ExpertBank, windows: Windows, nats: Float[np.ndarray, "E B"], k: int, alpha: float
+    bank: ExpertBank, windows: Windows, sums: WindowSums, k: int, alpha: float
 ) -> tuple[int, bool]:
     """(the winner, whether it knows the first k windows of a document)."""
-    found = route_of(bank, windows.take(slice(k)), nats[:, :k], RouteOptions(alpha=alpha))
+    first = sums.take((slice(None), slice(k)))
+    found = route_of(bank, windows.take(slice(k)), first, RouteOptions(alpha=alpha))
     return bank.index(found.nearest), bool(found.known)
 
 

@@ -1,8 +1,10 @@
-"""How far an expert leads the others on its own documents, and the p-value that follows from it.
+"""What documents of its own look like to an expert, and the p-value that follows from it.
 
 A residual alone does not know text of a near domain: C costs the Go expert little more than some
-of its own files do.  But own text costs every other expert much more, and C does not: where the
-lead is small, nobody is at home.  numpy only.  Not in the paper.
+of its own files do.  Two more numbers tell.  The margin: own text costs every other expert much
+more, and where the lead is small, nobody is at home.  The surprise: text that is hard in itself is
+hard by the expert's own predictions too, foreign text is harder than they say.  numpy only.  Not in
+the paper.
 """
 
 import dataclasses
@@ -18,33 +20,53 @@ from jaxtyping import Bool, Float
 from cr_jax.errors import UserError
 from cr_jax.scoring.calibration import FEWEST, MOST, MOST_SIZE, between
 
-FIELDS = ("residuals", "margins")
-_LEAST = 1e-6  # nats/token of spread: documents that are all alike
+FIELDS = ("residuals", "margins", "surprises")
+SURPRISE_FROM = 2  # windows: of one, the surprise says less than the residual
+LEAST_LEAD = 0.05  # nats/token; below it a lead is none, by whatever share
+_LEAST = 1e-6  # of a spread: documents that are all alike
+
+
+class Witnesses(NamedTuple):
+    """What speaks of a document, by one expert: nats/token, or p-values of each.
+
+    residual: what it costs; margin: how much more the best of the others needs; surprise: its
+    encoder's nats less the entropy of its predictions, NaN where that was not measured.
+    """
+
+    residual: Any
+    margin: Any
+    surprise: Any = math.nan
 
 
 class _Fit(NamedTuple):
-    """What k first windows of own documents say: medians, spreads, and their novelty scores."""
+    """What k first windows of own documents say of the witnesses that are joined: their names,
+    medians and spreads, and the novelty of each document."""
 
-    residual: float
-    residual_spread: float
-    margin: float
-    margin_spread: float
-    novelty: Float[np.ndarray, " n"]  # sorted
+    joined: tuple[str, str]
+    median: Float[np.ndarray, " 2"]
+    spread: Float[np.ndarray, " 2"]
+    known: Float[np.ndarray, " n"]  # sorted
+
+    def novelty(self, strange: Witnesses) -> Float[np.ndarray, " _"]:
+        """Of documents [n], or of one [1]."""
+        x = np.array([np.atleast_1d(getattr(strange, name)) for name in self.joined])
+        return np.mean((x - self.median[:, None]) / self.spread[:, None], 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OwnDocuments:
     """An expert's validation documents as it and the others see their beginnings.
 
-    residuals[k], margins[k]: float64 [n], of the first k windows of n documents, both in the same
-    order: nats/token by the expert itself, and how much more the best of the others needs.
-    against: the others, by name.  `UserError` when these are not finite, not as many, fewer than
-    `FEWEST`, or there are none.
+    residuals[k], margins[k], surprises[k]: float64 [n], of the first k windows of n documents, all
+    in the same order, nats/token (`Witnesses`); no surprises where the bank's rule has none, or in
+    a file of an earlier version.  against: the others, by name.  `UserError` when these are not
+    finite, not as many, fewer than `FEWEST`, or there are none.
     """
 
     against: tuple[str, ...]
     residuals: Mapping[int, Float[np.ndarray, " _"]]
     margins: Mapping[int, Float[np.ndarray, " _"]]
+    surprises: Mapping[int, Float[np.ndarray, " _"]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for field in FIELDS:
@@ -58,66 +80,88 @@ class OwnDocuments:
             not self.against
             or not sizes[0]
             or sizes[0] != sizes[1]
+            or sizes[2] not in ({}, sizes[0])
             or any(not 1 <= k <= MOST_SIZE for k in sizes[0])
             or any(x.ndim != 1 or not FEWEST <= x.size <= MOST for x in values)
             or not all(np.isfinite(x).all() for x in values)
         ):
             raise UserError("the margins of own documents make no sense: measure them again")
 
-    def high_p(self, residual: float, margin: float, count: int, otherwise: float) -> float:
-        """One-sided p-value of a document: small where it costs its expert more than own ones do,
-        or leads the others by less.
+    def high_p(self, document: Witnesses, count: int, otherwise: float) -> float:
+        """One-sided p-value of a document: small where it is stranger to its expert than own ones.
 
-            novelty = (residual - median) / spread + (median of margins - margin) / their spread
+            novelty = mean of (x - median) / spread over two witnesses x
 
-        spread: from the median of own documents to the 95th percentile of residuals and to the 5th
-        of margins.  p = (1 + #{own documents as novel}) / (n + 1), between two calibrated numbers
-        of windows the mean of both by the logarithm of the number, as `Calibration.document_p`.
+        of `SURPRISE_FROM` windows surprise and -log(margin); of fewer, or without surprises,
+        residual and -log(margin).  spread: from the median of own documents to the 95th percentile.
+        p = (1 + #{own documents as novel}) / (n + 1), between two calibrated numbers of windows the
+        mean of both by the logarithm of the number, as `Calibration.document_p`.
         Conformal but for median and spread, which are of the same documents.
 
-        residual, margin: nats/token, of the whole document; count: its whole windows; otherwise: a
-        valid p-value, taken where it is less and no own document is as novel.  NaN where it is
-        shorter than every calibrated beginning, or a number is.
+        document: nats/token, of the whole of it; count: its whole windows; otherwise: a valid
+        p-value, taken where it is less and no own document is as novel.  NaN where it is shorter
+        than every calibrated beginning, or residual or margin is.
         """
-        if not (math.isfinite(residual) and math.isfinite(margin)):
+        if not (math.isfinite(document.residual) and math.isfinite(document.margin)):
             return math.nan
         near = between(self.residuals, count)
+        strange = _strange(document)
         if not near:
             return math.nan
-        return sum(share * self._rank(k, residual, margin, otherwise) for k, share in near)
+        return sum(share * self._rank(k, strange, otherwise) for k, share in near)
 
-    def _rank(self, k, residual, margin, otherwise):
-        fit = self._fits[k]
-        known = fit.novelty
-        as_far = known.size - int(np.searchsorted(known, _novelty(fit, residual, margin), "left"))
-        p = (1 + as_far) / (known.size + 1)
+    def each_p(self, document: Witnesses, count: int) -> Witnesses:
+        """The one-sided p-value of every witness by itself; arguments as in `high_p`.  NaN where it
+        was not measured."""
+        near, strange = between(self.residuals, count), _strange(document)
+
+        def p(name):
+            value = getattr(strange, name)
+            known = [getattr(self._own[k], name) for k, _ in near]
+            if not near or not math.isfinite(value) or not all(map(np.ndim, known)):
+                return math.nan
+            return sum(s * _p(np.sort(x), value)[1] for (_, s), x in zip(near, known, strict=True))
+
+        return Witnesses(*map(p, Witnesses._fields))
+
+    def _rank(self, k: int, strange: Witnesses, otherwise: float) -> float:
+        by_surprise = k >= SURPRISE_FROM and self.surprises and math.isfinite(strange.surprise)
+        fit = self._fits[k, bool(by_surprise)]
+        as_far, p = _p(fit.known, float(fit.novelty(strange)[0]))
         return p if as_far or math.isnan(otherwise) else min(p, otherwise)
 
     @functools.cached_property
-    def _fits(self) -> dict[int, _Fit]:
+    def _own(self) -> dict[int, Witnesses]:
+        return {
+            k: _strange(Witnesses(x, self.margins[k], self.surprises.get(k, math.nan)))
+            for k, x in self.residuals.items()
+        }
+
+    @functools.cached_property
+    def _fits(self) -> dict[tuple[int, bool], _Fit]:
         fits = {}
-        for k, of in self.residuals.items():
-            leads = self.margins[k]
-            middle, dear = np.quantile(of, [0.5, 0.95])
-            far, small = np.quantile(leads, [0.5, 0.05])
-            fit = _Fit(middle, max(dear - middle, _LEAST), far, max(far - small, _LEAST), of)
-            fits[k] = fit._replace(novelty=np.sort(_novelty(fit, of, leads)))
+        for k, own in self._own.items():
+            for by_surprise in (False, True) if self.surprises else (False,):
+                joined = ("surprise" if by_surprise else "residual", "margin")
+                x = np.array([getattr(own, name) for name in joined])
+                median, high = np.quantile(x, [0.5, 0.95], axis=1)
+                fit = _Fit(joined, median, np.maximum(high - median, _LEAST), x[0])
+                fits[k, by_surprise] = fit._replace(known=np.sort(fit.novelty(own)))
         return fits
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; `from_json` gives the same object back."""
         plain = lambda of: {str(k): [float(x) for x in v] for k, v in of.items()}
-        return {
-            "against": list(self.against),
-            **{field: plain(getattr(self, field)) for field in FIELDS},
-        }
+        numbers = {field: plain(getattr(self, field)) for field in FIELDS if getattr(self, field)}
+        return {"against": list(self.against), **numbers}
 
     @classmethod
     def from_json(cls, raw: Any) -> "OwnDocuments":
-        """`UserError` when `raw` is not what `to_json` wrote."""
+        """`UserError` when `raw` is not what `to_json` of this version or an earlier one wrote."""
         try:
             arrays = [
-                {int(k): np.array(v, np.float64) for k, v in raw[field].items()} for field in FIELDS
+                {int(k): np.array(v, np.float64) for k, v in of.items()}
+                for of in (raw["residuals"], raw["margins"], raw.get("surprises", {}))
             ]
             return cls(tuple(map(str, raw["against"])), *arrays)
         except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
@@ -128,10 +172,15 @@ class OwnDocuments:
             ) from error
 
 
-def _novelty(fit: _Fit, residual, margin):
-    return (residual - fit.residual) / fit.residual_spread + (
-        fit.margin - margin
-    ) / fit.margin_spread
+def _strange(document: Witnesses) -> Witnesses:
+    """The witnesses, each larger for stranger documents."""
+    return document._replace(margin=-np.log(np.maximum(document.margin, LEAST_LEAD)))
+
+
+def _p(known: Float[np.ndarray, " n"], value: float) -> tuple[int, float]:
+    """How many of the sorted numbers are as high, and the conformal p-value."""
+    as_far = known.size - int(np.searchsorted(known, value, "left"))
+    return as_far, (1 + as_far) / (known.size + 1)
 
 
 def margins_of(

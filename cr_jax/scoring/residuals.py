@@ -7,6 +7,9 @@ The code length is the nll of every token as the expert's causal encoder predict
 before it (`models.Autoencoder.predict`): what the window costs to write down, which no copying
 lowers; its bigram model may have a share in the prediction.  Both are Not in the paper, whose rule
 is the default of `config.Scoring`.
+
+The surprise is what the encoder's nll exceeds the entropy of its own predictions by: zero on
+average where they are right about their doubts, however hard the text is.  Not in the paper.
 """
 
 import dataclasses
@@ -35,11 +38,17 @@ class TokenScores(NamedTuple):
 
 
 class WindowSums(NamedTuple):
-    """Per window: nats over its tokens, and how many of these were rebuilt exactly, None where the
-    rule does not see all tokens.  Of one expert [B], of all [E, B]."""
+    """Per window: nats over its tokens; how many of these were rebuilt exactly, None where the rule
+    does not see all tokens; their surprise in nats, the encoder's nll less its entropy, its bigram
+    model left out, None where the rule does not predict.  Of one expert [B], of all [E, B]."""
 
     residual: Any  # float32
-    exact: Any  # int32 or None
+    exact: Any = None  # int32 or None
+    surprise: Any = None  # float32 or None
+
+    def take(self, at: Any) -> "WindowSums":
+        """Of some experts, or with (slice(None), windows) of some windows."""
+        return WindowSums(*(None if x is None else x[at] for x in self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +96,7 @@ def residual_nll(
     At most `chunk` tokens' logits stand in memory at once.
     """
     if rule.predicted:
-        return _predicted(net, params, tokens, mask, rule, chunk)
+        return _predicted(net, params, tokens, mask, rule, chunk)[0]
     rate = jnp.full(len(tokens), rule.rate, jnp.int32) if rule.rate else None
     if rule.parts:
         return _hidden(net, params, tokens, mask, rate, rule, chunk)
@@ -100,13 +109,15 @@ def _seen(net, params, tokens, mask, chunk: int, rate=None):
     return objective.token_scores(h, models.head(net.config, params), tokens, chunk)
 
 
-def _predicted(net, params, tokens, mask, rule: Scoring, chunk: int):
+def _predicted(net, params, tokens, mask, rule: Scoring, chunk: int, surprise: bool = False):
+    """(nll of each token, its surprise or None)"""
     h = net.apply(params, tokens, mask, method="predict")
-    nll = objective.token_scores(h, models.head(net.config, params), tokens, chunk).nll
+    scores = objective.token_scores(h, models.head(net.config, params), tokens, chunk, surprise)
+    nll, above = scores.nll, scores.nll - scores.entropy if surprise else None
     if rule.bigram_weight:
         table = bigram.BigramTable(**params[bigram.COLLECTION])
         nll = bigram.mixed(nll, bigram.token_nats(table, tokens), rule.bigram_weight)
-    return nll
+    return nll, above
 
 
 def _hidden(net, params, tokens, mask, rate, rule: Scoring, chunk: int):
@@ -150,11 +161,14 @@ def window_sums(
     chunk: int = 8192,
 ) -> WindowSums:
     """One expert's sums of every window, by the passes of the rule and no other.  Pure."""
+    net, exact, above = models.Autoencoder(model), None, None
     if rule == SEEN:
-        seen = _seen(models.Autoencoder(model), params, tokens, mask, chunk)
+        seen = _seen(net, params, tokens, mask, chunk)
         nll, exact = seen.nll, jnp.sum(seen.correct & mask, -1)
+    elif rule.predicted:
+        nll, above = _predicted(net, params, tokens, mask, rule, chunk, surprise=True)
     else:
-        nll = residual_nll(models.Autoencoder(model), params, tokens, mask, rule, chunk)
-        exact = None
+        nll = residual_nll(net, params, tokens, mask, rule, chunk)
     # where, not a product: padding may hold anything
-    return WindowSums(jnp.sum(jnp.where(mask, nll, 0), -1), exact)
+    total = lambda of: jnp.sum(jnp.where(mask, of, 0), -1)
+    return WindowSums(total(nll), exact, None if above is None else total(above))

@@ -6,6 +6,7 @@ import numpy as np
 from tiny_bank import documents_of, stored, trained_bank
 
 from benchmarks.bank import documents
+from cr_jax.routing.result import TOO_NEAR
 from cr_jax.routing.scored_documents import own_documents, score_documents, with_own_documents
 from cr_jax.scoring.batching import BatchSizes
 
@@ -20,10 +21,13 @@ def test_a_text_between_two_experts_is_refused_by_its_margin_alone():
     }
     a = argparse.Namespace(alpha=0.05)
     few = own["e0"].take(np.arange(12))
-    row = documents.judged(with_own_documents(plain, measured), plain, few, a)
-    assert row == {"documents": 4, "called_unknown": 0, "by_residual": 0, "nearest": {"e0": 4}}
-    row = documents.judged(with_own_documents(plain, far), plain, few, a)
-    assert row["called_unknown"] == 4 and row["by_residual"] == 0
+    rules = lambda own: documents.rules_of(with_own_documents(plain, own))
+    row = documents.judged(rules(measured), few, a)
+    none = dict.fromkeys(("called_unknown", "by_margin", "by_residual"), 0)
+    assert row == {"documents": 4, **none, "nearest": {"e0": 4}, "reasons": {}}
+    row = documents.judged(rules(far), few, a)
+    assert row["called_unknown"] == row["by_margin"] == 4 and row["by_residual"] == 0
+    assert row["reasons"] == {TOO_NEAR: 4}
 
 
 def test_a_bank_of_other_domains_is_refused(tmp_path):

@@ -118,10 +118,11 @@ def test_one_pass_over_the_logits_equals_two(dtype):
     random = np.random.default_rng(1)
     logits = jnp.asarray(random.normal(0, 4, (7, 50)), dtype)
     targets = jnp.asarray(random.integers(0, 50, 7), jnp.int32)
-    two = kernels.softmax_terms(logits, targets, one_pass=False)
-    one = jax.jit(lambda x: kernels.softmax_terms(x, targets, one_pass=True))(logits)
+    two = kernels.softmax_terms(logits, targets, one_pass=False, entropy=True)
+    one = jax.jit(lambda x: kernels.softmax_terms(x, targets, one_pass=True, entropy=True))(logits)
     assert np.array_equal(one[0], two[0]) and np.array_equal(one[2], two[2])
     np.testing.assert_allclose(one[1], two[1], rtol=1e-6)
+    np.testing.assert_allclose(one.entropy, two.entropy, rtol=1e-4)
     np.testing.assert_allclose(two[1], jax.nn.logsumexp(logits.astype(jnp.float32), -1), rtol=1e-6)
 
 
@@ -161,7 +162,7 @@ def test_sums_of_ragged_batches_merge_to_those_of_one(case):
     scores = scores._replace(correct=scores.correct.at[jnp.asarray([0, 1])].set(mask[:2]))
     whole = objective.score_sums(scores, mask)
     parts = [
-        objective.score_sums(objective.TokenScores(*(x[s] for x in scores)), mask[s])
+        objective.score_sums(objective.TokenScores(*(x[s] for x in scores[:4])), mask[s])
         for s in (slice(0, 1), slice(1, 4), slice(4, 6))
     ]
     merged = {k: sum(float(p[k]) for p in parts) for k in whole}
@@ -201,3 +202,23 @@ def test_majority_rate_counts_real_tokens_only():
     tokens = np.asarray([[3, 3, 5, 0], [3, 7, 0, 0]])
     mask = np.asarray([[True, True, True, False], [True, True, False, False]])
     assert objective.majority_rate(tokens, mask) == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_the_entropy_is_that_of_the_whole_softmax_and_costs_no_other_number(case, chunk):
+    h, kernel, targets, _ = case
+    scores = jax.jit(objective.token_scores, static_argnums=(3, 4))
+    found = scores(h, kernel, targets, chunk, True)
+    p = np.asarray(jax.nn.softmax(jnp.asarray(h @ kernel)), np.float64)
+    np.testing.assert_allclose(found.entropy, -(p * np.log(p)).sum(-1), rtol=1e-4, atol=1e-5)
+    without = scores(h, kernel, targets, chunk, False)
+    assert without.entropy is None
+    for a, b in zip(without[:4], found[:4]):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize("one_pass", [False, True])
+def test_the_entropy_of_extreme_logits(one_pass):
+    rows = jnp.asarray([[1e4, -1e4, 5.0, 0.0], [3.0, 3.0, 3.0, 3.0], [0.0, 0.0, -1e30, -1e30]])
+    found = kernels.softmax_terms(rows, jnp.zeros(3, jnp.int32), one_pass, entropy=True)
+    np.testing.assert_allclose(found.entropy, np.log([1.0, 4.0, 2.0]), atol=1e-6)

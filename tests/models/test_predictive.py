@@ -120,8 +120,30 @@ def test_the_rule_stands_beside_rebuilding_in_one_score():
     )
     np.testing.assert_allclose(plain.nll, coded.nll, rtol=1e-6)
     assert np.abs(coded.residual - coded.nll).max() > 0.1
-    alone = score_windows(config, both, tokens, mask, CODE, BatchSizes()).residual
-    np.testing.assert_allclose(alone, np.where(mask, coded.residual, 0).sum(-1), rtol=1e-5)
+    alone = score_windows(config, both, tokens, mask, CODE, BatchSizes())
+    np.testing.assert_allclose(alone.residual, np.where(mask, coded.residual, 0).sum(-1), rtol=1e-5)
+
+
+def test_the_surprise_is_what_the_nll_exceeds_the_models_own_doubt_by():
+    config, mask = predictive(), prefix_mask(predictive(), [10, 7, 4, 1])
+    params, tokens = fresh(config, 0), windows(config)
+    one = jax.tree.map(lambda x: x[None], params)
+    sums = score_windows(config, one, tokens, mask, CODE, BatchSizes(tokens=8))
+    h = models.Autoencoder(config).apply(params, tokens, mask, method="predict")
+    logits = jnp.asarray(h @ models.head(config, params))
+    log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
+    nll = -np.take_along_axis(log_p, np.asarray(tokens)[..., None], -1)[..., 0]
+    entropy = -(np.exp(log_p) * log_p).sum(-1)
+    by_hand = np.where(mask, nll - entropy, 0).sum(-1)
+    np.testing.assert_allclose(sums.surprise[0], by_hand, rtol=1e-4, atol=1e-4)
+    assert score_windows(config, one, tokens, mask, SEEN, BatchSizes()).surprise is None
+    # Negative control: tokens drawn from the predictions themselves surprise by nothing.
+    shape = (500, *tokens.shape)
+    drawn = jax.random.categorical(jax.random.key(0), 4 * logits, axis=-1, shape=shape)
+    log_p = np.asarray(jax.nn.log_softmax(4 * logits), np.float64)[None].repeat(500, 0)
+    said = np.take_along_axis(log_p, np.asarray(drawn)[..., None], -1)[..., 0].mean(0)
+    entropy = -(np.exp(log_p[0]) * log_p[0]).sum(-1)
+    assert abs((-said - entropy).mean()) < 0.02 < entropy.mean()
 
 
 def test_a_plain_encoder_looks_both_ways_and_has_no_code_length():

@@ -18,6 +18,7 @@ from cr_jax.report.explanation import render
 from cr_jax.routing import explain as explanation
 from cr_jax.routing.explain import explain
 from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.result import SURPRISING
 from cr_jax.scoring.wording import wording
 
 TEXT = "def f(x):\n\treturn x  # é 中文 \U0001f600 \ufffd \u2581 <0xE2> e\u0301\r\n" * 2
@@ -59,6 +60,9 @@ def test_the_nats_are_those_of_the_bank_s_own_rule(bank, found):
 
 
 def test_a_beginning_is_all_that_is_explained(bank):
+    tiny_bank.refuses(
+        lambda: explain(bank, TEXT, options=RouteOptions(last_tokens=9)), "last_tokens"
+    )
     found = explain(bank, TEXT, options=RouteOptions(max_windows=2))
     assert found.route == router.route(bank, TEXT, RouteOptions(max_windows=2, tra="all"))
     assert found.complete and found.route.windows == found.windows == 2
@@ -129,6 +133,14 @@ def test_the_verdict_says_why(bank):
     assert unknown.route.expert is None
     assert unknown.verdict.startswith("unknown: ") and known.route.nearest in unknown.verdict
     assert f"p = {p:.3f}, below alpha = 1" in unknown.verdict
+    assert not unknown.witnesses
+    each = {"residual": 0.3, "margin": 0.1, "surprise": 0.014}
+    route = dataclasses.replace(unknown.route, reason=SURPRISING, witnesses=each)
+    surprised = dataclasses.replace(unknown, route=route)
+    assert "further off than its predictions say" in surprised.verdict
+    assert surprised.witnesses.endswith("residual 0.300, margin 0.100, surprise 0.014")
+    assert surprised.witnesses in "\n".join(lines("x", surprised))
+    assert surprised.witnesses in render([("x", surprised)])
     short = explain(bank, "seven..", options=RouteOptions(alpha=1))
     assert short.route.expert is not None and "7 tokens are too few" in short.verdict
     assert "too few" not in explain(bank, "eight...", options=RouteOptions(alpha=0)).verdict

@@ -5,9 +5,10 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from tiny_bank import TINY, documents_of, refuses, trained_bank
+from tiny_bank import TINY, documents_of, in_memory, refuses, trained_bank
 
 from cr_jax import router
+from cr_jax.config import Scoring
 from cr_jax.routing import result
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.scored_documents import (
@@ -47,6 +48,7 @@ def test_text_between_two_experts_is_unknown_by_its_margin_alone(measured):
     options = RouteOptions()
     judged = with_own_documents(bank, found)
     assert router.route(judged, between, options, SIZES).expert is None
+    assert router.route(judged, between, options, SIZES).witnesses.keys() == {"residual", "margin"}
     own = documents_of(97, 107, 9, 1)
     route = router.route(judged, own, options, SIZES)
     assert route.expert == "e0" and route.p_values["e0"] > 0.05 > route.p_values["e1"]
@@ -61,6 +63,30 @@ def test_a_small_lead_is_the_reason(measured):
     assert route.expert is None and route.reason == result.TOO_NEAR
     without = router.route(bank, own, RouteOptions(), SIZES)
     assert without.expert == "e0"
+
+
+def test_the_surprise_is_measured_and_refuses_by_itself():
+    model, rule = dataclasses.replace(TINY, predictive=True), Scoring(predicted=True)
+    bank = in_memory(2, model, rule=rule)
+    own = {"e0": documents_of(97, 107, 1, 25), "e1": documents_of(113, 123, 2, 25)}
+    found = own_documents(bank, score_documents(bank, own, SIZES))
+    first = own["e0"].take(slice(0, 2))
+    sums = router.score_bank(bank, first, SIZES)
+    assert found["e0"].surprises[2][0] == pytest.approx(sums.surprise[0].sum() / 32, abs=1e-4)
+    judged = with_own_documents(bank, found)
+    route = router.route(judged, first, sizes=SIZES)
+    assert route.witnesses.keys() == {"residual", "margin", "surprise"}
+    nearest = found[route.nearest]
+    # As if it knew its own text's doubts better, and led on none.
+    sure = {k: x - 9 + 0.01 * np.arange(len(x)) for k, x in nearest.surprises.items()}
+    tied = {k: 0 * x for k, x in nearest.margins.items()}
+    odd = dataclasses.replace(nearest, surprises=sure, margins=tied)
+    route = router.route(with_own_documents(judged, {route.nearest: odd}), first, sizes=SIZES)
+    assert route.expert is None and route.reason == result.SURPRISING
+    assert route.witnesses["surprise"] < 0.05 < route.witnesses["margin"]
+    usual = dataclasses.replace(odd, surprises={k: x + 9 for k, x in sure.items()})
+    route = router.route(with_own_documents(judged, {route.nearest: usual}), first, sizes=SIZES)
+    assert route.reason != result.SURPRISING
 
 
 def test_an_expert_that_came_later_changes_no_verdict_of_the_others(measured):

@@ -5,7 +5,7 @@ V vocabulary.  Sums, norms and exponentials are float32 in both forms.
 """
 
 import importlib
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -126,16 +126,32 @@ def cross_entropy(
     """
     if form == "triton":
         return _triton().cross_entropy(logits, ids, weights)
-    top, log_z, target = softmax_terms(logits, ids)
+    top, log_z, target, _ = softmax_terms(logits, ids)
     p = jnp.exp(logits.astype(jnp.float32) - log_z[:, None])
     wrong = p - (ids[:, None] == jnp.arange(logits.shape[1])[None]).astype(p.dtype)
     return (wrong * weights[:, None]).astype(logits.dtype), log_z - target, target >= top
 
 
+class SoftmaxTerms(NamedTuple):
+    """Of each row, float32: largest logit, log of the sum of exponentials, the target's logit, and
+    the entropy of the softmax in nats, None where it was not asked for."""
+
+    top: Float[Array, "..."]
+    log_z: Float[Array, "..."]
+    target: Float[Array, "..."]
+    entropy: Float[Array, "..."] | None
+
+
 def softmax_terms(
-    logits: Float[Array, "... V"], targets: Int[Array, "..."], one_pass: bool | None = None
-) -> tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]:
-    """(largest logit, log of the sum of exponentials, target's logit), float32.
+    logits: Float[Array, "... V"],
+    targets: Int[Array, "..."],
+    one_pass: bool | None = None,
+    entropy: bool = False,
+) -> SoftmaxTerms:
+    """What a loss reads off its logits.
+
+    With s = logit - top and T = sum exp(s):
+    log_z = top + log T, entropy = log T - sum(s exp(s)) / T.
 
     one_pass: read the logits once instead of twice; None: on accelerators.
     """
@@ -144,15 +160,30 @@ def softmax_terms(
     one_pass = jax.default_backend() != "cpu" if one_pass is None else one_pass
     if not one_pass:
         top = jnp.max(wide, axis=-1)
-        total = jnp.sum(jnp.exp(wide - top[..., None]), axis=-1)
+        below = wide - top[..., None]
+        total = jnp.sum(jnp.exp(below), axis=-1)
+        weighted = jnp.sum(below * jnp.exp(below), axis=-1) if entropy else None
     else:
         # Memory traffic is what this costs on an accelerator.
         def merge(a, b):
             m = jnp.maximum(a[0], b[0])
-            return m, a[1] * jnp.exp(a[0] - m) + b[1] * jnp.exp(b[0] - m)
+            x, y = jnp.exp(a[0] - m), jnp.exp(b[0] - m)
+            total = a[1] * x + b[1] * y
+            if not entropy:
+                return m, total
+            # exp(s) * s moves with the largest logit: all s become less by as much.
+            moved = (a[2] + a[1] * (a[0] - m)) * x + (b[2] + b[1] * (b[0] - m)) * y
+            return m, total, moved
 
-        lowest = jnp.float32(jnp.finfo(jnp.float32).min)
-        top, total = jax.lax.reduce(
-            (wide, jnp.ones_like(wide)), (lowest, jnp.float32(0)), merge, (wide.ndim - 1,)
-        )
-    return top, top + jnp.log(total), target.astype(jnp.float32)
+        zero, lowest = jnp.float32(0), jnp.float32(jnp.finfo(jnp.float32).min)
+        columns = (wide, jnp.ones_like(wide)) + (jnp.zeros_like(wide),) * entropy
+        start = (lowest, zero) + (zero,) * entropy
+        top, total, *rest = jax.lax.reduce(columns, start, merge, (wide.ndim - 1,))
+        weighted = rest[0] if entropy else None
+    log_t = jnp.log(total)
+    return SoftmaxTerms(
+        top,
+        top + log_t,
+        target.astype(jnp.float32),
+        None if weighted is None else log_t - weighted / total,
+    )
