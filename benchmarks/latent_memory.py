@@ -6,8 +6,9 @@
 
 Recall: lines "The id of NAME is ID" with ids of 32 tokens are written over real text at several
 depths, the text is kept in a memory, and each is asked for with the line's beginning.  An id is
-*in the pages* when all its tokens stand in what a language model is given, *spoken* when the model
-says all of them, greedily.  ids: random ids, ordinary tokens in random order, hex digits, passages.
+*in the pages* when all its tokens stand in what a language model is given, *copied* when a reader
+without weights says it, which goes on after the longest match, and *spoken* when the model says all
+of it, greedily.  ids: random ids, ordinary tokens in random order, hex digits, passages.
 Arms: nothing before the question; the last tokens (sliding); pages of latents in bfloat16, int8 and
 int4, with corrections and, `bare`, without; pages of stored ids by the same index.
 
