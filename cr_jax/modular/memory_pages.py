@@ -188,7 +188,7 @@ def _side_by_side(
     seated = jax.tree.map(lambda x: x[seats.slots], (codes, mask))
     one = lambda params, codes, mask: decompress(
         model, params, codes, mask, dtype, max(1, chunk // len(experts))
-    )
+    )[0]
     found = jax.vmap(one)(own, *seated)
     return found.reshape(-1, found.shape[-1])[seats.place]
 
