@@ -104,6 +104,8 @@ def _experiment(file, arm: str, context: int, size: Mapping[str, Any], args) -> 
         config.data.root = args.data_root
     if args.tokens_folder:
         config.data.tokens = args.tokens_folder
+        # Trained on all corpora of the folder, of which --corpora may leave out some.
+        config.tokenizer.folder = str(Path(args.tokens_folder) / "tokenizer")
     raw = config.to_dict()
     if args.corpora:
         if unknown := set(args.corpora) - set(raw["data"]["domains"]):

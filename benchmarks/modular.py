@@ -16,7 +16,10 @@ from typing import Any
 from benchmarks.results import write
 from cr_jax.errors import UserError, complain
 
-STAGE = ("train_tokens", "train_flops", "seconds", "steps", "parameters", "best", "chosen")
+STAGE = (
+    *("train_tokens", "train_flops", "seconds", "steps", "parameters", "best"),
+    *("chosen", "valid_nll", "search_tokens", "averages"),
+)
 ORIGIN = ("command", "commit", "device", "devices", "versions", "date")
 
 

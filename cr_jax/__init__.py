@@ -14,9 +14,9 @@ of a list, `encode` and `decode` its latents and back.  `score` takes one text a
 residuals behind its route, token by token; `route_windows` routes windows one by one; `segment`
 cuts a text where its domain changes (docs/segments.md).  `generate` goes on with a text and
 `perplexity` says what one costs, by the experts' language models (docs/modular.md).
-`RouteOptions`, `SegmentOptions`, `GenerateOptions` and `PerplexityOptions` say how, `BatchSizes`
-how much is computed at once.  Bad input raises `UserError`.  Names are imported on first use, so
-that `import cr_jax` stays light.
+`RouteOptions`, `SegmentOptions`, `GenerateOptions`, `PerplexityOptions` and `MemoryOptions` say
+how, `BatchSizes` how much is computed at once.  Bad input raises `UserError`.  Names are imported
+on first use, so that `import cr_jax` stays light.
 """
 
 import importlib
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cr_jax.bank.expert import Expert
     from cr_jax.bank.opening import load
     from cr_jax.modular.generate import generate
-    from cr_jax.modular.options import GenerateOptions, PerplexityOptions
+    from cr_jax.modular.options import GenerateOptions, MemoryOptions, PerplexityOptions
     from cr_jax.modular.perplexity import perplexity
     from cr_jax.router import route, route_windows, score
     from cr_jax.routing.latents import decode, encode, residual_matrix
@@ -44,6 +44,7 @@ __all__ = [
     "Expert",
     "ExpertBank",
     "GenerateOptions",
+    "MemoryOptions",
     "PerplexityOptions",
     "RouteOptions",
     "SegmentOptions",
@@ -67,7 +68,9 @@ _HOMES = {
     **dict.fromkeys(("Expert", "ExpertBank", "load"), "cr_jax.bank"),
     **dict.fromkeys(("decode", "encode", "residual_matrix"), "cr_jax.routing.latents"),
     "route_many": "cr_jax.routing.many",
-    **dict.fromkeys(("GenerateOptions", "PerplexityOptions"), "cr_jax.modular.options"),
+    **dict.fromkeys(
+        ("GenerateOptions", "MemoryOptions", "PerplexityOptions"), "cr_jax.modular.options"
+    ),
     **dict.fromkeys(("RouteOptions", "SegmentOptions"), "cr_jax.routing.options"),
     "segment": "cr_jax.routing.segment",
     "generate": "cr_jax.modular.generate",

@@ -233,7 +233,8 @@ def latent_queries() -> str:
     of = {
         "latent queries, 8 latents (64x), 50 M tokens": "query_50m_seed0",
         "the same, 60 M": "query_60m_seed0",
-        "**the same, 66 M**": "query_66m_seed0",
+        "the same, 66 M": "query_66m_seed0",
+        "**the same, 66 M, softmax over 16,384 ids**": "sampled_66m_seed0",
         "4 latents (128x), 150 M": "query_m4_150m_seed0",
         "`fourier_query`, 8 latents (64x), 50 M": "fourier_50m_seed0",
     }

@@ -7,12 +7,15 @@ from benchmarks.tables.registry import markdown, percent, read, short, table
 MAIN = "64"  # tokens of the prefix
 ARMS = {
     "dense": "one dense model",
+    "dense_large": "one dense model three times as large, equal training FLOPs",
     "label": "the expert of the text's label",
     "past": "every 64 tokens the best expert so far",
     "following": "every 16 tokens the largest weight of a posterior that expects switches",
     "following_bigrams": "the same by bigram models",
     "top1": "the best expert of the prefix",
-    "top1_candidates": "the same among at most four that bigram models name",
+    "top1_expected": "the expert with the fewest expected nats",
+    "top1_joint": "the same, evidence of compressors and bigram models beside",
+    "top1_candidates": "the best expert of the prefix among at most four that bigram models name",
     "top1_bigrams": "the best bigram model of the prefix",
     "top1_code_length": "the compressor that predicts the prefix best",
     "top1_rebuilding": "the compressor that rebuilds the prefix best (the paper's rule)",
@@ -21,7 +24,7 @@ ARMS = {
     "mixture_4": "posterior mixture of the best four",
     "mixture": "posterior mixture of all twenty",
     "mixture_seed": "posterior mixture of all twenty and the seed",
-    "random_split": "experts of twenty random parts (the seed's weights were kept)",
+    "random_split": "experts of twenty random parts",
     "seed": "the seed alone",
 }
 CUTS = {
@@ -87,11 +90,31 @@ def domains() -> str:
     )
 
 
+@table("modular-branches")
+def branches() -> str:
+    """Loss on valid of each way to train a branch, and of the average that was chosen."""
+    stages = read("modular.json")["stages"]["branches"]
+    losses, averages = stages["valid_nll"], stages["averages"]
+    means = {"": "alone", "all": "of all", "near": "of the nearest"}
+    return markdown(
+        ["domain", *losses, "weights that valid chose", "nats/token"],
+        [
+            [
+                n.replace("_", " "),
+                *(f"{losses[t][n]:.3f}" for t in losses),
+                means[a["of"]] + (f", {a['share']:g} of the mean" if a["share"] else ""),
+                f"{a['valid_nll']:.3f}",
+            ]
+            for n, a in averages.items()
+        ],
+    )
+
+
 @table("modular-prefix")
 def prefix() -> str:
     """How many tokens a decision needs."""
     found = read("modular.json")
-    names = ("top1", "top1_bigrams", "top1_code_length", "gate")
+    names = ("top1", "top1_expected", "top1_joint", "top1_bigrams", "top1_code_length", "gate")
     return markdown(
         ["tokens that decide", *(ARMS[n].removesuffix(" of the prefix") for n in names)],
         [
@@ -152,5 +175,49 @@ def segments() -> str:
             ]
             for n in CUTS
             if n in found
+        ],
+    )
+
+
+@table("segments-adaptive")
+def adaptive() -> str:
+    """How well each way to choose windows rebuilds spliced texts, and at what cost."""
+    names = {
+        "one expert": "one expert, fixed windows of 64",
+        "spans": "spans: windows begin anew at each switch",
+        "halved": "spans, windows halved where they do not come back exactly",
+    }
+    rows = read("segments.json")["adaptive"]
+    return markdown(
+        ["windows", "TRA", "residual, nats/token", "bits/byte", "latents per token"],
+        [
+            [
+                names.get(n, n.replace("fixed", "fixed windows of") + " tokens"),
+                percent(r["tra"], 2),
+                f"{r['nll']:.3f}",
+                f"{r['bits_per_byte']:.3f}",
+                f"{r['latents_per_token']:.2f}",
+            ]
+            for n, r in rows.items()
+        ],
+    )
+
+
+@table("segments-windows")
+def windows() -> str:
+    """Fixed windows of every size, with and without hysteresis, on the same texts."""
+    found = read("segments.json")["by_window"]
+    percents = lambda r: percent(r["token_accuracy"])
+    return markdown(
+        ["tokens of a window", "right tokens", "boundary F1", "with hysteresis", "boundary F1"],
+        [
+            [
+                n,
+                percents(row["fixed"]),
+                f"{row['fixed']['boundary_f1']:.3f}",
+                percents(row["hysteresis"]),
+                f"{row['hysteresis']['boundary_f1']:.3f}",
+            ]
+            for n, row in sorted(found.items(), key=lambda item: int(item[0]))
         ],
     )

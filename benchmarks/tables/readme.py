@@ -10,7 +10,7 @@ def compression() -> str:
     """Fidelity of one compressor, on text of packages that it was not trained on."""
     seeds = [record(file) for file in SEEDS.values()]
     mean = lambda name: sum(run["tra"][name] for run in seeds) / len(seeds)
-    query = read(f"{RUNS}query_66m_seed0.json")
+    query = read(f"{RUNS}sampled_66m_seed0.json")
     cells, steps = query["fingerprint"]["code"], query["training"]
     found = lambda run: [percent(run["tra"][k], 2) for k in ("test", "wikitext", "random")]
     return markdown(

@@ -161,3 +161,49 @@ def router_cost() -> str:
             for r in rows
         ],
     )
+
+
+ATTENTION = {
+    "static_kv": "static cache, bfloat16",
+    "tlin": "TLinFormer",
+    "tconst": "TConstFormer",
+    "recurrent": "recurrent form (ours)",
+    "sliding": "sliding window with sinks",
+}
+
+
+@table("long-context-speed")
+def long_context_speed() -> str:
+    """A step after N tokens of context, and tokens/s beside the static cache's."""
+    found = read("long_context.json")
+    expected = found["predicted"]["tokens_per_s_over_static_kv_by_formula"]
+    lengths = sorted(found["speed"]["static_kv"], key=int)
+    rows = []
+    for arm, name in ATTENTION.items():
+        for n in lengths:
+            row = found["speed"][arm][n]
+            rows.append(
+                [
+                    name,
+                    f"{int(n):,}",
+                    f"{row['hit_ms']:.2f} ms",
+                    f"{row['sync_ms']:.1f} ms" if row["sync_ms"] else None,
+                    f"{row['tokens_per_s']:,.0f}",
+                    f"{found['ratios'][arm][n]['tokens_per_s']:.2f}",
+                    f"{expected[arm][n]:.2f}",
+                    f"{row['state_bytes'] / 1e6:,.1f} MB",
+                ]
+            )
+    return markdown(
+        [
+            "attention",
+            "tokens of context",
+            "a step",
+            "a sync",
+            "tokens/s",
+            "over static",
+            "expected",
+            "state",
+        ],
+        rows,
+    )

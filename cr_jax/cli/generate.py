@@ -1,17 +1,29 @@
 """`cr-jax generate`: a text goes on, spoken by the expert that the router chooses."""
 
+import argparse
 import dataclasses
 import json
+import os
 import re
 import sys
 from typing import Any
 
 from cr_jax.bank.files import BankFolder
-from cr_jax.cli.inputs import text_of
+from cr_jax.cli.inputs import checked, path, text_of
 from cr_jax.cli.jax_start import start_jax
 from cr_jax.cli.output import complain, print_line, printable
 from cr_jax.errors import STEERING, UserError
-from cr_jax.modular.options import AUTO, NO_LMS, SEED_NAME, GenerateOptions
+from cr_jax.modular.options import (
+    AUTO,
+    IDS,
+    LATENTS,
+    NO_LMS,
+    NONE,
+    SEED_NAME,
+    Z_DTYPES,
+    GenerateOptions,
+    MemoryOptions,
+)
 
 EPILOG = """\
 Streams what follows PROMPT, without the prompt.  The bank's router judges the last tokens of the
@@ -20,12 +32,18 @@ stands then.  Below 16 tokens, and for text that no expert knows, the seed speak
 model of all domains that the experts' were branched from.  A line on stderr says when a prompt is
 unknown, or longer than a model sees: then its last tokens count.  No PROMPT is an empty one.
 
+--context FILE goes before PROMPT.  Of a text longer than a model sees, its last tokens count;
+with --memory latents its windows are kept as latents of their experts, and those that the last
+tokens ask for are rebuilt and read too.  A line on stderr says how many bytes that takes.
+
 --show-experts writes a line in brackets where another expert begins, and why; on a terminal each
 expert has a colour (NO_COLOR or --color never: none).  --json writes one object when all is done.
 
   cr-jax generate --bank BANK --show-experts 'The court finds that'
+  cr-jax generate --context BOOK.txt --memory latents 'Chapter 12'
   head -c 2000 main.py | cr-jax generate --bank BANK --max-tokens 200 --temperature 0 -
 """
+MEMORY = "memory.json"  # in a folder of `memory_file`, which imports JAX
 _INKS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # of experts, in the order in which they speak
 
 
@@ -58,9 +76,19 @@ def add_arguments(parser) -> None:
     )
     number("--every", int, "W", "decide again every W tokens; 0: never")
     number("--prefix", int, "N", "decide nothing below so many tokens")
-    number("--memory", int, "N", "decide by the last so many tokens")
+    number("--judged", int, "N", "decide by the last so many tokens")
     number("--mix", int, "K", "let the nearest K experts speak together, by their posterior")
-    number("--context", int, "N", "positions that a model sees at most; 0: as in its training")
+    number("--positions", int, "N", "that a model sees at most; 0: as in its training")
+    parser.add_argument(
+        "--context",
+        metavar="FILE",
+        type=path,
+        help="a text of any length that goes before PROMPT, or a folder of --keep-memory",
+    )
+    add_memory(parser, (NONE, LATENTS, IDS))
+    parser.add_argument(
+        "--keep-memory", metavar="FOLDER", type=path, help="write the memory there, to ask it again"
+    )
     parser.add_argument(
         "--show-experts", action="store_true", help="say who speaks and where it changes"
     )
@@ -76,9 +104,54 @@ def add_arguments(parser) -> None:
     )
 
 
+def add_memory(parser, kinds) -> None:
+    """The flags of a memory, of some kinds."""
+    wanted = MemoryOptions()
+    parser.add_argument(
+        "--memory",
+        choices=kinds,
+        default=NONE,
+        help="how windows before what a model sees are kept, to be read again (default none)",
+    )
+    parser.add_argument(
+        "--latents-as",
+        choices=Z_DTYPES,
+        default=wanted.dtype,
+        help=f"numbers of latents (default {wanted.dtype})",
+    )
+    parser.add_argument(
+        "--pages",
+        type=int,
+        default=wanted.pages,
+        metavar="K",
+        help=f"windows that are read again at once (default {wanted.pages})",
+    )
+    parser.add_argument(
+        "--span",
+        type=int,
+        default=wanted.span,
+        metavar="N",
+        help="tokens of each; 0: so that all fill half of the positions (default 0)",
+    )
+
+
+def read_memory(args) -> MemoryOptions:
+    """What these flags say.  `UserError` names the flag."""
+    fields = dict(kind=args.memory, dtype=args.latents_as, pages=args.pages, span=args.span)
+    return checked_options(MemoryOptions, argparse.Namespace(**fields))
+
+
 def run(args) -> int:
     """Streams the text, or prints it as JSON once it is whole."""
+    args.memory = read_memory(args)
     options = checked_options(GenerateOptions, args)
+    if args.context is None and (options.memory.pages_in or args.keep_memory):
+        raise UserError("--memory keeps what goes before the prompt: name a text with --context")
+    if args.keep_memory and not options.memory.pages_in:
+        raise UserError("--keep-memory stores what --memory latents or ids keeps: give --memory")
+    stored = args.context is not None and os.path.isfile(os.path.join(args.context, MEMORY))
+    if args.context is not None and not stored:
+        checked(args.context)
     files = BankFolder(args.bank)
     if "lm" not in files.index:
         raise UserError(NO_LMS)
@@ -89,11 +162,22 @@ def run(args) -> int:
     from cr_jax.bank import ExpertBank
     from cr_jax.modular.generate import generate
 
-    if args.expert == AUTO:
+    if args.expert == AUTO or options.memory.pages_in:
         bank = ExpertBank.load(args.bank, lms=False)  # they are read when they are to speak
     else:
         bank = ExpertBank.load(args.bank, [] if args.expert == SEED_NAME else [args.expert])
-    speech = generate(bank, prompt, options)
+    context = None
+    if stored:
+        from cr_jax.modular.memory_file import load
+
+        context = load(args.context, bank)
+    elif args.context is not None:
+        context = text_of(args.context)
+    speech = generate(bank, prompt, options, context=context)
+    if args.keep_memory:
+        from cr_jax.modular.memory_file import save
+
+        save(speech.memory, args.keep_memory)
     if args.json:
         for _ in speech:
             pass
@@ -117,12 +201,14 @@ def checked_options(kind: type, args) -> Any:
 
 def _tell(speech) -> None:
     decision = speech.decision
+    if speech.memory is not None:
+        complain(f"memory: {speech.memory}")
     if decision.known is False:
         complain(f"{decision.reason}; {' and '.join(decision.experts)} speaks")
-    if speech.unseen:
+    if speech.unseen and speech.memory is None:
         complain(
             f"the prompt's first {speech.unseen} of {speech.prompt_tokens} tokens are not seen: a "
-            f"model sees at most {speech.context} positions (--context)"
+            f"model sees at most {speech.positions} positions (--positions)"
         )
 
 

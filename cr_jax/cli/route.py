@@ -36,13 +36,19 @@ def run(args) -> int:
         raise UserError("--rule goes with exact routing: leave out --cascade and --min-candidates")
     if args.rule != "bank":
         args.exact = True
+    _check_last(args)
     route_many.check(args)
     BankFolder(args.bank)
     if not _one_by_one(args):
         from cr_jax.routing.options import RouteOptions
 
         options = RouteOptions(
-            args.alpha, args.max_windows, 0.0, "nearest" if args.tra else "none", args.rule
+            args.alpha,
+            args.max_windows,
+            0.0,
+            "nearest" if args.tra else "none",
+            args.rule,
+            args.last_tokens,
         )
         return route_many.run(args, options)
     status, good = 0, []
@@ -67,7 +73,12 @@ def run(args) -> int:
     else:
         by = bank = ExpertBank.load(args.bank, lms=False)
     options = RouteOptions(
-        args.alpha, args.max_windows, args.stop, "nearest" if args.tra else "none", args.rule
+        args.alpha,
+        args.max_windows,
+        args.stop,
+        "nearest" if args.tra else "none",
+        args.rule,
+        args.last_tokens,
     )
     in_lines = args.explain or args.margin
     explained = []
@@ -108,6 +119,24 @@ def run(args) -> int:
 
         write_page(render(explained), args.html)
     return status
+
+
+def _check_last(args) -> None:
+    """`UserError` for a number that cannot be, and for flags that are about a text's beginning."""
+    if args.last_tokens < 0:
+        raise UserError(
+            f"--last-tokens must be 0 (the whole text) or more tokens, got {args.last_tokens}"
+        )
+    given = {
+        "--max-windows": args.max_windows,
+        "--stop": args.stop,
+        "--explain": args.explain,
+        "--margin": args.margin,
+        "--html": args.html is not None,
+    }
+    for flag, set_ in given.items():
+        if set_ and args.last_tokens:
+            raise UserError(f"--last-tokens is about the end of a text: leave out {flag}")
 
 
 def _one_by_one(args) -> bool:

@@ -49,11 +49,12 @@ Files are text of any size, in UTF-8 or, where a byte order mark says so, UTF-16
 are read in pieces.  Line ends (CR LF, CR) and composed or decomposed accents make no difference,
 unless the bank was trained on raw text.  On a terminal a bar shows how far a
 large one is; --max-windows N judges it by its beginning: N windows of as many tokens as
-`cr-jax bank list` says.  --stop 0.99 scores a text until its winner is certain to 99%, by a t test
-of the margins of blocks of the windows so far, from 48 windows on, which allows for neighbouring
-windows being alike; the line then says how many of the
-text's windows were scored (--json: "windows" and "of_windows"), and a text whose experts stay close
-is scored to its end.  A text that changes its domain later is judged by its beginning.
+`cr-jax bank list` says.  --last-tokens N judges it by its end: its last N tokens, read anew, so
+that what stands before them in a prompt has no say.  --stop 0.99 scores a text until its winner is
+certain to 99%, by a t test of the margins of blocks of the windows so far, from 48 windows on,
+which allows for neighbouring windows being alike; the line then says how many of the text's windows
+were scored (--json: "windows" and "of_windows"), and a text whose experts stay close is scored to
+its end.  A text that changes its domain later is judged by its beginning.
 
 A bad file costs one line on stderr and exit code 2 at the end; the others are routed all the same.
 """
@@ -99,6 +100,14 @@ def add_arguments(parser) -> None:
         help="judge by the first N windows and read no further (default 0: all)",
     )
     renamed(parser, "--head", "--max-windows")
+    parser.add_argument(
+        "--last-tokens",
+        type=int,
+        default=0,
+        metavar="N",
+        help="judge by the last N tokens alone, of a prompt by what is asked at its end (default "
+        "0: all)",
+    )
     parser.add_argument(
         "--stop",
         type=float,

@@ -69,12 +69,22 @@ def check_modular(modular: ModularConfig, domains: Iterable[str]) -> None:
                 f"{where}.domains.{shown(name)[1:-1]} is no domain of config.data.domains"
             )
         _check_branch(f"{where}.domains.{name}", branch)
+        if branch.batch != -1:
+            raise UserError(
+                f"{where}.domains.{name}.batch: all branches of a step have one batch; set "
+                f"{where}.branch_batch, or the batch of a try"
+            )
     for name, branch in modular.tries.items():
         if not name.isidentifier():  # of a folder
             raise UserError(f"{where}.tries: a try is named by one word, not {shown(name)}")
         _check_branch(f"{where}.tries.{name}", branch)
+        if not branch.batch:
+            raise UserError(f"{where}.tries.{name}.batch must be at least 1, or -1")
     if modular.tries and not modular.looks:
         raise UserError(f"{where}.tries are compared by looks at valid: set {where}.looks above 0")
+    for share in modular.averages:
+        if not 0 < share <= 1:
+            raise UserError(f"{where}.averages: a share must lie in (0, 1], got {share}")
     for name in modular.arms:
         if name not in ARMS and not partition_parts(name):
             raise UserError(
@@ -105,7 +115,7 @@ def check_continual(continual: ContinualConfig) -> None:
 
 def _check_branch(where: str, branch: BranchConfig) -> None:
     for field, value in vars(branch).items():
-        most = {"share": 1.0, "tokens": 1 << 62}.get(field, float("inf"))
+        most = {"share": 1.0, "tokens": 1 << 62, "batch": 1 << 24}.get(field, float("inf"))
         if value != -1 and not (0 <= value <= most and value < float("inf")):
             raise UserError(
                 f"{where}.{field} must be -1 or 0 or more"

@@ -144,6 +144,9 @@ class TrainConfig:
     # Tokens whose logits stand in memory at once: of a device, and of each of the experts that it
     # runs side by side (experts_by="vmap"): n experts hold n times as many.
     loss_chunk: int = 8192
+    # Ids that a compressor's training step normalises over: those of the batch, filled up at random
+    # (sampled softmax, arXiv 1412.2007).  A multiple of 128 suits GPUs.  0: the whole vocabulary.
+    vocab_sample: int = 0
     nested: float = 0.0  # share of windows trained at a random lower rate (Not in the paper)
     hidden: float = 0.0  # share of windows with hidden input tokens (Not in the paper)
     hidden_low: float = 0.1  # share of such a window's tokens: between low and high
@@ -183,6 +186,7 @@ class BranchConfig:
     share: float = -1.0
     rate: float = -1.0
     tokens: int = -1
+    batch: int = -1  # of a try alone: the branches of one domain are trained beside the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +207,9 @@ class ModularConfig:
     # Ways to train the branches, by name.  Each is tried; an expert is its domain's branch of the
     # try with the lowest loss on valid.  Empty: one way, as above.
     tries: Mapping[str, BranchConfig] = dataclasses.field(default_factory=dict)
+    # Shares of the mean of several branches that each expert's weights may take on; valid chooses
+    # among them and the branch alone (cr_jax/modular/averages.py).  Empty: the branches alone.
+    averages: tuple[float, ...] = ()
     looks: int = 8  # at valid, evenly spread over each training; 0: none
     keep_best: bool = True  # of each model the weights of its best look, also the one at its start
     # Trained to compare: dense, dense_large, noise, random_split, partition_K (K parts of the

@@ -8,7 +8,7 @@ from pathlib import Path
 from cr_jax import models
 from cr_jax.bank.files import CannotWrite
 from cr_jax.config import Experiment
-from cr_jax.data.experiment_text import Corpora
+from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
 from cr_jax.host.files import expanded
 from cr_jax.models import lm
@@ -76,6 +76,12 @@ def least_bytes(e: Experiment) -> int:
 
 def text(e: Experiment, text: Corpora) -> None:
     """`UserError`, before training, for text that an expert could not be calibrated on."""
+    ids = sized(e.model, text.tokenizer).vocab_size
+    if e.train.vocab_sample > ids:
+        raise UserError(
+            f"config.train.vocab_sample={e.train.vocab_sample} must be at most the vocabulary of "
+            f"{ids:,} ids; 0 takes all of them"
+        )
     for name, windows in text.valid.items():
         try:
             usable(windows, e.model)

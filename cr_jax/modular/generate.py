@@ -22,7 +22,9 @@ from cr_jax.modular import decode
 from cr_jax.modular.characters import Characters
 from cr_jax.modular.deciding import Decision, Judge
 from cr_jax.modular.language_models import BankLms
-from cr_jax.modular.options import AUTO, LEAST, GenerateOptions
+from cr_jax.modular.memory import Memory
+from cr_jax.modular.options import AUTO, GenerateOptions
+from cr_jax.modular.paged import Past
 from cr_jax.modular.schedule import mixture
 from cr_jax.modular.score import token_nats
 from cr_jax.modular.speakers import Speakers
@@ -65,28 +67,41 @@ class Span:
 class Generation:
     """Text that is being generated: iterate over its pieces; what is known so far stands here.
 
-    prompt_tokens: of the prompt; context: positions that a model sees; unseen: the prompt's first
-    so many tokens are beyond these.  decision: who speaks now, and why.  spans: who spoke what.
-    finish: "" until the end, then "length" (as many tokens as were asked for), "end" (the model
-    ended the text) or "stop".
+    prompt_tokens: of the prompt and of what goes before it; positions: that a model sees; unseen:
+    the first so many tokens are beyond these.  memory: of these, where there is one.  decision: who
+    speaks now, and why.  spans: who spoke what.  finish: "" until the end, then "length" (as many
+    tokens as were asked for), "end" (the model ended the text) or "stop".
     """
 
-    def __init__(self, bank: ExpertBank, prompt: Int[np.ndarray, " N"], judge: Judge, options):
-        self._bank, self._judge, self._options = bank, judge, options
+    def __init__(
+        self,
+        bank: ExpertBank,
+        prompt: Int[np.ndarray, " N"],
+        judge: Judge,
+        options: GenerateOptions,
+        past: Past | None = None,
+    ):
+        """prompt: with what goes before it, of a past its tail."""
+        self._bank, self._judge, self._options, self._past = bank, judge, options, past
         self._lms: BankLms = judge.lms
         self.prompt_tokens, self.spans, self.finish = len(prompt), [], ""
-        self.context = options.context or max(self._lms.window, 2 * LEAST)
+        self.positions = self._lms.positions(options.positions)
         self.decision = self._first(prompt)
         self._speakers = Speakers(
             self._lms.models,
             [prompt],
             sampling(bank.tokenizer, self._lms.config.vocab_size, options, 1),
             decode.Rule(options.temperature == 0, options.top_p < 1, options.switch),
-            context=self.context,
-            room=options.max_tokens,
+            context=self.positions,
+            room=options.max_tokens + (past.most if past else 0),
         )
+        self._page()
         self._give(prompt)
         self.unseen = int(self._speakers.dropped[0])
+        if past:
+            before = past.reader.memory.tokens - len(past.tail)
+            self.prompt_tokens += before
+            self.unseen += before
         self._running = self._run()
 
     def __iter__(self) -> Iterator[Piece]:
@@ -105,9 +120,16 @@ class Generation:
         """Tokens so far, without the prompt's."""
         return sum(span.tokens for span in self.spans)
 
+    @property
+    def memory(self) -> Memory | None:
+        """What is kept of the text before the prompt."""
+        return self._past.reader.memory if self._past else None
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
+        kept = {"memory": self.memory.to_json()} if self.memory is not None else {}
         return {
+            **kept,
             "prompt_tokens": self.prompt_tokens,
             "unseen_tokens": self.unseen,
             "text": self.text,
@@ -137,8 +159,8 @@ class Generation:
 
     def _posterior(self, places, text) -> np.ndarray:
         """Log weights [K] of a mixture after the last tokens of the text."""
-        past = text[-self._options.memory :]
-        tokens = np.zeros((1, self._options.memory + 1), np.int32)
+        past = text[-self._options.judged :]
+        tokens = np.zeros((1, self._options.judged + 1), np.int32)
         tokens[0, : len(past)] = past
         mask = np.arange(tokens.shape[1])[None] < len(past)
         nats = token_nats(self._lms.config, self._lms.stack(places), tokens, rows=1)
@@ -179,15 +201,28 @@ class Generation:
         options, due = self._options, [self._options.max_tokens + 1]
         if options.expert == AUTO:
             due += [options.prefix - self.prompt_tokens]
-            due += [(spoken // options.every + 1) * options.every] if options.every else []
+        if (options.expert == AUTO or self._past) and options.every:
+            due += [(spoken // options.every + 1) * options.every]
         return min(count for count in due if count > spoken)
 
     def _decide(self) -> None:
         text = self._speakers.texts[0]
+        self._page()
+        if self._options.expert != AUTO:
+            return
         now = self._judge.again(text, self.decision)
         if now.experts != self.decision.experts:
             self.decision = now
             self._give(text)
+
+    def _page(self) -> None:
+        """Puts the pages before the text that its last tokens ask for."""
+        if self._past:
+            text = self._speakers.texts[0]
+            all_seen = self._past.whole and not self._speakers.unseen(len(text), 0)
+            dropped = 0 if all_seen else self._speakers.unseen(len(text), self._past.most)
+            visible = max(0, len(self._past.tail) - dropped)
+            self._speakers.put_before([self._past.pages(text, visible)])
 
     def _piece(self, text: str, tokens: int, before: str | None) -> Piece:
         names = self.decision.experts
@@ -211,11 +246,15 @@ def generate(
     prompt: Text,
     options: GenerateOptions | None = None,
     sizes: BatchSizes | None = None,
+    context: Text | Memory | None = None,
 ) -> Generation:
     """Goes on with a text.  prompt: as of `cr_jax.route`; it may be empty, and is then the seed's.
 
-    Iterate over what it gives for the pieces, as they come.  sizes: of the router.  `UserError`
-    when the bank has no language models, or not the one that is named, or the prompt is no text.
+    Iterate over what it gives for the pieces, as they come.  sizes: of the router.  context: a text
+    of any length that goes before the prompt; with `options.memory` its windows are kept as latents
+    and read again where the last tokens ask for them (`modular.memory`), also of a `Memory` that
+    was written before.  `UserError` when the bank has no language models, or not the one that is
+    named, or the prompt is no text, and as of `memory.write`.
     """
     options = options or GenerateOptions()
     lms = BankLms(bank)
@@ -226,8 +265,17 @@ def generate(
         raise UserError(
             f"mix={options.mix}: the bank has {len(lms.speakers)} experts with a language model"
         )
-    judge = Judge(bank, lms, options.prefix, options.memory, options.mix, sizes)
-    return Generation(bank, tokens_of(bank, prompt), judge, options)
+    judge = Judge(bank, lms, options.prefix, options.judged, options.mix, sizes)
+    ids, past = tokens_of(bank, prompt), None
+    if options.memory.pages_in and context is not None:
+        positions = lms.positions(options.positions)
+        past = Past.of(bank, context, options.memory, positions, sizes)
+        ids = np.concatenate([past.tail, ids])
+    elif isinstance(context, Memory):
+        raise UserError("a memory as context is read with memory=latents or ids, its kind")
+    elif context is not None:
+        ids = np.concatenate([tokens_of(bank, context), ids])
+    return Generation(bank, ids, judge, options, past)
 
 
 def tokens_of(bank: ExpertBank, text: Text) -> Int[np.ndarray, " N"]:

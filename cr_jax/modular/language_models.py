@@ -14,7 +14,7 @@ from cr_jax.bank import ExpertBank, parameters
 from cr_jax.bank.files import BankFolder, consistent
 from cr_jax.bank.manifest import LM
 from cr_jax.errors import UserError
-from cr_jax.modular.options import LACKING, NO_LMS, SEED_NAME
+from cr_jax.modular.options import LACKING, LEAST, NO_LMS, SEED_NAME
 from cr_jax.modular.schedule import SEED
 from cr_jax.modular.speakers import Models
 
@@ -46,6 +46,10 @@ class BankLms:
     def window(self) -> int:
         """Tokens of a window of their training; `UNTOLD` where the bank does not say."""
         return self.config.window or UNTOLD
+
+    def positions(self, asked: int) -> int:
+        """That a model sees at most: those of its training unless others are asked for."""
+        return asked or max(self.window, 2 * LEAST)
 
     @property
     def models(self) -> Models:

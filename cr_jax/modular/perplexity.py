@@ -22,7 +22,10 @@ from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
 from cr_jax.modular.generate import tokens_of
 from cr_jax.modular.language_models import BankLms
-from cr_jax.modular.options import SEED_NAME, PerplexityOptions
+from cr_jax.modular.memory import Memory, write
+from cr_jax.modular.memory_pages import Reader
+from cr_jax.modular.options import NONE, SEED_NAME, PerplexityOptions
+from cr_jax.modular.paged import contexts
 from cr_jax.modular.schedule import SEED, Schedule, by_past, by_prefix, mixture, spoken
 from cr_jax.modular.score import token_nats
 from cr_jax.routing.document import Text
@@ -47,6 +50,7 @@ class Perplexity:
     """nats of a whole text: as scheduled, by each expert alone, by the seed, by the mixture.
 
     seed: None where the bank has none.  turns: who speaks where, `SEED_NAME` or `MIXTURE` first.
+    memory: of the text, where pages of it were read.
     """
 
     tokens: int
@@ -56,6 +60,7 @@ class Perplexity:
     mixture: float
     seed: float | None
     turns: tuple[Turn, ...] = dataclasses.field(repr=False)
+    memory: Memory | None = None
 
     @property
     def nats(self) -> dict[str, float]:
@@ -86,7 +91,9 @@ class Perplexity:
                 "perplexity": ppl if math.isfinite(ppl) else None,
             }
 
+        kept = {"memory": self.memory.to_json()} if self.memory is not None else {}
         return {
+            **kept,
             "tokens": self.tokens,
             "bytes": self.bytes,
             "scheduled": row(self.scheduled),
@@ -116,8 +123,9 @@ def perplexity(
     ids = tokens_of(bank, text)
     if not len(ids):
         raise UserError("the text is empty: give at least one token to score")
-    each = np.stack([_nats(lms, lms.place(n), ids, options, sizes, bank) for n in lms.speakers])
-    seed = _nats(lms, SEED, ids, options, sizes, bank) if lms.has_seed else None
+    read, kept = _read(bank, ids, options, options.window or lms.window, sizes)
+    each = np.stack([_nats(lms, lms.place(n), read, sizes) for n in lms.speakers])
+    seed = _nats(lms, SEED, read, sizes) if lms.has_seed else None
     if not np.isfinite(each).all(1).any():
         raise UserError("no language model has finite nats: train them again")
     mixed, schedule, said = _scheduled(each, seed, options)
@@ -130,16 +138,32 @@ def perplexity(
         mixture=float(mixed.sum(dtype=float)),
         seed=None if seed is None else float(seed.sum(dtype=float)),
         turns=tuple(_turns(bank.tokenizer, ids, names, said)),
+        memory=kept,
     )
 
 
-def _nats(lms: BankLms, place: int, ids, options, sizes, bank) -> Float[np.ndarray, " N"]:
+def _read(
+    bank: ExpertBank, ids, options: PerplexityOptions, window: int, sizes: BatchSizes
+) -> tuple[tuple[np.ndarray, np.ndarray], Memory | None]:
+    """((what models read, where the text's tokens stand in it), a memory of the text)."""
+    asked, pad, kept = options.memory, bank.tokenizer.pad_id, None
+    if asked.kind == NONE:
+        windows = windows_of(ids, window, pad)
+        return (windows.tokens, windows.mask), None
+    reader = None
+    if asked.pages_in:
+        asked.span_of(bank.model.window, window)  # refused before a text is read
+        kept = write(bank, windows_of(ids, bank.model.window, pad), asked, sizes)
+        reader = Reader(bank, kept, sizes)
+    return contexts(ids, reader, asked, window, pad), kept
+
+
+def _nats(lms: BankLms, place: int, read, sizes: BatchSizes) -> Float[np.ndarray, " N"]:
     """nats of each token by one model, which alone is on the device."""
-    windows = windows_of(ids, options.window or lms.window, bank.tokenizer.pad_id)
-    rows = sizes.rows(len(windows))
+    tokens, own = read
     params = lms.stack(np.array([place]))
-    nats = token_nats(lms.config, params, windows.tokens, sizes.tokens, rows)
-    return nats[0][windows.mask]
+    nats = token_nats(lms.config, params, tokens, sizes.tokens, sizes.rows(len(tokens)))
+    return nats[0][own]
 
 
 def _scheduled(
@@ -153,7 +177,7 @@ def _scheduled(
     mixed = mixture(nll, mask, None, options.switch).nats
     first = mixed if seed is None else jnp.asarray(np.pad(seed, (0, room)))[None]
     begun = by_prefix(nll, mask, options.prefix).expert
-    past = by_past(nll, mask, options.every, options.memory).expert
+    past = by_past(nll, mask, options.every, options.judged).expert
     # Decided first after the prefix, then at each multiple of `every`.
     at = jnp.arange(tokens + room)[None]
     expert = jnp.where(at < max(options.prefix, options.every), begun, past)

@@ -2,7 +2,8 @@
 
     seed           all domains equally often, at a constant rate after the warm-up
     branches       from the seed, one per domain, its own text; the rate falls to its end.  With
-                   `config.modular.tries` in several ways, and valid chooses one for each domain
+                   `config.modular.tries` in several ways, and valid chooses one for each domain;
+                   with `config.modular.averages` their weights may then lean on the others'
     dense          from the seed, all domains, as many tokens as all branches together
     dense_large    a larger model, all domains, as many training FLOPs as seed and branches
     noise          one per domain from fresh weights, its share of all tokens
@@ -35,6 +36,7 @@ from cr_jax.errors import UserError
 from cr_jax.host.files import expanded
 from cr_jax.models.layers import attention_kernel, row_kernels
 from cr_jax.models.lm import count_lm_parameters, make_lm
+from cr_jax.modular.averages import averaged, by_valid
 from cr_jax.modular.partition import PartitionOptions, split_corpora
 from cr_jax.modular.training_stage import (
     NOTE,
@@ -47,6 +49,7 @@ from cr_jax.modular.training_stage import (
     stored_stage,
 )
 from cr_jax.modular.training_text import Partition, Texts, all_domains, own_and_all, random_parts
+from cr_jax.modular.tries import chosen, named
 from cr_jax.training.speed import lm_flops_per_token
 
 FOLDER = "lm"  # below a workdir
@@ -103,10 +106,12 @@ def check(e: Experiment) -> None:
             "config.modular: language models are trained in one process; leave seed_tokens at 0 "
             "here and train them in a run of one process"
         )
-    for name in ("seed_batch", "branch_batch"):
-        if getattr(e.modular, name) % jax.device_count():
+    batches = {name: getattr(e.modular, name) for name in ("seed_batch", "branch_batch")}
+    batches |= {f"tries.{n}.batch": t.batch for n, t in e.modular.tries.items() if t.batch != -1}
+    for name, batch in batches.items():
+        if batch % jax.device_count():
             raise UserError(
-                f"config.modular.{name}={getattr(e.modular, name)} must be a multiple of the "
+                f"config.modular.{name}={batch} must be a multiple of the "
                 f"{jax.device_count()} devices"
             )
 
@@ -151,9 +156,13 @@ def train_all(
     start = seed.params[SEED]
     if e.modular.tries:
         branches = chosen({t: run(recipe.branches(start, t)) for t in e.modular.tries})
-        say(f"language models: of each domain the best try on valid: {_named(branches.note)}")
+        say(f"language models: of each domain the best try on valid: {named(branches.note)}")
     else:
         branches = run(recipe.branches(start))
+    if e.modular.averages:
+        score = by_valid(recipe.lm, e.train.loss_chunk, e.eval.batch)
+        valid = {n: w.spread(e.eval.every_windows) for n, w in text.valid.items()}
+        branches = averaged(branches, valid, e.modular.averages, folder / FOLDER, score)
     notes = {SEED: seed.note, BRANCHES: branches.note}
     arms = {SEED: _arm(seed, seed, True), BRANCHES: _arm(branches, seed, True)}
     for name in dict.fromkeys(e.modular.arms):
@@ -190,7 +199,7 @@ class Recipe:
     def branches(self, start: Any, one_try: str = "") -> Stage:
         """One branch of each domain, as all are trained or as `one_try` says."""
         m, members = self.e.modular, {}
-        usual = BranchConfig(m.share, m.rate, m.branch_tokens)
+        usual = BranchConfig(m.share, m.rate, m.branch_tokens, m.branch_batch)
         if one_try:
             usual = _differing(usual, m.tries[one_try])
         for name, text in self.text.train.items():
@@ -198,7 +207,8 @@ class Recipe:
             rows = own_and_all(self.text.train, name, own.share)
             valid = self.text.valid[name]
             members[name] = Member(rows, text, own.tokens, own.rate, own.share, valid)
-        return self._of_parts(f"{BRANCHES}_{one_try}".rstrip("_"), members, start)
+        stage = self._of_parts(f"{BRANCHES}_{one_try}".rstrip("_"), members, start)
+        return dataclasses.replace(stage, batch=usual.batch)
 
     def of_parts(self, start: Any) -> dict[str, Any]:
         """What a stored stage of parts must have been made by, but for its text."""
@@ -261,38 +271,6 @@ class Recipe:
     def _of_parts(self, name: str, members: Mapping[str, Member], start: Any) -> Stage:
         m = self.e.modular
         return Stage(name, self.lm, members, m.branch_batch, self._rates(), start, m.keep_best)
-
-
-def chosen(tries: Mapping[str, Finished]) -> Finished:
-    """Of each domain its branch of the try with the lowest loss on valid, at its best look.
-
-    note: as of one stage, with "chosen" (domain -> try), "valid_nll" (try -> domain -> nats/token)
-    and "search_tokens", what all tries have read.  Seconds are those of all tries.
-    """
-    losses = {t: {n: b["valid_nll"] for n, b in f.note["best"].items()} for t, f in tries.items()}
-    first = next(iter(tries.values()))
-    best = {n: min(tries, key=lambda t, n=n: losses[t][n]) for n in first.params}
-    tokens = {n: tries[t].note["train_tokens"][n] for n, t in best.items()}
-    searched = sum(sum(f.note["train_tokens"].values()) for f in tries.values())
-    each = first.note["train_flops"] / sum(first.note["train_tokens"].values())
-    note = {
-        "train_tokens": tokens,
-        "train_flops": each * sum(tokens.values()),
-        "search_tokens": searched,
-        "chosen": best,
-        "valid_nll": losses,
-        "best": {n: tries[t].note["best"][n] for n, t in best.items()},
-        "seconds": sum(f.note["seconds"] for f in tries.values()),
-        "parameters": first.note["parameters"],
-    }
-    return Finished(first.lm, {n: tries[t].params[n] for n, t in best.items()}, note)
-
-
-def _named(note: Mapping[str, Any]) -> str:
-    by_try: dict[str, list[str]] = {}
-    for name, one_try in note["chosen"].items():
-        by_try.setdefault(one_try, []).append(name)
-    return "; ".join(f"{t}: {', '.join(names)}" for t, names in by_try.items())
 
 
 def _differing(usual: BranchConfig, own: BranchConfig) -> BranchConfig:

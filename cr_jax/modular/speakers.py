@@ -48,7 +48,8 @@ class Speakers:
     """B texts that go on, each spoken by K experts.
 
     texts: token ids so far, of each text an int32 array; what was said is added to them.
-    dropped: tokens of each text that its experts do not see, because the cache is shorter.
+    dropped: tokens of each text that its experts do not see, because the cache is shorter.  pages:
+    tokens that stand before what they do see of each (`put_before`).
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class Speakers:
         longest = 1 + max(map(len, self.texts)) + room + CHUNK
         self.length = min(context, _power(longest))
         self.dropped = np.zeros(len(self.texts), int)
+        self.pages = [np.zeros(0, np.int32) for _ in self.texts]
+        self._stale = np.zeros(len(self.texts), bool)  # to be read again
         self._speak_as: np.ndarray | None = None  # experts [B, K]
         self._talk: decode.Talk | None = None
         self._loaded: tuple[tuple[int, ...], grouped.Weights] | None = None
@@ -112,14 +115,30 @@ class Speakers:
             )
         self._read(fresh)
 
+    def put_before(self, pages: Sequence[Int[np.ndarray, " T"]]) -> None:
+        """Tokens that each text's experts see before it, at most half a cache; only texts whose
+        pages change are read again."""
+        for b, new in enumerate(pages):
+            if 2 * len(new) > self.length:
+                raise UserError(f"{len(new)} tokens of pages in a cache of {self.length}: half fit")
+            if not np.array_equal(new, self.pages[b]):
+                self.pages[b], self._stale[b] = np.asarray(new, np.int32), True
+
+    def unseen(self, text: int, pages: int) -> int:
+        """Of a text of so many tokens, those that are dropped beside so many of pages."""
+        if 1 + pages + text + CHUNK <= self.length:
+            return 0
+        return text - (self.length - pages) // 2
+
     def speak(self, limit: int) -> list[Int[np.ndarray, " N"]]:
         """The next tokens of each text, at most `limit` <= `CHUNK`: fewer where it ends, and then
         its end's id is the last.
         """
         if not 1 <= limit <= CHUNK:
             raise UserError(f"limit={limit} must lie in [1, {CHUNK}]")
-        seen = np.array([len(t) for t in self.texts]) - self.dropped
-        self._read((1 + seen + limit > self.length).nonzero()[0])
+        seen = np.array([len(t) + len(p) for t, p in zip(self.texts, self.pages, strict=True)])
+        full = 1 + seen - self.dropped + limit > self.length
+        self._read((full | self._stale).nonzero()[0])
         rows, seats = self._seats(self._speak_as.reshape(-1))
         voices = decode.Voices(self._weights(rows), seats)
         said, self._talk = decode.speak(
@@ -140,12 +159,12 @@ class Speakers:
         if not len(some):
             return
         for b in some:
-            n = len(self.texts[b])
-            self.dropped[b] = 0 if 1 + n + CHUNK <= self.length else n - self.length // 2
+            self.dropped[b] = self.unseen(len(self.texts[b]), len(self.pages[b]))
+        self._stale[some] = False
         several = self._speak_as.shape[1]
         count = min(_power(len(some)), len(self.texts))
         some = np.concatenate([some, np.repeat(some[-1:], count - len(some))])
-        seen = [self.texts[b][self.dropped[b] :] for b in some]
+        seen = [np.concatenate([self.pages[b], self.texts[b][self.dropped[b] :]]) for b in some]
         width = min(_power(max(LEAST, 1 + max(map(len, seen)))), self.length) - 1
         tokens = np.zeros((count, width), np.int32)
         mask = np.zeros(tokens.shape, bool)

@@ -3,13 +3,14 @@ the page also draws."""
 
 from collections.abc import Callable
 
-from cr_jax.report import continual, modular
+from cr_jax.report import continual, in_context, modular
 from cr_jax.report.layout import figure
 from cr_jax.report.tables import plain_table
 from cr_jax.report.text import escape, label, mapping, sequence
 
 PICTURES: dict[str, Callable[[dict], str]] = {
     "continual": continual.pictures,
+    "in_context": in_context.pictures,
     "modular": modular.pictures,
 }
 

@@ -187,7 +187,7 @@ class Cascade:
         options, sizes = options or RouteOptions(), sizes or BatchSizes.for_device()
         nats, tokens, seen = np.zeros(len(self.bank.names)), 0, 0
         sizes = document.block_sizes(options, sizes)
-        cut = document.blocks(self.bank, text, sizes.windows, options.max_windows)
+        cut = document.scored_blocks(self.bank, text, options, sizes.windows)
         with Spool(cut) as spool:
             for block in spool:
                 left = max(0, self.max_windows - seen) if self.max_windows else None

@@ -18,7 +18,7 @@ from cr_jax.bank import ExpertBank, selected
 from cr_jax.config import SEEN
 from cr_jax.data.spool import Spool
 from cr_jax.data.text_stream import windows_of_text
-from cr_jax.data.windows import Windows
+from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
 from cr_jax.routing.content import Content
 from cr_jax.routing.early_stop import LOOK, LeaderTest
@@ -38,6 +38,28 @@ READ = 1024  # windows of a text that is read as a whole
 def block_sizes(options: RouteOptions, sizes: BatchSizes) -> BatchSizes:
     """`sizes` whose `windows` is that of a document's blocks: fewer where each block is a look."""
     return dataclasses.replace(sizes, windows=min(sizes.windows, LOOK)) if options.stop else sizes
+
+
+def scored_blocks(
+    bank: ExpertBank, text: Text | Windows, options: RouteOptions, size: int
+) -> Iterator[Windows]:
+    """The `blocks` of what the options let be read: all, the beginning, or the end."""
+    found = blocks(bank, text, size, options.max_windows)
+    return last_blocks(bank, found, options.last_tokens, size) if options.last_tokens else found
+
+
+def last_blocks(
+    bank: ExpertBank, blocks: Iterable[Windows], count: int, size: int
+) -> Iterator[Windows]:
+    """The last `count` tokens of a document in windows that begin with them; of a shorter one all
+    of its tokens."""
+    kept = np.zeros(0, np.int32)
+    for block in blocks:
+        kept = np.concatenate([kept, block.tokens[block.mask]])[-count:]
+    if len(kept):
+        cut = windows_of(kept, bank.model.window, bank.tokenizer.pad_id)
+        for i in range(0, len(cut), size):
+            yield cut.take(slice(i, i + size))
 
 
 def blocks(
@@ -74,7 +96,7 @@ def opened(bank: ExpertBank, text: Text | Windows, options: RouteOptions, sizes:
     """Context manager of a document's blocks, which can be read twice where TRA is measured."""
     check_bank(bank)
     check_one(text)
-    cut = blocks(bank, text, block_sizes(options, sizes).windows, options.max_windows)
+    cut = scored_blocks(bank, text, options, block_sizes(options, sizes).windows)
     return contextlib.nullcontext(cut) if options.tra == "none" else Spool(cut)
 
 

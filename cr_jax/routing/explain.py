@@ -242,6 +242,8 @@ def explain(
     `UserError` as in `route`, or when `windows` is below 1.  Not in the paper.
     """
     options = dataclasses.replace(options or RouteOptions(), tra="all")
+    if options.last_tokens:
+        raise UserError("an explanation shows a text from its beginning: leave out last_tokens")
     bank = by.bank if isinstance(by, Cascade) else by_rule(by, options.rule)
     if windows < 1:
         raise UserError(f"at least one window is explained, got windows={windows}")

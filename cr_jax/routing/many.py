@@ -203,11 +203,13 @@ class ManyRouter:
                 good.pop(i, None)
                 answers[i] = error
         ids: list[Any] = [None] * len(texts)
-        most = self.options.max_windows * self.bank.window or None
+        part = slice(self.options.max_windows * self.bank.window or None)
+        if self.options.last_tokens:
+            part = slice(-self.options.last_tokens, None)
         cut = {i: list(pieces(text)) for i, text in good.items()}
         encoded = iter(encode_many(self.bank.tokenizer, list(itertools.chain(*cut.values()))))
         for i, own in cut.items():
-            ids[i] = np.concatenate(list(itertools.islice(encoded, len(own))))[:most]
+            ids[i] = np.concatenate(list(itertools.islice(encoded, len(own))))[part]
         return answers, ids
 
     def _bigrams(self, tokens, lengths) -> Float[np.ndarray, "D E"]:

@@ -20,8 +20,10 @@ class RouteOptions:
     further; 0: by all.  stop: score no further once the winner is certain to so much
     (`routing.early_stop`; 0.99, say); 0: score all.  tra: whose share of tokens rebuilt exactly is
     measured: of none, of the nearest expert, or of all that were scored; the text is then read once
-    more.  rule: by which experts are ranked (`routing.other_rule`), the bank's own or another, by
-    which no text has a p-value; exact routing only.  `UserError` for what cannot be.
+    more.  last_tokens: judge by the last so many tokens alone, encoded anew, which in a prompt is
+    what is asked, whatever stands before it; 0: by all.  rule: by which experts are ranked
+    (`routing.other_rule`), the bank's own or another, by which no text has a p-value; exact routing
+    only.  `UserError` for what cannot be.
     """
 
     alpha: float = 0.05
@@ -29,6 +31,7 @@ class RouteOptions:
     stop: float = 0.0
     tra: Literal["none", "nearest", "all"] = "none"
     rule: Rule = "bank"
+    last_tokens: int = 0
 
     def __post_init__(self):
         if not 0 <= self.alpha <= 1:
@@ -36,6 +39,13 @@ class RouteOptions:
         if not whole_number(self.max_windows) or self.max_windows < 0:
             raise UserError(f"max_windows={self.max_windows!r} of a text: give 0 for all, or more")
         check_stop(self.stop)
+        if not whole_number(self.last_tokens) or self.last_tokens < 0:
+            raise UserError(f"last_tokens={self.last_tokens!r} of a text: give 0 for all, or more")
+        if self.last_tokens and (self.max_windows or self.stop):
+            raise UserError(
+                "last_tokens is about the end of a text: leave out max_windows and stop, which are "
+                "about its beginning"
+            )
         if self.rule not in get_args(Rule):
             raise UserError(f"rule={self.rule!r}: rank by 'bank', 'rebuild' or 'code_length'")
         if self.tra not in ("none", "nearest", "all"):

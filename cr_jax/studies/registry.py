@@ -14,6 +14,7 @@ from cr_jax.errors import UserError
 from cr_jax.studies import decisions, fingerprint, geometry, routing
 from cr_jax.studies.continual import entry as continual
 from cr_jax.studies.entries import ENTRIES
+from cr_jax.studies.in_context import entry as in_context
 from cr_jax.studies.interface import Context, Section, Study
 from cr_jax.studies.modular import entry as modular
 from cr_jax.studies.unknown import entry as unknown
@@ -50,6 +51,7 @@ STUDIES: dict[str, Study] = {
         decisions.STUDY,
         unknown.STUDY,
         continual.STUDY,
+        in_context.STUDY,
     )
 }
 

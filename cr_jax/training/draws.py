@@ -1,11 +1,11 @@
-"""What a step draws for its windows: lower rates, hidden tokens, shorter windows.
+"""What a step draws: lower rates, hidden tokens and shorter windows, and the ids of its softmax.
 
 Not in the paper.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from cr_jax import models
 from cr_jax.config import ModelConfig, TrainConfig
@@ -52,3 +52,22 @@ def draw_for(
     if train.short:
         kept = jnp.arange(window)[None] < mine(some(train.short, 5, window))[:, None]
     return options, kept
+
+
+def draw_ids(
+    tokens: Int[Array, "B L"],
+    vocab_size: int,
+    size: int,
+    key: PRNGKeyArray,
+    axis_name: str | None = None,
+) -> Int[Array, " S"]:
+    """S = `size` different ids in ascending order: those of the batch, filled up at random.
+
+    Of a batch with more different ids a random part.  tokens: this device's rows; the ids are
+    those of the global batch, so that device counts do not change a run.
+    """
+    here = jnp.zeros(vocab_size, jnp.int32).at[tokens].set(1)
+    if axis_name:
+        here = jax.lax.pmax(here, axis_name)
+    order = here.astype(jnp.float32) + jax.random.uniform(key, (vocab_size,), maxval=0.999)
+    return jnp.sort(jax.lax.top_k(order, size)[1]).astype(jnp.int32)

@@ -11,13 +11,13 @@ from typing import Any, Protocol, runtime_checkable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cr_jax import models
 from cr_jax.config import LmConfig, ModelConfig, TrainConfig, TransformerConfig
 from cr_jax.models import lm, objective
 from cr_jax.models.layers import row_kernels
-from cr_jax.training.draws import draw_for
+from cr_jax.training.draws import draw_for, draw_ids
 from cr_jax.training.speed import classifier_flops_per_token, flops_per_token, lm_flops_per_token
 
 Rows = Mapping[str, Array]  # leaves [B, ...]
@@ -69,7 +69,9 @@ class Loss(Protocol):
 class CompressorLoss:
     """Cross-entropy of rebuilding every token; of a predictive model also of predicting it.
 
-    nats/token; predictions weigh `train.predict_weight`.  devices: how many devices' rows one
+    nats/token; predictions weigh `train.predict_weight`.  With `train.vocab_sample` the softmax of
+    a step is over so many ids alone (sampled softmax, arXiv 1412.2007): all of the batch and others
+    at random; validation and every evaluation are over all.  devices: how many devices' rows one
     traced step sees (`parallel.plan.Plan.devices_seen`): `train.loss_chunk` counts tokens of one.
     """
 
@@ -83,7 +85,8 @@ class CompressorLoss:
 
     @property
     def flops_per_token(self) -> float:
-        return flops_per_token(self.model)
+        ids = self.train.vocab_sample or self.model.vocab_size
+        return flops_per_token(dataclasses.replace(self.model, vocab_size=ids))
 
     @property
     def chunk(self) -> int:
@@ -98,6 +101,11 @@ class CompressorLoss:
         if kept is not None:
             mask = kept if mask is None else mask & kept
         fields["tokens"] = tokens
+        if size := self.train.vocab_sample:
+            draws = jax.random.fold_in(key, 1)
+            ids = draw_ids(tokens, self.model.vocab_size, size, draws, axis_name)
+            # One row for each window: a micro-batch takes its rows of all fields.
+            fields["vocab"] = jnp.broadcast_to(ids, (len(tokens), size))
         if mask is None:
             return fields, jnp.float32(tokens.size)
         return {**fields, "mask": mask}, jnp.sum(mask, dtype=jnp.float32)
@@ -111,10 +119,14 @@ class CompressorLoss:
         else:
             (h, _), ahead = net.apply(params, tokens, mask, **options), None
         counted = jnp.ones(tokens.shape, bool) if mask is None else mask
+        targets = tokens
+        if "vocab" in rows:
+            kernel, targets, inside = _sampled(kernel, tokens, rows["vocab"][0])
+            counted &= inside
 
         def cross_entropy(states, weights):
             return objective.linear_cross_entropy(
-                states, kernel, tokens, weights, self.chunk, row_kernels(model)
+                states, kernel, targets, weights, self.chunk, row_kernels(model)
             )
 
         value, scores = cross_entropy(h, counted.astype(jnp.float32) / count)
@@ -140,6 +152,21 @@ class CompressorLoss:
             nll = objective.token_scores(ahead, kernel, tokens, self.chunk).nll
             sums["predicted_nll"] = jnp.sum(jnp.where(rows["counted"], nll, 0.0))
         return sums
+
+
+def _sampled(
+    kernel: Float[Array, "D V"], tokens: Int[Array, "B L"], ids: Int[Array, " S"]
+) -> tuple[Float[Array, "D S"], Int[Array, "B L"], Bool[Array, "B L"]]:
+    """(the columns of `ids`, the tokens' places among them, whether they are among them)."""
+    columns = kernel.at[:, ids].get(indices_are_sorted=True, unique_indices=True)
+    place = (
+        jnp.full(kernel.shape[1], -1, jnp.int32)
+        .at[ids]
+        .set(jnp.arange(len(ids), dtype=jnp.int32), indices_are_sorted=True, unique_indices=True)[
+            tokens
+        ]
+    )
+    return columns, jnp.maximum(place, 0), place >= 0
 
 
 @dataclasses.dataclass(frozen=True)

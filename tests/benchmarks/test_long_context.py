@@ -71,3 +71,16 @@ def test_what_cannot_be_timed_is_one_line(arguments, says, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
+
+
+def test_a_token_folder_serves_some_of_its_corpora(monkeypatch, tmp_path):
+    """Its tokenizer was trained on all of them, and fewer would be another one."""
+    folder = str(tmp_path / "tokens")
+    args = long_context._parser().parse_args(
+        ["--workdir", str(tmp_path), "--tokens-folder", folder, "--corpora", "wiki"]
+    )
+    e = long_context._experiment(
+        long_context._config_file(), "plain", 1024, long_context.FULL, args
+    )
+    assert list(e.data.domains) == ["wiki"] and e.data.tokens == folder
+    assert e.tokenizer.folder == str(tmp_path / "tokens" / "tokenizer")

@@ -129,6 +129,18 @@ def test_a_beginning_is_judged_alone(run, bank, text, tmp_path):
     refused(run("route", "--bank", bank, "--max-windows", "-1", text), "--max-windows")
 
 
+def test_an_end_is_judged_alone(run, bank, text, tmp_path):
+    (tmp_path / "end").write_bytes(text_form(TEXT).encode()[-16:])
+    said = lambda *more: json.loads(run("route", "--bank", bank, "--json", *more)[1]) | {"file": ""}
+    alone = said(tmp_path / "end")
+    assert alone["windows"] == 1
+    assert said("--last-tokens", 16, text) == alone != said(text)
+    assert said("--last-tokens", 16, "--exact", text) == alone
+    for more in (("--max-windows", 2), ("--stop", 0.9), ("--explain",)):
+        refused(run("route", "--bank", bank, "--last-tokens", 9, *more, text), "leave out", more[0])
+    refused(run("route", "--bank", bank, "--last-tokens", -1, text), "--last-tokens")
+
+
 @pytest.mark.parametrize(
     ("old", "new"), [("--head", "--max-windows"), ("--keep", "--min-candidates")]
 )

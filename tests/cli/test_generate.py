@@ -98,11 +98,52 @@ def test_unknown_text_and_a_long_prompt_are_said(run, bank):
     assert err == "cr-jax: no expert knows it: residual too high; seed speaks\n"
     assert run("--bank", bank, *CALL, "--json", ODD)[2] == ""
     long = tiny_lms.letters(0, 300)
-    err = run("--bank", bank, *CALL, "--context", 64, long)[2]
+    err = run("--bank", bank, *CALL, "--positions", 64, long)[2]
     assert err == (
         "cr-jax: the prompt's first 268 of 300 tokens are not seen: a model sees at most 64 "
-        "positions (--context)\n"
+        "positions (--positions)\n"
     )
+
+
+def test_a_context_of_any_length_is_kept_and_asked_again(run, bank, tmp_path):
+    book = tmp_path / "book.txt"
+    book.write_text(tiny_lms.letters(0, 500) + "!!vault=QZ-77!!" + tiny_lms.letters(1, 500))
+    flags = ("--bank", bank, "--max-tokens", 9, "--temperature", 0, "--positions", 192)
+    ask = (*flags, "--memory", "latents", "--latents-as", "int8")
+    status, out, err = run(*ask, "--context", book, "--keep-memory", tmp_path / "m", "!!vault=")
+    options = cr_jax.GenerateOptions(
+        max_tokens=9,
+        temperature=0,
+        positions=192,
+        memory=cr_jax.MemoryOptions("latents", dtype="int8"),
+    )
+    want = cr_jax.generate(tiny_lms.bank(), "!!vault=", options, context=book)
+    assert (status, out) == (0, "".join(p.text for p in want) + "\n")
+    assert f"cr-jax: memory: {want.memory}\n" in err and "bytes" in err
+    again = run(*ask, "--context", tmp_path / "m", "--json", "!!vault=")
+    assert json.loads(again[1])["memory"] == want.memory.to_json() and again[0] == 0
+    # without a memory its end is seen
+    plain = run(*flags, "--context", book, "!!vault=")
+    assert plain[0] == 0 and "tokens are not seen" in plain[2] and "memory" not in plain[2]
+
+
+def test_what_a_memory_cannot_be_is_one_line(run, bank, tmp_path):
+    book, other = tmp_path / "book.txt", tmp_path / "other"
+    book.write_text(tiny_lms.letters(0, 500) + tiny_lms.letters(1, 500))
+    ask = ("--positions", 192, "--max-tokens", 1, "--memory", "latents")
+    kept = tmp_path / "m"
+    assert run("--bank", bank, *ask, "--context", book, "--keep-memory", kept, "abc")[0] == 0
+    tiny_lms.on_disk(other, tiny_lms.bank(experts=("e1",)).select(["e1"]))
+    refused(run("--bank", other, *ask, "--context", kept, "a"), "'e0', which the bank has no more")
+    refused(run("--bank", bank, *ask, "a"), "--context")
+    refused(run("--bank", bank, "--keep-memory", kept, "--context", book, "a"), "--memory")
+    refused(run("--bank", bank, *ask, "--context", tmp_path / "nowhere", "a"), "nowhere")
+    refused(run("--bank", bank, *ask, "--context", book, "--span", 5, "a"), "does not divide")
+    refused(run("--bank", bank, *ask, "--context", book, "--pages", 0, "a"), "--pages 0")
+    refused(run("--bank", bank, *ask, "--context", kept, "--memory", "ids", "a"), "keeps latents")
+    data = next(kept.glob("*.safetensors"))
+    data.write_bytes(data.read_bytes()[:-3])
+    refused(run("--bank", bank, *ask, "--context", kept, "a"), "changed or cut short")
 
 
 @pytest.fixture
@@ -165,7 +206,7 @@ def test_a_model_cannot_steer_a_terminal(bank, monkeypatch):
         (("--mix", 2, "--expert", "e0"), ("--mix 2",)),
         (("--stop", ""), ("a stop is a text",)),
         (("--expert", "nobody"), ("nobody", "e0, e1")),
-        (("--context", 3), ("--context 3",)),
+        (("--positions", 3), ("--positions 3",)),
     ],
 )
 def test_bad_flags_are_one_line(run, bank, flags, words):

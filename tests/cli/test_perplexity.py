@@ -12,7 +12,7 @@ from cr_jax.cli import main
 from cr_jax.scoring.batching import BatchSizes
 
 TEXT = tiny_lms.letters(0, 200) + tiny_lms.letters(1, 300)
-CALL = ("--prefix", 16, "--every", 16, "--memory", 32, "--window", 64)
+CALL = ("--prefix", 16, "--every", 16, "--judged", 32, "--window", 64)
 FINE = cr_jax.PerplexityOptions(16, 16, 32, window=64)
 
 
@@ -60,6 +60,16 @@ def test_the_table_has_all_that_was_compared(run, bank, text):
     assert head.split() == ["bits/byte", "perplexity"]
     assert [row.split()[0] for row in rows] == list(found.nats)
     assert rows[-1].split()[1] == f"{found.bits_per_byte(found.experts['e0']):.4f}"
+
+
+def test_a_memory_says_what_it_takes(run, bank, text):
+    call = ("--bank", bank, "--window", 128, "--memory", "latents", "--span", 8, text)
+    status, out, err = run(*call)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[1].startswith("  memory: latents in bfloat16, 500 tokens in 32 windows")
+    assert json.loads(run("--json", *call)[1])["memory"]["windows"] == 32
+    status, out, err = run("--bank", bank, "--window", 128, "--memory", "ids", "--span", 9, text)
+    assert (status, out) == (2, "") and "span=9 does not divide" in err
 
 
 def test_bad_files_cost_a_line_each(run, bank, text, tmp_path):

@@ -185,7 +185,7 @@ def test_a_mixture_names_its_heaviest_expert(bank):
 
 def test_a_prompt_beyond_the_context_is_seen_by_its_end(bank):
     prompt = tiny_lms.letters(0, 500)
-    options = GenerateOptions(max_tokens=70, temperature=0, context=128, every=0)
+    options = GenerateOptions(max_tokens=70, temperature=0, positions=128, every=0)
     found = cr_jax.generate(bank, prompt, options)
     assert (found.prompt_tokens, found.unseen) == (500, 436)
     said = "".join(p.text for p in found)
@@ -200,10 +200,10 @@ def test_the_context_is_the_window_of_training_unless_another_is_asked_for(bank)
 
     def said(bank, **more):
         found = cr_jax.generate(bank, prompt, GenerateOptions(**options, **more))
-        return "".join(p.text for p in found), found.context, found.unseen
+        return "".join(p.text for p in found), found.positions, found.unseen
 
-    assert said(told_bank) == said(bank, context=128) and said(told_bank)[1:] == (128, 436)
-    assert said(told_bank, context=512) == said(bank) and said(bank)[1] == 512
+    assert said(told_bank) == said(bank, positions=128) and said(told_bank)[1:] == (128, 436)
+    assert said(told_bank, positions=512) == said(bank) and said(bank)[1] == 512
     short = bank.with_lms(dataclasses.replace(told, window=7), {"e0": bank.expert("e0").lm})
     assert said(short)[1] == 64  # the least that a cache has
 
@@ -251,7 +251,7 @@ def test_models_are_read_from_disk_when_they_are_to_speak(bank, tmp_path, monkey
         (dict(every=-1), ("every=-1",)),
         (dict(mix=0), ("mix=0",)),
         (dict(mix=2, expert="e0"), ("mix=2", "leave out")),
-        (dict(context=8), ("context=8",)),
+        (dict(positions=8), ("positions=8",)),
         (dict(switch=1.0), ("switch=1.0",)),
         (dict(stop=("a", "")), ("a stop is a text",)),
     ],

@@ -14,7 +14,7 @@ from cr_jax.bank import LanguageModels, store_lms
 from cr_jax.scoring.batching import BatchSizes
 
 TEXT = tiny_lms.letters(0, 200) + tiny_lms.letters(1, 300)
-FINE = PerplexityOptions(prefix=16, every=16, memory=32, window=64)
+FINE = PerplexityOptions(prefix=16, every=16, judged=32, window=64)
 
 
 @pytest.fixture(scope="module")
@@ -169,5 +169,5 @@ def test_what_cannot_be_is_one_line(bank):
     refuses(lambda: cr_jax.perplexity(bank, ""), "empty")
     refuses(lambda: cr_jax.perplexity(bank.changed(lm=None), "abc"), "no language models")
     refuses(lambda: cr_jax.perplexity(bank.select([]), "abc"), "only its seed")
-    for bad, word in ((dict(prefix=0), "prefix=0"), (dict(memory=-1), "memory=-1")):
+    for bad, word in ((dict(prefix=0), "prefix=0"), (dict(judged=-1), "judged=-1")):
         refuses(lambda bad=bad: PerplexityOptions(**bad), word)

@@ -304,7 +304,7 @@ def test_random_parts_hold_every_document_once():
 
 
 def test_of_each_domain_the_best_try_on_valid_becomes_the_expert(tmp_path):
-    tries = {"still": BranchConfig(rate=0.0), "full": BranchConfig()}
+    tries = {"still": BranchConfig(rate=0.0), "full": BranchConfig(batch=8)}
     e = experiment(tries=tries, looks=2, keep_best=False, arms=("dense",))
     e = dataclasses.replace(e, modular=dataclasses.replace(e.modular, branch_tokens=8 * 8 * W))
     seed_only = dataclasses.replace(e, modular=dataclasses.replace(e.modular, tries={}, arms=()))
@@ -321,23 +321,25 @@ def test_of_each_domain_the_best_try_on_valid_becomes_the_expert(tmp_path):
     assert sum(found.notes["dense"]["train_tokens"].values()) == sum(note["train_tokens"].values())
 
 
-def test_another_try_is_chosen_for_another_domain():
-    def finished(losses, tokens, weight):
-        note = {
-            "train_tokens": dict.fromkeys(losses, tokens),
-            "train_flops": 10.0 * tokens * len(losses),
-            "best": {n: {"valid_nll": loss} for n, loss in losses.items()},
-            "seconds": 1.0,
-            "parameters": 7,
-        }
-        return recipe.Finished(TINY, dict.fromkeys(losses, weight), note)
+def test_a_try_may_have_a_batch_of_its_own():
+    e = experiment(tries={"few": BranchConfig(batch=2), "usual": BranchConfig()})
+    made = Recipe(e, text(), recipe.sized(TINY, tiny_corpora.TOKENIZER), lambda *_: {})
+    assert [made.branches(None, t).batch for t in ("few", "usual", "")] == [2, 8, 8]
 
-    found = recipe.chosen(
-        {"a": finished({"x": 1.0, "y": 2.0}, 5, "a"), "b": finished({"x": 1.5, "y": 1.0}, 20, "b")}
-    )
-    assert found.params == {"x": "a", "y": "b"} and found.note["chosen"] == {"x": "a", "y": "b"}
-    assert found.note["train_tokens"] == {"x": 5, "y": 20} and found.note["search_tokens"] == 50
-    assert found.note["train_flops"] == 250.0
+
+def test_experts_may_lean_on_each_other_and_valid_says_how_far(whole, folder):
+    e, plain = whole
+    leaning = dataclasses.replace(e, modular=dataclasses.replace(e.modular, averages=(0.5, 1.0)))
+    found = train_all(leaning, text(), folder)
+    choices = found.notes["branches"]["averages"]
+    assert set(choices) == set(NAMES)
+    for name, choice in choices.items():
+        assert choice["valid_nll"] <= choice["own_nll"]
+        assert tiny_run.same(found.experts[name], plain.experts[name]) == (not choice["share"])
+    # A run that goes on has the same experts without measuring again.
+    again = train_all(leaning, text(), folder)
+    assert again.notes["branches"] == found.notes["branches"]
+    assert all(tiny_run.same(again.experts[n], found.experts[n]) for n in NAMES)
 
 
 def test_a_kind_with_compressed_positions_trains_like_any_other(tmp_path):

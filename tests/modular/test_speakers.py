@@ -89,6 +89,28 @@ def test_a_full_cache_goes_on_with_its_last_half():
     assert said == tiny_lms.greedy(CONFIG, params, now[-32:], 1)
 
 
+def test_pages_stand_before_what_is_seen_of_a_text():
+    text, pages = (DRAW.integers(0, 29, n).astype(np.int32) for n in (200, 20))
+    two = speakers([text, text], context=128)
+    two.put_before([pages, pages[:0]])
+    two.give(np.array([[3], [3]]))
+    assert two.dropped.tolist() == [200 - (128 - 20) // 2, 200 - 64]
+    params = tiny_lms.one(PARAMS, 3)
+    said = [list(s) for s in two.speak(8)]
+    seen = [*pages, *text[-54:]]
+    assert said[0] == tiny_lms.greedy(CONFIG, params, seen, 8)
+    assert said[1] == tiny_lms.greedy(CONFIG, params, text[-64:], 8)
+    # other pages: only that text is read again, with what it has said
+    two.put_before([pages[:5], pages[:0]])
+    now = two.texts[0]
+    assert list(two.speak(4)[0]) == tiny_lms.greedy(
+        CONFIG, params, [*pages[:5], *now[two.dropped[0] :]], 4
+    )
+    assert two.dropped[1] == 200 - 64
+    with pytest.raises(UserError, match="65 tokens of pages"):
+        two.put_before([np.zeros(65, np.int32), pages])
+
+
 def test_drawn_tokens_are_the_same_in_any_batch_and_any_chunks():
     rule = decode.Rule()
     many = speakers(drawn=sampling(top_p=0.9), rule=rule)

@@ -298,6 +298,8 @@ def test_a_cascade_reads_a_beginning_and_refuses_batches_of_no_size():
     )
     assert found == cut.route(TEXT[: 3 * TINY.window], sizes=BatchSizes(windows=2))
     assert [len(block) for block in seen] == [2, 1]
+    last = cut.route(TEXT, options=RouteOptions(last_tokens=TINY.window))
+    assert last == cut.route(TEXT[-TINY.window :]) and last.windows == 1
     for call in (
         lambda: cut.route(TEXT, sizes=BatchSizes(windows=0)),
         lambda: cut.route_windows(spread(), sizes=BatchSizes(experts=0)),

@@ -60,6 +60,9 @@ def test_the_nats_are_those_of_the_bank_s_own_rule(bank, found):
 
 
 def test_a_beginning_is_all_that_is_explained(bank):
+    tiny_bank.refuses(
+        lambda: explain(bank, TEXT, options=RouteOptions(last_tokens=9)), "last_tokens"
+    )
     found = explain(bank, TEXT, options=RouteOptions(max_windows=2))
     assert found.route == router.route(bank, TEXT, RouteOptions(max_windows=2, tra="all"))
     assert found.complete and found.route.windows == found.windows == 2

@@ -84,7 +84,9 @@ def test_the_screen_agrees_with_exact_routing_and_saves_experts(bank):
     assert found[20].reason == BLANK and found[21].reason == REPEATED
 
 
-@pytest.mark.parametrize("options", [RouteOptions(), RouteOptions(0.2, 3, tra="nearest")])
+@pytest.mark.parametrize(
+    "options", [RouteOptions(), RouteOptions(0.2, 3, tra="nearest"), RouteOptions(last_tokens=20)]
+)
 def test_exact_routing_of_many_is_routing_of_each(bank, options):
     found = route_many(bank, TEXTS, options, SIZES, exact=True)
     for ours, text in zip(found, TEXTS, strict=True):

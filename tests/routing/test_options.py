@@ -15,6 +15,9 @@ from cr_jax.routing.options import RouteOptions
         ({"max_windows": True}, "max_windows=True"),
         ({"stop": 1.0}, "stop is the confidence"),
         ({"stop": -0.1}, "stop is the confidence"),
+        ({"last_tokens": -1}, "last_tokens=-1"),
+        ({"last_tokens": 9, "max_windows": 3}, "leave out max_windows"),
+        ({"last_tokens": 9, "stop": 0.9}, "leave out max_windows and stop"),
     ],
 )
 def test_options_that_cannot_be_are_one_line(bad, said):

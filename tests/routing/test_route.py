@@ -76,6 +76,23 @@ def test_a_document_is_the_sum_of_its_windows():
     assert whole.nearest == min(whole.residuals, key=whole.residuals.get)
 
 
+def test_the_last_tokens_are_judged_whatever_stands_before_them():
+    bank, last = trained_bank(), RouteOptions(tra="all", last_tokens=32)
+    draw = np.random.default_rng(0)
+    before, asked = ("".join(map(chr, draw.integers(a, a + 10, 37))) for a in (113, 97))
+    prompt = before * 2 + asked
+    assert router.route(bank, prompt).nearest == "e1"
+    found = router.route(bank, prompt, last, BatchSizes(windows=2))
+    assert found.nearest == "e0" and (found.windows, found.tokens) == (2, 32)
+    # As the same tokens alone, also from windows that began earlier; a short text is all of it.
+    tiny_bank.same_route(found, router.route(bank, asked[-32:], RouteOptions(tra="all")))
+    cut = windows_of(BYTES.encode(prompt), TINY.window, BYTES.pad_id)
+    tiny_bank.same_route(found, router.route(bank, cut, last, BatchSizes(windows=1)))
+    short = router.route(bank, "abc", last)
+    assert short.residuals == router.route(bank, "abc").residuals and short.tokens == 3
+    tiny_bank.refuses(lambda: router.route(bank, "", last), "empty")
+
+
 @pytest.mark.parametrize("rule", [Scoring(predicted=True), Scoring(parts=4, hidden=2)], ids=str)
 def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule):
     model = dataclasses.replace(TINY, predictive=rule.predicted)

@@ -13,7 +13,7 @@ from tiny_model import prefix_mask, small, windows
 from cr_jax import models
 from cr_jax.config import OptimizerConfig, TrainConfig
 from cr_jax.training import step as step_room
-from cr_jax.training.draws import draw_for
+from cr_jax.training.draws import draw_for, draw_ids
 from cr_jax.training.losses import CompressorLoss
 
 MODEL = small(tie_embeddings=True)
@@ -173,3 +173,78 @@ def test_hidden_tokens_are_drawn_between_the_two_shares():
     some = hidden.any(-1)
     assert 0.4 < some.mean() < 0.6
     assert 0.35 < hidden[some].mean() < 0.47
+
+
+def test_the_ids_of_a_step_are_those_of_the_batch_and_others_at_random():
+    tokens = jnp.asarray([[3, 3, 7], [11, 7, 3]])
+    drawn = [
+        np.asarray(draw_ids(tokens, 29, size, jax.random.key(key)))
+        for size, key in ((8, 0), (8, 1))
+    ]
+    for ids in drawn:
+        assert len(set(ids)) == 8 and np.array_equal(ids, np.sort(ids))
+        assert {3, 7, 11} <= set(ids) and ids.min() >= 0 and ids.max() < 29
+    assert set(drawn[0]) != set(drawn[1])
+    assert set(np.asarray(draw_ids(tokens, 29, 2, jax.random.key(0)))) < {3, 7, 11}
+
+
+def sampled(size, key=0):
+    """(loss, sums, gradients, ids) of one batch."""
+    loss = CompressorLoss(MODEL, dataclasses.replace(TRAIN, vocab_sample=size))
+    params = start().params
+
+    @jax.jit
+    def values(params):
+        rows, count = loss.rows(batch(), jax.random.key(key), None)
+        value, sums = loss(params, rows, count)
+        return value, (sums, rows.get("vocab"))
+
+    (value, (sums, ids)), slope = jax.value_and_grad(values, has_aux=True)(params)
+    return value, sums, slope, ids
+
+
+def test_a_softmax_over_all_ids_is_the_plain_one():
+    value, sums, slope, _ = sampled(0)
+    whole, whole_sums, whole_slope, ids = sampled(MODEL.vocab_size)
+    assert np.array_equal(ids[0], np.arange(29))
+    np.testing.assert_allclose(whole, value, rtol=1e-6)
+    assert int(whole_sums["correct"]) == int(sums["correct"])
+    assert distance(whole_slope, slope) < 1e-5
+
+
+def test_a_sampled_softmax_is_over_its_ids_and_moves_no_other():
+    tokens = np.minimum(batch()["tokens"], 9)  # ten different ids at most
+    loss = CompressorLoss(MODEL, dataclasses.replace(TRAIN, vocab_sample=16))
+    untied = dataclasses.replace(MODEL, tie_embeddings=False)
+    params = jax.jit(lambda key: models.init(untied, key))(jax.random.key(0))
+    loss = dataclasses.replace(loss, model=untied)
+    rows, count = loss.rows({"tokens": jnp.asarray(tokens)}, jax.random.key(3), None)
+    ids = np.asarray(rows["vocab"][0])
+
+    @jax.jit
+    def plain(params):
+        h, _ = models.Autoencoder(untied).apply(params, jnp.asarray(tokens))
+        logits = (h @ models.head(untied, params))[..., ids]
+        own = jnp.searchsorted(ids, tokens)
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), own[..., None], -1))
+
+    slope = jax.jit(jax.grad(lambda p: loss(p, rows, count)[0]))(params)
+    assert float(loss(params, rows, count)[0]) == pytest.approx(float(plain(params)), rel=1e-5)
+    moved = np.abs(np.asarray(models.head(untied, slope))).max(0) > 0
+    assert np.array_equal(np.flatnonzero(moved), ids)
+    everything = jax.jit(jax.grad(plain))(params)
+    assert distance(slope, everything) < 1e-5
+
+
+def test_a_batch_with_more_ids_than_the_softmax_leaves_their_tokens_out():
+    _, sums, _, ids = sampled(4)
+    tokens = np.asarray(batch()["tokens"])
+    assert int(sums["tokens"]) == np.isin(tokens, np.asarray(ids[0])).sum() < tokens.size
+
+
+def test_micro_batches_share_the_ids_of_the_batch():
+    few = dataclasses.replace(TRAIN, vocab_sample=24)
+    once, sums = run(3, train=few)
+    twice, sums_2 = run(3, train=dataclasses.replace(few, accumulate=2))
+    assert sums_2 == pytest.approx(sums, rel=1e-4)
+    assert distance(once.params, twice.params) < 1e-4

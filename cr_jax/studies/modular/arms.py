@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cr_jax.modular import candidates, schedule
+from cr_jax.studies.modular import careful
 from cr_jax.studies.modular.nats import DomainNats
 
 
@@ -19,7 +20,8 @@ from cr_jax.studies.modular.nats import DomainNats
 class Plan:
     """prefix: tokens that decide; every: tokens between decisions; often: likewise, of who follows
     a text that changes; switch: the prior of another expert at each token; most: candidates at
-    most; margins: prefix -> nats/token by which bigram models leave an expert out."""
+    most; margins: prefix -> nats/token by which bigram models leave an expert out; rules: evidence
+    ("experts", "joint") -> prefix -> what is expected of each expert (`careful.fit`)."""
 
     prefix: int
     every: int = 64
@@ -27,6 +29,7 @@ class Plan:
     switch: float = 0.01
     most: int = 4
     margins: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    rules: Mapping[str, Mapping[int, careful.Rule]] = dataclasses.field(default_factory=dict)
 
 
 Tokens = Float[np.ndarray, "N L"]
@@ -83,6 +86,12 @@ def by_candidates(d: DomainNats, plan: Plan) -> Int[np.ndarray, " N"] | None:
     kept = kept_by_bigrams(d, plan).kept
     evidence = candidates.among(d.experts, kept)
     return _place(schedule.by_prefix(evidence, d.mask, plan.prefix), plan)
+
+
+def by_expectation(evidence: str, d: DomainNats, plan: Plan) -> Int[np.ndarray, " N"] | None:
+    """The fewest expected nats, over whose text the prefix may be."""
+    rule = plan.rules.get(evidence, {}).get(plan.prefix)
+    return None if rule is None else careful.chosen(d, plan.prefix, rule)
 
 
 def kept_by_bigrams(d: DomainNats, plan: Plan) -> candidates.Candidates:
@@ -171,6 +180,8 @@ ARMS: tuple[Arm, ...] = (
     Arm("label_noise", _of(label, "noise"), "noise"),
     Arm("label_encoder", _of(label, "code_length"), "compressors"),
     top1("top1", _of(by_nats, "experts")),
+    top1("top1_expected", _of(by_expectation, "experts")),
+    top1("top1_joint", _of(by_expectation, "joint")),
     top1("top1_code_length", _of(by_nats, "code_length")),
     top1("top1_bigrams", _of(by_nats, "bigrams")),
     top1("top1_candidates", by_candidates),

@@ -8,6 +8,7 @@ import numpy as np
 from cr_jax.errors import UserError
 from cr_jax.studies import baselines
 from cr_jax.studies.interface import Section, Study
+from cr_jax.studies.modular import careful
 from cr_jax.studies.modular import models as run_models
 from cr_jax.studies.modular.arms import Plan, all_arms
 from cr_jax.studies.modular.documents import spoken_documents
@@ -16,7 +17,7 @@ from cr_jax.studies.modular.measure import Models, measure
 from cr_jax.studies.modular.splices import splices
 from cr_jax.studies.modular.table import PREFIXES, margins, scheduling, table
 
-WINDOWS, VALID, SPLICED = 256, 64, 128  # windows of a domain on test and valid, and of splices
+WINDOWS, VALID, SPLICED = 256, 128, 128  # windows of a domain on test and valid, and of splices
 MAIN = 64  # tokens of the prefix that the first table shows
 MIXED = "mixed"  # the unseen domain of documents that switch between kinds
 
@@ -56,6 +57,7 @@ def run(context: Any) -> dict:
         plan = dataclasses.replace(
             plan, margins=margins(on_valid, prefixes, plan.most, language_models.config)
         )
+    plan = dataclasses.replace(plan, rules=careful.fit([on_valid[n] for n in names], prefixes))
     facts, arms = run_models.facts(language_models), all_arms(scored.sets)
     domains = {n: nats[n] for n in names}
     tables = table(domains, plan, facts, prefixes, arms)
@@ -81,6 +83,7 @@ def run(context: Any) -> dict:
                 "often": plan.often,
                 "switch": plan.switch,
                 "most_candidates": plan.most,
+                "careful": careful.described(plan.rules),
                 "left_out": left_out,
                 "windows": {n: len(d.mask) for n, d in nats.items()},
                 "tokens": {n: int(d.mask.sum()) for n, d in nats.items()},

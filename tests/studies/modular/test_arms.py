@@ -6,11 +6,18 @@ import functools
 import numpy as np
 import pytest
 
+from cr_jax.modular.expected import Expectation
 from cr_jax.studies.modular.arms import ARMS, Plan, all_arms
+from cr_jax.studies.modular.careful import Rule
 from cr_jax.studies.modular.nats import DomainNats
 
 E, N, L, PREFIX = 4, 5, 24, 6
-PLAN = Plan(PREFIX, every=4, switch=0.05, most=2, margins={PREFIX: 0.3})
+COSTS = np.random.default_rng(9).uniform(1, 6, (E, E)).astype(np.float32)
+RULES = {
+    "experts": {PREFIX: Rule(Expectation(COSTS, 0.2), 0.0, 0.0, 1.0)},
+    "joint": {PREFIX: Rule(Expectation(COSTS, 0.2), 0.5, 1.0, 1.0)},
+}
+PLAN = Plan(PREFIX, every=4, switch=0.05, most=2, margins={PREFIX: 0.3}, rules=RULES)
 BY_NAME = {arm.name: arm for arm in all_arms(["partition_3"])}
 
 
@@ -132,6 +139,7 @@ def test_what_was_not_measured_has_no_row():
         *(
             "top1_candidates",
             "top1_rebuilding",
+            "top1_joint",
             "oracle_segment",
             "partition_3",
             "following_bigrams",

@@ -1,0 +1,272 @@
+"""Latents as memory: what comes back from a million tokens, what it buys, and what it takes.
+
+    python -m benchmarks.latent_memory --quick --out results/latent_memory_quick.json   # a CPU
+    python -m benchmarks.latent_memory --bank runs/BANK/bank --text 'jsonl:TEST#content' \\
+        --out results/latent_memory.json                                                # a GPU
+
+Recall: lines "The id of NAME is ID" with ids of 32 tokens are written over real text at several
+depths, the text is kept in a memory, and each is asked for with the line's beginning.  An id is
+*in the pages* when all its tokens stand in what a language model is given, *spoken* when the model
+says all of them, greedily.  ids: random ids, ordinary tokens in random order, hex digits, passages.
+Arms: nothing before the question; the last tokens (sliding); pages of latents in bfloat16, int8 and
+int4, with corrections and, `bare`, without; pages of stored ids by the same index.
+
+Bits/byte: of segments spread over long documents, each given pages and last tokens, by the language
+model of the expert that keeps most of the document.  Arms: the same, and two controls: the last
+tokens without pages in their place (half), and pages drawn at random.
+
+    recall             {depth: {arm: shares}} of the longest context
+    recall_by_tokens, recall_by_kind    the same by length and by what the id is made of
+    index_recall_at_4  of ids whose window is among the four best; indexes: of others, too
+    rebuilt            share of tokens, and of whole ids by kind, that latents give back uncorrected
+    bits_per_byte      {arm: {"state_bytes", "flops_per_token", "bpb"}}; `full_kv`: its state alone
+    tokens, time_per_token
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import memory_tasks as tasks
+from benchmarks import results
+from cr_jax.bank import ExpertBank, pretrained
+from cr_jax.errors import UserError
+from cr_jax.models import lm
+from cr_jax.modular import memory, paged
+from cr_jax.modular.language_models import BankLms
+from cr_jax.modular.memory_pages import Reader
+from cr_jax.modular.options import IDS, LATENTS, MemoryOptions
+from cr_jax.modular.score import token_nats
+from cr_jax.scoring.batching import BatchSizes
+from cr_jax.training import speed
+
+DTYPES = ("bfloat16", "int8", "int4")
+QUICK = dict(tokens=(4096, 8192), each=1, documents=2, segments=24, text=("samples/statutes@test",))
+FULL = dict(tokens=(1 << 14, 1 << 16, 1 << 18, 1 << 20), each=5, documents=8, segments=96, text=())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints rows as they come, rewrites --out after each part; returns the exit status."""
+    return results.answered("benchmarks.latent_memory", run, _parser().parse_args(argv), argv)
+
+
+def run(args, command: str) -> dict[str, Any]:
+    """All parts; what --out holds."""
+    size = QUICK if args.quick else FULL
+    specs = tuple(args.text) or size["text"]
+    if not specs:
+        raise UserError("give the text: --text SPEC, as of config.data (docs/data.md), or --quick")
+    bank = ExpertBank.load(args.bank or pretrained.folder(), lms=False)
+    lms = BankLms(bank)
+    setting = tasks.Setting(bank, lms, lms.positions(args.positions), BatchSizes.for_device())
+    options = MemoryOptions(LATENTS, pages=args.pages or size["pages"], span=args.span)
+    options.span_of(bank.model.window, setting.positions)
+    lengths = tuple(args.tokens) or size["tokens"]
+    found: dict[str, Any] = {
+        "bank": {"experts": list(bank.names), "window": bank.model.window, "lm": lms.config.window},
+        "positions": setting.positions,
+        "pages": options.pages,
+        "span": options.span_of(bank.model.window, setting.positions),
+        "text": list(specs),
+        "provenance": {
+            "command": command,
+            "commit": results.commit(),
+            "versions": results.versions(),
+            "device": jax.devices()[0].device_kind,
+        },
+    }
+    text = tasks.stream(bank, specs, max(lengths))
+    by_tokens = {}
+    for n in sorted(n for n in lengths if n <= len(text)):
+        part, last = _recall(setting, options, text[:n], args.each or size["each"], args.seed)
+        by_tokens[str(n)] = part.pop("arms")
+        found |= part | {"tokens": n, "recall_by_tokens": by_tokens}
+        _write(args.out, found)
+    if not by_tokens:
+        raise UserError(f"the text has {len(text):,} tokens: give more of it, or fewer --tokens")
+    documents = tasks.longest(bank, specs, size["documents"], min(lengths) // 2)
+    segments = args.segments or size["segments"]
+    found["bits_per_byte"] = _bits(setting, options, documents, segments)
+    found["documents"] = [len(d) for d in documents]
+    found["time_per_token"] = _times(setting, options, text[: found["tokens"]], last)
+    _write(args.out, found)
+    return found
+
+
+def _recall(setting: tasks.Setting, options, text, each: int, seed: int):
+    """(what one length gives, its memory in bfloat16)."""
+    bank, n = setting.bank, len(text)
+    ids, needles = tasks.hidden(bank, text, each, seed)
+    windows = tasks.windows(bank, ids)
+    kept = {"ids": memory.write(bank, windows, tasks.kind(options, IDS), setting.sizes)}
+    for dtype in DTYPES:
+        some = tasks.kind(options, LATENTS, dtype)
+        kept[f"latents_{dtype}"] = memory.write(bank, windows, some, setting.sizes)
+    place = tasks.speaker(setting, kept["latents_bfloat16"])
+    asked = tasks.questions(needles, ids, options.query)
+    indexes = tasks.index_recall(setting, kept["latents_bfloat16"], needles, asked)
+    arms, rebuilt = {}, {}
+    shown = tasks.Shown(setting, place, needles, ids)
+    arms["nothing"] = shown.spoken(None, recent=0)
+    arms["sliding"] = shown.spoken(None, recent=setting.positions)
+    for name, one in kept.items():
+        reader = Reader(bank, one, setting.sizes)
+        arms[name] = shown.spoken(reader.attended(asked, *tasks.spans(setting, options)))
+        if one.codes is not None:
+            bare = tasks.bare(one)
+            loose = Reader(bank, bare, setting.sizes)
+            pages = loose.attended(asked, *tasks.spans(setting, options))
+            arms[f"{name}_bare"] = shown.spoken(pages)
+            rebuilt[name] = tasks.rebuilt(loose, needles, ids)
+    summed = {name: tasks.shares(rows) for name, rows in arms.items()}
+    for name, row in summed.items():
+        print(f"{n:>9,} tokens  {name:24} {row}", flush=True)
+    print(f"{n:>9,} tokens  index at 4: {indexes}", flush=True)
+    by = lambda key: {
+        str(value): {
+            name: tasks.shares([r for r, x in zip(rows, needles, strict=True) if key(x) == value])
+            for name, rows in arms.items()
+        }
+        for value in sorted({key(x) for x in needles})
+    }
+    return {
+        "arms": summed,
+        "recall": by(lambda x: x.depth),
+        "recall_by_kind": by(lambda x: x.kind),
+        "index_recall_at_4": indexes["rare tokens and pairs"],
+        "indexes": indexes,
+        "needles": len(needles),
+        "rebuilt": rebuilt,
+        "memory": {name: one.to_json() for name, one in kept.items()},
+    }, kept["latents_bfloat16"]
+
+
+def _bits(setting: tasks.Setting, options, documents, segments: int) -> dict[str, Any]:
+    """Arm -> bits/byte of segments of long documents, with state and work."""
+    positions, bank = setting.positions, setting.bank
+    segment = paged.segment_of(positions)
+    span, pages = tasks.spans(setting, options)[0], options.pages
+    sums: dict[str, float] = {}
+    states: dict[str, list[int]] = {}
+    total = 0
+    for document in documents:
+        windows = tasks.windows(bank, document)
+        kept = {"ids": memory.write(bank, windows, tasks.kind(options, IDS), setting.sizes)}
+        for dtype in DTYPES:
+            some = tasks.kind(options, LATENTS, dtype)
+            kept[f"latents_{dtype}"] = memory.write(bank, windows, some, setting.sizes)
+        place = tasks.speaker(setting, kept["latents_bfloat16"])
+        starts = np.linspace(positions, len(document) - segment, segments).astype(int)
+        rows = lambda reader, at=starts, ids=document: paged.contexts(
+            ids, reader, options, positions, starts=at
+        )
+        recent, own = rows(None)
+        read = {
+            "nothing": (recent[:, -segment:], own[:, -segment:]),
+            "half": (recent[:, span * pages :], own[:, span * pages :]),
+            "sliding": (recent, own),
+            "random_pages": rows(tasks.Anywhere(bank, kept["ids"], setting.sizes)),
+        }
+        read |= {name: rows(Reader(bank, one, setting.sizes)) for name, one in kept.items()}
+        for name, (tokens, at) in read.items():
+            params = setting.lms.stack(np.array([place]))
+            batch = setting.sizes.rows(len(tokens))
+            nats = token_nats(setting.lms.config, params, tokens, setting.sizes.tokens, batch)
+            sums[name] = sums.get(name, 0.0) + float(nats[0][at].sum(dtype=np.float64))
+            raw = {"half": positions - span * pages, "sliding": positions, "nothing": 0}
+            size = kept[name].nbytes if name in kept else 2 * raw.get(name, 0)
+            states.setdefault(name, []).append(size)
+        total += int(bank.tokenizer.token_bytes[recent[own]].sum())
+    per_position = lm.cache_bytes(setting.lms.config, positions) / positions
+    found = {
+        name: {
+            "state_bytes": int(np.mean(states[name])),
+            "flops_per_token": _flops(setting, options, name),
+            "bpb": nats / np.log(2) / total,
+        }
+        for name, nats in sums.items()
+    }
+    full = int(per_position * np.mean([len(d) for d in documents]))
+    found["full_kv"] = {"state_bytes": full, "flops_per_token": None, "bpb": None}
+    for name, row in found.items():
+        print(f"bits/byte {name:20} {row}", flush=True)
+    return found
+
+
+def _flops(setting: tasks.Setting, options, arm: str) -> float:
+    """Operations per scored token: the language model reads its positions once a segment; latents
+    are written once and rebuilt for each segment's pages."""
+    positions, config = setting.positions, setting.lms.config
+    segment, span = paged.segment_of(positions), tasks.spans(setting, options)[0]
+    read = {"nothing": segment, "half": positions - span * options.pages}.get(arm, positions)
+    work = lm.forward_flops(config, read) * read / segment
+    if not arm.startswith("latents"):
+        return work
+    model = setting.bank.model
+    parts = speed.forward_flops(model)
+    decoder = parts["decoder"] + parts["vocabulary"] + parts["bottleneck"] / 2
+    encoder = parts["encoder"] + parts["bottleneck"] / 2
+    experts = min(len(setting.bank.names), memory.CANDIDATES)
+    routed = experts * (parts["encoder"] + parts.get("prediction", 0.0))
+    written = (routed + encoder + decoder) / model.window
+    return work + written + options.pages * decoder / segment
+
+
+def _times(setting: tasks.Setting, options, text, kept) -> dict[str, float]:
+    """Seconds per token, each without the first call that compiles."""
+    bank, window = setting.bank, setting.bank.model.window
+    some = tasks.windows(bank, text[: 256 * window])
+    took = {}
+    for name, kind in (("write_latents", LATENTS), ("write_ids", IDS)):
+        memory.write(bank, some, tasks.kind(options, kind), setting.sizes)
+        start = time.perf_counter()
+        memory.write(bank, some, tasks.kind(options, kind), setting.sizes)
+        took[name] = (time.perf_counter() - start) / int(some.mask.sum())
+    reader, query = Reader(bank, kept, setting.sizes), [text[-options.query :]]
+    for name, call in (
+        ("search", lambda: reader.best(query, pages=options.pages)),
+        ("search_and_rebuild", lambda: reader.attended(query, *tasks.spans(setting, options))),
+    ):
+        call()
+        each = []
+        for _ in range(5):
+            start = time.perf_counter()
+            call()
+            each.append(time.perf_counter() - start)
+        took[name] = float(np.median(each)) / paged.segment_of(setting.positions)
+    print("seconds per token", {k: float(f"{v:.3g}") for k, v in took.items()}, flush=True)
+    return took
+
+
+def _write(path: str, found: dict[str, Any]) -> None:
+    if path:
+        results.write(path, json.dumps(found, indent=1) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    numbers = lambda text: tuple(int(x) for x in text.split(",") if x)
+    p.add_argument("--bank", default="", help="a bank with language models; by default the shipped")
+    p.add_argument("--quick", action="store_true", help="sample texts and short contexts")
+    p.add_argument("--text", action="append", default=[], help="source spec; repeatable")
+    p.add_argument("--tokens", type=numbers, default=(), help="lengths of contexts")
+    p.add_argument("--each", type=int, default=0, help="ids of each kind at each depth")
+    p.add_argument("--segments", type=int, default=0, help="of each document that are scored")
+    p.add_argument("--positions", type=int, default=0, help="of the model; 0: of its training")
+    p.add_argument("--pages", type=int, default=0, help="4; with --quick 2")
+    p.add_argument("--span", type=int, default=0, help="tokens of a page; 0: what half fits")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", default="", help="write the result as JSON")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())

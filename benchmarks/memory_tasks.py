@@ -1,0 +1,290 @@
+"""Parts of `benchmarks.latent_memory`: text, hidden ids and their questions, controls."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cr_jax.bank import ExpertBank
+from cr_jax.data.sources import documents
+from cr_jax.data.text_form import formed
+from cr_jax.data.windows import Windows, windows_of
+from cr_jax.errors import UserError
+from cr_jax.modular import decode, memory_index
+from cr_jax.modular.generate import sampling
+from cr_jax.modular.language_models import BankLms
+from cr_jax.modular.memory import Memory
+from cr_jax.modular.memory_pages import Reader
+from cr_jax.modular.options import GenerateOptions, MemoryOptions
+from cr_jax.modular.speakers import Speakers
+from cr_jax.routing.latents import encode
+from cr_jax.scoring.batching import BatchSizes
+
+ID = 32  # tokens
+DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+KINDS = ("random", "ordinary", "hex", "passage")
+SYLLABLES = "ba be bor dal dun fen gar hil jor kel lam mir nor pel quin ros sel tam ul vor wen zar"
+
+
+class Setting(NamedTuple):
+    bank: ExpertBank
+    lms: BankLms
+    positions: int
+    sizes: BatchSizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Needle:
+    """A line that was hidden.  start: of the line, answer: of the id, tokens from the beginning."""
+
+    kind: str
+    depth: float
+    start: int
+    line: np.ndarray
+    id: np.ndarray
+
+    @property
+    def answer(self) -> int:
+        return self.start + len(self.line)
+
+
+def stream(bank: ExpertBank, specs: Sequence[str], most: int) -> np.ndarray:
+    """Ids of documents of all sources in turn, an end behind each; at most so many."""
+    parts, count = [], 0
+    for ids in _in_turn(bank, specs):
+        parts += [ids, np.array([bank.tokenizer.end_id])]
+        count += len(ids) + 1
+        if count >= most:
+            break
+    if not parts:
+        raise UserError("the text is empty: give other sources")
+    return np.concatenate(parts).astype(np.int32)[:most]
+
+
+def longest(bank: ExpertBank, specs: Sequence[str], count: int, least: int) -> list[np.ndarray]:
+    """The longest of the first 2,000 documents, or all of them as one where none has `least`."""
+    found = list(itertools.islice(_in_turn(bank, specs), 2000))
+    long = sorted((d for d in found if len(d) >= least), key=len)[::-1][:count]
+    return [d[: 1 << 17] for d in long] or [np.concatenate(found)[: 1 << 17]]
+
+
+def _in_turn(bank: ExpertBank, specs: Sequence[str]) -> Iterator[np.ndarray]:
+    readers = [documents(spec) for spec in specs]
+    while readers:
+        for reader in list(readers):
+            document = next(reader, None)
+            if document is None:
+                readers.remove(reader)
+                continue
+            text = "".join(formed([document.text], bank.text_form))
+            yield np.asarray(bank.tokenizer.encode(text), np.int32)
+
+
+def windows(bank: ExpertBank, ids: np.ndarray) -> Windows:
+    return windows_of(ids, bank.model.window, bank.tokenizer.pad_id)
+
+
+def kind(options: MemoryOptions, kind: str, dtype: str = "bfloat16") -> MemoryOptions:
+    return dataclasses.replace(options, kind=kind, dtype=dtype)
+
+
+def spans(setting: Setting, options: MemoryOptions) -> tuple[int, None, int]:
+    """span, before and pages of `Reader.attended`."""
+    return options.span_of(setting.bank.model.window, setting.positions), None, options.pages
+
+
+def hidden(
+    bank: ExpertBank, text: np.ndarray, each: int, seed: int
+) -> tuple[np.ndarray, list[Needle]]:
+    """(the text with lines written over it, the lines): `each` of every kind at every depth."""
+    rng, ids, needles = np.random.default_rng(seed), text.copy(), []
+    taken = np.zeros(len(text), bool)
+    full = np.asarray(bank.tokenizer.encode("."), np.int32)
+    for depth, what, _ in itertools.product(DEPTHS, KINDS, range(each)):
+        line = np.asarray(bank.tokenizer.encode(f"\nThe id of {_name(rng)} is "), np.int32)
+        answer = _id(bank, what, text, rng)
+        whole = np.concatenate([line, answer, full])
+        room = len(text) - len(whole)
+        spread = max(1, len(text) // 12)
+        for _ in range(200):
+            at = int(np.clip(depth * room + rng.integers(-spread, spread + 1), 0, room))
+            if not taken[at : at + len(whole)].any():
+                break
+        else:
+            raise UserError(f"{len(text):,} tokens have no room for {each} ids of each kind")
+        ids[at : at + len(whole)], taken[at : at + len(whole)] = whole, True
+        needles.append(Needle(what, depth, at, line, answer))
+    return ids, needles
+
+
+def _name(rng) -> str:
+    parts = SYLLABLES.split()
+    word = lambda: "".join(rng.choice(parts, 3)).capitalize()
+    return f"{word()} {word()}"
+
+
+def _id(bank: ExpertBank, what: str, text: np.ndarray, rng) -> np.ndarray:
+    if what == "random":
+        return rng.choice(np.flatnonzero(bank.tokenizer.token_bytes > 0), ID).astype(np.int32)
+    if what == "ordinary":
+        some = text[text != bank.tokenizer.end_id]
+        return rng.choice(some, ID).astype(np.int32)
+    if what == "hex":
+        return np.asarray(bank.tokenizer.encode(rng.bytes(2 * ID).hex())[:ID], np.int32)
+    at = int(rng.integers(0, len(text) - ID))
+    return text[at : at + ID].copy()
+
+
+def questions(needles: Sequence[Needle], ids: np.ndarray, query: int) -> list[np.ndarray]:
+    """The last `query` tokens of the text with each line's beginning."""
+    return [np.concatenate([ids[-query:], x.line])[-query:] for x in needles]
+
+
+def speaker(setting: Setting, kept: Memory) -> int:
+    """The place of the language model that speaks: of the expert that keeps most windows, or the
+    next that has one."""
+    counts = np.bincount(kept.expert, minlength=len(kept.writers))
+    names = [list(kept.writers)[i] for i in np.argsort(-counts)]
+    some = [n for n in names if n in setting.lms.speakers] or ["seed"]
+    return setting.lms.place(some[0])
+
+
+class Shown:
+    """What a language model says after each question, given pages and the text's last tokens."""
+
+    def __init__(self, setting: Setting, place: int, needles: Sequence[Needle], ids: np.ndarray):
+        self._setting, self._place, self._needles, self._ids = setting, place, needles, ids
+
+    def spoken(
+        self, pages: Sequence[np.ndarray] | None, recent: int = -1
+    ) -> list[dict[str, float]]:
+        """Of each question whether its id stands in what was given, and what share of it is said.
+
+        recent: last tokens; -1: those that pages leave room for.
+        """
+        bank, lms, positions, _ = self._setting
+        most = max(map(len, pages)) if pages else 0
+        room = (positions - most) // 2 if recent < 0 else min(recent, positions - decode.CHUNK - 2)
+        texts = []
+        for x in self._needles:
+            last = max(0, room - len(x.line))
+            texts.append(np.concatenate([self._ids[len(self._ids) - last :], x.line]))
+        told = pages or [np.zeros(0, np.int32)] * len(texts)
+        said = []
+        for i in range(0, len(texts), 32):
+            part = texts[i : i + 32]
+            drawn = sampling(
+                bank.tokenizer, lms.config.vocab_size, GenerateOptions(temperature=0), len(part)
+            )
+            talk = Speakers(
+                lms.models, part, drawn, decode.Rule(greedy=True), positions, room=positions
+            )
+            talk.put_before(told[i : i + 32])
+            talk.give(np.full((len(part), 1), self._place))
+            said += talk.speak(ID)
+        rows = []
+        for x, text, page, words in zip(self._needles, texts, told, said, strict=True):
+            given = _holds(page, x.id) or _holds(text[: -len(x.line)], x.id)
+            words = np.pad(words, (0, ID - len(words)), constant_values=-1)
+            right = words == x.id
+            rows.append({"in_pages": given, "spoken": right.all(), "spoken_tokens": right.mean()})
+        return rows
+
+
+def _holds(tokens: np.ndarray, some: np.ndarray) -> bool:
+    if len(tokens) < len(some):
+        return False
+    return bool((np.lib.stride_tricks.sliding_window_view(tokens, len(some)) == some).all(1).any())
+
+
+def shares(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means."""
+    return {n: round(float(np.mean([r[n] for r in rows])), 4) for n in rows[0]}
+
+
+def bare(kept: Memory) -> Memory:
+    """Without its corrections."""
+    none = kept.fixes._replace(
+        start=np.zeros_like(kept.fixes.start), at=kept.fixes.at[:0], ids=kept.fixes.ids[:0]
+    )
+    return dataclasses.replace(kept, fixes=none)
+
+
+def rebuilt(reader: Reader, needles: Sequence[Needle], ids: np.ndarray) -> dict[str, float]:
+    """Share of tokens that latents give back, and of whole ids by kind."""
+    window = reader.memory.model.window
+    some = np.unique(np.linspace(0, len(reader.memory) - 1, 256).astype(int))
+    right = reader.tokens(some) == np.stack(
+        [np.pad(ids[w * window : (w + 1) * window], (0, window))[:window] for w in some]
+    )
+    mask = np.arange(window) < reader.memory.length[some][:, None]
+    found = {"tokens": float(right[mask].mean())}
+    for what in KINDS:
+        whole = []
+        for x in (x for x in needles if x.kind == what):
+            first, last = x.answer // window, (x.answer + ID - 1) // window
+            back = reader.tokens(np.arange(first, last + 1)).reshape(-1)
+            whole.append((back[x.answer - first * window :][:ID] == x.id).all())
+        found[what] = float(np.mean(whole))
+    return found
+
+
+def index_recall(
+    setting: Setting, kept: Memory, needles: Sequence[Needle], asked: Sequence[np.ndarray]
+) -> dict[str, float]:
+    """Share of questions whose line begins in one of the four best windows, index by index."""
+    reader = Reader(setting.bank, kept, setting.sizes)
+    window = kept.model.window
+    right = np.array([[x.start // window, (x.answer - 1) // window] for x in needles])
+    share = lambda best: float((best[:, :, None] == right[:, None]).any((1, 2)).mean())
+    found = {"rare tokens and pairs": share(reader.best(asked))}
+    for name, lost in (("rare tokens", slice(1, None, 2)), ("rare pairs", slice(0, None, 2))):
+        found[name] = share(_Half(setting.bank, kept, setting.sizes, lost).best(asked))
+    flat = Reader(setting.bank, kept, setting.sizes)
+    flat._idf = (flat._idf > 0).astype(np.float32)
+    found["rare tokens and pairs, not weighted by the memory"] = share(flat.best(asked))
+    found["pooled latents"] = share(_pooled(setting, kept, asked))
+    return found
+
+
+class _Half(Reader):
+    """An index of tokens alone, or of pairs alone: keys of the other half are emptied."""
+
+    def __init__(self, bank, kept: Memory, sizes, lost: slice):
+        keys, half = kept.keys.copy(), kept.options.features // 2
+        keys[:, half:] = memory_index.EMPTY if lost.start else keys[:, half:]
+        keys[:, :half] = keys[:, :half] if lost.start else memory_index.EMPTY
+        super().__init__(bank, dataclasses.replace(kept, keys=keys), sizes)
+
+
+def _pooled(setting: Setting, kept: Memory, asked) -> np.ndarray:
+    """The four windows whose mean latent is nearest, by cosine, to the question's by the same
+    expert."""
+    bank = setting.bank
+    z = np.asarray(kept.codes.numbers, np.float32).mean(1)
+    z /= np.linalg.norm(z, axis=1, keepdims=True) + 1e-9
+    score = np.full((len(asked), len(kept)), -np.inf)
+    for label, name in enumerate(kept.writers):
+        own = kept.expert == label
+        ids = [q[-bank.model.window :] for q in asked]
+        texts = [bank.tokenizer.decode(q) or "." for q in ids]
+        found = encode(bank, texts, name, setting.sizes)
+        first = np.unique(found.document, return_index=True)[1]
+        query = found.values[first].mean(1)
+        query /= np.linalg.norm(query, axis=1, keepdims=True) + 1e-9
+        score[:, own] = query @ z[own].T
+    return np.argsort(-score, axis=1)[:, :4]
+
+
+class Anywhere(Reader):
+    """A control: pages drawn at random from what was before."""
+
+    def _best(self, tables: Any, before: Any, pages: int) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        out = np.full((len(tables), pages), -1)
+        for row, end in zip(out, before, strict=True):
+            some = rng.permutation(int(end))[:pages]
+            row[: len(some)] = some
+        return out

@@ -1,0 +1,249 @@
+"""Latents as memory: the past windows of a text, each kept as its expert's compressor wrote it.
+
+    text -> windows -> the router's expert -> z, a label, a key     `write`
+    query -> the best keys -> z -> that expert's decoder -> ids     `memory_pages.Reader`
+
+A window of L tokens becomes M latents in one of four formats (`memory_codes`), a key by which it is
+found again (`memory_index`), the expert whose latents these are, and the tokens that this expert
+would rebuild wrongly, as far as `corrections` go: with them a page is the text itself.  The honest
+rival keeps ids in place of latents, under the same keys.  Nothing depends on windows that come
+later.  Paper, outlook: long contexts as latents; keys, corrections and paging are Not in the paper.
+Letters: W windows, L tokens of one, M latents, Dz their width, F hashes of a key, E experts.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Integer, UInt16
+
+from cr_jax.bank import ExpertBank
+from cr_jax.config import ModelConfig
+from cr_jax.data.windows import Windows
+from cr_jax.errors import UserError
+from cr_jax.modular import memory_codes, memory_index
+from cr_jax.modular.memory_codes import Codes
+from cr_jax.modular.memory_experts import CANDIDATES as CANDIDATES
+from cr_jax.modular.memory_experts import chosen, compress, compressor_hash
+from cr_jax.modular.options import IDS, LATENTS, MemoryOptions
+from cr_jax.routing.document import READ, Text, blocks
+from cr_jax.scoring.batching import BatchSizes, check_bank, in_batches
+
+
+class Fixes(NamedTuple):
+    """Tokens that an expert would rebuild wrongly: window w has those from start[w] to
+    start[w + 1], each its place in the window and its id."""
+
+    start: Integer[np.ndarray, " W1"]
+    at: Integer[np.ndarray, " C"]
+    ids: Integer[np.ndarray, " C"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Memory:
+    """W windows of a text that was read.
+
+    options: how it was written; model: shapes of window and latents; fingerprint: of the tokenizer;
+    writers: an expert's name -> SHA-256 of its compressor, in the order of the labels.  expert: the
+    label of each window, -1 where ids are kept; length: its tokens; keys: of the index.  codes and
+    fixes: of latents; ids: [W, L] where these are kept, otherwise None.
+    """
+
+    options: MemoryOptions
+    model: ModelConfig
+    fingerprint: str
+    writers: Mapping[str, str]
+    expert: Integer[np.ndarray, " W"]
+    length: Integer[np.ndarray, " W"]
+    keys: UInt16[np.ndarray, "W F"]
+    codes: Codes | None = None
+    fixes: Fixes | None = None
+    ids: Integer[np.ndarray, "W L"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    @property
+    def tokens(self) -> int:
+        """That it holds."""
+        return int(self.length.sum(dtype=np.int64))
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Of its arrays: latents, corrections, ids, keys, and labels with lengths."""
+        size = lambda *arrays: sum(np.asarray(x).nbytes for x in arrays if x is not None)
+        return {
+            "latents": size(*(self.codes or ())),
+            "corrections": size(*(self.fixes or ())),
+            "ids": size(self.ids),
+            "keys": size(self.keys),
+            "labels": size(self.expert, self.length),
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """All of them."""
+        return sum(self.bytes.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """What it holds and what that takes, plain JSON types."""
+        return {
+            "kind": self.options.kind,
+            "dtype": self.options.dtype if self.codes is not None else None,
+            "windows": len(self),
+            "tokens": self.tokens,
+            "bytes": self.nbytes,
+            "bytes_of": self.bytes,
+            "experts": {n: int((self.expert == i).sum()) for i, n in enumerate(self.writers)},
+        }
+
+    def __str__(self) -> str:
+        kept = f"{self.options.kind} in {self.options.dtype}" if self.codes else self.options.kind
+        each = f", {self.nbytes / len(self):,.0f} a window" if len(self) else ""
+        return (
+            f"{kept}, {self.tokens:,} tokens in {len(self):,} windows of {self.model.window}, "
+            f"{self.nbytes:,} bytes{each}"
+        )
+
+    def take(self, windows: int) -> "Memory":
+        """Its first windows, as if nothing had come after."""
+        fixes = self.fixes
+        if fixes is not None:
+            end = int(fixes.start[windows])
+            fixes = Fixes(fixes.start[: windows + 1], fixes.at[:end], fixes.ids[:end])
+        some = lambda x: None if x is None else x[:windows]
+        return dataclasses.replace(
+            self,
+            expert=self.expert[:windows],
+            length=self.length[:windows],
+            keys=self.keys[:windows],
+            codes=None if self.codes is None else Codes(*map(some, self.codes)),
+            fixes=fixes,
+            ids=some(self.ids),
+        )
+
+
+def write(
+    bank: ExpertBank,
+    text: Text | Windows,
+    options: MemoryOptions | None = None,
+    sizes: BatchSizes | None = None,
+) -> Memory:
+    """Reads a text of any length, a block of windows at a time.  text: as of `cr_jax.route`.
+
+    An empty text gives an empty memory.  `UserError` when the text is longer than `options.limit`
+    windows, or the bank has no experts.
+    """
+    options = options or MemoryOptions(LATENTS)
+    if not options.pages_in:
+        raise UserError(f"memory={options.kind!r} keeps nothing: use {LATENTS} or {IDS}")
+    check_bank(bank)
+    return write_windows(bank, blocks(bank, text, READ), options, sizes)
+
+
+def write_windows(
+    bank: ExpertBank,
+    windows: Iterable[Windows],
+    options: MemoryOptions,
+    sizes: BatchSizes | None = None,
+) -> Memory:
+    """`write` of a text that comes as blocks of windows."""
+    sizes, rare = sizes or BatchSizes.for_device(), memory_index.rarity(bank)
+    parts, count = [], 0
+    for block in windows:
+        count += len(block)
+        if count > options.limit:
+            raise UserError(
+                f"the context is longer than the memory's limit of {options.limit:,} windows "
+                f"({options.limit * bank.model.window:,} tokens): give less of it, or raise limit"
+            )
+        found = memory_index.features(block.tokens, block.mask, rare)
+        part = {
+            "length": block.mask.sum(-1).astype(narrow(bank.model.window)),
+            "keys": memory_index.keys_of(found, options.features),
+        }
+        if options.kind == IDS:
+            part["ids"] = block.tokens.astype(narrow(bank.model.vocab_size - 1))
+            part["expert"] = np.full(len(block), -1, np.int16)
+        else:
+            part |= _compressed(bank, block, rare, options, sizes)
+        parts.append(part)
+    return _joined(bank, options, parts)
+
+
+def _compressed(bank, block: Windows, rare, options: MemoryOptions, sizes) -> dict[str, Any]:
+    """What is kept of a block's windows, each by its own expert."""
+    expert = chosen(bank, block, sizes)
+    shapes = memory_codes.shapes(options.dtype, bank.model.latents, bank.model.d_latent)
+    part = {n: np.zeros((len(block), *s), np.dtype(jnp.dtype(t))) for n, (s, t) in shapes.items()}
+    rebuilt, fix = np.zeros(block.tokens.shape, np.int32), options.corrections > 0
+    for e in np.unique(expert).tolist():
+        at = np.flatnonzero(expert == e)
+        params = jax.tree.map(lambda x, e=e: x[e], bank.params)
+        run = functools.partial(
+            compress, bank.model, params, dtype=options.dtype, rebuild=fix, chunk=sizes.tokens
+        )
+        codes, back = in_batches(run, block.take(at), sizes.rows(len(at)), axis=0)
+        part["numbers"][at], part["scale"][at] = codes
+        if fix:
+            rebuilt[at] = back
+    wrong = (rebuilt != block.tokens) & block.mask & fix
+    for row, ids in zip(wrong, block.tokens, strict=True):
+        if row.sum() > options.corrections:  # what is rare is what a text is asked for
+            order = np.argsort(np.where(row, -rare[ids], np.inf), kind="stable")
+            row[order[options.corrections :]] = False
+    window, at = np.nonzero(wrong)
+    return part | {
+        "expert": expert.astype(np.int16),
+        "fixed": wrong.sum(-1),
+        "at": at.astype(narrow(bank.model.window)),
+        "fix_ids": block.tokens[window, at].astype(narrow(bank.model.vocab_size - 1)),
+    }
+
+
+def _joined(bank: ExpertBank, options: MemoryOptions, parts: list[dict[str, Any]]) -> Memory:
+    """Labels count the experts that wrote, in the bank's order."""
+    if not parts:
+        parts = list(_nothing(bank, options))
+    whole = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+    places = np.unique(whole["expert"][whole["expert"] >= 0])
+    writers = {bank.names[e]: compressor_hash(bank.experts[e]) for e in places.tolist()}
+    label = np.searchsorted(places, whole["expert"]).astype(np.int16)
+    shared = (options, bank.model, bank.tokenizer.fingerprint, writers)
+    if options.kind == IDS:
+        return Memory(*shared, whole["expert"], whole["length"], whole["keys"], ids=whole["ids"])
+    starts = np.cumsum([0, *whole["fixed"]], dtype=np.uint32)
+    return Memory(
+        *shared,
+        label,
+        whole["length"],
+        whole["keys"],
+        Codes(whole["numbers"], whole["scale"]),
+        Fixes(starts, whole["at"], whole["fix_ids"]),
+    )
+
+
+def _nothing(bank: ExpertBank, options: MemoryOptions) -> Iterator[dict[str, Any]]:
+    """The parts of no windows."""
+    places, ids = narrow(bank.model.window), narrow(bank.model.vocab_size - 1)
+    part = {
+        "length": np.zeros(0, places),
+        "keys": np.zeros((0, options.features), np.uint16),
+        "expert": np.zeros(0, np.int16),
+    }
+    if options.kind == IDS:
+        yield part | {"ids": np.zeros((0, bank.model.window), ids)}
+        return
+    shapes = memory_codes.shapes(options.dtype, bank.model.latents, bank.model.d_latent)
+    codes = {n: np.zeros((0, *s), np.dtype(jnp.dtype(t))) for n, (s, t) in shapes.items()}
+    fixes = {"fixed": np.zeros(0, int), "at": np.zeros(0, places), "fix_ids": np.zeros(0, ids)}
+    yield part | codes | fixes
+
+
+def narrow(most: int) -> type:
+    """The unsigned dtype that numbers up to `most` are kept in."""
+    return np.uint16 if most < 1 << 16 else np.uint32

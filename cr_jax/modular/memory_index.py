@@ -1,0 +1,127 @@
+"""Which past windows speak of the same things: an index of each window's rarest tokens and pairs.
+
+A window's key is hashes of 16 bits: of its rarest tokens and of its rarest pairs of neighbours, by
+the bank's bigram models.  A query is scored against all keys by the sum of what it shares with
+each, weighted by rarity in general and in this memory.  Keys do not depend on which expert wrote
+a window, so windows of all experts compare; what else was tried is in docs/long_context.md.  Not in
+the paper.  Letters: B windows or queries, L tokens, F hashes of a key, W windows of a memory.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32, Int, Integer, UInt16
+
+from cr_jax.bank import ExpertBank
+
+HASHES = 1 << 16
+EMPTY = 0  # a slot of a key that holds nothing
+_TOKEN, _PAIR = 0x51ED270B, 0x2545F491  # the same ids alone and as a pair have other hashes
+
+
+class Features(NamedTuple):
+    """Hashes of tokens and pairs, `EMPTY` at padding, and how rare each is, nats; weight 0 there.
+
+    The first L are of tokens; L + i is of the pair that ends at token i, `EMPTY` for i = 0.
+    """
+
+    hashes: UInt16[np.ndarray, "B N"]
+    weights: Float32[np.ndarray, "B N"]
+
+
+def rarity(bank: ExpertBank) -> Float[np.ndarray, " V"]:
+    """-log of each id's mean probability by the bank's bigram models, nats; all alike where there
+    are none."""
+    alone = [m.alone.astype(np.float64) for m in bank.bigrams.values()]
+    if not alone:
+        return np.full(bank.model.vocab_size, math.log(bank.model.vocab_size), np.float32)
+    return -np.log(np.mean([np.exp(-x) for x in alone], 0) + 1e-30).astype(np.float32)
+
+
+def features(
+    tokens: Integer[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], rare: Float[np.ndarray, " V"]
+) -> Features:
+    """Of every token and of every pair of neighbours."""
+    ids = tokens.astype(np.uint32)
+    before = np.pad(ids[:, :-1], ((0, 0), (1, 0)))
+    pairs = mask & np.pad(mask[:, :-1], ((0, 0), (1, 0)))
+    there = np.concatenate([mask, pairs], 1)
+    hashes = np.concatenate([_hash(ids, ids, _TOKEN), _hash(before, ids, _PAIR)], 1)
+    own = rare[tokens]
+    weights = np.concatenate([own, own + rare[before.astype(np.int32)]], 1)
+    return Features(
+        np.where(there, hashes, EMPTY).astype(np.uint16),
+        np.where(there, weights, 0).astype(np.float32),
+    )
+
+
+def keys_of(found: Features, count: int) -> UInt16[np.ndarray, "B F"]:
+    """The rarest distinct tokens and the rarest distinct pairs, half of `count` each."""
+    half = found.hashes.shape[1] // 2
+    parts = [
+        _rarest(found.hashes[:, :half], found.weights[:, :half], count // 2),
+        _rarest(found.hashes[:, half:], found.weights[:, half:], count - count // 2),
+    ]
+    return np.concatenate(parts, 1)
+
+
+def idf(keys: UInt16[np.ndarray, "W F"]) -> Float32[np.ndarray, " 65536"]:
+    """log of windows over windows whose keys hold each hash, one more on both sides."""
+    counts = np.bincount(keys.reshape(-1), minlength=HASHES)
+    found = np.log((1 + len(keys)) / (1 + np.minimum(counts, len(keys))))
+    found[EMPTY] = 0
+    return found.astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames="best")
+def nearest(
+    keys: Integer[Array, "W F"],
+    weights: Float[Array, "B 65536"],
+    before: Int[Array, " B"],
+    best: int,
+) -> tuple[Int[Array, "B best"], Float[Array, "B best"]]:
+    """(the windows that share most with each query, -1 where there are no more; their scores).
+
+    weights: of each hash in each query; before: windows from this one on are not looked at.
+    """
+
+    def one(pair):
+        table, end = pair
+        score = jnp.sum(table[keys.astype(jnp.int32)], -1)
+        score = jnp.where(jnp.arange(len(keys)) < end, score, 0)
+        return jax.lax.top_k(score, best)
+
+    score, window = jax.lax.map(one, (weights, before))
+    return jnp.where(score > 0, window, -1), score
+
+
+def tables(found: Features, own: Float[np.ndarray, " 65536"]) -> Float32[np.ndarray, "B 65536"]:
+    """What each hash weighs in each query; own: `idf` of the memory."""
+    out = np.zeros((len(found.hashes), HASHES), np.float32)
+    for row, hashes, weights in zip(out, found.hashes, found.weights, strict=True):
+        row[hashes] = weights  # a feature that comes twice counts once
+        row *= own
+    return out
+
+
+def _rarest(hashes, weights, count: int):
+    """The `count` rarest distinct hashes of each row, ties in the order of the hashes."""
+    order = np.lexsort((hashes, -weights), axis=-1)
+    hashes, weights = (np.take_along_axis(x, order, 1) for x in (hashes, weights))
+    again = np.pad(hashes[:, 1:] == hashes[:, :-1], ((0, 0), (1, 0)))
+    hashes = np.where(again | (weights <= 0), EMPTY, hashes)
+    first = np.argsort(hashes == EMPTY, axis=-1, kind="stable")[:, :count]
+    found = np.take_along_axis(hashes, first, 1)
+    return np.pad(found, ((0, 0), (0, count - found.shape[1])))
+
+
+def _hash(a, b, salt: int):
+    """uint32 ids -> 16 bits, never `EMPTY`."""
+    x = a * np.uint32(0x9E3779B1) + b * np.uint32(0x85EBCA77) + np.uint32(salt)
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
+    x = (x ^ (x >> np.uint32(12))) >> np.uint32(16)
+    return np.where(x == EMPTY, 1, x)
