@@ -47,8 +47,17 @@ from cr_jax.scoring.batching import BatchSizes
 from cr_jax.training import speed
 
 DTYPES = ("bfloat16", "int8", "int4")
-QUICK = dict(tokens=(4096, 8192), each=1, documents=2, segments=24, text=("samples/statutes@test",))
-FULL = dict(tokens=(1 << 14, 1 << 16, 1 << 18, 1 << 20), each=5, documents=8, segments=96, text=())
+QUICK = dict(
+    tokens=(4096, 8192),
+    each=1,
+    pages=2,
+    documents=2,
+    segments=24,
+    text=("samples/statutes@test", "samples/novels_en@test"),
+)
+FULL = dict(
+    tokens=(1 << 14, 1 << 16, 1 << 18, 1 << 20), each=5, pages=4, documents=8, segments=96, text=()
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

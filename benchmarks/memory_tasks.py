@@ -234,19 +234,32 @@ def rebuilt(reader: Reader, needles: Sequence[Needle], ids: np.ndarray) -> dict[
 def index_recall(
     setting: Setting, kept: Memory, needles: Sequence[Needle], asked: Sequence[np.ndarray]
 ) -> dict[str, float]:
-    """Share of questions whose line begins in one of the four best windows, index by index."""
+    """Share of questions with a window of their line among the four best, index by index."""
     reader = Reader(setting.bank, kept, setting.sizes)
     window = kept.model.window
-    right = np.array([[x.start // window, (x.answer - 1) // window] for x in needles])
-    share = lambda best: float((best[:, :, None] == right[:, None]).any((1, 2)).mean())
+    first, last = (np.array([[at(x) // window] for x in needles]) for at in (_begin, _end))
+    share = lambda best: float(((first <= best) & (best <= last)).any(1).mean())
     found = {"rare tokens and pairs": share(reader.best(asked))}
     for name, lost in (("rare tokens", slice(1, None, 2)), ("rare pairs", slice(0, None, 2))):
         found[name] = share(_Half(setting.bank, kept, setting.sizes, lost).best(asked))
-    flat = Reader(setting.bank, kept, setting.sizes)
-    flat._idf = (flat._idf > 0).astype(np.float32)
+    flat = _Flat(setting.bank, kept, setting.sizes)
     found["rare tokens and pairs, not weighted by the memory"] = share(flat.best(asked))
     found["pooled latents"] = share(_pooled(setting, kept, asked))
     return found
+
+
+def _begin(x: Needle) -> int:
+    return x.start
+
+
+def _end(x: Needle) -> int:
+    return x.answer - 1
+
+
+class _Flat(Reader):
+    """Without weights by the memory itself."""
+
+    weighted = False
 
 
 class _Half(Reader):
@@ -281,10 +294,10 @@ def _pooled(setting: Setting, kept: Memory, asked) -> np.ndarray:
 class Anywhere(Reader):
     """A control: pages drawn at random from what was before."""
 
-    def _best(self, tables: Any, before: Any, pages: int) -> np.ndarray:
+    def _best(self, tables: Any, ends: Any, pages: int) -> np.ndarray:
         rng = np.random.default_rng(0)
         out = np.full((len(tables), pages), -1)
-        for row, end in zip(out, before, strict=True):
+        for row, end in zip(out, ends, strict=True):
             some = rng.permutation(int(end))[:pages]
             row[: len(some)] = some
         return out

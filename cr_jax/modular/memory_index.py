@@ -2,9 +2,9 @@
 
 A window's key is hashes of 16 bits: of its rarest tokens and of its rarest pairs of neighbours, by
 the bank's bigram models.  A query is scored against all keys by the sum of what it shares with
-each, weighted by rarity in general and in this memory.  Keys do not depend on which expert wrote
-a window, so windows of all experts compare; what else was tried is in docs/long_context.md.  Not in
-the paper.  Letters: B windows or queries, L tokens, F hashes of a key, W windows of a memory.
+each, weighted by rarity in general and among the windows before.  Keys do not depend on which
+expert wrote a window, so windows of all experts compare; what else was tried is in docs/memory.md.
+Not in the paper.  Letters: B windows or queries, L tokens, F hashes of a key, W windows kept.
 """
 
 import functools
@@ -69,12 +69,10 @@ def keys_of(found: Features, count: int) -> UInt16[np.ndarray, "B F"]:
     return np.concatenate(parts, 1)
 
 
-def idf(keys: UInt16[np.ndarray, "W F"]) -> Float32[np.ndarray, " 65536"]:
-    """log of windows over windows whose keys hold each hash, one more on both sides."""
-    counts = np.bincount(keys.reshape(-1), minlength=HASHES)
-    found = np.log((1 + len(keys)) / (1 + np.minimum(counts, len(keys))))
-    found[EMPTY] = 0
-    return found.astype(np.float32)
+def idf(counts: Int[np.ndarray, " 65536"], windows: int) -> Float32[np.ndarray, " 65536"]:
+    """log((2 + windows) / (1 + those whose keys hold a hash)); 0 where none does."""
+    found = np.log((2 + windows) / (1 + np.minimum(counts, windows)))
+    return np.where(counts > 0, found, 0).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnames="best")
@@ -99,12 +97,27 @@ def nearest(
     return jnp.where(score > 0, window, -1), score
 
 
-def tables(found: Features, own: Float[np.ndarray, " 65536"]) -> Float32[np.ndarray, "B 65536"]:
-    """What each hash weighs in each query; own: `idf` of the memory."""
+def tables(
+    found: Features,
+    keys: UInt16[np.ndarray, "W F"],
+    before: Int[np.ndarray, " B"],
+    weighted: bool = True,
+) -> Float32[np.ndarray, "B 65536"]:
+    """What each hash weighs in each query: its rarity, times its `idf` among the windows before.
+
+    Windows from `before` on change nothing, so that what is read at a token does not depend on what
+    comes after it.  weighted: False leaves out the idf of hashes that are there.
+    """
     out = np.zeros((len(found.hashes), HASHES), np.float32)
-    for row, hashes, weights in zip(out, found.hashes, found.weights, strict=True):
-        row[hashes] = weights  # a feature that comes twice counts once
-        row *= own
+    counts, seen, own = np.zeros(HASHES, np.int64), 0, np.zeros(HASHES, np.float32)
+    for i in np.argsort(before, kind="stable"):
+        if before[i] != seen:
+            new = keys[seen : before[i]].reshape(-1)
+            counts += np.bincount(new, minlength=HASHES)
+            counts[EMPTY], seen = 0, int(before[i])
+            own = idf(counts, seen) if weighted else (counts > 0).astype(np.float32)
+        out[i, found.hashes[i]] = found.weights[i]  # a feature that comes twice counts once
+        out[i] *= own
     return out
 
 

@@ -37,6 +37,8 @@ class Reader:
     of it, or has another one under that name.
     """
 
+    weighted = True  # as of `memory_index.tables`
+
     def __init__(self, bank: ExpertBank, memory: Memory, sizes: BatchSizes | None = None):
         check_fits(bank, memory)
         self.bank, self.memory = bank, memory
@@ -44,7 +46,6 @@ class Reader:
         places = [bank.index(name) for name in memory.writers]
         self._experts = np.array(places, int)[memory.expert] if places else memory.expert
         self._rare = memory_index.rarity(bank)
-        self._idf = memory_index.idf(memory.keys)
         self._keys = jnp.asarray(memory.keys)
 
     def best(
@@ -57,7 +58,8 @@ class Reader:
 
         before: windows from this one on are left out; None: none.
         """
-        return self._best(self._tables(queries), before, pages)
+        ends = self._ends(queries, before)
+        return self._best(self._tables(queries, ends), ends, pages)
 
     def tokens(self, windows: Integer[np.ndarray, " N"]) -> Int[np.ndarray, "N L"]:
         """The ids of whole windows; what stands beyond a window's length means nothing."""
@@ -89,9 +91,9 @@ class Reader:
         """
         if not len(self.memory):
             return [np.zeros(0, np.int32) for _ in queries]
-        tables = self._tables(queries)
-        windows = np.sort(self._best(tables, before, pages), 1)
-        ends = np.full(len(windows), len(self.memory)) if before is None else np.asarray(before)
+        ends = self._ends(queries, before)
+        tables = self._tables(queries, ends)
+        windows = np.sort(self._best(tables, ends, pages), 1)
         ids, place = self._some(np.unique(windows[windows >= 0]))
         start = np.zeros(windows.shape, int)
         for b, k in np.argwhere(windows >= 0).tolist():
@@ -123,8 +125,6 @@ class Reader:
         """Where in a page the span begins: a little before the stretch of a quarter span that
         shares most with the query.  What follows there is what a text like the query goes on with.
         """
-        if span >= len(ids):
-            return 0
         mask = np.ones((1, len(ids)), bool)
         shared = table[memory_index.features(ids[None], mask, self._rare).hashes[0]]
         sums = np.cumsum([0.0, *(shared[: len(ids)] + shared[len(ids) :])])
@@ -134,17 +134,21 @@ class Reader:
     def _some(self, windows) -> tuple[Int[np.ndarray, "N L"], dict[int, int]]:
         return self.tokens(windows), {w: i for i, w in enumerate(windows.tolist())}
 
-    def _tables(self, queries) -> Float[np.ndarray, "B 65536"]:
+    def _ends(self, queries, before) -> Int[np.ndarray, " B"]:
+        most = len(self.memory)
+        return np.full(len(queries), most) if before is None else np.minimum(before, most)
+
+    def _tables(self, queries, ends) -> Float[np.ndarray, "B 65536"]:
         width = max(1, *map(len, queries))
         ids = np.zeros((len(queries), width), np.int32)
         mask = np.zeros(ids.shape, bool)
         for i, query in enumerate(queries):
             ids[i, : len(query)], mask[i, : len(query)] = query, True
-        return memory_index.tables(memory_index.features(ids, mask, self._rare), self._idf)
+        found = memory_index.features(ids, mask, self._rare)
+        return memory_index.tables(found, self.memory.keys, ends, self.weighted)
 
-    def _best(self, tables, before, pages: int) -> Int[np.ndarray, "B K"]:
-        count, most = len(self.memory), min(pages, len(self.memory))
-        ends = np.full(len(tables), count) if before is None else np.asarray(before)
+    def _best(self, tables, ends, pages: int) -> Int[np.ndarray, "B K"]:
+        most = min(pages, len(self.memory))
         out = np.full((len(tables), pages), -1)
         if most:
             rows = self._sizes.rows(len(tables))
