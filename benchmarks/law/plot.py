@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cr_jax.errors import UserError
 from cr_jax.host.inside import draft_name
-from cr_jax.studies.capacity import ablation, capacity, power_law
+from cr_jax.studies.capacity import ablation, analysis, capacity, power_law
 
 MARKS = {"": "o", "above": "^", "below": "v"}
 
@@ -39,7 +39,7 @@ def plot(folder: Path, threshold: float = capacity.THRESHOLD) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = ablation.load(folder / ablation.LINES)
+    rows = analysis.load(folder / ablation.LINES)
     try:
         points = {
             held: capacity.capacities([r for r in rows if r["held_out"] == held], threshold)

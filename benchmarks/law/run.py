@@ -29,7 +29,7 @@ from benchmarks.results import check_folder, commit, versions, write, writing
 from benchmarks.settings_file import change, load
 from cr_jax.config import build
 from cr_jax.errors import UserError
-from cr_jax.studies.capacity import ablation, capacity, power_law
+from cr_jax.studies.capacity import ablation, analysis, capacity, power_law
 from cr_jax.studies.capacity.grid import make_grid
 
 GRIDS = tuple(
@@ -229,7 +229,7 @@ class Law:
     def report(self, predictions: dict) -> dict:
         out = {
             "claim": "near-lossless capacity L* as a power law of M, d_z and more",
-            **ablation.analyse(self.rows, self.thresholds, predictions),
+            **analysis.analyse(self.rows, self.thresholds, predictions),
             "predictions": predictions,
             "cells": len(self.rows),
             "seconds": time.monotonic() - self.began,

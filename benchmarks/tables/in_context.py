@@ -7,7 +7,7 @@ READ = {
     "carried": "the query's tokens, context carried over",
     "last": "the last 64 tokens, at most a window",
     "segment": "the last span that `segment` finds",
-    "reset": "the query alone (its place given)",
+    "reset": "the query alone",
     "rebuild": "the query's tokens, by rebuilding",
 }
 KINDS = {

@@ -34,6 +34,18 @@ def test_a_loaded_bank_has_them(folder):
     assert ExpertBank.load(folder, "e0").experts[0].own_documents.against == ("e1", "e2")
 
 
+def test_a_file_of_the_version_without_surprises_is_read(folder):
+    with_them = dataclasses.replace(of("e0", "e1"), surprises=NUMBERS)
+    own_documents_file.write(folder, {"e2": with_them})
+    entries = json.loads((folder / OWN).read_text())["experts"]
+    # What the earlier version wrote of an expert, key by key.
+    assert set(entries["e0"]) == {"sha256", "measured_with", "residuals", "margins"}
+    assert set(entries["e2"]) - set(entries["e0"]) == {"surprises"}
+    old, _, new = ExpertBank.load(folder).experts
+    assert not old.own_documents.surprises
+    assert (new.own_documents.surprises[1] == NUMBERS[1]).all()
+
+
 def test_a_removed_expert_leaves_the_rest_as_it_is(folder):
     before = ExpertBank.load(folder).expert("e0").own_documents
     bank = ExpertBank.load(folder).remove("e2")

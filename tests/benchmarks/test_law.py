@@ -13,7 +13,7 @@ from benchmarks.law.program import Program, Rows
 from benchmarks.settings_file import load
 from cr_jax.config import ModelConfig, OptimizerConfig, TrainConfig
 from cr_jax.errors import UserError
-from cr_jax.studies.capacity import ablation, capacity
+from cr_jax.studies.capacity import ablation, analysis, capacity
 
 LADDER = (16, 24, 32, 48, 64, 96, 128, 192, 256)
 CONFIG = """
@@ -189,14 +189,14 @@ def test_a_run_predicts_before_it_measures_and_leaves_lines_that_the_study_reads
         str(folder / "out"),
     ]
     assert run.main(arguments) == 0
-    rows = ablation.load(folder / "out" / "ablation.jsonl")
+    rows = analysis.load(folder / "out" / "ablation.jsonl")
     said = json.loads((folder / "out" / "predictions.json").read_text())
     report = json.loads((folder / "out" / "ablation.json").read_text())
     assert {r["domain"] for r in rows} == {"up", "leaps", "uniform"}
     assert said["rows"] == sum(not r["held_out"] for r in rows)
     assert [after for _, after in seen] == sorted(after for _, after in seen)
     assert len(said["points"]) == 3 and len(report["misses"]) == 3
-    law = ablation.analyse(rows, (0.99,), said)["laws"]["0.99"]
+    law = analysis.analyse(rows, (0.99,), said)["laws"]["0.99"]
     assert law == report["laws"]["0.99"] and law["verdict"] == "law"
     assert law["exponents"]["latents"]["value"] == pytest.approx(1, abs=0.05)
     assert law["exponents"]["xz_bits"]["value"] < 0
@@ -234,7 +234,7 @@ def test_a_run_trains(folder):
         )
         == 0
     )
-    rows = ablation.load(out / "ablation.jsonl")
+    rows = analysis.load(out / "ablation.jsonl")
     assert {(r["domain"], r["seed"]) for r in rows} == {
         (d, s) for d in ("up", "leaps") for s in (0, 1)
     }

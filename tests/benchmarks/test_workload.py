@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick_xla
 
 from benchmarks import hlo, workload
 from benchmarks.search import BatchSearch
@@ -125,8 +126,9 @@ def test_hlo_counts_loop_bodies_as_often_as_they_run():
     def scattered(table, ids):
         return table.at[ids].add(1.0)
 
-    usual = {"xla_cpu_use_fusion_emitters": True}  # which the tests turn off
-    text = lambda f, *shapes: jax.jit(f).lower(*shapes).compile(compiler_options=usual).as_text()
+    text = lambda f, *shapes: (
+        jax.jit(f).lower(*shapes).compile(compiler_options=quick_xla.USUAL).as_text()
+    )
     array = jax.ShapeDtypeStruct
     one = hlo.summary(
         text(

@@ -10,6 +10,7 @@ from tiny_bank import TINY, documents_of, in_memory, refuses, trained_bank
 from cr_jax import router
 from cr_jax.config import Scoring
 from cr_jax.routing import result
+from cr_jax.routing.chosen import Scorer, experts_of
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.scored_documents import (
     documents_each,
@@ -76,6 +77,11 @@ def test_the_surprise_is_measured_and_refuses_by_itself():
     judged = with_own_documents(bank, found)
     route = router.route(judged, first, sizes=SIZES)
     assert route.witnesses.keys() == {"residual", "margin", "surprise"}
+    with Scorer(experts_of(judged), RouteOptions(), SIZES) as scorer:
+        (beside,) = scorer.start([first], np.ones((1, 2), bool))()
+        (alone,) = scorer.start([first], np.array([[True, False]]))()
+    assert beside.witnesses == pytest.approx(route.witnesses)
+    assert alone.witnesses.keys() == {"residual", "surprise"}  # nobody to lead
     nearest = found[route.nearest]
     # As if it knew its own text's doubts better, and led on none.
     sure = {k: x - 9 + 0.01 * np.arange(len(x)) for k, x in nearest.surprises.items()}

@@ -155,8 +155,8 @@ def section(report: dict) -> Section:
             for mode, words in WAYS.items()
         ],
         f"The same query of {found['plan']['query'][0]} tokens after k blocks of another domain; a "
-        "flip: another expert answers than answers the query alone.  Where the query alone begins "
-        "has to be known, the other ways need not be told.",
+        "flip: another expert answers than answers the query alone.  Rows that name the query have "
+        "to know where it begins.",
         "flips do not grow with k where all of the prompt is read.",
         f"{shrinks}Chosen on valid: {rule['chosen']}, "
         f"right on {share(rule['mean'][rule['chosen']])} of test prompts of all kinds, reading "

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from cr_jax.config import (
     TokenizerConfig,
     TrainConfig,
 )
-from cr_jax.errors import UserError
 from cr_jax.experiment import run
 from cr_jax.studies.capacity import ablation
 from cr_jax.studies.capacity.grid import Grid
@@ -203,18 +201,6 @@ def test_a_cells_figures_do_not_depend_on_its_neighbours(experiment, tmp_path):
     assert 0 < alone["majority_tra"] < 0.5
     assert not list((tmp_path / "a" / "cells").rglob("checkpoints"))
     assert together["cells"] == 2
-
-
-def test_the_grid_that_ships_is_the_measured_one():
-    measured = Path(__file__).parents[3] / "results/law_gpu/ablation.jsonl"
-    whole, shipped = ablation.load(measured), ablation.load(ablation.MEASURED)
-    assert shipped == [{k: row[k] for k in shipped[0]} for row in whole]
-    assert ablation.analyse(shipped)["laws"] == ablation.analyse(whole)["laws"]
-
-
-def test_load_refuses_an_empty_file(tmp_path):
-    with pytest.raises(UserError, match="no measured cells"):
-        ablation.load(tmp_path / "ablation.jsonl")
 
 
 def test_a_misspelt_axis_ends_the_command_with_one_line(tmp_path, capsys):

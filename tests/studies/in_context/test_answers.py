@@ -67,7 +67,6 @@ def test_tokens_cost_what_the_router_says():
     assert token_nats(bank, []) == []
 
 
-@pytest.mark.slow
 def test_two_alphabets_are_told_in_a_prompt():
     own = {
         n: tiny_bank.windows(40, i, low, low + 10)
