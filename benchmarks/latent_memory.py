@@ -127,12 +127,12 @@ def _recall(setting: tasks.Setting, options, text, each: int, seed: int):
     arms["sliding"] = shown.spoken(None, recent=setting.positions)
     for name, one in kept.items():
         reader = Reader(bank, one, setting.sizes)
-        arms[name] = shown.spoken(reader.attended(asked, *tasks.spans(setting, options)))
+        how = tasks.spans(setting, options, n, len(asked))
+        arms[name] = shown.spoken(reader.attended(asked, *how))
         if one.codes is not None:
             bare = tasks.bare(one)
             loose = Reader(bank, bare, setting.sizes)
-            pages = loose.attended(asked, *tasks.spans(setting, options))
-            arms[f"{name}_bare"] = shown.spoken(pages)
+            arms[f"{name}_bare"] = shown.spoken(loose.attended(asked, *how))
             rebuilt[name] = tasks.rebuilt(loose, needles, ids)
     summed = {name: tasks.shares(rows) for name, rows in arms.items()}
     for name, row in summed.items():

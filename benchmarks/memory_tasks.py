@@ -90,9 +90,16 @@ def kind(options: MemoryOptions, kind: str, dtype: str = "bfloat16") -> MemoryOp
     return dataclasses.replace(options, kind=kind, dtype=dtype)
 
 
-def spans(setting: Setting, options: MemoryOptions) -> tuple[int, None, int]:
-    """span, before and pages of `Reader.attended`."""
-    return options.span_of(setting.bank.model.window, setting.positions), None, options.pages
+def spans(
+    setting: Setting, options: MemoryOptions, tokens: int = 0, queries: int = 1
+) -> tuple[int, np.ndarray | None, int]:
+    """span, before and pages of `Reader.attended`; tokens: of a text whose last ones are seen as
+    they are, 0: none."""
+    window = setting.bank.model.window
+    span = options.span_of(window, setting.positions)
+    seen = (setting.positions - span * options.pages) // 2
+    before = np.full(queries, max(0, tokens - seen) // window) if tokens else None
+    return span, before, options.pages
 
 
 def hidden(
