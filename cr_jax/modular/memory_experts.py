@@ -70,7 +70,7 @@ def compress(
     dtype: str,
     chunk: int = 8192,
 ) -> tuple[Codes, Int[Array, "B N"], Float[Array, "B N"]]:
-    """(codes of windows by one expert, the ids that they give back [B, L], the probability of each).
+    """(codes of windows by one expert, the ids that they give back [B, L], each one's probability).
 
     chunk: tokens whose logits stand in memory at once; 0: nothing is given back, [B, 0].
     """
