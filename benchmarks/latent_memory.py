@@ -6,8 +6,9 @@
 
 Recall: lines "The id of NAME is ID" with ids of 32 tokens are written over real text at several
 depths, the text is kept in a memory, and each is asked for with the line's beginning.  An id is
-*in the pages* when all its tokens stand in what a language model is given, *spoken* when the model
-says all of them, greedily.  ids: random ids, ordinary tokens in random order, hex digits, passages.
+*in the pages* when all its tokens stand in what a language model is given, *copied* when a reader
+without weights says it, which goes on after the longest match, and *spoken* when the model says all
+of it, greedily.  ids: random ids, ordinary tokens in random order, hex digits, passages.
 Arms: nothing before the question; the last tokens (sliding); pages of latents in bfloat16, int8 and
 int4, with corrections and, `bare`, without; pages of stored ids by the same index.
 
@@ -126,12 +127,12 @@ def _recall(setting: tasks.Setting, options, text, each: int, seed: int):
     arms["sliding"] = shown.spoken(None, recent=setting.positions)
     for name, one in kept.items():
         reader = Reader(bank, one, setting.sizes)
-        arms[name] = shown.spoken(reader.attended(asked, *tasks.spans(setting, options)))
+        how = tasks.spans(setting, options, n, len(asked))
+        arms[name] = shown.spoken(reader.attended(asked, *how))
         if one.codes is not None:
             bare = tasks.bare(one)
             loose = Reader(bank, bare, setting.sizes)
-            pages = loose.attended(asked, *tasks.spans(setting, options))
-            arms[f"{name}_bare"] = shown.spoken(pages)
+            arms[f"{name}_bare"] = shown.spoken(loose.attended(asked, *how))
             rebuilt[name] = tasks.rebuilt(loose, needles, ids)
     summed = {name: tasks.shares(rows) for name, rows in arms.items()}
     for name, row in summed.items():

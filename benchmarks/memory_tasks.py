@@ -90,9 +90,16 @@ def kind(options: MemoryOptions, kind: str, dtype: str = "bfloat16") -> MemoryOp
     return dataclasses.replace(options, kind=kind, dtype=dtype)
 
 
-def spans(setting: Setting, options: MemoryOptions) -> tuple[int, None, int]:
-    """span, before and pages of `Reader.attended`."""
-    return options.span_of(setting.bank.model.window, setting.positions), None, options.pages
+def spans(
+    setting: Setting, options: MemoryOptions, tokens: int = 0, queries: int = 1
+) -> tuple[int, np.ndarray | None, int]:
+    """span, before and pages of `Reader.attended`; tokens: of a text whose last ones are seen as
+    they are, 0: none."""
+    window = setting.bank.model.window
+    span = options.span_of(window, setting.positions)
+    seen = (setting.positions - span * options.pages) // 2
+    before = np.full(queries, max(0, tokens - seen) // window) if tokens else None
+    return span, before, options.pages
 
 
 def hidden(
@@ -189,8 +196,32 @@ class Shown:
             given = _holds(page, x.id) or _holds(text[: -len(x.line)], x.id)
             words = np.pad(words, (0, ID - len(words)), constant_values=-1)
             right = words == x.id
-            rows.append({"in_pages": given, "spoken": right.all(), "spoken_tokens": right.mean()})
+            again = copied(np.concatenate([page, text]), ID)
+            rows.append(
+                {
+                    "in_pages": given,
+                    "copied": bool((again == x.id).all()),
+                    "spoken": right.all(),
+                    "spoken_tokens": right.mean(),
+                }
+            )
         return rows
+
+
+def copied(tokens: np.ndarray, count: int, most: int = 16) -> np.ndarray:
+    """What a reader without weights says next: after the longest stretch of at most `most` tokens
+    that stands before, too, what followed there; of equally long ones the last."""
+    said = tokens.tolist()
+    for _ in range(count):
+        length, follows = 0, 0
+        for at in np.flatnonzero(np.asarray(said[:-1]) == said[-1]).tolist():
+            n = 1
+            while n < most and n <= at and said[at - n] == said[-1 - n]:
+                n += 1
+            if n >= length:
+                length, follows = n, said[at + 1]
+        said.append(follows)
+    return np.array(said[len(tokens) :], np.int32)
 
 
 def _holds(tokens: np.ndarray, some: np.ndarray) -> bool:

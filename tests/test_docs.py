@@ -46,7 +46,12 @@ def test_the_blocks_of_extending_run_in_order(registries, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("long_context", marks=pytest.mark.slow), "forgetting"]
+    "name",
+    [
+        pytest.param("long_context", marks=pytest.mark.slow),
+        pytest.param("memory", marks=pytest.mark.slow),
+        "forgetting",
+    ],
 )
 def test_the_block_of_a_page_runs(name):
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")

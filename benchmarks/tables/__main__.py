@@ -12,6 +12,7 @@ from benchmarks.tables import (  # noqa: F401
     experts,
     in_context,
     index,
+    memory,
     modular,
     readme,
     routing,

@@ -145,6 +145,8 @@ def run(args) -> int:
     """Streams the text, or prints it as JSON once it is whole."""
     args.memory = read_memory(args)
     options = checked_options(GenerateOptions, args)
+    if args.context == args.prompt == "-":
+        raise UserError("standard input is either --context or the prompt: name a file for one")
     if args.context is None and (options.memory.pages_in or args.keep_memory):
         raise UserError("--memory keeps what goes before the prompt: name a text with --context")
     if args.keep_memory and not options.memory.pages_in:

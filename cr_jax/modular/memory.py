@@ -33,9 +33,13 @@ from cr_jax.modular.options import IDS, LATENTS, MemoryOptions
 from cr_jax.routing.document import READ, Text, blocks
 from cr_jax.scoring.batching import BatchSizes, check_bank, in_batches
 
+# Pages are rebuilt in other batches than the window was written in: below this probability
+# rounding could make another token of it.
+SURE = 0.6
+
 
 class Fixes(NamedTuple):
-    """Tokens that an expert would rebuild wrongly: window w has those from start[w] to
+    """Tokens that an expert would rebuild wrongly, or hardly: window w has those from start[w] to
     start[w + 1], each its place in the window and its id."""
 
     start: Integer[np.ndarray, " W1"]
@@ -180,21 +184,21 @@ def _compressed(bank, block: Windows, rare, options: MemoryOptions, sizes) -> di
     expert = chosen(bank, block, sizes)
     shapes = memory_codes.shapes(options.dtype, bank.model.latents, bank.model.d_latent)
     part = {n: np.zeros((len(block), *s), np.dtype(jnp.dtype(t))) for n, (s, t) in shapes.items()}
-    rebuilt, fix = np.zeros(block.tokens.shape, np.int32), options.corrections > 0
+    doubt, fix = np.zeros(block.tokens.shape), options.corrections > 0
     for e in np.unique(expert).tolist():
         at = np.flatnonzero(expert == e)
         params = jax.tree.map(lambda x, e=e: x[e], bank.params)
         run = functools.partial(
             compress, bank.model, params, dtype=options.dtype, rebuild=fix, chunk=sizes.tokens
         )
-        codes, back = in_batches(run, block.take(at), sizes.rows(len(at)), axis=0)
+        codes, back, sure = in_batches(run, block.take(at), sizes.rows(len(at)), axis=0)
         part["numbers"][at], part["scale"][at] = codes
         if fix:
-            rebuilt[at] = back
-    wrong = (rebuilt != block.tokens) & block.mask & fix
-    for row, ids in zip(wrong, block.tokens, strict=True):
+            doubt[at] = np.where(back != block.tokens[at], 2, sure < SURE)
+    wrong = (doubt > 0) & block.mask
+    for row, unsure, ids in zip(wrong, doubt, block.tokens, strict=True):
         if row.sum() > options.corrections:  # what is rare is what a text is asked for
-            order = np.argsort(np.where(row, -rare[ids], np.inf), kind="stable")
+            order = np.lexsort((-rare[ids], -unsure * row))
             row[order[options.corrections :]] = False
     window, at = np.nonzero(wrong)
     return part | {

@@ -13,7 +13,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from cr_jax import models
 from cr_jax.bank import Expert, ExpertBank
@@ -70,16 +70,17 @@ def compress(
     dtype: str,
     rebuild: bool = True,
     chunk: int = 8192,
-) -> tuple[Codes, Int[Array, "B N"]]:
-    """(codes of windows by one expert, the ids that they give back [B, L]; without rebuild [B, 0]).
+) -> tuple[Codes, Int[Array, "B N"], Float[Array, "B N"]]:
+    """(codes of windows by one expert, the ids that they give back [B, L], the probability of each;
+    without rebuild [B, 0]).
 
     chunk: tokens whose logits stand in memory at once.
     """
     net = models.Autoencoder(model)
     codes = memory_codes.stored(net.apply(params, tokens, mask, method="encode"), dtype)
     if not rebuild:
-        return codes, tokens[:, :0]
-    return codes, decompress(model, params, codes, mask, dtype, chunk)
+        return codes, tokens[:, :0], jnp.zeros((len(tokens), 0))
+    return codes, *decompress(model, params, codes, mask, dtype, chunk)
 
 
 def decompress(
@@ -89,9 +90,13 @@ def decompress(
     mask: Bool[Array, "B L"],
     dtype: str,
     chunk: int = 8192,
-) -> Int[Array, "B L"]:
-    """The ids that codes stand for by one expert: one parallel pass.  Pure; mask: lengths alone."""
+) -> tuple[Int[Array, "B L"], Float[Array, "B L"]]:
+    """(the ids that codes stand for by one expert, the probability of each): one parallel pass.
+
+    Pure; mask: lengths alone.
+    """
     z = memory_codes.values(codes, dtype, model.d_latent)
     h = models.Autoencoder(model).apply(params, z, mask, method="decode")
     none = jnp.zeros(mask.shape, jnp.int32)
-    return objective.token_scores(h, models.head(model, params), none, chunk).predicted
+    scores = objective.token_scores(h, models.head(model, params), none, chunk)
+    return scores.predicted, scores.confidence

@@ -137,7 +137,9 @@ def _memory(
 ) -> Memory:
     """What the arrays hold.  `UserError` unless each has the shape, the dtype and the range that
     the options and the model give."""
-    model, count = bank.model, len(arrays.get("length", ()))
+    if "length" not in arrays or any(not x.ndim for x in arrays.values()):
+        raise _bad(path)
+    model, count = bank.model, len(arrays["length"])
     place, ids = np.dtype(narrow(model.window)), np.dtype(narrow(model.vocab_size - 1))
     wanted = {
         "expert": ((count,), np.int16),

@@ -54,6 +54,12 @@ def test_indexes_and_pages_are_judged_by_where_the_lines_are(bank, hidden):
     assert loose["random"] == 0.0 and loose["tokens"] < 1  # a negative control
 
 
+def test_a_reader_without_weights_goes_on_after_the_longest_match():
+    tokens = np.array([1, 2, 3, 4, 9, 2, 3, 5, 1, 2, 3])
+    assert tasks.copied(tokens, 3).tolist() == [4, 9, 2]  # 1 2 3, not the later 2 3
+    assert tasks.copied(np.array([7, 8]), 2).tolist() == [0, 0]  # nothing matches
+
+
 def test_random_pages_are_of_the_past(bank, hidden):
     kept = memory.write(bank, tasks.windows(bank, hidden[1]), MemoryOptions(IDS))
     anywhere = tasks.Anywhere(bank, kept)

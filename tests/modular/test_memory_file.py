@@ -95,11 +95,13 @@ def test_another_version_and_what_is_made_up_are_refused(bank, kept, tmp_path):
         ("expert", lambda x: x + 5),
         ("length", lambda x: x * 0),
         ("length", lambda x: x + 90),
+        ("length", lambda x: x[0]),  # no array of windows but one number
         ("keys", lambda x: x[:, :4]),
         ("numbers", lambda x: x.astype(np.int8)),
         ("scale", lambda x: x * np.float32(np.nan)),
         ("fix_start", lambda x: x[::-1]),
         ("fix_at", lambda x: x + 900),
+        ("fix_at", lambda x: x[0]),
         ("fix_ids", lambda x: x + 900),
     ],
 )
