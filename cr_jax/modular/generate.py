@@ -93,7 +93,8 @@ class Generation:
             sampling(bank.tokenizer, self._lms.config.vocab_size, options, 1),
             decode.Rule(options.temperature == 0, options.top_p < 1, options.switch),
             context=self.positions,
-            room=options.max_tokens + (past.most if past else 0),
+            # Pages fill half a cache at most, however short the text is.
+            room=options.max_tokens + (2 * past.most if past else 0),
         )
         self._page()
         self._give(prompt)

@@ -69,6 +69,13 @@ def test_latents_whose_wrong_tokens_are_corrected_say_what_ids_say(bank):
     assert again.to_json()["memory"] == kept.to_json() == found.to_json()["memory"]
 
 
+@pytest.mark.parametrize("pages", [5, 6])
+def test_any_number_of_pages_that_fits_fits_before_a_short_prompt(bank, reader, pages):
+    five = MemoryOptions(IDS, pages=pages)
+    _, found = said(bank, reader.memory, "abcdef", memory=five, max_tokens=1)
+    assert len(found._speakers.pages[0]) == 16 * pages and found.tokens == 1
+
+
 def test_without_a_memory_a_context_is_the_start_of_the_prompt(bank):
     whole = cr_jax.generate(bank, CONTEXT + PROMPT, dataclasses.replace(COLD, memory="none"))
     text, found = said(bank, memory="none")
