@@ -201,7 +201,8 @@ class Generation:
         """The number of tokens after which it is decided again who speaks."""
         options, due = self._options, [self._options.max_tokens + 1]
         if options.expert == AUTO:
-            due += [options.prefix - self.prompt_tokens]
+            # By the tokens that the judge sees: the past may be longer.
+            due += [options.prefix - (len(self._speakers.texts[0]) - spoken)]
         if (options.expert == AUTO or self._past) and options.every:
             due += [(spoken // options.every + 1) * options.every]
         return min(count for count in due if count > spoken)

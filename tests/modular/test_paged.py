@@ -9,7 +9,7 @@ from tiny_bank import TINY, refuses
 
 import cr_jax
 from cr_jax import GenerateOptions, PerplexityOptions
-from cr_jax.modular import memory, paged
+from cr_jax.modular import deciding, memory, paged
 from cr_jax.modular.memory_pages import Reader
 from cr_jax.modular.options import IDS, LATENTS, MemoryOptions
 
@@ -74,6 +74,16 @@ def test_any_number_of_pages_that_fits_fits_before_a_short_prompt(bank, reader, 
     five = MemoryOptions(IDS, pages=pages)
     _, found = said(bank, reader.memory, "abcdef", memory=five, max_tokens=1)
     assert len(found._speakers.pages[0]) == 16 * pages and found.tokens == 1
+
+
+def test_a_short_prompt_behind_a_memory_is_judged_once_it_is_long_enough(bank, reader, monkeypatch):
+    judged = []
+    monkeypatch.setattr(
+        deciding.Judge, "again", lambda self, text, now: judged.append(len(text)) or now
+    )
+    _, found = said(bank, reader.memory, PROMPT[:10], every=0, prefix=16, max_tokens=24)
+    assert found.decision.experts == ("seed",) and found.prompt_tokens == len(CONTEXT) + 10
+    assert judged == [16]
 
 
 def test_without_a_memory_a_context_is_the_start_of_the_prompt(bank):
