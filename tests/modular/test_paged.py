@@ -91,6 +91,9 @@ def test_without_a_memory_a_context_is_the_start_of_the_prompt(bank):
     text, found = said(bank, memory="none")
     assert text == "".join(piece.text for piece in whole)
     assert (found.unseen, found.memory) == (whole.unseen, None)
+    assert found.prompt_tokens == whole.prompt_tokens == len(CONTEXT + PROMPT)
+    # what is not seen is not held: 256 tokens are judged
+    assert len(found._speakers.texts[0]) == 256 + len(PROMPT) + 48
 
 
 def test_a_short_context_is_seen_as_it_is(bank):
