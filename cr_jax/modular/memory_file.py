@@ -50,7 +50,7 @@ def save(memory: Memory, folder: str | os.PathLike) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         with Inside.at(path) as inside:
             there = [n for n in inside.names() if not n.startswith(".")]
-            if there and INDEX not in there:
+            if there and not _ours(inside):
                 raise UserError(f"{path} holds something else than a memory: name another folder")
             inside.write(name, data)
             inside.write_sealed(INDEX, _index(memory, name, digest))
@@ -98,6 +98,15 @@ def load(folder: str | os.PathLike, bank: ExpertBank) -> Memory:
 def is_memory(folder: str | os.PathLike) -> bool:
     """Whether a memory's index lies there."""
     return os.path.isfile(os.path.join(folder, INDEX))
+
+
+def _ours(inside: Inside) -> bool:
+    """Whether the folder's index is one of `save`; other programs keep a memory.json too."""
+    try:
+        raw = inside.read_json(INDEX)
+    except UserError:
+        return False
+    return isinstance(raw, dict) and "sha256_of_data" in raw
 
 
 def _index(memory: Memory, name: str, digest: str) -> dict[str, Any]:

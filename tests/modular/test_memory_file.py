@@ -62,6 +62,10 @@ def test_a_memory_replaces_another_and_nothing_else(bank, kept, tmp_path):
     refuses(lambda: save(kept, tmp_path / "other"), "holds something else")
     refuses(lambda: save(kept, tmp_path / "other" / "thesis.txt"), "cannot write")
     assert (tmp_path / "other" / "thesis.txt").read_text() == "mine"
+    for own in ('{"entities": []}', "[]", "no JSON"):
+        (tmp_path / "m" / INDEX).write_text(own)
+        refuses(lambda: save(kept, tmp_path / "m"), "holds something else")
+        assert (tmp_path / "m" / INDEX).read_text() == own
 
 
 def test_what_was_changed_or_cut_is_refused(bank, kept, tmp_path):
