@@ -1,5 +1,6 @@
 """Windows [N, L] for evaluation and routing; training batches are in `batches`."""
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -28,6 +29,31 @@ class Windows:
     def spread(self, count: int) -> "Windows":
         """At most `count` windows, evenly spread from the first to the last."""
         return self.take(np.linspace(0, len(self) - 1, min(count, len(self))).astype(int))
+
+
+class Tail:
+    """The last `most` tokens of blocks that pass by, whatever their number.
+
+    count: tokens that have passed by; ids: the last of them, int32 [min(count, most)].
+    """
+
+    def __init__(self, most: int):
+        self.most, self.count = most, 0
+        self._parts: collections.deque[np.ndarray] = collections.deque()
+        self._kept = 0
+
+    def add(self, block: Windows) -> None:
+        """The next block of the text."""
+        part = block.tokens[block.mask]
+        self._parts.append(part)
+        self.count += len(part)
+        self._kept += len(part)
+        while self._kept - len(self._parts[0]) >= self.most:
+            self._kept -= len(self._parts.popleft())
+
+    @property
+    def ids(self) -> Int32[np.ndarray, " T"]:
+        return np.concatenate([np.zeros(0, np.int32), *self._parts])[-self.most :]
 
 
 def eval_windows(

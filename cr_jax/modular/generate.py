@@ -16,6 +16,7 @@ from jaxtyping import Int
 
 from cr_jax.bank import ExpertBank
 from cr_jax.data.text_stream import windows_of_text
+from cr_jax.data.windows import Tail, Windows
 from cr_jax.errors import UserError
 from cr_jax.models.lm import grouped
 from cr_jax.modular import decode
@@ -80,11 +81,12 @@ class Generation:
         judge: Judge,
         options: GenerateOptions,
         past: Past | None = None,
+        earlier: int = 0,
     ):
-        """prompt: with what goes before it, of a past its tail."""
+        """prompt: with what goes before it, but for the first `earlier` tokens."""
         self._bank, self._judge, self._options, self._past = bank, judge, options, past
         self._lms: BankLms = judge.lms
-        self.prompt_tokens, self.spans, self.finish = len(prompt), [], ""
+        self.prompt_tokens, self.spans, self.finish = earlier + len(prompt), [], ""
         self.positions = self._lms.positions(options.positions)
         self.decision = self._first(prompt)
         self._speakers = Speakers(
@@ -93,15 +95,12 @@ class Generation:
             sampling(bank.tokenizer, self._lms.config.vocab_size, options, 1),
             decode.Rule(options.temperature == 0, options.top_p < 1, options.switch),
             context=self.positions,
-            room=options.max_tokens + (past.most if past else 0),
+            # Pages fill half a cache at most, however short the text is.
+            room=options.max_tokens + (2 * past.most if past else 0),
         )
         self._page()
         self._give(prompt)
-        self.unseen = int(self._speakers.dropped[0])
-        if past:
-            before = past.reader.memory.tokens - len(past.tail)
-            self.prompt_tokens += before
-            self.unseen += before
+        self.unseen = earlier + int(self._speakers.dropped[0])
         self._running = self._run()
 
     def __iter__(self) -> Iterator[Piece]:
@@ -200,7 +199,8 @@ class Generation:
         """The number of tokens after which it is decided again who speaks."""
         options, due = self._options, [self._options.max_tokens + 1]
         if options.expert == AUTO:
-            due += [options.prefix - self.prompt_tokens]
+            # By the tokens that the judge sees: the past may be longer.
+            due += [options.prefix - (len(self._speakers.texts[0]) - spoken)]
         if (options.expert == AUTO or self._past) and options.every:
             due += [(spoken // options.every + 1) * options.every]
         return min(count for count in due if count > spoken)
@@ -266,23 +266,31 @@ def generate(
             f"mix={options.mix}: the bank has {len(lms.speakers)} experts with a language model"
         )
     judge = Judge(bank, lms, options.prefix, options.judged, options.mix, sizes)
-    ids, past = tokens_of(bank, prompt), None
+    ids, past, earlier = tokens_of(bank, prompt), None, 0
+    positions = lms.positions(options.positions)
     if options.memory.pages_in and context is not None:
-        positions = lms.positions(options.positions)
         past = Past.of(bank, context, options.memory, positions, sizes)
         ids = np.concatenate([past.tail, ids])
+        earlier = past.reader.memory.tokens - len(past.tail)
     elif isinstance(context, Memory):
         raise UserError("a memory as context is read with memory=latents or ids, its kind")
     elif context is not None:
-        ids = np.concatenate([tokens_of(bank, context), ids])
-    return Generation(bank, ids, judge, options, past)
+        # What neither a model nor the judge sees is counted, not held.
+        tail = Tail(max(positions, options.judged, options.prefix))
+        for block in _blocks(bank, context):
+            tail.add(block)
+        ids, earlier = np.concatenate([tail.ids, ids]), tail.count - len(tail.ids)
+    return Generation(bank, ids, judge, options, past, earlier)
 
 
 def tokens_of(bank: ExpertBank, text: Text) -> Int[np.ndarray, " N"]:
     """The ids of a text in the bank's form."""
-    blocks = windows_of_text(bank.tokenizer, text, bank.model.window, PIECE, bank.text_form)
-    ids = [np.zeros(0, np.int32), *(block.tokens[block.mask] for block in blocks)]
+    ids = [np.zeros(0, np.int32), *(block.tokens[block.mask] for block in _blocks(bank, text))]
     return np.concatenate(ids)
+
+
+def _blocks(bank: ExpertBank, text: Text) -> Iterator[Windows]:
+    return windows_of_text(bank.tokenizer, text, bank.model.window, PIECE, bank.text_form)
 
 
 def sampling(tokenizer: Any, vocab_size: int, options: GenerateOptions, texts: int):

@@ -50,7 +50,7 @@ def save(memory: Memory, folder: str | os.PathLike) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         with Inside.at(path) as inside:
             there = [n for n in inside.names() if not n.startswith(".")]
-            if there and INDEX not in there:
+            if there and not _ours(inside):
                 raise UserError(f"{path} holds something else than a memory: name another folder")
             inside.write(name, data)
             inside.write_sealed(INDEX, _index(memory, name, digest))
@@ -100,6 +100,15 @@ def is_memory(folder: str | os.PathLike) -> bool:
     return os.path.isfile(os.path.join(folder, INDEX))
 
 
+def _ours(inside: Inside) -> bool:
+    """Whether the folder's index is one of `save`; other programs keep a memory.json too."""
+    try:
+        raw = inside.read_json(INDEX)
+    except UserError:
+        return False
+    return isinstance(raw, dict) and "sha256_of_data" in raw
+
+
 def _index(memory: Memory, name: str, digest: str) -> dict[str, Any]:
     model, options = config.to_dict(memory.model), dataclasses.asdict(memory.options)
     return {
@@ -137,7 +146,9 @@ def _memory(
 ) -> Memory:
     """What the arrays hold.  `UserError` unless each has the shape, the dtype and the range that
     the options and the model give."""
-    model, count = bank.model, len(arrays.get("length", ()))
+    if "length" not in arrays or any(not x.ndim for x in arrays.values()):
+        raise _bad(path)
+    model, count = bank.model, len(arrays["length"])
     place, ids = np.dtype(narrow(model.window)), np.dtype(narrow(model.vocab_size - 1))
     wanted = {
         "expert": ((count,), np.int16),

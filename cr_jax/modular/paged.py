@@ -7,7 +7,6 @@ scored, the rest for the tokens before these.  Not in the paper.  Letters: P pos
 L tokens of a window.
 """
 
-import collections
 import dataclasses
 from collections.abc import Iterator
 
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Integer
 
 from cr_jax.bank import ExpertBank
-from cr_jax.data.windows import Windows
+from cr_jax.data.windows import Tail, Windows
 from cr_jax.errors import UserError
 from cr_jax.modular import memory
 from cr_jax.modular.decode import CHUNK
@@ -106,18 +105,15 @@ class Past:
                     f"memory={context.options.kind!r}, not {options.kind!r}"
                 )
             return cls(Reader(bank, context, sizes), options, span, np.zeros(0, np.int32))
-        last: collections.deque[np.ndarray] = collections.deque(
-            maxlen=1 + -(-positions // bank.model.window)
-        )
+        tail = Tail(positions)
 
         def seen() -> Iterator[Windows]:
             for block in blocks(bank, context, READ):
-                last.extend(row[mask] for row, mask in zip(block.tokens, block.mask, strict=True))
+                tail.add(block)
                 yield block
 
         written = memory.write_windows(bank, seen(), options, sizes)
-        tail = np.concatenate([np.zeros(0, np.int32), *last])[-positions:]
-        return cls(Reader(bank, written, sizes), options, span, tail)
+        return cls(Reader(bank, written, sizes), options, span, tail.ids)
 
     @property
     def whole(self) -> bool:

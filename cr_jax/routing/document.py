@@ -18,7 +18,7 @@ from cr_jax.bank import ExpertBank, selected
 from cr_jax.config import SEEN
 from cr_jax.data.spool import Spool
 from cr_jax.data.text_stream import windows_of_text
-from cr_jax.data.windows import Windows, windows_of
+from cr_jax.data.windows import Tail, Windows, windows_of
 from cr_jax.errors import UserError
 from cr_jax.routing.content import Content
 from cr_jax.routing.early_stop import LOOK, LeaderTest
@@ -53,11 +53,11 @@ def last_blocks(
 ) -> Iterator[Windows]:
     """The last `count` tokens of a document in windows that begin with them; of a shorter one all
     of its tokens."""
-    kept = np.zeros(0, np.int32)
+    tail = Tail(count)
     for block in blocks:
-        kept = np.concatenate([kept, block.tokens[block.mask]])[-count:]
-    if len(kept):
-        cut = windows_of(kept, bank.model.window, bank.tokenizer.pad_id)
+        tail.add(block)
+    if tail.count:
+        cut = windows_of(tail.ids, bank.model.window, bank.tokenizer.pad_id)
         for i in range(0, len(cut), size):
             yield cut.take(slice(i, i + size))
 

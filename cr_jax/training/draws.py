@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 from cr_jax import models
 from cr_jax.config import ModelConfig, TrainConfig
 
+_KEYS = 8  # of a step: `draw_for` has the first, `draw_ids` the last
+
 
 def draw_for(
     model: ModelConfig,
@@ -30,7 +32,7 @@ def draw_for(
     devices = jax.lax.psum(1, axis_name) if axis_name else 1
     index = jax.lax.axis_index(axis_name) if axis_name else 0
     mine = lambda x: jax.lax.dynamic_slice_in_dim(x, index * rows, rows)
-    keys = jax.random.split(key, 7)
+    keys = jax.random.split(key, _KEYS)
     everyone = rows * devices
 
     def some(share, which, full):
@@ -64,8 +66,10 @@ def draw_ids(
     """S = `size` different ids in ascending order: those of the batch, filled up at random.
 
     Of a batch with more different ids a random part.  tokens: this device's rows; the ids are
-    those of the global batch, so that device counts do not change a run.
+    those of the global batch, so that device counts do not change a run.  key: of the step, as
+    `draw_for` has it; the two draw apart.
     """
+    key = jax.random.split(key, _KEYS)[-1]  # fold_in would give a key of `draw_for` again
     here = jnp.zeros(vocab_size, jnp.int32).at[tokens].set(1)
     if axis_name:
         here = jax.lax.pmax(here, axis_name)

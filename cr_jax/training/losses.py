@@ -102,8 +102,7 @@ class CompressorLoss:
             mask = kept if mask is None else mask & kept
         fields["tokens"] = tokens
         if size := self.train.vocab_sample:
-            draws = jax.random.fold_in(key, 1)
-            ids = draw_ids(tokens, self.model.vocab_size, size, draws, axis_name)
+            ids = draw_ids(tokens, self.model.vocab_size, size, key, axis_name)
             # One row for each window: a micro-batch takes its rows of all fields.
             fields["vocab"] = jnp.broadcast_to(ids, (len(tokens), size))
         if mask is None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cr_jax.data.corpus import Corpus
-from cr_jax.data.windows import document_windows, eval_windows, random_windows, windows_of
+from cr_jax.data.windows import Tail, document_windows, eval_windows, random_windows, windows_of
 from cr_jax.errors import UserError
 
 CORPUS = Corpus(
@@ -110,3 +110,16 @@ def test_some_windows_keep_what_belongs_to_them():
         assert some.document.tolist() == list(places)
         np.testing.assert_array_equal(some.tokens, many.tokens[list(places)])
         np.testing.assert_array_equal(some.mask, many.mask[list(places)])
+
+
+def test_a_tail_is_the_end_of_what_passed_by_and_holds_no_more_than_a_block_beside():
+    ids = np.arange(50, dtype=np.int32)
+    for most in (1, 7, 8, 30, 50, 1000):
+        tail = Tail(most)
+        assert tail.ids.size == 0
+        for start, size in ((0, 13), (13, 1), (14, 9), (23, 27)):
+            part = ids[start : start + size]
+            tail.add(windows_of(part, 4, pad_id=99))
+            assert tail.count == start + size
+            assert tail.ids.tolist() == ids[: start + size][-most:].tolist()
+            assert sum(map(len, tail._parts)) < most + 27

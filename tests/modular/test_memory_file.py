@@ -62,6 +62,10 @@ def test_a_memory_replaces_another_and_nothing_else(bank, kept, tmp_path):
     refuses(lambda: save(kept, tmp_path / "other"), "holds something else")
     refuses(lambda: save(kept, tmp_path / "other" / "thesis.txt"), "cannot write")
     assert (tmp_path / "other" / "thesis.txt").read_text() == "mine"
+    for own in ('{"entities": []}', "[]", "no JSON"):
+        (tmp_path / "m" / INDEX).write_text(own)
+        refuses(lambda: save(kept, tmp_path / "m"), "holds something else")
+        assert (tmp_path / "m" / INDEX).read_text() == own
 
 
 def test_what_was_changed_or_cut_is_refused(bank, kept, tmp_path):
@@ -95,11 +99,13 @@ def test_another_version_and_what_is_made_up_are_refused(bank, kept, tmp_path):
         ("expert", lambda x: x + 5),
         ("length", lambda x: x * 0),
         ("length", lambda x: x + 90),
+        ("length", lambda x: x[0]),  # no array of windows but one number
         ("keys", lambda x: x[:, :4]),
         ("numbers", lambda x: x.astype(np.int8)),
         ("scale", lambda x: x * np.float32(np.nan)),
         ("fix_start", lambda x: x[::-1]),
         ("fix_at", lambda x: x + 900),
+        ("fix_at", lambda x: x[0]),
         ("fix_ids", lambda x: x + 900),
     ],
 )

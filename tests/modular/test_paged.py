@@ -9,7 +9,7 @@ from tiny_bank import TINY, refuses
 
 import cr_jax
 from cr_jax import GenerateOptions, PerplexityOptions
-from cr_jax.modular import memory, paged
+from cr_jax.modular import deciding, memory, paged
 from cr_jax.modular.memory_pages import Reader
 from cr_jax.modular.options import IDS, LATENTS, MemoryOptions
 
@@ -69,11 +69,31 @@ def test_latents_whose_wrong_tokens_are_corrected_say_what_ids_say(bank):
     assert again.to_json()["memory"] == kept.to_json() == found.to_json()["memory"]
 
 
+@pytest.mark.parametrize("pages", [5, 6])
+def test_any_number_of_pages_that_fits_fits_before_a_short_prompt(bank, reader, pages):
+    five = MemoryOptions(IDS, pages=pages)
+    _, found = said(bank, reader.memory, "abcdef", memory=five, max_tokens=1)
+    assert len(found._speakers.pages[0]) == 16 * pages and found.tokens == 1
+
+
+def test_a_short_prompt_behind_a_memory_is_judged_once_it_is_long_enough(bank, reader, monkeypatch):
+    judged = []
+    monkeypatch.setattr(
+        deciding.Judge, "again", lambda self, text, now: judged.append(len(text)) or now
+    )
+    _, found = said(bank, reader.memory, PROMPT[:10], every=0, prefix=16, max_tokens=24)
+    assert found.decision.experts == ("seed",) and found.prompt_tokens == len(CONTEXT) + 10
+    assert judged == [16]
+
+
 def test_without_a_memory_a_context_is_the_start_of_the_prompt(bank):
     whole = cr_jax.generate(bank, CONTEXT + PROMPT, dataclasses.replace(COLD, memory="none"))
     text, found = said(bank, memory="none")
     assert text == "".join(piece.text for piece in whole)
     assert (found.unseen, found.memory) == (whole.unseen, None)
+    assert found.prompt_tokens == whole.prompt_tokens == len(CONTEXT + PROMPT)
+    # what is not seen is not held: 256 tokens are judged
+    assert len(found._speakers.texts[0]) == 256 + len(PROMPT) + 48
 
 
 def test_a_short_context_is_seen_as_it_is(bank):

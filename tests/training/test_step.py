@@ -167,6 +167,19 @@ def test_nested_and_short_are_drawn_apart():
     assert abs(np.corrcoef(lengths, both["rate"])[0, 1]) < 0.2
 
 
+def test_no_two_draws_of_a_step_are_by_one_key(monkeypatch):
+    keys, drawn_by = [], jax.random.uniform
+
+    def uniform(key, *shape, **bounds):
+        keys.append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
+        return drawn_by(key, *shape, **bounds)
+
+    monkeypatch.setattr(jax.random, "uniform", uniform)
+    train = dataclasses.replace(TRAIN, nested=0.5, hidden=0.5, short=0.5, vocab_sample=16)
+    CompressorLoss(MODEL, train).rows(batch(), jax.random.key(3), None)
+    assert len(keys) == 8 == len(set(keys))
+
+
 def test_hidden_tokens_are_drawn_between_the_two_shares():
     train = dataclasses.replace(TRAIN, hidden=0.5, hidden_low=0.2, hidden_high=0.6)
     hidden = np.asarray(drawn(train)["hidden"])
