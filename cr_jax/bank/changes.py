@@ -43,7 +43,8 @@ def import_expert(
         )
     with readable(source):
         folder = Inside.at(source)
-    take(files, folder, name)
+    with folder:
+        take(files, folder, name)
     for note in files.notes:
         say(note)
     return name

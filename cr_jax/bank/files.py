@@ -100,7 +100,8 @@ class BankFolder:
     def open_expert(self, name: str) -> Inside:
         """Its folder."""
         self.expert(name)
-        return self.inside.folder(EXPERTS).folder(name)
+        with self.inside.folder(EXPERTS) as experts:
+            return experts.folder(name)
 
     @property
     def seed(self) -> Path | None:
@@ -169,23 +170,23 @@ class BankFolder:
         check_name(name)
         with writable(self.path), self.changing():
             self.check_free(name)
-            experts, hidden = self.inside.folder(EXPERTS), draft_name(name)
-            draft = experts.new_folder(hidden)
-            try:
-                yield draft
-                seal, lm = draft.sha256(MANIFEST), read_manifest(draft).lm
-                if experts.has(name):  # not in bank.json
-                    self.notes.append(removal.set_aside(self.inside, experts, name))
-                experts.rename(hidden, name)
+            hidden = draft_name(name)
+            with self.inside.folder(EXPERTS) as experts, experts.new_folder(hidden) as draft:
                 try:
-                    entries = {**self.index["experts"], name: {"sha256": seal}}
-                    shape = {} if lm is None or "lm" in self.index else {"lm": dict(lm)}
-                    self.replace({**self.index, **shape, "experts": entries})
-                except BaseException:
-                    experts.rename(name, hidden)
-                    raise
-            finally:
-                removal.delete_draft(experts, hidden)
+                    yield draft
+                    seal, lm = draft.sha256(MANIFEST), read_manifest(draft).lm
+                    if experts.has(name):  # not in bank.json
+                        self.notes.append(removal.set_aside(self.inside, experts, name))
+                    experts.rename(hidden, name)
+                    try:
+                        entries = {**self.index["experts"], name: {"sha256": seal}}
+                        shape = {} if lm is None or "lm" in self.index else {"lm": dict(lm)}
+                        self.replace({**self.index, **shape, "experts": entries})
+                    except BaseException:
+                        experts.rename(name, hidden)
+                        raise
+                finally:
+                    removal.delete_draft(experts, hidden)
 
     def remove(self, name: str) -> None:
         """Takes an expert out of bank.json, then deletes its files; the others are untouched."""

@@ -307,10 +307,11 @@ def _plain(state: Any) -> dict[str, Any]:
 
 def _to_host(leaves: dict[str, Any]) -> dict[str, np.ndarray]:
     """The leaves as numpy arrays that nobody else writes to, complete on return."""
-    for x in leaves.values():
-        if isinstance(x, jax.Array):
+    here = {k: _is_on_host(x) for k, x in leaves.items()}
+    for k, x in leaves.items():
+        if not here[k]:  # JAX 0.11 would keep a view, and the next step could not reuse the memory
             x.copy_to_host_async()  # all of them are on their way before the first is waited for
-    return {k: np.array(x) if _is_on_host(x) else np.asarray(x) for k, x in leaves.items()}
+    return {k: np.array(x) if here[k] else np.asarray(x) for k, x in leaves.items()}
 
 
 def _is_on_host(x) -> bool:

@@ -1,17 +1,20 @@
 """A stored bank gets the language models of another bank or run; nothing else of it changes."""
 
 import dataclasses
+import gc
 import os
+import shutil
 
 import pytest
 import tiny_bank
 from tiny_bank import TINY_LM, contents, fresh, leaves, one, refuses
 
-from cr_jax.bank import ExpertBank, import_lms, parameters
+from cr_jax.bank import ExpertBank, import_expert, import_lms, parameters
 from cr_jax.bank.files import SEED, BankFolder, write_sealed
 from cr_jax.bank.headers import stored_dtype
 from cr_jax.bank.manifest import LM, MANIFEST
 from cr_jax.cli import main
+from cr_jax.errors import UserError
 
 
 def run_of(folder, dtype="float32", **more):
@@ -105,3 +108,32 @@ def test_the_command_says_who_has_one_now(tmp_path, capsys):
     assert main([*ask, "--dtype", "int8"]) == 2  # others than those that are stored
     assert "another language model already" in capsys.readouterr().err
     assert main(ask[:2] + [str(source)]) == 2 and "--bank" in capsys.readouterr().err
+
+
+def test_a_refused_change_leaves_nothing_open(tmp_path):
+    bank = tiny_bank.on_disk(tmp_path / "bank").folder
+    broken = tmp_path / "broken"
+    shutil.copytree(bank / "experts" / "e1", broken)
+    (broken / "config.json").write_bytes(b"{}")
+    missing = tmp_path / "missing"
+    shutil.copytree(bank / "experts" / "e1", missing)
+    (missing / "config.json").unlink()
+    gc.collect()
+    gc.disable()
+    try:
+        before = sorted(os.listdir("/dev/fd"))
+        for source, words in (
+            (bank / "experts" / "e0", "already"),
+            (broken, "was changed"),
+            (missing, "is missing"),
+        ):
+            said = None
+            try:
+                import_expert(bank, source)
+            except UserError as error:
+                said = str(error)
+            assert said is not None and words in said
+            assert sorted(os.listdir("/dev/fd")) == before
+    finally:
+        gc.enable()
+    assert ExpertBank.load(bank).verify() == []

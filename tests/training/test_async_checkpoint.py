@@ -135,7 +135,9 @@ def test_buffers_that_the_next_step_reuses_are_not_read(tmp_path, may_write, lay
         checkpointer.save(1, {k: gather(x) for k, x in state.items()}, {}, {})
         places = {k: _pointers(x) for k, x in state.items()}
         changed = jax.block_until_ready(change(donate_argnums=0)(state, 100))
-        if layout != "pmap":  # whose first shard is a copy already
+        # JAX 0.11 keeps views of what lies on several CPUs, and then gives the step other memory.
+        kept = jax.__version_info__[:2] == (0, 11) and layout in ("sharded", "replicated")
+        if layout != "pmap" and not kept:  # of pmap, the first shard is a copy already
             assert all(x.is_deleted() for x in state.values())
             # The step really writes where the state was: nobody holds a view of it.
             assert {k: _pointers(x) for k, x in changed.items()} == places
