@@ -34,8 +34,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import memory_indexes, results
 from benchmarks import memory_tasks as tasks
-from benchmarks import results
 from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.errors import UserError
 from cr_jax.models import lm
@@ -120,19 +120,19 @@ def _recall(setting: tasks.Setting, options, text, each: int, seed: int):
         kept[f"latents_{dtype}"] = memory.write(bank, windows, some, setting.sizes)
     place = tasks.speaker(setting, kept["latents_bfloat16"])
     asked = tasks.questions(needles, ids, options.query)
-    indexes = tasks.index_recall(setting, kept["latents_bfloat16"], needles, asked)
+    indexes = memory_indexes.index_recall(setting, kept["latents_bfloat16"], needles, asked)
     arms, rebuilt = {}, {}
     shown = tasks.Shown(setting, place, needles, ids)
     arms["nothing"] = shown.spoken(None, recent=0)
     arms["sliding"] = shown.spoken(None, recent=setting.positions)
     for name, one in kept.items():
         reader = Reader(bank, one, setting.sizes)
-        arms[name] = shown.spoken(reader.attended(asked, *tasks.spans(setting, options)))
+        how = tasks.spans(setting, options, n, len(asked))
+        arms[name] = shown.spoken(reader.attended(asked, *how))
         if one.codes is not None:
             bare = tasks.bare(one)
             loose = Reader(bank, bare, setting.sizes)
-            pages = loose.attended(asked, *tasks.spans(setting, options))
-            arms[f"{name}_bare"] = shown.spoken(pages)
+            arms[f"{name}_bare"] = shown.spoken(loose.attended(asked, *how))
             rebuilt[name] = tasks.rebuilt(loose, needles, ids)
     summed = {name: tasks.shares(rows) for name, rows in arms.items()}
     for name, row in summed.items():
@@ -181,7 +181,7 @@ def _bits(setting: tasks.Setting, options, documents, segments: int) -> dict[str
             "nothing": (recent[:, -segment:], own[:, -segment:]),
             "half": (recent[:, span * pages :], own[:, span * pages :]),
             "sliding": (recent, own),
-            "random_pages": rows(tasks.Anywhere(bank, kept["ids"], setting.sizes)),
+            "random_pages": rows(memory_indexes.Anywhere(bank, kept["ids"], setting.sizes)),
         }
         read |= {name: rows(Reader(bank, one, setting.sizes)) for name, one in kept.items()}
         for name, (tokens, at) in read.items():

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,14 +12,13 @@ from cr_jax.data.sources import documents
 from cr_jax.data.text_form import formed
 from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
-from cr_jax.modular import decode, memory_index
+from cr_jax.modular import decode
 from cr_jax.modular.generate import sampling
 from cr_jax.modular.language_models import BankLms
 from cr_jax.modular.memory import Memory
 from cr_jax.modular.memory_pages import Reader
 from cr_jax.modular.options import GenerateOptions, MemoryOptions
 from cr_jax.modular.speakers import Speakers
-from cr_jax.routing.latents import encode
 from cr_jax.scoring.batching import BatchSizes
 
 ID = 32  # tokens
@@ -90,9 +89,16 @@ def kind(options: MemoryOptions, kind: str, dtype: str = "bfloat16") -> MemoryOp
     return dataclasses.replace(options, kind=kind, dtype=dtype)
 
 
-def spans(setting: Setting, options: MemoryOptions) -> tuple[int, None, int]:
-    """span, before and pages of `Reader.attended`."""
-    return options.span_of(setting.bank.model.window, setting.positions), None, options.pages
+def spans(
+    setting: Setting, options: MemoryOptions, tokens: int = 0, queries: int = 1
+) -> tuple[int, np.ndarray | None, int]:
+    """span, before and pages of `Reader.attended`; tokens: of a text whose last ones are seen as
+    they are, 0: none."""
+    window = setting.bank.model.window
+    span = options.span_of(window, setting.positions)
+    seen = (setting.positions - span * options.pages) // 2
+    before = np.full(queries, max(0, tokens - seen) // window) if tokens else None
+    return span, before, options.pages
 
 
 def hidden(
@@ -253,75 +259,3 @@ def rebuilt(reader: Reader, needles: Sequence[Needle], ids: np.ndarray) -> dict[
             whole.append((back[x.answer - first * window :][:ID] == x.id).all())
         found[what] = float(np.mean(whole))
     return found
-
-
-def index_recall(
-    setting: Setting, kept: Memory, needles: Sequence[Needle], asked: Sequence[np.ndarray]
-) -> dict[str, float]:
-    """Share of questions with a window of their line among the four best, index by index."""
-    reader = Reader(setting.bank, kept, setting.sizes)
-    window = kept.model.window
-    first, last = (np.array([[at(x) // window] for x in needles]) for at in (_begin, _end))
-    share = lambda best: float(((first <= best) & (best <= last)).any(1).mean())
-    found = {"rare tokens and pairs": share(reader.best(asked))}
-    for name, lost in (("rare tokens", slice(1, None, 2)), ("rare pairs", slice(0, None, 2))):
-        found[name] = share(_Half(setting.bank, kept, setting.sizes, lost).best(asked))
-    flat = _Flat(setting.bank, kept, setting.sizes)
-    found["rare tokens and pairs, not weighted by the memory"] = share(flat.best(asked))
-    found["pooled latents"] = share(_pooled(setting, kept, asked))
-    return found
-
-
-def _begin(x: Needle) -> int:
-    return x.start
-
-
-def _end(x: Needle) -> int:
-    return x.answer - 1
-
-
-class _Flat(Reader):
-    """Without weights by the memory itself."""
-
-    weighted = False
-
-
-class _Half(Reader):
-    """An index of tokens alone, or of pairs alone: keys of the other half are emptied."""
-
-    def __init__(self, bank, kept: Memory, sizes, lost: slice):
-        keys, half = kept.keys.copy(), kept.options.features // 2
-        keys[:, half:] = memory_index.EMPTY if lost.start else keys[:, half:]
-        keys[:, :half] = keys[:, :half] if lost.start else memory_index.EMPTY
-        super().__init__(bank, dataclasses.replace(kept, keys=keys), sizes)
-
-
-def _pooled(setting: Setting, kept: Memory, asked) -> np.ndarray:
-    """The four windows whose mean latent is nearest, by cosine, to the question's by the same
-    expert."""
-    bank = setting.bank
-    z = np.asarray(kept.codes.numbers, np.float32).mean(1)
-    z /= np.linalg.norm(z, axis=1, keepdims=True) + 1e-9
-    score = np.full((len(asked), len(kept)), -np.inf)
-    for label, name in enumerate(kept.writers):
-        own = kept.expert == label
-        ids = [q[-bank.model.window :] for q in asked]
-        texts = [bank.tokenizer.decode(q) or "." for q in ids]
-        found = encode(bank, texts, name, setting.sizes)
-        first = np.unique(found.document, return_index=True)[1]
-        query = found.values[first].mean(1)
-        query /= np.linalg.norm(query, axis=1, keepdims=True) + 1e-9
-        score[:, own] = query @ z[own].T
-    return np.argsort(-score, axis=1)[:, :4]
-
-
-class Anywhere(Reader):
-    """A control: pages drawn at random from what was before."""
-
-    def _best(self, tables: Any, ends: Any, pages: int) -> np.ndarray:
-        rng = np.random.default_rng(0)
-        out = np.full((len(tables), pages), -1)
-        for row, end in zip(out, ends, strict=True):
-            some = rng.permutation(int(end))[:pages]
-            row[: len(some)] = some
-        return out

@@ -7,6 +7,7 @@ That line goes to stderr and cannot steer a terminal.
 import contextlib
 import re
 import sys
+from collections.abc import Callable
 
 MOST = 500  # characters of a problem's line
 # Control characters but tab and line feed, and those that turn the direction of writing.
@@ -37,6 +38,29 @@ class UserError(ValueError):
         return "".join(
             c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__()
         )
+
+
+class turning:
+    """`with turning(told):` raises `told(error)`, from the error, for an error of the block.
+
+    told: gives None for what is raised as it is.  No `contextlib.contextmanager`: from Python 3.12
+    on, an error that a generator turns into another one lies in a cycle, and keeps what its callers
+    hold, open files too, until the next garbage collection.
+    """
+
+    def __init__(self, told: Callable[[BaseException], Exception | None]):
+        self._told = told
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        other = None if error is None else self._told(error)
+        if other is not None:
+            try:
+                raise other from error
+            finally:
+                del other  # whose traceback holds this frame
 
 
 def lost_peer(error: BaseException | None) -> str | None:

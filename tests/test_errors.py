@@ -1,9 +1,13 @@
 """A message for the user is one line that steers no terminal."""
 
+import contextlib
+import gc
+import weakref
+
 import pytest
 
 from cr_jax.data import documents
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, turning
 
 
 def test_a_message_is_one_line_of_characters():
@@ -20,3 +24,36 @@ def test_names_of_files_do_not_break_the_line(tmp_path):
         with pytest.raises(UserError, match="line 1 is not JSON") as error:
             list(documents(f"jsonl:{tmp_path / name}"))
         assert str(error.value).isprintable()
+
+
+def test_turning_raises_what_is_told_from_the_error():
+    told = lambda error: UserError(f"no {error}") if isinstance(error, OSError) else None
+    with pytest.raises(UserError, match="no disk") as caught, turning(told):
+        raise OSError("disk")
+    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(KeyError), turning(told):
+        raise KeyError("disk")
+    with turning(told):
+        pass
+
+
+def test_an_error_that_was_turned_keeps_nothing():
+    class Held:
+        pass
+
+    def turned():
+        held = Held()
+        seen.append(weakref.ref(held))
+        with turning(lambda error: UserError(f"no {error}")):
+            raise OSError("disk")
+
+    seen = []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with contextlib.suppress(UserError):
+                turned()
+        assert [ref() for ref in seen] == [None] * 3
+    finally:
+        gc.enable()

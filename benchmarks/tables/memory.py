@@ -56,6 +56,6 @@ def bits() -> str:
             None if row["flops_per_token"] is None else f"{row['flops_per_token'] / 1e6:,.1f} M",
             decimal(row["bpb"], 4),
         ]
-        for arm, row in _found()["bits_per_byte"].items()
+        for arm, row in _found().get("bits_per_byte", {}).items()
     ]
     return markdown(["what a model is given", "bytes kept", "FLOPs a token", "bits/byte"], rows)

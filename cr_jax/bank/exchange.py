@@ -38,7 +38,7 @@ from cr_jax.bank.files import (
 )
 from cr_jax.bank.manifest import LM, MANIFEST, read_manifest
 from cr_jax.bank.removal import EXPERTS, INDEX
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, turning
 from cr_jax.host.files import expanded, fresh_folder, parse_json, write_whole
 from cr_jax.host.inside import Inside
 
@@ -256,11 +256,13 @@ def _draft(place: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _named_by(draft: Path, sources: Sequence[str | os.PathLike]) -> Iterator[None]:
+def _named_by(draft: Path, sources: Sequence[str | os.PathLike]) -> turning:
     """Errors name the sources, and not the folder in which they are put together."""
-    try:
-        yield
-    except UserError as error:
-        shown = ", ".join(str(source) for source in sources)
-        raise UserError(str(error).replace(str(draft), shown)) from error
+    shown = ", ".join(str(source) for source in sources)
+    return turning(
+        lambda error: (
+            UserError(str(error).replace(str(draft), shown))
+            if isinstance(error, UserError)
+            else None
+        )
+    )

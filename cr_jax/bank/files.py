@@ -39,7 +39,7 @@ from cr_jax.bank.removal import SCREEN as SCREEN
 from cr_jax.bank.removal import SEED as SEED
 from cr_jax.bank.removal import TOKENIZER as TOKENIZER
 from cr_jax.config.names import check_name as check_name  # for the other modules of a bank
-from cr_jax.errors import UserError, printable
+from cr_jax.errors import UserError, printable, turning
 from cr_jax.host.files import changed, expanded, parse_sealed
 from cr_jax.host.files import read_json as read_json  # for the other modules of a bank
 from cr_jax.host.files import read_sealed as read_sealed
@@ -312,13 +312,15 @@ def _checked(index: dict[str, Any], path: Path) -> dict[str, Any]:
     return index
 
 
-@contextlib.contextmanager
-def writable(path: Path) -> Iterator[None]:
-    """Turns the errors of writing below `path` into a `UserError`."""
-    try:
-        yield
-    except OSError as error:
-        raise CannotWrite(
-            f"cannot write the bank {path}: {error.strerror}; check its permissions "
-            "and the free space"
-        ) from error
+def writable(path: Path) -> turning:
+    """`with writable(path):` turns the errors of writing below `path` into a `UserError`."""
+    return turning(
+        lambda error: (
+            CannotWrite(
+                f"cannot write the bank {path}: {error.strerror}; check its permissions "
+                "and the free space"
+            )
+            if isinstance(error, OSError)
+            else None
+        )
+    )

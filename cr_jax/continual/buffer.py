@@ -23,7 +23,7 @@ from cr_jax.bank.manifest import read_manifest
 from cr_jax.bank.parameters import FILE
 from cr_jax.continual.journal import Journal, cannot_write
 from cr_jax.data.records import MOST_BYTES
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, turning
 from cr_jax.host.files import FORMAT, expanded
 from cr_jax.host.inside import Inside
 from cr_jax.host.locks import exclusive
@@ -145,13 +145,9 @@ def _delete(folder: Inside, name: str) -> None:
     folder.delete_folder(name)
 
 
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
+def _disk(path: Path) -> turning:
     """Turns the errors of a disk into `CannotWrite`."""
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    return turning(lambda error: cannot_write(path, error) if isinstance(error, OSError) else None)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ pattern, in every part of a path: `run[1]/*.txt` is looked for in the folder `ru
 one.
 """
 
-import contextlib
 import fnmatch
 import os
 import stat
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, turning
 
 _NAMES = 3  # of what is left out that are said
 _MANY = {"link to nothing": "links to nothing", "file that is not text": "files that are not text"}
@@ -114,13 +113,15 @@ def walk(
         yield place, inside
 
 
-@contextlib.contextmanager
-def _listing(path: str) -> Iterator[None]:
+def _listing(path: str) -> turning:
     """Turns the errors of reading a folder into a `UserError`: its files would be lost."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"the folder {path} cannot be read: {error.strerror}") from None
+    return turning(
+        lambda error: (
+            UserError(f"the folder {path} cannot be read: {error.strerror}")
+            if isinstance(error, OSError)
+            else None
+        )
+    )
 
 
 def hidden(name: str) -> bool:

@@ -3,7 +3,6 @@
 All of them stream: a few rows, or one line, are held at a time.
 """
 
-import contextlib
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,7 @@ from cr_jax.data import file_position
 from cr_jax.data.encodings import as_utf8, decoded
 from cr_jax.data.groups import KEYS
 from cr_jax.data.unpacking import Damaged, unpacked
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, turning
 
 _ROWS = 64  # of a table that are decoded at once
 _BUFFER = 1 << 20  # bytes of a column that are read at once
@@ -233,15 +232,15 @@ def _rows(path: Path, batches: Iterable[Any], wanted: Wanted) -> Rows:
             yield number, record
 
 
-@contextlib.contextmanager
-def _readable(path: Path, pyarrow: Any) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+def _readable(path: Path, pyarrow: Any) -> turning:
+    def told(error: BaseException) -> UserError | None:
+        known = isinstance(error, pyarrow.ArrowException | OSError | ValueError)
+        if isinstance(error, UserError) or not known:
+            return None
         said = " ".join((getattr(error, "strerror", None) or str(error)).split())
-        raise UserError(f"{path} cannot be read as a table: {said}") from None
+        return UserError(f"{path} cannot be read as a table: {said}")
+
+    return turning(told)
 
 
 def _header(path: Path, line: str, wanted: Wanted) -> tuple[list[str], str]:

@@ -1,6 +1,5 @@
 """Text files, streamed or whole.  Not in the paper."""
 
-import contextlib
 import io
 import os
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 from cr_jax.data import file_position
 from cr_jax.data.encodings import as_utf8, decoded
 from cr_jax.data.unpacking import Damaged
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, turning
 
 PIECE_BYTES = 1 << 20
 
@@ -83,15 +82,17 @@ def whole_file(path: Path, most: int) -> str:
     return decoded(data, str(path))
 
 
-@contextlib.contextmanager
-def readable(name: str) -> Iterator[None]:
-    """Turns what goes wrong while a file is read into a `UserError`."""
-    try:
-        yield
-    except Damaged as error:
-        raise UserError(error.line(name)) from None
-    except OSError as error:
-        raise UserError(f"{name} cannot be read: {error.strerror or error}") from None
+def readable(name: str) -> turning:
+    """`with readable(name):` turns what goes wrong while a file is read into a `UserError`."""
+
+    def told(error: BaseException) -> UserError | None:
+        if isinstance(error, Damaged):
+            return UserError(error.line(name))
+        if isinstance(error, OSError):
+            return UserError(f"{name} cannot be read: {error.strerror or error}")
+        return None
+
+    return turning(told)
 
 
 def opened(path: Path) -> io.BufferedReader:

@@ -5,17 +5,16 @@ A *sealed* JSON file holds the SHA-256 of its own canonical text, so a changed b
 too.
 """
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, turning
 
 FORMAT = 1
 # What a disk says that is full, closed to us, broken or no longer there.
@@ -88,19 +87,21 @@ def parse_json(raw: bytes, path: Path) -> Any:
         raise UserError(f"{path} is not JSON: restore it from a copy or write it again") from error
 
 
-@contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turns the errors of reading `path` into a `UserError`."""
-    try:
-        yield
-    except UserError:  # is a ValueError too
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: restore it from a copy or write it again") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL byte, a lone surrogate
-        raise UserError(f"{path} is not a file's name: restore it from a copy") from error
+def readable(path: Path) -> turning:
+    """`with readable(path):` turns the errors of reading `path` into a `UserError`."""
+
+    def told(error: BaseException) -> UserError | None:
+        if isinstance(error, UserError):  # is a ValueError too
+            return None
+        if isinstance(error, FileNotFoundError):
+            return UserError(f"{path} is missing: restore it from a copy or write it again")
+        if isinstance(error, OSError):
+            return UserError(f"{path} cannot be read: {error.strerror}")
+        if isinstance(error, ValueError):  # a NUL byte, a lone surrogate
+            return UserError(f"{path} is not a file's name: restore it from a copy")
+        return None
+
+    return turning(told)
 
 
 def changed(path: Path) -> UserError:

@@ -188,9 +188,8 @@ def _compressed(bank, block: Windows, rare, options: MemoryOptions, sizes) -> di
     for e in np.unique(expert).tolist():
         at = np.flatnonzero(expert == e)
         params = jax.tree.map(lambda x, e=e: x[e], bank.params)
-        run = functools.partial(
-            compress, bank.model, params, dtype=options.dtype, rebuild=fix, chunk=sizes.tokens
-        )
+        chunk = sizes.tokens if fix else 0
+        run = functools.partial(compress, bank.model, params, dtype=options.dtype, chunk=chunk)
         codes, back, sure = in_batches(run, block.take(at), sizes.rows(len(at)), axis=0)
         part["numbers"][at], part["scale"][at] = codes
         if fix:

@@ -61,24 +61,22 @@ def compressor_hash(expert: Expert) -> str:
     return digest.hexdigest()
 
 
-@functools.partial(jax.jit, static_argnames=("model", "dtype", "rebuild", "chunk"))
+@functools.partial(jax.jit, static_argnames=("model", "dtype", "chunk"))
 def compress(
     model: ModelConfig,
     params: Any,
     tokens: Int[Array, "B L"],
     mask: Bool[Array, "B L"],
     dtype: str,
-    rebuild: bool = True,
     chunk: int = 8192,
 ) -> tuple[Codes, Int[Array, "B N"], Float[Array, "B N"]]:
-    """(codes of windows by one expert, the ids that they give back [B, L], the probability of each;
-    without rebuild [B, 0]).
+    """(codes of windows by one expert, the ids that they give back [B, L], each one's probability).
 
-    chunk: tokens whose logits stand in memory at once.
+    chunk: tokens whose logits stand in memory at once; 0: nothing is given back, [B, 0].
     """
     net = models.Autoencoder(model)
     codes = memory_codes.stored(net.apply(params, tokens, mask, method="encode"), dtype)
-    if not rebuild:
+    if not chunk:
         return codes, tokens[:, :0], jnp.zeros((len(tokens), 0))
     return codes, *decompress(model, params, codes, mask, dtype, chunk)
 

@@ -123,13 +123,15 @@ class Reader:
 
     def _start(self, ids, table, span: int) -> int:
         """Where in a page the span begins: a little before the stretch of a quarter span that
-        shares most with the query.  What follows there is what a text like the query goes on with.
+        shares most with the query, of equal ones the last.  What follows there is what a text like
+        the query goes on with.
         """
         mask = np.ones((1, len(ids)), bool)
         shared = table[memory_index.features(ids[None], mask, self._rare).hashes[0]]
         sums = np.cumsum([0.0, *(shared[: len(ids)] + shared[len(ids) :])])
         end = np.minimum(np.arange(len(ids)) + max(1, span // 4), len(ids))
-        return max(0, int(np.argmax(sums[end] - sums[:-1])) - span // 8)
+        score = np.round(sums[end] - sums[:-1], 3)  # sums of the same terms are equal
+        return max(0, len(ids) - 1 - int(np.argmax(score[::-1])) - span // 16)
 
     def _some(self, windows) -> tuple[Int[np.ndarray, "N L"], dict[int, int]]:
         return self.tokens(windows), {w: i for i, w in enumerate(windows.tolist())}

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from cr_jax.errors import UserError, lost_peer, one_line
+from cr_jax.errors import UserError, lost_peer, one_line, turning
 from cr_jax.host.files import refusal, sha256
 from cr_jax.host.inside import Inside
 from cr_jax.parallel import processes
@@ -251,19 +251,19 @@ class Checkpointer:
             self._writer.shutdown()
         self._orbax.close()
 
-    @contextlib.contextmanager
-    def _writing(self, step: int) -> Iterator[None]:
+    def _writing(self, step: int) -> turning:
         """Turns the errors of writing into one `UserError`."""
-        try:
-            yield
-        except Exception as error:
-            reason = refusal(error)
+
+        def told(error: BaseException) -> UserError | None:
+            reason = refusal(error) if isinstance(error, Exception) else None
             if reason is None:
-                raise
-            raise UserError(
+                return None
+            return UserError(
                 f"cannot save step {step} to {self.folder}: {reason}; older checkpoints are "
                 "whole: make room there or allow writing, then run the same command"
-            ) from error
+            )
+
+        return turning(told)
 
     def _stored(self) -> list[int]:
         """Steps that have a folder, sealed or not, oldest first."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_lms
 
-from benchmarks import latent_memory
+from benchmarks import latent_memory, memory_indexes
 from benchmarks import memory_tasks as tasks
 from cr_jax.modular import memory
 from cr_jax.modular.memory_pages import Reader
@@ -46,7 +46,7 @@ def test_indexes_and_pages_are_judged_by_where_the_lines_are(bank, hidden):
     kept = memory.write(bank, windows, MemoryOptions(LATENTS), sizes)
     setting = tasks.Setting(bank, None, 256, sizes)
     asked = tasks.questions(needles, ids, 64)
-    found = tasks.index_recall(setting, kept, needles, asked)
+    found = memory_indexes.index_recall(setting, kept, needles, asked)
     assert found["rare tokens and pairs"] >= 0.9 > 0.5 > found["pooled latents"]
     rebuilt = tasks.rebuilt(Reader(bank, kept, sizes), needles, ids)
     loose = tasks.rebuilt(Reader(bank, tasks.bare(kept), sizes), needles, ids)
@@ -62,7 +62,7 @@ def test_a_reader_without_weights_goes_on_after_the_longest_match():
 
 def test_random_pages_are_of_the_past(bank, hidden):
     kept = memory.write(bank, tasks.windows(bank, hidden[1]), MemoryOptions(IDS))
-    anywhere = tasks.Anywhere(bank, kept)
+    anywhere = memory_indexes.Anywhere(bank, kept)
     best = anywhere._best(np.zeros((3, 1)), np.array([0, 2, 90]), 4)
     assert (best[0] == -1).all() and (best[1] < 2).all() and best[2].min() >= 0
     assert best[2].max() < 90

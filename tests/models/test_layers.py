@@ -91,7 +91,7 @@ def test_triton_runs_on_several_gpus_where_each_has_a_program_of_its_own(gpu):
     gpu(devices=mesh.size)
     step = lambda x: found.append(row_kernels(HALF)) or x
     for split in (jax.shard_map(step, mesh=mesh, in_specs=rows, out_specs=rows), step):
-        jax.eval_shape(split, jax.ShapeDtypeStruct((mesh.size,), float))
+        jax.eval_shape(split, jax.ShapeDtypeStruct((mesh.size,), jnp.float32))
     assert found == ["triton", "xla"]
 
 

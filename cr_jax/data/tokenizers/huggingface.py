@@ -1,6 +1,5 @@
 """Any lossless `tokenizer.json` of Hugging Face.  Not in the paper."""
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from jaxtyping import UInt32
 from cr_jax.data.tokenizers.gpt2 import byte_of_character
 from cr_jax.data.tokenizers.sentencepiece import SPACE_MARK
 from cr_jax.data.tokenizers.token_table import NOTE, TokenTable
-from cr_jax.errors import UserError
+from cr_jax.errors import UserError, turning
 from cr_jax.host.files import expanded
 
 # What published tokenizers put behind a document.  The file itself does not say which id that is.
@@ -200,22 +199,19 @@ def is_huggingface(note: Any) -> bool:
     return isinstance(note, dict) and isinstance(note.get("model"), dict) and "kind" not in note
 
 
-@contextlib.contextmanager
-def _sound(place: str | Path) -> Iterator[None]:
+def _sound(place: str | Path) -> turning:
     """Turns what a damaged file makes of our code, or of the package's, into a `UserError`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except BaseException as error:
+
+    def told(error: BaseException) -> UserError | None:
         panic = type(error).__name__ == "PanicException"  # of Rust; no other name is public
         bare = type(error) is Exception  # the package raises nothing narrower
-        if not (panic or bare) and not isinstance(
-            error, LookupError | TypeError | ValueError | AttributeError
-        ):
-            raise
+        known = isinstance(error, LookupError | TypeError | ValueError | AttributeError)
+        if isinstance(error, UserError) or not (panic or bare or known):
+            return None
         said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{place} is damaged ({said}): download it again") from None
+        return UserError(f"{place} is damaged ({said}): download it again")
+
+    return turning(told)
 
 
 def _settings(data: bytes, place: str | Path) -> dict[str, Any]:
