@@ -121,7 +121,7 @@ def documents(a: argparse.Namespace, name: str) -> list[str]:
     if not file.is_file():
         raise UserError(f"{file} is not there: give --root and domains that it has")
     with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as lines:
-        rows = lines.read().decode().splitlines()
+        rows = lines.read().decode().rstrip("\n").split("\n")  # a text may hold other line ends
     chosen = np.linspace(0, len(rows) - 1, min(a.documents, len(rows))).astype(int)
     return [json.loads(rows[i])["text"][: a.characters] for i in chosen]
 

@@ -164,6 +164,10 @@ def run(args) -> int:
     from cr_jax.bank import ExpertBank
     from cr_jax.modular.generate import generate
 
+    if args.keep_memory:
+        from cr_jax.modular.memory_file import check_place
+
+        check_place(args.keep_memory)
     if args.expert == AUTO or options.memory.pages_in:
         bank = ExpertBank.load(args.bank, lms=False)  # they are read when they are to speak
     else:

@@ -49,17 +49,26 @@ def save(memory: Memory, folder: str | os.PathLike) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         with Inside.at(path) as inside:
-            there = [n for n in inside.names() if not n.startswith(".")]
-            if there and not _ours(inside):
-                raise UserError(f"{path} holds something else than a memory: name another folder")
+            there = _free(inside)
             inside.write(name, data)
             inside.write_sealed(INDEX, _index(memory, name, digest))
             for old in there:
                 if old.startswith("memory.") and old.endswith(".safetensors") and old != name:
                     inside.delete(old)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+        raise _cannot_write(path, error) from error
     return path
+
+
+def check_place(folder: str | os.PathLike) -> None:
+    """`UserError`, before a long text is read, where `save` would refuse what stands there."""
+    path = expanded(folder)
+    if os.path.lexists(path):
+        try:
+            with Inside.at(path) as inside:
+                _free(inside)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
 
 
 def load(folder: str | os.PathLike, bank: ExpertBank) -> Memory:
@@ -98,6 +107,18 @@ def load(folder: str | os.PathLike, bank: ExpertBank) -> Memory:
 def is_memory(folder: str | os.PathLike) -> bool:
     """Whether a memory's index lies there."""
     return os.path.isfile(os.path.join(folder, INDEX))
+
+
+def _free(inside: Inside) -> list[str]:
+    """The names in a folder that is empty or holds a memory; `UserError` for another."""
+    there = [n for n in inside.names() if not n.startswith(".")]
+    if there and not _ours(inside):
+        raise UserError(f"{inside.path} holds something else than a memory: name another folder")
+    return there
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {path}: {error.strerror}; choose another folder")
 
 
 def _ours(inside: Inside) -> bool:

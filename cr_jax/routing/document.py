@@ -27,7 +27,7 @@ from cr_jax.routing.ranking import one_sided_p_values, typicality_penalty
 from cr_jax.routing.result import SURPRISING, TOO_HIGH, TOO_LOW, TOO_NEAR, Route
 from cr_jax.scoring.batching import BatchSizes, check_bank
 from cr_jax.scoring.calibration import p_sums, two_sided
-from cr_jax.scoring.own_documents import Witnesses, margins_of
+from cr_jax.scoring.own_documents import SURPRISE_FROM, Witnesses, margins_of
 from cr_jax.scoring.residuals import WindowSums, residual_means
 
 Text = str | os.PathLike | Iterable[str]  # a str is the text itself, a path a file
@@ -282,7 +282,8 @@ class Totals:
             return TOO_HIGH
         if two_sided(together, 1.0) >= alpha:
             return TOO_LOW
-        return SURPRISING if witnesses.surprise < witnesses.margin else TOO_NEAR
+        joined = self.tokens // self.bank.model.window >= SURPRISE_FROM  # `OwnDocuments.high_p`
+        return SURPRISING if joined and witnesses.surprise < witnesses.margin else TOO_NEAR
 
     def _by_name(self, values) -> dict[str, float]:
         return dict(zip(self.bank.names, map(float, values), strict=True))

@@ -43,7 +43,8 @@ def test_a_kept_text_that_is_gone_and_an_expert_with_other_bytes_are_counted(gro
 def test_new_documents_come_after_half_of_the_known_ones_and_none_twice(tmp_path):
     for name in ("a", "b", "new"):
         (tmp_path / name).mkdir()
-        lines = [json.dumps({"text": f"{name} {i % 9} and more"}) for i in range(10)]
+        texts = [f"{name} {i % 9} and\u2028more" for i in range(10)]
+        lines = [json.dumps({"text": t}, ensure_ascii=False) for t in texts]
         packed = zstandard.compress("\n".join(lines).encode())
         (tmp_path / name / "valid.jsonl.zst").write_bytes(packed)
     a = argparse.Namespace(root=tmp_path, known=["a", "b"], new="new", documents=10, characters=6)

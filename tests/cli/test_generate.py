@@ -138,6 +138,10 @@ def test_what_a_memory_cannot_be_is_one_line(run, bank, tmp_path):
     refused(run("--bank", bank, *ask, "a"), "--context")
     refused(run("--bank", bank, "--keep-memory", kept, "--context", book, "a"), "--memory")
     refused(run("--bank", bank, *ask, "--context", tmp_path / "nowhere", "a"), "nowhere")
+    with pytest.MonkeyPatch.context() as patch:  # before the text is read
+        patch.setattr(cr_jax.modular.memory, "write_windows", lambda *_: pytest.fail("read"))
+        late = (*ask, "--context", book, "--keep-memory", tmp_path, "a")
+        refused(run("--bank", bank, *late), "holds something else")
     refused(run("--bank", bank, *ask, "--context", book, "--span", 5, "a"), "does not divide")
     refused(run("--bank", bank, *ask, "--context", book, "--pages", 0, "a"), "--pages 0")
     refused(run("--bank", bank, *ask, "--context", kept, "--memory", "ids", "a"), "keeps latents")

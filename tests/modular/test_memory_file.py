@@ -12,7 +12,7 @@ from tiny_bank import refuses
 
 from cr_jax.host.files import sealed
 from cr_jax.modular import memory
-from cr_jax.modular.memory_file import INDEX, is_memory, load, save
+from cr_jax.modular.memory_file import INDEX, check_place, is_memory, load, save
 from cr_jax.modular.memory_pages import Reader
 from cr_jax.modular.options import IDS, LATENTS, MemoryOptions
 
@@ -61,6 +61,11 @@ def test_a_memory_replaces_another_and_nothing_else(bank, kept, tmp_path):
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     refuses(lambda: save(kept, tmp_path / "other"), "holds something else")
     refuses(lambda: save(kept, tmp_path / "other" / "thesis.txt"), "cannot write")
+    refuses(lambda: check_place(tmp_path / "other"), "holds something else")
+    refuses(lambda: check_place(tmp_path / "other" / "thesis.txt"), "cannot write")
+    check_place(tmp_path / "m")
+    check_place(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
     assert (tmp_path / "other" / "thesis.txt").read_text() == "mine"
     for own in ('{"entities": []}', "[]", "no JSON"):
         (tmp_path / "m" / INDEX).write_text(own)

@@ -90,6 +90,19 @@ def test_the_surprise_is_measured_and_refuses_by_itself():
     route = router.route(with_own_documents(judged, {route.nearest: odd}), first, sizes=SIZES)
     assert route.expert is None and route.reason == result.SURPRISING
     assert route.witnesses["surprise"] < 0.05 < route.witnesses["margin"]
+    # Of one window the surprise has no say, and is no reason.
+    single = first.take(slice(0, 1))
+    name = router.route(judged, single, sizes=SIZES).nearest
+    cheap, sure_too = (
+        {k: x - 9 + 0.01 * np.arange(len(x)) for k, x in of.items()}
+        for of in (found[name].residuals, found[name].surprises)
+    )
+    led = {k: 0.2 + 0.02 * np.arange(len(x)) for k, x in found[name].margins.items()}
+    odd_too = dataclasses.replace(found[name], residuals=cheap, surprises=sure_too, margins=led)
+    odd_bank = with_own_documents(judged, {name: odd_too})
+    one = router.route(odd_bank, single, RouteOptions(alpha=0.1), SIZES)
+    assert one.witnesses["surprise"] < one.witnesses["margin"]
+    assert one.expert is None and one.reason == result.TOO_NEAR
     usual = dataclasses.replace(odd, surprises={k: x + 9 for k, x in sure.items()})
     route = router.route(with_own_documents(judged, {route.nearest: usual}), first, sizes=SIZES)
     assert route.reason != result.SURPRISING
