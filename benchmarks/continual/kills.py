@@ -76,7 +76,8 @@ def run(a: argparse.Namespace, command: str) -> None:
                 left = a.kills > figures["tried"]
                 try:
                     moment = chance.uniform(0, takes)
-                    child.wait(moment if left else None)
+                    if status := child.wait(moment if left else None):
+                        raise UserError(f"a run that was killed before ended with status {status}")
                     break
                 except subprocess.TimeoutExpired:
                     child.kill()

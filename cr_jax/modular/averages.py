@@ -42,10 +42,16 @@ def averaged(
 
     note: that of the branches and "averages": domain -> {"of": "all", "near" or "", "share",
     "near": names, "valid_nll", "own_nll"}.  The choice is kept in FOLDER/averages.json and read
-    from there where the branches are the same, so that a run that goes on has the same experts.
+    from there where branches and windows are the same, so that a run that goes on has the same
+    experts.
     """
     names, place = tuple(branches.params), folder / FILE
-    made_of = {"branches": sha256_of(branches.params), "shares": list(shares)}
+    made_of = {
+        "branches": sha256_of(branches.params),
+        "shares": list(shares),
+        "near": NEAR,
+        "valid": sha256_of({n: (w.tokens, w.mask) for n, w in valid.items()}),
+    }
     choices = None
     if place.exists():
         kept = read_sealed(place)

@@ -3,6 +3,7 @@
 Not in the paper.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,9 @@ def chosen(tries: Mapping[str, Finished]) -> Finished:
     """
     losses = {t: {n: b["valid_nll"] for n, b in f.note["best"].items()} for t, f in tries.items()}
     first = next(iter(tries.values()))
-    best = {n: min(tries, key=lambda t, n=n: losses[t][n]) for n in first.params}
+    # A try that diverged has no number for its loss, which no comparison would pass over.
+    finite = lambda loss: loss if math.isfinite(loss) else math.inf
+    best = {n: min(tries, key=lambda t, n=n: finite(losses[t][n])) for n in first.params}
     tokens = {n: tries[t].note["train_tokens"][n] for n, t in best.items()}
     searched = sum(sum(f.note["train_tokens"].values()) for f in tries.values())
     each = first.note["train_flops"] / sum(first.note["train_tokens"].values())

@@ -16,10 +16,11 @@ PARAMS = {n: {"w": np.full((2,), w, np.float32)} for n, w in WEIGHTS.items()}
 MEAN = sum(WEIGHTS.values()) / 6
 
 
-def averaged(folder, score=None, shares=(0.25, 1.0), **best):
+def averaged(folder, score=None, shares=(0.25, 1.0), windows=1, **best):
     best = list({**WEIGHTS, **best}.values())
-    one = np.zeros((1, 1), np.int32)
-    valid = {n: Windows(one + i, one == 0, np.zeros(1, np.int64)) for i, n in enumerate(WEIGHTS)}
+    one = np.zeros((windows, 1), np.int32)
+    document = np.zeros(windows, np.int64)
+    valid = {n: Windows(one + i, one == 0, document) for i, n in enumerate(WEIGHTS)}
 
     def distance(models, windows):
         return [abs(float(m["w"][0]) - best[windows.tokens[0, 0]]) for m in models]
@@ -52,3 +53,5 @@ def test_the_choice_is_kept_for_the_same_branches_and_shares_alone(tmp_path):
     assert kept.note == first.note
     assert read_sealed(tmp_path / averages.FILE)["made_of"]["shares"] == [0.25, 1.0]
     assert averaged(tmp_path, shares=(0.5,), a=MEAN).note != first.note
+    # Other windows choose anew.
+    assert not averaged(tmp_path, shares=(0.5,), windows=2).note["averages"]["a"]["share"]

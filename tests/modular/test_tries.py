@@ -24,3 +24,7 @@ def test_another_try_is_chosen_for_another_domain():
     assert found.params == {"x": "a", "y": "b"} and found.note["chosen"] == {"x": "a", "y": "b"}
     assert found.note["train_tokens"] == {"x": 5, "y": 20} and found.note["search_tokens"] == 50
     assert found.note["train_flops"] == 250.0
+    diverged = tries.chosen(
+        {"a": finished({"x": float("nan")}, 5, "a"), "b": finished({"x": 1.5}, 20, "b")}
+    )
+    assert diverged.note["chosen"] == {"x": "b"}
