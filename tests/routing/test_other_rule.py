@@ -54,7 +54,7 @@ def test_what_cannot_be_ranked_is_one_line(predictive):
     with pytest.raises(UserError, match="rank by 'bank', 'rebuild' or 'code_length'"):
         # As a caller without the tests' type checker would meet it.
         RouteOptions.__post_init__(
-            types.SimpleNamespace(alpha=0.05, max_windows=0, stop=0.0, tra="none", rule="gate")
+            types.SimpleNamespace(**{**vars(RouteOptions()), "rule": "gate"})
         )
     with pytest.raises(UserError, match="goes with exact routing"):
         Cascade(predictive, 2).route(TEXT, RouteOptions(rule="rebuild"))
