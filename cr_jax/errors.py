@@ -8,6 +8,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 MOST = 500  # characters of a problem's line
 # Control characters but tab and line feed, and those that turn the direction of writing.
@@ -41,21 +42,22 @@ class UserError(ValueError):
 
 
 class turning:
-    """`with turning(told):` raises `told(error)`, from the error, for an error of the block.
+    """`with turning(told, OSError):` raises `told(error)`, from the error, for an error in the
+    block that is of one of these kinds, or of any where none is named.
 
     told: gives None for what is raised as it is.  No `contextlib.contextmanager`: from Python 3.12
     on, an error that a generator turns into another one lies in a cycle, and keeps what its callers
     hold, open files too, until the next garbage collection.
     """
 
-    def __init__(self, told: Callable[[BaseException], Exception | None]):
-        self._told = told
+    def __init__(self, told: Callable[[Any], Exception | None], *kinds: type[BaseException]):
+        self._told, self._kinds = told, kinds or (BaseException,)
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        other = None if error is None else self._told(error)
+        other = self._told(error) if isinstance(error, self._kinds) else None
         if other is not None:
             try:
                 raise other from error

@@ -37,6 +37,16 @@ def test_turning_raises_what_is_told_from_the_error():
         pass
 
 
+def test_turning_leaves_errors_of_other_kinds():
+    told = lambda error: UserError(f"no {error}")
+    for kind in (FileNotFoundError, TypeError):  # an OSError too, and a kind of its own
+        with pytest.raises(UserError, match="no disk"), turning(told, OSError, TypeError):
+            raise kind("disk")
+    with pytest.raises(ValueError, match="disk") as caught, turning(told, OSError, TypeError):
+        raise ValueError("disk")
+    assert type(caught.value) is ValueError
+
+
 def test_an_error_that_was_turned_keeps_nothing():
     class Held:
         pass

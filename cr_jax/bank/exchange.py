@@ -259,10 +259,4 @@ def _draft(place: Path) -> Iterator[Path]:
 def _named_by(draft: Path, sources: Sequence[str | os.PathLike]) -> turning:
     """Errors name the sources, and not the folder in which they are put together."""
     shown = ", ".join(str(source) for source in sources)
-    return turning(
-        lambda error: (
-            UserError(str(error).replace(str(draft), shown))
-            if isinstance(error, UserError)
-            else None
-        )
-    )
+    return turning(lambda error: UserError(str(error).replace(str(draft), shown)), UserError)

@@ -316,12 +316,9 @@ def _checked(index: dict[str, Any], path: Path) -> dict[str, Any]:
 def writable(path: Path) -> turning:
     """`with writable(path):` turns the errors of writing below `path` into a `UserError`."""
     return turning(
-        lambda error: (
-            CannotWrite(
-                f"cannot write the bank {path}: {error.strerror}; check its permissions "
-                "and the free space"
-            )
-            if isinstance(error, OSError)
-            else None
-        )
+        lambda error: CannotWrite(
+            f"cannot write the bank {path}: {error.strerror}; check its permissions "
+            "and the free space"
+        ),
+        OSError,
     )

@@ -147,7 +147,7 @@ def _delete(folder: Inside, name: str) -> None:
 
 def _disk(path: Path) -> turning:
     """Turns the errors of a disk into `CannotWrite`."""
-    return turning(lambda error: cannot_write(path, error) if isinstance(error, OSError) else None)
+    return turning(lambda error: cannot_write(path, error), OSError)
 
 
 @contextlib.contextmanager

@@ -116,11 +116,7 @@ def walk(
 def _listing(path: str) -> turning:
     """Turns the errors of reading a folder into a `UserError`: its files would be lost."""
     return turning(
-        lambda error: (
-            UserError(f"the folder {path} cannot be read: {error.strerror}")
-            if isinstance(error, OSError)
-            else None
-        )
+        lambda error: UserError(f"the folder {path} cannot be read: {error.strerror}"), OSError
     )
 
 

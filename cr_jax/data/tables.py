@@ -233,14 +233,13 @@ def _rows(path: Path, batches: Iterable[Any], wanted: Wanted) -> Rows:
 
 
 def _readable(path: Path, pyarrow: Any) -> turning:
-    def told(error: BaseException) -> UserError | None:
-        known = isinstance(error, pyarrow.ArrowException | OSError | ValueError)
-        if isinstance(error, UserError) or not known:
+    def told(error: Exception) -> UserError | None:
+        if isinstance(error, UserError):  # is a ValueError too
             return None
         said = " ".join((getattr(error, "strerror", None) or str(error)).split())
         return UserError(f"{path} cannot be read as a table: {said}")
 
-    return turning(told)
+    return turning(told, pyarrow.ArrowException, OSError, ValueError)
 
 
 def _header(path: Path, line: str, wanted: Wanted) -> tuple[list[str], str]:

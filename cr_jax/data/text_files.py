@@ -85,14 +85,12 @@ def whole_file(path: Path, most: int) -> str:
 def readable(name: str) -> turning:
     """`with readable(name):` turns what goes wrong while a file is read into a `UserError`."""
 
-    def told(error: BaseException) -> UserError | None:
+    def told(error: Damaged | OSError) -> UserError:
         if isinstance(error, Damaged):
             return UserError(error.line(name))
-        if isinstance(error, OSError):
-            return UserError(f"{name} cannot be read: {error.strerror or error}")
-        return None
+        return UserError(f"{name} cannot be read: {error.strerror or error}")
 
-    return turning(told)
+    return turning(told, Damaged, OSError)
 
 
 def opened(path: Path) -> io.BufferedReader:

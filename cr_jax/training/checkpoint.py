@@ -254,8 +254,8 @@ class Checkpointer:
     def _writing(self, step: int) -> turning:
         """Turns the errors of writing into one `UserError`."""
 
-        def told(error: BaseException) -> UserError | None:
-            reason = refusal(error) if isinstance(error, Exception) else None
+        def told(error: Exception) -> UserError | None:
+            reason = refusal(error)
             if reason is None:
                 return None
             return UserError(
@@ -263,7 +263,7 @@ class Checkpointer:
                 "whole: make room there or allow writing, then run the same command"
             )
 
-        return turning(told)
+        return turning(told, Exception)
 
     def _stored(self) -> list[int]:
         """Steps that have a folder, sealed or not, oldest first."""
