@@ -13,7 +13,7 @@ Letters: W windows, L tokens of one, M latents, Dz their width, F hashes of a ke
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -165,22 +165,29 @@ def write_windows(
                 f"the context is longer than the memory's limit of {options.limit:,} windows "
                 f"({options.limit * bank.model.window:,} tokens): give less of it, or raise limit"
             )
-        found = memory_index.features(block.tokens, block.mask, rare)
-        part = {
-            "length": block.mask.sum(-1).astype(narrow(bank.model.window)),
-            "keys": memory_index.keys_of(found, options.features),
-        }
-        if options.kind == IDS:
-            part["ids"] = block.tokens.astype(narrow(bank.model.vocab_size - 1))
-            part["expert"] = np.full(len(block), -1, np.int16)
-        else:
-            part |= _compressed(bank, block, rare, options, sizes)
-        parts.append(part)
+        parts.append(_part(bank, block, rare, options, sizes))
+    if not parts:
+        none = np.zeros((0, bank.model.window), np.int32)
+        nothing = Windows(none, none > 0, np.zeros(0, np.int64))
+        parts = [_part(bank, nothing, rare, options, sizes)]
     return _joined(bank, options, parts)
 
 
+def _part(bank, block: Windows, rare, options: MemoryOptions, sizes) -> dict[str, Any]:
+    """What is kept of a block's windows."""
+    found = memory_index.features(block.tokens, block.mask, rare)
+    part = {
+        "length": block.mask.sum(-1).astype(narrow(bank.model.window)),
+        "keys": memory_index.keys_of(found, options.features),
+    }
+    if options.kind != IDS:
+        return part | _compressed(bank, block, rare, options, sizes)
+    ids = block.tokens.astype(narrow(bank.model.vocab_size - 1))
+    return part | {"ids": ids, "expert": np.full(len(block), -1, np.int16)}
+
+
 def _compressed(bank, block: Windows, rare, options: MemoryOptions, sizes) -> dict[str, Any]:
-    """What is kept of a block's windows, each by its own expert."""
+    """Latents and corrections of a block's windows, each by its own expert."""
     expert = chosen(bank, block, sizes)
     shapes = memory_codes.shapes(options.dtype, bank.model.latents, bank.model.d_latent)
     part = {n: np.zeros((len(block), *s), np.dtype(jnp.dtype(t))) for n, (s, t) in shapes.items()}
@@ -210,8 +217,6 @@ def _compressed(bank, block: Windows, rare, options: MemoryOptions, sizes) -> di
 
 def _joined(bank: ExpertBank, options: MemoryOptions, parts: list[dict[str, Any]]) -> Memory:
     """Labels count the experts that wrote, in the bank's order."""
-    if not parts:
-        parts = list(_nothing(bank, options))
     whole = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
     places = np.unique(whole["expert"][whole["expert"] >= 0])
     writers = {bank.names[e]: compressor_hash(bank.experts[e]) for e in places.tolist()}
@@ -228,23 +233,6 @@ def _joined(bank: ExpertBank, options: MemoryOptions, parts: list[dict[str, Any]
         Codes(whole["numbers"], whole["scale"]),
         Fixes(starts, whole["at"], whole["fix_ids"]),
     )
-
-
-def _nothing(bank: ExpertBank, options: MemoryOptions) -> Iterator[dict[str, Any]]:
-    """The parts of no windows."""
-    places, ids = narrow(bank.model.window), narrow(bank.model.vocab_size - 1)
-    part = {
-        "length": np.zeros(0, places),
-        "keys": np.zeros((0, options.features), np.uint16),
-        "expert": np.zeros(0, np.int16),
-    }
-    if options.kind == IDS:
-        yield part | {"ids": np.zeros((0, bank.model.window), ids)}
-        return
-    shapes = memory_codes.shapes(options.dtype, bank.model.latents, bank.model.d_latent)
-    codes = {n: np.zeros((0, *s), np.dtype(jnp.dtype(t))) for n, (s, t) in shapes.items()}
-    fixes = {"fixed": np.zeros(0, int), "at": np.zeros(0, places), "fix_ids": np.zeros(0, ids)}
-    yield part | codes | fixes
 
 
 def narrow(most: int) -> type:
