@@ -109,15 +109,19 @@ def run(args, command: str) -> dict[str, Any]:
     return found
 
 
+def _memories(setting: tasks.Setting, options, text) -> dict[str, memory.Memory]:
+    """Arm -> what it keeps of a text: its ids, and its latents in every format."""
+    kinds = {"ids": tasks.kind(options, IDS)}
+    kinds |= {f"latents_{dtype}": tasks.kind(options, LATENTS, dtype) for dtype in DTYPES}
+    windows = tasks.windows(setting.bank, text)
+    return {n: memory.write(setting.bank, windows, k, setting.sizes) for n, k in kinds.items()}
+
+
 def _recall(setting: tasks.Setting, options, text, each: int, seed: int):
     """(what one length gives, its memory in bfloat16)."""
     bank, n = setting.bank, len(text)
     ids, needles = tasks.hidden(bank, text, each, seed)
-    windows = tasks.windows(bank, ids)
-    kept = {"ids": memory.write(bank, windows, tasks.kind(options, IDS), setting.sizes)}
-    for dtype in DTYPES:
-        some = tasks.kind(options, LATENTS, dtype)
-        kept[f"latents_{dtype}"] = memory.write(bank, windows, some, setting.sizes)
+    kept = _memories(setting, options, ids)
     place = tasks.speaker(setting, kept["latents_bfloat16"])
     asked = tasks.questions(needles, ids, options.query)
     indexes = memory_indexes.index_recall(setting, kept["latents_bfloat16"], needles, asked)
@@ -166,11 +170,7 @@ def _bits(setting: tasks.Setting, options, documents, segments: int) -> dict[str
     states: dict[str, list[int]] = {}
     total = 0
     for document in documents:
-        windows = tasks.windows(bank, document)
-        kept = {"ids": memory.write(bank, windows, tasks.kind(options, IDS), setting.sizes)}
-        for dtype in DTYPES:
-            some = tasks.kind(options, LATENTS, dtype)
-            kept[f"latents_{dtype}"] = memory.write(bank, windows, some, setting.sizes)
+        kept = _memories(setting, options, document)
         place = tasks.speaker(setting, kept["latents_bfloat16"])
         starts = np.linspace(positions, len(document) - segment, segments).astype(int)
         rows = lambda reader, at=starts, ids=document: paged.contexts(
