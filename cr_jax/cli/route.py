@@ -40,17 +40,7 @@ def run(args) -> int:
     route_many.check(args)
     BankFolder(args.bank)
     if not _one_by_one(args):
-        from cr_jax.routing.options import RouteOptions
-
-        options = RouteOptions(
-            args.alpha,
-            args.max_windows,
-            0.0,
-            "nearest" if args.tra else "none",
-            args.rule,
-            args.last_tokens,
-        )
-        return route_many.run(args, options)
+        return route_many.run(args, _options(args, stop=0.0))
     status, good = 0, []
     for name in args.files:
         try:
@@ -64,7 +54,6 @@ def run(args) -> int:
     from cr_jax.bank import ExpertBank
     from cr_jax.routing.cascade import Cascade
     from cr_jax.routing.explain import explain
-    from cr_jax.routing.options import RouteOptions
 
     cascade = args.cascade or args.min_candidates is not None
     if cascade:
@@ -72,14 +61,7 @@ def run(args) -> int:
         bank = by.bank
     else:
         by = bank = ExpertBank.load(args.bank, lms=False)
-    options = RouteOptions(
-        args.alpha,
-        args.max_windows,
-        args.stop,
-        "nearest" if args.tra else "none",
-        args.rule,
-        args.last_tokens,
-    )
+    options = _options(args, args.stop)
     in_lines = args.explain or args.margin
     explained = []
     for name in good:
@@ -119,6 +101,13 @@ def run(args) -> int:
 
         write_page(render(explained), args.html)
     return status
+
+
+def _options(args, stop: float):
+    from cr_jax.routing.options import RouteOptions
+
+    tra = "nearest" if args.tra else "none"
+    return RouteOptions(args.alpha, args.max_windows, stop, tra, args.rule, args.last_tokens)
 
 
 def _check_last(args) -> None:
