@@ -25,12 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import zstandard
 
 import cr_jax
 from benchmarks.results import answered, commit, versions, write
 from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.bank.files import BankFolder
+from cr_jax.data import sources
 from cr_jax.errors import UserError
 
 PROGRAM = "import sys; from cr_jax.cli import main; sys.exit(main())"
@@ -121,10 +121,9 @@ def documents(a: argparse.Namespace, name: str) -> list[str]:
     file = a.root / name / "valid.jsonl.zst"
     if not file.is_file():
         raise UserError(f"{file} is not there: give --root and domains that it has")
-    with file.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as lines:
-        rows = lines.read().decode().rstrip("\n").split("\n")  # a text may hold other line ends
-    chosen = np.linspace(0, len(rows) - 1, min(a.documents, len(rows))).astype(int)
-    return [json.loads(rows[i])["text"][: a.characters] for i in chosen]
+    texts = [document.text for document in sources.documents(f"jsonl:{file}")]
+    chosen = np.linspace(0, len(texts) - 1, min(a.documents, len(texts))).astype(int)
+    return [texts[i][: a.characters] for i in chosen]
 
 
 def fresh(folder: Path) -> Path:
