@@ -47,9 +47,9 @@ class _Fit(NamedTuple):
     spread: Float[np.ndarray, " 2"]
     known: Float[np.ndarray, " n"]  # sorted
 
-    def novelty(self, strange: Witnesses) -> Float[np.ndarray, " _"]:
+    def novelty(self, oriented: Witnesses) -> Float[np.ndarray, " _"]:
         """Of documents [n], or of one [1]."""
-        x = np.array([np.atleast_1d(getattr(strange, name)) for name in self.joined])
+        x = np.array([np.atleast_1d(getattr(oriented, name)) for name in self.joined])
         return np.mean((x - self.median[:, None]) / self.spread[:, None], 0)
 
 
@@ -105,18 +105,18 @@ class OwnDocuments:
         if not (math.isfinite(document.residual) and math.isfinite(document.margin)):
             return math.nan
         near = between(self.residuals, count)
-        strange = _strange(document)
+        oriented = _oriented(document)
         if not near:
             return math.nan
-        return sum(share * self._rank(k, strange, otherwise) for k, share in near)
+        return sum(share * self._rank(k, oriented, otherwise) for k, share in near)
 
     def each_p(self, document: Witnesses, count: int) -> Witnesses:
         """The one-sided p-value of every witness by itself; arguments as in `high_p`.  NaN where it
         was not measured."""
-        near, strange = between(self.residuals, count), _strange(document)
+        near, oriented = between(self.residuals, count), _oriented(document)
 
         def p(name):
-            value = getattr(strange, name)
+            value = getattr(oriented, name)
             known = [getattr(self._own[k], name) for k, _ in near]
             if not near or not math.isfinite(value) or not all(map(np.ndim, known)):
                 return math.nan
@@ -124,16 +124,16 @@ class OwnDocuments:
 
         return Witnesses(*map(p, Witnesses._fields))
 
-    def _rank(self, k: int, strange: Witnesses, otherwise: float) -> float:
-        by_surprise = k >= SURPRISE_FROM and self.surprises and math.isfinite(strange.surprise)
+    def _rank(self, k: int, oriented: Witnesses, otherwise: float) -> float:
+        by_surprise = k >= SURPRISE_FROM and self.surprises and math.isfinite(oriented.surprise)
         fit = self._fits[k, bool(by_surprise)]
-        as_far, p = _p(fit.known, float(fit.novelty(strange)[0]))
+        as_far, p = _p(fit.known, float(fit.novelty(oriented)[0]))
         return p if as_far or math.isnan(otherwise) else min(p, otherwise)
 
     @functools.cached_property
     def _own(self) -> dict[int, Witnesses]:
         return {
-            k: _strange(Witnesses(x, self.margins[k], self.surprises.get(k, math.nan)))
+            k: _oriented(Witnesses(x, self.margins[k], self.surprises.get(k, math.nan)))
             for k, x in self.residuals.items()
         }
 
@@ -172,8 +172,8 @@ class OwnDocuments:
             ) from error
 
 
-def _strange(document: Witnesses) -> Witnesses:
-    """The witnesses, each larger for stranger documents."""
+def _oriented(document: Witnesses) -> Witnesses:
+    """The witnesses, each larger where it is less like own documents."""
     return document._replace(margin=-np.log(np.maximum(document.margin, LEAST_LEAD)))
 
 

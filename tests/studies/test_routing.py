@@ -73,7 +73,7 @@ def test_the_papers_rule_reads_what_rebuilding_costs_and_not_the_banks_residual(
     assert (cell["auroc"], cell["auroc_rebuild"]) == (1.0, 0.5)
 
 
-def test_unknown_text_is_told_by_the_least_strangeness(bank):
+def test_unknown_text_is_told_by_the_lowest_novelty_score(bank):
     ood = routing.run(bank, CASE, ("strange",), 0.05)["ood"]
     assert ood["auroc_unseen_domain"] == ood["auroc_unseen_worst"] == 1.0
     # One of the two random windows looks like home: 1.2 is above 2 and ties with 2 of 6.
@@ -83,7 +83,7 @@ def test_unknown_text_is_told_by_the_least_strangeness(bank):
     assert ood["false_alarm"] == 0.0 and ood["accepted_own"] == {"x": 1.0, "y": 1.0}
 
 
-def test_strangeness_is_in_units_of_the_experts_own_spread(bank):
+def test_the_novelty_score_is_in_units_of_the_experts_own_spread(bank):
     # Median 1.495, 95th percentile 1.9405.
     found = routing.novelty_score(bank, scores([[1.495, 1.9405], [1.495, 2.386]]))
     np.testing.assert_allclose(found, [[0, 1], [0, 2]], atol=1e-6)
