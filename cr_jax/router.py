@@ -35,12 +35,14 @@ def score_windows(model, params, tokens, mask, rule, sizes):
     return score_experts(scorer, params, tokens, mask, groups)
 
 
-def score_bank(bank, windows, sizes=None, rule=None, rows=0):
+def score_bank(bank, windows, sizes=None, rule=None, rows=0, surprise=False):
     """`score_windows` of any number of windows, numpy.  rule: the bank's, or the paper's `SEEN`;
-    rows: windows of one call, 0: as suits.  `UserError` when the windows are not the bank's."""
+    rows: in one call, 0: as suits; surprise: `surprise_sums`.  `UserError`: not the bank's."""
     sizes, rule = checked(bank, windows, sizes, rule)
+    sums = residuals.surprise_sums if surprise else residuals.window_sums
+    scorer = residuals.Scorer(sums, bank.model, rule)
     weights = bank.params if rule == SEEN else bank.weights
-    score = partial(score_windows, bank.model, weights, rule=rule, sizes=sizes)
+    score = partial(score_experts, scorer, weights, groups=sizes.groups(len(bank.names)))
     return in_batches(score, windows, rows or sizes.rows(len(windows)))
 
 

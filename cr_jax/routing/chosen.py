@@ -126,15 +126,18 @@ class Scorer:
         except UserError as error:
             return error
 
-    def begin(self, windows: Windows, chosen: Bool[np.ndarray, "E B"]) -> Callable[[], WindowSums]:
+    def begin(
+        self, windows: Windows, chosen: Bool[np.ndarray, "E B"], surprise: bool | None = None
+    ) -> Callable[[], WindowSums]:
         """Begins to score windows by the experts that are chosen for each; -> what waits for their
         sums: the residual infinite where an expert was not chosen, and the surprise NaN, also where
-        the rule has none."""
+        it was not asked for or the rule has none.  surprise: None, where verdicts weigh it."""
         sums = WindowSums(
             np.full(chosen.shape, np.inf), surprise=np.full(chosen.shape, np.nan, np.float64)
         )
         work = [
-            self._threads.submit(self._score, sums, windows, *job) for job in self._jobs(chosen)
+            self._threads.submit(self._score, sums, windows, *job, surprise)
+            for job in self._jobs(chosen)
         ]
         self._begun = [job for job in self._begun if not job.done()] + work
 
@@ -168,9 +171,10 @@ class Scorer:
                 self._rows = self.sizes.rows(len(part)) if self._rows == 0 else self.sizes.windows
             yield part, self._rows
 
-    def _score(self, into, windows: Windows, e: int | None, at: Int[np.ndarray, " n"], rows: int):
+    def _score(self, into, windows: Windows, e: int | None, at, rows: int, surprise):
         some = self.bank if e is None else self.experts.one(self.experts.names[e])
-        sums = router.score_bank(some, windows.take(at), self.sizes, rows=rows)
+        asked = document.counts_surprise(some) if surprise is None else surprise
+        sums = router.score_bank(some, windows.take(at), self.sizes, rows=rows, surprise=asked)
         where = slice(None) if e is None else slice(e, e + 1)
         into.residual[where, at] = sums.residual
         if sums.surprise is not None:

@@ -129,12 +129,12 @@ def judge(
     score: `router.score_bank`; on_block: called with each block
     once it is scored.  `UserError` when the document is empty.
     """
-    sizes = block_sizes(options, sizes)
+    sizes, surprise = block_sizes(options, sizes), counts_surprise(bank)
     totals, unread, rows, read = Totals(bank, options), iter(blocks), 0, 0
     for block in unread:
         # The first block says how large blocks are: only the last can be smaller.
         rows = rows or sizes.rows(len(block.tokens))
-        totals.add(block, score(bank, block, sizes, rows=rows))
+        totals.add(block, score(bank, block, sizes, rows=rows, surprise=surprise))
         read += 1
         if on_block:
             on_block(block)
@@ -152,6 +152,12 @@ def judge(
     return dataclasses.replace(
         found, tra=tra(bank, names, again, functools.partial(score, sizes=sizes, rows=rows))
     )
+
+
+def counts_surprise(bank: ExpertBank) -> bool:
+    """Whether a document's verdict weighs its surprise: own documents say how large it may be."""
+    own = (e.own_documents for e in bank.experts)
+    return any(o is not None and bool(o.surprises) for o in own)
 
 
 def tra(

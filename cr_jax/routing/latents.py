@@ -118,7 +118,8 @@ def residual_matrix(
     documents = _documents(bank, texts)
     windows = joined(documents)
     with Scorer(experts_of(bank), RouteOptions(), sizes) as scorer:
-        nats = scorer.begin(windows, np.ones((len(bank.names), len(windows)), bool))().residual
+        every = np.ones((len(bank.names), len(windows)), bool)
+        nats = scorer.begin(windows, every, surprise=False)().residual
     starts = np.cumsum([0, *(len(x) for x in documents[:-1])])
     tokens = np.add.reduceat(windows.mask.sum(-1), starts)
     return (np.add.reduceat(nats, starts, axis=1) / tokens).T

@@ -61,7 +61,8 @@ def score_documents(
     windows = [x for _, x in cut]
     ends = np.cumsum([len(x) for x in windows])
     with Scorer(experts_of(bank), RouteOptions(), sizes) as scorer:
-        sums = scorer.begin(joined(windows), np.ones((len(bank.names), ends[-1]), bool))()
+        every = np.ones((len(bank.names), ends[-1]), bool)
+        sums = scorer.begin(joined(windows), every, surprise=True)()
     return ScoredDocuments(windows, [name for name, _ in cut], per_document(sums, ends))
 
 

@@ -23,7 +23,7 @@ from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError
 from cr_jax.router import score_bank, score_tokens
 from cr_jax.routing import spans as paths
-from cr_jax.routing.document import Text, Totals, blocks
+from cr_jax.routing.document import Text, Totals, blocks, counts_surprise
 from cr_jax.routing.options import RouteOptions, SegmentOptions
 from cr_jax.routing.result import Route
 from cr_jax.scoring.batching import BatchSizes, check_bank
@@ -229,7 +229,9 @@ class _Open:
     def _judge(self, ids):
         windows = windows_of(ids, self.own.model.window, self.own.tokenizer.pad_id)
         rows = self.cutter.sizes.rows(len(windows))
-        self.totals.add(windows, score_bank(self.own, windows, self.cutter.sizes, rows=rows))
+        surprise = counts_surprise(self.own)
+        sums = score_bank(self.own, windows, self.cutter.sizes, rows=rows, surprise=surprise)
+        self.totals.add(windows, sums)
 
     def closed(self, end: _Place) -> Segment:
         if len(self.waiting):

@@ -40,7 +40,7 @@ class TokenScores(NamedTuple):
 class WindowSums(NamedTuple):
     """Per window: nats over its tokens; how many of these were rebuilt exactly, None where the rule
     does not see all tokens; their surprise in nats, the encoder's nll less its entropy, its bigram
-    model left out, None where the rule does not predict.  Of one expert [B], of all [E, B]."""
+    model left out, None where it was not asked for.  Of one expert [B], of all [E, B]."""
 
     residual: Any  # float32
     exact: Any = None  # int32 or None
@@ -53,7 +53,8 @@ class WindowSums(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
-    """What is computed of one expert: `token_scores` or `window_sums`, of its model, by a rule."""
+    """What is computed of one expert: `token_scores`, `window_sums` or `surprise_sums`, of its
+    model, by a rule."""
 
     score: Callable[..., Any]
     model: ModelConfig
@@ -160,15 +161,33 @@ def window_sums(
     rule: Scoring,
     chunk: int = 8192,
 ) -> WindowSums:
-    """One expert's sums of every window, by the passes of the rule and no other.  Pure."""
-    net, exact, above = models.Autoencoder(model), None, None
+    """One expert's sums of every window, by the passes of the rule and no other; without the
+    surprise, for which the vocabulary is summed over once more.  Pure."""
+    net, exact = models.Autoencoder(model), None
     if rule == SEEN:
         seen = _seen(net, params, tokens, mask, chunk)
         nll, exact = seen.nll, jnp.sum(seen.correct & mask, -1)
-    elif rule.predicted:
-        nll, above = _predicted(net, params, tokens, mask, rule, chunk, surprise=True)
     else:
         nll = residual_nll(net, params, tokens, mask, rule, chunk)
-    # where, not a product: padding may hold anything
-    total = lambda of: jnp.sum(jnp.where(mask, of, 0), -1)
-    return WindowSums(total(nll), exact, None if above is None else total(above))
+    return WindowSums(_total(nll, mask), exact)
+
+
+def surprise_sums(
+    model: ModelConfig,
+    params: Any,
+    tokens: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    rule: Scoring,
+    chunk: int = 8192,
+) -> WindowSums:
+    """`window_sums` with the surprise, where the rule predicts tokens.  Pure."""
+    if not rule.predicted:
+        return window_sums(model, params, tokens, mask, rule, chunk)
+    net = models.Autoencoder(model)
+    nll, above = _predicted(net, params, tokens, mask, rule, chunk, surprise=True)
+    return WindowSums(_total(nll, mask), surprise=_total(above, mask))
+
+
+def _total(of, mask):
+    """Sums over the tokens of windows; padding may hold anything, so it is no product."""
+    return jnp.sum(jnp.where(mask, of, 0), -1)

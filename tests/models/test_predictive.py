@@ -14,7 +14,7 @@ from cr_jax.config import SEEN, OptimizerConfig, Scoring, TrainConfig, check_sco
 from cr_jax.errors import UserError
 from cr_jax.router import score_experts, score_windows
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.scoring.residuals import Scorer, residual_nll, token_scores
+from cr_jax.scoring.residuals import Scorer, residual_nll, surprise_sums, token_scores
 from cr_jax.training import step as step_room
 from cr_jax.training.losses import CompressorLoss
 
@@ -128,7 +128,8 @@ def test_the_surprise_is_what_the_nll_exceeds_the_models_own_doubt_by():
     config, mask = predictive(), prefix_mask(predictive(), [10, 7, 4, 1])
     params, tokens = fresh(config, 0), windows(config)
     one = jax.tree.map(lambda x: x[None], params)
-    sums = score_windows(config, one, tokens, mask, CODE, BatchSizes(tokens=8))
+    sizes = BatchSizes(tokens=8).groups(1)
+    sums = score_experts(Scorer(surprise_sums, config, CODE), one, tokens, mask, sizes)
     h = models.Autoencoder(config).apply(params, tokens, mask, method="predict")
     logits = jnp.asarray(h @ models.head(config, params))
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
@@ -136,7 +137,11 @@ def test_the_surprise_is_what_the_nll_exceeds_the_models_own_doubt_by():
     entropy = -(np.exp(log_p) * log_p).sum(-1)
     by_hand = np.where(mask, nll - entropy, 0).sum(-1)
     np.testing.assert_allclose(sums.surprise[0], by_hand, rtol=1e-4, atol=1e-4)
-    assert score_windows(config, one, tokens, mask, SEEN, BatchSizes()).surprise is None
+    plain = score_windows(config, one, tokens, mask, CODE, BatchSizes(tokens=8))
+    assert plain.surprise is None
+    np.testing.assert_allclose(plain.residual, sums.residual, rtol=1e-6)
+    seen = score_experts(Scorer(surprise_sums, config, SEEN), one, tokens, mask, sizes)
+    assert seen.surprise is None and seen.exact is not None
     # Negative control: tokens drawn from the predictions themselves surprise by nothing.
     shape = (500, *tokens.shape)
     drawn = jax.random.categorical(jax.random.key(0), 4 * logits, axis=-1, shape=shape)

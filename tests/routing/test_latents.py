@@ -48,8 +48,8 @@ def test_residuals_of_many_are_those_of_each():
 def test_after_an_error_nothing_more_is_scored(monkeypatch):
     begun, begin = [], chosen.Scorer.begin
 
-    def recorded(self, *args):
-        wait = begin(self, *args)
+    def recorded(self, *args, **more):
+        wait = begin(self, *args, **more)
         begun.extend(self._begun)
         return wait
 

@@ -99,14 +99,14 @@ def test_the_winners_tra_alone_is_that_of_the_full_computation(monkeypatch, rule
     params = {"params": fresh(2, model)["params"] | trained()["params"]}  # a fresh predictor
     rows = {name: one(params, e) for e, name in enumerate(trained_bank().names)}
     bank = tiny_bank.altered(trained_bank(), params=rows).changed(scoring=rule, model=model)
-    rebuilt, real = [], router.score_windows
+    rebuilt, real = [], router.score_experts
 
-    def score_windows(model, params, tokens, mask, rule, sizes):
-        if rule == SEEN:
+    def score_experts(scorer, params, *more, **groups):
+        if scorer.rule == SEEN:
             rebuilt.append(jax.tree.leaves(params)[0].shape[0])
-        return real(model, params, tokens, mask, rule, sizes)
+        return real(scorer, params, *more, **groups)
 
-    monkeypatch.setattr(router, "score_windows", score_windows)
+    monkeypatch.setattr(router, "score_experts", score_experts)
     winners = set()
     for text in (TEXT, windows(7, 1, 97, 107), windows(9, 2, 113, 123)):
         for batch in (64, 4) if text is TEXT else (4,):

@@ -72,7 +72,8 @@ def test_the_surprise_is_measured_and_refuses_by_itself():
     own = {"e0": documents_of(97, 107, 1, 25), "e1": documents_of(113, 123, 2, 25)}
     found = own_documents(bank, score_documents(bank, own, SIZES))
     first = own["e0"].take(slice(0, 2))
-    sums = router.score_bank(bank, first, SIZES)
+    sums = router.score_bank(bank, first, SIZES, surprise=True)
+    assert router.score_bank(bank, first, SIZES).surprise is None
     assert found["e0"].surprises[2][0] == pytest.approx(sums.surprise[0].sum() / 32, abs=1e-4)
     judged = with_own_documents(bank, found)
     route = router.route(judged, first, sizes=SIZES)
