@@ -14,6 +14,7 @@ ARMS = {
     "following_bigrams": "the same by bigram models",
     "top1": "the best expert of the prefix",
     "top1_expected": "the expert with the fewest expected nats",
+    "merged": "one model, the mean of the best four experts' weights by their posterior",
     "top1_joint": "the same, evidence of compressors and bigram models beside",
     "top1_candidates": "the best expert of the prefix among at most four that bigram models name",
     "top1_bigrams": "the best bigram model of the prefix",
@@ -114,7 +115,8 @@ def branches() -> str:
 def prefix() -> str:
     """How many tokens a decision needs."""
     found = read("modular.json")
-    names = ("top1", "top1_expected", "top1_joint", "top1_bigrams", "top1_code_length", "gate")
+    names = ("top1", "merged", "top1_expected", "top1_joint", "top1_bigrams", "top1_code_length")
+    names = [n for n in (*names, "gate") if all(n in x["after"] for x in found["prefix"].values())]
     return markdown(
         ["tokens that decide", *(ARMS[n].removesuffix(" of the prefix") for n in names)],
         [

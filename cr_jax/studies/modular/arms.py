@@ -140,6 +140,14 @@ def mixture(d: DomainNats, plan: Plan, best: int = 0, seed: bool = False) -> Tok
     return np.asarray(schedule.mixture(nll, d.mask, switch=plan.switch, allowed=allowed).nats)
 
 
+def merged(d: DomainNats, plan: Plan) -> Tokens | None:
+    """One model after the prefix, the mean of the experts' weights by their posterior."""
+    said = d.merged.get(plan.prefix)
+    if said is None:
+        return None
+    return np.where((np.arange(d.mask.shape[1]) < plan.prefix)[None], d.seed, said)
+
+
 def best_at_each_token(d: DomainNats, plan: Plan) -> Tokens:
     return d.experts.min(0)
 
@@ -187,6 +195,7 @@ ARMS: tuple[Arm, ...] = (
     top1("top1_candidates", by_candidates),
     top1("top1_rebuilding", _of(by_choice, "rebuilding")),
     top1("gate", _of(by_choice, "gate")),
+    Arm("merged", merged, by_prefix=True),
     Arm("past", past),
     Arm("following", _of(following, "experts")),
     Arm("following_bigrams", _of(following, "bigrams")),

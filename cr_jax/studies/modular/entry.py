@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cr_jax.errors import UserError
+from cr_jax.modular.score import stacked
 from cr_jax.studies import baselines
 from cr_jax.studies.interface import Section, Study
 from cr_jax.studies.modular import careful
@@ -14,6 +15,7 @@ from cr_jax.studies.modular.arms import Plan, all_arms
 from cr_jax.studies.modular.documents import spoken_documents
 from cr_jax.studies.modular.grow import bit_identical, grow
 from cr_jax.studies.modular.measure import Models, measure
+from cr_jax.studies.modular.merges import Merged, fit, with_merged
 from cr_jax.studies.modular.splices import splices
 from cr_jax.studies.modular.table import PREFIXES, margins, scheduling, table
 
@@ -58,6 +60,9 @@ def run(context: Any) -> dict:
             plan, margins=margins(on_valid, prefixes, plan.most, language_models.config)
         )
     plan = dataclasses.replace(plan, rules=careful.fit([on_valid[n] for n in names], prefixes))
+    merges = _merges(context, language_models)
+    tempers = fit(merges, valid, on_valid, prefixes)
+    nats = with_merged(merges, windows, nats, tempers)
     facts, arms = run_models.facts(language_models), all_arms(scored.sets)
     domains = {n: nats[n] for n in names}
     tables = table(domains, plan, facts, prefixes, arms)
@@ -84,6 +89,7 @@ def run(context: Any) -> dict:
                 "switch": plan.switch,
                 "most_candidates": plan.most,
                 "careful": careful.described(plan.rules),
+                "merged": {str(n): _finite(rule) for n, rule in tempers.items()},
                 "left_out": left_out,
                 "windows": {n: len(d.mask) for n, d in nats.items()},
                 "tokens": {n: int(d.mask.sum()) for n, d in nats.items()},
@@ -104,6 +110,16 @@ def _gate(context: Any, prefixes: tuple[int, ...]) -> tuple[baselines.Baseline |
         return baselines.fit("gate", context.text, context.experiment, prefixes), {}
     except UserError as error:  # the other arms are worth more than it
         return None, {"gate": str(error)}
+
+
+def _merges(context: Any, models: run_models.LanguageModels) -> Merged:
+    params = stacked([models.experts[n] for n in context.bank.names])
+    return Merged(models.config, params, context.experiment.eval.batch)
+
+
+def _finite(rule: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no infinity: null is the nearest expert alone."""
+    return {k: v if v < np.inf else None for k, v in rule.items()}
 
 
 class _experts_only:

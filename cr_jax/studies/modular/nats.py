@@ -21,6 +21,7 @@ class DomainNats:
     bigrams: by the experts' bigram models.
     choices: scores of the experts on the first n tokens by what is no model of tokens, such as a
     gate: name -> n -> [E, N]; the lowest wins.
+    merged: by one model of several experts' weights, by the n first tokens that chose them.
     label: the expert that each token's text is labelled with; segment: numbers of stretches of one
     kind, where the kinds are known and the experts are not.
     """
@@ -36,6 +37,7 @@ class DomainNats:
     choices: Mapping[str, Mapping[int, Float[np.ndarray, "_ _"]]] = dataclasses.field(
         default_factory=dict
     )
+    merged: Mapping[int, Float[np.ndarray, "_ _"]] = dataclasses.field(default_factory=dict)
     label: Integer[np.ndarray, "N L"] | None = None
     segment: Integer[np.ndarray, "N L"] | None = None
 

@@ -41,6 +41,7 @@ def domain(seed=0):
         code_length=values(seed + 6, E, N, L),
         bigrams=values(seed + 7, E, N, L),
         choices={n: {PREFIX: values(seed + i, E, N)} for i, n in enumerate(("gate", "rebuilding"))},
+        merged={PREFIX: values(seed + 8, N, L)},
         label=label,
         segment=(label == 1).astype(int),
     )
@@ -75,6 +76,12 @@ def test_one_model_decides_and_another_may_speak():
     parts = d.sets["partition_3"]
     assert np.array_equal(said("partition_3"), by_hand(fewest(parts), parts))
     assert len({said(n).tobytes() for n in ("top1", "top1_code_length", "top1_bigrams")}) == 3
+
+
+def test_a_merged_model_speaks_after_the_prefix_that_chose_it():
+    d = domain()
+    assert np.array_equal(said("merged"), by_hand([0] * N, d.merged[PREFIX][None]))
+    assert said("merged", plan=dataclasses.replace(PLAN, prefix=PREFIX + 1)) is None
 
 
 def test_only_candidates_are_asked():
@@ -117,7 +124,7 @@ def test_no_arm_but_a_bound_reads_what_it_is_scored_by(name):
     for field in ("experts", "seed", "code_length", "bigrams"):
         swapped[field] = getattr(d, field).copy()
         swapped[field][..., at:] = getattr(other, field)[..., at:]
-    for field in ("singles", "sets"):
+    for field in ("singles", "sets", "merged"):
         swapped[field] = {k: v.copy() for k, v in getattr(d, field).items()}
         for k, v in swapped[field].items():
             v[..., at:] = getattr(other, field)[k][..., at:]
@@ -133,10 +140,12 @@ def test_what_was_not_measured_has_no_row():
     d = dataclasses.replace(
         domain(), code_length=None, bigrams=None, choices={}, label=None, segment=None, sets={}
     )
+    d = dataclasses.replace(d, merged={})
     missing = {name for name in BY_NAME if said(name, d) is None}
     assert missing == {
         *("label", "label_noise", "label_encoder", "top1_code_length", "top1_bigrams", "gate"),
         *(
+            "merged",
             "top1_candidates",
             "top1_rebuilding",
             "top1_joint",

@@ -121,7 +121,7 @@ def test_every_arm_is_there_and_the_claims_hold(report):
     after = found["prefix"]["32"]["after"]
     assert after.keys() >= {
         *("dense", "seed", "label", "label_encoder", "top1", "top1_code_length", "top1_bigrams"),
-        *("top1_candidates", "top1_rebuilding", "gate", "past", "mixture", "mixture_2"),
+        *("top1_candidates", "top1_rebuilding", "gate", "past", "mixture", "mixture_2", "merged"),
         *("random_split", "partition_2", "oracle_segment", "oracle_window", "oracle_token"),
     }
     ppl = {name: row["mean_ppl_vs_dense"] for name, row in after.items()}

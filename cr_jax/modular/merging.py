@@ -1,0 +1,108 @@
+"""One language model that speaks for several: the mean of their weights.
+
+    nats of a prefix [E, B] -> posterior -> shares [B, E]
+    params [E, ...], shares [B, E], tokens [B, L] -> merged_nats -> nats [B, L]
+
+The expert with the fewest nats on a short prefix is sometimes another domain's, and a text then
+costs more until its end.  Branches of one seed lie in one basin (Branch-Train-Merge), so a mean of
+their weights is a model of what they all have read, and has the size of one.  With n_e the nats of
+the prefix by expert e, each text is spoken by the weights
+
+    sum_e p_e w_e,    p_e proportional to exp(-temper n_e) for the `keep` nearest, 0 for the others.
+
+An infinite temper is the nearest expert alone.  Gates that are trained to merge experts: SMEAR
+(arXiv 2306.03745); here nothing is trained.  Not in the paper.
+Letters: E experts, B texts, L tokens of a text.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Integer
+
+from cr_jax.config import LmConfig
+from cr_jax.errors import UserError
+from cr_jax.models import lm, objective
+
+KEEP = 4  # experts in a mean at most
+BESIDE = 4  # texts whose merged models stand in memory at once
+
+
+@functools.partial(jax.jit, static_argnames="keep")
+def posterior(prefix: Float[Array, "E B"], temper: Any, keep: int = KEEP) -> Float[Array, "B E"]:
+    """Shares of the experts in each text's model, which sum to 1.
+
+    An expert whose nats are not finite has none; a text of which all have such has none at all.
+    `UserError` unless `keep` is at least 1.
+    """
+    if keep < 1:
+        raise UserError(f"keep={keep} must be at least 1")
+    usable = jnp.isfinite(prefix)
+    nats = jnp.where(usable, prefix, jnp.inf)
+    rank = jnp.argsort(jnp.argsort(nats, axis=0, stable=True), axis=0)
+    ahead = nats - jnp.min(nats, axis=0, keepdims=True)
+    # Infinity times nothing is no number: the nearest has distance 0 at any temper.
+    log_p = jnp.where(ahead == 0, 0.0, -temper * ahead)
+    log_p = jnp.where(usable & (rank < keep), log_p, -jnp.inf)
+    return jnp.where(jnp.any(usable, axis=0), jax.nn.softmax(log_p, axis=0), 0).T
+
+
+@jax.jit
+def merged(params: Any, shares: Float[Array, " E"]) -> Any:
+    """The mean of parameters [E, ...] by shares; float32."""
+    return jax.tree.map(
+        lambda x: jnp.tensordot(shares.astype(jnp.float32), x.astype(jnp.float32), 1), params
+    )
+
+
+def merged_nats(
+    config: LmConfig,
+    params: Any,
+    shares: Float[np.ndarray, "B E"],
+    tokens: Integer[np.ndarray, "B L"],
+    keep: int = KEEP,
+    rows: int = 64,
+) -> Float[np.ndarray, "B L"]:
+    """float32 nats of each token after those before it, each text by its own merged model.
+
+    params: stacked [E, ...]; keep: the largest shares of a text that count, which must hold all of
+    them; rows: texts in one call of the compiled program.  `UserError` for ids beyond the
+    vocabulary.
+    """
+    count = len(tokens)
+    if count and not 0 <= tokens.min() <= tokens.max() < config.vocab_size:
+        raise UserError(
+            f"token ids must lie in [0, {config.vocab_size}): cut the text with the tokenizer "
+            "that the language models were trained with"
+        )
+    params = jax.device_put(params)  # once, not in every call
+    keep = min(keep, shares.shape[1])
+    nats = np.empty(tokens.shape, np.float32)
+    for start in range(0, count, rows):
+        some = slice(start, start + rows)
+        part, its = np.asarray(tokens[some], np.int32), np.asarray(shares[some], np.float32)
+        fill = ((0, rows - len(part)), (0, 0))
+        found = _nats(config, params, np.pad(its, fill, "edge"), np.pad(part, fill, "edge"), keep)
+        nats[some] = found[: len(part)]
+    return nats
+
+
+# The model is static: one program for all models of a shape.
+@functools.partial(jax.jit, static_argnames=("config", "keep"))
+def _nats(
+    config: LmConfig, params: Any, shares: Float[Array, "B E"], tokens: Int[Array, "B L"], keep: int
+) -> Float[Array, "B L"]:
+    net = lm.make_lm(config)
+
+    def one(text):
+        its, row = text
+        # Only the experts that have a share are read.
+        its, places = jax.lax.top_k(its, keep)
+        own = merged(jax.tree.map(lambda x: x[places], params), its)
+        states = net.apply(own, row[None])
+        return objective.token_scores(states, lm.head(config, own), row[None]).nll[0]
+
+    return jax.lax.map(one, (shares, tokens), batch_size=min(BESIDE, len(tokens)))
