@@ -17,7 +17,7 @@ from cr_jax.modular.schedule import prefix_nats
 from cr_jax.studies.modular.nats import DomainNats
 
 TEMPERS = (0.1, 0.2, 0.4, 0.8)  # per nat; beside them the nearest expert alone
-WINDOWS = 64  # of a domain, that choose
+WINDOWS = 32  # of a domain, that choose
 
 
 @dataclasses.dataclass(frozen=True)
