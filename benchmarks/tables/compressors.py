@@ -225,18 +225,25 @@ def copier() -> str:
 
 
 RUNS = "record/2026-11-30_h200_"
+SAMPLED = (  # the record's runs, by their seeds
+    "2026-11-30_h200_sampled_66m_seed0",
+    *(f"2026-12-01_h200_sampled_66m_seed{seed}" for seed in (1, 2)),
+)
 
 
 @table("latent-queries")
 def latent_queries() -> str:
     """Runs of main.py with latent queries, beside the fold's record."""
     of = {
-        "latent queries, 8 latents (64x), 50 M tokens": "query_50m_seed0",
-        "the same, 60 M": "query_60m_seed0",
-        "the same, 66 M": "query_66m_seed0",
-        "**the same, 66 M, softmax over 16,384 ids**": "sampled_66m_seed0",
-        "4 latents (128x), 150 M": "query_m4_150m_seed0",
-        "`fourier_query`, 8 latents (64x), 50 M": "fourier_50m_seed0",
+        "latent queries, 8 latents (64x), 50 M tokens": f"{RUNS}query_50m_seed0.json",
+        "the same, 60 M": f"{RUNS}query_60m_seed0.json",
+        "the same, 66 M": f"{RUNS}query_66m_seed0.json",
+        **{
+            f"**the same, 66 M, softmax over 16,384 ids**, seed {seed}": f"record/{name}.json"
+            for seed, name in enumerate(SAMPLED)
+        },
+        "4 latents (128x), 150 M": f"{RUNS}query_m4_150m_seed0.json",
+        "`fourier_query`, 8 latents (64x), 50 M": f"{RUNS}fourier_50m_seed0.json",
     }
     fold = record("h100_kernels_seed0")
     rows = [
@@ -250,7 +257,7 @@ def latent_queries() -> str:
         ]
     ]
     for name, file in of.items():
-        run = read(f"{RUNS}{file}.json")
+        run = read(file)
         cells, training = run["fingerprint"]["code"], run["training"]
         valid = run["curves"]["code"]["valid_tra"][-1]
         met = training["seconds_to_target"]["code"]

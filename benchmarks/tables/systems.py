@@ -207,3 +207,19 @@ def long_context_speed() -> str:
         ],
         rows,
     )
+
+
+@table("long-context-perplexity")
+def long_context_perplexity() -> str:
+    """Each arm after the same training, beside plain attention over as many tokens."""
+    found, gap = (read("long_context.json")[key] for key in ("perplexity", "gap"))
+    names = {**ATTENTION, "plain": "plain attention"}
+    contexts = sorted(found["plain"], key=int)
+    rows = []
+    for arm in ("plain", "sliding", "tconst", "tlin"):
+        row = [names[arm]]
+        for n in contexts:
+            more = gap["wiki"][arm].get(n)
+            row.append(f"{found[arm][n]:.1f} ({100 * more:+.1f} %)" if n in found[arm] else None)
+        rows.append(row)
+    return markdown(["attention", *(f"{int(n):,} tokens of context" for n in contexts)], rows)
