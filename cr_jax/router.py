@@ -15,7 +15,7 @@ from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.ranking import p_values, ranking_score
 from cr_jax.routing.result import Route, WindowRoutes
 from cr_jax.scoring import residuals
-from cr_jax.scoring.batching import BatchSizes, checked, in_batches, in_groups
+from cr_jax.scoring.batching import BatchSizes, beside, checked, in_batches, in_groups
 
 Source = document.Text | Windows
 
@@ -25,7 +25,7 @@ def score_experts(scorer, params, tokens, mask, groups):
     """A `residuals.Scorer` of all experts in parallel: params [E, ...] -> [E, B, ...].  Pure.
     groups: (experts side by side, tokens of each whose logits are in memory)."""
     one_expert = lambda expert, its_mask: scorer(expert, tokens, its_mask, groups[1])
-    return in_groups(jax.vmap(one_expert), params, mask, groups[0])
+    return in_groups(beside(one_expert, groups[0]), params, mask, groups[0])
 
 
 def score_windows(model, params, tokens, mask, rule, sizes):

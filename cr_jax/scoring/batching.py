@@ -106,6 +106,18 @@ def start_batches(
     return read
 
 
+def beside(one: Callable[..., Any], experts: int) -> Callable[..., Any]:
+    """What scores one expert, for so many side by side: arguments and results get an axis of them.
+
+    One alone is not mapped: a product with an axis of one expert is not the product without it to
+    XLA on a CPU, and a call takes a fifth longer.
+    """
+    if experts > 1:
+        return jax.vmap(one)
+    first = functools.partial(jax.tree.map, lambda x: x[0])
+    return lambda *of_one: jax.tree.map(lambda x: x[None], one(*map(first, of_one)))
+
+
 def in_groups(
     score: Callable[[Any, Any], Any], params: Any, mask: Bool[Any, "B L"], side_by_side: int
 ) -> Any:

@@ -10,7 +10,7 @@ from tiny_bank import TEXT, TINY, windows
 from cr_jax import router
 from cr_jax.errors import UserError
 from cr_jax.scoring import residuals
-from cr_jax.scoring.batching import BatchSizes, in_batches, in_groups
+from cr_jax.scoring.batching import BatchSizes, beside, in_batches, in_groups
 
 
 def test_one_trace_serves_all_batches(monkeypatch):
@@ -55,6 +55,21 @@ def test_groups_join_to_what_all_experts_give(experts, side_by_side):
     found = in_groups(score, params, mask, side_by_side)
     np.testing.assert_array_equal(found, np.arange(1.0, experts + 1)[:, None] * np.full(3, 16.0))
     assert set(traced) == {(side_by_side, 3, 16)}
+
+
+@pytest.mark.parametrize("experts", [1, 2])
+def test_one_expert_alone_is_scored_as_one_of_several(experts):
+    ranks = []
+
+    def one(params, mask):
+        ranks.append(params["w"].ndim)
+        return {"sum": params["w"] * mask.sum(-1), "none": None}
+
+    params, masks = {"w": jnp.arange(1.0, experts + 1)}, jnp.ones((experts, 3, 16))
+    found = beside(one, experts)(params, masks)
+    want = np.repeat(16.0 * np.arange(1, experts + 1)[:, None], 3, axis=1)
+    np.testing.assert_array_equal(found["sum"], want)
+    assert ranks == [0] and found["none"] is None
 
 
 def test_sizes_deal_experts_evenly_and_rows_are_few():
