@@ -8,8 +8,9 @@ Not in the paper.  Letters: E experts, B windows, D documents.
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +22,8 @@ from cr_jax.bank.bigram_bank import BigramBank
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.host import memory
-from cr_jax.routing import document, other_rule
+from cr_jax.routing import document, looks, other_rule
+from cr_jax.routing.looks import Look
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import Route
 from cr_jax.scoring.batching import BatchSizes
@@ -90,6 +92,8 @@ class Scorer:
         self._threads = ThreadPoolExecutor(memory.usable_cores() if on_cpu else 1)
         self._rows = 0
         self._begun: list[Future] = []
+        self._lock = threading.Lock()
+        self._cancelled = 0  # how often
 
     def __enter__(self) -> "Scorer":
         return self
@@ -103,18 +107,49 @@ class Scorer:
         return other_rule.by_rule(self.experts.whole(), self.options.rule)
 
     def start(
-        self, documents: list[Windows], candidates: Bool[np.ndarray, "D E"]
+        self,
+        documents: list[Windows],
+        candidates: Bool[np.ndarray, "D E"],
+        first_looks: Sequence[Look | None] = (),
     ) -> Callable[[], list[Route | UserError]]:
-        """Begins to score each document by its candidates; -> what waits for the routes."""
+        """Begins to score each document by its candidates; -> what waits for the routes.
+
+        first_looks: of each document, the windows by which it may be known already
+        (`routing.looks`), or None.  All others are begun when these are scored, whoever waits.
+        """
         lengths = [len(x) for x in documents]
-        ends = np.cumsum(lengths)
-        sums_of = self.begin(joined(documents), np.repeat(candidates, lengths, axis=0).T)
+        windows, ends = joined(documents), np.cumsum(lengths)
+        chosen = np.repeat(candidates, lengths, axis=0).T
+        every = first_looks or [None] * len(documents)
+        first = np.ones(len(windows), bool)
+        for look, length, end in zip(every, lengths, ends, strict=True):
+            if look is not None:
+                first[end - length : end] = np.isin(np.arange(length), look.at)
+        self._make_rows(chosen)
+        looked, times = self.begin(windows, chosen & first), self._cancelled
+
+        def again():
+            sums = looked()
+            parts = per_document(sums, ends)
+            found = [
+                None if look is None else self._looked(x, part, by, look)
+                for x, part, by, look in zip(documents, parts, candidates, every, strict=True)
+            ]
+            if self._cancelled > times:
+                raise CancelledError
+            open_ = np.repeat([route is None for route in found], lengths)
+            return found, self.begin(windows, chosen & ~first & open_, into=sums)
+
+        # After all that it waits for in the queue of the threads, so that it never keeps one of
+        # these from its thread.
+        later = self._submit(again)
 
         def routes():
-            parts = per_document(sums_of(), ends)
+            found, rest = later.result()
+            parts = per_document(rest(), ends)
             return [
-                self._route(x, sums, by)
-                for x, sums, by in zip(documents, parts, candidates, strict=True)
+                route or self._route(x, sums, by)
+                for route, x, sums, by in zip(found, documents, parts, candidates, strict=True)
             ]
 
         return routes
@@ -127,19 +162,22 @@ class Scorer:
             return error
 
     def begin(
-        self, windows: Windows, chosen: Bool[np.ndarray, "E B"], surprise: bool | None = None
+        self,
+        windows: Windows,
+        chosen: Bool[np.ndarray, "E B"],
+        surprise: bool | None = None,
+        into: WindowSums | None = None,
     ) -> Callable[[], WindowSums]:
         """Begins to score windows by the experts that are chosen for each; -> what waits for their
         sums: the residual infinite where an expert was not chosen, and the surprise NaN, also where
-        it was not asked for or the rule has none.  surprise: None, where verdicts weigh it."""
-        sums = WindowSums(
+        it was not asked for or the rule has none.  surprise: None, where verdicts weigh it; into:
+        sums of the same windows, to which these are added."""
+        sums = into or WindowSums(
             np.full(chosen.shape, np.inf), surprise=np.full(chosen.shape, np.nan, np.float64)
         )
-        work = [
-            self._threads.submit(self._score, sums, windows, *job, surprise)
-            for job in self._jobs(chosen)
-        ]
-        self._begun = [job for job in self._begun if not job.done()] + work
+        self._make_rows(chosen)
+        jobs = list(self._jobs(chosen))
+        work = [self._submit(self._score, sums, windows, *job, surprise) for job in jobs]
 
         def wait():
             for job in work:
@@ -150,35 +188,54 @@ class Scorer:
 
     def cancel(self) -> None:
         """Begins nothing more of what is waiting."""
-        for job in self._begun:
-            job.cancel()
+        self._cancelled += 1
+        with self._lock:
+            for job in self._begun:
+                job.cancel()
+
+    def _submit(self, do: Callable[..., Any], *args: Any) -> Future:
+        with self._lock:  # threads begin what follows from what they have scored
+            job = self._threads.submit(do, *args)
+            self._begun = [*(x for x in self._begun if not x.done()), job]
+        return job
 
     def _jobs(self, chosen: Bool[np.ndarray, "E B"]):
-        """(experts or None for all, places of windows, rows of the program)"""
+        """(experts or None for all, places of windows)"""
         whole = chosen.all(0)
-        for at, rows in self._batches(np.flatnonzero(whole)):
-            yield None, at, rows
-        for e in range(len(chosen)):
-            for at, rows in self._batches(np.flatnonzero(chosen[e] & ~whole)):
-                yield e, at, rows
+        for e in (None, *range(len(chosen))):
+            at = np.flatnonzero(whole if e is None else chosen[e] & ~whole)
+            for start in range(0, len(at), self._rows):
+                yield e, at[start : start + self._rows]
 
-    def _batches(self, at: Int[np.ndarray, " n"]):
-        """Places in batches of as many rows as an earlier one, where that holds them: a program
-        takes as long to make ready as hundreds of windows to score."""
-        for start in range(0, len(at), self.sizes.windows):
-            part = at[start : start + self.sizes.windows]
-            if len(part) > self._rows:
-                self._rows = self.sizes.rows(len(part)) if self._rows == 0 else self.sizes.windows
-            yield part, self._rows
+    def _make_rows(self, chosen: Bool[np.ndarray, "E B"]) -> None:
+        """Rows of the program: as many as an earlier one has, where that holds the windows of each
+        expert.  One takes as long to make ready as hundreds of windows to score."""
+        most = int(chosen.sum(1).max(initial=0))
+        if most > self._rows:
+            self._rows = self.sizes.rows(most) if self._rows == 0 else self.sizes.windows
 
-    def _score(self, into, windows: Windows, e: int | None, at, rows: int, surprise):
+    def _score(self, into, windows: Windows, e: int | None, at: Int[np.ndarray, " n"], surprise):
         some = self.bank if e is None else self.experts.one(self.experts.names[e])
         asked = document.counts_surprise(some) if surprise is None else surprise
-        sums = router.score_bank(some, windows.take(at), self.sizes, rows=rows, surprise=asked)
+        score = functools.partial(router.score_bank, sizes=self.sizes, rows=self._rows)
+        sums = score(some, windows.take(at), surprise=asked)
         where = slice(None) if e is None else slice(e, e + 1)
         into.residual[where, at] = sums.residual
         if sums.surprise is not None:
             into.surprise[where, at] = sums.surprise
+
+    def _looked(self, windows: Windows, sums: WindowSums, candidates, look: Look) -> Route | None:
+        """The route by a look; None where that does not say enough."""
+        lengths = windows.mask.sum(-1)
+        found = self._route(windows, look.of_all(sums, lengths), candidates)
+        if isinstance(found, UserError) or not looks.sure(found):
+            return None
+        return dataclasses.replace(
+            found,
+            windows=len(look.at),
+            tokens=int(lengths[look.at].sum()),
+            of_windows=found.windows,
+        )
 
     def _route(self, windows: Windows, sums: WindowSums, candidates) -> Route | UserError:
         names = tuple(n for n, c in zip(self.experts.names, candidates, strict=True) if c)

@@ -23,10 +23,11 @@ from cr_jax.bank.screen_file import Screen
 from cr_jax.data.text_form import text_form
 from cr_jax.data.text_stream import parts, pieces
 from cr_jax.data.tokenizers.token_table import encode_many
-from cr_jax.data.windows import windows_of
+from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError, printable
 from cr_jax.routing import screen
 from cr_jax.routing.content import has_content
+from cr_jax.routing.looks import Look, look
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import BIGRAMS, Route
 
@@ -162,7 +163,7 @@ class ManyRouter:
         documents = [
             windows_of(tokens[d], self.bank.window, self.bank.tokenizer.pad_id) for d in rest
         ]
-        scored = self._experts().start(documents, said.candidates[rest])
+        scored = self._experts().start(documents, said.candidates[rest], self._looks(documents))
 
         def finish() -> list[Answer]:
             for d, route in zip(rest, scored(), strict=True):
@@ -244,6 +245,17 @@ class ManyRouter:
             left = np.flatnonzero(~certain)
             candidates[left, second[left]] = True
         return screen.Verdicts(candidates, certain)
+
+    def _looks(self, documents: list[Windows]) -> list[Look | None]:
+        """The windows by which each document may be known; none where all are to be scored."""
+        if self._by is None or self.options.tra != "none" or self.options.alpha > self._by.alpha:
+            return []
+        lengths = np.concatenate([x.mask.sum(-1) for x in documents])
+        ids = np.concatenate([x.tokens[x.mask] for x in documents])
+        nats = self.bank.lookup.sums(ids, np.cumsum(lengths) - lengths)
+        cuts = np.cumsum([len(x) for x in documents])[:-1]
+        parts = zip(np.split(nats, cuts), np.split(lengths, cuts), strict=True)
+        return [look(own, length, self.bank.window) for own, length in parts]
 
     def _certain(self, residuals, tokens: int) -> Route:
         order = np.argsort(residuals, kind="stable")

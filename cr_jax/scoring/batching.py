@@ -49,7 +49,7 @@ class BatchSizes:
         A CPU gains nothing from more and repeats more to fill the last batch, and logits of few
         tokens stay in its caches: half the time of 8,192 tokens with a vocabulary of 4,096.
         """
-        return cls(1, 32, 256) if jax.default_backend() == "cpu" else cls()
+        return cls(1, 16, 256) if jax.default_backend() == "cpu" else cls()
 
     def rows(self, count: int) -> int:
         """Windows in one call for a text of `count`: `windows`, or for fewer the next power of

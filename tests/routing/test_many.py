@@ -19,6 +19,7 @@ from cr_jax.host import memory
 from cr_jax.routing import many
 from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.content import BLANK, REPEATED
+from cr_jax.routing.looks import LOOKED
 from cr_jax.routing.many import ManyRouter, route_many
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import BIGRAMS, EXPERTS
@@ -115,6 +116,52 @@ def test_residuals_of_experts_that_did_not_score_are_absent(bank):
     assert found.residuals == both and found.decided_by == EXPERTS
     assert found.margin == pytest.approx(both["e1"].expected - both["e0"].expected, rel=1e-4)
     assert found.p_values["e0"] == pytest.approx(whole.p_values["e0"])
+
+
+def long_texts() -> list[str]:
+    """Of e0, of e1, and of no expert; each of more windows than are looked at first."""
+    return [letters(low, high, 5, 250) for low, high in ((97, 107), (113, 123), (48, 58))]
+
+
+@pytest.fixture
+def open_bank(bank):
+    """Whose bigram models decide nothing."""
+    found = ManyRouter.of_bank(bank, sizes=SIZES)
+    nothing = dataclasses.replace(found.bank.screen, usual={"e0": {}, "e1": {}})
+    found.bank = dataclasses.replace(found.bank, screen=nothing)
+    return found
+
+
+def test_a_few_windows_of_a_long_text_are_enough_where_it_is_known_by_far(bank, open_bank):
+    found = list(open_bank.route([*long_texts(), TEXTS[0]]))
+    exact = [router.route(bank, text, sizes=SIZES) for text in [*long_texts(), TEXTS[0]]]
+    assert [f.expert for f in found] == [e.expert for e in exact] == ["e0", "e1", None, "e0"]
+    for ours, one in zip(found[:2], exact, strict=False):
+        assert (ours.windows, ours.tokens) == (LOOKED, LOOKED * TINY.window)
+        assert ours.of_windows == one.windows and ours.decided_by == EXPERTS
+        assert ours.residuals[one.nearest] == pytest.approx(one.residuals[one.nearest], rel=0.2)
+    # What looks unknown, and what is short, is scored in full.
+    for ours, one in zip(found[2:], exact[2:], strict=True):
+        assert ours.windows == one.windows and ours.of_windows is None
+        assert ours.residuals == pytest.approx(one.residuals, rel=1e-5)
+        assert ours.p_values == pytest.approx(one.p_values)
+
+
+def test_every_window_is_scored_once(open_bank, monkeypatch):
+    scored, real = [], router.score_bank
+    count = lambda bank, windows, *a, **k: (
+        scored.append(len(windows)) or real(bank, windows, *a, **k)
+    )
+    monkeypatch.setattr(router, "score_bank", count)
+    list(open_bank.route(long_texts()))
+    cut = -(-250 // TINY.window)
+    assert sum(scored) == LOOKED + LOOKED + cut  # by all experts of the bank at once
+
+
+@pytest.mark.parametrize("how", [{"exact": True}, {"options": RouteOptions(tra="nearest")}])
+def test_nothing_is_left_out_of_exact_routing_and_of_tra(bank, how):
+    for found in ManyRouter.of_bank(bank, sizes=SIZES, **how).route(long_texts()):
+        assert found.windows == -(-250 // TINY.window) and found.of_windows is None
 
 
 def test_answers_come_in_order_and_bad_texts_cost_themselves_alone(bank, tmp_path):

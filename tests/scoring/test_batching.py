@@ -81,7 +81,7 @@ def test_sizes_deal_experts_evenly_and_rows_are_few():
 
 def test_a_cpu_has_smaller_batches_than_the_defaults(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert BatchSizes.for_device() == BatchSizes(1, 32, 256)
+    assert BatchSizes.for_device() == BatchSizes(1, 16, 256)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert BatchSizes.for_device() == BatchSizes(4, 64, 8192)
 
