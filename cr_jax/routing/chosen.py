@@ -8,7 +8,7 @@ Not in the paper.  Letters: E experts, B windows, D documents.
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
@@ -49,7 +49,13 @@ class Experts:
         # One program for all: tables of as many slots.
         self._bits = max((bits_without_loss(b.keys) for b in bigrams), default=0)
         self._lock = threading.Lock()
+        self._wanted: set[str] = set()
         self._ready: dict[str | None, ExpertBank] = {}
+
+    def want(self, names: Iterable[str]) -> None:
+        """Says which will be needed, so that one reading of the bank is enough."""
+        with self._lock:
+            self._wanted |= set(names)
 
     def whole(self) -> ExpertBank:
         """All experts, stacked."""
@@ -69,13 +75,20 @@ class Experts:
 
     def _made(self, name):
         with self._lock:
-            if name not in self._ready:
-                bank = self._load(None if name is None else (name,))
-                if name is not None and bank.scoring.bigram_weight:
-                    own = table([bank.bigrams[name]], self._bits)
-                    vars(bank)["weights"] = with_bigrams(bank.params, own)
-                self._ready[name] = bank
+            if name is None and None not in self._ready:
+                self._ready[None] = self._load(None)
+            elif name not in self._ready:
+                wanted = self._wanted - self._ready.keys() | {name}
+                bank = self._load(tuple(n for n in self.names if n in wanted))
+                self._ready |= {n: self._alone(bank, n) for n in bank.names}
             return self._ready[name]
+
+    def _alone(self, bank: ExpertBank, name: str) -> ExpertBank:
+        alone = bank if len(bank.names) == 1 else bank.select((name,))
+        if alone.scoring.bigram_weight:
+            own = table([alone.bigrams[name]], self._bits)
+            vars(alone)["weights"] = with_bigrams(alone.params, own)
+        return alone
 
 
 class Scorer:
@@ -126,6 +139,9 @@ class Scorer:
             if look is not None:
                 first[end - length : end] = np.isin(np.arange(length), look.at)
         self._make_rows(chosen)
+        # Of a document with all candidates all experts score at once.
+        some = candidates[~candidates.all(1)].any(0)
+        self.experts.want(name for name, c in zip(self.experts.names, some, strict=True) if c)
         looked, times = self.begin(windows, chosen & first), self._cancelled
 
         def again():
