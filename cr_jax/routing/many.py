@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import logging
@@ -21,7 +21,7 @@ from jaxtyping import Float
 from cr_jax.bank.bigram_bank import BigramBank
 from cr_jax.bank.screen_file import Screen
 from cr_jax.data.text_form import text_form
-from cr_jax.data.text_stream import parts, pieces
+from cr_jax.data.text_stream import pieces
 from cr_jax.data.tokenizers.token_table import encode_many
 from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError, printable
@@ -30,21 +30,13 @@ from cr_jax.routing.content import has_content
 from cr_jax.routing.looks import Look, look
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import BIGRAMS, Route
+from cr_jax.routing.rounds import Large, rounds
 
 if TYPE_CHECKING:
     from cr_jax.bank.bank import ExpertBank
     from cr_jax.scoring.batching import BatchSizes
 
-FIRST, LARGEST = 16, 256  # documents of a round: the first answers come early
-ROUND = 1 << 20  # characters of a round, from which on it takes no more documents
-LARGE = 1 << 22  # characters of a text that is read in pieces, and by all experts
 Answer = Route | UserError
-
-
-class Large(NamedTuple):
-    """A text that is not held in memory."""
-
-    parts: Iterator[str]
 
 
 def route_many(
@@ -135,7 +127,7 @@ class ManyRouter:
         one text, or a UserError, which is given back."""
         waiting: list[Callable[[], list[Answer]]] = []
         try:
-            for texts_of_round in _rounds(texts):
+            for texts_of_round in rounds(texts):
                 waiting.append(self._start(texts_of_round))
                 if len(waiting) > 1:
                     yield from waiting.pop(0)()
@@ -282,42 +274,3 @@ class ManyRouter:
 
     def _by_name(self, values) -> dict[str, float]:
         return dict(zip(self.bank.names, map(float, values), strict=True))
-
-
-def _rounds(texts: Iterable[Any]) -> Iterator[list[Any]]:
-    """Lists of texts that are read, each twice as long as the one before until it is `LARGEST`.
-
-    A large text ends its round: its file is open, and its beginning held, until it is scored."""
-    unread, most = iter(texts), FIRST
-    while True:
-        held, size = [], 0
-        for text in itertools.islice(unread, most):
-            held.append(read(text))
-            size += len(held[-1]) if isinstance(held[-1], str) else 0
-            if size >= ROUND or isinstance(held[-1], Large):
-                break
-        if not held:
-            return
-        yield held
-        most = min(2 * most, LARGEST)
-
-
-def read(text: Any) -> Any:
-    """A text as a str, as `Large`, or what is wrong with it: the same for the same characters,
-    however they arrive."""
-    if isinstance(text, UserError):
-        return text
-    try:
-        if not isinstance(text, str | os.PathLike | Iterator):
-            raise UserError(
-                f"a text is a str, a pathlib.Path or a generator of str, not {type(text).__name__}"
-            )
-        held, size, rest = [], 0, parts(text)
-        for part in rest:
-            held.append(part)
-            size += len(part)
-            if size > LARGE:
-                return Large(itertools.chain(held, rest))
-        return "".join(held)
-    except UserError as error:
-        return error

@@ -16,7 +16,7 @@ from cr_jax.cli.route import _is_large
 from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
 from cr_jax.host import memory
-from cr_jax.routing import many
+from cr_jax.routing import rounds
 from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.content import BLANK, REPEATED
 from cr_jax.routing.looks import LOOKED
@@ -178,12 +178,12 @@ def test_answers_come_in_order_and_bad_texts_cost_themselves_alone(bank, tmp_pat
 
 
 def test_a_text_is_large_by_its_characters_however_it_arrives(bank, tmp_path, monkeypatch):
-    monkeypatch.setattr(many, "LARGE", 80)
+    monkeypatch.setattr(rounds, "LARGE", 80)
     long, wide = TEXTS[0], "ä" * 60  # of 100 characters, and of 120 bytes
     for name, text in (("long", long), ("wide", wide)):
         (tmp_path / name).write_text(text, encoding="utf-8")
         ways = text, tmp_path / name, iter([text[:50], text[50:]])
-        assert [isinstance(many.read(way), many.Large) for way in ways] == [name == "long"] * 3
+        assert [isinstance(rounds.read(way), rounds.Large) for way in ways] == [name == "long"] * 3
         assert _is_large(str(tmp_path / name)) == (name == "long")
     ways = [long, tmp_path / "long", iter([long])]
     found = route_many(bank, ways, sizes=SIZES)
@@ -192,7 +192,7 @@ def test_a_text_is_large_by_its_characters_however_it_arrives(bank, tmp_path, mo
 
 
 def test_few_large_texts_are_held_at_a_time(bank, monkeypatch):
-    monkeypatch.setattr(many, "LARGE", 80)
+    monkeypatch.setattr(rounds, "LARGE", 80)
     read = []
 
     def texts():
