@@ -10,7 +10,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -91,6 +91,38 @@ class Experts:
         return alone
 
 
+class Scored(NamedTuple):
+    """Windows that are being scored; called, it waits for their sums."""
+
+    jobs: list[Future]
+    sums: WindowSums
+
+    def __call__(self) -> WindowSums:
+        for job in self.jobs:
+            job.result()
+        return self.sums
+
+    def done(self) -> bool:
+        return all(job.done() for job in self.jobs)
+
+
+class Routed(NamedTuple):
+    """Documents that are being scored; called, it waits for their routes."""
+
+    rest: Future  # ([route or None], `Scored` of the windows that were not looked at first)
+    routes: Callable[[], list[Route | UserError]]
+
+    def __call__(self) -> list[Route | UserError]:
+        return self.routes()
+
+    def done(self) -> bool:
+        """Whether nobody has to wait; a failure is not waited for either."""
+        if not self.rest.done():
+            return False
+        failed = self.rest.cancelled() or self.rest.exception() is not None
+        return failed or self.rest.result()[1].done()
+
+
 class Scorer:
     """Scores documents beside whoever gives them.
 
@@ -124,8 +156,8 @@ class Scorer:
         documents: list[Windows],
         candidates: Bool[np.ndarray, "D E"],
         first_looks: Sequence[Look | None] = (),
-    ) -> Callable[[], list[Route | UserError]]:
-        """Begins to score each document by its candidates; -> what waits for the routes.
+    ) -> Routed:
+        """Begins to score each document by its candidates.
 
         first_looks: of each document, the windows by which it may be known already
         (`routing.looks`), or None.  All others are begun when these are scored, whoever waits.
@@ -168,7 +200,7 @@ class Scorer:
                 for route, x, sums, by in zip(found, documents, parts, candidates, strict=True)
             ]
 
-        return routes
+        return Routed(later, routes)
 
     def large(self, text: Iterator[str]) -> Route | UserError:
         """Routes one text in bounded memory, by all experts."""
@@ -183,24 +215,18 @@ class Scorer:
         chosen: Bool[np.ndarray, "E B"],
         surprise: bool | None = None,
         into: WindowSums | None = None,
-    ) -> Callable[[], WindowSums]:
-        """Begins to score windows by the experts that are chosen for each; -> what waits for their
-        sums: the residual infinite where an expert was not chosen, and the surprise NaN, also where
-        it was not asked for or the rule has none.  surprise: None, where verdicts weigh it; into:
-        sums of the same windows, to which these are added."""
+    ) -> Scored:
+        """Begins to score windows by the experts that are chosen for each.  Their sums: the
+        residual infinite where an expert was not chosen, and the surprise NaN, also where it was
+        not asked for or the rule has none.  surprise: None, where verdicts weigh it; into: sums of
+        the same windows, to which these are added."""
         sums = into or WindowSums(
             np.full(chosen.shape, np.inf), surprise=np.full(chosen.shape, np.nan, np.float64)
         )
         self._make_rows(chosen)
         jobs = list(self._jobs(chosen))
         work = [self._submit(self._score, sums, windows, *job, surprise) for job in jobs]
-
-        def wait():
-            for job in work:
-                job.result()
-            return sums
-
-        return wait
+        return Scored(work, sums)
 
     def cancel(self) -> None:
         """Begins nothing more of what is waiting."""

@@ -1,6 +1,7 @@
 """Many documents: the same answers as one by one, and fewer experts where bigram models decide."""
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from cr_jax.cli.route import _is_large
 from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
 from cr_jax.host import memory
-from cr_jax.routing import rounds
+from cr_jax.routing import many, rounds
 from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.content import BLANK, REPEATED
 from cr_jax.routing.looks import LOOKED
@@ -206,17 +207,24 @@ def test_few_large_texts_are_held_at_a_time(bank, monkeypatch):
 
 
 def test_texts_are_read_as_they_are_needed(bank, monkeypatch):
-    read = []
+    """A few rounds ahead, and no further, however long the experts take."""
+    read, wait = [], threading.Event()
+    monkeypatch.setattr(rounds, "LARGEST", 16)
+    real = many.ManyRouter._experts
+    slow = lambda router: wait.wait() and real(router)
+    monkeypatch.setattr(many.ManyRouter, "_experts", slow)
 
     def texts():
-        for i in range(200):
+        for i in range(16 * 9):
             read.append(i)
-            yield TEXTS[i % 18]
+            if len(read) > 16 * many.AHEAD:
+                wait.set()
+            yield TEXTS[i % 19]
 
     answers = ManyRouter.of_bank(bank, sizes=SIZES).route(texts())
     next(answers)
-    assert len(read) < 100
-    assert len(list(answers)) == 199
+    assert 16 * many.AHEAD < len(read) <= 16 * (many.AHEAD + 1)
+    assert len(list(answers)) == 16 * 9 - 1
 
 
 def test_a_caller_that_goes_away_is_not_worked_for(bank):
