@@ -112,7 +112,7 @@ class ManyRouter:
         exact: bool = False,
     ) -> "ManyRouter":
         """Of a bank in memory, with the screen of the folder that it was read from."""
-        from cr_jax.routing.chosen import bigram_bank
+        from cr_jax.routing.ready import bigram_bank
 
         load = lambda names: bank if names is None else bank.select(names)
         return cls(bigram_bank(bank), load, options or RouteOptions(), sizes, exact)
@@ -285,7 +285,8 @@ class ManyRouter:
     def _experts(self):
         with self._making:
             if self._scorer is None:
-                from cr_jax.routing.chosen import Experts, Scorer
+                from cr_jax.routing.chosen import Scorer
+                from cr_jax.routing.ready import Experts
 
                 experts = Experts(self.bank.names, self.bank.bigrams, self.load)
                 self._scorer = Scorer(experts, self.options, self.sizes)

@@ -4,7 +4,7 @@ import numpy as np
 from tiny_bank import in_memory, windows
 
 from cr_jax import router
-from cr_jax.routing.chosen import experts_of
+from cr_jax.routing.ready import experts_of
 
 
 def test_experts_that_are_wanted_are_read_at_once_and_once():
