@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from cr_jax.bank.bank import ExpertBank
     from cr_jax.scoring.batching import BatchSizes
 
-AHEAD = 4  # rounds that are begun while the first of them is not done
+AHEAD = 6  # rounds that are begun while the first of them is not done
 Answer = Route | UserError
 
 

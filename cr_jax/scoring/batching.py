@@ -106,6 +106,12 @@ def start_batches(
     return read
 
 
+def looped(model: ModelConfig) -> ModelConfig:
+    """The model whose program is made ready sooner: on a CPU blocks are one loop, which compiles in
+    a fifth less time, of two blocks, and runs as fast.  Parameters are the same."""
+    return dataclasses.replace(model, scan=True) if jax.default_backend() == "cpu" else model
+
+
 def beside(one: Callable[..., Any], experts: int) -> Callable[..., Any]:
     """What scores one expert, for so many side by side: arguments and results get an axis of them.
 

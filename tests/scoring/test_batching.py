@@ -1,5 +1,7 @@
 """Batches of one shape: one program serves all, and none is of no size."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from tiny_bank import TEXT, TINY, windows
 
 from cr_jax import router
 from cr_jax.errors import UserError
-from cr_jax.scoring import residuals
+from cr_jax.scoring import batching, residuals
 from cr_jax.scoring.batching import BatchSizes, beside, in_batches, in_groups
 
 
@@ -91,3 +93,14 @@ def test_a_cpu_has_smaller_batches_than_the_defaults(monkeypatch):
 def test_sizes_of_nothing_are_one_line(name, size):
     with pytest.raises(UserError, match=f"{name} must be a whole number of at least 1"):
         BatchSizes(**{name: size})
+
+
+def test_a_loop_over_blocks_scores_what_blocks_in_a_row_do(monkeypatch):
+    two = dataclasses.replace(TINY, encoder_blocks=2, decoder_blocks=2)
+    bank, some = tiny_bank.in_memory(2, two), windows(3)
+    assert batching.looped(bank.model).scan and not bank.model.scan
+    looped = router.score_bank(bank, some).residual
+    monkeypatch.setattr(router, "looped", lambda model: model)
+    np.testing.assert_allclose(looped, router.score_bank(bank, some).residual, rtol=1e-5)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert batching.looped(bank.model) == bank.model
