@@ -15,7 +15,7 @@ from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.ranking import p_values, ranking_score
 from cr_jax.routing.result import Route, WindowRoutes
 from cr_jax.scoring import residuals
-from cr_jax.scoring.batching import BatchSizes, checked, in_batches, in_groups
+from cr_jax.scoring.batching import BatchSizes, beside, checked, in_batches, in_groups, looped
 
 Source = document.Text | Windows
 
@@ -25,7 +25,7 @@ def score_experts(scorer, params, tokens, mask, groups):
     """A `residuals.Scorer` of all experts in parallel: params [E, ...] -> [E, B, ...].  Pure.
     groups: (experts side by side, tokens of each whose logits are in memory)."""
     one_expert = lambda expert, its_mask: scorer(expert, tokens, its_mask, groups[1])
-    return in_groups(jax.vmap(one_expert), params, mask, groups[0])
+    return in_groups(beside(one_expert, groups[0]), params, mask, groups[0])
 
 
 def score_windows(model, params, tokens, mask, rule, sizes):
@@ -40,7 +40,7 @@ def score_bank(bank, windows, sizes=None, rule=None, rows=0, surprise=False):
     rows: in one call, 0: as suits; surprise: `surprise_sums`.  `UserError`: not the bank's."""
     sizes, rule = checked(bank, windows, sizes, rule)
     sums = residuals.surprise_sums if surprise else residuals.window_sums
-    scorer = residuals.Scorer(sums, bank.model, rule)
+    scorer = residuals.Scorer(sums, looped(bank.model), rule)
     weights = bank.params if rule == SEEN else bank.weights
     score = partial(score_experts, scorer, weights, groups=sizes.groups(len(bank.names)))
     return in_batches(score, windows, rows or sizes.rows(len(windows)))

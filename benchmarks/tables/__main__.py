@@ -10,6 +10,7 @@ from benchmarks.tables import (  # noqa: F401
     compressors,
     continual,
     experts,
+    files,
     in_context,
     index,
     memory,

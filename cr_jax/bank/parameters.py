@@ -145,7 +145,8 @@ def stacked(each: Sequence[Any]) -> Any:
     """Parameters of E experts -> one pytree of float32 [E, ...] on the device; None when E is 0."""
     if not each:
         return None
-    return jax.tree.map(lambda *rows: jnp.asarray(np.stack(rows)), *each)
+    # device_put compiles nothing, jnp.asarray a program for every shape.
+    return jax.tree.map(lambda *rows: jax.device_put(np.stack(rows)), *each)
 
 
 def check_header(data: bytes, config: Config, where: Path) -> None:

@@ -151,7 +151,7 @@ def _one_by_one(args) -> bool:
 
 def _is_large(name: str) -> bool:
     """Whether a bar should show how far a file is: a file that is read in pieces."""
-    from cr_jax.routing.many import LARGE, Large, read
+    from cr_jax.routing.rounds import LARGE, Large, read
 
     # No file has more characters than bytes; it is read where it may be large.
     if name == "-" or not os.path.isfile(name) or os.path.getsize(name) <= LARGE:

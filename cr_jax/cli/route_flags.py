@@ -24,7 +24,9 @@ A bank whose screen was fitted (`cr-jax bank fit-cascade`; the one that ships ha
 models, tiny compressors counted on the experts' own text, decide alone where they are certain of
 the expert and that it knows the text.  p is then "usual (bigram models)", and M and R are of the
 bigram models.  All other texts are scored by the experts that may win, only these are shown, and M
-is inf where there is one.  --exact lets all experts score every text.
+is inf where there is one.  A long one that four of its windows, typical and unusual ones, put far
+inside its expert's domain is known by these: "(4 of 27 windows, ...)", and M, p and R are
+estimates.  --exact lets all experts score every text, and all of it.
 
 A folder stands for its files, hidden ones left out; what is not text there is passed over and
 counted.  --jsonl reads JSON lines and writes each with its "route", --null documents between NUL

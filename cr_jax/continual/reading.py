@@ -9,8 +9,8 @@ from cr_jax.continual.buffer import key_of
 from cr_jax.data.encodings import NotText
 from cr_jax.data.text_form import Form, text_form
 from cr_jax.errors import UserError
-from cr_jax.routing.many import LARGE, Large
-from cr_jax.routing.many import read as read_text
+from cr_jax.routing.rounds import LARGE, Large
+from cr_jax.routing.rounds import read as read_text
 
 
 class Skipped(UserError):

@@ -15,9 +15,9 @@ from cr_jax.continual import duplicates
 from cr_jax.continual.discover import separate
 from cr_jax.data.tokenizers.token_table import encode_many
 from cr_jax.errors import UserError
-from cr_jax.routing.chosen import bigram_bank
 from cr_jax.routing.many import ManyRouter
 from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.ready import bigram_bank
 from cr_jax.scoring.bigram_lookup import BigramLookup
 from cr_jax.scoring.bigram_model import BigramModel
 

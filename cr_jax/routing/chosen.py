@@ -8,8 +8,9 @@ Not in the paper.  Letters: E experts, B windows, D documents.
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,63 +18,48 @@ from jaxtyping import Bool, Int
 
 from cr_jax import router
 from cr_jax.bank import ExpertBank
-from cr_jax.bank.bigram_bank import BigramBank
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.host import memory
-from cr_jax.routing import document, other_rule
+from cr_jax.routing import document, looks, other_rule
+from cr_jax.routing.looks import Look
 from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.ready import Experts
 from cr_jax.routing.result import Route
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.scoring.bigram import table, with_bigrams
-from cr_jax.scoring.bigram_model import BigramModel, bits_without_loss
 from cr_jax.scoring.residuals import WindowSums
 
 
-class Experts:
-    """A bank's experts, each made ready when it is first needed.
+class Scored(NamedTuple):
+    """Windows that are being scored; called, it waits for their sums."""
 
-    names: in the order of the expert axis; bigrams: their models, or none; load: reads some of them
-    by name, or all for None.
-    """
+    jobs: list[Future]
+    sums: WindowSums
 
-    def __init__(
-        self,
-        names: tuple[str, ...],
-        bigrams: tuple[BigramModel, ...],
-        load: Callable[[tuple[str, ...] | None], ExpertBank],
-    ):
-        self.names, self._load = names, load
-        # One program for all: tables of as many slots.
-        self._bits = max((bits_without_loss(b.keys) for b in bigrams), default=0)
-        self._lock = threading.Lock()
-        self._ready: dict[str | None, ExpertBank] = {}
+    def __call__(self) -> WindowSums:
+        for job in self.jobs:
+            job.result()
+        return self.sums
 
-    def whole(self) -> ExpertBank:
-        """All experts, stacked."""
-        return self._made(None)
+    def done(self) -> bool:
+        return all(job.done() for job in self.jobs)
 
-    def one(self, name: str) -> ExpertBank:
-        """A bank of one expert."""
-        return self._made(name)
 
-    def some(self, names: tuple[str, ...]) -> ExpertBank:
-        """Experts that were made ready, for what is not computed on the device."""
-        if len(names) == len(self.names):
-            return self.whole()
-        first = self.one(names[0])
-        experts = tuple(self.one(name).experts[0] for name in names)
-        return first if len(names) == 1 else first.changed(experts=experts, folder=None)
+class Routed(NamedTuple):
+    """Documents that are being scored; called, it waits for their routes."""
 
-    def _made(self, name):
-        with self._lock:
-            if name not in self._ready:
-                bank = self._load(None if name is None else (name,))
-                if name is not None and bank.scoring.bigram_weight:
-                    own = table([bank.bigrams[name]], self._bits)
-                    vars(bank)["weights"] = with_bigrams(bank.params, own)
-                self._ready[name] = bank
-            return self._ready[name]
+    rest: Future  # ([route or None], `Scored` of the windows that were not looked at first)
+    routes: Callable[[], list[Route | UserError]]
+
+    def __call__(self) -> list[Route | UserError]:
+        return self.routes()
+
+    def done(self) -> bool:
+        """Whether nobody has to wait; a failure is not waited for either."""
+        if not self.rest.done():
+            return False
+        failed = self.rest.cancelled() or self.rest.exception() is not None
+        return failed or self.rest.result()[1].done()
 
 
 class Scorer:
@@ -90,6 +76,8 @@ class Scorer:
         self._threads = ThreadPoolExecutor(memory.usable_cores() if on_cpu else 1)
         self._rows = 0
         self._begun: list[Future] = []
+        self._lock = threading.Lock()
+        self._cancelled = 0  # how often
 
     def __enter__(self) -> "Scorer":
         return self
@@ -103,21 +91,55 @@ class Scorer:
         return other_rule.by_rule(self.experts.whole(), self.options.rule)
 
     def start(
-        self, documents: list[Windows], candidates: Bool[np.ndarray, "D E"]
-    ) -> Callable[[], list[Route | UserError]]:
-        """Begins to score each document by its candidates; -> what waits for the routes."""
+        self,
+        documents: list[Windows],
+        candidates: Bool[np.ndarray, "D E"],
+        first_looks: Sequence[Look | None] = (),
+    ) -> Routed:
+        """Begins to score each document by its candidates.
+
+        first_looks: of each document, the windows by which it may be known already
+        (`routing.looks`), or None.  All others are begun when these are scored, whoever waits.
+        """
         lengths = [len(x) for x in documents]
-        ends = np.cumsum(lengths)
-        sums_of = self.begin(joined(documents), np.repeat(candidates, lengths, axis=0).T)
+        windows, ends = joined(documents), np.cumsum(lengths)
+        chosen = np.repeat(candidates, lengths, axis=0).T
+        every = first_looks or [None] * len(documents)
+        first = np.ones(len(windows), bool)
+        for look, length, end in zip(every, lengths, ends, strict=True):
+            if look is not None:
+                first[end - length : end] = np.isin(np.arange(length), look.at)
+        self._make_rows(chosen)
+        # Of a document with all candidates all experts score at once.
+        some = candidates[~candidates.all(1)].any(0)
+        self.experts.want(name for name, c in zip(self.experts.names, some, strict=True) if c)
+        looked, times = self.begin(windows, chosen & first), self._cancelled
+
+        def again():
+            sums = looked()
+            parts = per_document(sums, ends)
+            found = [
+                None if look is None else self._looked(x, part, by, look)
+                for x, part, by, look in zip(documents, parts, candidates, every, strict=True)
+            ]
+            if self._cancelled > times:
+                raise CancelledError
+            open_ = np.repeat([route is None for route in found], lengths)
+            return found, self.begin(windows, chosen & ~first & open_, into=sums)
+
+        # After all that it waits for in the queue of the threads, so that it never keeps one of
+        # these from its thread.
+        later = self._submit(again)
 
         def routes():
-            parts = per_document(sums_of(), ends)
+            found, rest = later.result()
+            parts = per_document(rest(), ends)
             return [
-                self._route(x, sums, by)
-                for x, sums, by in zip(documents, parts, candidates, strict=True)
+                route or self._route(x, sums, by)
+                for route, x, sums, by in zip(found, documents, parts, candidates, strict=True)
             ]
 
-        return routes
+        return Routed(later, routes)
 
     def large(self, text: Iterator[str]) -> Route | UserError:
         """Routes one text in bounded memory, by all experts."""
@@ -127,58 +149,74 @@ class Scorer:
             return error
 
     def begin(
-        self, windows: Windows, chosen: Bool[np.ndarray, "E B"], surprise: bool | None = None
-    ) -> Callable[[], WindowSums]:
-        """Begins to score windows by the experts that are chosen for each; -> what waits for their
-        sums: the residual infinite where an expert was not chosen, and the surprise NaN, also where
-        it was not asked for or the rule has none.  surprise: None, where verdicts weigh it."""
-        sums = WindowSums(
+        self,
+        windows: Windows,
+        chosen: Bool[np.ndarray, "E B"],
+        surprise: bool | None = None,
+        into: WindowSums | None = None,
+    ) -> Scored:
+        """Begins to score windows by the experts that are chosen for each.  Their sums: the
+        residual infinite where an expert was not chosen, and the surprise NaN, also where it was
+        not asked for or the rule has none.  surprise: None, where verdicts weigh it; into: sums of
+        the same windows, to which these are added."""
+        sums = into or WindowSums(
             np.full(chosen.shape, np.inf), surprise=np.full(chosen.shape, np.nan, np.float64)
         )
-        work = [
-            self._threads.submit(self._score, sums, windows, *job, surprise)
-            for job in self._jobs(chosen)
-        ]
-        self._begun = [job for job in self._begun if not job.done()] + work
-
-        def wait():
-            for job in work:
-                job.result()
-            return sums
-
-        return wait
+        self._make_rows(chosen)
+        jobs = list(self._jobs(chosen))
+        work = [self._submit(self._score, sums, windows, *job, surprise) for job in jobs]
+        return Scored(work, sums)
 
     def cancel(self) -> None:
         """Begins nothing more of what is waiting."""
-        for job in self._begun:
-            job.cancel()
+        self._cancelled += 1
+        with self._lock:
+            for job in self._begun:
+                job.cancel()
+
+    def _submit(self, do: Callable[..., Any], *args: Any) -> Future:
+        with self._lock:  # threads begin what follows from what they have scored
+            job = self._threads.submit(do, *args)
+            self._begun = [*(x for x in self._begun if not x.done()), job]
+        return job
 
     def _jobs(self, chosen: Bool[np.ndarray, "E B"]):
-        """(experts or None for all, places of windows, rows of the program)"""
+        """(experts or None for all, places of windows)"""
         whole = chosen.all(0)
-        for at, rows in self._batches(np.flatnonzero(whole)):
-            yield None, at, rows
-        for e in range(len(chosen)):
-            for at, rows in self._batches(np.flatnonzero(chosen[e] & ~whole)):
-                yield e, at, rows
+        for e in (None, *range(len(chosen))):
+            at = np.flatnonzero(whole if e is None else chosen[e] & ~whole)
+            for start in range(0, len(at), self._rows):
+                yield e, at[start : start + self._rows]
 
-    def _batches(self, at: Int[np.ndarray, " n"]):
-        """Places in batches of as many rows as an earlier one, where that holds them: a program
-        takes as long to make ready as hundreds of windows to score."""
-        for start in range(0, len(at), self.sizes.windows):
-            part = at[start : start + self.sizes.windows]
-            if len(part) > self._rows:
-                self._rows = self.sizes.rows(len(part)) if self._rows == 0 else self.sizes.windows
-            yield part, self._rows
+    def _make_rows(self, chosen: Bool[np.ndarray, "E B"]) -> None:
+        """Rows of the program: as many as an earlier one has, where that holds the windows of each
+        expert.  One takes as long to make ready as hundreds of windows to score."""
+        most = int(chosen.sum(1).max(initial=0))
+        if most > self._rows:
+            self._rows = self.sizes.rows(most) if self._rows == 0 else self.sizes.windows
 
-    def _score(self, into, windows: Windows, e: int | None, at, rows: int, surprise):
+    def _score(self, into, windows: Windows, e: int | None, at: Int[np.ndarray, " n"], surprise):
         some = self.bank if e is None else self.experts.one(self.experts.names[e])
         asked = document.counts_surprise(some) if surprise is None else surprise
-        sums = router.score_bank(some, windows.take(at), self.sizes, rows=rows, surprise=asked)
+        score = functools.partial(router.score_bank, sizes=self.sizes, rows=self._rows)
+        sums = score(some, windows.take(at), surprise=asked)
         where = slice(None) if e is None else slice(e, e + 1)
         into.residual[where, at] = sums.residual
         if sums.surprise is not None:
             into.surprise[where, at] = sums.surprise
+
+    def _looked(self, windows: Windows, sums: WindowSums, candidates, look: Look) -> Route | None:
+        """The route by a look; None where that does not say enough."""
+        lengths = windows.mask.sum(-1)
+        found = self._route(windows, look.of_all(sums, lengths), candidates)
+        if isinstance(found, UserError) or not looks.sure(found):
+            return None
+        return dataclasses.replace(
+            found,
+            windows=len(look.at),
+            tokens=int(lengths[look.at].sum()),
+            of_windows=found.windows,
+        )
 
     def _route(self, windows: Windows, sums: WindowSums, candidates) -> Route | UserError:
         names = tuple(n for n, c in zip(self.experts.names, candidates, strict=True) if c)
@@ -206,26 +244,3 @@ def joined(documents: list[Windows]) -> Windows:
     """The windows of several documents."""
     fields = ("tokens", "mask", "document")
     return Windows(*(np.concatenate([getattr(x, f) for x in documents]) for f in fields))
-
-
-def experts_of(bank: ExpertBank) -> Experts:
-    """The experts of a bank in memory."""
-    bigrams = tuple(bank.bigrams.values())
-    return Experts(bank.names, bigrams, lambda names: bank if names is None else bank.select(names))
-
-
-def bigram_bank(bank: ExpertBank) -> BigramBank:
-    """The bigram models of a bank in memory, with the screen that was stored with it when it was
-    loaded.  `UserError` when that is damaged."""
-    if isinstance(bank.screen, UserError):
-        raise bank.screen
-    bigrams = tuple(bank.bigrams[n] for n in bank.names if n in bank.bigrams)
-    return BigramBank(
-        bank.names,
-        bigrams if len(bigrams) == len(bank.names) else (),
-        bank.tokenizer,
-        bank.model.window,
-        bank.text_form,
-        bank.screen,
-        bank.folder,
-    )

@@ -31,10 +31,13 @@ class Content:
 
     def add(self, windows: Windows) -> None:
         """Adds windows [B, L], which may end inside a character."""
-        # Neither number ever falls: what comes later cannot take back that there is enough.
-        if len(self._characters) > 1 and self._others() > EDGES:
-            return
-        ids = windows.tokens[windows.mask]
+        for tokens, mask in zip(windows.tokens, windows.mask, strict=True):
+            # Neither number ever falls: what comes later cannot take back that there is enough.
+            if len(self._characters) > 1 and self._others() > EDGES:
+                return
+            self._add(tokens[mask])
+
+    def _add(self, ids: Integer[np.ndarray, " T"]) -> None:
         seen = np.concatenate([self._before, ids[ids < self._tokenizer.vocab_size]])
         self._before = seen[-3:]  # a character has at most four bytes
         cut = self._tokenizer.decode(seen).strip("\ufffd")

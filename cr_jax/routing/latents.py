@@ -16,9 +16,10 @@ from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.models import objective
-from cr_jax.routing.chosen import Scorer, experts_of, joined
+from cr_jax.routing.chosen import Scorer, joined
 from cr_jax.routing.document import Text, whole
 from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.ready import experts_of
 from cr_jax.scoring.batching import BatchSizes, check_bank, in_batches
 
 

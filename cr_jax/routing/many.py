@@ -4,14 +4,18 @@
                                      -> else: windows of many documents, expert by expert -> Route
 
 Documents are read in rounds.  While the experts score the windows of one round, in full batches of
-few shapes, the next one is tokenised.  JAX is imported when the first document needs an expert.
+few shapes, the next ones are tokenised.  JAX is imported when the first document needs an expert,
+beside that.
 Not in the paper.  Letters: E experts, B windows, D documents.
 """
 
+import collections
 import dataclasses
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,29 +25,23 @@ from jaxtyping import Float
 from cr_jax.bank.bigram_bank import BigramBank
 from cr_jax.bank.screen_file import Screen
 from cr_jax.data.text_form import text_form
-from cr_jax.data.text_stream import parts, pieces
+from cr_jax.data.text_stream import pieces
 from cr_jax.data.tokenizers.token_table import encode_many
-from cr_jax.data.windows import windows_of
+from cr_jax.data.windows import Windows, windows_of
 from cr_jax.errors import UserError, printable
 from cr_jax.routing import screen
 from cr_jax.routing.content import has_content
+from cr_jax.routing.looks import Look, look
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import BIGRAMS, Route
+from cr_jax.routing.rounds import Large, rounds
 
 if TYPE_CHECKING:
     from cr_jax.bank.bank import ExpertBank
     from cr_jax.scoring.batching import BatchSizes
 
-FIRST, LARGEST = 16, 256  # documents of a round: the first answers come early
-ROUND = 1 << 20  # characters of a round, from which on it takes no more documents
-LARGE = 1 << 22  # characters of a text that is read in pieces, and by all experts
+AHEAD = 6  # rounds that are begun while the first of them is not done
 Answer = Route | UserError
-
-
-class Large(NamedTuple):
-    """A text that is not held in memory."""
-
-    parts: Iterator[str]
 
 
 def route_many(
@@ -58,10 +56,12 @@ def route_many(
     Where the bank has a screen (`BANK/screen.json`), its bigram models decide alone what they are
     certain of: such a Route has `decided_by` "bigrams", no residuals and no p-values.  All other
     texts are scored by the experts that may win and by the runner-up, or by all experts if `exact`
-    or if the bank has no screen; residuals of experts that did not score are absent.
+    or if the bank has no screen; residuals of experts that did not score are absent.  A long text
+    that a few of its windows put well inside its expert's domain has estimates by these, and an
+    `of_windows` (`routing.looks`).
 
-    texts: each a str or a path; all lie in memory one round of at most 256 at a time.  `UserError`
-    as in `router.route` for the first bad text, and for a str or a dict in place of a list.
+    texts: each a str or a path; a few rounds of at most 256 are in memory.  `UserError` as in
+    `router.route` for the first bad text, and for a str or a dict in place of a list.
 
     >>> import cr_jax
     >>> bank = cr_jax.load()
@@ -100,6 +100,8 @@ class ManyRouter:
         if self.options.rule != "bank":  # the screen says what the bank's rule says
             self.exact = True
         self._scorer: Any = None
+        self._starter: ThreadPoolExecutor | None = None
+        self._making = threading.Lock()
 
     @classmethod
     def of_bank(
@@ -110,7 +112,7 @@ class ManyRouter:
         exact: bool = False,
     ) -> "ManyRouter":
         """Of a bank in memory, with the screen of the folder that it was read from."""
-        from cr_jax.routing.chosen import bigram_bank
+        from cr_jax.routing.ready import bigram_bank
 
         load = lambda names: bank if names is None else bank.select(names)
         return cls(bigram_bank(bank), load, options or RouteOptions(), sizes, exact)
@@ -132,24 +134,26 @@ class ManyRouter:
         """The answers in the order of the texts, each as soon as its round is scored: a Route, or
         the UserError of a text that cannot be read.  texts: str, paths, generators of the parts of
         one text, or a UserError, which is given back."""
-        waiting: list[Callable[[], list[Answer]]] = []
+        waiting: collections.deque[_Round] = collections.deque()
         try:
-            for texts_of_round in _rounds(texts):
+            for texts_of_round in rounds(texts):
                 waiting.append(self._start(texts_of_round))
-                if len(waiting) > 1:
-                    yield from waiting.pop(0)()
-            for rest in waiting:
-                yield from rest()
-        finally:
+                while len(waiting) > 1 and (waiting[0].done() or len(waiting) > AHEAD):
+                    yield from waiting.popleft().answers()
+            while waiting:
+                yield from waiting.popleft().answers()
+        finally:  # nobody waits for the rest: Ctrl-C, a closed output
+            for begun in waiting:
+                begun.cancel()
             if self._scorer is not None:
-                self._scorer.cancel()  # nobody waits for it: Ctrl-C, a closed output
+                self._scorer.cancel()
 
-    def _start(self, texts: list[Any]) -> Callable[[], list[Answer]]:
-        """Tokenises and screens a round, and lets the experts begin; -> what waits for them."""
+    def _start(self, texts: list[Any]) -> "_Round":
+        """Tokenises and screens a round, and lets the experts begin."""
         answers, ids = self._tokens(texts)
         at = [i for i, x in enumerate(ids) if x is not None]
         if not at:
-            return lambda: self._with_large(texts, answers)
+            return _Round(lambda: self._with_large(texts, answers))
         tokens = [ids[i] for i in at]
         lengths = np.array([len(x) for x in tokens])
         residuals = self._bigrams(tokens, lengths)
@@ -158,20 +162,27 @@ class ManyRouter:
             answers[at[d]] = self._certain(residuals[d], int(lengths[d]))
         rest = np.flatnonzero(~said.certain)
         if not len(rest):
-            return lambda: self._with_large(texts, answers)
+            return _Round(lambda: self._with_large(texts, answers))
         documents = [
             windows_of(tokens[d], self.bank.window, self.bank.tokenizer.pad_id) for d in rest
         ]
-        scored = self._experts().start(documents, said.candidates[rest])
+        scored = self._begin(documents, said.candidates[rest], self._looks(documents))
 
         def finish() -> list[Answer]:
-            for d, route in zip(rest, scored(), strict=True):
+            for d, route in zip(rest, scored.result()(), strict=True):
                 if isinstance(route, Route) and not said.candidates[d].all():
                     route = dataclasses.replace(route, bigrams=self._by_name(residuals[d]))
                 answers[at[d]] = route
             return self._with_large(texts, answers)
 
-        return finish
+        return _Round(finish, scored)
+
+    def _begin(self, *documents: Any) -> Future:
+        """Of the `Routed` of a round, in a thread: JAX is imported, and experts are made ready,
+        while the next texts are read."""
+        if self._starter is None:
+            self._starter = ThreadPoolExecutor(1)
+        return self._starter.submit(lambda: self._experts().start(*documents))
 
     def _with_large(self, texts: list[Any], answers: list[Any]) -> list[Answer]:
         """The answers, with those of large texts."""
@@ -245,6 +256,17 @@ class ManyRouter:
             candidates[left, second[left]] = True
         return screen.Verdicts(candidates, certain)
 
+    def _looks(self, documents: list[Windows]) -> list[Look | None]:
+        """The windows by which each document may be known; none where all are to be scored."""
+        if self._by is None or self.options.tra != "none" or self.options.alpha > self._by.alpha:
+            return []
+        lengths = np.concatenate([x.mask.sum(-1) for x in documents])
+        ids = np.concatenate([x.tokens[x.mask] for x in documents])
+        nats = self.bank.lookup.sums(ids, np.cumsum(lengths) - lengths)
+        cuts = np.cumsum([len(x) for x in documents])[:-1]
+        parts = zip(np.split(nats, cuts), np.split(lengths, cuts), strict=True)
+        return [look(own, length, self.bank.window) for own, length in parts]
+
     def _certain(self, residuals, tokens: int) -> Route:
         order = np.argsort(residuals, kind="stable")
         nearest = self.bank.names[order[0]]
@@ -261,51 +283,31 @@ class ManyRouter:
         )
 
     def _experts(self):
-        if self._scorer is None:
-            from cr_jax.routing.chosen import Experts, Scorer
+        with self._making:
+            if self._scorer is None:
+                from cr_jax.routing.chosen import Scorer
+                from cr_jax.routing.ready import Experts
 
-            experts = Experts(self.bank.names, self.bank.bigrams, self.load)
-            self._scorer = Scorer(experts, self.options, self.sizes)
+                experts = Experts(self.bank.names, self.bank.bigrams, self.load)
+                self._scorer = Scorer(experts, self.options, self.sizes)
         return self._scorer
 
     def _by_name(self, values) -> dict[str, float]:
         return dict(zip(self.bank.names, map(float, values), strict=True))
 
 
-def _rounds(texts: Iterable[Any]) -> Iterator[list[Any]]:
-    """Lists of texts that are read, each twice as long as the one before until it is `LARGEST`.
+class _Round(NamedTuple):
+    """Texts that have been begun: what waits for their answers, and what that waits for."""
 
-    A large text ends its round: its file is open, and its beginning held, until it is scored."""
-    unread, most = iter(texts), FIRST
-    while True:
-        held, size = [], 0
-        for text in itertools.islice(unread, most):
-            held.append(read(text))
-            size += len(held[-1]) if isinstance(held[-1], str) else 0
-            if size >= ROUND or isinstance(held[-1], Large):
-                break
-        if not held:
-            return
-        yield held
-        most = min(2 * most, LARGEST)
+    answers: Callable[[], list[Answer]]
+    scored: Future | None = None  # of a `chosen.Routed`
 
+    def done(self) -> bool:
+        scored = self.scored
+        if scored is None:
+            return True
+        return scored.done() and (scored.exception() is not None or scored.result().done())
 
-def read(text: Any) -> Any:
-    """A text as a str, as `Large`, or what is wrong with it: the same for the same characters,
-    however they arrive."""
-    if isinstance(text, UserError):
-        return text
-    try:
-        if not isinstance(text, str | os.PathLike | Iterator):
-            raise UserError(
-                f"a text is a str, a pathlib.Path or a generator of str, not {type(text).__name__}"
-            )
-        held, size, rest = [], 0, parts(text)
-        for part in rest:
-            held.append(part)
-            size += len(part)
-            if size > LARGE:
-                return Large(itertools.chain(held, rest))
-        return "".join(held)
-    except UserError as error:
-        return error
+    def cancel(self) -> None:
+        if self.scored is not None:
+            self.scored.cancel()

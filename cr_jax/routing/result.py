@@ -52,7 +52,8 @@ class Route:
     (token reconstruction accuracy, paper section 1) by the experts that `RouteOptions.tra` asked
     for: by default none.
     windows, tokens: that were scored; of_windows: of how many, None unless scoring was to stop
-    early.  bigrams: None where all experts were scored; after a cascade the nats/token of every
+    early or a few windows stood for all (`routing.looks`), whose figures are then estimates.
+    bigrams: None where all experts were scored; after a cascade the nats/token of every
     expert's bigram model, the cascade's offsets not taken off, and the other fields know only the
     experts that were scored in full.  decided_by: `EXPERTS`, or `BIGRAMS` where the bigram models
     were certain (`routing.screen`): residuals and p_values are then empty, margin is between bigram

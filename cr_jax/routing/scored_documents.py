@@ -13,8 +13,9 @@ from cr_jax.bank import ExpertBank
 from cr_jax.config import DOCUMENT_WINDOWS
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.routing.chosen import Scorer, experts_of, joined, per_document
+from cr_jax.routing.chosen import Scorer, joined, per_document
 from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.ready import experts_of
 from cr_jax.scoring.batching import BatchSizes, check_bank
 from cr_jax.scoring.calibration import FEWEST
 from cr_jax.scoring.own_documents import OwnDocuments, margins_of

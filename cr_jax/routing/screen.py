@@ -56,7 +56,9 @@ def decide(
     """What the bigram models say of documents.
 
     residuals: nats/token; windows: whole windows of each.  A document shorter than all that were
-    measured, and every one where there is no screen, has all experts for candidates.
+    measured, and every one where there is no screen, has all experts for candidates.  What is usual
+    for an expert with too few documents of some length is what is usual for shorter ones, which
+    scatter more: exact routing too judges such a text by its own documents of the same length.
     """
     candidates = np.ones(residuals.shape, bool)
     certain = np.zeros(len(residuals), bool)
@@ -67,12 +69,11 @@ def decide(
     leads = _leads(residuals)
     for k, upto in _buckets(screen.margins):
         at = np.flatnonzero((windows >= k) & (windows < upto))
-        few = np.array([name in screen.few.get(k, ()) for name in names], bool)
         margin = np.array([_margin_of(screen, name, k) for name in names])
         candidates[at] = residuals[at] <= lowest[at, None] + margin
         usual = np.array([_upto(screen.usual[name], k) for name in names])
         low, high, lead = usual[nearest[at]].T
-        alone = (candidates[at].sum(1) == 1) & ~few[nearest[at]]
+        alone = candidates[at].sum(1) == 1
         certain[at] = alone & (low <= lowest[at]) & (lowest[at] <= high) & (lead <= leads[at])
     # What is known at one alpha is known at every smaller one.
     return Verdicts(candidates, certain & (alpha <= screen.alpha))
@@ -88,8 +89,8 @@ def fit(
     """The screen of a bank.  Its margins hold the exact winner of `at_least` of the documents.
 
     measured: by number of first windows; of fewer than `DOCUMENTS` documents nothing is certain,
-    nor against an expert that won fewer than `FEWEST` of them, beyond the margin of fewer windows.
-    `UserError` when there are no more of any length.
+    and an expert that won fewer than `FEWEST` of them has the margin and the usual range of fewer
+    windows.  `UserError` when there are no more of any length.
     """
     most = max((len(m.winner) for m in measured.values()), default=0)
     measured = {k: m for k, m in measured.items() if len(m.winner) >= DOCUMENTS}

@@ -11,7 +11,7 @@ from cr_jax.bank import Expert, ExpertBank, screen_file, set_typicality_weight
 from cr_jax.bank.bigram_bank import BigramBank
 from cr_jax.bank.files import BankFolder, write_sealed
 from cr_jax.bank.screen_file import Screen
-from cr_jax.routing.chosen import bigram_bank
+from cr_jax.routing.ready import bigram_bank
 
 GOOD = Screen(
     {2: 0.25, 4: 0.125},

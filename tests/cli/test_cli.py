@@ -16,7 +16,7 @@ import cr_jax
 from cr_jax import router
 from cr_jax.cli import main, progress
 from cr_jax.data.text_form import text_form
-from cr_jax.routing import many
+from cr_jax.routing import rounds
 from cr_jax.routing.reconstruct import Rebuilt, marked, reconstruct
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.residuals import WindowSums
@@ -159,7 +159,7 @@ def test_a_terminal_is_shown_how_far_a_file_is(bank, text, monkeypatch, capsys, 
             return True
 
     monkeypatch.setattr(progress, "DELAY", 0)
-    monkeypatch.setattr(many, "LARGE", 0)  # of small files there is nothing to show
+    monkeypatch.setattr(rounds, "LARGE", 0)  # of small files there is nothing to show
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main(["route", "--bank", bank, "--max-windows", str(few), text]) == 0

@@ -1,6 +1,7 @@
 """Many documents: the same answers as one by one, and fewer experts where bigram models decide."""
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from cr_jax.cli.route import _is_large
 from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
 from cr_jax.host import memory
-from cr_jax.routing import many
+from cr_jax.routing import many, rounds
 from cr_jax.routing.cascade import Cascade
 from cr_jax.routing.content import BLANK, REPEATED
+from cr_jax.routing.looks import LOOKED
 from cr_jax.routing.many import ManyRouter, route_many
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import BIGRAMS, EXPERTS
@@ -117,6 +119,52 @@ def test_residuals_of_experts_that_did_not_score_are_absent(bank):
     assert found.p_values["e0"] == pytest.approx(whole.p_values["e0"])
 
 
+def long_texts() -> list[str]:
+    """Of e0, of e1, and of no expert; each of more windows than are looked at first."""
+    return [letters(low, high, 5, 250) for low, high in ((97, 107), (113, 123), (48, 58))]
+
+
+@pytest.fixture
+def open_bank(bank):
+    """Whose bigram models decide nothing."""
+    found = ManyRouter.of_bank(bank, sizes=SIZES)
+    nothing = dataclasses.replace(found.bank.screen, usual={"e0": {}, "e1": {}})
+    found.bank = dataclasses.replace(found.bank, screen=nothing)
+    return found
+
+
+def test_a_few_windows_of_a_long_text_are_enough_where_it_is_known_by_far(bank, open_bank):
+    found = list(open_bank.route([*long_texts(), TEXTS[0]]))
+    exact = [router.route(bank, text, sizes=SIZES) for text in [*long_texts(), TEXTS[0]]]
+    assert [f.expert for f in found] == [e.expert for e in exact] == ["e0", "e1", None, "e0"]
+    for ours, one in zip(found[:2], exact, strict=False):
+        assert (ours.windows, ours.tokens) == (LOOKED, LOOKED * TINY.window)
+        assert ours.of_windows == one.windows and ours.decided_by == EXPERTS
+        assert ours.residuals[one.nearest] == pytest.approx(one.residuals[one.nearest], rel=0.2)
+    # What looks unknown, and what is short, is scored in full.
+    for ours, one in zip(found[2:], exact[2:], strict=True):
+        assert ours.windows == one.windows and ours.of_windows is None
+        assert ours.residuals == pytest.approx(one.residuals, rel=1e-5)
+        assert ours.p_values == pytest.approx(one.p_values)
+
+
+def test_every_window_is_scored_once(open_bank, monkeypatch):
+    scored, real = [], router.score_bank
+    count = lambda bank, windows, *a, **k: (
+        scored.append(len(windows)) or real(bank, windows, *a, **k)
+    )
+    monkeypatch.setattr(router, "score_bank", count)
+    list(open_bank.route(long_texts()))
+    cut = -(-250 // TINY.window)
+    assert sum(scored) == LOOKED + LOOKED + cut  # by all experts of the bank at once
+
+
+@pytest.mark.parametrize("how", [{"exact": True}, {"options": RouteOptions(tra="nearest")}])
+def test_nothing_is_left_out_of_exact_routing_and_of_tra(bank, how):
+    for found in ManyRouter.of_bank(bank, sizes=SIZES, **how).route(long_texts()):
+        assert found.windows == -(-250 // TINY.window) and found.of_windows is None
+
+
 def test_answers_come_in_order_and_bad_texts_cost_themselves_alone(bank, tmp_path):
     good, bad = tmp_path / "good.txt", tmp_path / "bad.bin"
     good.write_text(TEXTS[1])
@@ -131,12 +179,12 @@ def test_answers_come_in_order_and_bad_texts_cost_themselves_alone(bank, tmp_pat
 
 
 def test_a_text_is_large_by_its_characters_however_it_arrives(bank, tmp_path, monkeypatch):
-    monkeypatch.setattr(many, "LARGE", 80)
+    monkeypatch.setattr(rounds, "LARGE", 80)
     long, wide = TEXTS[0], "ä" * 60  # of 100 characters, and of 120 bytes
     for name, text in (("long", long), ("wide", wide)):
         (tmp_path / name).write_text(text, encoding="utf-8")
         ways = text, tmp_path / name, iter([text[:50], text[50:]])
-        assert [isinstance(many.read(way), many.Large) for way in ways] == [name == "long"] * 3
+        assert [isinstance(rounds.read(way), rounds.Large) for way in ways] == [name == "long"] * 3
         assert _is_large(str(tmp_path / name)) == (name == "long")
     ways = [long, tmp_path / "long", iter([long])]
     found = route_many(bank, ways, sizes=SIZES)
@@ -145,7 +193,7 @@ def test_a_text_is_large_by_its_characters_however_it_arrives(bank, tmp_path, mo
 
 
 def test_few_large_texts_are_held_at_a_time(bank, monkeypatch):
-    monkeypatch.setattr(many, "LARGE", 80)
+    monkeypatch.setattr(rounds, "LARGE", 80)
     read = []
 
     def texts():
@@ -159,17 +207,24 @@ def test_few_large_texts_are_held_at_a_time(bank, monkeypatch):
 
 
 def test_texts_are_read_as_they_are_needed(bank, monkeypatch):
-    read = []
+    """A few rounds ahead, and no further, however long the experts take."""
+    read, wait = [], threading.Event()
+    monkeypatch.setattr(rounds, "LARGEST", 16)
+    real = many.ManyRouter._experts
+    slow = lambda router: wait.wait() and real(router)
+    monkeypatch.setattr(many.ManyRouter, "_experts", slow)
 
     def texts():
-        for i in range(200):
+        for i in range(16 * 9):
             read.append(i)
-            yield TEXTS[i % 18]
+            if len(read) > 16 * many.AHEAD:
+                wait.set()
+            yield TEXTS[i % 19]
 
     answers = ManyRouter.of_bank(bank, sizes=SIZES).route(texts())
     next(answers)
-    assert len(read) < 100
-    assert len(list(answers)) == 199
+    assert 16 * many.AHEAD < len(read) <= 16 * (many.AHEAD + 1)
+    assert len(list(answers)) == 16 * 9 - 1
 
 
 def test_a_caller_that_goes_away_is_not_worked_for(bank):

@@ -10,8 +10,9 @@ from tiny_bank import TINY, documents_of, in_memory, refuses, trained_bank
 from cr_jax import router
 from cr_jax.config import Scoring
 from cr_jax.routing import result
-from cr_jax.routing.chosen import Scorer, experts_of
+from cr_jax.routing.chosen import Scorer
 from cr_jax.routing.options import RouteOptions
+from cr_jax.routing.ready import experts_of
 from cr_jax.routing.scored_documents import (
     documents_each,
     first_documents,

@@ -94,7 +94,10 @@ def test_an_expert_with_few_long_documents_has_the_margin_of_shorter_ones():
     two = lambda residuals: decide(made, ("a", "b"), np.array([residuals]), np.array([2]), 0.05)
     assert two([1.5, 1.5 + 4.9]).candidates.tolist() == [[True, True]]
     assert two([1.5, 1.5 + 5.1]).candidates.tolist() == [[True, False]]
-    assert two([1.5, 1.5 + 5.1]).certain.all() and not two([9.0, 1.2]).certain.any()
+    assert two([1.5, 1.5 + 5.1]).certain.all()
+    # What is usual for b is what was of one window, of which it has enough.
+    assert made.usual["b"].keys() == {1}
+    assert two([9.0, 1.2]).certain.all() and not two([9.0, 2.1]).certain.any()
 
 
 def test_few_documents_decide_nothing():

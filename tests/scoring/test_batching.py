@@ -1,5 +1,7 @@
 """Batches of one shape: one program serves all, and none is of no size."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,8 @@ from tiny_bank import TEXT, TINY, windows
 
 from cr_jax import router
 from cr_jax.errors import UserError
-from cr_jax.scoring import residuals
-from cr_jax.scoring.batching import BatchSizes, in_batches, in_groups
+from cr_jax.scoring import batching, residuals
+from cr_jax.scoring.batching import BatchSizes, beside, in_batches, in_groups
 
 
 def test_one_trace_serves_all_batches(monkeypatch):
@@ -57,6 +59,21 @@ def test_groups_join_to_what_all_experts_give(experts, side_by_side):
     assert set(traced) == {(side_by_side, 3, 16)}
 
 
+@pytest.mark.parametrize("experts", [1, 2])
+def test_one_expert_alone_is_scored_as_one_of_several(experts):
+    ranks = []
+
+    def one(params, mask):
+        ranks.append(params["w"].ndim)
+        return {"sum": params["w"] * mask.sum(-1), "none": None}
+
+    params, masks = {"w": jnp.arange(1.0, experts + 1)}, jnp.ones((experts, 3, 16))
+    found = beside(one, experts)(params, masks)
+    want = np.repeat(16.0 * np.arange(1, experts + 1)[:, None], 3, axis=1)
+    np.testing.assert_array_equal(found["sum"], want)
+    assert ranks == [0] and found["none"] is None
+
+
 def test_sizes_deal_experts_evenly_and_rows_are_few():
     assert BatchSizes(experts=4, tokens=60).groups(9) == (3, 20)
     assert BatchSizes(experts=4, tokens=2).groups(4) == (4, 1)
@@ -66,7 +83,7 @@ def test_sizes_deal_experts_evenly_and_rows_are_few():
 
 def test_a_cpu_has_smaller_batches_than_the_defaults(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert BatchSizes.for_device() == BatchSizes(1, 32, 256)
+    assert BatchSizes.for_device() == BatchSizes(1, 16, 256)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert BatchSizes.for_device() == BatchSizes(4, 64, 8192)
 
@@ -76,3 +93,14 @@ def test_a_cpu_has_smaller_batches_than_the_defaults(monkeypatch):
 def test_sizes_of_nothing_are_one_line(name, size):
     with pytest.raises(UserError, match=f"{name} must be a whole number of at least 1"):
         BatchSizes(**{name: size})
+
+
+def test_a_loop_over_blocks_scores_what_blocks_in_a_row_do(monkeypatch):
+    two = dataclasses.replace(TINY, encoder_blocks=2, decoder_blocks=2)
+    bank, some = tiny_bank.in_memory(2, two), windows(3)
+    assert batching.looped(bank.model).scan and not bank.model.scan
+    looped = router.score_bank(bank, some).residual
+    monkeypatch.setattr(router, "looped", lambda model: model)
+    np.testing.assert_allclose(looped, router.score_bank(bank, some).residual, rtol=1e-5)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert batching.looped(bank.model) == bank.model
