@@ -15,7 +15,8 @@ from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.ranking import p_values, ranking_score
 from cr_jax.routing.result import Route, WindowRoutes
 from cr_jax.scoring import residuals
-from cr_jax.scoring.batching import BatchSizes, beside, checked, in_batches, in_groups, looped
+from cr_jax.scoring.batching import BatchSizes, checked, in_groups, looped, unmapped
+from cr_jax.scoring.devices import scored
 
 Source = document.Text | Windows
 
@@ -25,7 +26,8 @@ def score_experts(scorer, params, tokens, mask, groups):
     """A `residuals.Scorer` of all experts in parallel: params [E, ...] -> [E, B, ...].  Pure.
     groups: (experts side by side, tokens of each whose logits are in memory)."""
     one_expert = lambda expert, its_mask: scorer(expert, tokens, its_mask, groups[1])
-    return in_groups(beside(one_expert, groups[0]), params, mask, groups[0])
+    experts = jax.vmap(one_expert) if groups[0] > 1 else unmapped(one_expert)
+    return in_groups(experts, params, mask, groups[0])
 
 
 def score_windows(model, params, tokens, mask, rule, sizes):
@@ -42,16 +44,14 @@ def score_bank(bank, windows, sizes=None, rule=None, rows=0, surprise=False):
     sums = residuals.surprise_sums if surprise else residuals.window_sums
     scorer = residuals.Scorer(sums, looped(bank.model), rule)
     weights = bank.params if rule == SEEN else bank.weights
-    score = partial(score_experts, scorer, weights, groups=sizes.groups(len(bank.names)))
-    return in_batches(score, windows, rows or sizes.rows(len(windows)))
+    return scored(score_experts, scorer, weights, windows, sizes, rows)
 
 
 def score_tokens(bank, windows, sizes=None):
     """`TokenScores` [E, B, L] of windows; at padding they mean nothing.  Errors: `score_bank`."""
     sizes, rule = checked(bank, windows, sizes)
     scorer = residuals.Scorer(residuals.token_scores, bank.model, rule)
-    score = partial(score_experts, scorer, bank.weights, groups=sizes.groups(len(bank.names)))
-    return in_batches(score, windows, sizes.rows(len(windows)), axis=-2)
+    return scored(score_experts, scorer, bank.weights, windows, sizes)
 
 
 def score(bank: ExpertBank, text: Source, sizes: BatchSizes | None = None) -> np.ndarray:

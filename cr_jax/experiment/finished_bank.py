@@ -112,14 +112,9 @@ def _measured(experiment: Experiment, text: Corpora, name: str, params: Any) -> 
         text.valid[name],
         text.valid_documents.get(name),
         experiment.scoring,
-        batch_sizes(experiment.eval),
+        BatchSizes.of(experiment.eval),
     )
     return Expert(name, params, calibration, bigram=bigram)
-
-
-def batch_sizes(settings: EvalConfig) -> BatchSizes:
-    """How much is scored at once, as the config says."""
-    return BatchSizes(settings.expert_chunk, settings.batch)
 
 
 def fit(
@@ -149,7 +144,7 @@ def fit(
 
 def _choose(bank, valid, settings) -> str:
     """Stores how many experts a cascade scores in full; -> a line about it."""
-    made = Cascade.fit(bank, valid, min_candidates=MIN_CANDIDATES, sizes=batch_sizes(settings))
+    made = Cascade.fit(bank, valid, min_candidates=MIN_CANDIDATES, sizes=BatchSizes.of(settings))
     made.save()
     fit = made.fitted
     return (
@@ -163,7 +158,7 @@ def _fit_documents(bank, documents, settings, say) -> ExpertBank:
     """Stores what whole documents show: margins, and for `say` the screen."""
     most = documents_each(len(bank.names))
     few = {name: first_documents(own, most) for name, own in documents.items()}
-    scored = score_documents(bank, few, batch_sizes(settings))
+    scored = score_documents(bank, few, BatchSizes.of(settings))
     measured = own_documents(bank, scored)
     try:
         own_documents_file.write(bank.folder, measured)

@@ -26,6 +26,7 @@ from cr_jax.modular import recipe
 from cr_jax.parallel import compiled, processes
 from cr_jax.parallel import plan as parallel
 from cr_jax.report import write_report
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.calibration import too_few
 from cr_jax.studies import evaluation, examples, registry
 from cr_jax.studies.capacity import ablation
@@ -158,7 +159,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
             total = sum(len(w) for w in text.test.values())
             with tqdm(total=total, desc="evaluate", unit=" windows", leave=True) as bar:
                 scores = evaluation.score_domains(
-                    bank, text.test, finished_bank.batch_sizes(experiment.eval), bar.update
+                    bank, text.test, BatchSizes.of(experiment.eval), bar.update
                 )
         with stage("studies"):
             report |= registry.run(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from cr_jax import models
-from cr_jax.config import ModelConfig, Scoring, check_scoring
+from cr_jax.config import EvalConfig, ModelConfig, Scoring, check_scoring
 from cr_jax.config.numbers import whole_number
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
@@ -26,14 +26,16 @@ from cr_jax.models.layers import attention_kernel
 class BatchSizes:
     """How much is computed at once.  They change speed and memory, results by rounding only.
 
-    experts: scored side by side; windows: in one call of a compiled program; tokens: whose logits
-    stand in memory at once, over all experts side by side.  The defaults suit a GPU.  `UserError`
-    unless each is a whole number of at least 1.
+    experts: scored side by side; windows: in one call of a compiled program, on each device;
+    tokens: whose logits stand in memory at once, over all experts side by side; devices: of this
+    process, over which many windows are dealt.  The defaults suit a GPU.  `UserError` unless each
+    is a whole number of at least 1.
     """
 
     experts: int = 4
     windows: int = 64
     tokens: int = 8192
+    devices: int = 1
 
     def __post_init__(self):
         for name, size in vars(self).items():
@@ -44,12 +46,18 @@ class BatchSizes:
 
     @classmethod
     def for_device(cls) -> "BatchSizes":
-        """What suits the device that JAX computes on.
+        """What suits the devices that JAX computes on.
 
         A CPU gains nothing from more and repeats more to fill the last batch, and logits of few
         tokens stay in its caches: half the time of 8,192 tokens with a vocabulary of 4,096.
         """
-        return cls(1, 16, 256) if jax.default_backend() == "cpu" else cls()
+        on_cpu = jax.default_backend() == "cpu"
+        return cls(1, 16, 256) if on_cpu else cls(devices=local_accelerators())
+
+    @classmethod
+    def of(cls, settings: EvalConfig) -> "BatchSizes":
+        """What a run's settings ask for, on all accelerators of this process."""
+        return cls(settings.expert_chunk, settings.batch, devices=local_accelerators())
 
     def rows(self, count: int) -> int:
         """Windows in one call for a text of `count`: `windows`, or for fewer the next power of
@@ -64,6 +72,11 @@ class BatchSizes:
         are dealt evenly into groups of at most `self.experts`."""
         side_by_side = -(-experts // -(-experts // self.experts))
         return side_by_side, max(1, self.tokens // side_by_side)
+
+
+def local_accelerators() -> int:
+    """Devices of this process that windows can be dealt over; 1 on a CPU, whose cores are one."""
+    return 1 if jax.default_backend() == "cpu" else jax.local_device_count()
 
 
 def in_batches(
@@ -112,14 +125,12 @@ def looped(model: ModelConfig) -> ModelConfig:
     return dataclasses.replace(model, scan=True) if jax.default_backend() == "cpu" else model
 
 
-def beside(one: Callable[..., Any], experts: int) -> Callable[..., Any]:
-    """What scores one expert, for so many side by side: arguments and results get an axis of them.
+def unmapped(one: Callable[..., Any]) -> Callable[..., Any]:
+    """What scores one expert, with an axis of one expert in its arguments and results.
 
-    One alone is not mapped: a product with an axis of one expert is not the product without it to
-    XLA on a CPU, and a call takes a fifth longer.
+    `vmap` over one would do; but a product with an axis of one expert is not the product without it
+    to XLA on a CPU, and a call takes a fifth longer.
     """
-    if experts > 1:
-        return jax.vmap(one)
     first = functools.partial(jax.tree.map, lambda x: x[0])
     return lambda *of_one: jax.tree.map(lambda x: x[None], one(*map(first, of_one)))
 

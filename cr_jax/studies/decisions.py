@@ -158,7 +158,7 @@ class _Form:
 def of_context(context: Context) -> dict:
     """-> {"decisions": ...} of the run's validation and test windows, each scored once."""
     bank, settings = context.bank, context.experiment.eval
-    sizes = BatchSizes(settings.expert_chunk, settings.batch)
+    sizes = BatchSizes.of(settings)
     score = lambda block: score_tokens(bank, block, sizes).residual
     valid, test = (
         {n: measure(score, of[n].spread(MOST_WINDOWS)) for n in bank.names}

@@ -278,7 +278,7 @@ def cut_texts(context: Context) -> dict:
     """Whether texts are cut where their domain changes."""
     names, settings = context.bank.names, context.experiment.eval
     valid = {n: context.text.valid[n] for n in names}
-    sizes = BatchSizes(settings.expert_chunk, settings.batch)
+    sizes = BatchSizes.of(settings)
     return segments.run(context.bank, valid, context.own_test, context.experiment.seed, sizes)
 
 

@@ -51,7 +51,7 @@ class Context:
     def measure(self, windows: Mapping[Key, Windows]) -> dict[Key, Sums]:
         """Scores further windows by every expert, as the run's own scoring rule says."""
         settings = self.experiment.eval
-        sizes = BatchSizes(settings.expert_chunk, settings.batch)
+        sizes = BatchSizes.of(settings)
         return measure(scorer(self.bank, sizes), windows)
 
 

@@ -12,7 +12,7 @@ from tiny_bank import TEXT, TINY, windows
 from cr_jax import router
 from cr_jax.errors import UserError
 from cr_jax.scoring import batching, residuals
-from cr_jax.scoring.batching import BatchSizes, beside, in_batches, in_groups
+from cr_jax.scoring.batching import BatchSizes, in_batches, in_groups, unmapped
 
 
 def test_one_trace_serves_all_batches(monkeypatch):
@@ -59,19 +59,18 @@ def test_groups_join_to_what_all_experts_give(experts, side_by_side):
     assert set(traced) == {(side_by_side, 3, 16)}
 
 
-@pytest.mark.parametrize("experts", [1, 2])
-def test_one_expert_alone_is_scored_as_one_of_several(experts):
+def test_one_expert_alone_is_scored_as_by_vmap():
     ranks = []
 
     def one(params, mask):
         ranks.append(params["w"].ndim)
         return {"sum": params["w"] * mask.sum(-1), "none": None}
 
-    params, masks = {"w": jnp.arange(1.0, experts + 1)}, jnp.ones((experts, 3, 16))
-    found = beside(one, experts)(params, masks)
-    want = np.repeat(16.0 * np.arange(1, experts + 1)[:, None], 3, axis=1)
-    np.testing.assert_array_equal(found["sum"], want)
-    assert ranks == [0] and found["none"] is None
+    params, masks = {"w": jnp.array([2.0])}, jnp.ones((1, 3, 16))
+    found, mapped = unmapped(one)(params, masks), jax.vmap(one)(params, masks)
+    np.testing.assert_array_equal(found["sum"], np.full((1, 3), 32.0))
+    np.testing.assert_array_equal(found["sum"], mapped["sum"])
+    assert ranks[0] == 0 and found["none"] is None
 
 
 def test_sizes_deal_experts_evenly_and_rows_are_few():
@@ -85,11 +84,11 @@ def test_a_cpu_has_smaller_batches_than_the_defaults(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert BatchSizes.for_device() == BatchSizes(1, 16, 256)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert BatchSizes.for_device() == BatchSizes(4, 64, 8192)
+    assert BatchSizes.for_device() == BatchSizes(4, 64, 8192, jax.local_device_count())
 
 
 @pytest.mark.parametrize("size", [0, -1, True])
-@pytest.mark.parametrize("name", ["experts", "windows", "tokens"])
+@pytest.mark.parametrize("name", ["experts", "windows", "tokens", "devices"])
 def test_sizes_of_nothing_are_one_line(name, size):
     with pytest.raises(UserError, match=f"{name} must be a whole number of at least 1"):
         BatchSizes(**{name: size})

@@ -113,7 +113,7 @@ def run(context: Any) -> dict:
     """-> {"in_context": `measure` of the run's bank}."""
     names, settings = context.bank.names, context.experiment.eval
     valid = {n: context.text.valid[n] for n in names}
-    sizes = BatchSizes(settings.expert_chunk, settings.batch)
+    sizes = BatchSizes.of(settings)
     return {
         "in_context": measure(
             context.bank, valid, context.own_test, seed=context.experiment.seed, sizes=sizes

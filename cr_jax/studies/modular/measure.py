@@ -108,7 +108,7 @@ def _code_length(models: Models, windows: Windows) -> Float[np.ndarray, "E N L"]
     bank, e = models.context.bank, models.context.experiment
     if not bank.scoring.predicted:
         return None
-    sizes = BatchSizes(e.eval.expert_chunk, e.eval.batch)
+    sizes = BatchSizes.of(e.eval)
     parts = [
         score_tokens(bank, windows.take(slice(i, i + 1024)), sizes).residual
         for i in range(0, len(windows), 1024)
@@ -127,7 +127,7 @@ def _choices(models: Models, windows: Windows, prefixes) -> dict[str, dict[int, 
     """Scores of the experts on the first tokens [E, N], the lowest wins: how well the compressors
     rebuild them (the paper's rule), and the gate's."""
     bank, e = models.context.bank, models.context.experiment
-    sizes = BatchSizes(e.eval.expert_chunk, e.eval.batch)
+    sizes = BatchSizes.of(e.eval)
     choices: dict[str, dict[int, np.ndarray]] = {"rebuilding": {}}
     for prefix in prefixes:
         mask = windows.mask & (np.arange(windows.mask.shape[1]) < prefix)[None]

@@ -60,7 +60,7 @@ def _measured(
 ) -> dict[int, dict[str, TokenStatistics]]:
     """Of each length, and of whole windows, each domain's statistics."""
     bank, settings = context.bank, context.experiment.eval
-    sizes = BatchSizes(settings.expert_chunk, settings.batch)
+    sizes = BatchSizes.of(settings)
     by_length: dict[int, dict[str, TokenStatistics]] = {
         n: {} for n in (*lengths, bank.model.window)
     }

@@ -114,7 +114,7 @@ def measure(setting: Setting, params: Any) -> tuple[Float[np.ndarray, "K N"], ..
     """(TRA, nats/token by the run's residual rule without bigrams) of every window, by K models."""
     e = setting.experiment
     rule = dataclasses.replace(e.scoring.residual_rule, bigram_weight=0.0)
-    sizes = BatchSizes(e.eval.expert_chunk, e.eval.batch)
+    sizes = BatchSizes.of(e.eval)
     scorer = residuals.Scorer(residuals.token_scores, setting.model, rule)
     groups = sizes.groups(jax.tree.leaves(params)[0].shape[0])
     score = lambda tokens, mask: score_experts(scorer, params, tokens, mask, groups)

@@ -1,0 +1,76 @@
+"""Windows dealt over devices: the same scores, each device its share, experts on all of them."""
+
+import jax
+import numpy as np
+import pytest
+import tiny_bank
+from tiny_bank import TINY, in_memory, windows
+
+from cr_jax import router
+from cr_jax.config import SEEN, EvalConfig
+from cr_jax.scoring import batching, devices, residuals
+from cr_jax.scoring.batching import BatchSizes
+
+ONE, FOUR = BatchSizes(windows=2), BatchSizes(windows=2, devices=4)
+
+
+def test_scores_are_those_of_one_device():
+    bank, some = in_memory(3), windows(11)
+    alone, dealt = (router.score_bank(bank, some, s, SEEN) for s in (ONE, FOUR))
+    np.testing.assert_allclose(dealt.residual, alone.residual, rtol=1e-6)
+    np.testing.assert_array_equal(dealt.exact, alone.exact)
+    tokens = [router.score_tokens(bank, some, s) for s in (ONE, FOUR)]
+    assert tokens[1].nll.shape == (3, 11, TINY.window)
+    np.testing.assert_allclose(tokens[1].nll, tokens[0].nll, rtol=1e-5, atol=1e-6)
+    assert dealt.surprise is None
+    # Negative control: other windows have other scores.
+    assert np.abs(alone.residual[:, 0] - alone.residual[:, 1]).min() > 0
+
+
+def test_each_device_computes_its_share_by_one_program(monkeypatch):
+    shapes, calls, real = [], [], residuals.window_sums
+    traced = lambda *a: shapes.append(a[2].shape) or real(*a)
+    monkeypatch.setattr(residuals, "window_sums", traced)
+    program = devices._program
+
+    def recorded(*args):
+        run = program(*args)
+
+        def call(*arrays):
+            calls.append(run(*arrays))
+            return calls[-1]
+
+        return call
+
+    monkeypatch.setattr(devices, "_program", recorded)
+    for seed in (0, 1):
+        router.score_bank(in_memory(3), windows(16, seed=seed), FOUR)
+    assert set(shapes) == {(2, TINY.window)} and len(shapes) == 1
+    assert len(calls) == 4  # 16 windows are two calls of 4 x 2
+    for sums in calls:
+        shards = sums.residual.addressable_shards
+        assert {s.device for s in shards} == set(jax.local_devices()[:4])
+        assert {s.data.shape for s in shards} == {(3, 2)}
+
+
+def test_few_windows_and_blocks_of_a_document_stay_on_one_device(monkeypatch):
+    monkeypatch.setattr(devices, "_mesh", lambda count: pytest.fail("windows were dealt"))
+    bank = in_memory(2)
+    router.score_bank(bank, windows(2), FOUR)
+    router.score_bank(bank, windows(11), FOUR, rows=2)
+    with pytest.raises(pytest.fail.Exception):
+        router.score_bank(bank, windows(11), FOUR)
+
+
+def test_more_devices_than_there_are_is_one_line():
+    beyond = BatchSizes(windows=2, devices=jax.local_device_count() + 1)
+    tiny_bank.refuses(lambda: router.score_bank(in_memory(2), windows(11), beyond), "devices=")
+    tiny_bank.refuses(lambda: BatchSizes(devices=0), "devices")
+
+
+def test_accelerators_are_all_used_and_a_cpu_is_one(monkeypatch):
+    settings = EvalConfig(expert_chunk=3, batch=5)
+    assert BatchSizes.of(settings) == BatchSizes(3, 5, devices=1)
+    monkeypatch.setattr(batching.jax, "default_backend", lambda: "gpu")
+    assert BatchSizes.of(settings) == BatchSizes(3, 5, devices=jax.local_device_count())
+    assert BatchSizes.for_device().devices == jax.local_device_count()
