@@ -65,7 +65,8 @@ def encoded_anew(bank: ExpertBank, ids, who, sizes: BatchSizes) -> np.ndarray:
         at = [(a, b) for a, b in itertools.pairwise(edges) if who[a] == e]
         cut = [windows_of(ids[a:b].astype(np.int32), window, pad) for a, b in at]
         joined = Windows(*(np.concatenate(x) for x in zip(*map(_fields, cut))))
-        found = score_tokens(selected(bank, np.array([e])), joined, sizes).residual[0, joined.mask]
+        one = selected(bank, np.array([e]))
+        found = score_tokens(one, joined, sizes, seen=False).residual[0, joined.mask]
         nats[np.concatenate([np.arange(a, b) for a, b in at])] = found
     return nats
 

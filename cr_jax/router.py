@@ -47,18 +47,18 @@ def score_bank(bank, windows, sizes=None, rule=None, rows=0, surprise=False):
     return scored(score_experts, scorer, weights, windows, sizes, rows)
 
 
-def score_tokens(bank, windows, sizes=None):
-    """`TokenScores` [E, B, L] of windows; at padding they mean nothing.  Errors: `score_bank`."""
+def score_tokens(bank, windows, sizes=None, seen=True):
+    """`TokenScores` [E, B, L] of windows, unsaid at padding.  seen=False: residuals alone."""
     sizes, rule = checked(bank, windows, sizes)
-    scorer = residuals.Scorer(residuals.token_scores, bank.model, rule)
+    what = residuals.token_scores if seen else residuals.token_residuals
+    scorer = residuals.Scorer(what, bank.model, rule)
     return scored(score_experts, scorer, bank.weights, windows, sizes)
 
 
 def score(bank: ExpertBank, text: Source, sizes: BatchSizes | None = None) -> np.ndarray:
-    """Nats of every token by every expert [E, B, L], NaN at padding: the
-    parts of a route's residuals.  All are in memory at once.  text, errors: as in `route`."""
+    """Nats of every token by every expert [E, B, L], NaN at padding; text, errors: as `route`."""
     windows = document.whole(bank, text)
-    return np.where(windows.mask, score_tokens(bank, windows, sizes).residual, np.nan)
+    return np.where(windows.mask, score_tokens(bank, windows, sizes, False).residual, np.nan)
 
 
 def route(

@@ -113,7 +113,7 @@ def token_costs(
 
 
 def _nats(bank, windows, sizes):
-    return score_tokens(bank, windows, sizes).residual[:, windows.mask]
+    return score_tokens(bank, windows, sizes, seen=False).residual[:, windows.mask]
 
 
 @dataclasses.dataclass

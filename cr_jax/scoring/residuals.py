@@ -30,7 +30,7 @@ from cr_jax.scoring import bigram
 class TokenScores(NamedTuple):
     """Per token: nll in nats and whether it was rebuilt exactly, both with all tokens seen, and the
     residual in nats that routing compares: nll itself, or that of hidden or of predicted tokens.
-    Of one expert [B, L], of all [E, B, L]."""
+    The first two are None in `token_residuals`.  Of one expert [B, L], of all [E, B, L]."""
 
     nll: Any  # float32
     correct: Any  # bool
@@ -53,8 +53,8 @@ class WindowSums(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
-    """What is computed of one expert: `token_scores`, `window_sums` or `surprise_sums`, of its
-    model, by a rule."""
+    """What is computed of one expert, of its model, by a rule: `token_scores`, `token_residuals`,
+    `window_sums` or `surprise_sums`."""
 
     score: Callable[..., Any]
     model: ModelConfig
@@ -151,6 +151,19 @@ def token_scores(
     seen = _seen(net, params, tokens, mask, chunk)
     residual = seen.nll if rule == SEEN else residual_nll(net, params, tokens, mask, rule, chunk)
     return TokenScores(seen.nll, seen.correct, residual)
+
+
+def token_residuals(
+    model: ModelConfig,
+    params: Any,
+    tokens: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    rule: Scoring,
+    chunk: int = 8192,
+) -> TokenScores:
+    """One expert's residual of every token, by the passes of the rule and no other.  Pure."""
+    net = models.Autoencoder(model)
+    return TokenScores(None, None, residual_nll(net, params, tokens, mask, rule, chunk))
 
 
 def window_sums(

@@ -159,7 +159,7 @@ def of_context(context: Context) -> dict:
     """-> {"decisions": ...} of the run's validation and test windows, each scored once."""
     bank, settings = context.bank, context.experiment.eval
     sizes = BatchSizes.of(settings)
-    score = lambda block: score_tokens(bank, block, sizes).residual
+    score = lambda block: score_tokens(bank, block, sizes, seen=False).residual
     valid, test = (
         {n: measure(score, of[n].spread(MOST_WINDOWS)) for n in bank.names}
         for of in (context.text.valid, context.own_test)

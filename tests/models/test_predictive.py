@@ -14,7 +14,13 @@ from cr_jax.config import SEEN, OptimizerConfig, Scoring, TrainConfig, check_sco
 from cr_jax.errors import UserError
 from cr_jax.router import score_experts, score_windows
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.scoring.residuals import Scorer, residual_nll, surprise_sums, token_scores
+from cr_jax.scoring.residuals import (
+    Scorer,
+    residual_nll,
+    surprise_sums,
+    token_residuals,
+    token_scores,
+)
 from cr_jax.training import step as step_room
 from cr_jax.training.losses import CompressorLoss
 
@@ -120,6 +126,10 @@ def test_the_rule_stands_beside_rebuilding_in_one_score():
     )
     np.testing.assert_allclose(plain.nll, coded.nll, rtol=1e-6)
     assert np.abs(coded.residual - coded.nll).max() > 0.1
+    for rule, whole in ((SEEN, plain), (CODE, coded)):
+        bare = score_experts(Scorer(token_residuals, config, rule), both, tokens, mask, groups)
+        np.testing.assert_allclose(bare.residual, whole.residual, rtol=1e-6)
+        assert bare.nll is None and bare.correct is None
     alone = score_windows(config, both, tokens, mask, CODE, BatchSizes())
     np.testing.assert_allclose(alone.residual, np.where(mask, coded.residual, 0).sum(-1), rtol=1e-5)
 

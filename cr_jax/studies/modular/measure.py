@@ -110,7 +110,7 @@ def _code_length(models: Models, windows: Windows) -> Float[np.ndarray, "E N L"]
         return None
     sizes = BatchSizes.of(e.eval)
     parts = [
-        score_tokens(bank, windows.take(slice(i, i + 1024)), sizes).residual
+        score_tokens(bank, windows.take(slice(i, i + 1024)), sizes, seen=False).residual
         for i in range(0, len(windows), 1024)
     ]
     return np.concatenate(parts, axis=1)

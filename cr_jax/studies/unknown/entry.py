@@ -65,7 +65,7 @@ def _measured(
         n: {} for n in (*lengths, bank.model.window)
     }
     for name, of in windows.items():
-        score = lambda block: score_tokens(bank, block, sizes).residual
+        score = lambda block: score_tokens(bank, block, sizes, seen=False).residual
         found = token_statistics.measure(score, of, lengths, bank.scoring.predicted, own_text)
         for length, statistics in found.items():
             by_length[length][name] = statistics
