@@ -22,11 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks import memory_tasks, results
 from cr_jax.bank import ExpertBank, pretrained
-from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
 from cr_jax.router import route
 from cr_jax.routing.options import SegmentOptions
@@ -44,13 +42,13 @@ def run(args, command: str) -> dict[str, Any]:
     place = args.bank or pretrained.folder()
     bank = ExpertBank.load(place)
     ids = memory_tasks.stream(bank, args.text, args.tokens)
-    windows = windows_of(ids, bank.model.window, bank.tokenizer.pad_id)
+    text = bank.tokenizer.decode(ids[ids != bank.tokenizer.end_id])
+    if not text:
+        raise UserError("--text: the specs hold no text")
     ways: dict[str, Callable[[], Any]] = {
-        "route": lambda: route(bank, windows),
-        "segment": lambda: list(segments(bank, windows)),
-        "segment_bigrams": lambda: list(
-            segments(bank, windows, SegmentOptions(evidence="bigrams"))
-        ),
+        "route": lambda: route(bank, text),
+        "segment": lambda: list(segments(bank, text)),
+        "segment_bigrams": lambda: list(segments(bank, text, SegmentOptions(evidence="bigrams"))),
     }
     found: dict[str, Any] = {"tokens": len(ids)}
     for name, read in ways.items():
@@ -61,7 +59,7 @@ def run(args, command: str) -> dict[str, Any]:
         print(f"{name}: {found[f'{name}_tokens_per_s']:,.0f} tokens/s", flush=True)
     found["of_route"] = found["segment_tokens_per_s"] / found["route_tokens_per_s"]
     if args.large:
-        found["large"] = large(place, bank, ids, args.large)
+        found["large"] = large(place, text.encode(), args.large)
     found |= {
         "command": command,
         "commit": results.commit(),
@@ -75,11 +73,8 @@ def run(args, command: str) -> dict[str, Any]:
     return {"speed": found}
 
 
-def large(place: Any, bank: ExpertBank, ids: np.ndarray, megabytes: float) -> dict[str, float]:
+def large(place: Any, text: bytes, megabytes: float) -> dict[str, float]:
     """`cr-jax segment` on a file of so many MB: {"mb", "seconds", "mb_per_s", "peak_mb"}."""
-    text = bank.tokenizer.decode(ids[ids != bank.tokenizer.end_id]).encode()
-    if not text:
-        raise UserError("--text: the specs hold no text")
     with tempfile.TemporaryDirectory() as folder:
         file, written = Path(folder) / "large.txt", 0
         with file.open("wb") as out:
