@@ -58,9 +58,10 @@ class SegmentOptions:
 
     switch: nats that a change of expert costs; minimum: tokens of a span at least; alpha: a span
     whose p-value is below it is unknown; evidence: what prices tokens, the experts by the bank's
-    rule or their bigram models alone (much faster); reset: score windows that begin half a window
-    later too, and take each token's lower cost: after a switch a window is of no use to the right
-    expert until it begins anew.  delay: a switch is settled once so many more tokens were read.
+    rule or their bigram models alone (much faster); reset: score windows near a switch once more
+    from half a window later on, and take each token's lower cost: after a switch a window is of no
+    use to the right expert until it begins anew.  delay: a switch is settled once so many more
+    tokens were read.
     `UserError` for what cannot be.
     """
 

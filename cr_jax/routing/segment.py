@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int, Int32
 
 from cr_jax.bank import ExpertBank, selected
 from cr_jax.data.windows import Windows, windows_of
@@ -99,17 +99,48 @@ def segments(
 def token_costs(
     bank: ExpertBank, block: Windows, options: SegmentOptions, sizes: BatchSizes
 ) -> Float[np.ndarray, "E T"]:
-    """nats of each real token of consecutive windows by each expert."""
+    """nats of each real token of consecutive windows by each expert.
+
+    With `options.reset` the windows near a switch are scored again from half a window later on.
+    """
     window, ids = bank.model.window, block.tokens[block.mask]
     if options.evidence == "bigrams":
         flat = windows_of(ids, window, bank.tokenizer.pad_id)
         return bigram_nats(bank.bigram_table, flat.tokens)[:, flat.mask]
     cost = _nats(bank, windows_of(ids, window, bank.tokenizer.pad_id), sizes)
     half = window // 2
-    if options.reset and len(ids) > half:
-        later = _nats(bank, windows_of(ids[half:], window, bank.tokenizer.pad_id), sizes)
-        cost[:, half:] = np.minimum(cost[:, half:], later)
+    if not options.reset or len(ids) <= half:
+        return cost
+    later = windows_of(ids[half:], window, bank.tokenizer.pad_id)
+    middles = window * np.arange(1, len(later) + 1)
+    near = np.abs(middles[:, None] - _edges(bank, cost, options)[None]) <= window
+    again = np.flatnonzero(near.any(1))
+    if len(again):
+        at = half + np.arange(later.mask.size).reshape(later.mask.shape)[again]
+        at = at[later.mask[again]]
+        cost[:, at] = np.minimum(cost[:, at], _nats(bank, later.take(again), sizes))
     return cost
+
+
+def _edges(
+    bank: ExpertBank, cost: Float[np.ndarray, "E T"], options: SegmentOptions
+) -> Int[np.ndarray, " _"]:
+    """Places of tokens near which the text may go over to another domain, known or not."""
+    # Half the cost of a switch: what may become one when its windows are read again.
+    switch = np.full((len(cost),) * 2, options.switch / 2, np.float32)
+    found = paths.spans(cost, switch, options.minimum)
+    who = np.repeat([span.expert for span in found], [span.end - span.start for span in found])
+    over = cost[who, np.arange(len(who))] - _limits(bank)[who]
+    starts = np.arange(0, len(who), bank.model.window)
+    known = np.add.reduceat(over, starts) < 0
+    turns = starts[1:][known[1:] != known[:-1]]
+    return np.concatenate([[span.start for span in found[1:]], turns]).astype(int)
+
+
+def _limits(bank: ExpertBank) -> Float[np.ndarray, " E"]:
+    """nats/token of a window above which each expert does not know it."""
+    window = np.array([bank.model.window])
+    return np.array([float(bank.calibration[n].limit(window)[0]) for n in bank.names])
 
 
 def _nats(bank, windows, sizes):
@@ -146,9 +177,7 @@ class _Cutter:
         self.ids = np.zeros(0, np.int32)  # not settled yet
         self.cost = np.zeros((len(bank.names), 0), np.float32)
         self.switch = np.full((len(bank.names),) * 2, options.switch, np.float32)
-        self.limits = [
-            float(bank.calibration[n].limit(np.array([bank.model.window]))[0]) for n in bank.names
-        ]
+        self.limits = _limits(bank)
         self.place, self.open = _Place(), None
 
     def read(self, block: Windows) -> Iterator[Segment]:

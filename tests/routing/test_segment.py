@@ -9,7 +9,9 @@ import tiny_bank
 
 import cr_jax
 from cr_jax.cli import main
+from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
+from cr_jax.routing import segment as segment_room
 from cr_jax.routing.segment import SegmentOptions, segment, segments, token_costs
 from cr_jax.scoring.batching import BatchSizes
 
@@ -89,6 +91,31 @@ def test_costs_of_a_window_that_begins_anew_are_never_higher(bank):
     )
     assert (twice <= once + 1e-6).all() and (twice < once - 1e-3).any()
     np.testing.assert_array_equal(once[:, :8], twice[:, :8])  # no later window reads these
+
+
+def test_only_windows_near_a_switch_are_read_again(bank, monkeypatch):
+    read, real = [], segment_room.score_tokens
+
+    def counted(bank, windows, *more, **options):
+        read.append(len(windows))
+        return real(bank, windows, *more, **options)
+
+    monkeypatch.setattr(segment_room, "score_tokens", counted)
+    scored = lambda *texts: token_costs(
+        bank,
+        windows_of(np.frombuffer("".join(texts).encode(), np.uint8).astype(np.int32), 16, 256),
+        QUICK,
+        SIZES,
+    )
+    alone = letters("a", "j", 320, 5)
+    scored(alone)
+    assert read[0] == 20 and sum(read[1:]) <= 5  # a window that is unusual by chance, and around it
+    read.clear()
+    scored(alone, letters("q", "z", 320, 6))
+    assert read[0] == 40 and len(read) == 2 and 1 <= read[1] <= 10
+    read.clear()
+    scored(alone, "0" * 320)  # another domain that no expert knows
+    assert len(read) == 2 and 1 <= read[1] <= 10
 
 
 def test_bigram_models_find_the_same_cuts(bank):
