@@ -19,6 +19,7 @@ from cr_jax.data import ByteTokenizer, load_corpus
 from cr_jax.data.windows import eval_windows
 from cr_jax.errors import UserError
 from cr_jax.models import objective
+from cr_jax.parallel import programs
 from cr_jax.training import losses, validation
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.clock import Clock
@@ -125,12 +126,14 @@ def test_a_stop_changes_no_look(folder, whole, stop):
 
 
 def test_one_trace_serves_all_looks(folder, monkeypatch):
+    programs.forget()
     traces, score = [], losses.CompressorLoss.score
     monkeypatch.setattr(losses.CompressorLoss, "score", lambda *a: traces.append(1) or score(*a))
     done = run(
         folder, "traced", steps=9, evaluation={"every": "1 steps"}, train={"experts_by": "vmap"}
     )
     assert len(done.looks) == 9 and len(traces) == 1
+    programs.forget()
 
 
 @pytest.mark.parametrize("keep", [True, False])
