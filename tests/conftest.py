@@ -119,6 +119,14 @@ def _few_programs():
         gc.collect()
 
 
+@pytest.fixture(scope="module")
+def one_device():
+    from one_device import one_device  # after JAX has been set up, and for those alone who ask
+
+    with one_device():
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _devices():
     assert jax.device_count() == DEVICES, "something started JAX before tests/conftest.py"
