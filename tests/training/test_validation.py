@@ -59,14 +59,19 @@ def lines(folder, name):
 def test_the_last_look_is_what_scoring_the_valid_windows_says(folder, whole):
     """By the plain way: logits at once, of the same 21 windows, with the trained weights."""
     assert [x["step"] for x in whole.looks] == [4, 8, 10]
+
+    @jax.jit
+    def plain(params, tokens):
+        h, _ = models.Autoencoder(tiny_run.MODEL).apply(params, tokens)
+        return jax.nn.log_softmax(h @ models.head(tiny_run.MODEL, params))
+
     for e, name in enumerate(tiny_run.NAMES):
         corpus = load_corpus(
             [f"files:{folder}/{name}-valid.txt"], ByteTokenizer(), folder / "cache"
         )
         tokens = jnp.asarray(eval_windows(corpus, 12, limit=40).spread(21).tokens)
         params = jax.tree.map(lambda x, e=e: jnp.asarray(x[e]), whole.params)
-        h, _ = models.Autoencoder(tiny_run.MODEL).apply(params, tokens)
-        log_p = jax.nn.log_softmax(h @ models.head(tiny_run.MODEL, params))
+        log_p = plain(params, tokens)
         nll = -jnp.take_along_axis(log_p, tokens[..., None], -1)
         found = whole.looks[-1]["experts"][name]
         assert found["valid_nll"] == pytest.approx(float(jnp.mean(nll)), rel=1e-5)
