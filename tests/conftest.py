@@ -18,7 +18,7 @@ import tempfile
 
 # Tracing makes many objects that live on: to look through all of them as often as Python does by
 # default is a tenth of the suite's time.
-gc.set_threshold(50_000, 20, 50)
+gc.set_threshold(200_000, 50, 100)
 
 DEVICES = 8
 _here = pathlib.Path(__file__).resolve().parent
@@ -74,6 +74,10 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 if not flags.FLAGS.is_parsed():
     flags.FLAGS(["pytest"])  # Grain reads absl's flags
 
+# A process that a test starts would parse the package anew where Python may not write beside it.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(CACHE / "python")
+
 # All packages but the report, which takes no arrays and whose many small calls would cost a minute.
 checked.lay_over(
     [
@@ -86,7 +90,8 @@ checked.lay_over(
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.relative_to(_here).as_posix().startswith(lanes.SLOW):
+        place = item.path.relative_to(_here).as_posix()
+        if place.startswith(lanes.SLOW) or item.originalname in lanes.SLOW_TESTS.get(place, ()):
             item.add_marker(pytest.mark.slow)
     # The long ones first: a process that is given one last would end alone.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
@@ -112,6 +117,14 @@ def _few_programs():
     if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    from one_device import one_device  # after JAX has been set up, and for those alone who ask
+
+    with one_device():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 `cr-jax train`, which is the same program.
 """
 
+import gc
 import os
 import sys
 
@@ -38,6 +39,9 @@ def define_flags() -> None:
 
 def start(argv) -> None:
     """The whole program; argv: its name and its flags.  Ends by `SystemExit`."""
+    # Tracing makes many objects that live on: to look through all of them as often as Python does
+    # by default is a tenth of the time until the first step.
+    gc.set_threshold(50_000, 20, 50)
     sys.argv[:] = argv  # where ml_collections looks for --config.NAME=VALUE
     define_flags()
     with guarded(stdout_lost):
@@ -91,12 +95,14 @@ def check(config, argv):
     from cr_jax.config import build
     from cr_jax.config.command_line import no_words
     from cr_jax.errors import UserError
-    from cr_jax.experiment import checks
 
     try:
         no_words(argv)
         raw = {name: value for name, value in config.to_dict().items() if name != "ablation"}
-        checks.settings(build(raw))
+        built = build(raw)
+        from cr_jax.experiment import checks  # imports JAX, for what is in order so far
+
+        checks.settings(built)
     except UserError as error:
         return complain("error", error)
     print("flags and settings are in order; nothing was run")

@@ -5,6 +5,7 @@ once, in parallel, without teacher forcing.  It stops before the vocabulary: `mo
 multiplies h by `head(params)` in chunks, so [B, L, V] logits never stand in memory at once.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -147,6 +148,7 @@ def init(config: ModelConfig, key: PRNGKeyArray):
     return Autoencoder(config).init(key, tokens, None, None, hidden)
 
 
+@functools.lru_cache  # a run asks several times, and a trace takes a third of a second
 def count_parameters(config: ModelConfig) -> int:
     """Number of parameters, without allocating any.
 

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cr_jax.data.batches import Share
-from cr_jax.parallel import partition
+from cr_jax.parallel import partition, programs
 from cr_jax.parallel.partition import ROWS
 
 
@@ -69,22 +69,30 @@ class Layout:
 
     def shapes(self, make: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
         """What `init` would give, as `jax.ShapeDtypeStruct`s; under `jit` with their shardings."""
-        shapes = jax.eval_shape(jax.vmap(make), keys)
-        if self.mode == "pmap":
-            return shapes
-        return jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            shapes,
-            self.shardings(shapes),
-        )
+
+        def found():
+            shapes = jax.eval_shape(jax.vmap(make), keys)
+            if self.mode == "pmap":
+                return shapes
+            return jax.tree.map(
+                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+                shapes,
+                self.shardings(shapes),
+            )
+
+        return programs.once(make, ("shapes", self, keys.shape), found)
 
     def init(self, make: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
         """Runs `make(key)` for each expert's key on the devices: stacked state [E, ...]."""
-        stacked = jax.vmap(make)
-        if self.mode == "jit":
-            shards = self.shardings(jax.eval_shape(stacked, keys))
-            return jax.jit(stacked, out_shardings=shards)(keys)
-        return self.spread(jax.jit(stacked)(keys))
+
+        def build():
+            if self.mode == "pmap":
+                return jax.jit(jax.vmap(make))
+            shards = jax.tree.map(lambda x: x.sharding, self.shapes(make, keys))
+            return jax.jit(jax.vmap(make), out_shardings=shards)
+
+        state = programs.once(make, ("init", self, keys.shape), build)(keys)
+        return state if self.mode == "jit" else self.spread(state)
 
     def spread(self, state: Any) -> Any:
         """Stacked state [E, ...], on a host or as `gather` gives it -> the layout of a step."""

@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from cr_jax.errors import UserError
+from cr_jax.parallel import programs
 from cr_jax.parallel.layout import Layout
 from cr_jax.parallel.over_experts import over_experts, rows_stay
 from cr_jax.parallel.partition import AXES
@@ -41,8 +42,14 @@ class Plan(Layout):
         """Compiles step(state, batch, progress [E]) -> (state, sums [E]); the state is donated.
 
         make_step(axis_name) gives one expert's pure `train_step`; state and batch: arrays in the
-        layout of `init` and `put`, or under `jit` shapes.
+        layout of `init` and `put`, or under `jit` shapes.  A program that this process has compiled
+        for an equal `functools.partial` is not compiled again (`parallel.programs`).
         """
+        key = ("step", self, experts_by, programs.shapes(state), programs.shapes(batch))
+        build = lambda: self._step(make_step, experts_by, state, batch)
+        return programs.once(make_step, key, build)
+
+    def _step(self, make_step, experts_by, state, batch) -> Program:
         side_by_side = self.mesh.shape["expert"]
         own = lambda: over_experts(make_step("data"), self.experts // side_by_side, experts_by)
         if self.mode == "jit":
@@ -102,7 +109,13 @@ class Plan(Layout):
 
         make_sums(axis_name) gives one expert's pure function, which adds over the devices of that
         axis itself; params and batch as in `compile_step`, the batch as `put_whole` gives it.
+        Kept as those of `compile_step` are.
         """
+        key = ("sums", self, experts_by, programs.shapes(params), programs.shapes(batch))
+        build = lambda: self._sums(make_sums, experts_by, params, batch)
+        return programs.once(make_sums, key, build)
+
+    def _sums(self, make_sums, experts_by, params, batch) -> Callable[[Any, Any], Any]:
         side_by_side, none = self.mesh.shape["expert"], np.zeros(self.experts, np.float32)
 
         def one(axis_name):

@@ -38,7 +38,11 @@ def reconstruct(
     models.check_latents(bank.model, latents)
     sizes = sizes or BatchSizes.for_device()
     score = functools.partial(
-        _rebuilt, bank.model, bank.expert_params(name), latents=latents, chunk=sizes.tokens
+        _rebuilt,
+        bank.model,
+        bank.expert_params(name),
+        latents=np.int32(latents) if latents else None,  # an array: one program for all numbers
+        chunk=sizes.tokens,
     )
     rows = 0
     for windows in windows_of_text(bank.tokenizer, text, bank.model.window, sizes.windows):
@@ -48,9 +52,9 @@ def reconstruct(
         yield Rebuilt(windows.tokens[mask], rebuilt[mask], nll[mask])
 
 
-@functools.partial(jax.jit, static_argnames=("model", "latents", "chunk"))
+@functools.partial(jax.jit, static_argnames=("model", "chunk"))
 def _rebuilt(model, params, tokens, mask, latents, chunk):
-    rate = jnp.full(len(tokens), latents, jnp.int32) if latents else None
+    rate = None if latents is None else jnp.full(len(tokens), latents, jnp.int32)
     h, _ = models.Autoencoder(model).apply(params, tokens, mask, rate)
     scores = objective.token_scores(h, models.head(model, params), tokens, chunk)
     return scores.predicted, scores.nll

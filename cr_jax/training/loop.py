@@ -22,6 +22,7 @@ from cr_jax.training import banner
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.clock import Clock
 from cr_jax.training.job import Job, Trained
+from cr_jax.training.losses import of_a_step
 from cr_jax.training.metric_writer import MetricWriter
 from cr_jax.training.phases import Phases, added, shares
 from cr_jax.training.progress import BAR, Progress, check_finite, check_state
@@ -67,12 +68,13 @@ def train(
         else NEVER
     )
     keep_best = job.keep_best and validation is not NEVER
-    make_state = lambda key: init_state(
-        loss,
+    traced = of_a_step(loss)  # so that the programs of an earlier run of this process serve
+    make_state = functools.partial(
+        init_state,
+        traced,
         experiment.optimizer,
-        key,
-        1.0 if job.rates else None,
-        keep_best,
+        rate=1.0 if job.rates else None,
+        keep_best=keep_best,
         blank=job.start is not None,
     )
     with contextlib.ExitStack() as opened, stop_signals() as stop:
@@ -159,7 +161,9 @@ def train(
             batch = plan.put(next(batches))
             phases.enter("compile")
             program = plan.compile_step(
-                lambda axis: make_train_step(loss, experiment.optimizer, settings.accumulate, axis),
+                functools.partial(
+                    make_train_step, traced, experiment.optimizer, settings.accumulate
+                ),
                 settings.experts_by,
                 state,
                 batch,

@@ -153,6 +153,20 @@ class CompressorLoss:
         return sums
 
 
+# How long a run lasts, and what it writes: no step reads them.
+_OF_THE_RUN = ("steps", "tokens", "seconds", "max_epochs", "log_every", "wandb")
+_OF_THE_RUN += ("checkpoint_every", "keep_checkpoints", "profile", "watchdog")
+
+
+def of_a_step(loss: Loss) -> Loss:
+    """A loss that a step computes alike, and that is equal in runs that differ in length or in what
+    they write."""
+    if not isinstance(loss, CompressorLoss):
+        return loss
+    usual = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in _OF_THE_RUN}
+    return dataclasses.replace(loss, train=dataclasses.replace(loss.train, **usual))
+
+
 def _sampled(
     kernel: Float[Array, "D V"], tokens: Int[Array, "B L"], ids: Int[Array, " S"]
 ) -> tuple[Float[Array, "D S"], Int[Array, "B L"], Bool[Array, "B L"]]:

@@ -4,6 +4,7 @@ Not in the paper.  Figures come from `Loss.score`, so from `models.objective.tok
 every evaluation.
 """
 
+import functools
 import math
 import types
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from cr_jax.errors import UserError
 from cr_jax.models import objective
 from cr_jax.parallel.plan import Plan
 from cr_jax.training.clock import Clock
-from cr_jax.training.losses import Loss
+from cr_jax.training.losses import Loss, of_a_step
 
 Look = dict[str, Any]  # {"step", "seconds", "loss", "experts": {name: figures}}
 
@@ -73,19 +74,8 @@ class Validation:
             # Rows that only fill up are whole: attention needs a token to look at.
             rows["mask"] = rows["counted"] | ~rows["counted"].any(-1, keepdims=True)
 
-        def make_sums(axis_name):
-            def sums(params, rows):
-                # Every pieces-th row: a block of rows would lie on few of the devices.
-                split = jax.tree.map(
-                    lambda x: x.reshape(-1, pieces, x.shape[-1]).swapaxes(0, 1), rows
-                )
-                parts = jax.lax.map(lambda piece: self.loss.score(params, piece), split)
-                found = jax.tree.map(lambda x: jnp.sum(x, axis=0), parts)
-                return jax.lax.psum(found, axis_name) if axis_name else found
-
-            return sums
-
         rows = plan.put_whole(rows)
+        make_sums = functools.partial(_make_sums, of_a_step(self.loss), pieces)
         program = plan.compile_sums(make_sums, experts_by, params, rows)
         self.run = lambda params: program(params, rows)
 
@@ -144,6 +134,19 @@ class Validation:
         self.looks = list(record.get("looks", ()))
         same = record.get("every") == f"{self.period:g} {self.unit}"
         self.passed = record["passed"] if same else self._periods(step)
+
+
+def _make_sums(loss: Loss, pieces: int, axis_name: str | None):
+    """sums(params, rows) of one expert: `Loss.score`, in so many pieces, over all devices."""
+
+    def sums(params, rows):
+        # Every pieces-th row: a block of rows would lie on few of the devices.
+        split = jax.tree.map(lambda x: x.reshape(-1, pieces, x.shape[-1]).swapaxes(0, 1), rows)
+        parts = jax.lax.map(lambda piece: loss.score(params, piece), split)
+        found = jax.tree.map(lambda x: jnp.sum(x, axis=0), parts)
+        return jax.lax.psum(found, axis_name) if axis_name else found
+
+    return sums
 
 
 def loss_of(figures: Mapping[str, float], predict_weight: float = 0.0) -> float:

@@ -24,7 +24,7 @@ GIVEN = {}  # what the run gave `finished_bank.make`, by the argument's name
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(one_device, tmp_path_factory):
     """A run by a rule with a bigram_weight: (its texts' folder, settings, bank)."""
     make = finished_bank.make
 

@@ -33,7 +33,7 @@ def config(folder):
     return made
 
 
-def test_a_run_trains_a_language_model_for_every_expert(tmp_path, monkeypatch):
+def test_a_run_trains_a_language_model_for_every_expert(one_device, tmp_path, monkeypatch):
     tiny_run.write(tmp_path, (*tiny_run.NAMES, "marks"))
     wanted = config(tmp_path)
     wanted.studies = ("modular",)

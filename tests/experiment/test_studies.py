@@ -9,7 +9,7 @@ from cr_jax import config as settings
 from cr_jax.errors import UserError
 from cr_jax.experiment import run
 from cr_jax.report import render
-from cr_jax.studies import registry
+from cr_jax.studies import registry, segments
 from cr_jax.studies.interface import Section, Study
 
 NAMES = (*tiny_run.NAMES, "marks")
@@ -32,6 +32,7 @@ def finished(tmp_path_factory):
     config = three_domains(folder)
     config.eval.calibration_windows = 60  # of all three: enough for one false alarm in a hundred
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "TEXTS", 2)  # tests/studies/test_segments.py has more
         patch.setitem(registry.STUDIES, "clash", Study("clash", lambda c: {"routing": {}}))
         config.studies = tuple(n for n in registry.STUDIES if n not in OTHER_RUNS)
         return run.run(settings.build(config), folder / "run"), folder

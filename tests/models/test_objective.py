@@ -32,18 +32,22 @@ def plain(h, kernel, targets, weights):
     return jnp.sum(weights * nll), nll
 
 
+_plain_slopes = jax.jit(jax.value_and_grad(plain, (0, 1), has_aux=True))
+
+
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_loss_and_gradients_equal_plain_cross_entropy(case, chunk):
     h, kernel, targets, weights = case
-    (want, nll), slopes = jax.value_and_grad(plain, (0, 1), has_aux=True)(*case)
+    (want, nll), slopes = _plain_slopes(*case)
     chunked = functools.partial(objective.linear_cross_entropy, chunk=chunk)
 
     @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
     def scaled(h, kernel):  # as an outer function would use it
         value, scores = chunked(h, kernel, targets, weights)
         return 3.0 * value, scores
 
-    (got, scores), found = jax.value_and_grad(scaled, (0, 1), has_aux=True)(h, kernel)
+    (got, scores), found = scaled(h, kernel)
     assert got == pytest.approx(3 * float(want), rel=1e-5)
     np.testing.assert_allclose(scores.nll, nll, rtol=1e-4, atol=1e-5)
     for a, b in zip(found, slopes):

@@ -140,8 +140,13 @@ def test_the_surprise_is_what_the_nll_exceeds_the_models_own_doubt_by():
     one = jax.tree.map(lambda x: x[None], params)
     sizes = BatchSizes(tokens=8).groups(1)
     sums = score_experts(Scorer(surprise_sums, config, CODE), one, tokens, mask, sizes)
-    h = models.Autoencoder(config).apply(params, tokens, mask, method="predict")
-    logits = jnp.asarray(h @ models.head(config, params))
+
+    @jax.jit
+    def predicted(params):
+        h = models.Autoencoder(config).apply(params, tokens, mask, method="predict")
+        return h @ models.head(config, params)
+
+    logits = predicted(params)
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
     nll = -np.take_along_axis(log_p, np.asarray(tokens)[..., None], -1)[..., 0]
     entropy = -(np.exp(log_p) * log_p).sum(-1)

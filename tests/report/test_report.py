@@ -97,7 +97,7 @@ def test_empty_report_is_a_page():
 
 @pytest.mark.parametrize("value", ["absent", None, math.nan, {}, [], "text"])
 def test_no_key_at_any_depth_is_needed(make_report, value):
-    small = make_report(("a", "b"), ("a", "b", "random_tokens"), windows=5, bins=8, components=300)
+    small = make_report(("a", "b"), ("a", "b", "random_tokens"), windows=2, bins=2, components=10)
     small["examples"] = [small["examples"][0] | {"tokens": small["examples"][0]["tokens"][:3]}]
     for path in paths(small):
         report = copy.deepcopy(small)

@@ -70,7 +70,8 @@ def test_language_models_side_by_side_take_them_in_every_part():
     plain = LmConfig(
         vocab_size=29, d_model=16, heads=2, d_ff=24, blocks=1, dtype="float32", kernels="xla"
     )
-    params = jax.vmap(lambda k: lm.init(plain, k))(jax.random.split(jax.random.key(0), EXPERTS))
+    start = jax.jit(jax.vmap(lambda k: lm.init(plain, k)))
+    params = start(jax.random.split(jax.random.key(0), EXPERTS))
     head = params["params"]["head"]
     params["params"]["head"] = jax.random.normal(jax.random.key(1), head.shape)
     tokens = jnp.stack([windows(small(), seed=i) for i in range(EXPERTS)])

@@ -19,6 +19,7 @@ from cr_jax.data import ByteTokenizer, load_corpus
 from cr_jax.data.windows import eval_windows
 from cr_jax.errors import UserError
 from cr_jax.models import objective
+from cr_jax.parallel import programs
 from cr_jax.training import losses, validation
 from cr_jax.training.checkpoint import Checkpointer
 from cr_jax.training.clock import Clock
@@ -58,14 +59,19 @@ def lines(folder, name):
 def test_the_last_look_is_what_scoring_the_valid_windows_says(folder, whole):
     """By the plain way: logits at once, of the same 21 windows, with the trained weights."""
     assert [x["step"] for x in whole.looks] == [4, 8, 10]
+
+    @jax.jit
+    def plain(params, tokens):
+        h, _ = models.Autoencoder(tiny_run.MODEL).apply(params, tokens)
+        return jax.nn.log_softmax(h @ models.head(tiny_run.MODEL, params))
+
     for e, name in enumerate(tiny_run.NAMES):
         corpus = load_corpus(
             [f"files:{folder}/{name}-valid.txt"], ByteTokenizer(), folder / "cache"
         )
         tokens = jnp.asarray(eval_windows(corpus, 12, limit=40).spread(21).tokens)
         params = jax.tree.map(lambda x, e=e: jnp.asarray(x[e]), whole.params)
-        h, _ = models.Autoencoder(tiny_run.MODEL).apply(params, tokens)
-        log_p = jax.nn.log_softmax(h @ models.head(tiny_run.MODEL, params))
+        log_p = plain(params, tokens)
         nll = -jnp.take_along_axis(log_p, tokens[..., None], -1)
         found = whole.looks[-1]["experts"][name]
         assert found["valid_nll"] == pytest.approx(float(jnp.mean(nll)), rel=1e-5)
@@ -125,12 +131,14 @@ def test_a_stop_changes_no_look(folder, whole, stop):
 
 
 def test_one_trace_serves_all_looks(folder, monkeypatch):
+    programs.forget()
     traces, score = [], losses.CompressorLoss.score
     monkeypatch.setattr(losses.CompressorLoss, "score", lambda *a: traces.append(1) or score(*a))
     done = run(
         folder, "traced", steps=9, evaluation={"every": "1 steps"}, train={"experts_by": "vmap"}
     )
     assert len(done.looks) == 9 and len(traces) == 1
+    programs.forget()
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -99,6 +99,7 @@ def init(config: LmConfig, key: PRNGKeyArray):
     return make_lm(config).init(key, jnp.zeros((1, 2), jnp.int32))
 
 
+@functools.lru_cache
 def count_lm_parameters(config: LmConfig) -> int:
     """Number of parameters, without allocating any."""
     shapes = jax.eval_shape(lambda k: init(config, k), jax.random.key(0))

@@ -238,14 +238,16 @@ def _censored_regression(x, y, side, steps: int = 200):
         rest = y - x @ best
         return best, max(_FLOOR, math.sqrt(float(rest @ rest) / free))
     scatter = max(scatter, 0.1)  # a start: a perfect first fit would never hear the censored ones
+    solve, censored = np.linalg.pinv(x), ~exact  # the same rows in every step
     for _ in range(steps):
         mean = x @ best
         # Distance from the law to the limit, towards the side where the value lies.
         a = np.clip(side * (y - mean) / scatter, -30, 30)
-        mills = np.array([0.0 if e else _mills(v) for v, e in zip(a, exact)])
+        mills = np.zeros(len(a))
+        mills[censored] = _mills(a[censored])
         filled = np.where(exact, y, mean + side * scatter * mills)
         extra = np.where(exact, 0.0, scatter**2 * np.clip(1 + a * mills - mills**2, 0, 1))
-        new = np.linalg.lstsq(x, filled, rcond=None)[0]
+        new = solve @ filled
         scatter = max(_FLOOR, math.sqrt(float(np.mean((filled - x @ new) ** 2 + extra))))
         moved, best = float(np.max(np.abs(new - best))), new
         if moved < 1e-5:
@@ -253,11 +255,12 @@ def _censored_regression(x, y, side, steps: int = 200):
     return best, scatter
 
 
-def _mills(a: float) -> float:
+def _mills(a: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """Normal density at a over the mass above a."""
-    if a > 8:
-        return a + 1 / a
-    return math.exp(-a * a / 2) / math.sqrt(math.pi / 2) / math.erfc(a / math.sqrt(2))
+    near = np.minimum(a, 8)
+    above = np.array([math.erfc(v) for v in (near / math.sqrt(2)).tolist()])
+    ratio = np.exp(-near * near / 2) / math.sqrt(math.pi / 2) / above
+    return np.where(a > 8, a + 1 / np.maximum(a, 8), ratio)
 
 
 def _number(value) -> float | None:

@@ -52,7 +52,7 @@ def fit(
         nll = {temper: [] for temper in (*TEMPERS, np.inf)}
         for name, d in nats.items():
             at = np.linspace(0, len(d.mask) - 1, min(WINDOWS, len(d.mask))).astype(int)
-            some = dataclasses.replace(d, mask=d.mask[at], experts=d.experts[:, at])
+            some = d.take(at)
             late = some.mask & (np.arange(d.mask.shape[1]) >= prefix)[None]
             for temper, means in nll.items():
                 said = models.nats(windows[name].take(at), some, prefix, temper)

@@ -41,6 +41,15 @@ class DomainNats:
     label: Integer[np.ndarray, "N L"] | None = None
     segment: Integer[np.ndarray, "N L"] | None = None
 
+    def take(self, at: Integer[np.ndarray, " _"]) -> "DomainNats":
+        """The windows `at`, of the tokens' own fields; the mappings are left out."""
+        own = {
+            f.name: np.take(getattr(self, f.name), at, axis=-2)
+            for f in dataclasses.fields(self)
+            if isinstance(getattr(self, f.name), np.ndarray)
+        }
+        return DomainNats(**own)
+
     def speakers(self, name: str) -> np.ndarray | None:
         """The models of a set [K, N, L]: "experts", "code_length" or one of `sets`; None: it was
         not measured."""

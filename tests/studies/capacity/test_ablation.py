@@ -187,7 +187,7 @@ def test_a_grid_beyond_the_bend_is_censored_and_no_law_is_made_up(
     assert report["predictions"]["points"] == [] and report["misses"] == []
 
 
-def test_a_cells_figures_do_not_depend_on_its_neighbours(experiment, tmp_path):
+def test_a_cells_figures_do_not_depend_on_its_neighbours(one_device, experiment, tmp_path):
     """Trained for real: seed 1 beside seed 0 equals seed 1 alone, and differs from seed 0."""
     together = ablation.run(experiment, Grid(seeds=(0, 1)), tmp_path / "a")
     ablation.run(experiment, Grid(seeds=(1,)), tmp_path / "b")

@@ -38,7 +38,7 @@ def context():
 
 
 @pytest.fixture(scope="module")
-def methods(context):
+def methods(one_device, context):
     return compare.run(context, of_run(context), ORDER, "typicality_2")
 
 
