@@ -81,9 +81,10 @@ def lost_peer(error: BaseException | None) -> str | None:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether the host or a device had not enough memory.  JAX, which need not be imported here,
-    has no type for it."""
+    has no type for it, and names its errors by the version."""
     return isinstance(error, MemoryError) or (
-        type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
+        type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+        and "RESOURCE_EXHAUSTED" in str(error)
     )
 
 

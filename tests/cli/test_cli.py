@@ -158,6 +158,7 @@ def test_a_terminal_is_shown_how_far_a_file_is(bank, text, monkeypatch, capsys, 
         def isatty(self):
             return True
 
+    monkeypatch.setenv("COLUMNS", "200")  # wide enough for all of the bar
     monkeypatch.setattr(progress, "DELAY", 0)
     monkeypatch.setattr(rounds, "LARGE", 0)  # of small files there is nothing to show
     terminal = Terminal()

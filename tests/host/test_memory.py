@@ -63,7 +63,7 @@ def test_windows_that_memory_cannot_score_are_refused_before_they_are_compiled(m
     need = batching.least_bytes(TINY, *sizes.groups(2))
     batching._check_memory.cache_clear()
     monkeypatch.setattr(memory, "limit", lambda: need - 1)
-    monkeypatch.setattr(router, "score_experts", lambda *_: pytest.fail("it was compiled"))
+    monkeypatch.setattr(router, "score_experts", lambda *_, **__: pytest.fail("it was compiled"))
     for call in (router.route, router.score):
         refuses(
             lambda call=call: call(bank, TEXT, sizes=sizes),
