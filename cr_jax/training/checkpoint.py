@@ -130,14 +130,21 @@ class Checkpointer:
                 if lost > stands:
                     self._drop(lost)
             self._sweep()
-        self._orbax.save(
-            self._place / str(step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(leaves),
-                iterator=ocp.args.JsonSave(iterator),
-                record=ocp.args.JsonSave(record),
-            ),
+        parts = ocp.args.Composite(
+            state=ocp.args.StandardSave(leaves),
+            iterator=ocp.args.JsonSave(iterator),
+            record=ocp.args.JsonSave(record),
         )
+        try:
+            self._orbax.save(self._place / str(step), args=parts)
+        except FileExistsError:
+            if jax.process_count() > 1:
+                raise
+            # What failed a moment ago in this process may still make folders behind its back.
+            time.sleep(1)
+            self._drop(step)
+            self._sweep()
+            self._orbax.save(self._place / str(step), args=parts)
         if first:
             hashes = hash_files(self.folder / str(step))
             if problem := incomplete(self._place / str(step)):

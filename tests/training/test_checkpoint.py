@@ -239,3 +239,32 @@ def test_the_best_step_is_not_rotated_away_until_another_is_better(tmp_path):
         8: [7, 8],
     }
     assert found(tmp_path)[0] == 8  # the newest is what a run goes on from
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_folders_that_a_failed_save_made_late_are_no_obstacle(tmp_path, monkeypatch, times):
+    """Once: saved at the second try.  Each time: one line, and the step before is whole."""
+    fill(tmp_path, [3])
+    monkeypatch.setattr("cr_jax.training.checkpoint.time.sleep", lambda seconds: None)
+    checkpointer, left = Checkpointer(tmp_path, 5), [times]
+    real = checkpointer._orbax.save
+
+    def save(place, **more):
+        if left[0]:
+            left[0] -= 1
+            (tmp_path / "8.orbax-checkpoint-tmp").mkdir()
+            raise FileExistsError(17, "File exists")
+        return real(place, **more)
+
+    monkeypatch.setattr(checkpointer._orbax, "save", save)
+    checkpointer.restore(state(0))
+    checkpointer.save(8, state(8), {"next_index": 8}, {"elapsed": 4})
+    if times == 1:
+        checkpointer.wait()
+        assert not list(tmp_path.glob("*tmp*"))
+    else:
+        with pytest.raises(UserError, match="cannot save step 8"):
+            checkpointer.wait()
+    checkpointer.close()
+    step, held, *_ = found(tmp_path)
+    assert step == (8 if times == 1 else 3) and same(held, jax.tree.map(np.asarray, state(step)))
