@@ -66,7 +66,7 @@ setup(
         "scipy>=1.13",
         "sentencepiece>=0.2.2",  # below, a model from a stranger can make it read wild memory
         "tensorboardX>=2.6.2.2",
-        "tensorflow-datasets>=4.9.7",
+        "tensorflow-datasets>=4.9.10",
         "tensorstore>=0.1.74",
         "tqdm>=4.66",
         "zstandard>=0.22",
