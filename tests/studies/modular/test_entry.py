@@ -17,7 +17,7 @@ from cr_jax.config import LmConfig, Scoring
 from cr_jax.errors import UserError
 from cr_jax.models import lm, objective
 from cr_jax.studies.interface import Context
-from cr_jax.studies.modular import entry, grow, models
+from cr_jax.studies.modular import entry, grow, merges, models
 from cr_jax.studies.modular.measure import Models, measure
 
 WINDOW = tiny_corpora.WINDOW
@@ -112,6 +112,7 @@ def report():
         small = entry.baselines.Budget(gate_steps=6, gate_batch=8)
         fit = functools.partial(entry.baselines.fit, budget=small)
         patch.setattr(entry, "baselines", types.SimpleNamespace(fit=fit))
+        patch.setattr(merges, "TEMPERS", (0.4,))  # the choice is tested in test_merges.py
         return entry.run(context())
 
 
