@@ -56,11 +56,11 @@ unless the bank was trained on raw text.  On a terminal a bar shows how far a la
 window has.  --last-tokens N judges it by its last N tokens, read anew, so that what stands before
 them in a prompt has no say.
 
---stop 0.99 scores a text until its winner is
-certain to 99%, by a t test of the margins of blocks of the windows so far, from 48 windows on,
-which allows for neighbouring windows being alike; the line then says how many of the text's windows
-were scored (--json: "windows" and "of_windows"), and a text whose experts stay close is scored to
-its end.  With --stop a text that changes its domain later is judged by its beginning.
+--stop 0.99 scores a text until its winner is certain to 99%, by a t test of the margins of blocks
+of the windows so far, from 48 windows on, which allows for neighbouring windows being alike; the
+line then says how many of the text's windows were scored (--json: "windows" and "of_windows"), and
+a text whose experts stay close is scored to its end.  With --stop a text that changes its domain
+later is judged by its beginning.
 
 A bad file costs one line on stderr and exit code 2 at the end; the others are routed all the same.
 """
