@@ -1,4 +1,4 @@
-"""The router: which expert rebuilds a text best?  (Paper, routing rule.)  No gate is trained.
+"""The router: which expert has the lowest residual on a text?  (Paper, routing rule.)  No gate.
 
 tokens [B, L] -> every expert's residual [E, B] -> argmin; E experts, B windows, L tokens."""
 
@@ -23,8 +23,8 @@ Source = document.Text | Windows
 
 @partial(jax.jit, static_argnames=("scorer", "groups"))
 def score_experts(scorer, params, tokens, mask, groups):
-    """A `residuals.Scorer` of all experts in parallel: params [E, ...] -> [E, B, ...].  Pure.
-    groups: (experts side by side, tokens of each whose logits are in memory)."""
+    """Runs a `residuals.Scorer` for all experts: params [E, ...] -> arrays [E, B, ...].  Pure.
+    groups: (experts computed side by side, tokens of each whose logits are in memory)."""
     one_expert = lambda expert, its_mask: scorer(expert, tokens, its_mask, groups[1])
     experts = jax.vmap(one_expert) if groups[0] > 1 else unmapped(one_expert)
     return in_groups(experts, params, mask, groups[0])
@@ -38,8 +38,8 @@ def score_windows(model, params, tokens, mask, rule, sizes):
 
 
 def score_bank(bank, windows, sizes=None, rule=None, rows=0, surprise=False):
-    """`score_windows` of any number of windows, numpy.  rule: the bank's, or the paper's `SEEN`;
-    rows: in one call, 0: as suits; surprise: `surprise_sums`.  `UserError`: not the bank's."""
+    """`WindowSums` [E, B] of any number of windows, numpy.  rule: None, the bank's, or `SEEN`;
+    rows: of one call, 0: chosen here; surprise: sum it too.  `UserError`: not this bank's."""
     sizes, rule = checked(bank, windows, sizes, rule)
     sums = residuals.surprise_sums if surprise else residuals.window_sums
     scorer = residuals.Scorer(sums, looped(bank.model), rule)
@@ -48,7 +48,7 @@ def score_bank(bank, windows, sizes=None, rule=None, rows=0, surprise=False):
 
 
 def score_tokens(bank, windows, sizes=None, seen=True):
-    """`TokenScores` [E, B, L] of windows, unsaid at padding.  seen=False: residuals alone."""
+    """`TokenScores` [E, B, L]; padding holds anything.  seen=False: the residuals alone."""
     sizes, rule = checked(bank, windows, sizes)
     what = residuals.token_scores if seen else residuals.token_residuals
     scorer = residuals.Scorer(what, bank.model, rule)
@@ -56,7 +56,7 @@ def score_tokens(bank, windows, sizes=None, seen=True):
 
 
 def score(bank: ExpertBank, text: Source, sizes: BatchSizes | None = None) -> np.ndarray:
-    """Nats of every token by every expert [E, B, L], NaN at padding; text, errors: as `route`."""
+    """Nats of every token by every expert [E, B, L], NaN at padding; text, errors: see `route`."""
     windows = document.whole(bank, text)
     return np.where(windows.mask, score_tokens(bank, windows, sizes, False).residual, np.nan)
 
@@ -64,8 +64,8 @@ def score(bank: ExpertBank, text: Source, sizes: BatchSizes | None = None) -> np
 def route(
     bank: ExpertBank, text: Source, options: RouteOptions | None = None, sizes=None, on_block=None
 ) -> Route:
-    """Sends one document to the expert with the lowest `ranking_score`.  text: a str, a path, parts
-    of str, or Windows.  on_block: gets each scored block.  `UserError`: text or bank is empty."""
+    """Sends one document to the expert with the lowest `ranking_score`.  text: a str, a path, an
+    iterator of str, or Windows.  on_block: called per block.  `UserError`: empty text or bank."""
     options, sizes = options or RouteOptions(), sizes or BatchSizes.for_device()
     bank = other_rule.by_rule(bank, options.rule)
     with document.opened(bank, text, options, sizes) as blocks:
@@ -73,7 +73,7 @@ def route(
 
 
 def route_windows(bank: ExpertBank, windows: Windows, sizes=None) -> WindowRoutes:
-    """Every window on its own; it is unknown where p_values[expert, window] < alpha."""
+    """Routes each window by itself; it is unknown where p_values[expert, window] < alpha."""
     lengths = windows.mask.sum(-1)
     means = residuals.residual_means(score_bank(bank, windows, sizes).residual, lengths)
     ranked = residuals.lowest(ranking_score(bank, means, lengths))

@@ -9,12 +9,12 @@ Prints one line per file, in order:
   FILE: EXPERT  margin M  p P | EXPERT R, EXPERT R, ...  (W windows, N tokens)
   EXPERT  the winner, or unknown and the nearest expert; "too predictable": there is less in the
           text than in that expert's own; "others are near": they need little more than it, as
-          they do not on its own text; "it surprises": that expert's predictions are further off
-          than they say; "nothing to judge": it is blank or repeats one thing
+          they do not on its own text; "it surprises": that expert is wrong more often than its
+          probabilities say; "nothing to judge": it is blank or repeats one thing
   margin  second best minus best R (+ X), nats/token: how clear the choice is
-  p       how usual such a residual, lead over the others and surprise are in the winner's own
-          domain, among its whole documents, or for a single window among its windows; below alpha:
-          unknown;
+  p       how usual the residual, the margin and the surprise (what the text costs beyond the
+          entropy of the winner's predictions) are among the winner's own documents, or for a
+          single window among its own windows; 1: typical, below alpha: unknown;
           "-  (too short to judge)" for a text with fewer tokens than the expert was calibrated
           on: EXPERT is then the nearest one, and neither known nor unknown
   R       residual of each expert in nats/token, best first; `cr-jax bank list` says of what;
@@ -23,14 +23,15 @@ Prints one line per file, in order:
 A bank whose screen was fitted (`cr-jax bank fit-cascade`; the one that ships has it) lets bigram
 models, tiny compressors counted on the experts' own text, decide alone where they are certain of
 the expert and that it knows the text.  p is then "usual (bigram models)", and M and R are of the
-bigram models.  All other texts are scored by the experts that may win, only these are shown, and M
-is inf where there is one.  A long one that four of its windows, typical and unusual ones, put far
-inside its expert's domain is known by these: "(4 of 27 windows, ...)", and M, p and R are
-estimates.  --exact lets all experts score every text, and all of it.
+bigram models.  All other texts are scored by the experts that may win, at least two of them, and
+only these are shown; M is inf only for a bank of one expert.  Of a text of twelve windows or more
+four are scored first, from a usual to an unusual one; where they put it far inside its expert's
+domain the others are not scored: "(4 of 27 windows, ...)", and M, p and R are estimates.  --exact
+lets all experts score every text, and all of it.
 
 A folder stands for its files, hidden ones left out; what is not text there is passed over and
-counted.  --jsonl reads JSON lines and writes each with its "route", --null documents between NUL
-bytes.  Answers come in the order of the texts; a summary of folders and streams on stderr.
+counted.  --jsonl reads JSON lines and writes each with its "route"; --null reads documents between
+NUL bytes.  Answers come in the order of the texts; a summary of folders and streams goes to stderr.
 
 With --cascade the experts' bigram models, tiny compressors counted on the experts' own text, read
 the text first; only the candidates, the experts whose bigram models have the lowest residuals, are
@@ -49,14 +50,17 @@ at a token shows every expert's residual.
 
 Files are text of any size, in UTF-8 or, where a byte order mark says so, UTF-16 or UTF-32; they
 are read in pieces.  Line ends (CR LF, CR) and composed or decomposed accents make no difference,
-unless the bank was trained on raw text.  On a terminal a bar shows how far a
-large one is; --max-windows N judges it by its beginning: N windows of as many tokens as
-`cr-jax bank list` says.  --last-tokens N judges it by its end: its last N tokens, read anew, so
-that what stands before them in a prompt has no say.  --stop 0.99 scores a text until its winner is
-certain to 99%, by a t test of the margins of blocks of the windows so far, from 48 windows on,
-which allows for neighbouring windows being alike; the line then says how many of the text's windows
-were scored (--json: "windows" and "of_windows"), and a text whose experts stay close is scored to
-its end.  A text that changes its domain later is judged by its beginning.
+unless the bank was trained on raw text.  On a terminal a bar shows how far a large one is read.
+
+--max-windows N judges a text by its first N windows; `cr-jax bank list` says how many tokens a
+window has.  --last-tokens N judges it by its last N tokens, read anew, so that what stands before
+them in a prompt has no say.
+
+--stop 0.99 scores a text until its winner is certain to 99%, by a t test of the margins of blocks
+of the windows so far, from 48 windows on, which allows for neighbouring windows being alike; the
+line then says how many of the text's windows were scored (--json: "windows" and "of_windows"), and
+a text whose experts stay close is scored to its end.  With --stop a text that changes its domain
+later is judged by its beginning.
 
 A bad file costs one line on stderr and exit code 2 at the end; the others are routed all the same.
 """

@@ -4,14 +4,16 @@
     params [E, ...], shares [B, E], tokens [B, L] -> merged_nats -> nats [B, L]
 
 The expert with the fewest nats on a short prefix is sometimes another domain's, and a text then
-costs more until its end.  Branches of one seed lie in one basin (Branch-Train-Merge), so a mean of
-their weights is a model of what they all have read, and has the size of one.  With n_e the nats of
-the prefix by expert e, each text is spoken by the weights
+costs more until its end.  Experts' language models are branches of one seed and can be averaged
+(Branch-Train-Merge, arXiv 2208.03306): the mean of their weights is a model of what they all have
+read, and costs what one of them costs.  With n_e the nats of the whole prefix by expert e, a
+text's model has the weights
 
     sum_e p_e w_e,    p_e proportional to exp(-temper n_e) for the `keep` nearest, 0 for the others.
 
-An infinite temper is the nearest expert alone.  Gates that are trained to merge experts: SMEAR
-(arXiv 2306.03745); here nothing is trained.  Not in the paper.
+temper is an inverse temperature: 1 is Bayes' rule, 0 a plain mean of the nearest, infinity the
+nearest expert alone.  Gates that are trained to merge experts: SMEAR (arXiv 2306.03745); here
+nothing is trained.  Not in the paper.
 Letters: E experts, B texts, L tokens of a text.
 """
 
@@ -28,14 +30,15 @@ from cr_jax.errors import UserError
 from cr_jax.models import lm, objective
 
 KEEP = 4  # experts in a mean at most
-BESIDE = 4  # texts whose merged models stand in memory at once
+BESIDE = 4  # texts whose merged models are in memory at once
 
 
 @functools.partial(jax.jit, static_argnames="keep")
 def posterior(prefix: Float[Array, "E B"], temper: Any, keep: int = KEEP) -> Float[Array, "B E"]:
     """Shares of the experts in each text's model, which sum to 1.
 
-    An expert whose nats are not finite has none; a text of which all have such has none at all.
+    prefix: nats of the whole prefix of each text by each expert.  An expert whose nats are not
+    finite has share 0; where that is so of all experts, all shares of the text are 0.
     `UserError` unless `keep` is at least 1.
     """
     if keep < 1:
@@ -44,7 +47,7 @@ def posterior(prefix: Float[Array, "E B"], temper: Any, keep: int = KEEP) -> Flo
     nats = jnp.where(usable, prefix, jnp.inf)
     rank = jnp.argsort(jnp.argsort(nats, axis=0, stable=True), axis=0)
     ahead = nats - jnp.min(nats, axis=0, keepdims=True)
-    # Infinity times nothing is no number: the nearest has distance 0 at any temper.
+    # An infinite temper times a distance of 0 would be NaN, so the nearest has its 0 outright.
     log_p = jnp.where(ahead == 0, 0.0, -temper * ahead)
     log_p = jnp.where(usable & (rank < keep), log_p, -jnp.inf)
     return jnp.where(jnp.any(usable, axis=0), jax.nn.softmax(log_p, axis=0), 0).T
@@ -52,7 +55,7 @@ def posterior(prefix: Float[Array, "E B"], temper: Any, keep: int = KEEP) -> Flo
 
 @jax.jit
 def merged(params: Any, shares: Float[Array, " E"]) -> Any:
-    """The mean of parameters [E, ...] by shares; float32."""
+    """The mean of parameters [E, ...], weighted by shares; float32."""
     return jax.tree.map(
         lambda x: jnp.tensordot(shares.astype(jnp.float32), x.astype(jnp.float32), 1), params
     )
@@ -66,11 +69,11 @@ def merged_nats(
     keep: int = KEEP,
     rows: int = 64,
 ) -> Float[np.ndarray, "B L"]:
-    """float32 nats of each token after those before it, each text by its own merged model.
+    """float32 nats of each token given those before it, each text by its own merged model.
 
-    params: stacked [E, ...]; keep: the largest shares of a text that count, which must hold all of
-    them; rows: texts in one call of the compiled program.  `UserError` for ids beyond the
-    vocabulary.
+    params: stacked [E, ...]; shares: of `posterior`; keep: how many shares of a text are read, the
+    largest ones; no more of them may be above 0.  rows: texts in one call of the compiled program.
+    `UserError` for ids beyond the vocabulary.
     """
     count = len(tokens)
     if count and not 0 <= tokens.min() <= tokens.max() < config.vocab_size:
@@ -99,7 +102,7 @@ def _nats(
 
     def one(text):
         its, row = text
-        # Only the experts that have a share are read.
+        # Only the parameters of these experts are read.
         its, places = jax.lax.top_k(its, keep)
         own = merged(jax.tree.map(lambda x: x[places], params), its)
         states = net.apply(own, row[None])

@@ -3,10 +3,9 @@
     texts -> tokens -> bigram models -> certain: done
                                      -> else: windows of many documents, expert by expert -> Route
 
-Documents are read in rounds.  While the experts score the windows of one round, in full batches of
-few shapes, the next ones are tokenised.  JAX is imported when the first document needs an expert,
-beside that.
-Not in the paper.  Letters: E experts, B windows, D documents.
+Documents are read in rounds (`routing.rounds`).  While the experts score the windows of one round,
+in full batches of few shapes, the next rounds are tokenised.  JAX is imported in a thread, once a
+document needs an expert.  Not in the paper.  Letters: E experts, B windows, D documents.
 """
 
 import collections
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from cr_jax.bank.bank import ExpertBank
     from cr_jax.scoring.batching import BatchSizes
 
-AHEAD = 6  # rounds that are begun while the first of them is not done
+AHEAD = 6  # rounds that may be begun beyond the first one that is not done
 Answer = Route | UserError
 
 
@@ -55,12 +54,12 @@ def route_many(
 
     Where the bank has a screen (`BANK/screen.json`), its bigram models decide alone what they are
     certain of: such a Route has `decided_by` "bigrams", no residuals and no p-values.  All other
-    texts are scored by the experts that may win and by the runner-up, or by all experts if `exact`
-    or if the bank has no screen; residuals of experts that did not score are absent.  A long text
-    that a few of its windows put well inside its expert's domain has estimates by these, and an
-    `of_windows` (`routing.looks`).
+    texts are scored by the experts that may win, among them the bigram models' runner-up, or by all
+    experts if `exact` or if the bank has no screen; residuals of experts that did not score are
+    absent.  A text of twelve windows or more may be known by four of them (`routing.looks`): its
+    figures are then estimates, `windows` is 4 and `of_windows` says how many the text has.
 
-    texts: each a str or a path; a few rounds of at most 256 are in memory.  `UserError` as in
+    texts: each a str or a path; at most seven rounds of 256 are in memory.  `UserError` as in
     `router.route` for the first bad text, and for a str or a dict in place of a list.
 
     >>> import cr_jax

@@ -26,12 +26,13 @@ Score = Callable[..., Any]
 def scored(
     score: Score, scorer: Hashable, params: Any, windows: Windows, sizes: BatchSizes, rows: int = 0
 ) -> Any:
-    """All experts on any number of windows, numpy.  params: [E, ...]; rows: windows of one call, 0:
-    as suits their number.
+    """Scores any number of windows by all experts -> numpy arrays [E, B, ...].
 
-    A text of more windows than one call takes is dealt over `sizes.devices`, and a call then takes
-    as many times the windows; what comes out differs by rounding at most.  `UserError` when there
-    are fewer devices.
+    params: [E, ...]; rows: windows of one call, 0: chosen by their number (`BatchSizes.rows`).
+
+    With rows=0, more than `sizes.windows` windows are dealt over `sizes.devices`: each call takes
+    `sizes.windows` for every device.  The number of devices changes results by rounding at most.
+    `UserError` when this process has fewer devices.
     """
     groups = sizes.groups(jax.tree.leaves(params)[0].shape[0])
     if rows or sizes.devices == 1 or len(windows) <= sizes.windows:
@@ -50,13 +51,14 @@ def _mesh(count: int) -> Mesh:
     return Mesh(np.array(there[:count]), (WINDOWS,))
 
 
-# By its arguments, not by its closure: one compilation for all calls.
+# Cached by its arguments: a new closure in every call would be compiled in every call.
 @functools.lru_cache(maxsize=16)
 def _program(score: Score, scorer: Hashable, groups: tuple[int, int], mesh: Mesh):
     def share(params, tokens, mask):
         return score(scorer, params, tokens, mask, groups)
 
-    # Each device runs the program by itself, so kernels that XLA cannot split are no hindrance.
+    # shard_map: each device runs the whole program on its windows, so it may use the fast kernels,
+    # which XLA cannot split over devices.
     rows, whole = PartitionSpec(WINDOWS), PartitionSpec()
     out = PartitionSpec(None, WINDOWS)
     return jax.jit(

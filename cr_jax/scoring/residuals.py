@@ -1,15 +1,15 @@
-"""What a residual is made of: all tokens seen, or tokens that the encoder was not shown.
+"""Residuals, nats of each token by one expert, under the three rules of `config.Scoring`.
 
-A faithful compressor copies whatever it is given, so its residual says less and less about the
-domain the better it gets.  It cannot copy what it never saw: the masked residual is the nll of
-hidden tokens, each rebuilt from a window in which it, and a share of the others, were hidden.
-The code length is the nll of every token as the expert's causal encoder predicts it from those
-before it (`models.Autoencoder.predict`): what the window costs to write down, which no copying
-lowers; its bigram model may have a share in the prediction.  Both are Not in the paper, whose rule
-is the default of `config.Scoring`.
+- rebuilding (the paper's rule, the default): nll of each token after decoding, where the encoder
+  saw all tokens.  The better a compressor copies, the less this says about the domain.
+- hidden tokens: nll of tokens that the encoder was not shown, each rebuilt from a window in which
+  it, and a share of the others, were hidden.  What was never seen cannot be copied.
+- code length: nll of each token as the expert's causal encoder predicts it from those before it
+  (`models.Autoencoder.predict`); the expert's bigram model may have a share in the prediction.
 
-The surprise is what the encoder's nll exceeds the entropy of its own predictions by: zero on
-average where they are right about their doubts, however hard the text is.  Not in the paper.
+The last two are Not in the paper.  Nor is the surprise: by how many nats the encoder's nll exceeds
+the entropy of its own predictions.  It is zero on average where these probabilities are right,
+however hard the text is, and high where the encoder is sure and wrong.
 """
 
 import dataclasses
@@ -28,33 +28,40 @@ from cr_jax.scoring import bigram
 
 
 class TokenScores(NamedTuple):
-    """Per token: nll in nats and whether it was rebuilt exactly, both with all tokens seen, and the
-    residual in nats that routing compares: nll itself, or that of hidden or of predicted tokens.
-    The first two are None in `token_residuals`.  Of one expert [B, L], of all [E, B, L]."""
+    """Scores of each token, of one expert [B, L], of all [E, B, L].
 
-    nll: Any  # float32
-    correct: Any  # bool
+    nll: nats to rebuild the token, all tokens seen; correct: whether it was rebuilt exactly;
+    residual: nats by the bank's rule, which routing compares.  `token_residuals` leaves the first
+    two None.
+    """
+
+    nll: Any  # float32 or None
+    correct: Any  # bool or None
     residual: Any  # float32
 
 
 class WindowSums(NamedTuple):
-    """Per window: nats over its tokens; how many of these were rebuilt exactly, None where the rule
-    does not see all tokens; their surprise in nats, the encoder's nll less its entropy, its bigram
-    model left out, None where it was not asked for.  Of one expert [B], of all [E, B]."""
+    """Sums over the tokens of each window, of one expert [B], of all [E, B].
+
+    residual: nats by the rule; exact: tokens that were rebuilt exactly, None under other rules than
+    rebuilding; surprise: nats, without the bigram model's share, None where it was not asked for.
+    """
 
     residual: Any  # float32
     exact: Any = None  # int32 or None
     surprise: Any = None  # float32 or None
 
     def take(self, at: Any) -> "WindowSums":
-        """Of some experts, or with (slice(None), windows) of some windows."""
+        """The sums of some experts, or with at=(slice(None), windows) of some windows."""
         return WindowSums(*(None if x is None else x[at] for x in self))
 
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
-    """What is computed of one expert, of its model, by a rule: `token_scores`, `token_residuals`,
-    `window_sums` or `surprise_sums`."""
+    """A function of one expert that jit can hash, with its model and rule.
+
+    score: `token_scores`, `token_residuals`, `window_sums` or `surprise_sums`.
+    """
 
     score: Callable[..., Any]
     model: ModelConfig
@@ -65,7 +72,7 @@ class Scorer:
 
 
 def places(scoring: Scoring, window: int) -> Int[np.ndarray, "P K"]:
-    """Positions hidden in each of the P passes, K of them, sorted."""
+    """Of each of the P passes the K positions that are hidden, sorted."""
     dealt = np.random.default_rng(0).permutation(window).reshape(scoring.parts, -1)
     rounds = (np.arange(scoring.parts)[:, None] + np.arange(scoring.hidden)) % scoring.parts
     return np.sort(dealt[rounds].reshape(scoring.parts, -1))
@@ -127,7 +134,7 @@ def _hidden(net, params, tokens, mask, rate, rule: Scoring, chunk: int):
     def one_pass(at):
         hidden = jnp.zeros(window, bool).at[at].set(True)
         h, _ = net.apply(params, tokens, mask, rate, jnp.broadcast_to(hidden, tokens.shape))
-        # Only hidden tokens meet the vocabulary, by far the dearest product.
+        # Logits of hidden tokens only: the product with the vocabulary costs the most by far.
         return objective.token_scores(h[:, at], kernel, tokens[:, at], chunk).nll
 
     passes = jnp.asarray(places(rule, window), jnp.int32)
@@ -161,7 +168,7 @@ def token_residuals(
     rule: Scoring,
     chunk: int = 8192,
 ) -> TokenScores:
-    """One expert's residual of every token, by the passes of the rule and no other.  Pure."""
+    """One expert's residual of every token, at the cost of the rule alone.  Pure."""
     net = models.Autoencoder(model)
     return TokenScores(None, None, residual_nll(net, params, tokens, mask, rule, chunk))
 
@@ -174,8 +181,8 @@ def window_sums(
     rule: Scoring,
     chunk: int = 8192,
 ) -> WindowSums:
-    """One expert's sums of every window, by the passes of the rule and no other; without the
-    surprise, for which the vocabulary is summed over once more.  Pure."""
+    """One expert's sums of every window, at the cost of the rule alone; without the surprise,
+    whose entropy needs another sum over the vocabulary.  Pure."""
     net, exact = models.Autoencoder(model), None
     if rule == SEEN:
         seen = _seen(net, params, tokens, mask, chunk)
@@ -202,5 +209,5 @@ def surprise_sums(
 
 
 def _total(of, mask):
-    """Sums over the tokens of windows; padding may hold anything, so it is no product."""
+    """Sums over the tokens of windows; padding may hold NaN, so no product with the mask."""
     return jnp.sum(jnp.where(mask, of, 0), -1)
