@@ -177,31 +177,42 @@ class Checkpointer:
         while chosen := processes.from_first(lambda: self._newest(passed)):
             step, digest = chosen
             self._compare(step, digest)
-            check(self._read(step, record=ocp.args.JsonRestore())["record"])
-            shapes = stored_shapes(self._place / str(step))
+            described = self._attempt(
+                lambda step=step: (
+                    self._read(step, record=ocp.args.JsonRestore())["record"],
+                    stored_shapes(self._place / str(step)),
+                ),
+                step,
+                passed,
+            )
+            if described is None:
+                continue
+            record, shapes = described
+            check(record)
             if shapes != {k: x.shape for k, x in target.items()}:
                 raise UserError(
                     f"checkpoint {step} in {self.folder} holds another model than the "
                     "config describes: use a new --workdir"
                 )
-            try:
-                stored = self._read(
+            stored = self._attempt(
+                lambda step=step: self._read(
                     step,
                     state=ocp.args.StandardRestore(target),
                     iterator=ocp.args.JsonRestore(),
                     record=ocp.args.JsonRestore(),
-                )
-            except Exception as error:
-                if lost_peer(error) or jax.process_count() > 1:
-                    raise  # the others may wait for this one in the middle of their reading
-                self._pass_over(step, " ".join(str(error).split())[:200], passed)
+                ),
+                step,
+                passed,
+            )
+            if stored is None:
                 continue
             state = jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(stored["state"]))
             self._current = step
             return step, state, stored["iterator"], stored["record"]
         if processes.from_first(self.steps):
             raise UserError(
-                f"every checkpoint in {self.folder} is damaged; move the folder away to start over"
+                f"every checkpoint in {self.folder} is damaged or cannot be read: check the disk, "
+                "or move the folder away to start over"
             )
         return None
 
@@ -215,6 +226,16 @@ class Checkpointer:
                 continue
             return step, sha256(self.folder / f"{step}.json")
         return None
+
+    def _attempt(self, read: Callable[[], Any], step: int, passed: list[int]) -> Any:
+        """What `read()` gives; None where the step cannot be read, which is then passed over."""
+        try:
+            return read()
+        except Exception as error:
+            if lost_peer(error) or jax.process_count() > 1:
+                raise  # the others may wait for this one in the middle of their reading
+            self._pass_over(step, " ".join(str(error).split())[:200], passed)
+            return None
 
     def _pass_over(self, step: int, problem: str, passed: list[int]) -> None:
         logging.warning(

@@ -268,3 +268,30 @@ def test_folders_that_a_failed_save_made_late_are_no_obstacle(tmp_path, monkeypa
     checkpointer.close()
     step, held, *_ = found(tmp_path)
     assert step == (8 if times == 1 else 3) and same(held, jax.tree.map(np.asarray, state(step)))
+
+
+@pytest.mark.parametrize("part", ["stored_shapes", "record"])
+def test_a_step_that_the_disk_does_not_give_is_passed_over(tmp_path, monkeypatch, warnings, part):
+    fill(tmp_path, [3, 8])
+    checkpointer = Checkpointer(tmp_path, 5)
+    room, failed = "cr_jax.training.checkpoint.stored_shapes", []
+
+    def refused(real, place_of):
+        def call(*args, **more):
+            if place_of(*args) == "8":
+                failed.append(args)
+                raise ValueError("UNKNOWN: Failed to open: Input/output error")
+            return real(*args, **more)
+
+        return call
+
+    if part == "record":
+        monkeypatch.setattr(checkpointer, "_read", refused(checkpointer._read, str))
+    else:
+        from cr_jax.training import checkpoint
+
+        monkeypatch.setattr(room, refused(checkpoint.stored_shapes, lambda place: place.name))
+    step, held, *_ = checkpointer.restore(state(0))
+    checkpointer.close()
+    assert step == 3 and same(held, jax.tree.map(np.asarray, state(3))) and failed
+    assert any("checkpoint 8 is damaged" in line and "Input/output" in line for line in warnings)
