@@ -42,13 +42,18 @@ def expected_nats(
 
     An expert whose nats are not finite is not chosen; where all have such, none is finite.
     """
+    return jnp.where(jnp.isfinite(prefix), costs @ tempered_posterior(prefix, temper), jnp.inf)
+
+
+def tempered_posterior(prefix: Float[Array, "E B"], temper: Any) -> Float[Array, "E B"]:
+    """p(d | prefix) above, which sums to 1 over the experts whose nats are finite; NaN where none
+    has such."""
     usable = jnp.isfinite(prefix)
     nats = jnp.where(usable, prefix, jnp.inf)
-    ahead = nats - jnp.min(jnp.where(usable, nats, jnp.inf), axis=0, keepdims=True)
+    ahead = nats - jnp.min(nats, axis=0, keepdims=True)
     # Infinity times nothing is no number: the nearest has distance 0 at any temper.
     log_p = jnp.where(ahead == 0, 0.0, -temper * ahead)
-    posterior = jax.nn.softmax(jnp.where(usable, log_p, -jnp.inf), axis=0)
-    return jnp.where(usable, costs @ posterior, jnp.inf)
+    return jax.nn.softmax(jnp.where(usable, log_p, -jnp.inf), axis=0)
 
 
 def cost_table(

@@ -26,8 +26,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Integer
 
 from cr_jax.config import LmConfig
-from cr_jax.errors import UserError
 from cr_jax.models import lm, objective
+from cr_jax.modular.expected import tempered_posterior
+from cr_jax.modular.schedule import nearest
+from cr_jax.modular.score import check_ids
 
 KEEP = 4  # experts in a mean at most
 BESIDE = 4  # texts whose merged models are in memory at once
@@ -41,16 +43,9 @@ def posterior(prefix: Float[Array, "E B"], temper: Any, keep: int = KEEP) -> Flo
     finite has share 0; where that is so of all experts, all shares of the text are 0.
     `UserError` unless `keep` is at least 1.
     """
-    if keep < 1:
-        raise UserError(f"keep={keep} must be at least 1")
-    usable = jnp.isfinite(prefix)
-    nats = jnp.where(usable, prefix, jnp.inf)
-    rank = jnp.argsort(jnp.argsort(nats, axis=0, stable=True), axis=0)
-    ahead = nats - jnp.min(nats, axis=0, keepdims=True)
-    # An infinite temper times a distance of 0 would be NaN, so the nearest has its 0 outright.
-    log_p = jnp.where(ahead == 0, 0.0, -temper * ahead)
-    log_p = jnp.where(usable & (rank < keep), log_p, -jnp.inf)
-    return jnp.where(jnp.any(usable, axis=0), jax.nn.softmax(log_p, axis=0), 0).T
+    kept = nearest(prefix, keep)
+    shares = tempered_posterior(jnp.where(kept, prefix, jnp.inf), temper)
+    return jnp.where(jnp.any(kept, axis=0), shares, 0).T
 
 
 @jax.jit
@@ -75,12 +70,8 @@ def merged_nats(
     largest ones; no more of them may be above 0.  rows: texts in one call of the compiled program.
     `UserError` for ids beyond the vocabulary.
     """
+    check_ids(config, tokens)
     count = len(tokens)
-    if count and not 0 <= tokens.min() <= tokens.max() < config.vocab_size:
-        raise UserError(
-            f"token ids must lie in [0, {config.vocab_size}): cut the text with the tokenizer "
-            "that the language models were trained with"
-        )
     params = jax.device_put(params)  # once, not in every call
     keep = min(keep, shares.shape[1])
     nats = np.empty(tokens.shape, np.float32)

@@ -125,7 +125,7 @@ def best_by_prefix(
     evidence: Float[Array, "E B L"], mask: Bool[Array, "B L"], keep: int, tokens: int
 ) -> Bool[Array, "E B L"]:
     """Who may speak: all in the first `tokens`, then the `keep` with the fewest nats on them."""
-    best = _best(prefix_nats(evidence, mask, tokens), _at_least_1("keep", keep))
+    best = nearest(prefix_nats(evidence, mask, tokens), keep)
     return _first(mask, tokens)[None] | best[..., None]
 
 
@@ -139,7 +139,7 @@ def best_by_past(
 ) -> Bool[Array, "E B L"]:
     """As `best_by_prefix`, decided again at every multiple of `every`, as `by_past` decides."""
     past = past_nats(evidence, mask, memory)[..., :: _at_least_1("every", every)]
-    best = jnp.repeat(_best(past, _at_least_1("keep", keep)), every, axis=2)
+    best = jnp.repeat(nearest(past, keep), every, axis=2)
     return _first(mask, every)[None] | best[..., : mask.shape[1]]
 
 
@@ -230,6 +230,13 @@ def past_nats(
     return jnp.where(jnp.isnan(recent), jnp.inf, recent)  # of an expert that is not to be chosen
 
 
+def nearest(nats: Float[Array, "E ..."], keep: int) -> Bool[Array, "E ..."]:
+    """Whether each is among the `keep` fewest along the first axis, and finite.  `UserError` unless
+    `keep` is at least 1."""
+    rank = jnp.argsort(jnp.argsort(nats, axis=0, stable=True), axis=0)
+    return (rank < _at_least_1("keep", keep)) & jnp.isfinite(nats)
+
+
 def _usable(evidence, mask):
     """0 where the mask is False, which may hold anything; infinite where it is not a number."""
     return jnp.where(mask[None], jnp.where(jnp.isnan(evidence), jnp.inf, evidence), 0)
@@ -241,12 +248,6 @@ def _nearest(nats):
     finite = jnp.isfinite(nats)
     place = jnp.argmin(jnp.where(finite, nats, jnp.inf), axis=0).astype(jnp.int32)
     return jnp.where(jnp.any(finite, axis=0), place, SEED)
-
-
-def _best(nats, keep: int):
-    """Whether each is among the `keep` fewest along the first axis, and finite."""
-    rank = jnp.argsort(jnp.argsort(nats, axis=0, stable=True), axis=0)
-    return (rank < keep) & jnp.isfinite(nats)
 
 
 def _among(log_weights, may):

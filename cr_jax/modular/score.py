@@ -33,12 +33,8 @@ def token_nats(
     repeating a window.  What padding costs means nothing.  `UserError` for ids beyond the
     vocabulary.
     """
+    check_ids(config, tokens)
     count = len(tokens)
-    if count and not 0 <= tokens.min() <= tokens.max() < config.vocab_size:
-        raise UserError(
-            f"token ids must lie in [0, {config.vocab_size}): cut the text with the tokenizer "
-            "that the language models were trained with"
-        )
     params = jax.device_put(params)  # once, not in every call
     nats = np.empty((_experts(params), count, tokens.shape[1]), np.float32)
     for start in range(0, count, rows):
@@ -46,6 +42,15 @@ def token_nats(
         filled = np.pad(part, ((0, rows - len(part)), (0, 0)), "edge")
         nats[:, start : start + rows] = _nats(config, params, filled, chunk)[:, : len(part)]
     return nats
+
+
+def check_ids(config: LmConfig, tokens: Integer[np.ndarray, "B L"]) -> None:
+    """`UserError` for ids beyond the vocabulary of language models."""
+    if len(tokens) and not 0 <= tokens.min() <= tokens.max() < config.vocab_size:
+        raise UserError(
+            f"token ids must lie in [0, {config.vocab_size}): cut the text with the tokenizer "
+            "that the language models were trained with"
+        )
 
 
 def stacked(params: Iterable[Any]) -> Any:

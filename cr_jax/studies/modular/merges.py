@@ -32,7 +32,10 @@ class Merged:
         self, windows: Windows, d: DomainNats, prefix: int, temper: float
     ) -> Float[np.ndarray, "N L"]:
         """nats of each token by the window's merged model; the prefix chose it."""
-        shares = merging.posterior(prefix_nats(d.experts, d.mask, prefix), temper)
+        cost = prefix_nats(d.experts, d.mask, prefix)
+        if np.isinf(temper):  # the nearest expert alone, who has been scored
+            return d.experts[np.asarray(cost).argmin(0), np.arange(len(d.mask))]
+        shares = merging.posterior(cost, temper)
         return merging.merged_nats(
             self.config, self.params, np.asarray(shares), windows.tokens, rows=self.rows
         )
