@@ -184,7 +184,7 @@ def _result(found, cells, command: str) -> dict:
 def _write(path: str, new: Mapping[str, Any]) -> None:
     """Into the JSON that is there: its other keys stay."""
     if path:
-        old = json.loads(Path(path).read_text()) if Path(path).exists() else {}
+        old = results.written(path)
         results.write(path, json.dumps({**old, **new}, indent=1) + "\n")
 
 

@@ -7,15 +7,11 @@ of test text in windows of `CONTEXT` tokens against the state after as many; all
 as many tokens of training.
 """
 
-import argparse
-import io
-import json
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from cr_jax.errors import UserError, complain
-from cr_jax.host.files import write_whole
+from benchmarks import picture
 
 CONTEXT = "1024"  # tokens, of the perplexities
 MB = 1e6
@@ -30,28 +26,13 @@ NAMES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draws the picture; the exit status."""
-    p = argparse.ArgumentParser(description="speed, state and perplexity of long contexts")
-    p.add_argument("record", help="long_context.json")
-    try:
-        draw(Path(p.parse_args(arguments).record))
-    except UserError as error:
-        complain("error", error)
-        return 2
-    return 0
+    says, by = "speed, state and perplexity of long contexts", "benchmarks.speed.long_context"
+    return picture.drawn(says, "long_context.json", "speed", by, draw, arguments)
 
 
-def draw(record: Path) -> Path:
-    """RECORD.png; needs matplotlib.  `UserError` where the record has no speeds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    try:
-        found = json.loads(record.read_text())
-        speed = found["speed"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{record} holds no speeds: benchmarks.speed.long_context") from error
+def draw(plt: Any, found: Mapping[str, Any]) -> Any:
+    """The figure, by matplotlib's pyplot."""
+    speed = found["speed"]
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     colours = {arm: f"C{i}" for i, arm in enumerate(NAMES)}
     for arm, name in NAMES.items():
@@ -72,10 +53,7 @@ def draw(record: Path) -> Path:
             right.annotate(NAMES[timed], at, (0, 7), **beside)
     right.set(xlabel=f"MB of state after {int(CONTEXT):,} tokens", ylabel="perplexity")
     right.margins(0.25)
-    data, out = io.BytesIO(), record.with_suffix(".png")
-    figure.savefig(data, format="png", dpi=140, metadata={"Software": None})
-    plt.close(figure)
-    return write_whole(out, data.getvalue())
+    return figure
 
 
 if __name__ == "__main__":

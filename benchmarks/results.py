@@ -96,6 +96,22 @@ def write(path: str, text: str) -> None:
         os.replace(beside, target)
 
 
+def written(path: str) -> dict:
+    """What the file of results holds already; {} where it is not there.  `UserError` for no JSON
+    object."""
+    try:
+        old = json.loads(pathlib.Path(path).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON: {error}") from None
+    if not isinstance(old, dict):
+        raise UserError(f"{path} is no JSON object: write to another file")
+    return old
+
+
 @contextlib.contextmanager
 def writing(path: str | pathlib.Path) -> Iterator[None]:
     """A disk that refuses while `path` is written: `OSError` becomes `UserError`."""

@@ -4,20 +4,16 @@ residual around a switch by fixed windows and by spans.
     python -m benchmarks.segment_curves results/segments.json     writes segments.png beside it
 """
 
-import argparse
-import io
 import itertools
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks import picture
 from cr_jax.bank import ExpertBank, selected
 from cr_jax.data.windows import Windows, windows_of
-from cr_jax.errors import UserError, complain
-from cr_jax.host.files import write_whole
 from cr_jax.report.segments import smoothed
 from cr_jax.router import score_tokens
 from cr_jax.routing.segment import token_costs
@@ -92,28 +88,13 @@ def _costs(bank, ids, options, sizes):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draws the picture; the exit status."""
-    p = argparse.ArgumentParser(description="F1 by length, residual around a switch")
-    p.add_argument("record", help="segments.json")
-    a = p.parse_args(arguments)
-    try:
-        draw(Path(a.record))
-    except UserError as error:
-        complain("error", error)
-        return 2
-    return 0
+    says = "F1 by length, residual around a switch"
+    return picture.drawn(says, "segments.json", "curves", "benchmarks.segments", draw, arguments)
 
 
-def draw(record: Path) -> Path:
-    """RECORD.png; needs matplotlib.  `UserError` where the record has no curves."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    try:
-        found = json.loads(record.read_text())["curves"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{record} holds no curves: write it by benchmarks.segments") from error
+def draw(plt: Any, record: Mapping[str, Any]) -> Any:
+    """The figure, by matplotlib's pyplot."""
+    found = record["curves"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for name, values in found["f1"].items():
         if name != "tokens":
@@ -130,10 +111,7 @@ def draw(record: Path) -> Path:
     right.set(xlabel="tokens after the switch", ylabel="nats/token", ylim=(0, None))
     for axis in (left, right):
         axis.legend(fontsize=8)
-    data, out = io.BytesIO(), record.with_suffix(".png")
-    figure.savefig(data, format="png", dpi=140, metadata={"Software": None})
-    plt.close(figure)
-    return write_whole(out, data.getvalue())
+    return figure
 
 
 def _smooth(values) -> np.ndarray:

@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(args, command: str) -> dict[str, Any]:
     """{"speed": ...}, written into --out."""
+    old = results.written(args.out) if args.out else {}
     place = args.bank or pretrained.folder()
     bank = ExpertBank.load(place)
     ids = memory_tasks.stream(bank, args.text, args.tokens)
@@ -67,8 +68,6 @@ def run(args, command: str) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
     }
     if args.out:
-        file = Path(args.out)
-        old = json.loads(file.read_text()) if file.exists() else {}
         results.write(args.out, json.dumps({**old, "speed": found}, indent=1) + "\n")
     return {"speed": found}
 

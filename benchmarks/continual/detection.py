@@ -14,13 +14,12 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.bank.documents import add_arguments, documents_of, experiment, judgements
-from benchmarks.results import answered, commit, write
+from benchmarks.results import answered, commit, write, written
 from cr_jax.bank import ExpertBank
 from cr_jax.continual.evidence import RUN_LENGTH, SequentialTest, calibrated
 from cr_jax.data import Windows
@@ -87,21 +86,6 @@ def check(a: argparse.Namespace, experts: Sequence[str], domains: Sequence[str])
         if value < 1:
             raise UserError(f"{flag} must be at least 1, not {value}")
     SequentialTest(a.run_length)
-
-
-def written(path: str) -> dict:
-    """What --out holds already; {} where it is not there.  `UserError` for no JSON object."""
-    try:
-        old = json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON: {error}") from None
-    if not isinstance(old, dict):
-        raise UserError(f"{path} is no JSON object: write to another file")
-    return old
 
 
 def judge(bank: ExpertBank, documents: Windows) -> list[Judged]:

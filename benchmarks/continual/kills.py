@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 import cr_jax
-from benchmarks.results import answered, commit, versions, write
+from benchmarks.results import answered, commit, versions, write, written
 from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.bank.files import BankFolder
 from cr_jax.data import sources
@@ -91,7 +91,7 @@ def run(a: argparse.Namespace, command: str) -> None:
             shutil.rmtree(own.parent)
             print({**figures, "same_end": same}, flush=True)
         identical = removed(whole, mounted, texts)
-        old = json.loads(Path(a.out).read_text()) if Path(a.out).exists() else {}
+        old = written(a.out)
         old["kills"] = {
             **figures,
             "same_end": same,

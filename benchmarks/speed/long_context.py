@@ -28,7 +28,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -200,7 +199,7 @@ def _params(config: LmConfig):
 
 def _write(path: str, whole: Mapping[str, Any], command: str) -> None:
     if path:
-        old = json.loads(Path(path).read_text()) if Path(path).exists() else {}
+        old = results.written(path)
         about = {
             "command": command,
             "commit": results.commit(),

@@ -1,6 +1,7 @@
 """Linear n-grams price tokens so that the decoder cuts two alphabets apart."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_fixed_windows_cost_more_around_a_switch_than_spans_do(bank, own, monkey
 
     pytest.importorskip("matplotlib")
     file = tmp_path / "segments.json"
-    file.write_text(segment_curves.json.dumps({"curves": found}))
+    file.write_text(json.dumps({"curves": found}))
     assert segment_curves.main([str(file)]) == 0
     assert (tmp_path / "segments.png").read_bytes()[:4] == b"\x89PNG"
 
