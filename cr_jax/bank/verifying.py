@@ -94,5 +94,8 @@ def _walk(folder: Inside, above: str) -> Iterator[tuple[str, bool]]:
                     yield from _walk(inner, f"{path}/")
             except NotInside:
                 yield path, False
+            except UserError:
+                if folder.has(name):  # else a writer has deleted it since it was listed
+                    raise
         else:
             yield path, folder.is_file(name)

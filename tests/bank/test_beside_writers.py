@@ -110,6 +110,27 @@ def test_what_is_damaged_is_told_once_and_for_all(bank, monkeypatch):
     refuses(lambda: ExpertBank.load(bank), "e1 is missing")
 
 
+@pytest.mark.parametrize("deleted", [True, False])
+def test_a_folder_that_is_deleted_while_it_is_looked_for_is_no_problem(bank, monkeypatch, deleted):
+    """Negative control: one that stays and belongs to nobody is told."""
+    stray = bank / "experts" / "gone"
+    stray.mkdir()
+    (stray / "file").write_text("x")
+    real, seen = Inside.is_folder, []
+
+    def is_folder(inside, name):
+        found = real(inside, name)
+        if name == "gone":
+            seen.append(found)
+            if deleted and found:
+                shutil.rmtree(stray)
+        return found
+
+    monkeypatch.setattr(Inside, "is_folder", is_folder)
+    found = BankFolder(bank).verify()
+    assert seen[0] and (found == [] if deleted else "belongs to no expert" in found[0])
+
+
 def test_a_draft_that_is_being_written_is_no_stranger(bank, monkeypatch):
     draft, go = threading.Event(), threading.Event()
     real = Inside.write
