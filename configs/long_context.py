@@ -18,9 +18,9 @@ Command, one arm by the ordinary recipe: python main.py --config=configs/long_co
   small          tconst of 0.2 M parameters on two sample texts, minutes on two CPU cores
 40.9 M parameters each (grouped: 37.8 M), one recipe for all: Muon, 32,768 tokens a step.
 Hardware: one GPU.
-status: measured 2026-12-01 in part (docs/results/2026-11-30-long-context.md): missed, 8 % above
-  plain at 1,024 tokens after 29 M tokens of training; 2,048 tokens of tlin and tconst and the other
-  arms not run
+status: measured 2026-12-01 in part (docs/results/2026-11-30-long-context.md): after 29 M tokens of
+  training 8 % above plain at 1,024 tokens (missed), 2 to 3 % at 2,048 (reached), the sliding window
+  better than both; the other arms and code not run
 """
 
 from cr_jax.config import default, domain
