@@ -11,8 +11,9 @@ Command: python main.py --config=configs/modular.py:VARIANT --workdir=runs/modul
   tries      its language models and the dense one alone, beside compressors of 100 steps
   small      three of the sample texts, minutes on two CPU cores
 Hardware: one GPU.
-status: measured 2026-11-30 (docs/results/2026-11-30-modular.md) with the arms dense and
-  dense_large: 14.7 % below dense; random_split and partitions not run with this recipe
+status: measured 2026-12-01 (docs/results/2026-11-30-modular.md) with the bottleneck query and the
+  arms dense and dense_large: 15.2 % below dense; random_split and partitions not run with this
+  recipe
 """
 
 import importlib.util
