@@ -5,6 +5,8 @@ Command: python main.py --config=configs/pretrained.py:VARIANT --workdir=runs/pr
     --config.data.root=DATA
   compressors  (default) ten compressors, 20 minutes on 2 CPU cores beside other work
   lms          their language models, 1.4 M parameters each, for `cr-jax bank add-lms`; one GPU
+  technical    eight compressors of the same size, three of code and five of everyday and technical
+               prose: for documents that mix both (docs/results/2026-11-30-segments.md)
 status: measured 2026-11-22 (results/pretrained.json): TRA at home 99.5% to 99.98%, routing
   of 64 tokens 98.3% (97.9% with a bigram weight of 0)
 """
@@ -26,6 +28,16 @@ DOMAINS = {
     "word_problems": "math",
 }
 
+TECHNICAL = {
+    "python": "code_python",
+    "javascript": "code_js",
+    "c": "code_c",
+    "tech_docs": "tech_docs",
+    "wiki": "wiki",
+    "scientific": "scientific",
+    "social": "social",
+    "news": "news",
+}
 
 TOKENIZER = pretrained.folder() / "tokenizer"
 
@@ -98,4 +110,19 @@ def _lms(config):
     config.studies = ()
 
 
-VARIANTS = {"compressors": lambda config: None, "lms": _lms}
+def _technical(config):
+    config.name = "technical"
+    config.data.domains = {
+        name: domain(
+            *(f"jsonl:{{root}}/{folder}/{split}.jsonl.zst" for split in ("train*", "valid", "test"))
+        )
+        for name, folder in TECHNICAL.items()
+    }
+    config.data.unseen = {}
+    config.data.count_overlap = False
+    config.model.bottleneck = "query"
+    config.eval.windows = 128
+    config.studies = ("fingerprint", "routing")
+
+
+VARIANTS = {"compressors": lambda config: None, "lms": _lms, "technical": _technical}
