@@ -20,6 +20,7 @@ TEST = [
     "hypothesis",
     "tiktoken",
     "markdown-it-py",
+    "ruptures",
     "tokenizers>=0.20",
     "pyarrow>=17",
 ]

@@ -18,6 +18,7 @@ from benchmarks.tables import (  # noqa: F401
     readme,
     routing,
     systems,
+    unknown,
 )
 from benchmarks.tables.fill import fill
 from benchmarks.tables.registry import ROOT, TABLES

@@ -225,6 +225,7 @@ def copier() -> str:
 
 
 RUNS = "record/2026-11-30_h200_"
+SAMPLED_M4 = "2026-12-01_h200_sampled_m4_190m_seed0"
 SAMPLED = (  # the record's runs, by their seeds
     "2026-11-30_h200_sampled_66m_seed0",
     *(f"2026-12-01_h200_sampled_66m_seed{seed}" for seed in (1, 2)),
@@ -243,6 +244,7 @@ def latent_queries() -> str:
             for seed, name in enumerate(SAMPLED)
         },
         "4 latents (128x), 150 M": f"{RUNS}query_m4_150m_seed0.json",
+        "4 latents (128x), 190 M, softmax over 16,384 ids": f"record/{SAMPLED_M4}.json",
         "`fourier_query`, 8 latents (64x), 50 M": f"{RUNS}fourier_50m_seed0.json",
     }
     fold = record("h100_kernels_seed0")

@@ -34,6 +34,7 @@ CUTS = {
     "bigrams": "bigram models, same decoder",
     "linear token n-grams": "linear token n-grams, same decoder",
     "linear character n-grams, per line": "linear character n-grams of lines, same decoder",
+    "change points (ruptures)": "change points of the experts' nats (ruptures)",
     "fixed windows": "fixed windows of 64 tokens",
     "fixed windows, hysteresis": "fixed windows of 64 tokens, hysteresis",
     "known switches": "experts, switches given",

@@ -1,0 +1,87 @@
+"""Tables of a bank of twenty with latent queries: routing, and what tells unknown text."""
+
+from benchmarks.tables.registry import decimal, markdown, percent, read, table
+
+WITNESSES = {
+    "sum_vector": "**mean of residual, vector and share** (chosen on valid)",
+    "sum": "mean of residual, clipped pairs and share",
+    "largest": "largest of residual, clipped pairs and share",
+    "sum_novel": "mean of residual, vector, share and new trigrams",
+    "vector": "vector: residual and all clipped pairs, one-sided Gaussian",
+    "residual_nats": "residual, nats above own median",
+    "residual": "residual, in units of own spread",
+    "pair_clipped": "pair, differences held within 2 nats",
+    "fisher": "Fisher's sum of their p-values",
+    "least_p": "least of their p-values",
+    "novel": "new trigrams",
+    "pair_share": "share of tokens lost by more than 1 nat",
+    "pair_regret": "pair regret, not clipped",
+    "repetition": "repetition",
+}
+
+
+@table("query-bank-routing")
+def routing() -> str:
+    """Windows of 512 tokens that go home, by code length and by rebuilding."""
+    query, fold = read("routing_query.json")["routing"], read("routing_half.json")["typicality"]
+    plain = read("routing.json")
+    return markdown(
+        ["twenty compressors", "code length", "rebuilding: residual", "rebuilding: TRA"],
+        [
+            [
+                f"latent queries, {query['windows']:,} windows",
+                percent(query["accuracy"], 2),
+                percent(query["accuracy_rebuild"], 2),
+                percent(query["accuracy_tra"], 2),
+            ],
+            ["`fold`, as many steps", percent(fold["test"], 2), None, None],
+            [
+                "`fold`, twice as many steps",
+                percent(plain["accuracy"]["512"], 2),
+                None,
+                percent(plain["accuracy_tra"]["512"], 2),
+            ],
+        ],
+    )
+
+
+@table("query-bank-witnesses")
+def witnesses() -> str:
+    """What each witness says of the twenty domains that are left out in turn."""
+    found = read("unknown.json")["witnesses"]
+    return markdown(
+        [
+            "witness",
+            "AUROC",
+            "FPR at 95 % TPR",
+            "refused at 1 % wanted",
+            "false alarms",
+            "easy inputs let in",
+        ],
+        [
+            [
+                name,
+                decimal(found[key]["auroc"]),
+                percent(found[key]["fpr95"]),
+                percent(found[key]["reject_at_1pct"]),
+                percent(found[key]["false_alarm_at_1pct"]),
+                percent(found[key]["attack_accept"]),
+            ]
+            for key, name in WITNESSES.items()
+        ],
+    )
+
+
+@table("query-bank-lengths")
+def lengths() -> str:
+    """The chosen witness on the first tokens of a window alone."""
+    found = read("unknown.json")
+    best = found["witnesses"][found["default"]]
+    rows = {**{int(n): row for n, row in best["by_length"].items()}, 512: best}
+    return markdown(
+        ["first tokens", "AUROC", "FPR at 95 % TPR", "refused at 1 % wanted"],
+        [
+            [n, decimal(r["auroc"]), percent(r["fpr95"]), percent(r["reject_at_1pct"])]
+            for n, r in sorted(rows.items())
+        ],
+    )
