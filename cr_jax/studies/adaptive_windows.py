@@ -3,7 +3,7 @@
     one expert       windows of L tokens, all by the expert with the lowest residual on the text
     fixed L, L/2 ..  windows of one size, each by the expert with the lowest residual on it
     spans            windows of at most L that begin anew at each switch, by their span's expert
-    halved           spans; a window that does not come back exactly is halved, down to L/8
+    halved           spans; a window is halved, down to L/8, where its halves bring more tokens back
 
 A window costs M latents whatever its length, so smaller windows buy accuracy with latents: every
 way has its price beside its accuracy.  Encoder and decoder of an expert are both at hand, so
@@ -135,24 +135,36 @@ class _Reader:
         best = int(self._scored(of)["residual"].sum(1).argmin())
         return dataclasses.replace(of, expert=np.full(len(of.expert), best))
 
-    def add(self, sums: _Sums, of: Pieces) -> Bool[np.ndarray, " N"]:
-        """-> which windows came back exactly."""
+    def add(self, sums: _Sums, of: Pieces) -> None:
+        self._count(sums, self._own(of))
+
+    def add_halved(self, sums: _Sums, of: Pieces, smallest: int) -> None:
+        self._count(sums, self._best(of, smallest))
+
+    def _best(self, of: Pieces, smallest: int) -> dict[str, np.ndarray]:
+        """Sums of each window, or of its two halves where these bring more tokens back: a short
+        window is no gain for an expert that was trained on long ones."""
+        best = self._own(of)
+        split = (best["exact"] < of.lengths) & (of.lengths > smallest)
+        if not split.any():
+            return best
+        parts = self._best(halves(of.take(split)), smallest)
+        both = {k: np.sum(np.split(v, 2), axis=0) for k, v in parts.items()}
+        gains = both["exact"] > best["exact"][split]
+        for k, v in best.items():
+            v[split] = np.where(gains, both[k], v[split])
+        return best
+
+    def _own(self, of: Pieces) -> dict[str, np.ndarray]:
+        """Sums of each window by its own expert, or by its cheapest where it has none; 1 window."""
         scored = self._scored(of)
         expert = np.where(of.expert < 0, scored["residual"].argmin(0), of.expert)
         own = {k: np.take_along_axis(v, expert[None], 0)[0] for k, v in scored.items()}
-        return self._count(sums, of, own, np.ones(len(expert), bool))
+        return {**own, "windows": np.ones(len(expert))}
 
-    def add_halved(self, sums: _Sums, of: Pieces, smallest: int) -> None:
-        while len(of.starts):
-            scored = self._scored(of)
-            own = {k: np.take_along_axis(v, of.expert[None], 0)[0] for k, v in scored.items()}
-            split = (own["exact"] < of.lengths) & (of.lengths > smallest)
-            self._count(sums, of, own, ~split)
-            of = halves(of.take(split))
-
-    def _count(self, sums, of, own, kept):
-        sums.exact += int(own["exact"][kept].sum())
-        sums.nats += own["nats"][kept].sum()
-        sums.residual += own["residual"][kept].sum()
-        sums.windows += int(kept.sum())
-        return own["exact"] == of.lengths
+    @staticmethod
+    def _count(sums: _Sums, own: Mapping[str, np.ndarray]) -> None:
+        sums.exact += int(own["exact"].sum())
+        sums.nats += own["nats"].sum()
+        sums.residual += own["residual"].sum()
+        sums.windows += int(own["windows"].sum())

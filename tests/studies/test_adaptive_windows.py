@@ -57,3 +57,21 @@ def test_halving_never_rebuilds_less_and_costs_latents(found):
     assert ways["one expert"]["latents_per_token"] == pytest.approx(each)
     # Spans of 24 tokens take two windows each, as 32 tokens would.
     assert ways["spans"]["latents_per_token"] == pytest.approx(each * 32 / 24)
+
+
+def test_a_window_stays_whole_where_its_halves_bring_fewer_tokens_back(monkeypatch):
+    """An expert that rebuilds 3 of 4 tokens of a window of 16, none of a shorter one, and all of
+    one of 2."""
+
+    def scored(self, of):
+        n = of.lengths
+        exact = np.where(n == 16, 12, np.where(n == 2, 2, 0)).astype(float)[None]
+        return {"exact": exact, "nats": exact, "residual": exact}
+
+    monkeypatch.setattr(adaptive_windows._Reader, "_scored", scored)
+    read = adaptive_windows._Reader(None, np.zeros(32), SIZES)
+    whole = Pieces(np.array([0, 16]), np.array([16, 16]), np.array([0, 0]))
+    for smallest, exact, windows in ((8, 24, 2), (4, 24, 2), (2, 32, 16)):
+        sums = adaptive_windows._Sums()
+        read.add_halved(sums, whole, smallest)
+        assert (sums.exact, sums.windows) == (exact, windows)
