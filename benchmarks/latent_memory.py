@@ -124,7 +124,9 @@ def _recall(setting: tasks.Setting, options, text, each: int, seed: int):
     kept = _memories(setting, options, ids)
     place = tasks.speaker(setting, kept["latents_bfloat16"])
     asked = tasks.questions(needles, ids, options.query)
-    indexes = memory_indexes.index_recall(setting, kept["latents_bfloat16"], needles, asked)
+    indexes = memory_indexes.index_recall(
+        setting, kept["latents_bfloat16"], kept["ids"], needles, asked
+    )
     arms, rebuilt = {}, {}
     shown = tasks.Shown(setting, place, needles, ids)
     arms["nothing"] = shown.spoken(None, recent=0)
@@ -153,7 +155,7 @@ def _recall(setting: tasks.Setting, options, text, each: int, seed: int):
         "arms": summed,
         "recall": by(lambda x: x.depth),
         "recall_by_kind": by(lambda x: x.kind),
-        "index_recall_at_4": indexes["rare tokens and pairs"],
+        "index_recall_at_4": indexes["surprising pairs"],
         "indexes": indexes,
         "needles": len(needles),
         "rebuilt": rebuilt,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.memory_keys import rare_tokens
 from benchmarks.memory_tasks import Needle, Setting
 from cr_jax.modular import memory_index
 from cr_jax.modular.memory import Memory
@@ -14,20 +15,26 @@ from cr_jax.routing.latents import encode
 
 
 def index_recall(
-    setting: Setting, kept: Memory, needles: Sequence[Needle], asked: Sequence[np.ndarray]
+    setting: Setting,
+    kept: Memory,
+    stored: Memory,
+    needles: Sequence[Needle],
+    asked: Sequence[np.ndarray],
 ) -> dict[str, float]:
-    """Share of questions with a window of their line among the four best, index by index."""
-    reader = Reader(setting.bank, kept, setting.sizes)
+    """Share of questions with a window of their line among the four best, index by index.
+
+    kept: the text's latents; stored: its ids.
+    """
+    readers = {
+        "surprising pairs": Reader(setting.bank, kept, setting.sizes),
+        "pairs of rare tokens": _ByTokens(setting.bank, stored, setting.sizes),
+        "surprising pairs, not weighted by the memory": _Flat(setting.bank, kept, setting.sizes),
+    }
     window = kept.model.window
     first, last = (np.array([[at(x) // window] for x in needles]) for at in (_begin, _end))
     share = lambda best: float(((first <= best) & (best <= last)).any(1).mean())
-    found = {"rare tokens and pairs": share(reader.best(asked))}
-    for name, lost in (("rare tokens", slice(1, None, 2)), ("rare pairs", slice(0, None, 2))):
-        found[name] = share(_Half(setting.bank, kept, setting.sizes, lost).best(asked))
-    flat = _Flat(setting.bank, kept, setting.sizes)
-    found["rare tokens and pairs, not weighted by the memory"] = share(flat.best(asked))
-    found["pooled latents"] = share(_pooled(setting, kept, asked))
-    return found
+    found = {name: share(reader.best(asked)) for name, reader in readers.items()}
+    return found | {"pooled latents": share(_pooled(setting, kept, asked))}
 
 
 def _begin(x: Needle) -> int:
@@ -44,14 +51,17 @@ class _Flat(Reader):
     weighted = False
 
 
-class _Half(Reader):
-    """An index of tokens alone, or of pairs alone: keys of the other half are emptied."""
+class _ByTokens(Reader):
+    """Keys and queries by how rare both tokens of a pair are alone."""
 
-    def __init__(self, bank, kept: Memory, sizes, lost: slice):
-        keys, half = kept.keys.copy(), kept.options.features // 2
-        keys[:, half:] = memory_index.EMPTY if lost.start else keys[:, half:]
-        keys[:, :half] = keys[:, :half] if lost.start else memory_index.EMPTY
-        super().__init__(bank, dataclasses.replace(kept, keys=keys), sizes)
+    def __init__(self, bank, stored: Memory, sizes):
+        mask = np.arange(stored.model.window) < stored.length[:, None].astype(int)
+        found = memory_index.features(stored.ids, mask, rare_tokens(bank, stored.ids))
+        keys = memory_index.keys_of(found, stored.keys.shape[1])
+        super().__init__(bank, dataclasses.replace(stored, keys=keys), sizes)
+
+    def _nats(self, tokens):
+        return rare_tokens(self.bank, tokens)
 
 
 def _pooled(setting: Setting, kept: Memory, asked) -> np.ndarray:

@@ -156,7 +156,7 @@ def write_windows(
     sizes: BatchSizes | None = None,
 ) -> Memory:
     """`write` of a text that comes as blocks of windows."""
-    sizes, rare = sizes or BatchSizes.for_device(), memory_index.rarity(bank)
+    sizes = sizes or BatchSizes.for_device()
     parts, count = [], 0
     for block in windows:
         count += len(block)
@@ -165,28 +165,29 @@ def write_windows(
                 f"the context is longer than the memory's limit of {options.limit:,} windows "
                 f"({options.limit * bank.model.window:,} tokens): give less of it, or raise limit"
             )
-        parts.append(_part(bank, block, rare, options, sizes))
+        parts.append(_part(bank, block, options, sizes))
     if not parts:
         none = np.zeros((0, bank.model.window), np.int32)
         nothing = Windows(none, none > 0, np.zeros(0, np.int64))
-        parts = [_part(bank, nothing, rare, options, sizes)]
+        parts = [_part(bank, nothing, options, sizes)]
     return _joined(bank, options, parts)
 
 
-def _part(bank, block: Windows, rare, options: MemoryOptions, sizes) -> dict[str, Any]:
+def _part(bank, block: Windows, options: MemoryOptions, sizes) -> dict[str, Any]:
     """What is kept of a block's windows."""
-    found = memory_index.features(block.tokens, block.mask, rare)
+    nats = memory_index.surprise(bank, block.tokens)
+    found = memory_index.features(block.tokens, block.mask, nats)
     part = {
         "length": block.mask.sum(-1).astype(narrow(bank.model.window)),
-        "keys": memory_index.keys_of(found, options.features),
+        "keys": memory_index.keys_of(found, options.features_of(bank.model.window)),
     }
     if options.kind != IDS:
-        return part | _compressed(bank, block, rare, options, sizes)
+        return part | _compressed(bank, block, nats, options, sizes)
     ids = block.tokens.astype(narrow(bank.model.vocab_size - 1))
     return part | {"ids": ids, "expert": np.full(len(block), -1, np.int16)}
 
 
-def _compressed(bank, block: Windows, rare, options: MemoryOptions, sizes) -> dict[str, Any]:
+def _compressed(bank, block: Windows, nats, options: MemoryOptions, sizes) -> dict[str, Any]:
     """Latents and corrections of a block's windows, each by its own expert."""
     expert = chosen(bank, block, sizes)
     shapes = memory_codes.shapes(options.dtype, bank.model.latents, bank.model.d_latent)
@@ -202,9 +203,9 @@ def _compressed(bank, block: Windows, rare, options: MemoryOptions, sizes) -> di
         if fix:
             doubt[at] = np.where(back != block.tokens[at], 2, sure < SURE)
     wrong = (doubt > 0) & block.mask
-    for row, unsure, ids in zip(wrong, doubt, block.tokens, strict=True):
-        if row.sum() > options.corrections:  # what is rare is what a text is asked for
-            order = np.lexsort((-rare[ids], -unsure * row))
+    for row, unsure, surprise in zip(wrong, doubt, nats, strict=True):
+        if row.sum() > options.corrections:  # what surprises is what a text is asked for
+            order = np.lexsort((-surprise, -unsure * row))
             row[order[options.corrections :]] = False
     window, at = np.nonzero(wrong)
     return part | {

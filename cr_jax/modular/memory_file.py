@@ -31,7 +31,7 @@ from cr_jax.modular.memory import Fixes, Memory, narrow
 from cr_jax.modular.memory_codes import Codes
 from cr_jax.modular.options import LATENTS, MemoryOptions
 
-FORMAT = 1  # of latents, keys and hashes: raise it when any of them changes
+FORMAT = 2  # of latents, keys and hashes: raise it when any of them changes
 INDEX = "memory.json"
 _WRITTEN = ("kind", "dtype", "features", "corrections", "limit")  # the rest says how it is read
 _MOST = 1 << 40  # bytes: no memory is larger
@@ -174,7 +174,7 @@ def _memory(
     wanted = {
         "expert": ((count,), np.int16),
         "length": ((count,), place),
-        "keys": ((count, options.features), np.uint16),
+        "keys": ((count, options.features_of(model.window)), np.uint16),
     }
     if options.kind == LATENTS:
         fixes = len(arrays.get("fix_at", ()))

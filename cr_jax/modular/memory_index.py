@@ -1,9 +1,9 @@
-"""Which past windows speak of the same things: an index of each window's rarest tokens and pairs.
+"""Which past windows speak of the same things: an index of each window's most surprising pairs.
 
-A window's key is hashes of 16 bits: of its rarest tokens and of its rarest pairs of neighbours, by
-the bank's bigram models.  A query is scored against all keys by the sum of what it shares with
-each, weighted by rarity in general and among the windows before.  Keys do not depend on which
-expert wrote a window, so windows of all experts compare; what else was tried is in docs/memory.md.
+A window's key is hashes of 16 bits of its pairs of neighbouring tokens that no bigram model of the
+bank expects.  A query is scored against all keys by the sum of what it shares with each, weighted
+by surprise and by rarity among the windows before.  Keys do not depend on which expert wrote a
+window, so windows of all experts compare; what else was tried is in docs/memory.md.
 Not in the paper.  Letters: B windows or queries, L tokens, F hashes of a key, W windows kept.
 """
 
@@ -17,56 +17,50 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Integer, UInt16
 
 from cr_jax.bank import ExpertBank
+from cr_jax.scoring.bigram import bigram_nats
 
 HASHES = 1 << 16
 EMPTY = 0  # a slot of a key that holds nothing
-_TOKEN, _PAIR = 0x51ED270B, 0x2545F491  # the same ids alone and as a pair have other hashes
 
 
 class Features(NamedTuple):
-    """Hashes of tokens and pairs, `EMPTY` at padding, and how rare each is, nats; weight 0 there.
+    """Hash of the pair that ends at each token, `EMPTY` at padding and at a first token, and the
+    nats by which it surprises; 0 there."""
 
-    The first L are of tokens; L + i is of the pair that ends at token i, `EMPTY` for i = 0.
-    """
-
-    hashes: UInt16[np.ndarray, "B N"]
-    weights: Float32[np.ndarray, "B N"]
+    hashes: UInt16[np.ndarray, "B L"]
+    weights: Float32[np.ndarray, "B L"]
 
 
-def rarity(bank: ExpertBank) -> Float[np.ndarray, " V"]:
-    """-log of each id's mean probability by the bank's bigram models, nats; all alike where there
-    are none."""
-    alone = [m.alone.astype(np.float64) for m in bank.bigrams.values()]
-    if not alone:
-        return np.full(bank.model.vocab_size, math.log(bank.model.vocab_size), np.float32)
-    return -np.log(np.mean([np.exp(-x) for x in alone], 0) + 1e-30).astype(np.float32)
+def surprise(bank: ExpertBank, tokens: Integer[np.ndarray, "B L"]) -> Float32[np.ndarray, "B L"]:
+    """Nats of each token after the one before it by the bigram model that expects it most; all
+    alike, log V, in a bank without bigram models."""
+    if not bank.bigrams or not tokens.size:
+        return np.full(tokens.shape, math.log(bank.model.vocab_size), np.float32)
+    rows, width = tokens.shape
+    # Few shapes: each is a program of its own.
+    filled = np.pad(tokens, ((0, 0), (0, (1 << (width - 1).bit_length()) - width)))
+    nats = bigram_nats(bank.bigram_table, filled, min(512, 1 << (rows - 1).bit_length()))
+    return nats[:, :, :width].min(0)
+
+
+def hashes_of(
+    tokens: Integer[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"]
+) -> UInt16[np.ndarray, "B L"]:
+    """Of the pair that ends at each token."""
+    ids = tokens.astype(np.uint32)
+    before = np.pad(ids[:, :-1], ((0, 0), (1, 0)))
+    there = mask & np.pad(mask[:, :-1], ((0, 0), (1, 0)))
+    return np.where(there, _hash(before, ids), EMPTY).astype(np.uint16)
 
 
 def features(
-    tokens: Integer[np.ndarray, "B L"], mask: Bool[np.ndarray, "B L"], rare: Float[np.ndarray, " V"]
+    tokens: Integer[np.ndarray, "B L"],
+    mask: Bool[np.ndarray, "B L"],
+    nats: Float[np.ndarray, "B L"],
 ) -> Features:
-    """Of every token and of every pair of neighbours."""
-    ids = tokens.astype(np.uint32)
-    before = np.pad(ids[:, :-1], ((0, 0), (1, 0)))
-    pairs = mask & np.pad(mask[:, :-1], ((0, 0), (1, 0)))
-    there = np.concatenate([mask, pairs], 1)
-    hashes = np.concatenate([_hash(ids, ids, _TOKEN), _hash(before, ids, _PAIR)], 1)
-    own = rare[tokens]
-    weights = np.concatenate([own, own + rare[before.astype(np.int32)]], 1)
-    return Features(
-        np.where(there, hashes, EMPTY).astype(np.uint16),
-        np.where(there, weights, 0).astype(np.float32),
-    )
-
-
-def keys_of(found: Features, count: int) -> UInt16[np.ndarray, "B F"]:
-    """The rarest distinct tokens and the rarest distinct pairs, half of `count` each."""
-    half = found.hashes.shape[1] // 2
-    parts = [
-        _rarest(found.hashes[:, :half], found.weights[:, :half], count // 2),
-        _rarest(found.hashes[:, half:], found.weights[:, half:], count - count // 2),
-    ]
-    return np.concatenate(parts, 1)
+    """Of every pair of neighbours; nats: `surprise` of each token."""
+    hashes = hashes_of(tokens, mask)
+    return Features(hashes, np.where(hashes != EMPTY, nats, 0).astype(np.float32))
 
 
 def idf(counts: Int[np.ndarray, " 65536"], windows: int) -> Float32[np.ndarray, " 65536"]:
@@ -103,7 +97,7 @@ def tables(
     before: Int[np.ndarray, " B"],
     weighted: bool = True,
 ) -> Float32[np.ndarray, "B 65536"]:
-    """What each hash weighs in each query: its rarity, times its `idf` among the windows before.
+    """What each hash weighs in each query: its nats, times its `idf` among the windows before.
 
     Windows from `before` on change nothing, so that what is read at a token does not depend on what
     comes after it.  weighted: False leaves out the idf of hashes that are there.
@@ -121,8 +115,9 @@ def tables(
     return out
 
 
-def _rarest(hashes, weights, count: int):
-    """The `count` rarest distinct hashes of each row, ties in the order of the hashes."""
+def keys_of(found: Features, count: int) -> UInt16[np.ndarray, "B F"]:
+    """Each window's `count` most surprising distinct pairs, ties in the order of the hashes."""
+    hashes, weights = found
     order = np.lexsort((hashes, -weights), axis=-1)
     hashes, weights = (np.take_along_axis(x, order, 1) for x in (hashes, weights))
     again = np.pad(hashes[:, 1:] == hashes[:, :-1], ((0, 0), (1, 0)))
@@ -132,9 +127,9 @@ def _rarest(hashes, weights, count: int):
     return np.pad(found, ((0, 0), (0, count - found.shape[1])))
 
 
-def _hash(a, b, salt: int):
+def _hash(a, b):
     """uint32 ids -> 16 bits, never `EMPTY`."""
-    x = a * np.uint32(0x9E3779B1) + b * np.uint32(0x85EBCA77) + np.uint32(salt)
+    x = a * np.uint32(0x9E3779B1) + b * np.uint32(0x85EBCA77) + np.uint32(0x2545F491)
     x = (x ^ (x >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
     x = (x ^ (x >> np.uint32(12))) >> np.uint32(16)
     return np.where(x == EMPTY, 1, x)

@@ -45,7 +45,6 @@ class Reader:
         self._sizes = sizes or BatchSizes.for_device()
         places = [bank.index(name) for name in memory.writers]
         self._experts = np.array(places, int)[memory.expert] if places else memory.expert
-        self._rare = memory_index.rarity(bank)
         self._keys = jnp.asarray(memory.keys)
 
     def best(
@@ -127,8 +126,8 @@ class Reader:
         the query goes on with.
         """
         mask = np.ones((1, len(ids)), bool)
-        shared = table[memory_index.features(ids[None], mask, self._rare).hashes[0]]
-        sums = np.cumsum([0.0, *(shared[: len(ids)] + shared[len(ids) :])])
+        shared = table[memory_index.hashes_of(ids[None], mask)[0]]
+        sums = np.cumsum([0.0, *shared])
         end = np.minimum(np.arange(len(ids)) + max(1, span // 4), len(ids))
         score = np.round(sums[end] - sums[:-1], 3)  # sums of the same terms are equal
         return max(0, len(ids) - 1 - int(np.argmax(score[::-1])) - span // 16)
@@ -146,8 +145,11 @@ class Reader:
         mask = np.zeros(ids.shape, bool)
         for i, query in enumerate(queries):
             ids[i, : len(query)], mask[i, : len(query)] = query, True
-        found = memory_index.features(ids, mask, self._rare)
+        found = memory_index.features(ids, mask, self._nats(ids))
         return memory_index.tables(found, self.memory.keys, ends, self.weighted)
+
+    def _nats(self, tokens) -> Float[np.ndarray, "B L"]:
+        return memory_index.surprise(self.bank, tokens)
 
     def _best(self, tables, ends, pages: int) -> Int[np.ndarray, "B K"]:
         most = min(pages, len(self.memory))

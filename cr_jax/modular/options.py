@@ -26,16 +26,17 @@ class MemoryOptions:
 
     kind: "latents" (each window as its expert's latents), "ids" (the same index over the tokens
     themselves), "none", or in a perplexity "recent" (as many positions, all of the last tokens).
-    dtype: of the latents.  features: hashes of a window's key.  corrections: tokens of a window, at
-    most, that its expert would rebuild wrongly and that are kept beside the latents.  limit:
-    windows at most.  pages: windows that are read for a query; span: tokens of each that a language
-    model attends to, which divide the window; 0: as many as let all pages take half its positions.
-    query: the last so many tokens are the query.  `UserError` for what cannot be.
+    dtype: of the latents.  features: hashes of a window's key; 0: by its length (`features_of`).
+    corrections: tokens of a window, at most, that its expert would rebuild wrongly and that are
+    kept beside the latents.  limit: windows at most.  pages: windows that are read for a query;
+    span: tokens of each that a language model attends to, which divide the window; 0: as many as
+    let all pages take half its positions.  query: the last so many tokens are the query.
+    `UserError` for what cannot be.
     """
 
     kind: str = NONE
     dtype: str = "bfloat16"
-    features: int = 96
+    features: int = 0
     corrections: int = 64
     limit: int = 1 << 16
     pages: int = 4
@@ -50,13 +51,18 @@ class MemoryOptions:
         if self.dtype not in Z_DTYPES:
             raise UserError(f"dtype={self.dtype!r} is unknown: use {', '.join(Z_DTYPES)}")
         at_least(1, limit=self.limit, pages=self.pages, query=self.query)
-        at_least(2, features=self.features)
-        at_least(0, corrections=self.corrections, span=self.span)
+        at_least(0, features=self.features, corrections=self.corrections, span=self.span)
 
     @property
     def pages_in(self) -> bool:
         """Whether windows are kept and read again."""
         return self.kind in (LATENTS, IDS)
+
+    def features_of(self, window: int) -> int:
+        """Hashes of the key of a window of so many tokens: three for four tokens, at most 192.
+        With as many the window of a hidden line is among the best four of 2,048 (docs/memory.md).
+        """
+        return self.features or max(1, min(192, window * 3 // 4))
 
     def span_of(self, window: int, positions: int) -> int:
         """Tokens of a page that a language model of so many positions attends to.

@@ -44,10 +44,12 @@ def test_indexes_and_pages_are_judged_by_where_the_lines_are(bank, hidden):
     windows = tasks.windows(bank, ids)
     sizes = BatchSizes(2, 16, 256)
     kept = memory.write(bank, windows, MemoryOptions(LATENTS), sizes)
+    stored = memory.write(bank, windows, MemoryOptions(IDS), sizes)
     setting = tasks.Setting(bank, None, 256, sizes)
     asked = tasks.questions(needles, ids, 64)
-    found = memory_indexes.index_recall(setting, kept, needles, asked)
-    assert found["rare tokens and pairs"] >= 0.9 > 0.5 > found["pooled latents"]
+    found = memory_indexes.index_recall(setting, kept, stored, needles, asked)
+    assert found["surprising pairs"] >= 0.9 > 0.5 > found["pooled latents"]
+    assert found["pairs of rare tokens"] > 0.5
     rebuilt = tasks.rebuilt(Reader(bank, kept, sizes), needles, ids)
     loose = tasks.rebuilt(Reader(bank, tasks.bare(kept), sizes), needles, ids)
     assert rebuilt["tokens"] == rebuilt["random"] == 1.0

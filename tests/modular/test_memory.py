@@ -13,6 +13,7 @@ from cr_jax.data.windows import windows_of
 from cr_jax.modular import memory, memory_codes, memory_experts, memory_index
 from cr_jax.modular.memory_pages import Reader
 from cr_jax.modular.options import IDS, LATENTS, Z_DTYPES, MemoryOptions
+from cr_jax.scoring.bigram import bigram_nats
 
 L = tiny_bank.TINY.window
 NEEDLE = "<<the key of Zu: 90-41-77>>"
@@ -150,24 +151,35 @@ def test_fewer_bits_keep_less_in_fewer_bytes(bank):
 def test_bytes_are_those_of_the_arrays(latents, ids):
     told = latents.to_json()
     assert told["bytes"] == sum(told["bytes_of"].values()) == latents.nbytes
-    assert told["bytes_of"]["keys"] == 96 * 2 * len(latents) and told["bytes_of"]["ids"] == 0
+    assert (
+        told["bytes_of"]["keys"] == 2 * (L * 3 // 4) * len(latents) and told["bytes_of"]["ids"] == 0
+    )
     assert ids.bytes["ids"] == 2 * L * len(ids) and ids.bytes["latents"] == 0
     assert sum(told["experts"].values()) == told["windows"] == len(latents)
     assert f"{latents.nbytes:,} bytes" in str(latents) and "bfloat16" in str(latents)
 
 
-def test_keys_are_the_rarest_distinct_tokens_and_pairs():
-    rare = np.array([1.0, 2, 3, 9, 8])
-    tokens = np.array([[0, 3, 3, 1, 2, 4]])
-    mask = np.array([[True] * 5 + [False]])
-    found = memory_index.features(tokens, mask, rare)
-    keys = memory_index.keys_of(found, 4)
-    by_hand = memory_index.features(np.array([[3, 3]]), np.ones((1, 2), bool), rare).hashes[0]
-    two = memory_index.features(np.array([[2, 2]]), np.ones((1, 2), bool), rare).hashes[0, 0]
-    assert set(keys[0, :2]) == {by_hand[0], two} and by_hand[3] in keys[0, 2:]
-    assert len(set(keys[0])) == 4 and (found.weights[0, [5, 11]] == 0).all()
-    # a key of more hashes than there are features has empty ones
-    assert (memory_index.keys_of(found, 40) == memory_index.EMPTY).sum() > 20
+def test_keys_are_the_most_surprising_distinct_pairs():
+    tokens = np.array([[0, 3, 3, 1, 3, 3, 4]])
+    mask = np.array([[True] * 6 + [False]])
+    nats = np.array([[9.0, 5, 8, 2, 3, 8, 9]])  # a pair that comes again surprises as much
+    found = memory_index.features(tokens, mask, nats)
+    of = lambda *pair: memory_index.hashes_of(np.array([pair]), np.ones((1, 2), bool))[0, 1]
+    # A first token and padding end no pair, however they surprise.
+    assert (found.hashes[0, [0, 6]] == memory_index.EMPTY).all()
+    assert (found.weights[0, [0, 6]] == 0).all()
+    assert set(memory_index.keys_of(found, 2)[0]) == {of(3, 3), of(0, 3)}
+    # A key of more hashes than there are different pairs has empty ones.
+    assert (memory_index.keys_of(found, 9)[0] == memory_index.EMPTY).sum() == 5
+
+
+def test_surprise_is_the_least_nats_of_any_bigram_model(bank):
+    tokens = tiny_bank.windows(3, 1, 97, 107).tokens[:, :7]
+    each = bigram_nats(bank.bigram_table, tokens)
+    assert len(each) > 1 and not np.allclose(each[0], each[1])
+    assert np.allclose(memory_index.surprise(bank, tokens), each.min(0))
+    bare = tiny_bank.without_bigrams(bank)
+    assert np.ptp(memory_index.surprise(bare, tokens)) == 0
 
 
 def test_an_empty_text_has_no_pages(bank):
@@ -197,7 +209,7 @@ def test_what_cannot_be_is_one_line(bank, text, latents):
         (dict(kind="z"), ("memory='z'",)),
         (dict(dtype="int2"), ("dtype='int2'", "int4")),
         (dict(pages=0), ("pages=0",)),
-        (dict(features=1), ("features=1",)),
+        (dict(features=-1), ("features=-1",)),
         (dict(corrections=-1), ("corrections=-1",)),
         (dict(span=-1), ("span=-1",)),
         (dict(limit=True), ("limit=True",)),

@@ -89,9 +89,10 @@ def test_what_was_changed_or_cut_is_refused(bank, kept, tmp_path):
 
 def test_another_version_and_what_is_made_up_are_refused(bank, kept, tmp_path):
     folder = save(kept, tmp_path / "m")
-    rewritten(folder, format=2)
-    refuses(lambda: load(folder, bank), "has format 2, this version reads 1")
-    rewritten(folder, format=1, options={"kind": "latents"})
+    for other in (1, 3):
+        rewritten(folder, format=other)
+        refuses(lambda: load(folder, bank), f"has format {other}, this version reads 2")
+    rewritten(folder, format=2, options={"kind": "latents"})
     refuses(lambda: load(folder, bank), "does not hold the memory that it says")
     save(kept, folder)
     rewritten(folder, model={"window": 32, "latents": 4, "d_latent": 16, "vocab_size": 258})
