@@ -15,7 +15,8 @@ is the record's figure: seconds of steps until 99.47 % of valid.
 Hardware: one H200.
 status: measured 2026-11-30 (docs/results/2026-11-30-latent-queries.md): 99.47 % of valid after
   45, 45 and 48 s, test TRA 99.77 % (three seeds); with the softmax over all ids
-  (--config.train.vocab_sample=0) 57 and 54 s, 99.80 %, and m4 99.38 % of test in 145 s; the other
+  (--config.train.vocab_sample=0) 57 and 54 s, 99.80 %, and m4 99.38 % of test in 145 s, also with
+  the sampled softmax and 190 M tokens; the other
   variants by an older program with the fold (docs/results/2026-11-22-paper-table.md); public was
   not run
 """
