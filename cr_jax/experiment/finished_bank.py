@@ -112,7 +112,7 @@ def _measured(experiment: Experiment, text: Corpora, name: str, params: Any) -> 
         text.valid[name],
         text.valid_documents.get(name),
         experiment.scoring,
-        BatchSizes.of(experiment.eval),
+        BatchSizes.of(experiment.eval).over_processes(),
     )
     return Expert(name, params, calibration, bigram=bigram)
 
@@ -144,7 +144,9 @@ def fit(
 
 def _choose(bank, valid, settings) -> str:
     """Stores how many experts a cascade scores in full; -> a line about it."""
-    made = Cascade.fit(bank, valid, min_candidates=MIN_CANDIDATES, sizes=BatchSizes.of(settings))
+    made = Cascade.fit(
+        bank, valid, min_candidates=MIN_CANDIDATES, sizes=BatchSizes.of(settings).over_processes()
+    )
     made.save()
     fit = made.fitted
     return (
@@ -158,7 +160,7 @@ def _fit_documents(bank, documents, settings, say) -> ExpertBank:
     """Stores what whole documents show: margins, and for `say` the screen."""
     most = documents_each(len(bank.names))
     few = {name: first_documents(own, most) for name, own in documents.items()}
-    scored = score_documents(bank, few, BatchSizes.of(settings))
+    scored = score_documents(bank, few, BatchSizes.of(settings).over_processes())
     measured = own_documents(bank, scored)
     try:
         own_documents_file.write(bank.folder, measured)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -109,7 +110,8 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
 
     Called again, it goes on from the newest checkpoint.  Raises `UserError` for bad input and
     `training.loop.Interrupted` when it was asked to stop and has saved itself.  Of several
-    processes all train, then process 0 alone evaluates and writes; the others return {}.
+    processes all train, calibrate and score the test windows, each its share; then process 0 alone
+    runs the studies and writes, and the others return {}.
     """
     registry.check(experiment)
     say = _say if processes.is_first() else lambda line: None
@@ -137,17 +139,16 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         names = tuple(text.train)
         with stage("training"):
             trained = train_compressors(experiment, text, plan, folder, say)
-        if not processes.is_first():
-            processes.wait("the report is written")
-            return {}
         language_models = None
         if experiment.modular.seed_tokens:
             with stage("language models"):
                 language_models = recipe.train_all(experiment, text, folder, say)
         # Training time of earlier starts counts too.
         seconds["training"] = max(seconds["training"], sum(trained.phases.values()))
-        with stage("calibration"):
-            bank = finished_bank.make(experiment, text, trained, folder, say, language_models)
+        with stage("calibration"), _own_bank(folder) as place_of_bank:
+            bank = finished_bank.make(
+                experiment, text, trained, place_of_bank, say, language_models
+            )
             if line := too_few(bank.calibration, experiment.eval.alpha):
                 say(line)
         report = {
@@ -157,10 +158,13 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
         }
         with stage("evaluation"):
             total = sum(len(w) for w in text.test.values())
-            with tqdm(total=total, desc="evaluate", unit=" windows", leave=True) as bar:
-                scores = evaluation.score_domains(
-                    bank, text.test, BatchSizes.of(experiment.eval), bar.update
-                )
+            quiet = not processes.is_first()
+            with tqdm(total=total, desc="evaluate", unit=" windows", disable=quiet) as bar:
+                sizes = BatchSizes.of(experiment.eval).over_processes()
+                scores = evaluation.score_domains(bank, text.test, sizes, bar.update)
+        if not processes.is_first():
+            processes.wait("the report is written")
+            return {}
         with stage("studies"):
             report |= registry.run(
                 registry.Context(experiment, text, bank, scores, language_models), say
@@ -199,6 +203,17 @@ def _entered(workdir: str | Path):
                 else expanded(workdir).resolve()
             )
         )
+
+
+@contextlib.contextmanager
+def _own_bank(folder: Path):
+    """Where this process makes the bank: process 0 below the workdir.  The others make the same
+    one, so that all score with it, in a folder that is then removed."""
+    if processes.is_first():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="cr_jax_bank_") as own:
+        yield Path(own)
 
 
 @contextlib.contextmanager

@@ -121,7 +121,7 @@ class Layout:
         return jax.tree.map(lambda x: np.asarray(first(x)), state)
 
     def to_host(self, tree: Any) -> Any:
-        """numpy arrays [E, ...] on process 0, None leaves on the others; all must call it.
+        """numpy arrays [E, ...] on every process; all must call it.
 
         tree: stacked arrays as `gather` gives them.  One leaf at a time passes through the
         devices whole.
@@ -132,7 +132,7 @@ class Layout:
         def fetch(x):
             if isinstance(x, jax.Array) and not x.is_fully_replicated:
                 x = multihost_utils.process_allgather(x, tiled=True)
-            return np.asarray(x) if jax.process_index() == 0 else None
+            return np.asarray(x)
 
         return jax.tree.map(fetch, tree)
 

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -134,6 +134,13 @@ def all_true(good: bool) -> bool:
     from jax.experimental import multihost_utils
 
     return bool(np.all(multihost_utils.process_allgather(np.int32(good))))
+
+
+def gathered(tree: Any) -> Any:
+    """numpy arrays [P, ...] of all P processes; every one calls it with arrays of these shapes."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree)
 
 
 def wait(name: str) -> None:

@@ -28,14 +28,16 @@ class BatchSizes:
 
     experts: scored side by side; windows: in one call of a compiled program, on each device;
     tokens: whose logits stand in memory at once, over all experts side by side; devices: of this
-    process, over which many windows are dealt.  The defaults suit a GPU.  `UserError` unless each
-    is a whole number of at least 1.
+    process, over which many windows are dealt; processes: of this run, over which they are dealt
+    first: each then makes the same calls on the same windows.  The defaults suit a GPU.
+    `UserError` unless each is a whole number of at least 1.
     """
 
     experts: int = 4
     windows: int = 64
     tokens: int = 8192
     devices: int = 1
+    processes: int = 1
 
     def __post_init__(self):
         for name, size in vars(self).items():
@@ -58,6 +60,10 @@ class BatchSizes:
     def of(cls, settings: EvalConfig) -> "BatchSizes":
         """What a run's settings ask for, on all accelerators of this process."""
         return cls(settings.expert_chunk, settings.batch, devices=local_accelerators())
+
+    def over_processes(self) -> "BatchSizes":
+        """The same, dealt over all processes of the run."""
+        return dataclasses.replace(self, processes=jax.process_count())
 
     def rows(self, count: int) -> int:
         """Windows in one call for a text of `count`: `windows`, or for fewer the next power of

@@ -16,12 +16,18 @@ from jaxtyping import Float
 from cr_jax.config import DOCUMENT_WINDOWS, SEEN, ModelConfig, Scoring, check_scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.scoring.batching import BatchSizes, check_windows, in_batches
+from cr_jax.scoring.batching import BatchSizes, check_windows, unmapped
 from cr_jax.scoring.bigram import COLLECTION
 from cr_jax.scoring.calibration import FEWEST, MOST, SHORTEST, Calibration, p_sums
-from cr_jax.scoring.residuals import residual_means, window_sums
+from cr_jax.scoring.devices import scored
+from cr_jax.scoring.residuals import Scorer, residual_means, window_sums
 
-_window_sums = jax.jit(window_sums, static_argnames=("model", "rule", "chunk"))
+
+@functools.partial(jax.jit, static_argnames=("scorer", "groups"))
+def _one_expert(scorer, params, tokens, mask, groups):
+    """`router.score_experts` of one expert: params [1, ...] -> arrays [1, B, ...]."""
+    one = lambda expert, its_mask: scorer(expert, tokens, its_mask, groups[1])
+    return unmapped(one)(params, mask[None])
 
 
 def calibrate(
@@ -50,11 +56,13 @@ def calibrate(
             "expert's bigram model too (scoring.bigram.with_bigram)"
         )
 
+    scorer = Scorer(window_sums, model, rule)
+    alone = jax.tree.map(lambda x: x[None], params)
+
     def means(some):
         check_windows(model, some)
-        score = functools.partial(_window_sums, model, params, rule=rule, chunk=sizes.tokens)
-        sums = in_batches(score, some, sizes.rows(len(some.tokens)))
-        nats = np.asarray(sums.residual, np.float64)[None]
+        sums = scored(_one_expert, scorer, alone, some, sizes)
+        nats = np.asarray(sums.residual, np.float64)
         return residual_means(nats, some.mask.sum(-1))[0]
 
     residuals = {}

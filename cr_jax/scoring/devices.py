@@ -1,10 +1,12 @@
-"""Windows dealt over several devices of this process: each has all experts and scores its share.
+"""Windows dealt over processes and their devices: each has all experts and scores its share.
 
-    windows [B, L] -> B / D of them on each of D devices -> arrays [E, B, ...]
+    windows [B, L] -> B / P of them in each of P processes -> B / (P D) on each of its D devices
+    -> arrays [E, B, ...] in every process
 
-Not in the paper.  Letters: E experts, B windows, D devices, L tokens.
+Not in the paper.  Letters: E experts, B windows, P processes, D devices, L tokens.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -12,9 +14,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
+from cr_jax.parallel import processes
 from cr_jax.scoring.batching import BatchSizes, in_batches
 
 WINDOWS = "windows"  # axis of the mesh
@@ -30,18 +34,36 @@ def scored(
 
     params: [E, ...]; rows: windows of one call, 0: chosen by their number (`BatchSizes.rows`).
 
-    With rows=0, more than `sizes.windows` windows are dealt over `sizes.devices`: each call takes
-    `sizes.windows` for every device.  The number of devices changes results by rounding at most.
-    `UserError` when this process has fewer devices.
+    With rows=0, more than `sizes.windows` windows are dealt over `sizes.processes`, each of which
+    must make this call, and over `sizes.devices`: a call of a program takes `sizes.windows` for
+    every device.  The number of either changes results by rounding at most.  `UserError` when this
+    process has fewer devices.
     """
     groups = sizes.groups(jax.tree.leaves(params)[0].shape[0])
-    if rows or sizes.devices == 1 or len(windows) <= sizes.windows:
+    few = rows or len(windows) <= sizes.windows
+    if sizes.processes > 1 and not few:
+        own = dataclasses.replace(sizes, processes=1)
+        mine = windows.take(share(len(windows), jax.process_index(), sizes.processes))
+        parts = processes.gathered(scored(score, scorer, params, mine, own))
+        return jax.tree.map(lambda x: np.concatenate(x, 1)[:, : len(windows)], parts)
+    if few or sizes.devices == 1:
         one = functools.partial(score, scorer, params, groups=groups)
         return in_batches(one, windows, rows or sizes.rows(len(windows)), axis=1)
     mesh = _mesh(sizes.devices)
     everywhere = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
     each = functools.partial(_program(score, scorer, groups, mesh), everywhere)
     return in_batches(each, windows, sizes.windows * sizes.devices, axis=1)
+
+
+def share(count: int, process: int, all_processes: int) -> Int[np.ndarray, " S"]:
+    """Which of `count` windows a process scores.  As many in each, so the last windows may be
+    scored twice; the shares in order begin with every window once.
+
+    >>> [share(5, p, 2).tolist() for p in (0, 1)]
+    [[0, 1, 2], [3, 4, 4]]
+    """
+    each = -(-count // all_processes)
+    return np.minimum(np.arange(process * each, (process + 1) * each), count - 1)
 
 
 def _mesh(count: int) -> Mesh:
@@ -54,7 +76,7 @@ def _mesh(count: int) -> Mesh:
 # Cached by its arguments: a new closure in every call would be compiled in every call.
 @functools.lru_cache(maxsize=16)
 def _program(score: Score, scorer: Hashable, groups: tuple[int, int], mesh: Mesh):
-    def share(params, tokens, mask):
+    def one(params, tokens, mask):
         return score(scorer, params, tokens, mask, groups)
 
     # shard_map: each device runs the whole program on its windows, so it may use the fast kernels,
@@ -62,7 +84,5 @@ def _program(score: Score, scorer: Hashable, groups: tuple[int, int], mesh: Mesh
     rows, whole = PartitionSpec(WINDOWS), PartitionSpec()
     out = PartitionSpec(None, WINDOWS)
     return jax.jit(
-        jax.shard_map(
-            share, mesh=mesh, in_specs=(whole, rows, rows), out_specs=out, check_vma=False
-        )
+        jax.shard_map(one, mesh=mesh, in_specs=(whole, rows, rows), out_specs=out, check_vma=False)
     )

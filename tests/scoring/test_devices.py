@@ -53,6 +53,41 @@ def test_each_device_computes_its_share_by_one_program(monkeypatch):
         assert {s.data.shape for s in shards} == {(3, 2)}
 
 
+def test_each_process_scores_its_share_and_all_get_everything(monkeypatch):
+    bank, some = in_memory(3), windows(11)
+    two = BatchSizes(windows=2, processes=2)
+    alone = router.score_bank(bank, some, ONE, SEEN)
+    sent = []
+
+    def of_process(number):
+        """What process `number` sends to the others."""
+
+        def send(mine):
+            sent.append(mine)
+            raise ConnectionError
+
+        monkeypatch.setattr(devices.processes, "gathered", send)
+        monkeypatch.setattr(devices.jax, "process_index", lambda: number)
+        with pytest.raises(ConnectionError):
+            router.score_bank(bank, some, two, SEEN)
+
+    for number in (0, 1):
+        of_process(number)
+    assert [s.residual.shape for s in sent] == [(3, 6), (3, 6)]  # the last window twice
+    together = jax.tree.map(lambda *x: np.stack(x), *sent)
+    monkeypatch.setattr(devices.processes, "gathered", lambda mine: together)
+    found = router.score_bank(bank, some, two, SEEN)
+    np.testing.assert_allclose(found.residual, alone.residual, rtol=1e-6)
+    np.testing.assert_array_equal(found.exact, alone.exact)
+
+
+def test_shares_are_all_windows_in_order():
+    for count, processes in ((1, 4), (7, 2), (8, 2), (9, 4)):
+        dealt = [devices.share(count, p, processes) for p in range(processes)]
+        assert len({len(x) for x in dealt}) == 1
+        assert np.concatenate(dealt)[:count].tolist() == list(range(count))
+
+
 def test_few_windows_and_blocks_of_a_document_stay_on_one_device(monkeypatch):
     monkeypatch.setattr(devices, "_mesh", lambda count: pytest.fail("windows were dealt"))
     bank = in_memory(2)
@@ -71,6 +106,8 @@ def test_more_devices_than_there_are_is_one_line():
 def test_accelerators_are_all_used_and_a_cpu_is_one(monkeypatch):
     settings = EvalConfig(expert_chunk=3, batch=5)
     assert BatchSizes.of(settings) == BatchSizes(3, 5, devices=1)
+    monkeypatch.setattr(batching.jax, "process_count", lambda: 4)
+    assert BatchSizes.of(settings).over_processes() == BatchSizes(3, 5, processes=4)
     monkeypatch.setattr(batching.jax, "default_backend", lambda: "gpu")
     assert BatchSizes.of(settings) == BatchSizes(3, 5, devices=jax.local_device_count())
     assert BatchSizes.for_device().devices == jax.local_device_count()
