@@ -166,7 +166,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    batch: int = 64  # windows scored at once, on each device of process 0
+    batch: int = 64  # windows scored at once, on each device
     windows: int = 512  # test windows per domain; 0: all
     calibration_windows: int = 512  # of each expert's own valid split
     calibration_documents: int = 100  # likewise, their first 16 windows; fewer than 20: unused
