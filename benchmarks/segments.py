@@ -6,9 +6,9 @@
 
 Spliced texts of the config's domains (`cr_jax.studies.segments`); --mixed: also documents of
 FOLDER/valid.jsonl.zst and FOLDER/test.jsonl.zst with labelled spans,
-{"text", "segments": [[start, end, "code" | "prose"], ...]} in characters.  There a token counts as
-code where the expert that it goes to is named by --code, and as prose otherwise; switch cost and
-minimum are those that are best on valid.  --parsed: the same of each kind of real files that
+{"text", "segments": [[start, end, "code" | "prose"], ...]} in characters.  There two groups are
+decoded, the experts that --code names and all others (`grouped`); switch cost and minimum are those
+that are best on valid.  --parsed: the same of each kind of real files that
 `benchmarks.parsed_files` wrote to FOLDER.  --ngrams: also linear n-grams with the same decoder
 (`segment_ngrams`; needs scikit-learn).  "curves" are what `segment_curves` draws.
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
+from jaxtyping import Bool, Float
 
 from benchmarks import segment_curves, segment_ngrams
 from benchmarks.results import commit, versions, write
@@ -80,6 +81,8 @@ def report(a, overrides: Sequence[str]) -> dict:
     bank = ExpertBank.load(a.bank, lms=False)
     if unknown := set(a.code) - set(bank.names):
         raise UserError(f"--code names no expert of the bank: {', '.join(sorted(unknown))}")
+    if (a.mixed or a.parsed) and len(set(a.code)) in (0, len(bank.names)):
+        raise UserError("--mixed and --parsed need --code: some experts of code, some of prose")
     kinds = parsed_kinds(Path(a.parsed)) if a.parsed else []
     began = time.perf_counter()
     valid, test = windows(e, bank, "valid"), windows(e, bank, "test")
@@ -132,10 +135,10 @@ def mixed(
     found = {}
     ways = {name: lambda text, way=way: _costs(bank, text, way) for name, way in WAYS.items()}
     for name, price in {**ways, **(peers or {})}.items():
-        cost = {s: [price(text) for text in of] for s, of in texts.items()}
+        cost = {s: [grouped(price(text), is_code) for text in of] for s, of in texts.items()}
         switches = PEER_SWITCHES if name in (peers or {}) else SWITCHES
         cut = lambda s, setting, cost=cost: mean_metrics(
-            [is_code[decoded(c, *setting)].astype(int) for c in cost[s]], texts[s]
+            [decoded(c, *setting) for c in cost[s]], texts[s]
         )
         best = max(
             itertools.product(switches, MINIMA),
@@ -149,6 +152,19 @@ def mixed(
         "ways": found,
         **found["experts"],
     }
+
+
+def grouped(
+    cost: Float[np.ndarray, "E T"], second: Bool[np.ndarray, " E"]
+) -> Float[np.ndarray, "2 T"]:
+    """What each token costs two groups of experts, those of `second` last: -log of the mean
+    probability, so that a text which wanders between experts of one group pays for no switch."""
+
+    def of(group):
+        least = group.min(0)
+        return least - np.log(np.mean(np.exp(least - group), 0))
+
+    return np.stack([of(cost[~second]), of(cost[second])])
 
 
 def labelled(bank: ExpertBank, file: Path) -> list[Splice]:

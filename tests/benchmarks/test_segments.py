@@ -8,7 +8,7 @@ import tiny_bank
 import zstandard
 
 from benchmarks import segments
-from cr_jax.studies.segments import metrics
+from cr_jax.studies.segments import decoded, metrics
 
 CODE, PROSE = "abcdefghij" * 6, "qrstuvwxyz" * 4
 TEXT = PROSE + CODE + PROSE
@@ -56,3 +56,20 @@ def test_each_kind_has_its_metrics(bank, tmp_path, monkeypatch):
     (tmp_path / "html" / "valid.jsonl.zst").write_bytes(b"{}")
     tiny_bank.refuses(lambda: segments.mixed(bank, kinds[0], ["e0"]), "cannot be read")
     tiny_bank.refuses(lambda: segments.parsed_kinds(tmp_path / "empty"), "parsed_files")
+
+
+def test_a_group_pays_for_no_switch_between_its_own_experts():
+    """Two experts of the second group take turns, token by token; each alone is dear half the
+    time."""
+    turns = np.arange(64) % 2
+    cost = np.stack([np.full(64, 3.0), np.where(turns, 8.0, 1.0), np.where(turns, 1.0, 8.0)])
+    both = segments.grouped(cost, np.array([False, True, True]))
+    assert both.shape == (2, 64) and np.allclose(both[0], 3.0)
+    assert np.allclose(both[1], 1.0 + np.log(2), atol=1e-3)  # the mean of e^-1 and almost nothing
+    assert (decoded(both, 6.0, 8) == 1).all() and (decoded(cost, 6.0, 8) == 0).all()
+
+
+def test_a_group_of_nobody_is_refused(tmp_path, capsys):
+    given = ["--config", "configs/pretrained.py", "--mixed", "x", "--out", str(tmp_path / "o")]
+    assert segments.main(given) == 2
+    assert "need --code" in capsys.readouterr().err
