@@ -69,6 +69,7 @@ def test_a_group_pays_for_no_switch_between_its_own_experts():
     assert (decoded(both, 6.0, 8) == 1).all() and (decoded(cost, 6.0, 8) == 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*load_module")  # of ml_collections
 def test_a_group_of_nobody_is_refused(tmp_path, capsys):
     given = ["--config", "configs/pretrained.py", "--mixed", "x", "--out", str(tmp_path / "o")]
     assert segments.main(given) == 2
