@@ -51,7 +51,7 @@ def report(a, overrides: Sequence[str], command: str) -> dict:
     e = settings.build(load(a.config, overrides).to_dict())
     bank, old = ExpertBank.load(a.bank, lms=False), results.written(a.out)
     began = time.perf_counter()
-    fit = segments.splices(windows(e, bank, "valid"), segments.LENGTHS[1], e.seed, segments.TEXTS)
+    fit = segments.fitting_texts(windows(e, bank, "valid"), e.seed)
     costs = [_costs(bank, text) for text in fit]
     score = lambda penalty: segments.mean_metrics([cut(c, penalty) for c in costs], fit)
     best = max(PENALTIES, key=lambda penalty: score(penalty)["boundary_f1"])

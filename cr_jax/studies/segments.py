@@ -26,7 +26,7 @@ from cr_jax.studies import adaptive_windows
 
 LENGTHS = ((32, 128), (128, 512), (512, 2048))  # tokens of a piece: from, to
 TEXTS, PIECES = 6, 10  # texts of each class of lengths, and pieces of each
-SWITCHES, MINIMA = (6.0, 12.0, 20.0, 30.0, 45.0), (8, 16, 32)
+SWITCHES, MINIMA = (6.0, 12.0, 20.0, 30.0, 45.0, 70.0, 100.0), (8, 16, 32)
 NEAR, FAR = 8, 32  # tokens within which a boundary counts as found
 ONCE, KNOWN = "experts, windows read once", "known switches"
 WAYS = {
@@ -69,6 +69,12 @@ def splices(
             last = e
         found.append(Splice(np.concatenate(ids), np.concatenate(owner)))
     return found
+
+
+def fitting_texts(valid: Mapping[str, Windows], seed: int) -> list[Splice]:
+    """Splices of validation text by which switch costs are chosen, of pieces of 128 tokens and
+    more, as what is then judged first."""
+    return [t for lengths in LENGTHS[1:] for t in splices(valid, lengths, seed, TEXTS)]
 
 
 def metrics(cut: Int[np.ndarray, " T"], owner: Int[np.ndarray, " T"]) -> dict[str, float]:
@@ -169,7 +175,7 @@ def run(
         if name != "bigrams" or all(e.bigram is not None for e in bank.experts)
     }
     ways |= {name: lambda texts, price=price: [*map(price, texts)] for name, price in peers.items()}
-    fit = splices(valid, LENGTHS[1], seed, TEXTS)
+    fit = fitting_texts(valid, seed)
     priced = {name: way(fit) for name, way in ways.items()}
     chosen = {
         name: _best(cost, fit, PEER_SWITCHES if name in peers else SWITCHES)
