@@ -7,6 +7,9 @@ WITNESSES = {
     "sum": "mean of residual, clipped pairs and share",
     "largest": "largest of residual, clipped pairs and share",
     "sum_novel": "mean of residual, vector, share and new trigrams",
+    "sum_surprise": "mean of residual, vector, share and surprise",
+    "largest_surprise": "largest of residual, vector, share and surprise",
+    "surprise": "surprise",
     "vector": "vector: residual and all clipped pairs, one-sided Gaussian",
     "residual_nats": "residual, nats above own median",
     "residual": "residual, in units of own spread",
@@ -68,6 +71,7 @@ def witnesses() -> str:
                 percent(found[key]["attack_accept"]),
             ]
             for key, name in WITNESSES.items()
+            if key in found
         ],
     )
 

@@ -31,13 +31,15 @@ class TokenScores(NamedTuple):
     """Scores of each token, of one expert [B, L], of all [E, B, L].
 
     nll: nats to rebuild the token, all tokens seen; correct: whether it was rebuilt exactly;
-    residual: nats by the bank's rule, which routing compares.  `token_residuals` leaves the first
-    two None.
+    residual: nats by the bank's rule, which routing compares; surprise: nats, without the bigram
+    model's share.  `token_residuals` leaves the first two and the last None, `token_surprises` the
+    first two, and the last where the rule does not predict.
     """
 
     nll: Any  # float32 or None
     correct: Any  # bool or None
     residual: Any  # float32
+    surprise: Any = None  # float32 or None
 
 
 class WindowSums(NamedTuple):
@@ -60,7 +62,7 @@ class WindowSums(NamedTuple):
 class Scorer:
     """A function of one expert that jit can hash, with its model and rule.
 
-    score: `token_scores`, `token_residuals`, `window_sums` or `surprise_sums`.
+    score: `token_scores`, `token_residuals`, `token_surprises`, `window_sums` or `surprise_sums`.
     """
 
     score: Callable[..., Any]
@@ -171,6 +173,21 @@ def token_residuals(
     """One expert's residual of every token, at the cost of the rule alone.  Pure."""
     net = models.Autoencoder(model)
     return TokenScores(None, None, residual_nll(net, params, tokens, mask, rule, chunk))
+
+
+def token_surprises(
+    model: ModelConfig,
+    params: Any,
+    tokens: Int[Array, "B L"],
+    mask: Bool[Array, "B L"],
+    rule: Scoring,
+    chunk: int = 8192,
+) -> TokenScores:
+    """`token_residuals` with the surprise, where the rule predicts tokens.  Pure."""
+    if not rule.predicted:
+        return token_residuals(model, params, tokens, mask, rule, chunk)
+    net = models.Autoencoder(model)
+    return TokenScores(None, None, *_predicted(net, params, tokens, mask, rule, chunk, True))
 
 
 def window_sums(

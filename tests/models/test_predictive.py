@@ -20,6 +20,7 @@ from cr_jax.scoring.residuals import (
     surprise_sums,
     token_residuals,
     token_scores,
+    token_surprises,
 )
 from cr_jax.training import step as step_room
 from cr_jax.training.losses import CompressorLoss
@@ -152,11 +153,16 @@ def test_the_surprise_is_what_the_nll_exceeds_the_models_own_doubt_by():
     entropy = -(np.exp(log_p) * log_p).sum(-1)
     by_hand = np.where(mask, nll - entropy, 0).sum(-1)
     np.testing.assert_allclose(sums.surprise[0], by_hand, rtol=1e-4, atol=1e-4)
+    each = score_experts(Scorer(token_surprises, config, CODE), one, tokens, mask, sizes)
+    np.testing.assert_allclose(
+        np.where(mask, each.surprise[0], 0), np.where(mask, nll - entropy, 0), rtol=1e-4, atol=1e-4
+    )
     plain = score_windows(config, one, tokens, mask, CODE, BatchSizes(tokens=8))
     assert plain.surprise is None
     np.testing.assert_allclose(plain.residual, sums.residual, rtol=1e-6)
     seen = score_experts(Scorer(surprise_sums, config, SEEN), one, tokens, mask, sizes)
     assert seen.surprise is None and seen.exact is not None
+    assert score_experts(Scorer(token_surprises, config, SEEN), one, tokens, mask, sizes)[3] is None
     # Negative control: tokens drawn from the predictions themselves surprise by nothing.
     shape = (500, *tokens.shape)
     drawn = jax.random.categorical(jax.random.key(0), 4 * logits, axis=-1, shape=shape)

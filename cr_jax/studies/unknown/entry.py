@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 
+from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.router import score_tokens
-from cr_jax.scoring.batching import BatchSizes
+from cr_jax.router import score_experts
+from cr_jax.scoring import residuals
+from cr_jax.scoring.batching import BatchSizes, checked
+from cr_jax.scoring.devices import scored
 from cr_jax.studies.entries import ATTACKS, MOST_WINDOWS, at_least, lengths_of, percent
 from cr_jax.studies.interface import Context, Section, Study
 from cr_jax.studies.unknown import leave_out, ood, token_statistics
 from cr_jax.studies.unknown.own_text import OwnText
-from cr_jax.studies.unknown.token_statistics import TokenStatistics
+from cr_jax.studies.unknown.token_statistics import Nats, TokenStatistics
 
 SHORTEST = 16  # tokens of a cut window
 
@@ -65,11 +68,18 @@ def _measured(
         n: {} for n in (*lengths, bank.model.window)
     }
     for name, of in windows.items():
-        score = lambda block: score_tokens(bank, block, sizes, seen=False).residual
+        score = lambda block: _nats(bank, block, sizes)
         found = token_statistics.measure(score, of, lengths, bank.scoring.predicted, own_text)
         for length, statistics in found.items():
             by_length[length][name] = statistics
     return by_length
+
+
+def _nats(bank: ExpertBank, windows: Windows, sizes: BatchSizes) -> Nats:
+    sizes, rule = checked(bank, windows, sizes)
+    scorer = residuals.Scorer(residuals.token_surprises, bank.model, rule)
+    found = scored(score_experts, scorer, bank.weights, windows, sizes)
+    return Nats(found.residual, found.surprise)
 
 
 def section(report: dict) -> Section:

@@ -9,6 +9,7 @@ these numbers are kept.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -44,6 +45,7 @@ class TokenStatistics:
     rival_lead: Float[np.ndarray, "E E N"]
     distinct: Float[np.ndarray, " N"]  # log of the share of distinct tokens
     novel: Float[np.ndarray, "E N"] | None = None  # `OwnText.novel`, where it was asked for
+    surprise: Float[np.ndarray, "E N"] | None = None  # `residuals.TokenScores`, where there is one
 
     def __len__(self) -> int:
         return self.residual.shape[1]
@@ -70,8 +72,18 @@ def most_windows(experts: int, kinds: int, limit: int = 256, memory: int = 2**30
     return int(np.clip(memory // (4 * 5 * experts**2 * max(1, kinds)), 16, limit))
 
 
+class Nats(NamedTuple):
+    """Of every token by every expert; what stands at padding is not read."""
+
+    residual: Float[np.ndarray, "E B L"]
+    surprise: Float[np.ndarray, "E B L"] | None = None
+
+    def take(self, at: Bool[np.ndarray, " B"]) -> "Nats":
+        return Nats(*(None if x is None else x[:, at] for x in self))
+
+
 def measure(
-    score: Callable[[Windows], Float[np.ndarray, "E B L"]],
+    score: Callable[[Windows], Nats],
     windows: Windows,
     lengths: Sequence[int] = (),
     causal: bool = False,
@@ -80,8 +92,8 @@ def measure(
     """-> the statistics of whole windows, under their L, and of those that have `length` tokens cut
     to their first, where there are any.
 
-    score: nats of every token by every expert; what it gives at padding is not read.  causal: the
-    score of a token does not depend on later ones, so that a cut window is not scored again.
+    causal: the score of a token does not depend on later ones, so that a cut window is not scored
+    again.
     own_text: the experts' own, for `novel`.
     """
     parts: dict[int, list[TokenStatistics]] = {n: [] for n in (*lengths, windows.tokens.shape[1])}
@@ -94,17 +106,15 @@ def measure(
             elif (long := block.mask.sum(-1) >= length).any():
                 cut = block.take(np.flatnonzero(long))
                 cut = dataclasses.replace(cut, mask=cut.mask & (np.cumsum(cut.mask, -1) <= length))
-                found.append(statistics(nats[:, long] if causal else score(cut), cut, own_text))
+                found.append(statistics(nats.take(long) if causal else score(cut), cut, own_text))
     return {length: join(found) for length, found in parts.items() if found}
 
 
-def statistics(
-    nats: Float[np.ndarray, "E B L"], windows: Windows, own_text: OwnText | None = None
-) -> TokenStatistics:
+def statistics(nats: Nats, windows: Windows, own_text: OwnText | None = None) -> TokenStatistics:
     """Of one block.  `UserError`: fewer than three experts, or a window without tokens or with a
     token that has no finite score."""
-    mask, experts = windows.mask, len(nats)
-    count = mask.sum(-1)
+    (nats, surprise), mask = nats, windows.mask
+    experts, count = len(nats), mask.sum(-1)
     nats = np.where(mask, np.asarray(nats, np.float32), np.float32(0))
     if experts < 3 or not count.all() or not np.isfinite(nats).all():
         raise UserError(
@@ -133,6 +143,7 @@ def statistics(
         dearest=np.where(first, ordered, 0).sum(-1) / first.sum(-1),
         distinct=repetition(windows)[:, 0],
         novel=None if own_text is None else own_text.novel(windows),
+        surprise=None if surprise is None else mean(np.where(mask, surprise, np.float32(0))),
         **pairs,
     )
 

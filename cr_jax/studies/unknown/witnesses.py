@@ -18,7 +18,7 @@ STRONGEST = 3  # other experts that a mean over pairs is of
 SHRINK, FLOOR = 0.5, 0.1  # of a covariance: share of the mean variance, and what is added, nats^2
 JOINED = ("residual", "pair_clipped", "pair_share")
 WITH_VECTOR = ("residual", "vector", "pair_share")
-NOVEL = "novel"
+NOVEL, SURPRISE = "novel", "surprise"  # only where the statistics have them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,7 @@ class View:
     share: Float[np.ndarray, "N K"]
     excess: Float[np.ndarray, "N K"]
     novel: Float[np.ndarray, " N"] | None = None
+    surprise: Float[np.ndarray, " N"] | None = None
 
     @property
     def itself(self) -> Bool[np.ndarray, "N K"]:
@@ -67,7 +68,7 @@ def view(
         statistics.rival_lead[row, gone, at],
         statistics.distinct,
         *pairs,
-        None if statistics.novel is None else statistics.novel[row, at],
+        *(None if x is None else x[row, at] for x in (statistics.novel, statistics.surprise)),
     )
 
 
@@ -94,13 +95,16 @@ def fit(own: View) -> Callable[[View], dict[str, np.ndarray]]:
     repetition: the share of distinct tokens, unlike own text on either side.
     novel: share of trigrams of tokens that the winner's own training text has not, less the median;
       only where the statistics have it, as sum_novel: the mean of `WITH_VECTOR` and novel.
+    surprise: nats/token by which the winner's encoder is surprised beyond the entropy of its own
+      predictions, as residual; only where the statistics have it, as sum_surprise and
+      largest_surprise: of `WITH_VECTOR` and surprise.
     Joined, each in units of its spread over all own text (99th percentile - median): `sum` and
     `largest` of `JOINED`, `sum_vector` and `largest_vector` of `WITH_VECTOR`; `least_p` and
     `fisher` of the conformal p-values of `JOINED`; `sum_repetition`: the larger of `sum` and half
     of repetition.
     """
-    having = own.novel is not None
-    singles = {n: make(own) for n, make in SINGLES.items() if having or n != NOVEL}
+    missing = {n for n in (NOVEL, SURPRISE) if getattr(own, n) is None}
+    singles = {n: make(own) for n, make in SINGLES.items() if n not in missing}
     before = {name: score(own) for name, score in singles.items()}
     units = {name: _spread(x, 0.99) for name, x in before.items()}
     tables = {
@@ -112,8 +116,12 @@ def fit(own: View) -> Callable[[View], dict[str, np.ndarray]]:
         found = {name: one(seen) for name, one in singles.items()}
         even = {name: (x - units[name][0]) / units[name][1] for name, x in found.items()}
         p = np.stack([_p_values(tables[n], found[n], seen.winner) for n in JOINED])
-        if having:
-            found["sum_novel"] = np.mean([even[n] for n in (*WITH_VECTOR, NOVEL)], 0)
+        for name in (NOVEL, SURPRISE):
+            if name not in missing:
+                found["sum_" + name] = np.mean([even[n] for n in (*WITH_VECTOR, name)], 0)
+        if SURPRISE not in missing:
+            every = [even[n] for n in (*WITH_VECTOR, SURPRISE)]
+            found["largest_" + SURPRISE] = np.max(every, 0)
         for kind, names in (("", JOINED), ("_vector", WITH_VECTOR)):
             stack = np.stack([even[n] for n in names])
             found |= {"sum" + kind: stack.mean(0), "largest" + kind: stack.max(0)}
@@ -222,4 +230,5 @@ SINGLES: dict[str, Fit] = {
     "vector": _vector,
     "repetition": _either_side(lambda seen: seen.distinct),
     NOVEL: _above(lambda seen: seen.novel),
+    SURPRISE: _above(lambda seen: seen.surprise),
 }

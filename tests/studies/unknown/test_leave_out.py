@@ -10,6 +10,7 @@ from benchmarks.bank import witnesses as merging
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.studies.unknown import leave_out, token_statistics
+from cr_jax.studies.unknown.token_statistics import Nats
 
 NAMES = ("patchwork", "distant", "one", "two", "three")
 TOKENS = 40
@@ -39,22 +40,28 @@ def nats(kind, rng, count=60):
     return np.maximum(0.01, mean + level + noise)
 
 
+def above(name, scores):
+    """Surprise: noise, but for "sure", whose text is as cheap as "one" and surprises everybody."""
+    drawn = np.random.default_rng(3).normal(2.0 * (name == "sure"), 0.3, scores.shape)
+    return drawn.astype(np.float32)
+
+
 def world(seed, extra=()):
     rng, made = np.random.default_rng(seed), {}
     for name in (*NAMES, *extra):
-        scores = nats({"twin": "one"}.get(name, name), rng)
+        scores = nats({"twin": "one", "sure": "one"}.get(name, name), rng)
         count = scores.shape[1]
         tokens = rng.integers(0, 200, (count, TOKENS)).astype(np.int32)
         windows = Windows(tokens, np.ones(tokens.shape, bool), np.arange(count))
-        made[name] = token_statistics.statistics(scores, windows)
+        made[name] = token_statistics.statistics(Nats(scores, above(name, scores)), windows)
     return made
 
 
 @pytest.fixture(scope="module")
 def found():
-    test = world(1, ("twin",))
+    test = world(1, ("twin", "sure"))
     test["attack/one token"] = token_statistics.statistics(
-        nats("one", np.random.default_rng(2), 8),
+        Nats(nats("one", np.random.default_rng(2), 8), np.zeros((len(NAMES), 8, TOKENS))),
         Windows(np.zeros((8, TOKENS), np.int32), np.ones((8, TOKENS), bool), np.arange(8)),
     )
     return leave_out.run(NAMES, world(0), test)
@@ -69,6 +76,14 @@ def test_text_that_several_experts_share_is_seen_by_pairs_and_not_by_the_residua
     for witness in ("pair_regret", "pair_clipped", "pair_share", "regret", "lead", "vector"):
         assert cell(found, witness, "patchwork")["auroc"] > 0.99, witness
         assert cell(found, witness, "patchwork")["reject_at_1pct"] > 0.95, witness
+
+
+def test_text_that_is_cheap_and_surprising_is_seen_by_surprise_alone(found):
+    for witness in ("residual", "vector", "pair_share", "sum_vector"):
+        assert cell(found, witness, "sure")["auroc"] < 0.7, witness
+    for witness in ("surprise", "largest_surprise"):
+        assert cell(found, witness, "sure")["auroc"] > 0.99, witness
+        assert cell(found, witness, "twin")["auroc"] < 0.7, witness  # as cheap, and no surprise
 
 
 def test_text_that_is_equally_bad_for_all_is_seen_by_the_residual_and_not_by_pairs(found):

@@ -8,7 +8,7 @@ import pytest
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.studies.unknown import token_statistics
-from cr_jax.studies.unknown.token_statistics import CLEAR, CLIP, TokenStatistics
+from cr_jax.studies.unknown.token_statistics import CLEAR, CLIP, Nats, TokenStatistics
 
 EXPERTS, WINDOW = 4, 20
 
@@ -32,7 +32,8 @@ def scorer(nats, calls):
 
     def score(block):
         calls.append(len(block))
-        return nats[:, block.document]
+        of = nats[:, block.document]
+        return Nats(of, -of)
 
     return score
 
@@ -58,8 +59,9 @@ def test_every_number_is_what_its_name_says(windows, nats):
     found = token_statistics.measure(scorer(nats, []), windows)[WINDOW]
     assert len(found) == 150 and {f.name for f in dataclasses.fields(found)} == {
         *of_one_window(nats[:, 0]),
-        *("distinct", "novel"),
+        *("distinct", "novel", "surprise"),
     }
+    np.testing.assert_array_equal(found.surprise, -found.residual)
     for n in (0, 1, 63, 64, 149):
         for name, wanted in of_one_window(nats[:, n, windows.mask[n]]).items():
             got = getattr(found, name)[..., n]
@@ -98,7 +100,7 @@ def test_scores_that_mean_nothing_are_refused(windows, nats, fault):
     else:
         some = dataclasses.replace(some, mask=some.mask & [[True], [False], [True]])
     with pytest.raises(UserError, match="need three experts or more"):
-        token_statistics.statistics(given, some)
+        token_statistics.statistics(Nats(given), some)
 
 
 def test_memory_bounds_the_number_of_windows():
