@@ -46,24 +46,25 @@ def routing() -> str:
     """Windows of 512 tokens of twenty domains that go to their own domain."""
     first, two = read("routing.json"), read("routing_two.json")
     gpu, cpu = (read(f"baselines_{d}.json")["baselines"] for d in ("gpu", "cpu"))
-    baselines = {**cpu, **gpu}
+    baselines, query = {**cpu, **gpu}, read("routing_query.json")["routing"]
     return markdown(
         ["ranked by", "routed right", "trained on other domains' text?"],
         [
             [
-                "code length, typicality penalty (one expert per domain)",
-                percent(penalised(first)),
+                "**latent queries**: code length, typicality penalty",
+                percent(query["accuracy"]),
                 "no",
             ],
+            [
+                "rebuilding alone (the paper's rule), same experts",
+                percent(query["accuracy_rebuild"]),
+                "no",
+            ],
+            ["fold: code length, typicality penalty", percent(penalised(first)), "no"],
             [
                 "code length, offsets, two experts per domain",
                 percent(two["accuracy"]["512"]),
                 "offsets on valid",
-            ],
-            [
-                "rebuilding alone (the paper's rule), same experts",
-                percent(first["paper_rule"]["accuracy"]["512"]),
-                "no",
             ],
             *(
                 [label, percent(baselines[name]["512"]), other]
