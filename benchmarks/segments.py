@@ -6,11 +6,12 @@
 
 Spliced texts of the config's domains (`cr_jax.studies.segments`); --mixed: also documents of
 FOLDER/valid.jsonl.zst and FOLDER/test.jsonl.zst with labelled spans,
-{"text", "segments": [[start, end, "code" | "prose"], ...]} in characters.  There two groups are
-decoded, the experts that --code names and all others (`grouped`); switch cost and minimum are those
-that are best on valid.  --parsed: the same of each kind of real files that
-`benchmarks.parsed_files` wrote to FOLDER.  --ngrams: also linear n-grams with the same decoder
-(`segment_ngrams`; needs scikit-learn).  "curves" are what `segment_curves` draws.
+{"text", "segments": [[start, end, "code" | "prose"], ...]} in characters.  There the experts that
+--code names are told from all others, as two groups (`grouped`) or each for itself; which of these,
+switch cost and minimum are those that are best on valid.  --parsed: the same of each kind of real
+files that `benchmarks.parsed_files` wrote to FOLDER.  --ngrams: also linear n-grams with the same
+decoder (`segment_ngrams`; needs scikit-learn).  --no-splices: spliced texts are left out, and what
+--out says of them stays.  "curves" are what `segment_curves` draws.
 """
 
 import argparse
@@ -25,10 +26,10 @@ from pathlib import Path
 
 import numpy as np
 import zstandard
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from benchmarks import segment_curves, segment_ngrams
-from benchmarks.results import commit, versions, write
+from benchmarks.results import commit, versions, write, written
 from cr_jax import config as settings
 from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.config.command_line import load
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--parsed")
     p.add_argument("--code", nargs="*", default=[], metavar="EXPERT")
     p.add_argument("--ngrams", action="store_true")
+    p.add_argument("--no-splices", action="store_true")
     p.add_argument("--out", required=True)
     a, overrides = p.parse_known_args(arguments)
     try:
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain("error", error)
         return 2
     write(a.out, json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record["splices"], indent=1))
+    print(json.dumps(record.get("splices"), indent=1))
     return 0
 
 
@@ -85,23 +87,25 @@ def report(a, overrides: Sequence[str]) -> dict:
         raise UserError("--mixed and --parsed need --code: some experts of code, some of prose")
     kinds = parsed_kinds(Path(a.parsed)) if a.parsed else []
     began = time.perf_counter()
-    valid, test = windows(e, bank, "valid"), windows(e, bank, "test")
     peers = segment_ngrams.peers(bank, windows(e, bank, "train")) if a.ngrams else {}
-    record = segments.run(bank, valid, test, e.seed, peers=peers)["segments"]
-    record["curves"] = segment_curves.curves(bank, test, record["chosen"], e.seed)
+    if a.no_splices:
+        record = written(a.out)
+    else:
+        valid, test = windows(e, bank, "valid"), windows(e, bank, "test")
+        record = segments.run(bank, valid, test, e.seed, peers=peers)["segments"]
+        record["curves"] = segment_curves.curves(bank, test, record["chosen"], e.seed)
     if a.mixed:
         record["mixed"] = mixed(bank, Path(a.mixed), a.code, peers)
     if kinds:
         record["parsed"] = {folder.name: mixed(bank, folder, a.code, peers) for folder in kinds}
-    root = str(e.data.root)
     command = shlex.join(["python", "-m", "benchmarks.segments", *sys.argv[1:]])
-    return {
-        **record,
+    origin = {
         "seconds": time.perf_counter() - began,
-        "command": command.replace(root, "DATA"),
+        "command": command.replace(str(e.data.root), "DATA"),
         "commit": commit(),
         "versions": versions(),
     }
+    return record | ({"mixed_origin": origin} if a.no_splices else origin)
 
 
 def windows(e, bank: ExpertBank, split: str) -> dict:
@@ -135,16 +139,17 @@ def mixed(
     found = {}
     ways = {name: lambda text, way=way: _costs(bank, text, way) for name, way in WAYS.items()}
     for name, price in {**ways, **(peers or {})}.items():
-        cost = {s: [grouped(price(text), is_code) for text in of] for s, of in texts.items()}
+        cost = {s: [price(text) for text in of] for s, of in texts.items()}
         switches = PEER_SWITCHES if name in (peers or {}) else SWITCHES
         cut = lambda s, setting, cost=cost: mean_metrics(
-            [decoded(c, *setting) for c in cost[s]], texts[s]
+            [of_group(c, is_code, *setting) for c in cost[s]], texts[s]
         )
         best = max(
-            itertools.product(switches, MINIMA),
+            itertools.product((True, False), switches, MINIMA),
             key=lambda setting, cut=cut: cut("valid", setting)["token_accuracy"],
         )
-        found[name] = {**cut("test", best), "switch": best[0], "minimum": best[1]}
+        setting = dict(zip(("grouped", "switch", "minimum"), best, strict=True))
+        found[name] = {**cut("test", best), **setting}
     share = float(np.mean([text.owner.mean() for text in texts["test"]]))
     return {
         "documents": len(texts["test"]),
@@ -152,6 +157,20 @@ def mixed(
         "ways": found,
         **found["experts"],
     }
+
+
+def of_group(
+    cost: Float[np.ndarray, "E T"],
+    second: Bool[np.ndarray, " E"],
+    as_groups: bool,
+    switch: float,
+    minimum: int,
+) -> Int[np.ndarray, " T"]:
+    """1 for each token that goes to an expert of `second`, 0 for the others; as_groups: both groups
+    are decoded, else all experts, each for itself."""
+    if as_groups:
+        return decoded(grouped(cost, second), switch, minimum)
+    return second[decoded(cost, switch, minimum)].astype(int)
 
 
 def grouped(

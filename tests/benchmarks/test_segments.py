@@ -8,7 +8,7 @@ import tiny_bank
 import zstandard
 
 from benchmarks import segments
-from cr_jax.studies.segments import decoded, metrics
+from cr_jax.studies.segments import metrics
 
 CODE, PROSE = "abcdefghij" * 6, "qrstuvwxyz" * 4
 TEXT = PROSE + CODE + PROSE
@@ -66,7 +66,9 @@ def test_a_group_pays_for_no_switch_between_its_own_experts():
     both = segments.grouped(cost, np.array([False, True, True]))
     assert both.shape == (2, 64) and np.allclose(both[0], 3.0)
     assert np.allclose(both[1], 1.0 + np.log(2), atol=1e-3)  # the mean of e^-1 and almost nothing
-    assert (decoded(both, 6.0, 8) == 1).all() and (decoded(cost, 6.0, 8) == 0).all()
+    second = np.array([False, True, True])
+    assert (segments.of_group(cost, second, True, 6.0, 8) == 1).all()
+    assert (segments.of_group(cost, second, False, 6.0, 8) == 0).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*load_module")  # of ml_collections
