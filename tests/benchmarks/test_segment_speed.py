@@ -30,3 +30,7 @@ def test_a_source_without_text_is_one_line(tmp_path, capsys):
 def test_a_large_file_repeats_the_text_up_to_its_size():
     assert b"".join(segment_speed._repeated(b"abc", 7)) == b"abcabca"
     assert b"".join(segment_speed._repeated(b"abcdef", 4)) == b"abcd"
+
+
+def test_a_program_that_fails_is_no_figure(tmp_path):
+    tiny_bank.refuses(lambda: segment_speed.large(tmp_path / "no", b"abc", 1e-5), "status 2")
