@@ -29,8 +29,9 @@ class BatchSizes:
     experts: scored side by side; windows: in one call of a compiled program, on each device;
     tokens: whose logits stand in memory at once, over all experts side by side; devices: of this
     process, over which many windows are dealt; processes: of this run, over which they are dealt
-    first: each then makes the same calls on the same windows.  The defaults suit a GPU.
-    `UserError` unless each is a whole number of at least 1.
+    first: each then makes the same calls on the same windows; fsdp: devices of this process over
+    which each copy of the weights is split, for experts that one cannot hold.  The defaults suit a
+    GPU.  `UserError` unless each is a whole number of at least 1.
     """
 
     experts: int = 4
@@ -38,6 +39,7 @@ class BatchSizes:
     tokens: int = 8192
     devices: int = 1
     processes: int = 1
+    fsdp: int = 1
 
     def __post_init__(self):
         for name, size in vars(self).items():

@@ -111,3 +111,36 @@ def test_accelerators_are_all_used_and_a_cpu_is_one(monkeypatch):
     monkeypatch.setattr(batching.jax, "default_backend", lambda: "gpu")
     assert BatchSizes.of(settings) == BatchSizes(3, 5, devices=jax.local_device_count())
     assert BatchSizes.for_device().devices == jax.local_device_count()
+
+
+def test_with_fsdp_no_device_holds_a_whole_large_leaf(monkeypatch):
+    monkeypatch.setattr(devices, "SMALL", 64)
+    programs, real = [], devices._split_program
+
+    def recorded(*args):
+        run = real(*args)
+        return lambda *arrays: programs.append((run, arrays)) or run(*arrays)
+
+    monkeypatch.setattr(devices, "_split_program", recorded)
+    bank, split = in_memory(3), BatchSizes(windows=2, devices=4, fsdp=2)
+    for some in (windows(11), windows(1)):  # few windows, too, have no device to themselves
+        alone = router.score_bank(bank, some, ONE, SEEN)
+        found = router.score_bank(bank, some, split, SEEN)
+        np.testing.assert_allclose(found.residual, alone.residual, rtol=1e-5)
+        np.testing.assert_array_equal(found.exact, alone.exact)
+    run, (parts, tokens, mask) = programs[0]
+    large = [x for x in jax.tree.leaves(parts) if x[0].size > 64]
+    assert large
+    for leaf in large:
+        assert {s.data.size for s in leaf.addressable_shards} == {leaf.size // 2}
+    # What the compiled program takes on each device, as XLA says (leaves without use are left out).
+    compiled = run.lower(parts, tokens, mask).compile()
+    whole = sum(x.nbytes for x in jax.tree.leaves(parts))
+    taken = compiled.memory_analysis().argument_size_in_bytes
+    assert 0 < taken < 0.7 * whole
+    assert "all-gather" in compiled.as_text()  # weights are collected where they are used
+
+
+def test_fsdp_that_does_not_divide_is_one_line():
+    wrong = BatchSizes(windows=2, devices=4, fsdp=3)
+    tiny_bank.refuses(lambda: router.score_bank(in_memory(2), windows(3), wrong), "fsdp=3")
