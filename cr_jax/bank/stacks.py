@@ -32,6 +32,15 @@ def keep(old: "ExpertBank", new: "ExpertBank") -> "ExpertBank":
     return new
 
 
+def placed(bank: "ExpertBank", place: Callable[[Any], Any]) -> "ExpertBank":
+    """The bank with its parameters [E, ...] where `place` puts them: they go there from the host,
+    and never lie whole on one device."""
+    found = bank.changed()
+    on_host = jax.tree.map(lambda *rows: np.stack(rows), *(e.params for e in bank.experts))
+    vars(found)["params"] = place(on_host)
+    return found
+
+
 def selected(bank: "ExpertBank", rows: Int[np.ndarray, " K"]) -> "ExpertBank":
     """`bank.select` by place, without a way through the host's memory."""
     weights = _pick(bank.weights, np.asarray(rows, np.int32))

@@ -17,6 +17,7 @@ from cr_jax.bank import (
     own_documents_file,
     parameters,
     screen_file,
+    stacks,
     store_lms,
 )
 from cr_jax.bank.changes import take
@@ -24,7 +25,7 @@ from cr_jax.bank.creation import put_in_place, recover
 from cr_jax.bank.files import CASCADE, SCREEN, BankFolder
 from cr_jax.bank.fitting import rounded_lms
 from cr_jax.bank.manifest import SealedFiles
-from cr_jax.config import EvalConfig, Experiment
+from cr_jax.config import Experiment
 from cr_jax.data import Windowing, Windows, sample
 from cr_jax.data.experiment_text import Corpora, sized
 from cr_jax.errors import UserError
@@ -40,6 +41,7 @@ from cr_jax.routing.screen_fit import fit_screen, said
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.bigram import TRAINING_TOKENS, count, with_bigram
 from cr_jax.scoring.calibrate import calibrate
+from cr_jax.scoring.devices import split
 from cr_jax.training.loop import Trained
 
 
@@ -84,7 +86,10 @@ def make(
         store_lms(place, language_models, experiment.bank_dtype)
         kept = rounded_lms(language_models, experiment.bank_dtype)
         bank = bank.with_lms(kept.config, kept.experts, kept.seed).changed(folder=place)
-    bank = fit(bank, text.valid, text.valid_documents, experiment.eval, say)
+    sizes = sizes_of(experiment)
+    if sizes.fsdp > 1:
+        bank = stacks.placed(bank, lambda params: split(params, sizes))
+    bank = fit(bank, text.valid, text.valid_documents, sizes, say)
 
     def keep(added: SealedFiles, name: str) -> None:
         take(BankFolder(place), added.folder, name)
@@ -94,6 +99,12 @@ def make(
 
     put_in_place(place, final, keep, say)
     return bank.changed(folder=final)
+
+
+def sizes_of(experiment: Experiment) -> BatchSizes:
+    """How a run measures: on all processes, each copy of the weights over as many devices as one
+    has in training, of one process at most."""
+    return BatchSizes.of(experiment.eval, experiment.mesh_fsdp).over_processes()
 
 
 def _measured(experiment: Experiment, text: Corpora, name: str, params: Any) -> Expert:
@@ -112,7 +123,7 @@ def _measured(experiment: Experiment, text: Corpora, name: str, params: Any) -> 
         text.valid[name],
         text.valid_documents.get(name),
         experiment.scoring,
-        BatchSizes.of(experiment.eval).over_processes(),
+        sizes_of(experiment),
     )
     return Expert(name, params, calibration, bigram=bigram)
 
@@ -121,7 +132,7 @@ def fit(
     bank: ExpertBank,
     valid: Mapping[str, Windows],
     documents: Mapping[str, Windows],
-    settings: EvalConfig,
+    sizes: BatchSizes,
     say: Callable[[str], None],
 ) -> ExpertBank:
     """Stores how far experts lead on their own documents and, of a large bank, how many of them a
@@ -131,22 +142,20 @@ def fit(
     if large:
         say(f"choosing how many of {len(bank.names)} experts a cascade scores in full")
         try:
-            say(_choose(bank, valid, settings))
+            say(_choose(bank, valid, sizes))
         except UserError as error:  # the bank routes without
             say(f"no cascade: {error}")
     if len(bank.names) > 1:
         try:
-            return _fit_documents(bank, documents, settings, say if large else None)
+            return _fit_documents(bank, documents, sizes, say if large else None)
         except UserError as error:
             say(f"no screen and no margins of documents: {error}")
     return bank
 
 
-def _choose(bank, valid, settings) -> str:
+def _choose(bank, valid, sizes) -> str:
     """Stores how many experts a cascade scores in full; -> a line about it."""
-    made = Cascade.fit(
-        bank, valid, min_candidates=MIN_CANDIDATES, sizes=BatchSizes.of(settings).over_processes()
-    )
+    made = Cascade.fit(bank, valid, min_candidates=MIN_CANDIDATES, sizes=sizes)
     made.save()
     fit = made.fitted
     return (
@@ -156,11 +165,11 @@ def _choose(bank, valid, settings) -> str:
     )
 
 
-def _fit_documents(bank, documents, settings, say) -> ExpertBank:
+def _fit_documents(bank, documents, sizes, say) -> ExpertBank:
     """Stores what whole documents show: margins, and for `say` the screen."""
     most = documents_each(len(bank.names))
     few = {name: first_documents(own, most) for name, own in documents.items()}
-    scored = score_documents(bank, few, BatchSizes.of(settings).over_processes())
+    scored = score_documents(bank, few, sizes)
     measured = own_documents(bank, scored)
     try:
         own_documents_file.write(bank.folder, measured)

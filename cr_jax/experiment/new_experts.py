@@ -144,7 +144,7 @@ def _refit(files, experiment, text, valid, folder, say) -> None:
         more = new_text.of_others(experiment, bank, valid, folder)
         windows = {n: (text.valid | more.valid)[n] for n in bank.names}
         documents = {n: (text.valid_documents | more.valid_documents)[n] for n in bank.names}
-        finished_bank.fit(bank, windows, documents, experiment.eval, say)
+        finished_bank.fit(bank, windows, documents, finished_bank.sizes_of(experiment), say)
     if line := unused_fits(BankFolder(files.path)):
         say(line)
 

@@ -27,7 +27,6 @@ from cr_jax.modular import recipe
 from cr_jax.parallel import compiled, processes
 from cr_jax.parallel import plan as parallel
 from cr_jax.report import write_report
-from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.calibration import too_few
 from cr_jax.studies import evaluation, examples, registry
 from cr_jax.studies.capacity import ablation
@@ -160,7 +159,7 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
             total = sum(len(w) for w in text.test.values())
             quiet = not processes.is_first()
             with tqdm(total=total, desc="evaluate", unit=" windows", disable=quiet) as bar:
-                sizes = BatchSizes.of(experiment.eval).over_processes()
+                sizes = finished_bank.sizes_of(experiment)
                 scores = evaluation.score_domains(bank, text.test, sizes, bar.update)
         if not processes.is_first():
             processes.wait("the report is written")

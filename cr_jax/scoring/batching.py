@@ -5,6 +5,7 @@ Letters: E experts, B windows, L tokens per window.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -59,9 +60,11 @@ class BatchSizes:
         return cls(1, 16, 256) if on_cpu else cls(devices=local_accelerators())
 
     @classmethod
-    def of(cls, settings: EvalConfig) -> "BatchSizes":
-        """What a run's settings ask for, on all accelerators of this process."""
-        return cls(settings.expert_chunk, settings.batch, devices=local_accelerators())
+    def of(cls, settings: EvalConfig, fsdp: int = 1) -> "BatchSizes":
+        """What a run's settings ask for, on all accelerators of this process; fsdp: devices that
+        share a copy of the weights while they are trained, of which as many of this process do."""
+        there = local_accelerators()
+        return cls(settings.expert_chunk, settings.batch, devices=there, fsdp=math.gcd(fsdp, there))
 
     def over_processes(self) -> "BatchSizes":
         """The same, dealt over all processes of the run."""

@@ -42,9 +42,9 @@ def scored(
     must make this call, and over `sizes.devices`: a call of a program takes `sizes.windows` for
     every device.  The number of either changes results by rounding at most.
 
-    With `sizes.fsdp` > 1 any number of windows goes over all these devices, and no device is sent
-    more than its part of a large leaf; params may then lie on the host.  `UserError` when this
-    process has fewer devices, or fsdp does not divide them.
+    With `sizes.fsdp` > 1, and where params are `split` already, any number of windows goes over all
+    these devices, and no device is sent more than its part of a large leaf; params may then lie on
+    the host.  `UserError` when this process has fewer devices, or fsdp does not divide them.
     """
     groups = sizes.groups(jax.tree.leaves(params)[0].shape[0])
     few = rows or len(windows) <= sizes.windows
@@ -53,10 +53,10 @@ def scored(
         mine = windows.take(share(len(windows), jax.process_index(), sizes.processes))
         parts = processes.gathered(scored(score, scorer, params, mine, own))
         return jax.tree.map(lambda x: np.concatenate(x, 1)[:, : len(windows)], parts)
-    if sizes.fsdp > 1:
-        mesh = _split_mesh(sizes)
-        shards = partition.shardings(mesh, params, small=SMALL)
-        parts = jax.device_put(params, shards)
+    mesh = _split_before(params)
+    if sizes.fsdp > 1 or mesh is not None:
+        parts = split(params, sizes) if mesh is None else params
+        mesh = mesh or _split_mesh(sizes)
         run = _split_program(score, scorer, groups, mesh)
         count = mesh.size  # every call has as many windows for each device
         each = -(-(rows or sizes.rows(len(windows))) // count) if few else sizes.windows
@@ -79,6 +79,22 @@ def share(count: int, process: int, all_processes: int) -> Int[np.ndarray, " S"]
     """
     each = -(-count // all_processes)
     return np.minimum(np.arange(process * each, (process + 1) * each), count - 1)
+
+
+def split(params: Any, sizes: BatchSizes) -> Any:
+    """Parameters [E, ...] on a host or on devices -> over all devices of `sizes`, no large leaf
+    whole on any of them."""
+    mesh = _split_mesh(sizes)
+    return jax.device_put(params, partition.shardings(mesh, params, small=SMALL))
+
+
+def _split_before(params: Any) -> Mesh | None:
+    """The devices that share these parameters, where several do."""
+    for leaf in jax.tree.leaves(params):
+        where = getattr(leaf, "sharding", None)
+        if isinstance(where, NamedSharding) and where.mesh.shape.get("fsdp", 1) > 1:
+            return where.mesh
+    return None
 
 
 def _mesh(count: int) -> Mesh:

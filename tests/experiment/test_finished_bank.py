@@ -8,12 +8,15 @@ import pytest
 import tiny_bank
 import tiny_run
 
+from cr_jax import router
 from cr_jax.bank import ExpertBank, LanguageModels, parameters
 from cr_jax.config import EvalConfig, Scoring
 from cr_jax.data import ByteTokenizer, eval_windows, load_corpus
 from cr_jax.errors import UserError
 from cr_jax.experiment import finished_bank, run
 from cr_jax.routing.cascade import Cascade
+from cr_jax.scoring import batching, devices
+from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.bigram import with_bigram
 from cr_jax.scoring.calibrate import calibrate
 
@@ -124,3 +127,30 @@ def test_a_run_that_cannot_choose_a_cascade_still_has_its_bank(finished, monkeyp
     assert not ExpertBank.load(folder / "run" / "bank").verify()
     with pytest.raises(UserError, match="route without it"):
         Cascade.load(folder / "run" / "bank")
+
+
+def test_experts_that_share_devices_in_training_share_them_while_they_are_measured(
+    finished, tmp_path, monkeypatch
+):
+    """config.mesh_fsdp=2 on four devices: the same bank, and no large leaf whole on a device."""
+    monkeypatch.setattr(devices, "SMALL", 64)
+    monkeypatch.setattr(batching, "local_accelerators", lambda: 4)
+    monkeypatch.setattr(finished_bank, "MIN_CANDIDATES", 1)
+    given = {k: GIVEN[k] for k in ("text", "trained", "say")}
+    e = dataclasses.replace(GIVEN["experiment"], mesh_fsdp=2)
+    bank = finished_bank.make(e, folder=tmp_path, **given)
+    large = [x for x in jax.tree.leaves(bank.params) if x[0].size > 64]
+    assert len(large) > 3
+    for leaf in large:
+        assert {s.data.size for s in leaf.addressable_shards} == {leaf.size // 2}
+    assert not bank.verify()
+    for name in bank.names:
+        ours, theirs = (b.calibration[name].residuals for b in (bank, finished[2]))
+        assert ours.keys() == theirs.keys()
+        for length, values in ours.items():
+            np.testing.assert_allclose(values, theirs[length], atol=1e-4)
+    # Whatever sizes are asked for later, the parameters stay where they lie.
+    some = GIVEN["text"].test[bank.names[0]]
+    alone = router.score_bank(finished[2], some, BatchSizes(windows=4))
+    found = router.score_bank(bank, some, BatchSizes(windows=4))
+    np.testing.assert_allclose(found.residual, alone.residual, rtol=1e-4)

@@ -111,6 +111,13 @@ def test_accelerators_are_all_used_and_a_cpu_is_one(monkeypatch):
     monkeypatch.setattr(batching.jax, "default_backend", lambda: "gpu")
     assert BatchSizes.of(settings) == BatchSizes(3, 5, devices=jax.local_device_count())
     assert BatchSizes.for_device().devices == jax.local_device_count()
+    # As many devices share the weights as in training, but of this process alone.
+    for fsdp, of_process in (
+        (2, 2),
+        (3, 1),
+        (4 * jax.local_device_count(), jax.local_device_count()),
+    ):
+        assert BatchSizes.of(settings, fsdp).fsdp == of_process
 
 
 def test_with_fsdp_no_device_holds_a_whole_large_leaf(monkeypatch):
