@@ -182,6 +182,34 @@ def segments() -> str:
     )
 
 
+@table("segments-mixed")
+def mixed() -> str:
+    """Code told from prose in real documents, by a bank with technical prose and by the shipped."""
+    own, shipped = read("segments_technical.json"), read("segments.json")
+    kinds = {"documents of `mixed`": lambda found: found["mixed"]} | {
+        f"{kind} files": lambda found, kind=kind: found["parsed"][kind]
+        for kind in ("python", "markdown")
+    }
+    names = [n for n in CUTS if n in own["mixed"]["ways"]]
+    header = [
+        "",
+        "documents",
+        "one answer for all",
+        *(CUTS[n] for n in names),
+        "shipped bank, experts",
+    ]
+    rows = []
+    for kind, of in kinds.items():
+        found = of(own)
+        share = max(found["code_share"], 1 - found["code_share"])
+        accuracy = [percent(found["ways"][n]["token_accuracy"]) for n in names]
+        rows.append(
+            [kind, found["documents"], percent(share), *accuracy]
+            + [percent(of(shipped)["ways"]["experts"]["token_accuracy"])]
+        )
+    return markdown(header, rows)
+
+
 @table("segments-adaptive")
 def adaptive() -> str:
     """How well each way to choose windows rebuilds spliced texts, and at what cost."""
