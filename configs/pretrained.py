@@ -112,7 +112,7 @@ def _lms(config):
 
 
 def _technical(config):
-    config.name = "technical"
+    config.name = "pretrained_technical"
     config.data.domains = {
         name: domain(
             *(f"jsonl:{{root}}/{folder}/{split}.jsonl.zst" for split in ("train*", "valid", "test"))
