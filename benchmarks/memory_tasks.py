@@ -15,14 +15,15 @@ from cr_jax.errors import UserError
 from cr_jax.modular import decode
 from cr_jax.modular.generate import sampling
 from cr_jax.modular.language_models import BankLms
-from cr_jax.modular.memory import Memory
+from cr_jax.modular.memory import Memory, write
 from cr_jax.modular.memory_pages import Reader
-from cr_jax.modular.options import GenerateOptions, MemoryOptions
+from cr_jax.modular.options import IDS, LATENTS, GenerateOptions, MemoryOptions
 from cr_jax.modular.speakers import Speakers
 from cr_jax.scoring.batching import BatchSizes
 
 ID = 32  # tokens
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+DTYPES = ("bfloat16", "int8", "int4")
 KINDS = ("random", "ordinary", "hex", "passage")
 SYLLABLES = "ba be bor dal dun fen gar hil jor kel lam mir nor pel quin ros sel tam ul vor wen zar"
 
@@ -87,6 +88,14 @@ def windows(bank: ExpertBank, ids: np.ndarray) -> Windows:
 
 def kind(options: MemoryOptions, kind: str, dtype: str = "bfloat16") -> MemoryOptions:
     return dataclasses.replace(options, kind=kind, dtype=dtype)
+
+
+def memories(setting: Setting, options, text) -> dict[str, Memory]:
+    """Arm -> what it keeps of a text: its ids, and its latents in every format."""
+    kinds = {"ids": kind(options, IDS)}
+    kinds |= {f"latents_{dtype}": kind(options, LATENTS, dtype) for dtype in DTYPES}
+    cut = windows(setting.bank, text)
+    return {n: write(setting.bank, cut, k, setting.sizes) for n, k in kinds.items()}
 
 
 def spans(
