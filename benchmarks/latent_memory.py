@@ -16,6 +16,9 @@ Bits/byte: of segments spread over long documents, each given pages and last tok
 model of the expert that keeps most of the document.  Arms: the same, and two controls: the last
 tokens without pages in their place (half), and pages drawn at random.
 
+With `--reader WORKDIR`, where `benchmarks.latent_reader` trained adapters, language models also
+read latents without decoding them (`memory_bits`); `--no-recall` leaves out the hidden ids.
+
     recall             {depth: {arm: shares}} of the longest context
     recall_by_tokens, recall_by_kind    the same by length and by what the id is made of
     index_recall_at_4  of ids whose window is among the four best; indexes: of others, too
@@ -29,6 +32,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,6 +43,7 @@ from benchmarks import memory_tasks as tasks
 from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.errors import UserError
 from cr_jax.modular import memory, paged
+from cr_jax.modular import memory_reader_training as readers
 from cr_jax.modular.language_models import BankLms
 from cr_jax.modular.memory_pages import Reader
 from cr_jax.modular.options import IDS, LATENTS, MemoryOptions
@@ -70,6 +75,7 @@ def run(args, command: str) -> dict[str, Any]:
         raise UserError("give the text: --text SPEC, as of config.data (docs/data.md), or --quick")
     bank = ExpertBank.load(args.bank or pretrained.folder(), lms=False)
     lms = BankLms(bank)
+    adapters = readers.stored(Path(args.reader).expanduser(), bank) if args.reader else None
     setting = tasks.Setting(bank, lms, lms.positions(args.positions), BatchSizes.for_device())
     options = MemoryOptions(LATENTS, pages=args.pages or size["pages"], span=args.span)
     options.span_of(bank.model.window, setting.positions)
@@ -87,20 +93,21 @@ def run(args, command: str) -> dict[str, Any]:
             "device": jax.devices()[0].device_kind,
         },
     }
-    text = tasks.stream(bank, specs, max(lengths))
-    by_tokens = {}
-    for n in sorted(n for n in lengths if n <= len(text)):
+    text, by_tokens, last = tasks.stream(bank, specs, max(lengths)), {}, None
+    for n in () if args.no_recall else sorted(n for n in lengths if n <= len(text)):
         part, last = _recall(setting, options, text[:n], args.each or size["each"], args.seed)
         by_tokens[str(n)] = part.pop("arms")
         found |= part | {"tokens": n, "recall_by_tokens": by_tokens}
         _write(args.out, found)
-    if not by_tokens:
+    if not by_tokens and not args.no_recall:
         raise UserError(f"the text has {len(text):,} tokens: give more of it, or fewer --tokens")
-    documents = tasks.longest(bank, specs, size["documents"], min(lengths) // 2)
+    count = args.documents or size["documents"]
+    documents = tasks.longest(bank, specs, count, min(lengths) // 2)
     segments = args.segments or size["segments"]
-    found["bits_per_byte"] = memory_bits.bits(setting, options, documents, segments)
+    found["bits_per_byte"] = memory_bits.bits(setting, options, documents, segments, adapters)
     found["documents"] = [len(d) for d in documents]
-    found["time_per_token"] = _times(setting, options, text[: found["tokens"]], last)
+    if last is not None:
+        found["time_per_token"] = _times(setting, options, text[: found["tokens"]], last)
     _write(args.out, found)
     return found
 
@@ -194,6 +201,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--positions", type=int, default=0, help="of the model; 0: of its training")
     p.add_argument("--pages", type=int, default=0, help="4; with --quick 2")
     p.add_argument("--span", type=int, default=0, help="tokens of a page; 0: what half fits")
+    p.add_argument("--documents", type=int, default=0, help="8; with --quick 2")
+    p.add_argument("--reader", default="", help="--workdir of benchmarks.latent_reader")
+    p.add_argument("--no-recall", action="store_true", help="bits/byte alone")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", default="", help="write the result as JSON")
     return p

@@ -16,6 +16,12 @@ NAMES = {
     "latents_int8_bare": "pages of latents, int8, uncorrected",
     "latents_int4": "pages of latents, int4",
     "latents_int4_bare": "pages of latents, int4, uncorrected",
+    "read": "the last tokens, and latents before them read by an adapter, bfloat16",
+    "read_int8": "the same, int8",
+    "read_int4": "the same, int4",
+    "read_elsewhere": "the same, latents of another place of the document",
+    "read_only": "latents before the segment read by an adapter",
+    "read_near": "the same, of the last tokens' windows alone",
     "full_kv": "keys and values of all (its state alone)",
 }
 
@@ -49,6 +55,19 @@ def recall() -> str:
 @table("latent-memory-bits")
 def bits() -> str:
     """Bits/byte of segments of long documents."""
+    return _bits(_found())
+
+
+@table("latent-memory-read")
+def read_by_adapters() -> str:
+    """The same where adapters read latents."""
+    found = read("latent_memory_reader.json")
+    return _bits(found, ("nothing", "half", "sliding", "ids", "latents_bfloat16"))
+
+
+def _bits(found: dict[str, Any], others: tuple[str, ...] = ()) -> str:
+    """Rows of all arms; or of `others`, of adapters and of the whole past's keys and values."""
+    kept = lambda arm: not others or arm in others or arm.startswith(("read", "full"))
     rows = [
         [
             NAMES[arm],
@@ -56,6 +75,7 @@ def bits() -> str:
             None if row["flops_per_token"] is None else f"{row['flops_per_token'] / 1e6:,.1f} M",
             decimal(row["bpb"], 4),
         ]
-        for arm, row in _found().get("bits_per_byte", {}).items()
+        for arm, row in found.get("bits_per_byte", {}).items()
+        if kept(arm)
     ]
     return markdown(["what a model is given", "bytes kept", "FLOPs a token", "bits/byte"], rows)
