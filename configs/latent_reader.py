@@ -3,11 +3,12 @@
 Claim: a language model that reads the latents of past windows (8 vectors each) by a small adapter
 predicts text better than the last tokens alone, and better than with another text's latents.
 Command: python -m benchmarks.latent_reader --config configs/latent_reader.py:VARIANT \
-    --workdir runs/reader (twenty: --bank runs/modular/bank --data-root DATA)
+    --workdir runs/reader (code, twenty: --data-root DATA; twenty: --bank BANK)
 Then: python -m benchmarks.latent_memory --no-recall --reader runs/reader (and --bank, --text)
   shipped     (default) adapters of two experts of the bank that ships, on its sample texts; rows of
               16 windows of 64 tokens, 10 minutes on two CPU cores
   small       the same, a minute
+  code        of the shipped bank's expert of Python, on more text than sample texts (--data-root)
   twenty      of the experts of configs/modular.py, rows of 8 windows of 512 tokens; one GPU
 Hardware: two CPU cores, or one GPU.
 status: not measured yet
@@ -49,6 +50,16 @@ def _small(config):
     config.modular.update(branch_tokens=16 * 4 * 1024, looks=1)
 
 
+def _code(config):
+    _shipped(config)
+    config.data.domains = {
+        "python": domain(
+            *(f"jsonl:{{root}}/code_python/{s}.jsonl.zst" for s in ("train*", "valid", "test"))
+        )
+    }
+    config.data.max_train_tokens = 6_000_000
+
+
 def _twenty(config):
     place = Path(__file__).with_name("modular.py")
     spec = importlib.util.spec_from_file_location("modular", place)
@@ -62,4 +73,4 @@ def _twenty(config):
     config.modular.update(window=8 * 512, branch_batch=8, branch_tokens=500 * 8 * 8 * 512, looks=8)
 
 
-VARIANTS = {"shipped": _shipped, "small": _small, "twenty": _twenty}
+VARIANTS = {"shipped": _shipped, "small": _small, "code": _code, "twenty": _twenty}
