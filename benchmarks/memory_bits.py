@@ -4,9 +4,9 @@ Arms of adapters (`read`): a language model attends to the latents of the last w
 row, as many as the adapter knows.
 
     read           the last tokens and the latents before them; of other formats read_int8, ...
-    read_elsewhere a control: the last tokens and latents of another place of the document
     read_only      nothing but the segment and the latents before it
     read_near      the same, of the very windows whose tokens `sliding` sees
+    read_elsewhere, read_only_elsewhere    controls: latents of another place of the document
 """
 
 from typing import Any
@@ -97,20 +97,20 @@ def _read(
     params = jax.tree.map(lambda x: x[0], setting.lms.stack(np.array([place])))
     reader = adapters.params[name]
     first, own_only = starts - (positions - segment), (recent[:, -segment:], own[:, -segment:])
-    near = (positions - segment) // window
+    near, far = (positions - segment) // window, lambda at: np.roll(at, len(at) // 2)
     arms = {
         "read": ("bfloat16", (recent, own), first, adapters.past),
         "read_int8": ("int8", (recent, own), first, adapters.past),
         "read_int4": ("int4", (recent, own), first, adapters.past),
-        "read_elsewhere": ("bfloat16", (recent, own), np.roll(first, len(first) // 2), 0),
+        "read_elsewhere": ("bfloat16", (recent, own), far(first), adapters.past),
         "read_only": ("bfloat16", own_only, starts, adapters.past),
+        "read_only_elsewhere": ("bfloat16", own_only, far(starts), adapters.past),
     }
     if near and near * window == positions - segment:
         arms["read_near"] = ("bfloat16", own_only, starts, near)
     found = {}
     for arm, (dtype, (tokens, at), ends, past) in arms.items():
         one = kept[f"latents_{dtype}"]
-        past = past or adapters.past
         read = Latents.of(one, name, past).before(ends // window)
         batch = min(32, setting.sizes.rows(len(tokens)))
         nats = read_nats(setting.lms.config, params, reader, tokens, read, batch)
@@ -125,7 +125,7 @@ def _flops(setting: tasks.Setting, options, arm: str, adapters: Adapters | None 
     positions, config = setting.positions, setting.lms.config
     segment, span = paged.segment_of(positions), tasks.spans(setting, options)[0]
     short = {"nothing": segment, "half": positions - span * options.pages}
-    short |= {"read_only": segment, "read_near": segment}
+    short |= dict.fromkeys(("read_only", "read_only_elsewhere", "read_near"), segment)
     read = short.get(arm, positions)
     work = lm.forward_flops(config, read) * read / segment
     if not arm.startswith(("latents", "read")):

@@ -19,9 +19,10 @@ NAMES = {
     "read": "the last tokens, and latents before them read by an adapter, bfloat16",
     "read_int8": "the same, int8",
     "read_int4": "the same, int4",
-    "read_elsewhere": "the same, latents of another place of the document",
+    "read_elsewhere": "the last tokens, and latents of another place of the document",
     "read_only": "latents before the segment read by an adapter",
-    "read_near": "the same, of the last tokens' windows alone",
+    "read_only_elsewhere": "the same, latents of another place of the document",
+    "read_near": "latents of the last tokens' windows alone, read by an adapter",
     "full_kv": "keys and values of all (its state alone)",
 }
 

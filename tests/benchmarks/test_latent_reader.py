@@ -64,7 +64,14 @@ def test_adapters_are_trained_and_measured_beside_the_other_arms(folder):
     argv += ["--reader", str(folder / "run"), "--tokens", "4000", "--segments", "4"]
     assert latent_memory.main([*argv, "--out", str(out)]) == 0
     bits = json.loads(out.read_text())["bits_per_byte"]
-    assert {"read", "read_int4", "read_only", "read_near", "read_elsewhere"} < set(bits)
+    assert {
+        "read",
+        "read_int4",
+        "read_only",
+        "read_near",
+        "read_elsewhere",
+        "read_only_elsewhere",
+    } < set(bits)
     sizes = {arm: row["state_bytes"] for arm, row in bits.items()}
     assert sizes["read_int4"] < sizes["read"] == sizes["read_only"] < sizes["latents_bfloat16"]
     work = {arm: row["flops_per_token"] for arm, row in bits.items()}
