@@ -102,7 +102,7 @@ def run(args, command: str) -> dict[str, Any]:
     if not by_tokens and not args.no_recall:
         raise UserError(f"the text has {len(text):,} tokens: give more of it, or fewer --tokens")
     count = args.documents or size["documents"]
-    documents = tasks.longest(bank, specs, count, min(lengths) // 2)
+    documents = tasks.longest(bank, specs, count, min(lengths) // 2, args.most)
     segments = args.segments or size["segments"]
     found["bits_per_byte"] = memory_bits.bits(setting, options, documents, segments, adapters)
     found["documents"] = [len(d) for d in documents]
@@ -202,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--pages", type=int, default=0, help="4; with --quick 2")
     p.add_argument("--span", type=int, default=0, help="tokens of a page; 0: what half fits")
     p.add_argument("--documents", type=int, default=0, help="8; with --quick 2")
+    p.add_argument("--most", type=int, default=1 << 17, help="tokens of each of these documents")
     p.add_argument("--reader", default="", help="--workdir of benchmarks.latent_reader")
     p.add_argument("--no-recall", action="store_true", help="bits/byte alone")
     p.add_argument("--seed", type=int, default=0)

@@ -63,11 +63,14 @@ def stream(bank: ExpertBank, specs: Sequence[str], most: int) -> np.ndarray:
     return np.concatenate(parts).astype(np.int32)[:most]
 
 
-def longest(bank: ExpertBank, specs: Sequence[str], count: int, least: int) -> list[np.ndarray]:
-    """The longest of the first 2,000 documents, or all of them as one where none has `least`."""
+def longest(
+    bank: ExpertBank, specs: Sequence[str], count: int, least: int, most: int
+) -> list[np.ndarray]:
+    """The beginnings of the longest of the first 2,000 documents, of `most` tokens at most, or of
+    all documents as one where none has `least`."""
     found = list(itertools.islice(_in_turn(bank, specs), 2000))
     long = sorted((d for d in found if len(d) >= least), key=len)[::-1][:count]
-    return [d[: 1 << 17] for d in long] or [np.concatenate(found)[: 1 << 17]]
+    return [d[:most] for d in long] or [np.concatenate(found)[:most]]
 
 
 def _in_turn(bank: ExpertBank, specs: Sequence[str]) -> Iterator[np.ndarray]:
