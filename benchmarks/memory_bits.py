@@ -16,7 +16,6 @@ import numpy as np
 
 from benchmarks import memory_indexes
 from benchmarks import memory_tasks as tasks
-from cr_jax.errors import UserError
 from cr_jax.models import lm
 from cr_jax.models.lm import latent_reader
 from cr_jax.modular import memory, paged
@@ -31,7 +30,8 @@ def bits(
 ) -> dict[str, Any]:
     """Arm -> bits/byte of segments of long documents, with state and work.
 
-    Segments begin where a window does.  `UserError` for a document whose expert has no adapter.
+    Segments begin where a window does.  With adapters, experts that have one speak; `UserError`
+    where none of them keeps a window of a document.
     """
     positions, bank = setting.positions, setting.bank
     segment, window = paged.segment_of(positions), bank.model.window
@@ -41,7 +41,8 @@ def bits(
     total = 0
     for document in documents:
         kept = tasks.memories(setting, options, document)
-        place = tasks.speaker(setting, kept["latents_bfloat16"])
+        among = adapters.params if adapters else None
+        place = tasks.speaker(setting, kept["latents_bfloat16"], among)
         starts = np.linspace(positions, len(document) - segment, segments).astype(int)
         starts = np.maximum(starts // window, -(-positions // window)) * window
         rows = lambda reader, at=starts, ids=document: paged.contexts(
@@ -91,9 +92,7 @@ def _read(
     """Arm -> (nats of all segments, bytes of latents) by the adapter of one expert."""
     positions, window = setting.positions, setting.bank.model.window
     segment, (recent, own, starts) = paged.segment_of(positions), rows
-    name = setting.bank.names[place] if place >= 0 else "seed"
-    if name not in adapters.params:
-        raise UserError(f"--reader: there is no adapter of {name}, whose text one document is")
+    name = setting.bank.names[place]
     params = jax.tree.map(lambda x: x[0], setting.lms.stack(np.array([place])))
     reader = adapters.params[name]
     first, own_only = starts - (positions - segment), (recent[:, -segment:], own[:, -segment:])

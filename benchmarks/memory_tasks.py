@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -160,12 +160,15 @@ def questions(needles: Sequence[Needle], ids: np.ndarray, query: int) -> list[np
     return [np.concatenate([ids[-query:], x.line])[-query:] for x in needles]
 
 
-def speaker(setting: Setting, kept: Memory) -> int:
+def speaker(setting: Setting, kept: Memory, among: Collection[str] | None = None) -> int:
     """The place of the language model that speaks: of the expert that keeps most windows, or the
-    next that has one."""
+    next that has one and is `among` these."""
     counts = np.bincount(kept.expert, minlength=len(kept.writers))
     names = [list(kept.writers)[i] for i in np.argsort(-counts)]
-    some = [n for n in names if n in setting.lms.speakers] or ["seed"]
+    some = [n for n in names if n in setting.lms.speakers and (among is None or n in among)]
+    if among is not None and not some:
+        raise UserError(f"--reader: there is no adapter of {names[0]}, whose text one document is")
+    some = some or ["seed"]
     return setting.lms.place(some[0])
 
 
