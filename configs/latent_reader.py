@@ -11,7 +11,8 @@ Then: python -m benchmarks.latent_memory --no-recall --reader runs/reader (and -
   code        of the shipped bank's expert of Python, on more text than sample texts (--data-root)
   twenty      of the experts of configs/modular.py, rows of 8 windows of 512 tokens; one GPU
 Hardware: two CPU cores, or one GPU.
-status: not measured yet
+status: shipped and code measured 2026-12-01 (docs/results/2026-11-30-latent-memory.md): no gain on
+  novels, 0.3 % on code, most of it with another place's latents too; twenty not run
 """
 
 import importlib.util

@@ -1,5 +1,6 @@
 """Tables of latents as memory."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.tables.registry import RESULTS, decimal, markdown, percent, read, table
@@ -33,6 +34,11 @@ def _found() -> dict[str, Any]:
     return read("latent_memory.json" if full else "latent_memory_quick.json")
 
 
+def _shown(arms: Iterable[str]) -> list[str]:
+    """int8 has the figures of int4 and bfloat16 between which it stands."""
+    return [arm for arm in arms if "int8" not in arm]
+
+
 @table("latent-memory-recall")
 def recall() -> str:
     """Ids that come back from the longest context, over all depths and kinds."""
@@ -47,7 +53,8 @@ def recall() -> str:
             percent(row["spoken"]),
             *(percent(found["recall_by_kind"][kind][arm]["copied"]) for kind in kinds),
         ]
-        for arm, row in arms.items()
+        for arm in _shown(arms)
+        for row in [arms[arm]]
     ]
     header = ["what a model is given before the question", "id is in it", "copied", "spoken"]
     return markdown([*header, *(f"copied: {kind}" for kind in kinds)], rows)
@@ -56,27 +63,26 @@ def recall() -> str:
 @table("latent-memory-bits")
 def bits() -> str:
     """Bits/byte of segments of long documents."""
-    return _bits(_found())
+    found = _found().get("bits_per_byte", {})
+    rows = [
+        [NAMES[arm], *_taken(found[arm]), decimal(found[arm]["bpb"], 4)] for arm in _shown(found)
+    ]
+    return markdown(["what a model is given", "bytes kept", "FLOPs a token", "bits/byte"], rows)
 
 
 @table("latent-memory-read")
 def read_by_adapters() -> str:
-    """The same where adapters read latents."""
-    found = read("latent_memory_reader.json")
-    return _bits(found, ("nothing", "half", "sliding", "ids", "latents_bfloat16"))
-
-
-def _bits(found: dict[str, Any], others: tuple[str, ...] = ()) -> str:
-    """Rows of all arms; or of `others`, of adapters and of the whole past's keys and values."""
-    kept = lambda arm: not others or arm in others or arm.startswith(("read", "full"))
+    """Bits/byte where adapters read latents: of novels, and of code by another expert."""
+    both = [read(f"latent_memory_reader{x}.json")["bits_per_byte"] for x in ("", "_code")]
+    arms = ("nothing", "sliding", "latents_bfloat16", *(a for a in _shown(both[0]) if "read" in a))
     rows = [
-        [
-            NAMES[arm],
-            f"{row['state_bytes']:,}",
-            None if row["flops_per_token"] is None else f"{row['flops_per_token'] / 1e6:,.1f} M",
-            decimal(row["bpb"], 4),
-        ]
-        for arm, row in found.get("bits_per_byte", {}).items()
-        if kept(arm)
+        [NAMES[arm], *_taken(both[0][arm]), *(decimal(found[arm]["bpb"], 4) for found in both)]
+        for arm in arms
     ]
-    return markdown(["what a model is given", "bytes kept", "FLOPs a token", "bits/byte"], rows)
+    header = ["what a model is given", "bytes kept", "FLOPs a token", "bits/byte, novels", "code"]
+    return markdown(header, rows)
+
+
+def _taken(row: dict[str, Any]) -> list[str | None]:
+    work = row["flops_per_token"]
+    return [f"{row['state_bytes']:,}", None if work is None else f"{work / 1e6:,.1f} M"]
