@@ -16,6 +16,9 @@ Bits/byte: of segments spread over long documents, each given pages and last tok
 model of the expert that keeps most of the document.  Arms: the same, and two controls: the last
 tokens without pages in their place (half), and pages drawn at random.
 
+With `--reader WORKDIR`, where `benchmarks.latent_reader` trained adapters, language models also
+read latents without decoding them (`memory_bits`); `--no-recall` leaves out the hidden ids.
+
     recall             {depth: {arm: shares}} of the longest context
     recall_by_tokens, recall_by_kind    the same by length and by what the id is made of
     index_recall_at_4  of ids whose window is among the four best; indexes: of others, too
@@ -29,25 +32,23 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks import memory_indexes, results
+from benchmarks import memory_bits, memory_indexes, results
 from benchmarks import memory_tasks as tasks
 from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.errors import UserError
-from cr_jax.models import lm
 from cr_jax.modular import memory, paged
+from cr_jax.modular import memory_reader_training as readers
 from cr_jax.modular.language_models import BankLms
 from cr_jax.modular.memory_pages import Reader
 from cr_jax.modular.options import IDS, LATENTS, MemoryOptions
-from cr_jax.modular.score import token_nats
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.training import speed
 
-DTYPES = ("bfloat16", "int8", "int4")
 QUICK = dict(
     tokens=(4096, 8192),
     each=1,
@@ -74,6 +75,7 @@ def run(args, command: str) -> dict[str, Any]:
         raise UserError("give the text: --text SPEC, as of config.data (docs/data.md), or --quick")
     bank = ExpertBank.load(args.bank or pretrained.folder(), lms=False)
     lms = BankLms(bank)
+    adapters = readers.stored(Path(args.reader).expanduser(), bank) if args.reader else None
     setting = tasks.Setting(bank, lms, lms.positions(args.positions), BatchSizes.for_device())
     options = MemoryOptions(LATENTS, pages=args.pages or size["pages"], span=args.span)
     options.span_of(bank.model.window, setting.positions)
@@ -91,37 +93,30 @@ def run(args, command: str) -> dict[str, Any]:
             "device": jax.devices()[0].device_kind,
         },
     }
-    text = tasks.stream(bank, specs, max(lengths))
-    by_tokens = {}
-    for n in sorted(n for n in lengths if n <= len(text)):
+    text, by_tokens, last = tasks.stream(bank, specs, max(lengths)), {}, None
+    for n in () if args.no_recall else sorted(n for n in lengths if n <= len(text)):
         part, last = _recall(setting, options, text[:n], args.each or size["each"], args.seed)
         by_tokens[str(n)] = part.pop("arms")
         found |= part | {"tokens": n, "recall_by_tokens": by_tokens}
         _write(args.out, found)
-    if not by_tokens:
+    if not by_tokens and not args.no_recall:
         raise UserError(f"the text has {len(text):,} tokens: give more of it, or fewer --tokens")
-    documents = tasks.longest(bank, specs, size["documents"], min(lengths) // 2)
+    count = args.documents or size["documents"]
+    documents = tasks.longest(bank, specs, count, min(lengths) // 2, args.most)
     segments = args.segments or size["segments"]
-    found["bits_per_byte"] = _bits(setting, options, documents, segments)
+    found["bits_per_byte"] = memory_bits.bits(setting, options, documents, segments, adapters)
     found["documents"] = [len(d) for d in documents]
-    found["time_per_token"] = _times(setting, options, text[: found["tokens"]], last)
+    if last is not None:
+        found["time_per_token"] = _times(setting, options, text[: found["tokens"]], last)
     _write(args.out, found)
     return found
-
-
-def _memories(setting: tasks.Setting, options, text) -> dict[str, memory.Memory]:
-    """Arm -> what it keeps of a text: its ids, and its latents in every format."""
-    kinds = {"ids": tasks.kind(options, IDS)}
-    kinds |= {f"latents_{dtype}": tasks.kind(options, LATENTS, dtype) for dtype in DTYPES}
-    windows = tasks.windows(setting.bank, text)
-    return {n: memory.write(setting.bank, windows, k, setting.sizes) for n, k in kinds.items()}
 
 
 def _recall(setting: tasks.Setting, options, text, each: int, seed: int):
     """(what one length gives, its memory in bfloat16)."""
     bank, n = setting.bank, len(text)
     ids, needles = tasks.hidden(bank, text, each, seed)
-    kept = _memories(setting, options, ids)
+    kept = tasks.memories(setting, options, ids)
     place = tasks.speaker(setting, kept["latents_bfloat16"])
     asked = tasks.questions(needles, ids, options.query)
     indexes = memory_indexes.index_recall(
@@ -161,73 +156,6 @@ def _recall(setting: tasks.Setting, options, text, each: int, seed: int):
         "rebuilt": rebuilt,
         "memory": {name: one.to_json() for name, one in kept.items()},
     }, kept["latents_bfloat16"]
-
-
-def _bits(setting: tasks.Setting, options, documents, segments: int) -> dict[str, Any]:
-    """Arm -> bits/byte of segments of long documents, with state and work."""
-    positions, bank = setting.positions, setting.bank
-    segment = paged.segment_of(positions)
-    span, pages = tasks.spans(setting, options)[0], options.pages
-    sums: dict[str, float] = {}
-    states: dict[str, list[int]] = {}
-    total = 0
-    for document in documents:
-        kept = _memories(setting, options, document)
-        place = tasks.speaker(setting, kept["latents_bfloat16"])
-        starts = np.linspace(positions, len(document) - segment, segments).astype(int)
-        rows = lambda reader, at=starts, ids=document: paged.contexts(
-            ids, reader, options, positions, starts=at
-        )
-        recent, own = rows(None)
-        read = {
-            "nothing": (recent[:, -segment:], own[:, -segment:]),
-            "half": (recent[:, span * pages :], own[:, span * pages :]),
-            "sliding": (recent, own),
-            "random_pages": rows(memory_indexes.Anywhere(bank, kept["ids"], setting.sizes)),
-        }
-        read |= {name: rows(Reader(bank, one, setting.sizes)) for name, one in kept.items()}
-        for name, (tokens, at) in read.items():
-            params = setting.lms.stack(np.array([place]))
-            batch = setting.sizes.rows(len(tokens))
-            nats = token_nats(setting.lms.config, params, tokens, setting.sizes.tokens, batch)
-            sums[name] = sums.get(name, 0.0) + float(nats[0][at].sum(dtype=np.float64))
-            raw = {"half": positions - span * pages, "sliding": positions, "nothing": 0}
-            size = kept[name].nbytes if name in kept else 2 * raw.get(name, 0)
-            states.setdefault(name, []).append(size)
-        total += int(bank.tokenizer.token_bytes[recent[own]].sum())
-    per_position = lm.cache_bytes(setting.lms.config, positions) / positions
-    found = {
-        name: {
-            "state_bytes": int(np.mean(states[name])),
-            "flops_per_token": _flops(setting, options, name),
-            "bpb": nats / np.log(2) / total,
-        }
-        for name, nats in sums.items()
-    }
-    full = int(per_position * np.mean([len(d) for d in documents]))
-    found["full_kv"] = {"state_bytes": full, "flops_per_token": None, "bpb": None}
-    for name, row in found.items():
-        print(f"bits/byte {name:20} {row}", flush=True)
-    return found
-
-
-def _flops(setting: tasks.Setting, options, arm: str) -> float:
-    """Operations per scored token: the language model reads its positions once a segment; latents
-    are written once and rebuilt for each segment's pages."""
-    positions, config = setting.positions, setting.lms.config
-    segment, span = paged.segment_of(positions), tasks.spans(setting, options)[0]
-    read = {"nothing": segment, "half": positions - span * options.pages}.get(arm, positions)
-    work = lm.forward_flops(config, read) * read / segment
-    if not arm.startswith("latents"):
-        return work
-    model = setting.bank.model
-    parts = speed.forward_flops(model)
-    decoder = parts["decoder"] + parts["vocabulary"] + parts["bottleneck"] / 2
-    encoder = parts["encoder"] + parts["bottleneck"] / 2
-    experts = min(len(setting.bank.names), memory.CANDIDATES)
-    routed = experts * (parts["encoder"] + parts.get("prediction", 0.0))
-    written = (routed + encoder + decoder) / model.window
-    return work + written + options.pages * decoder / segment
 
 
 def _times(setting: tasks.Setting, options, text, kept) -> dict[str, float]:
@@ -275,6 +203,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--positions", type=int, default=0, help="of the model; 0: of its training")
     p.add_argument("--pages", type=int, default=0, help="4; with --quick 2")
     p.add_argument("--span", type=int, default=0, help="tokens of a page; 0: what half fits")
+    p.add_argument("--documents", type=int, default=0, help="8; with --quick 2")
+    p.add_argument("--most", type=int, default=1 << 17, help="tokens of each of these documents")
+    p.add_argument("--reader", default="", help="--workdir of benchmarks.latent_reader")
+    p.add_argument("--no-recall", action="store_true", help="bits/byte alone")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", default="", help="write the result as JSON")
     return p

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,14 +15,15 @@ from cr_jax.errors import UserError
 from cr_jax.modular import decode
 from cr_jax.modular.generate import sampling
 from cr_jax.modular.language_models import BankLms
-from cr_jax.modular.memory import Memory
+from cr_jax.modular.memory import Memory, write
 from cr_jax.modular.memory_pages import Reader
-from cr_jax.modular.options import GenerateOptions, MemoryOptions
+from cr_jax.modular.options import IDS, LATENTS, GenerateOptions, MemoryOptions
 from cr_jax.modular.speakers import Speakers
 from cr_jax.scoring.batching import BatchSizes
 
 ID = 32  # tokens
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+DTYPES = ("bfloat16", "int8", "int4")
 KINDS = ("random", "ordinary", "hex", "passage")
 SYLLABLES = "ba be bor dal dun fen gar hil jor kel lam mir nor pel quin ros sel tam ul vor wen zar"
 
@@ -62,11 +63,14 @@ def stream(bank: ExpertBank, specs: Sequence[str], most: int) -> np.ndarray:
     return np.concatenate(parts).astype(np.int32)[:most]
 
 
-def longest(bank: ExpertBank, specs: Sequence[str], count: int, least: int) -> list[np.ndarray]:
-    """The longest of the first 2,000 documents, or all of them as one where none has `least`."""
+def longest(
+    bank: ExpertBank, specs: Sequence[str], count: int, least: int, most: int
+) -> list[np.ndarray]:
+    """The beginnings of the longest of the first 2,000 documents, of `most` tokens at most, or of
+    all documents as one where none has `least`."""
     found = list(itertools.islice(_in_turn(bank, specs), 2000))
     long = sorted((d for d in found if len(d) >= least), key=len)[::-1][:count]
-    return [d[: 1 << 17] for d in long] or [np.concatenate(found)[: 1 << 17]]
+    return [d[:most] for d in long] or [np.concatenate(found)[:most]]
 
 
 def _in_turn(bank: ExpertBank, specs: Sequence[str]) -> Iterator[np.ndarray]:
@@ -87,6 +91,14 @@ def windows(bank: ExpertBank, ids: np.ndarray) -> Windows:
 
 def kind(options: MemoryOptions, kind: str, dtype: str = "bfloat16") -> MemoryOptions:
     return dataclasses.replace(options, kind=kind, dtype=dtype)
+
+
+def memories(setting: Setting, options, text) -> dict[str, Memory]:
+    """Arm -> what it keeps of a text: its ids, and its latents in every format."""
+    kinds = {"ids": kind(options, IDS)}
+    kinds |= {f"latents_{dtype}": kind(options, LATENTS, dtype) for dtype in DTYPES}
+    cut = windows(setting.bank, text)
+    return {n: write(setting.bank, cut, k, setting.sizes) for n, k in kinds.items()}
 
 
 def spans(
@@ -148,12 +160,15 @@ def questions(needles: Sequence[Needle], ids: np.ndarray, query: int) -> list[np
     return [np.concatenate([ids[-query:], x.line])[-query:] for x in needles]
 
 
-def speaker(setting: Setting, kept: Memory) -> int:
+def speaker(setting: Setting, kept: Memory, among: Collection[str] | None = None) -> int:
     """The place of the language model that speaks: of the expert that keeps most windows, or the
-    next that has one."""
+    next that has one and is `among` these."""
     counts = np.bincount(kept.expert, minlength=len(kept.writers))
     names = [list(kept.writers)[i] for i in np.argsort(-counts)]
-    some = [n for n in names if n in setting.lms.speakers] or ["seed"]
+    some = [n for n in names if n in setting.lms.speakers and (among is None or n in among)]
+    if among is not None and not some:
+        raise UserError(f"--reader: there is no adapter of {names[0]}, whose text one document is")
+    some = some or ["seed"]
     return setting.lms.place(some[0])
 
 

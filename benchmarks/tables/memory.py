@@ -1,5 +1,6 @@
 """Tables of latents as memory."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.tables.registry import RESULTS, decimal, markdown, percent, read, table
@@ -16,6 +17,13 @@ NAMES = {
     "latents_int8_bare": "pages of latents, int8, uncorrected",
     "latents_int4": "pages of latents, int4",
     "latents_int4_bare": "pages of latents, int4, uncorrected",
+    "read": "the last tokens, and latents before them read by an adapter, bfloat16",
+    "read_int8": "the same, int8",
+    "read_int4": "the same, int4",
+    "read_elsewhere": "the last tokens, and latents of another place of the document",
+    "read_only": "latents before the segment read by an adapter",
+    "read_only_elsewhere": "the same, latents of another place of the document",
+    "read_near": "latents of the last tokens' windows alone, read by an adapter",
     "full_kv": "keys and values of all (its state alone)",
 }
 
@@ -24,6 +32,11 @@ def _found() -> dict[str, Any]:
     """The run at full size, or until there is one the quick one."""
     full = (RESULTS / "latent_memory.json").exists()
     return read("latent_memory.json" if full else "latent_memory_quick.json")
+
+
+def _shown(arms: Iterable[str]) -> list[str]:
+    """int8 has the figures of int4 and bfloat16 between which it stands."""
+    return [arm for arm in arms if "int8" not in arm]
 
 
 @table("latent-memory-recall")
@@ -40,7 +53,8 @@ def recall() -> str:
             percent(row["spoken"]),
             *(percent(found["recall_by_kind"][kind][arm]["copied"]) for kind in kinds),
         ]
-        for arm, row in arms.items()
+        for arm in _shown(arms)
+        for row in [arms[arm]]
     ]
     header = ["what a model is given before the question", "id is in it", "copied", "spoken"]
     return markdown([*header, *(f"copied: {kind}" for kind in kinds)], rows)
@@ -49,13 +63,26 @@ def recall() -> str:
 @table("latent-memory-bits")
 def bits() -> str:
     """Bits/byte of segments of long documents."""
+    found = _found().get("bits_per_byte", {})
     rows = [
-        [
-            NAMES[arm],
-            f"{row['state_bytes']:,}",
-            None if row["flops_per_token"] is None else f"{row['flops_per_token'] / 1e6:,.1f} M",
-            decimal(row["bpb"], 4),
-        ]
-        for arm, row in _found().get("bits_per_byte", {}).items()
+        [NAMES[arm], *_taken(found[arm]), decimal(found[arm]["bpb"], 4)] for arm in _shown(found)
     ]
     return markdown(["what a model is given", "bytes kept", "FLOPs a token", "bits/byte"], rows)
+
+
+@table("latent-memory-read")
+def read_by_adapters() -> str:
+    """Bits/byte where adapters read latents: of novels, and of code by another expert."""
+    both = [read(f"latent_memory_reader{x}.json")["bits_per_byte"] for x in ("", "_code")]
+    arms = ("nothing", "sliding", "latents_bfloat16", *(a for a in _shown(both[0]) if "read" in a))
+    rows = [
+        [NAMES[arm], *_taken(both[0][arm]), *(decimal(found[arm]["bpb"], 4) for found in both)]
+        for arm in arms
+    ]
+    header = ["what a model is given", "bytes kept", "FLOPs a token", "bits/byte, novels", "code"]
+    return markdown(header, rows)
+
+
+def _taken(row: dict[str, Any]) -> list[str | None]:
+    work = row["flops_per_token"]
+    return [f"{row['state_bytes']:,}", None if work is None else f"{work / 1e6:,.1f} M"]

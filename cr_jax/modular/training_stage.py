@@ -11,6 +11,7 @@ A stage that has its stage.json is read and not trained again.  Not in the paper
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -36,10 +37,9 @@ from cr_jax.data import (
 )
 from cr_jax.errors import UserError
 from cr_jax.host.files import changed, give_usual_mode, read_sealed, sha256, write_sealed
-from cr_jax.models import lm as language_models
 from cr_jax.parallel import plan as parallel
 from cr_jax.training.loop import Job, train
-from cr_jax.training.losses import LanguageModelLoss, logits_chunk
+from cr_jax.training.losses import LanguageModelLoss, Loss, logits_chunk, parted
 from cr_jax.training.validation import loss_of
 
 PARAMS, NOTE = "params.safetensors", "stage.json"
@@ -66,7 +66,9 @@ class Member:
 class Stage:
     """Models that are trained side by side, one stacked program.
 
-    start: one model's weights that all begin with; None: each its own fresh ones.
+    start: one model's weights that all begin with; None: each its own fresh ones.  loss: what is
+    lowered in place of the language models' own cross-entropy; then starts are the weights of each,
+    stacked [E, ...], what it freezes is not stored, and about is what else made the stage.
     """
 
     name: str
@@ -76,6 +78,9 @@ class Stage:
     optimizer: OptimizerConfig
     start: Any = None
     keep_best: bool = False
+    loss: Loss | None = None
+    starts: Any = None
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +88,7 @@ class Finished:
     """params: of each model by its name, float32 numpy arrays.
 
     note: "train_tokens" by name, "train_flops" of all, "seconds" of steps, "steps", "parameters"
-    of one model, "looks" at valid, and of each model with looks its "best".
+    that were trained of one model, "looks" at valid, and of each model with looks its "best".
     """
 
     lm: LmConfig
@@ -105,11 +110,12 @@ def run_stage(
         say(f"language models, {stage.name}: trained before")
         return stored_stage(place, stage.lm, record)
     names, members = tuple(stage.members), stage.members.values()
-    say(
-        f"language models, {stage.name}: {len(names)} of "
-        f"{language_models.count_lm_parameters(stage.lm):,} parameters"
-    )
     settings = _settings(stage, e)
+    chunk = settings.train.loss_chunk
+    loss = stage.loss or LanguageModelLoss(stage.lm, e.modular.window, chunk)
+    shapes = jax.eval_shape(lambda key: parted(loss, loss.init(key))[0], jax.random.key(0))
+    parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+    say(f"language models, {stage.name}: {len(names)} of {parameters:,} parameters")
     plan = parallel.make_plan(e.parallel, len(names), stage.batch)
 
     def batches(step):
@@ -118,10 +124,9 @@ def run_stage(
         return train_iterator(WindowBatches(rows, stage.batch, windowing), step)
 
     valid = {n: m.valid for n, m in stage.members.items() if m.valid is not None}
-    loss = LanguageModelLoss(stage.lm, e.modular.window, settings.train.loss_chunk)
-    start = stage.start and jax.tree.map(
-        lambda x: np.broadcast_to(x, (len(names), *x.shape)), stage.start
-    )
+    start = stage.starts
+    if start is None and stage.start is not None:
+        start = jax.tree.map(lambda x: np.broadcast_to(x, (len(names), *x.shape)), stage.start)
     job = Job(
         settings,
         loss,
@@ -144,13 +149,14 @@ def run_stage(
         "seconds": trained.seconds,
         "seconds_by_phase": dict(trained.phases),
         "steps": trained.step,
-        "parameters": language_models.count_lm_parameters(stage.lm),
+        "parameters": parameters,
         "looks": trained.looks,
         "best": _best(trained.looks, names),
         "kept_best": stage.keep_best and bool(trained.looks),
     }
-    _store(place, trained.params, record, note)
-    return Finished(stage.lm, _apart(trained.params, names), note)
+    params = parted(loss, trained.params)[0]
+    _store(place, params, record, note)
+    return Finished(stage.lm, _apart(params, names), note)
 
 
 def stored_stage(place: Path, lm: LmConfig, record: Mapping[str, Any]) -> Finished:
@@ -220,7 +226,9 @@ def _settings(stage: Stage, e: Experiment) -> Experiment:
 
 def _record(stage: Stage, e: Experiment, tokenizer: Tokenizer) -> dict[str, Any]:
     """What a stored stage must have been made by to be this one."""
+    start = stage.start if stage.starts is None else stage.starts
     return {
+        **stage.about,
         "model": shape_of(stage.lm),
         "tokenizer": tokenizer.fingerprint,
         "experts": list(stage.members),
@@ -234,7 +242,7 @@ def _record(stage: Stage, e: Experiment, tokenizer: Tokenizer) -> dict[str, Any]
             "tokens": [m.tokens for m in stage.members.values()],
             "rates": [m.rate for m in stage.members.values()],
             "shares": [m.share for m in stage.members.values()],
-            "start": "" if stage.start is None else sha256_of(stage.start),
+            "start": "" if start is None else sha256_of(start),
             "keep_best": stage.keep_best,
             "looks": e.modular.looks if stage.keep_best else 0,
         },

@@ -25,7 +25,11 @@ Rows = Mapping[str, Array]  # leaves [B, ...]
 
 @runtime_checkable
 class Loss(Protocol):
-    """A model to train.  All methods are pure; each expert calls them for itself."""
+    """A model to train.  All methods are pure; each expert calls them for itself.
+
+    A loss may have `frozen`, names at the top of its parameters: a step reads these and leaves them
+    as they are (`parted`).
+    """
 
     @property
     def model(self) -> TransformerConfig:
@@ -63,6 +67,19 @@ class Loss(Protocol):
 
         rows: "tokens" and "mask" [B, L], and "counted" [B, L], the tokens that are summed over.
         """
+
+
+def parted(loss: Loss, params: Any) -> tuple[Any, dict[str, Any]]:
+    """(what a step trains, what it leaves as it is), by the names in `loss.frozen`."""
+    frozen = getattr(loss, "frozen", ())
+    if not frozen:
+        return params, {}
+    return {k: v for k, v in params.items() if k not in frozen}, {k: params[k] for k in frozen}
+
+
+def joined(trained: Any, held: dict[str, Any]) -> Any:
+    """The tree that `parted` took apart."""
+    return {**trained, **held} if held else trained
 
 
 @dataclasses.dataclass(frozen=True)

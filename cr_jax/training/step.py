@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from cr_jax.config import OptimizerConfig
-from cr_jax.training.losses import Loss
+from cr_jax.training.losses import Loss, joined, parted
 from cr_jax.training.optimizer import make_optimizer, rate
 
 
@@ -51,7 +51,7 @@ def init_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=make_optimizer(optimizer).init(params),
+        opt_state=make_optimizer(optimizer).init(parted(loss, params)[0]),
         key=jax.random.key_data(key),
         rate=None if rate is None else jnp.float32(rate),
         best=jax.tree.map(jnp.zeros_like, params) if keep_best else None,
@@ -72,14 +72,17 @@ def make_train_step(
     """
     tx = make_optimizer(optimizer)
     total = (lambda x: jax.lax.psum(x, axis_name)) if axis_name else lambda x: x
-    gradient = jax.grad(loss, has_aux=True)
+    gradient = jax.grad(
+        lambda trained, held, rows, count: loss(joined(trained, held), rows, count), has_aux=True
+    )
 
     def train_step(state: TrainState, batch: dict, progress: Array):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         rows, count = loss.rows(batch, key, axis_name)
         count = total(count)
+        trained, held = parted(loss, state.params)
         if accumulate == 1:
-            grads, sums = gradient(state.params, rows, count)
+            grads, sums = gradient(trained, held, rows, count)
         else:
             # Every accumulate-th row: a block of rows would lie on few of the devices and have to
             # be moved.
@@ -87,21 +90,22 @@ def make_train_step(
             pieces = jax.tree.map(split, rows)
 
             def add(carry, piece):
-                return jax.tree.map(jnp.add, carry, gradient(state.params, piece, count)), None
+                return jax.tree.map(jnp.add, carry, gradient(trained, held, piece, count)), None
 
             first = jax.tree.map(lambda x: x[0], pieces)
             zero = jax.tree.map(
                 lambda s: jnp.zeros(s.shape, s.dtype),
-                jax.eval_shape(gradient, state.params, first, count),
+                jax.eval_shape(gradient, trained, held, first, count),
             )
             (grads, sums), _ = jax.lax.scan(add, zero, pieces)
         grads, sums = total(grads), total(sums)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, trained)
         factor = rate(optimizer, progress)
         if state.rate is not None:
             factor *= state.rate
-        params = optax.apply_updates(state.params, jax.tree.map(lambda u: u * factor, updates))
+        trained = optax.apply_updates(trained, jax.tree.map(lambda u: u * factor, updates))
         sums["gradient_norm"] = optax.tree.norm(grads)
+        params = joined(trained, held)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), sums
 
     return train_step

@@ -264,3 +264,31 @@ def test_micro_batches_share_the_ids_of_the_batch():
     twice, sums_2 = run(3, train=dataclasses.replace(few, accumulate=2))
     assert sums_2 == pytest.approx(sums, rel=1e-4)
     assert distance(once.params, twice.params) < 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldLoss(CompressorLoss):
+    """A compressor's loss beside a number that it reads and a step must not change."""
+
+    frozen: tuple[str, ...] = ("held",)
+
+    def init(self, key):
+        return {**super().init(key), "held": jnp.float32(2)}
+
+    def __call__(self, params, rows, count):
+        value, sums = super().__call__({"params": params["params"]}, rows, count)
+        return params["held"] * value, sums
+
+
+@pytest.mark.parametrize("frozen", [("held",), ()])
+def test_what_a_loss_freezes_keeps_every_bit(frozen):
+    """Weight decay would move it; without the name it moves: a negative control."""
+    loss = HeldLoss(MODEL, TRAIN, frozen=frozen)
+    decayed = dataclasses.replace(ADAMW, weight_decay=0.1)
+    state = jax.jit(lambda key: step_room.init_state(loss, decayed, key))(jax.random.key(0))
+    step = step_room.make_train_step(loss, decayed, accumulate=2)
+    after, _ = jax.jit(step)(state, batch(), jnp.float32(0))
+    assert (float(after.params["held"]) == 2.0) == bool(frozen)
+    assert distance(after.params["params"], state.params["params"]) > 0
+    count = lambda tree: len(jax.tree.leaves(tree))
+    assert count(state.opt_state) == 2 * count(state.params) + 1 - 2 * len(frozen)
