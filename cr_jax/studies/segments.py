@@ -72,9 +72,9 @@ def splices(
 
 
 def fitting_texts(valid: Mapping[str, Windows], seed: int) -> list[Splice]:
-    """Splices of validation text by which switch costs are chosen, of pieces of 128 tokens and
-    more, as what is then judged first."""
-    return [t for lengths in LENGTHS[1:] for t in splices(valid, lengths, seed, TEXTS)]
+    """Splices of validation text by which switch costs are chosen, of pieces of every length: a
+    price that suits long pieces alone leaves short ones unfound."""
+    return [t for lengths in LENGTHS for t in splices(valid, lengths, seed, TEXTS)]
 
 
 def metrics(cut: Int[np.ndarray, " T"], owner: Int[np.ndarray, " T"]) -> dict[str, float]:
