@@ -28,7 +28,7 @@ import numpy as np
 import zstandard
 from jaxtyping import Bool, Float, Int
 
-from benchmarks import segment_curves, segment_ngrams
+from benchmarks import segment_ngrams
 from benchmarks.results import commit, versions, write, written
 from cr_jax import config as settings
 from cr_jax.bank import ExpertBank, pretrained
@@ -40,7 +40,7 @@ from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError, complain
 from cr_jax.routing.segment import token_costs
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.studies import segments
+from cr_jax.studies import segment_curves, segments
 from cr_jax.studies.segments import (
     MINIMA,
     PEER_SWITCHES,

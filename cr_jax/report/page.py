@@ -4,6 +4,7 @@ import json
 
 from cr_jax.report import sections
 from cr_jax.report.layout import document, rule_of
+from cr_jax.report.segments import RULES
 from cr_jax.report.studies import studies
 from cr_jax.report.tables import plain_table, value_table
 from cr_jax.report.text import (
@@ -47,6 +48,7 @@ def render(report: dict) -> str:
         f'<nav aria-label="sections">{links}</nav></header>\n<main>{body}</main>\n'
         "<footer><p>Idea: “Compression is Routing”, arXiv 2512.16963. All figures are drawn from "
         "report.json beside this page.</p></footer>",
+        RULES,
     )
 
 

@@ -12,25 +12,27 @@ from cr_jax.report.style import SLOTS
 from cr_jax.report.tables import plain_table
 from cr_jax.report.text import breakable, count, decimal, escape, percent
 from cr_jax.routing.segment import Segment
-from cr_jax.routing.segment_view import SegmentView
+from cr_jax.routing.segment_view import SegmentView, StoredView
+
+View = SegmentView | StoredView
 
 MOST_POINTS = 900  # of the track: about one for each unit of its width
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 920, 200, 40, 34, 36
 _UNKNOWN = SLOTS - 1  # grey
-_RULES = """
+RULES = """
 .track{overflow-x:auto;padding:3px}.track svg{min-width:660px}
 .track .band{fill:currentColor;opacity:.13}
 .track .edge{stroke:var(--ink);stroke-width:1;stroke-dasharray:3 3;fill:none}
 .cuts{font-size:13px;line-height:1.7;tab-size:4}
 .cuts .cut{user-select:none;padding-bottom:2px}.spoken i.none{border-bottom:2px solid var(--soft)}
-.key{gap:6px 14px}.plain thead th{min-width:0}
 """
+_OF_PAGE = ".key{gap:6px 14px}.plain thead th{min-width:0}\n"
 
 
-def render(texts: Sequence[tuple[str, SegmentView]]) -> str:
+def render(texts: Sequence[tuple[str, View]]) -> str:
     """One self-contained page for (name, view) pairs.  No script, no request."""
     parts = [
-        f'<section id="t{i}"><h2>{escape(name)}</h2>{_text(view)}</section>'
+        f'<section id="t{i}"><h2>{escape(name)}</h2>{shown(view)}</section>'
         for i, (name, view) in enumerate(texts)
     ]
     links = "".join(f'<a href="#t{i}">{escape(name)}</a>' for i, (name, _) in enumerate(texts))
@@ -45,7 +47,7 @@ def render(texts: Sequence[tuple[str, SegmentView]]) -> str:
         f"<main>{''.join(parts)}</main>\n"
         "<footer><p>Idea: “Compression is Routing”, arXiv 2512.16963. Spans are not in the "
         "paper.</p></footer>",
-        _RULES,
+        RULES + _OF_PAGE,
     )
 
 
@@ -57,7 +59,8 @@ def smoothed(nats: Float[np.ndarray, " T"], width: int) -> Float[np.ndarray, " T
     return (sums[high] - sums[low]) / (high - low)
 
 
-def _text(view: SegmentView) -> str:
+def shown(view: View) -> str:
+    """One text: its experts, the residual track, the coloured text and the table of its spans."""
     slots = _slots(view)
     note = (
         ""
@@ -74,7 +77,7 @@ def _text(view: SegmentView) -> str:
     )
 
 
-def _slots(view: SegmentView) -> dict[str | None, int]:
+def _slots(view: View) -> dict[str | None, int]:
     """Colours by tokens, most first, so that the experts of a text differ; grey is unknown."""
     known = sorted((n for n in view.of if n is not None), key=lambda n: (-view.of[n][1], n))
     return {None: _UNKNOWN, **{name: i for i, name in enumerate(known)}}
@@ -88,7 +91,7 @@ def _kind(expert: str | None, slots: dict[str | None, int]) -> str:
     return f"s{slot % _UNKNOWN}{' again' * (slot >= _UNKNOWN)}"
 
 
-def _legend(view: SegmentView, slots: dict[str | None, int]) -> str:
+def _legend(view: View, slots: dict[str | None, int]) -> str:
     entries = []
     for name in sorted(view.of, key=lambda n: (n is None, slots[n])):
         spans, tokens = view.of[name]
@@ -101,7 +104,7 @@ def _legend(view: SegmentView, slots: dict[str | None, int]) -> str:
     return f'<div class="ramp key spoken">{"".join(entries)}</div>'
 
 
-def _track(view: SegmentView, slots: dict[str | None, int]) -> str:
+def _track(view: View, slots: dict[str | None, int]) -> str:
     """nats/token, smoothed inside each span: a switch stays as sharp as it is."""
     nats, length, spans = view.nats, view.shown, view.spans
     width = max(16, length // 250)
@@ -158,7 +161,7 @@ def _name(span: Segment) -> str:
     return span.expert or f"[{span.nearest}]"
 
 
-def _coloured(view: SegmentView, slots: dict[str | None, int]) -> str:
+def _coloured(view: View, slots: dict[str | None, int]) -> str:
     whole, parts = view.text, []
     for i, span in enumerate(view.spans, 1):
         shown = escape(whole[slice(*span.characters)])
@@ -169,7 +172,7 @@ def _coloured(view: SegmentView, slots: dict[str | None, int]) -> str:
     return f'<pre class="spoken cuts">\n{"".join(parts)}</pre>'
 
 
-def _table(view: SegmentView) -> str:
+def _table(view: View) -> str:
     rows = []
     for i, span in enumerate(view.spans, 1):
         route = span.route

@@ -3,7 +3,7 @@ the page also draws."""
 
 from collections.abc import Callable
 
-from cr_jax.report import continual, in_context, modular
+from cr_jax.report import continual, in_context, modular, segment_study
 from cr_jax.report.layout import figure
 from cr_jax.report.tables import plain_table
 from cr_jax.report.text import escape, label, mapping, sequence
@@ -12,6 +12,7 @@ PICTURES: dict[str, Callable[[dict], str]] = {
     "continual": continual.pictures,
     "in_context": in_context.pictures,
     "modular": modular.pictures,
+    "segments": segment_study.pictures,
 }
 
 

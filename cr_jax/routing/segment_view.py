@@ -3,12 +3,16 @@
 Not in the paper.  Letter: T tokens.
 """
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int32
 
 from cr_jax.data.tokenizers.token_table import Tokenizer
+from cr_jax.routing.result import Route
 from cr_jax.routing.segment import Segment
 
 MOST_TOKENS = 20_000  # about 60 kB of text: a page of it opens at once on a phone
@@ -68,3 +72,93 @@ class SegmentView:
         ids = np.concatenate([*self._ids, np.zeros(0, np.int32)])[: self.shown]
         # Of a character that the end cuts nothing is shown.
         return self.tokenizer.to_bytes(ids).decode("utf-8", "ignore")
+
+    def stored(self) -> dict[str, Any]:
+        """What is shown, as JSON holds it; `StoredView.of_record` reads it."""
+        return {
+            "text": self.text,
+            "nats": [round(float(x), 3) for x in self.nats],
+            "spans": [_plain(span) for span in self.spans],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredView:
+    """A `SegmentView` of a whole text that was stored: what a page shows of it."""
+
+    text: str
+    nats: Float[np.ndarray, " T"]
+    spans: Sequence[Segment]
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "StoredView":
+        """From `SegmentView.stored`; KeyError, TypeError or ValueError where it is none."""
+        nats = np.asarray(record["nats"], np.float64)
+        spans = [_segment(row) for row in record["spans"]]
+        edges = [0, *(span.end for span in spans)]
+        if [span.start for span in spans] != edges[:-1] or edges[-1] < len(nats) or not len(nats):
+            raise ValueError("spans must follow one another and cover the tokens")
+        return cls(str(record["text"]), nats, spans)
+
+    @property
+    def shown(self) -> int:
+        return len(self.nats)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.nats)
+
+    @property
+    def count(self) -> int:
+        """Spans."""
+        return len(self.spans)
+
+    @property
+    def of(self) -> dict[str | None, tuple[int, int]]:
+        """{expert or None: (spans, tokens)}."""
+        found: dict[str | None, tuple[int, int]] = {}
+        for span in self.spans:
+            spans, tokens = found.get(span.expert, (0, 0))
+            found[span.expert] = (spans + 1, tokens + min(span.end, self.shown) - span.start)
+        return found
+
+
+def _plain(span: Segment) -> dict[str, Any]:
+    route = span.route
+    finite = lambda x: float(x) if x is not None and math.isfinite(x) else None
+    return {
+        "start": span.start,
+        "end": span.end,
+        "characters": list(span.characters),
+        "lines": list(span.lines),
+        "expert": span.expert,
+        "nearest": span.nearest,
+        "reason": route.reason,
+        "residual": finite(route.residuals[span.nearest]),
+        "p_value": finite(route.p_values[span.nearest]),
+        "margin": finite(span.margin),
+        "saved": finite(span.saved),
+    }
+
+
+def _segment(row: Mapping[str, Any]) -> Segment:
+    number = lambda key, missing: missing if row[key] is None else float(row[key])
+    margin, nearest, start, end = (
+        number("margin", math.inf),
+        row["nearest"],
+        row["start"],
+        row["end"],
+    )
+    route = Route(
+        row["expert"],
+        nearest,
+        margin,
+        {nearest: number("residual", math.nan)},
+        {nearest: number("p_value", math.nan)},
+        windows=0,
+        tokens=end - start,
+        reason=row["reason"],
+    )
+    pair = lambda key: (int(row[key][0]), int(row[key][1]))
+    saved = None if row["saved"] is None else float(row["saved"])
+    return Segment(int(start), int(end), pair("characters"), pair("lines"), route, margin, saved)

@@ -12,7 +12,16 @@ import numpy as np
 from cr_jax.config import Experiment
 from cr_jax.errors import UserError
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.studies import baselines, bits, blends, lengths, nested_latents, segments, weak_experts
+from cr_jax.studies import (
+    baselines,
+    bits,
+    blends,
+    lengths,
+    nested_latents,
+    segment_curves,
+    segments,
+    weak_experts,
+)
 from cr_jax.studies.interface import Context, Section, Study
 from cr_jax.studies.unknown import ood
 
@@ -279,7 +288,11 @@ def cut_texts(context: Context) -> dict:
     names, settings = context.bank.names, context.experiment.eval
     valid = {n: context.text.valid[n] for n in names}
     sizes = BatchSizes.of(settings)
-    return segments.run(context.bank, valid, context.own_test, context.experiment.seed, sizes)
+    bank, test, seed = context.bank, context.own_test, context.experiment.seed
+    found = segments.run(bank, valid, test, seed, sizes)["segments"]
+    of_study = (bank, test, found["chosen"], seed, sizes)
+    curves, document = segment_curves.curves(*of_study), segment_curves.one_text(*of_study)
+    return {"segments": {**found, "curves": curves, "document": document}}
 
 
 def segments_section(report: dict) -> Section:

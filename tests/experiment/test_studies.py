@@ -106,3 +106,16 @@ def test_the_page_shows_hostile_tables_as_text():
     section = Section(hostile, (hostile,), [(hostile, "too", "long"), ()], hostile, hostile)
     page = render({"sections": {'x"><b>': vars(section), "odd": {"head": 3, "rows": None}}})
     assert "<script>" not in page and "<b>x" not in page and "&lt;script&gt;" in page
+
+
+def test_the_page_draws_how_texts_are_cut(finished):
+    report, folder = finished
+    found = json.loads((folder / "run" / "report.json").read_text())["segments"]
+    assert found["document"]["text"] and len(found["document"]["spans"]) > 1
+    page = (folder / "run" / "report.html").read_text()
+    section = page.split('<section id="study-segments">')[1].split("</section>")[0]
+    assert "Switches found" in section and "Around a switch" in section
+    assert section.count('class="band"') == len(found["document"]["spans"])
+    assert ".track .band" in page
+    without = render({k: v for k, v in report.items() if k != "segments"})
+    assert "Switches found" not in without and 'class="band"' not in without

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import tiny_bank
 
 import cr_jax
 from cr_jax.cli import main
+from cr_jax.cli import segment as command
 from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
 from cr_jax.routing import segment as segment_room
@@ -182,3 +184,34 @@ def test_the_command_says_what_the_library_says(tmp_path, capsys):
     assert main(["segment", "--bank", str(folder), "--minimum", "0", str(file)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "minimum" in err
+
+
+def test_a_bar_shows_how_far_a_file_is_where_nothing_else_is_on_the_terminal(
+    tmp_path, capsys, monkeypatch
+):
+    folder, file = tmp_path / "bank", tmp_path / "text.txt"
+    tiny_bank.stored(folder, tiny_bank.trained_bank())
+    file.write_text(A + Z)
+    words = ["segment", "--bank", str(folder), "--switch", "40", "--minimum", "8", str(file)]
+    assert main(words) == 0
+    plain = capsys.readouterr()
+    assert plain.err == ""  # no terminal
+    for of_errors, of_answers in ((True, False), (True, True), (False, True)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda at=of_errors: at)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda at=of_answers: at)
+        assert main(words) == 0
+        out, err = capsys.readouterr()
+        assert out == plain.out
+        assert ("text.txt" in err) == (of_errors and not of_answers), err
+
+
+def test_the_bar_counts_every_byte_of_the_file(tmp_path, monkeypatch):
+    file = tmp_path / "text.txt"
+    file.write_text(A + Z)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    options = SegmentOptions(switch=40.0, minimum=8)
+    bars, bar = [], command._bar
+    monkeypatch.setattr(command, "_bar", lambda name: bars.append(bar(name)) or bars[-1])
+    assert list(command._spans(str(file), A + Z, tiny_bank.trained_bank(), options, None))
+    assert bars[0].n == bars[0].total == file.stat().st_size
