@@ -32,7 +32,7 @@ from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies import segments
 
 NAME = "change points (ruptures)"
-PENALTIES = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
+PENALTIES = tuple(10.0 * 2**k for k in range(12))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
