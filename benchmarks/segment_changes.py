@@ -32,7 +32,7 @@ from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies import segments
 
 NAME = "change points (ruptures)"
-PENALTIES = tuple(10.0 * 2**i for i in range(12))  # to 20,480: the best is inside
+PENALTIES = tuple(10.0 * 2**k for k in range(12))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -216,7 +216,7 @@ def adaptive() -> str:
     names = {
         "one expert": "one expert, fixed windows of 64",
         "spans": "spans: windows begin anew at each switch",
-        "halved": "spans, windows halved where they do not come back exactly",
+        "halved": "spans, windows halved where their halves bring more tokens back",
     }
     rows = read("segments.json")["adaptive"]
     return markdown(

@@ -137,7 +137,7 @@ def test_experts_are_scored_where_they_lie():
     )
     whole = jax.device_put(jax.device_get(params), jax.devices()[0])
     ours, theirs = score(params), score(whole)
-    for a, b in zip(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert a.sharding.shard_shape(a.shape)[0] == 1
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     assert not np.allclose(ours.nll[0], ours.nll[1], atol=1e-2)

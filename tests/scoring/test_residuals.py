@@ -104,7 +104,7 @@ def test_residuals_alone_cost_the_passes_of_their_rule_and_no_other(monkeypatch,
         """(what it gives, decoders and encoders in the program that it compiles)."""
         traced.clear()
         router.score_experts.clear_cache()
-        calibrate_module._window_sums.clear_cache()
+        calibrate_module._one_expert.clear_cache()
         return call(), (traced.count("decode"), traced.count("_states"))
 
     routes, of_routes = counted(
