@@ -8,7 +8,6 @@ from cr_jax.report.charts import Series, legend, line_chart
 from cr_jax.report.layout import figure, panel, panels
 from cr_jax.report.segments import shown
 from cr_jax.report.text import mapping, sequence
-from cr_jax.routing.segment_view import StoredView
 
 
 def pictures(report: dict) -> str:
@@ -46,6 +45,8 @@ def _lines(found: dict, x: str) -> list[Series]:
 
 def document(record: dict) -> str:
     """One spliced test text, coloured; "" where the record is none."""
+    from cr_jax.routing.segment_view import StoredView  # imports JAX
+
     try:
         view = StoredView.of_record(record)
     except (KeyError, TypeError, ValueError, IndexError):

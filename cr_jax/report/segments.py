@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -11,10 +12,12 @@ from cr_jax.report.layout import document
 from cr_jax.report.style import SLOTS
 from cr_jax.report.tables import plain_table
 from cr_jax.report.text import breakable, count, decimal, escape, percent
-from cr_jax.routing.segment import Segment
-from cr_jax.routing.segment_view import SegmentView, StoredView
 
-View = SegmentView | StoredView
+if TYPE_CHECKING:  # they import JAX, which a page does without
+    from cr_jax.routing.segment import Segment
+    from cr_jax.routing.segment_view import SegmentView, StoredView
+
+    View = SegmentView | StoredView
 
 MOST_POINTS = 900  # of the track: about one for each unit of its width
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 920, 200, 40, 34, 36
@@ -29,7 +32,7 @@ RULES = """
 _OF_PAGE = ".key{gap:6px 14px}.plain thead th{min-width:0}\n"
 
 
-def render(texts: Sequence[tuple[str, View]]) -> str:
+def render(texts: "Sequence[tuple[str, View]]") -> str:
     """One self-contained page for (name, view) pairs.  No script, no request."""
     parts = [
         f'<section id="t{i}"><h2>{escape(name)}</h2>{shown(view)}</section>'
@@ -59,7 +62,7 @@ def smoothed(nats: Float[np.ndarray, " T"], width: int) -> Float[np.ndarray, " T
     return (sums[high] - sums[low]) / (high - low)
 
 
-def shown(view: View) -> str:
+def shown(view: "View") -> str:
     """One text: its experts, the residual track, the coloured text and the table of its spans."""
     slots = _slots(view)
     note = (
@@ -77,7 +80,7 @@ def shown(view: View) -> str:
     )
 
 
-def _slots(view: View) -> dict[str | None, int]:
+def _slots(view: "View") -> dict[str | None, int]:
     """Colours by tokens, most first, so that the experts of a text differ; grey is unknown."""
     known = sorted((n for n in view.of if n is not None), key=lambda n: (-view.of[n][1], n))
     return {None: _UNKNOWN, **{name: i for i, name in enumerate(known)}}
@@ -91,7 +94,7 @@ def _kind(expert: str | None, slots: dict[str | None, int]) -> str:
     return f"s{slot % _UNKNOWN}{' again' * (slot >= _UNKNOWN)}"
 
 
-def _legend(view: View, slots: dict[str | None, int]) -> str:
+def _legend(view: "View", slots: dict[str | None, int]) -> str:
     entries = []
     for name in sorted(view.of, key=lambda n: (n is None, slots[n])):
         spans, tokens = view.of[name]
@@ -104,7 +107,7 @@ def _legend(view: View, slots: dict[str | None, int]) -> str:
     return f'<div class="ramp key spoken">{"".join(entries)}</div>'
 
 
-def _track(view: View, slots: dict[str | None, int]) -> str:
+def _track(view: "View", slots: dict[str | None, int]) -> str:
     """nats/token, smoothed inside each span: a switch stays as sharp as it is."""
     nats, length, spans = view.nats, view.shown, view.spans
     width = max(16, length // 250)
@@ -149,7 +152,7 @@ def _track(view: View, slots: dict[str | None, int]) -> str:
     )
 
 
-def _said(span: Segment) -> str:
+def _said(span: "Segment") -> str:
     """A span in a few words."""
     route, last = span.route, span.lines[1] - 1
     p = decimal(route.p_values[route.nearest], 3)
@@ -157,11 +160,11 @@ def _said(span: Segment) -> str:
     return f"{_name(span)}, lines {span.lines[0]}–{last}, p {p}{margin}"
 
 
-def _name(span: Segment) -> str:
+def _name(span: "Segment") -> str:
     return span.expert or f"[{span.nearest}]"
 
 
-def _coloured(view: View, slots: dict[str | None, int]) -> str:
+def _coloured(view: "View", slots: dict[str | None, int]) -> str:
     whole, parts = view.text, []
     for i, span in enumerate(view.spans, 1):
         shown = escape(whole[slice(*span.characters)])
@@ -172,7 +175,7 @@ def _coloured(view: View, slots: dict[str | None, int]) -> str:
     return f'<pre class="spoken cuts">\n{"".join(parts)}</pre>'
 
 
-def _table(view: View) -> str:
+def _table(view: "View") -> str:
     rows = []
     for i, span in enumerate(view.spans, 1):
         route = span.route
