@@ -11,7 +11,6 @@ the one with the highest boundary F1 on splices of validation text.  Adds its ro
 """
 
 import argparse
-import itertools
 import json
 import sys
 import time
@@ -21,14 +20,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from benchmarks import results
-from benchmarks.segments import windows
+from benchmarks.segments import costs_of, windows
 from cr_jax import config as settings
 from cr_jax.bank import ExpertBank, pretrained
 from cr_jax.config.command_line import load
-from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError
-from cr_jax.routing.segment import token_costs
-from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies import segments
 
 NAME = "change points (ruptures)"
@@ -52,13 +48,14 @@ def report(a, overrides: Sequence[str], command: str) -> dict:
     bank, old = ExpertBank.load(a.bank, lms=False), results.written(a.out)
     began = time.perf_counter()
     fit = segments.fitting_texts(windows(e, bank, "valid"), e.seed)
-    costs = [_costs(bank, text) for text in fit]
+    price = lambda text: costs_of(bank, text, segments.WAYS[segments.ONCE])
+    costs = [price(text) for text in fit]
     score = lambda penalty: segments.mean_metrics([cut(c, penalty) for c in costs], fit)
     best = max(PENALTIES, key=lambda penalty: score(penalty)["boundary_f1"])
     test, by_length = windows(e, bank, "test"), {}
     for lengths in segments.LENGTHS:
         texts = segments.splices(test, lengths, e.seed + 1, segments.TEXTS)
-        cuts = [cut(_costs(bank, text), best) for text in texts]
+        cuts = [cut(price(text), best) for text in texts]
         by_length[f"{lengths[0]}-{lengths[1]}"] = segments.mean_metrics(cuts, texts)
     long = [by_length[f"{a}-{b}"] for a, b in segments.LENGTHS[1:]]
     both = {k: float(np.mean([row[k] for row in long])) for k in long[0]}
@@ -82,15 +79,8 @@ def cut(cost: Float[np.ndarray, "E T"], penalty: float) -> Int[np.ndarray, " T"]
     except ImportError:
         raise UserError("change points need the package ruptures: pip install ruptures") from None
     detector = ruptures.KernelCPD(kernel="linear", min_size=min(segments.MINIMA))
-    edges = [0, *detector.fit(np.ascontiguousarray(cost.T, np.float64)).predict(pen=penalty)]
-    return np.concatenate(
-        [np.full(b - a, cost[:, a:b].sum(1).argmin()) for a, b in itertools.pairwise(edges)]
-    )
-
-
-def _costs(bank: ExpertBank, text: segments.Splice) -> Float[np.ndarray, "E T"]:
-    cut_up = windows_of(text.ids.astype(np.int32), bank.model.window, bank.tokenizer.pad_id)
-    return token_costs(bank, cut_up, segments.WAYS[segments.ONCE], BatchSizes.for_device())
+    edges = detector.fit(np.ascontiguousarray(cost.T, np.float64)).predict(pen=penalty)
+    return segments.cheapest(cost, [0, *map(int, edges)])
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from cr_jax.data.corpus_specs import held_out_spec, training_specs
 from cr_jax.data.text_form import formed
 from cr_jax.data.windows import windows_of
 from cr_jax.errors import UserError, complain
+from cr_jax.routing.options import SegmentOptions
 from cr_jax.routing.segment import token_costs
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies import segment_curves, segments
@@ -137,7 +138,7 @@ def mixed(
     is_code = np.isin(bank.names, code)
     texts = {s: labelled(bank, folder / f"{s}.jsonl.zst") for s in ("valid", "test")}
     found = {}
-    ways = {name: lambda text, way=way: _costs(bank, text, way) for name, way in WAYS.items()}
+    ways = {name: lambda text, way=way: costs_of(bank, text, way) for name, way in WAYS.items()}
     for name, price in {**ways, **(peers or {})}.items():
         cost = {s: [price(text) for text in of] for s, of in texts.items()}
         switches = PEER_SWITCHES if name in (peers or {}) else SWITCHES
@@ -216,8 +217,9 @@ def labelled(bank: ExpertBank, file: Path) -> list[Splice]:
     return found
 
 
-def _costs(bank, text, options):
-    cut = windows_of(text.ids, bank.model.window, bank.tokenizer.pad_id)
+def costs_of(bank: ExpertBank, text: Splice, options: SegmentOptions) -> Float[np.ndarray, "E T"]:
+    """What each token of a text costs each expert."""
+    cut = windows_of(text.ids.astype(np.int32), bank.model.window, bank.tokenizer.pad_id)
     return token_costs(bank, cut, options, BatchSizes.for_device())
 
 

@@ -138,7 +138,13 @@ def at_known_switches(
     cost: Float[np.ndarray, "E T"], owner: Int[np.ndarray, " T"]
 ) -> Int[np.ndarray, " T"]:
     """The cheapest expert of each true piece: what only the names cost."""
-    edges = [0, *(np.flatnonzero(np.diff(owner)) + 1), len(owner)]
+    switches = (np.flatnonzero(np.diff(owner)) + 1).tolist()
+    return cheapest(cost, [0, *switches, len(owner)])
+
+
+def cheapest(cost: Float[np.ndarray, "E T"], edges: Sequence[int]) -> Int[np.ndarray, " T"]:
+    """The expert of each token: the cheapest one of each piece between two edges, of which the
+    first is 0 and the last T."""
     return np.concatenate(
         [np.full(b - a, cost[:, a:b].sum(1).argmin()) for a, b in itertools.pairwise(edges)]
     )
