@@ -140,6 +140,7 @@ def check(e: Experiment) -> None:
     shares = {
         "train.nested": e.train.nested,
         "train.short": e.train.short,
+        "train.replaced": e.train.replaced,
         "train.hidden": e.train.hidden,
         "train.hidden_low": e.train.hidden_low,
         "train.hidden_high": e.train.hidden_high,

@@ -153,6 +153,9 @@ class TrainConfig:
     hidden_high: float = 0.5  # likewise
     predict_weight: float = 0.3  # of the predictions' loss, beside 1 for rebuilding
     short: float = 0.0  # share of windows cut to a random length (Not in the paper)
+    # Share of a compressor's training tokens that give way to tokens of other places of the batch,
+    # which are then to be rebuilt (Not in the paper).
+    replaced: float = 0.0
     # An expert stops learning once it has read its text so often, padding not counted; 0: off.
     max_epochs: float = 0.0
     experts_by: Literal["vmap", "map"] = "vmap"  # how a device runs the experts it holds

@@ -1,4 +1,4 @@
-"""What a step draws: lower rates, hidden tokens and shorter windows, and the ids of its softmax.
+"""What a step draws: lower rates, hidden and replaced tokens, short windows, the softmax's ids.
 
 Not in the paper.
 """
@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 from cr_jax import models
 from cr_jax.config import ModelConfig, TrainConfig
 
-_KEYS = 8  # of a step: `draw_for` has the first, `draw_ids` the last
+_KEYS = 9  # of a step: `draw_for` has the first, then `draw_ids`, then `replace_some`
+_IDS, _REPLACED = 7, 8
 
 
 def draw_for(
@@ -69,9 +70,29 @@ def draw_ids(
     those of the global batch, so that device counts do not change a run.  key: of the step, as
     `draw_for` has it; the two draw apart.
     """
-    key = jax.random.split(key, _KEYS)[-1]  # fold_in would give a key of `draw_for` again
+    key = jax.random.split(key, _KEYS)[_IDS]  # fold_in would give a key of `draw_for` again
     here = jnp.zeros(vocab_size, jnp.int32).at[tokens].set(1)
     if axis_name:
         here = jax.lax.pmax(here, axis_name)
     order = here.astype(jnp.float32) + jax.random.uniform(key, (vocab_size,), maxval=0.999)
     return jnp.sort(jax.lax.top_k(order, size)[1]).astype(jnp.int32)
+
+
+def replace_some(
+    tokens: Int[Array, "B L"], share: float, key: PRNGKeyArray, axis_name: str | None = None
+) -> Int[Array, "B L"]:
+    """The tokens, of which a `share` gave way to tokens of random places of the global batch.
+
+    So a compressor meets its own ids where they do not belong.  tokens: this device's rows; device
+    counts do not change a run.  key: of the step, as `draw_for` has it.
+    """
+    which, where = jax.random.split(jax.random.split(key, _KEYS)[_REPLACED])
+    everything = jax.lax.all_gather(tokens, axis_name, tiled=True) if axis_name else tokens
+    index = jax.lax.axis_index(axis_name) if axis_name else 0
+    rows = len(tokens)
+    mine = lambda x: jax.lax.dynamic_slice_in_dim(x, index * rows, rows)
+    others = everything.ravel()[
+        jax.random.randint(where, everything.shape, 0, everything.size)
+    ].reshape(everything.shape)
+    chosen = jax.random.uniform(which, everything.shape) < share
+    return jnp.where(mine(chosen), mine(others), tokens)

@@ -17,7 +17,7 @@ from cr_jax import models
 from cr_jax.config import LmConfig, ModelConfig, TrainConfig, TransformerConfig
 from cr_jax.models import lm, objective
 from cr_jax.models.layers import row_kernels
-from cr_jax.training.draws import draw_for, draw_ids
+from cr_jax.training.draws import draw_for, draw_ids, replace_some
 from cr_jax.training.speed import classifier_flops_per_token, flops_per_token, lm_flops_per_token
 
 Rows = Mapping[str, Array]  # leaves [B, ...]
@@ -117,6 +117,8 @@ class CompressorLoss:
         tokens, mask = batch["tokens"], batch.get("mask")
         if kept is not None:
             mask = kept if mask is None else mask & kept
+        if self.train.replaced:
+            tokens = replace_some(tokens, self.train.replaced, key, axis_name)
         fields["tokens"] = tokens
         if size := self.train.vocab_sample:
             ids = draw_ids(tokens, self.model.vocab_size, size, key, axis_name)

@@ -13,7 +13,7 @@ from tiny_model import prefix_mask, small, windows
 from cr_jax import models
 from cr_jax.config import OptimizerConfig, TrainConfig
 from cr_jax.training import step as step_room
-from cr_jax.training.draws import draw_for, draw_ids
+from cr_jax.training.draws import draw_for, draw_ids, replace_some
 from cr_jax.training.losses import CompressorLoss
 
 MODEL = small(tie_embeddings=True)
@@ -175,9 +175,10 @@ def test_no_two_draws_of_a_step_are_by_one_key(monkeypatch):
         return drawn_by(key, *shape, **bounds)
 
     monkeypatch.setattr(jax.random, "uniform", uniform)
-    train = dataclasses.replace(TRAIN, nested=0.5, hidden=0.5, short=0.5, vocab_sample=16)
+    draws = dict(nested=0.5, hidden=0.5, short=0.5, vocab_sample=16, replaced=0.1)
+    train = dataclasses.replace(TRAIN, **draws)
     CompressorLoss(MODEL, train).rows(batch(), jax.random.key(3), None)
-    assert len(keys) == 8 == len(set(keys))
+    assert len(keys) == 9 == len(set(keys))
 
 
 def test_hidden_tokens_are_drawn_between_the_two_shares():
@@ -186,6 +187,26 @@ def test_hidden_tokens_are_drawn_between_the_two_shares():
     some = hidden.any(-1)
     assert 0.4 < some.mean() < 0.6
     assert 0.35 < hidden[some].mean() < 0.47
+
+
+def test_a_share_of_the_tokens_gives_way_to_tokens_of_the_batch():
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 1000, (64, 32)) * 2)
+    loss = CompressorLoss(MODEL, dataclasses.replace(TRAIN, replaced=0.25))
+    rows, _ = jax.jit(lambda t, key: loss.rows({"tokens": t}, key, None))(tokens, jax.random.key(1))
+    given = np.asarray(rows["tokens"])
+    # A replacement is the token itself about once in 1,000 times.
+    assert 0.2 < (given != np.asarray(tokens)).mean() < 0.3
+    assert np.isin(given, np.asarray(tokens)).all()
+
+
+def test_replaced_tokens_are_those_of_one_device_on_several():
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 1000, (8, 32)))
+    split = jax.pmap(lambda t: replace_some(t, 0.25, jax.random.key(1), "data"), axis_name="data")(
+        tokens.reshape(4, 2, 32)
+    )
+    whole = replace_some(tokens, 0.25, jax.random.key(1))
+    assert np.array_equal(split.reshape(8, 32), whole)
+    assert not np.array_equal(whole, tokens)
 
 
 def test_the_ids_of_a_step_are_those_of_the_batch_and_others_at_random():
