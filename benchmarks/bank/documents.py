@@ -29,7 +29,7 @@ from cr_jax.config.command_line import load
 from cr_jax.data import Windows, document_windows, load_corpus
 from cr_jax.data.corpus_specs import held_out_spec
 from cr_jax.errors import UserError
-from cr_jax.routing.document import route_of
+from cr_jax.routing.document import counts_surprise, route_of
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import Route
 from cr_jax.scoring.batching import BatchSizes
@@ -140,7 +140,8 @@ def judgements(
     banks: Sequence[ExpertBank], documents: Windows, options: RouteOptions
 ) -> Iterator[list[Route]]:
     """The route of every document by each of the banks, whose experts are those of the first."""
-    sums = router.score_bank(banks[0], documents, BatchSizes.for_device())
+    sizes, surprise = BatchSizes.for_device(), counts_surprise(banks[0])
+    sums = router.score_bank(banks[0], documents, sizes, surprise=surprise)
     for d in np.unique(documents.document):
         at = np.flatnonzero(documents.document == d)
         own = sums.take((slice(None), at))

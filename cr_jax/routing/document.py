@@ -176,7 +176,10 @@ def tra(
 
 def route_of(bank: ExpertBank, windows: Windows, sums: WindowSums, options: RouteOptions) -> Route:
     """Where a document goes whose windows are scored already, without TRA.  sums: of each window
-    by every expert of the bank.  `UserError` when the document is empty."""
+    by every expert of the bank, with surprises where the bank's verdicts weigh them
+    (`counts_surprise`), otherwise a `ValueError`.  `UserError` when the document is empty."""
+    if sums.surprise is None and counts_surprise(bank):
+        raise ValueError("this bank weighs surprises: score its documents with surprise=True")
     totals = Totals(bank, options)
     totals.add(windows, sums)
     return totals.route()

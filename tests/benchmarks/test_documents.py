@@ -1,11 +1,17 @@
 """Documents are judged by margin and residual, and by the residual alone, from the same scores."""
 
 import argparse
+import dataclasses
 
 import numpy as np
-from tiny_bank import documents_of, stored, trained_bank
+import pytest
+from tiny_bank import TINY, documents_of, in_memory, stored, trained_bank
 
 from benchmarks.bank import documents
+from cr_jax import router
+from cr_jax.config import Scoring
+from cr_jax.routing.document import route_of
+from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import TOO_NEAR
 from cr_jax.routing.scored_documents import own_documents, score_documents, with_own_documents
 from cr_jax.scoring.batching import BatchSizes
@@ -28,6 +34,21 @@ def test_a_text_between_two_experts_is_refused_by_its_margin_alone():
     row = documents.judged(rules(far), few, a)
     assert row["called_unknown"] == row["by_margin"] == 4 and row["by_residual"] == 0
     assert row["reasons"] == {TOO_NEAR: 4}
+
+
+def test_documents_are_judged_by_their_surprise_where_the_bank_judges_by_it():
+    model, rule = dataclasses.replace(TINY, predictive=True), Scoring(predicted=True)
+    plain = in_memory(2, model, rule=rule)
+    own = {"e0": documents_of(97, 107, 1, 25), "e1": documents_of(113, 123, 2, 25)}
+    measured = own_documents(plain, score_documents(plain, own, BatchSizes(2, 16, 128)))
+    bank = with_own_documents(plain, measured)
+    few = own["e0"].take(slice(0, 2))
+    rules = list(documents.rules_of(bank).values())
+    for by_surprise, by_margin, _ in documents.judgements(rules, few, RouteOptions()):
+        assert by_surprise.witnesses == pytest.approx(router.route(bank, few).witnesses)
+        assert "surprise" in by_surprise.witnesses and "surprise" not in by_margin.witnesses
+    with pytest.raises(ValueError, match="surprise=True"):
+        route_of(bank, few, router.score_bank(bank, few), RouteOptions())
 
 
 def test_a_bank_of_other_domains_is_refused(tmp_path):
