@@ -21,6 +21,7 @@ from cr_jax.data import experiment_text
 from cr_jax.errors import UserError, complain, one_line, out_of_memory, printable
 from cr_jax.experiment import checks, finished_bank, outcome
 from cr_jax.experiment.compressors import train_compressors
+from cr_jax.experiment.kept_studies import KeptStudies
 from cr_jax.host.files import DISK_ERRORS, expanded, write_whole
 from cr_jax.host.inside import Inside
 from cr_jax.modular import recipe
@@ -165,9 +166,8 @@ def run(experiment: Experiment, workdir: str | Path) -> dict:
             processes.wait("the report is written")
             return {}
         with stage("studies"):
-            report |= registry.run(
-                registry.Context(experiment, text, bank, scores, language_models), say
-            )
+            context = registry.Context(experiment, text, bank, scores, language_models)
+            report |= registry.run(context, say, KeptStudies(place, context))
             report |= examples.run(bank, text.test, experiment.eval.examples)
         if language_models:
             report["language_models"] = language_models.notes

@@ -6,7 +6,7 @@ Context -> run -> {key: value} of report.json -> section -> a table on the page
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from cr_jax.bank import ExpertBank
 from cr_jax.config import Experiment
@@ -88,3 +88,22 @@ class Study:
     run: Callable[[Context], dict]
     section: Callable[[dict], Section] | None = None
     check: Callable[[Experiment], None] = unchecked
+
+
+class Found(NamedTuple):
+    """A finished study.  part: its keys of the report; section: its table as a dict, None where it
+    has none."""
+
+    part: dict[str, Any]
+    section: dict[str, Any] | None
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """Where finished studies are kept, so that a run that goes on need not make them again."""
+
+    def get(self, study: Study) -> Found | None:
+        """What the study found before, in plain JSON types; None where it is to be made."""
+
+    def put(self, study: Study, found: Found) -> None:
+        """Keeps it."""

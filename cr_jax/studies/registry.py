@@ -7,6 +7,7 @@ names it (docs/extending.md).  Not here, because their inputs are more than one 
 """
 
 import dataclasses
+import time
 from collections.abc import Callable
 
 from cr_jax.config import Experiment
@@ -15,7 +16,7 @@ from cr_jax.studies import decisions, fingerprint, geometry, routing
 from cr_jax.studies.continual import entry as continual
 from cr_jax.studies.entries import ENTRIES
 from cr_jax.studies.in_context import entry as in_context
-from cr_jax.studies.interface import Context, Section, Study
+from cr_jax.studies.interface import Context, Found, Kept, Section, Study
 from cr_jax.studies.modular import entry as modular
 from cr_jax.studies.unknown import entry as unknown
 
@@ -77,29 +78,41 @@ def check(experiment: Experiment) -> None:
         STUDIES[name].check(experiment)
 
 
-def run(context: Context, say: Callable[[str], None] = lambda line: None) -> dict:
+def run(
+    context: Context, say: Callable[[str], None] = lambda line: None, kept: Kept | None = None
+) -> dict:
     """-> the report's new keys: what each study of `config.studies` found, and "sections".
 
     A study that cannot be made of this run's text is left out with one line, which also stands in
-    its section: the run's other results are worth more than it.
+    its section: the run's other results are worth more than it.  One that `kept` holds is not made
+    again.
     """
     answers: dict = {}
     sections: dict = {}
     for name in dict.fromkeys(context.experiment.studies):
         study = STUDIES[name]
         try:
-            part = study.run(context)
-            if taken := part.keys() & (answers.keys() | OTHERS):
+            found = kept and kept.get(study)
+            if not found:
+                began = time.perf_counter()
+                found = _made(study, context)
+                say(f"study {name}: {time.perf_counter() - began:.0f} s")
+                if kept:
+                    kept.put(study, found)
+            if taken := found.part.keys() & (answers.keys() | OTHERS):
                 raise UserError(
                     f"its result has the key {', '.join(sorted(taken))}, which is "
                     "another's; choose another key"
                 )
-            section = study.section and dataclasses.asdict(study.section(part))
         except UserError as error:
             say(f"study {name} is left out: {error}")
-            section = {"title": name, "left_out": str(error)}
-            part = {}
-        answers |= part
-        if section:
-            sections[name] = section
+            found = Found({}, {"title": name, "left_out": str(error)})
+        answers |= found.part
+        if found.section:
+            sections[name] = found.section
     return {**answers, "sections": sections} if sections else answers
+
+
+def _made(study: Study, context: Context) -> Found:
+    part = study.run(context)
+    return Found(part, dataclasses.asdict(study.section(part)) if study.section else None)
