@@ -9,7 +9,9 @@ Command: python main.py --config=configs/pretrained.py:VARIANT --workdir=runs/pr
                prose: for documents that mix both
 status: measured 2026-11-22 (results/pretrained.json): TRA at home 99.5% to 99.98%, routing
   of 64 tokens 98.3% (97.9% with a bigram weight of 0); technical 2026-12-01
-  (docs/results/2026-12-01-mixed-documents.md): code told from prose in 90.4 % of tokens
+  (docs/results/2026-12-01-mixed-documents.md): code told from prose in 90.4 % of tokens; with
+  latent queries, 6,000 steps and 8 M tokens of text 98.5 % routed, but strange documents are let in
+  more often (docs/results/2026-12-01-strange-domains.md), so the fold's bank ships
 """
 
 from cr_jax.bank import pretrained

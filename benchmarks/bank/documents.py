@@ -5,9 +5,10 @@
         [--unseen code_c scientific ...]
 
 Documents of the config's domains and of `config.data.unseen`, evenly spread over a split, by their
-first windows (`--windows`); --unseen: further domains below DATA, in folders of these names.  Each
-document is scored once and judged three times: as the bank does, by residual and margin, without
-its surprise, and by the residual alone.
+first windows (`--windows`); --unseen: further domains below DATA, in folders of these names, or
+NAME=SOURCE with any source of docs/data.md, such as kotlin='files:FOLDER/**/*.kt'.  Each document
+is scored once and judged three times: as the bank does, by residual and margin, without its
+surprise, and by the residual alone.
 """
 
 import argparse
@@ -55,14 +56,15 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--split", default="test", choices=("valid", "test"))
     p.add_argument("--documents", type=int, default=40, help="of each domain")
     p.add_argument("--windows", type=int, default=16, help="first windows of a document")
-    p.add_argument("--unseen", nargs="*", default=[], metavar="NAME")
+    p.add_argument("--unseen", nargs="*", default=[], metavar="NAME[=SOURCE]")
 
 
 def experiment(a: argparse.Namespace) -> Experiment:
     """The config, with the further domains that are named."""
     raw = load(a.config, a.overrides)
-    for name in a.unseen:
-        spec = f"jsonl:{{root}}/{name}/{a.split}.jsonl.zst"
+    for given in a.unseen:
+        name, _, spec = given.partition("=")
+        spec = spec or f"jsonl:{{root}}/{name}/{a.split}.jsonl.zst"
         raw.data.unseen[name] = settings.domain(valid=spec, test=spec)
     return settings.build(raw)
 

@@ -89,3 +89,29 @@ def lengths() -> str:
             for n, r in sorted(rows.items())
         ],
     )
+
+
+@table("strange-domains")
+def strange() -> str:
+    """Whole documents called unknown by the bank that ships and by one that was trained longer."""
+    ships, longer = read("pretrained_strange.json"), read("pretrained_strange_query.json")
+    rows = [
+        [kind, name, row["documents"], *(_called(bank[kind][name]) for bank in (ships, longer))]
+        for kind in ("known", "unknown")
+        for name, row in sorted(ships[kind].items(), key=lambda x: (_share(x[1]), x[0]))
+        if kind == "known" or _share(row) < 1 or _share(longer[kind][name]) < 1
+    ]
+    means = [
+        [f"mean, {kind}", "", None, percent(ships[key]), percent(longer[key])]
+        for kind, key in (("known", "false_alarms"), ("unknown", "refused"))
+    ]
+    heads = ["", "domain", "documents", "ships", "latent queries, more text and steps"]
+    return markdown(heads, [*rows, *means])
+
+
+def _share(row: dict) -> float:
+    return row["called_unknown"] / row["documents"]
+
+
+def _called(row: dict) -> str:
+    return percent(_share(row))
