@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from cr_jax.bank import ExpertBank
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
@@ -12,7 +14,7 @@ from cr_jax.scoring.devices import scored
 from cr_jax.studies.entries import ATTACKS, MOST_WINDOWS, at_least, lengths_of, percent
 from cr_jax.studies.interface import Context, Section, Study
 from cr_jax.studies.unknown import leave_out, ood, token_statistics
-from cr_jax.studies.unknown.own_text import OwnText
+from cr_jax.studies.unknown.own_text import COPIED, OwnText
 from cr_jax.studies.unknown.token_statistics import Nats, TokenStatistics
 
 SHORTEST = 16  # tokens of a cut window
@@ -20,7 +22,8 @@ SHORTEST = 16  # tokens of a cut window
 
 def run(context: Context) -> dict:
     """-> {"unknown_witnesses": what `leave_out.run` finds on whole windows; in each witness also
-    "by_length", the figures of windows cut to their first tokens; "windows": of a domain, at most}.
+    "by_length", the figures of windows cut to their first tokens; "windows": of a domain, at most;
+    "own_copied": share of the experts' own test windows that stand in training text}.
 
     Every window is scored once where the bank's rule reads from left to right, and once more for
     each length where it does not.
@@ -39,9 +42,12 @@ def run(context: Context) -> dict:
     test = _measured(context, own_text, own, lengths)
     foreign = {n: w.spread(most) for n, w in context.text.test.items() if n not in names}
     inputs = ood.windows(bank.tokenizer, own, foreign, ATTACKS, context.experiment.seed)
-    strange = _measured(context, own_text, {n: w for n, w in inputs.items() if n not in names})
+    inputs = {n: w for n, w in inputs.items() if n not in names}
+    strange = _measured(context, own_text, inputs)
+    copies = OwnText(names, context.text.train, COPIED)
+    copied = {n: copies.holds(w) for n, w in inputs.items()}
     rule = leave_out.Rule(bank.scoring.typicality_weight)
-    found = leave_out.run(names, valid[whole], {**test[whole], **strange[whole]}, rule)
+    found = leave_out.run(names, valid[whole], {**test[whole], **strange[whole]}, rule, copied)
     for entry in found["witnesses"].values():
         entry["by_length"] = {}
     for length in lengths:
@@ -52,7 +58,8 @@ def run(context: Context) -> dict:
         for witness, entry in found["witnesses"].items():
             figures = (*leave_out.FIGURES, leave_out.ALARM)
             entry["by_length"][str(length)] = {k: cut[witness][k] for k in figures}
-    return {"unknown_witnesses": {**found, "windows": most}}
+    own_copied = float(np.mean(np.concatenate([copies.holds(w) for w in own.values()])))
+    return {"unknown_witnesses": {**found, "windows": most, "own_copied": own_copied}}
 
 
 def _measured(
@@ -92,7 +99,15 @@ def section(report: dict) -> Section:
     ]
     return Section(
         "Witnesses of unknown text",
-        ("witness", "AUROC", "FPR at 95 % TPR", "refused", "false alarms", "easy inputs let in"),
+        (
+            "witness",
+            "AUROC",
+            "FPR at 95 % TPR",
+            "refused",
+            "false alarms",
+            "easy inputs let in",
+            "without copies",
+        ),
         [
             (
                 name,
@@ -101,13 +116,16 @@ def section(report: dict) -> Section:
                 percent(of["reject_at_1pct"]),
                 percent(of["false_alarm_at_1pct"]),
                 percent(of["attack_accept"]),
+                percent(of["attack_accept_strange"]),
             )
             for name, of in found["witnesses"].items()
         ],
         "Each row is a number that says how unlike its winner's own text a window is, fitted on "
         "validation windows of the experts' own domains; the figures are means over domains left "
-        f"out in turn, the last three at {percent(found['target_false_alarm'])} wanted false "
-        "alarms.",
+        f"out in turn, the last four at {percent(found['target_false_alarm'])} wanted false "
+        "alarms.  Copies: easy inputs of which half of the runs of eight tokens stand in one "
+        f"expert's training text, as {percent(found['own_copied'])} of the experts' own test "
+        "windows do.",
         "no joined witness has a higher AUROC than the residual.",
         f"chosen on validation windows: {found['default']}"
         + (f"; it lets in {', '.join(attacks)}." if attacks else "."),

@@ -6,9 +6,11 @@ rows are dropped, and every witness is fitted anew on the others' own validation
 
 import collections
 import dataclasses
+import types
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from cr_jax.errors import UserError
 from cr_jax.studies.unknown import witnesses
@@ -42,13 +44,17 @@ def run(
     valid: Mapping[str, TokenStatistics],
     test: Mapping[str, TokenStatistics],
     rule: Rule = USUAL,
+    copied: Mapping[str, Bool[np.ndarray, " N"]] = types.MappingProxyType({}),
 ) -> dict:
     """-> {"witnesses": {name: {"auroc", "fpr95", "reject_at_1pct", "false_alarm_at_1pct",
-    "attack_accept", "valid_auroc", "per_domain"}}, "default", "target_false_alarm"}.
+    "attack_accept", "attack_accept_strange", "valid_auroc", "per_domain"}}, "default",
+    "target_false_alarm"}.
 
     names: experts in the order of the rows, each named after its domain.  Entries of `test` that
     are no expert's are unseen text, attacks where the name begins with "attack/"; they stand in
-    `per_domain` alone, and attack_accept is the mean share of attacks let in.  The other figures
+    `per_domain` alone, and attack_accept is the mean share of attacks let in.  copied: which of
+    their windows stand in an expert's training text, "copied" is their share; without these
+    "reject_strange_at_1pct" and attack_accept_strange, None where none is left.  The other figures
     are means over domains left out.  default: the witness with the best valid_auroc, of left-out
     domains' validation windows.  `UserError`: fewer than three experts, windows of a domain that
     are missing or too few, or too few validation windows for such a threshold.
@@ -67,17 +73,17 @@ def run(
     if foreign:
         whole = _Known(names, valid, test, rule)
         for name in foreign:
-            for w, cell in whole.figures(test[name]).items():
-                kind = ATTACK if name.startswith(f"{ATTACK}/") else UNSEEN
+            kind = ATTACK if name.startswith(f"{ATTACK}/") else UNSEEN
+            own = copied.get(name, np.zeros(len(test[name]), bool))
+            for w, cell in whole.figures(test[name], own).items():
                 found[w]["per_domain"][name] = {"kind": kind, **cell}
     for w, entry in found.items():
-        let_in = [
-            1 - c["reject_at_1pct"] for c in entry["per_domain"].values() if c["kind"] == ATTACK
-        ]
+        attacks = [c for c in entry["per_domain"].values() if c["kind"] == ATTACK]
         held_out = [c for c in entry["per_domain"].values() if c["kind"] == HELD_OUT]
         entry |= {k: float(np.mean([c[k] for c in held_out])) for k in FIGURES}
         entry[ALARM] = float(np.mean(alarms[w]))
-        entry["attack_accept"] = float(np.mean(let_in)) if let_in else None
+        entry["attack_accept"] = _let_in(attacks, "reject_at_1pct")
+        entry["attack_accept_strange"] = _let_in(attacks, "reject_strange_at_1pct")
         entry["valid_auroc"] = float(np.mean(on_valid[w]))
     return {
         "witnesses": dict(found),
@@ -99,7 +105,10 @@ def merge(reports: Sequence[dict]) -> dict:
                     "settings that differ by their seed"
                 )
             return {k: mean([p[k] for p in parts]) for k in parts[0]}
-        return parts[0] if isinstance(parts[0], str | type(None)) else float(np.mean(parts))
+        if isinstance(parts[0], str):
+            return parts[0]
+        numbers = [p for p in parts if p is not None]
+        return float(np.mean(numbers)) if numbers else None
 
     found = mean([r["witnesses"] for r in reports])
     for entry in found.values():
@@ -150,15 +159,30 @@ class _Known:
 
         return of
 
-    def figures(self, unknown: TokenStatistics) -> dict[str, dict[str, float]]:
-        return {
-            w: {
+    def figures(
+        self, unknown: TokenStatistics, copied: Bool[np.ndarray, " N"] | None = None
+    ) -> dict[str, dict[str, float | None]]:
+        found = {}
+        for w, strange in self.score(unknown).items():
+            refused = strange > self.limits[w]
+            found[w] = {
                 "auroc": auroc(self.test[w], strange),
                 "fpr95": fpr_at_95(self.test[w], strange),
-                "reject_at_1pct": float(np.mean(strange > self.limits[w])),
+                "reject_at_1pct": float(np.mean(refused)),
             }
-            for w, strange in self.score(unknown).items()
-        }
+            if copied is not None:
+                rest = refused[~copied]
+                found[w] |= {
+                    "copied": float(np.mean(copied)),
+                    "reject_strange_at_1pct": float(np.mean(rest)) if rest.size else None,
+                }
+        return found
+
+
+def _let_in(cells: Sequence[dict], key: str) -> float | None:
+    """Mean share that is not refused, over the kinds that have such windows."""
+    refused = [cell[key] for cell in cells if cell[key] is not None]
+    return 1 - float(np.mean(refused)) if refused else None
 
 
 def _check(names, valid, test, rule: Rule) -> None:

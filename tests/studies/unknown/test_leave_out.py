@@ -100,6 +100,28 @@ def test_joined_witnesses_see_both(found, witness):
     assert mean[witness]["auroc"] > max(mean["residual"]["auroc"], mean["pair_share"]["auroc"])
 
 
+def test_copies_of_training_text_are_counted_apart():
+    """Half of an attack's windows are like known text and were copied, half are distant."""
+    rng, experts = np.random.default_rng(2), len(NAMES)
+    foreign = np.full((experts, 8, TOKENS), 6.0)
+    scores = np.concatenate([nats("one", rng, 8), foreign], 1)
+    windows = Windows(np.zeros((16, TOKENS), np.int32), np.ones((16, TOKENS), bool), np.arange(16))
+    attack = token_statistics.statistics(Nats(scores, np.zeros(scores.shape)), windows)
+    test = {**world(1), "attack/half": attack, "attack/whole": attack}
+    copied = {"attack/half": np.arange(16) < 8, "attack/whole": np.ones(16, bool)}
+    found = leave_out.run(NAMES, world(0), test, copied=copied)["witnesses"]["residual"]
+    half, whole = (found["per_domain"][f"attack/{x}"] for x in ("half", "whole"))
+    assert (half["copied"], whole["copied"]) == (0.5, 1.0)
+    assert half["reject_at_1pct"] < 0.6 and half["reject_strange_at_1pct"] == 1.0
+    assert whole["reject_strange_at_1pct"] is None
+    assert found["attack_accept"] > 0.4 and found["attack_accept_strange"] == 0.0
+    without = leave_out.run(NAMES, world(0), test)["witnesses"]["residual"]
+    assert without["attack_accept_strange"] == without["attack_accept"] == found["attack_accept"]
+    twice = leave_out.merge([{"witnesses": {"residual": found}, "target_false_alarm": 0.01}] * 2)
+    assert twice["witnesses"]["residual"]["per_domain"]["attack/whole"]["copied"] == 1.0
+    assert twice["witnesses"]["residual"]["attack_accept_strange"] == 0.0
+
+
 def test_text_of_a_known_domain_is_unknown_to_no_witness(found):
     """A negative control: the twin is drawn as a known domain is."""
     for witness in found["witnesses"]:

@@ -55,3 +55,27 @@ def test_windows_shorter_than_a_trigram_say_nothing(texts):
     known = own_text.OwnText(("a",), {"a": corpus(texts[0])})
     two = Windows(np.array([[99, 98]], np.int32), np.ones((1, 2), bool), np.arange(1))
     assert known.novel(two).tolist() == [[0.0]]
+
+
+def test_a_window_is_held_where_half_of_its_runs_of_tokens_stand_in_one_text():
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(0, 60_000, 400) for _ in range(2)]
+    known = own_text.OwnText(
+        ("a", "b"), {n: corpus(t) for n, t in zip("ab", texts, strict=True)}, own_text.COPIED
+    )
+    one, two = texts[0][:40], texts[1][:40]
+    strange = rng.integers(0, 60_000, 40)
+    rows = {
+        "copied": (one, 40, True),
+        "most of it": (np.r_[one[:26], strange[:14]], 40, True),  # 19 of 33 runs
+        "less than half": (np.r_[one[:22], strange[:18]], 40, False),  # 15
+        "a third of each text": (np.r_[one[:20], two[:20]], 40, False),  # 13 and 13
+        "the same tokens in another order": (rng.permutation(one), 40, False),
+        "strange": (strange, 40, False),
+        "as long as a run": (one, 8, True),
+        "shorter than a run": (one, 7, False),
+    }
+    tokens = np.array([row for row, _, _ in rows.values()], np.int32)
+    mask = np.arange(40) < np.array([n for _, n, _ in rows.values()])[:, None]
+    held = known.holds(Windows(tokens, mask, np.arange(len(rows))))
+    assert dict(zip(rows, held.tolist(), strict=True)) == {n: r[2] for n, r in rows.items()}
