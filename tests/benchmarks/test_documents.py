@@ -51,14 +51,17 @@ def test_documents_are_judged_by_their_surprise_where_the_bank_judges_by_it():
         route_of(bank, few, router.score_bank(bank, few), RouteOptions())
 
 
-def test_a_bank_of_other_domains_is_refused(tmp_path):
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_bank_of_other_domains_is_refused(tmp_path, capsys):
     folder = stored(tmp_path / "bank", trained_bank()).folder
     (tmp_path / "c.py").write_text(
         "from cr_jax.config import default, domain\n"
         "def get_config():\n"
         "    c = default()\n"
         f"    c.data.domains = {{'other': domain(*['files:{tmp_path}/c.py'] * 3)}}\n"
+        "    c.train.steps = 1\n"
         "    return c\n"
     )
     argv = ["--config", str(tmp_path / "c.py"), "--bank", str(folder), "--out", "x.json"]
     assert documents.main(argv) == 2
+    assert "no expert 'other'" in capsys.readouterr().err
