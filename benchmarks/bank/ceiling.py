@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     p.add_argument("--config", required=True)
     p.add_argument("--workdir", required=True, help="for the tokenizer and tokens")
-    p.add_argument("--tokens", type=int, default=1_000_000, help="of a domain, for the n-grams")
+    p.add_argument("--tokens", type=int, default=4_000_000, help="of a domain, for the n-grams")
+    p.add_argument("--windows", type=int, default=1500, help="of a domain, for the embedding")
     p.add_argument("--jobs", type=int, default=1, help="domains that are left out at a time")
     p.add_argument("--out", required=True)
     a, a.overrides = p.parse_known_args(arguments)
@@ -74,6 +75,7 @@ def run(a: argparse.Namespace, command: str) -> None:
                     for kind, of in cells.items()
                 },
                 "tokens": a.tokens,
+                "embedding_windows": a.windows,
                 "command": command.replace(str(_experiment(a).data.root), "DATA"),
                 "commit": commit(),
                 "versions": versions(),
@@ -98,7 +100,7 @@ def left_out(a: argparse.Namespace, name: str) -> dict[str, dict[str, float]]:
         "test": [text.test[n].spread(MOST_WINDOWS) for n in known],
         "strange": [text.test[name].spread(MOST_WINDOWS)],
     }
-    budget, found = Budget(ngram_tokens=a.tokens), {}
+    budget, found = Budget(ngram_tokens=a.tokens, embedding_windows=a.windows), {}
     for baseline in BASELINES:
         began = time.perf_counter()
         fitted = baselines.fit(baseline, text, e, (length,), budget)

@@ -31,6 +31,7 @@ def given(tmp_path, monkeypatch):
         workdir=str(tmp_path / "run"),
         overrides=[],
         tokens=2000,
+        windows=100,
         jobs=1,
     )
 
