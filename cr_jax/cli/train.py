@@ -53,7 +53,7 @@ def main(argv):
     if given.check:
         sys.exit(check(given.config, argv))
     from cr_jax.experiment.run import main as run
-    from cr_jax.parallel.processes import Cluster
+    from cr_jax.parallel.cluster import Cluster
 
     cluster = Cluster(given.coordinator, given.processes, given.process, given.connect_seconds)
     status = run(given.config, given.workdir, argv, cluster)

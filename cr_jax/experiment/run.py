@@ -25,8 +25,9 @@ from cr_jax.experiment.kept_studies import KeptStudies
 from cr_jax.host.files import DISK_ERRORS, expanded, write_whole
 from cr_jax.host.inside import Inside
 from cr_jax.modular import recipe
-from cr_jax.parallel import compiled, processes
+from cr_jax.parallel import compiled, ending, processes
 from cr_jax.parallel import plan as parallel
+from cr_jax.parallel.cluster import Cluster, start
 from cr_jax.report import write_report
 from cr_jax.scoring.calibration import too_few
 from cr_jax.studies import evaluation, examples, registry
@@ -37,20 +38,17 @@ from cr_jax.training.workdir import check_in_place, locked, provenance, same_run
 
 
 def main(
-    config: ml_collections.ConfigDict,
-    workdir: str,
-    argv=(),
-    cluster: processes.Cluster | None = None,
+    config: ml_collections.ConfigDict, workdir: str, argv=(), cluster: Cluster | None = None
 ) -> int:
     """What `main.py` calls: runs the experiment, prints one line per problem; the exit status."""
     logging.set_verbosity(logging.WARNING)
     try:
         no_words(argv)
-        processes.start(cluster)
+        start(cluster)
         _dispatch(config.to_dict(), workdir)
     except UserError as error:
         complain("error", error)
-        processes.leave(2)
+        ending.leave(2)
         return 2
     except OSError as error:
         if error.errno not in DISK_ERRORS:
@@ -60,7 +58,7 @@ def main(
             f"cannot write {error.filename or workdir}: {error.strerror}; make room "
             "there or allow writing, then run the same command to go on",
         )
-        processes.leave(2)
+        ending.leave(2)
         return 2
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not out_of_memory(error):
@@ -71,7 +69,7 @@ def main(
             "eval.expert_chunk or the model's sizes, or spread it over more devices; what was "
             "saved is kept",
         )
-        processes.leave(2)
+        ending.leave(2)
         return 2
     except (Interrupted, KeyboardInterrupt) as stop:
         line = one_line(str(stop) or "stopped; run the same command to go on")

@@ -15,12 +15,12 @@ SCRIPT = """
 import json, pathlib, sys
 import numpy as np
 from cr_jax.errors import UserError
-from cr_jax.parallel import processes
+from cr_jax.parallel import cluster, processes
 from cr_jax.training import checkpoint
 from cr_jax.training.checkpoint import Checkpointer
 
 folder, port, me = sys.argv[1], sys.argv[2], int(sys.argv[3])
-processes.start(processes.Cluster(f"localhost:{port}", 2, me, 60.0))
+cluster.start(cluster.Cluster(f"localhost:{port}", 2, me, 60.0))
 state, found = {"w": np.zeros(4, np.float32)}, {}
 checkpointer = Checkpointer(folder)
 if me:

@@ -16,7 +16,8 @@ from local_launch import CONFIG, ENVIRONMENT, LOCAL, call
 
 from cr_jax.errors import UserError
 from cr_jax.experiment import run
-from cr_jax.parallel import processes
+from cr_jax.parallel import cluster as clusters
+from cr_jax.parallel import ending, processes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -118,7 +119,7 @@ def test_one_failure_ends_all(launcher, tmp_path):
 
 
 def test_the_process_that_failed_is_told_not_those_that_lost_it(launcher, tmp_path):
-    assert f"\nLOST = {processes.LOST} " in pathlib.Path(LOCAL).read_text()
+    assert f"\nLOST = {ending.LOST} " in pathlib.Path(LOCAL).read_text()
     # Process 0 ends while the launcher sleeps: it finds both ended, the lost one first.
     command = launcher(
         "if me == 2: os.kill(os.getpid(), 9)\n"
@@ -213,53 +214,50 @@ def test_gpus_are_shared_out_one_each(tmp_path):
 @pytest.mark.parametrize(
     "cluster, word",
     [
-        (processes.Cluster("nohost", 2, 0), "HOST:PORT"),
-        (processes.Cluster("host:0", 2, 0), "HOST:PORT"),
-        (processes.Cluster("", 2, 0), "HOST:PORT"),
-        (processes.Cluster("host:1", 0, 0), "--processes"),
-        (processes.Cluster("host:1", 2, 2), "--process=2"),
-        (processes.Cluster("host:1", 2), "--process=-1"),
+        (clusters.Cluster("nohost", 2, 0), "HOST:PORT"),
+        (clusters.Cluster("host:0", 2, 0), "HOST:PORT"),
+        (clusters.Cluster("", 2, 0), "HOST:PORT"),
+        (clusters.Cluster("host:1", 0, 0), "--processes"),
+        (clusters.Cluster("host:1", 2, 2), "--process=2"),
+        (clusters.Cluster("host:1", 2), "--process=-1"),
     ],
 )
 def test_flags_that_do_not_fit(cluster, word):
     with pytest.raises(UserError, match=word):
-        processes.start(cluster)
+        clusters.start(cluster)
 
 
 def test_a_single_process_joins_nothing(monkeypatch):
-    monkeypatch.setattr(processes, "_join", lambda *a, **k: pytest.fail("joined"))
-    slurm = dict.fromkeys(processes._SLURM, "1")
+    monkeypatch.setattr(clusters, "_join", lambda *a, **k: pytest.fail("joined"))
+    slurm = dict.fromkeys(clusters.SLURM, "1")
     for environ in (
         {},
         {**slurm, "SLURM_NTASKS": "1"},
         {"SLURM_NTASKS": "4"},
         {"TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu"},
     ):
-        processes.start(None, environ)
-    processes.start(processes.Cluster("localhost:1", 1, 0), {})
-    processes.leave(2)  # or this test would end here
+        clusters.start(None, environ)
+    clusters.start(clusters.Cluster("localhost:1", 1, 0), {})
+    ending.leave(2)  # or this test would end here
     assert processes.in_turn(lambda: 3) == 3 and processes.is_first()
 
 
 @pytest.mark.parametrize(
     "environ",
-    [
-        {**dict.fromkeys(processes._SLURM, "1"), "SLURM_NTASKS": "4"},
-        {"TPU_WORKER_HOSTNAMES": "a,b"},
-    ],
+    [{**dict.fromkeys(clusters.SLURM, "1"), "SLURM_NTASKS": "4"}, {"TPU_WORKER_HOSTNAMES": "a,b"}],
 )
 def test_clusters_are_found_in_the_environment(monkeypatch, environ):
     joined = []
-    monkeypatch.setattr(processes, "_join", lambda *a, **k: joined.append(k))
+    monkeypatch.setattr(clusters, "_join", lambda *a, **k: joined.append(k))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    processes.start(None, environ)
+    clusters.start(None, environ)
     assert joined == [{}]  # JAX reads addresses and numbers itself
 
 
 @pytest.fixture
 def first_words(config, tmp_path, monkeypatch, capsys):
     """(status, what stderr says) of a process that has not joined, which wrote and said no more."""
-    monkeypatch.setattr(processes, "_join", lambda *a, **k: pytest.fail("joined"))
+    monkeypatch.setattr(clusters, "_join", lambda *a, **k: pytest.fail("joined"))
 
     def call(cluster):
         made = runpy.run_path(str(config))["get_config"]()
@@ -274,7 +272,7 @@ def test_no_process_0_is_one_clear_line(first_words):
     with socket.socket() as probe:  # bound, but nobody listens
         probe.bind(("localhost", 0))
         status, said = first_words(
-            processes.Cluster(f"localhost:{probe.getsockname()[1]}", 2, 1, connect_seconds=0.5)
+            clusters.Cluster(f"localhost:{probe.getsockname()[1]}", 2, 1, connect_seconds=0.5)
         )
     assert status == 2 and said.count("\n") == 1
     assert said.startswith("error: no process 0 at --coordinator=localhost:")
@@ -285,7 +283,7 @@ def test_a_used_port_is_one_clear_line(first_words):
         probe.bind(("", 0))
         probe.listen()
         port = probe.getsockname()[1]
-        status, said = first_words(processes.Cluster(f"localhost:{port}", 2, 0))
+        status, said = first_words(clusters.Cluster(f"localhost:{port}", 2, 0))
     assert status == 2 and said.count("\n") == 1 and said.startswith(f"error: port {port}")
 
 
@@ -348,7 +346,7 @@ def test_the_coordinator_listens_where_its_name_says_and_nowhere_else(monkeypatc
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     if host == "::1" and not _has_ipv6():
         pytest.skip("no IPv6 here")
-    assert processes.bind_address(host, 4321) == address
+    assert clusters.bind_address(host, 4321) == address
 
 
 def _has_ipv6() -> bool:

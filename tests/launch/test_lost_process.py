@@ -11,7 +11,7 @@ import pytest
 import quick_xla
 
 from cr_jax.errors import lost_peer
-from cr_jax.parallel import processes
+from cr_jax.parallel import ending
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Joins, says so, then waits: in Python, or in a collective that the other one never enters.
@@ -19,9 +19,9 @@ PROGRAM = """
 import sys, time
 import numpy as np
 from jax.experimental import multihost_utils
-from cr_jax.parallel import processes
+from cr_jax.parallel import cluster
 place, process, waits = sys.argv[1:]
-processes.start(processes.Cluster(place, 2, int(process), 60))
+cluster.start(cluster.Cluster(place, 2, int(process), 60))
 multihost_utils.process_allgather(np.ones(1))
 print("joined", flush=True)
 if waits == "here":
@@ -69,7 +69,7 @@ def test_without_process_0_the_other_ends_with_one_line(two):
     first, other = two("here", "here")
     first.kill()
     said = other.communicate(timeout=60)[1].splitlines()
-    assert other.returncode == processes.LOST, said
+    assert other.returncode == ending.LOST, said
     # Its heartbeat noticed: JAX's own stack stands above, Python's does not.
     assert [x for x in said if x.startswith(("error: ", "Traceback"))] == said[-1:]
     assert "start all processes again with the same command" in said[-1]
@@ -81,7 +81,7 @@ def test_process_0_ends_too_when_the_other_is_terminated(two):
     other.terminate()
     assert other.wait(20) == -signal.SIGTERM
     said = first.communicate(timeout=60)[1].splitlines()
-    assert first.returncode == processes.LOST, said
+    assert first.returncode == ending.LOST, said
     assert len(said) == 1 and said[0].startswith("error: another process of this run is gone (")
 
 

@@ -9,11 +9,11 @@ import types
 import pytest
 
 from benchmarks.torture import processes, runs
-from cr_jax.parallel import processes as distributed
+from cr_jax.parallel import ending
 
 
 def test_the_status_is_the_one_that_launch_scripts_know():
-    assert processes.LOST == distributed.LOST == 75
+    assert processes.LOST == ending.LOST == 75
 
 
 def test_the_flags_make_one_run():
