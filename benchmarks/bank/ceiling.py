@@ -32,7 +32,7 @@ from cr_jax.host.files import expanded
 from cr_jax.studies import baselines
 from cr_jax.studies.baselines.interface import Budget
 from cr_jax.studies.baselines.unknown import novelty_score
-from cr_jax.studies.entries import MOST_WINDOWS
+from cr_jax.studies.common import MOST_WINDOWS
 from cr_jax.studies.unknown.detection import auroc, fpr_at_95, limit
 from cr_jax.studies.unknown.leave_out import ALARM, FIGURES
 

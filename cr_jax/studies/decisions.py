@@ -17,7 +17,7 @@ from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
 from cr_jax.router import score_tokens
 from cr_jax.scoring.batching import BatchSizes
-from cr_jax.studies.entries import MOST_WINDOWS, at_least, percent
+from cr_jax.studies.common import MOST_WINDOWS, at_least, percent
 from cr_jax.studies.interface import Context, Section, Study
 
 BLOCK = 64  # windows whose per-token scores stand in memory at once

@@ -5,12 +5,9 @@ table.  What a figure means stands in the study's own file.
 """
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 
-from cr_jax.config import Experiment
-from cr_jax.errors import UserError
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.studies import (
     baselines,
@@ -22,37 +19,12 @@ from cr_jax.studies import (
     segments,
     weak_experts,
 )
+from cr_jax.studies.common import ATTACKS, MOST_WINDOWS, at_least, lengths_of, percent
 from cr_jax.studies.interface import Context, Section, Study
 from cr_jax.studies.unknown import ood
 
-MOST_WINDOWS = 256  # of a domain, where a study scores windows of its own
 BLENDED = 64  # windows of each of the two domains of a blend
-ATTACKS = 32  # windows of each kind
 BASELINES = ("ngram", "naive_bayes", "zstd", "chance")  # those that read text once on the host
-
-
-def percent(share: float | None) -> str:
-    """A share with one decimal."""
-    return "–" if share is None else f"{share:.1%}"
-
-
-def at_least(domains: int) -> Callable[[Experiment], None]:
-    """A check that the run has so many experts."""
-
-    def check(experiment: Experiment) -> None:
-        have = len(experiment.data.domains)
-        if have < domains:
-            raise UserError(
-                f"config.studies: this study needs {domains} or more of "
-                f"config.data.domains, and there are {have}; leave it out"
-            )
-
-    return check
-
-
-def lengths_of(window: int) -> tuple[int, ...]:
-    """The lengths that texts are cut to: the usual ones below a window, and the window."""
-    return (*(n for n in lengths.LENGTHS if n < window), window)
 
 
 def cut_windows(context: Context) -> dict:

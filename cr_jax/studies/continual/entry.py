@@ -11,10 +11,10 @@ from cr_jax.config import Experiment
 from cr_jax.data.windows import Windows
 from cr_jax.router import score_bank
 from cr_jax.scoring.batching import BatchSizes
+from cr_jax.studies.common import at_least, percent
 from cr_jax.studies.continual.measured import of_run
 from cr_jax.studies.continual.rivals import compare
 from cr_jax.studies.continual.table import study
-from cr_jax.studies.entries import at_least, percent
 from cr_jax.studies.interface import Context, Section, Study
 
 FEW = 2  # windows of a domain, scored again by fewer experts

@@ -1,7 +1,7 @@
 """The experts' scores of a finished run."""
 
+from cr_jax.studies.common import MOST_WINDOWS
 from cr_jax.studies.continual.scores import Scores
-from cr_jax.studies.entries import MOST_WINDOWS
 from cr_jax.studies.interface import Context
 
 

@@ -11,7 +11,7 @@ from cr_jax.router import score_experts
 from cr_jax.scoring import residuals
 from cr_jax.scoring.batching import BatchSizes, checked
 from cr_jax.scoring.devices import scored
-from cr_jax.studies.entries import ATTACKS, MOST_WINDOWS, at_least, lengths_of, percent
+from cr_jax.studies.common import ATTACKS, MOST_WINDOWS, at_least, lengths_of, percent
 from cr_jax.studies.interface import Context, Section, Study
 from cr_jax.studies.unknown import leave_out, ood, token_statistics
 from cr_jax.studies.unknown.own_text import COPIED, OwnText
