@@ -36,10 +36,10 @@ from cr_jax.data.text_stream import windows_of_text
 from cr_jax.data.tokenizers import ByteTokenizer
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.routing import cascade
 from cr_jax.routing.cascade import MIN_CANDIDATES, Cascade
 from cr_jax.scoring import bigram
 from cr_jax.scoring.batching import BatchSizes
+from cr_jax.scoring.bigram_windows import bigram_residuals
 from cr_jax.scoring.calibration import Calibration
 from cr_jax.studies.baselines import hashed_counts, ngram
 
@@ -145,9 +145,7 @@ def run(args, command: str) -> list[dict]:
                 )
                 row = _timed(lambda w, c=cut: c.route_windows(w, sizes), windows, args)
                 table = bigram.table(whole.bigrams[n] for n in whole.names)
-                alone = _timed(
-                    lambda w, t=table: cascade.bigram_residuals(t, w, sizes), windows, args
-                )
+                alone = _timed(lambda w, t=table: bigram_residuals(t, w, sizes), windows, args)
                 row |= {
                     "memory_gib": routing_plan.cascade_memory(whole, table, sizes),
                     "bigrams_tokens_per_s": alone["tokens_per_s"],

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 from cr_jax import router
 from cr_jax.bank import ExpertBank
 from cr_jax.config import ModelConfig, Scoring
-from cr_jax.routing import cascade
 from cr_jax.scoring import bigram
 from cr_jax.scoring.batching import BatchSizes
+from cr_jax.scoring.bigram_windows import bigram_rows
 from cr_jax.scoring.residuals import Scorer, window_sums
 from cr_jax.training import speed
 
@@ -52,7 +52,7 @@ def cascade_memory(bank: ExpertBank, table: bigram.BigramTable, sizes: BatchSize
     """GiB of the bank, its bigram models' table, and the larger of the two programs: of all bigram
     models and of one expert alone."""
     one = bank.select(bank.names[:1])
-    rows = cascade.bigram_rows(bank.model.window, sizes)
+    rows = bigram_rows(bank.model.window, sizes)
     by_bigrams = _reserved(
         bigram.residuals.lower(table, *_windows(bank, rows), bigram.models_side_by_side())
     )

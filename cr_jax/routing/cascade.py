@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from cr_jax import router
 from cr_jax.bank import ExpertBank, cascade_file, check_bigrams, selected
@@ -34,15 +34,14 @@ from cr_jax.routing.candidates import are_candidates, column, nearest
 from cr_jax.routing.document import Text
 from cr_jax.routing.options import RouteOptions
 from cr_jax.routing.result import Route, WindowRoutes
-from cr_jax.scoring import bigram
-from cr_jax.scoring.batching import BatchSizes, check_bank, checked, in_batches, start_batches
+from cr_jax.scoring.batching import BatchSizes, check_bank, checked, start_batches
+from cr_jax.scoring.bigram_windows import bigram_residuals, bigram_sums
 from cr_jax.scoring.residuals import lowest, residual_means
 
 AT_LEAST = 0.999  # agreement with exact routing that `fit_candidates` asks for
 # Candidates at least.  On validation text four would do; text that is less like it may want more,
 # and two more experts cost less than a wrong answer.
 MIN_CANDIDATES = 6
-TOKENS = 1 << 16  # that bigram models read in one call
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -292,28 +291,6 @@ def fit_candidates(
         min(min_candidates, len(bank.names)),
         at_least,
     )
-
-
-def bigram_residuals(
-    table: bigram.BigramTable, windows: Windows, sizes: BatchSizes
-) -> Float[np.ndarray, "E B"]:
-    """nats/token of each window by every bigram model; NaN for a window without tokens."""
-    return residual_means(bigram_sums(table, windows, sizes), windows.mask.sum(-1))
-
-
-def bigram_sums(
-    table: bigram.BigramTable, windows: Windows, sizes: BatchSizes
-) -> Float[np.ndarray, "E B"]:
-    """nats of each window by every bigram model."""
-    score = functools.partial(bigram.residuals, table, side_by_side=bigram.models_side_by_side())
-    most = dataclasses.replace(sizes, windows=bigram_rows(windows.tokens.shape[1], sizes))
-    return in_batches(score, windows, most.rows(len(windows))).astype(np.float64)
-
-
-def bigram_rows(window: int, sizes: BatchSizes) -> int:
-    """The most windows, of `window` tokens, that bigram models read in one call."""
-    # A table is read from afar: three times faster for 1,024 windows of 64 tokens than for 64.
-    return max(sizes.windows, TOKENS // window)
 
 
 def full_batches(at: Int[np.ndarray, " n"], sizes: BatchSizes) -> Iterator[tuple[np.ndarray, int]]:

@@ -13,13 +13,13 @@ from cr_jax.bank import stacks
 from cr_jax.cli import main
 from cr_jax.config import Scoring
 from cr_jax.errors import UserError
-from cr_jax.routing import cascade
 from cr_jax.routing.candidates import agreement
 from cr_jax.routing.cascade import Cascade, full_batches
 from cr_jax.routing.options import RouteOptions
-from cr_jax.scoring import bigram
+from cr_jax.scoring import bigram, bigram_windows
 from cr_jax.scoring import residuals as scoring
 from cr_jax.scoring.batching import BatchSizes
+from cr_jax.scoring.bigram_windows import bigram_residuals
 
 FOUR = BatchSizes(windows=4)
 NEAREST, ALL = RouteOptions(tra="nearest"), RouteOptions(tra="all")
@@ -28,10 +28,7 @@ NEAREST, ALL = RouteOptions(tra="nearest"), RouteOptions(tra="all")
 def by_bigrams(bank, batch):
     """nats/token of the windows by the bank's bigram models, each asked alone."""
     return np.concatenate(
-        [
-            cascade.bigram_residuals(bigram.table([bank.bigrams[n]]), batch, BatchSizes())
-            for n in bank.names
-        ]
+        [bigram_residuals(bigram.table([bank.bigrams[n]]), batch, BatchSizes()) for n in bank.names]
     )
 
 
@@ -237,7 +234,8 @@ def test_no_expert_is_compiled_twice(monkeypatch):
     monkeypatch.setattr(
         bigram, "pair_hashes", lambda *a: asked.append(a[0].shape) or real_hashes(*a)
     )
-    monkeypatch.setattr(cascade, "TOKENS", 4 * TINY.window)  # bigram models read four windows too
+    # Bigram models read four windows too.
+    monkeypatch.setattr(bigram_windows, "TOKENS", 4 * TINY.window)
     # The others are traced anew as they are: their function is another.
     stacks._pick.clear_cache()
     bigram.residuals.clear_cache()

@@ -17,12 +17,12 @@ from cr_jax.bank.cascade_file import CandidateFit
 from cr_jax.config import Scoring
 from cr_jax.data.windows import Windows
 from cr_jax.errors import UserError
-from cr_jax.routing import cascade
 from cr_jax.routing.cascade import Cascade, fit_candidates
 from cr_jax.routing.options import RouteOptions
 from cr_jax.scoring import bigram, bigram_model
 from cr_jax.scoring.batching import BatchSizes
 from cr_jax.scoring.bigram_lookup import BigramLookup
+from cr_jax.scoring.bigram_windows import bigram_sums
 
 V = 40
 
@@ -203,7 +203,7 @@ def test_a_document_is_chosen_by_the_sums_over_its_windows():
     bank, batch = in_memory(4), spread()
     cut = Cascade(bank, 2)
     found = cut.route(batch, sizes=BatchSizes(windows=4))
-    sums = cascade.bigram_sums(bigram.table(bank.bigrams.values()), batch, BatchSizes(windows=4))
+    sums = bigram_sums(bigram.table(bank.bigrams.values()), batch, BatchSizes(windows=4))
     want = dict(zip(bank.names, sums.sum(-1) / batch.mask.sum(), strict=True))
     assert found.bigrams == pytest.approx(want)
     assert set(found.residuals) == set(sorted(want, key=want.get)[:2])
