@@ -96,7 +96,8 @@ def run(
             if not found:
                 began = time.perf_counter()
                 found = _made(study, context)
-                say(f"study {name}: {time.perf_counter() - began:.0f} s")
+                if (seconds := time.perf_counter() - began) >= 1:
+                    say(f"study {name}: {seconds:.0f} s")
                 if kept:
                     kept.put(study, found)
             if taken := found.part.keys() & (answers.keys() | OTHERS):
